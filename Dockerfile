@@ -1,0 +1,23 @@
+FROM python:3.13-slim AS build
+WORKDIR /srv/coseat
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+RUN python -m venv /opt/coseat
+COPY requirements-production.txt ./
+RUN /opt/coseat/bin/pip install --require-hashes --requirement requirements-production.txt
+COPY pyproject.toml README.md alembic.ini ./
+COPY migrations migrations
+COPY app app
+# Editable: the commands find alembic.ini and the migrations beside the package.
+RUN /opt/coseat/bin/pip install --no-deps --editable .
+
+FROM python:3.13-slim
+RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin coseat
+COPY --from=build /opt/coseat /opt/coseat
+COPY --from=build /srv/coseat /srv/coseat
+WORKDIR /srv/coseat
+ENV PATH=/opt/coseat/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOST=0.0.0.0 PORT=8000
+USER coseat
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \
+  CMD ["python", "-c", "import os, urllib.request as r; r.urlopen(f\"http://127.0.0.1:{os.environ['PORT']}/healthz\", timeout=2)"]
+CMD ["coseat", "serve"]

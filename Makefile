@@ -1,0 +1,80 @@
+# Needs make, git and Python 3.11 or newer with venv; everything else goes into .venv.
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+TEST_OPTIONS ?= -n auto --maxprocesses=4 --dist=loadfile
+EXPORT := $(BIN)/uv export --frozen --quiet --no-header --no-annotate --no-emit-project
+
+export UV_PYTHON_DOWNLOADS := never
+export UV_NO_PROGRESS := 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: $(READY) ## Set up and start everything: PostgreSQL, Stripe stand-in with demo data, API, worker
+	@exec $(BIN)/coseat dev
+
+.PHONY: test
+test: $(READY) ## Set up and run every test (TEST_OPTIONS="tests/domain -x" for some)
+	@$(BIN)/python -m pytest $(TEST_OPTIONS)
+
+.PHONY: check
+check: lint test ## Format, lint, types, import rules and every test
+
+.PHONY: lint
+lint: $(READY) ## The checks without the tests
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: format
+format: $(READY) ## Format the code and apply safe fixes
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+.PHONY: tour
+tour: $(READY) ## Run the README's tour against a fresh local service
+	@exec $(BIN)/python examples/tour.py
+
+.PHONY: bench
+bench: $(READY) ## Run the benchmarks
+	@exec $(BIN)/python -m benchmarks
+
+.PHONY: openapi
+openapi: $(READY) ## Write openapi/openapi.json from the code
+	@mkdir -p openapi
+	$(BIN)/coseat openapi > openapi/openapi.json.new
+	@mv openapi/openapi.json.new openapi/openapi.json
+
+.PHONY: requirements
+requirements: $(READY) ## Resolve pyproject.toml again and pin the result with hashes
+	$(BIN)/uv lock --quiet
+	$(EXPORT) --all-extras --group dev --output-file requirements.txt
+	$(EXPORT) --no-dev --output-file requirements-production.txt
+
+.PHONY: clean
+clean: ## Remove the virtual environment and every cache
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): requirements.txt pyproject.toml
+	@test -x $(BIN)/uv || { \
+	  for python in python3.13 python3.12 python3.11 python3 python; do \
+	    if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	      rm -rf $(VENV) && $$python -m venv $(VENV) && \
+	      $(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(sed -n 's/^\(uv==[0-9.]*\).*/\1/p' requirements.txt)"; \
+	      exit; \
+	    fi; \
+	  done; \
+	  echo "Coseat needs Python 3.11 or newer with the venv module (on Debian: apt install python3-venv)." >&2; \
+	  exit 1; }
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@

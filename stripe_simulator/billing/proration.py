@@ -1,0 +1,180 @@
+"""Second-exact prorations of changed subscription items, as credit and charge lines.
+
+Source: Stripe's documentation, "Prorations" and "Compare classic and flexible billing mode".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from stripe_simulator.billing.amounts import is_metered
+from stripe_simulator.billing.discounts import covers, net_amount, wording
+from stripe_simulator.billing.lines import ItemState, Line, item_line, period_line
+from stripe_simulator.billing.money import BillingInputError, share
+from stripe_simulator.billing.periods import Period, next_period_end, period_at
+
+# Spelled out because strftime follows the process's locale.
+_MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
+
+
+class BillingMode(StrEnum):
+    """`classic` credits by the price list, `flexible` by what was really debited."""
+
+    CLASSIC = "classic"
+    FLEXIBLE = "flexible"
+
+
+@dataclass(frozen=True, slots=True)
+class Debit:
+    """What an item last debited, net of discounts, minor units, and the time that it paid for."""
+
+    amount: int
+    period: Period
+
+
+@dataclass(frozen=True, slots=True)
+class ItemChange:
+    """One item before (`old`) and after (`new`) an update; None stands for an item added or removed.
+
+    `period` is the item's current billing period; for an added item, the one that it joins. `full_period` is the
+    whole interval around it where the billing period is cut short by an anchor (default: `period`). `debit` is the
+    item's last debit, used in flexible mode only: without one there is no credit.
+    """
+
+    old: ItemState | None
+    new: ItemState | None
+    period: Period
+    debit: Debit | None = None
+    full_period: Period | None = None
+    trial_before: bool = False
+    trial_after: bool = False
+
+    @property
+    def interval_changes(self) -> bool:
+        return self.old is not None and self.new is not None and self.old.cadence != self.new.cadence
+
+    @property
+    def is_noop(self) -> bool:
+        """Whether nothing that triggers a proration differs: a new discount or product name does not."""
+        if self.old is None or self.new is None:
+            return self.old is self.new
+        same_terms = (self.old.price["id"], self.old.quantity) == (self.new.price["id"], self.new.quantity)
+        return same_terms and self.trial_before == self.trial_after
+
+
+@dataclass(frozen=True, slots=True)
+class Proration:
+    """The lines of one item's change, its billing period afterwards, and the debit to keep for the next one."""
+
+    lines: tuple[Line, ...]
+    period: Period
+    debit: Debit | None
+
+    @property
+    def amount(self) -> int:
+        """Net of all lines, minor units; negative is a credit."""
+        return sum(line.amount for line in self.lines)
+
+
+def prorate(change: ItemChange, at: int, *, mode: BillingMode, reset_cycle: bool = False) -> Proration:
+    """Credit for the old state's unused time and charge for the new state's remaining time, from second `at` on.
+
+    When the interval changes, or with `reset_cycle`, a new full period starts at `at` and is billed by an ordinary
+    line. Time in a trial and metered prices give no lines. Raises BillingInputError when `at` is outside the period.
+    """
+    change.period.remaining(at)
+    starts_over = (
+        (reset_cycle or change.interval_changes) and change.new is not None and not change.trial_after
+    )
+    if change.is_noop and not starts_over:
+        return Proration((), change.period, change.debit)
+    lines = list(_credit(change, at, mode))
+    period, debit = change.period, None
+    if change.new is not None:
+        if starts_over:
+            period = Period(at, next_period_end(at, change.new.cadence, at))
+        if not (change.trial_after or is_metered(change.new.price)):
+            charge, debit = _charge(change.new, change, period, at, whole=starts_over)
+            lines.append(charge)
+    return Proration(tuple(lines), period, debit)
+
+
+def prorate_all(
+    changes: Sequence[ItemChange], at: int, *, mode: BillingMode, reset_cycle: bool = False
+) -> tuple[Proration, ...]:
+    """Prorations of all items of a subscription, in their order; unchanged items belong in the list too.
+
+    In classic mode all items share one cycle, so a change of one item's interval starts a new period for every item.
+    """
+    together = mode is BillingMode.CLASSIC and any(change.interval_changes for change in changes)
+    return tuple(prorate(change, at, mode=mode, reset_cycle=reset_cycle or together) for change in changes)
+
+
+def first_period(item: ItemState, start: int, anchor: int) -> Proration:
+    """The first charge of an item from `start`: a full period, or the part up to an anchor that lies ahead."""
+    full = period_at(anchor, item.cadence, start)
+    if is_metered(item.price):
+        return Proration((), Period(start, full.end), None)
+    if full.start == start:
+        line = period_line(item, full)
+        return Proration((line,), full, Debit(_net(item, item.full_amount), full))
+    period = Period(start, full.end)
+    change = ItemChange(old=None, new=item, period=period, full_period=full)
+    return prorate(change, start, mode=BillingMode.CLASSIC)
+
+
+def _credit(change: ItemChange, at: int, mode: BillingMode) -> tuple[Line, ...]:
+    old = change.old
+    if old is None or change.trial_before or is_metered(old.price):
+        return ()
+    if mode is BillingMode.FLEXIBLE:
+        debit = change.debit
+        if debit is None or debit.amount == 0 or debit.period.seconds == 0 or debit.period.end <= at:
+            return ()
+        if debit.amount < 0:
+            raise BillingInputError(f"a debit is 0 or more, not {debit.amount}")
+        # A proration date before the debit gives back all of it, never more than was paid.
+        period = Period(max(at, debit.period.start), debit.period.end)
+        credit = share(debit.amount, period.seconds, debit.period.seconds)
+    else:
+        credit = _prorated(old, change, change.period, at)
+        period = Period(at, change.period.end)
+    return (item_line(old, -credit, _wording("Unused", old, at), period, proration=True),)
+
+
+def _charge(
+    item: ItemState, change: ItemChange, period: Period, at: int, *, whole: bool
+) -> tuple[Line, Debit]:
+    if whole:
+        return period_line(item, period), Debit(_net(item, item.full_amount), period)
+    amount = _prorated(item, change, period, at)
+    rest = Period(at, period.end)
+    line = item_line(item, amount, _wording("Remaining", item, at), rest, proration=True)
+    return line, Debit(amount, rest)
+
+
+def _prorated(item: ItemState, change: ItemChange, period: Period, at: int) -> int:
+    full = change.full_period or change.period
+    if full.seconds == 0:
+        raise BillingInputError("cannot prorate over an empty period")
+    return share(_net(item, item.full_amount), period.remaining(at), full.seconds)
+
+
+def _net(item: ItemState, amount: int) -> int:
+    return net_amount(amount, item.product_id, item.currency, item.discounts)
+
+
+def _wording(kind: str, item: ItemState, at: int) -> str:
+    moment = datetime.fromtimestamp(at, UTC)
+    day = f"{moment.day:02d} {_MONTHS[moment.month - 1]} {moment.year}"
+    count = "" if item.quantity == 1 else f"{item.quantity} × "
+    return f"{kind} time on {count}{item.product_name}{_discount_wording(item)} after {day}"
+
+
+def _discount_wording(item: ItemState) -> str:
+    coupons = [discount.coupon for discount in item.discounts if covers(discount.coupon, item.product_id)]
+    parts = [wording(coupon, item.currency) for coupon in coupons]
+    return f" (with {', '.join(parts)})" if parts else ""

@@ -1,0 +1,251 @@
+"""Invoicing a subscription's change at once, by payment behaviour, and what a payment later does to it."""
+
+from dataclasses import dataclass
+
+from .call import update
+from .errors import ApiError, card_error, refused
+from .invoicing import (
+    FINALIZE_AFTER_SECONDS,
+    attempt,
+    compose,
+    default_method,
+    finalize,
+    pending_items,
+    store_draft,
+    void,
+)
+from .rebilling import Rebill, in_trial
+from .resources.coupons import without_spent
+from .resources.intents import new_setup_intent
+from .wire import wire
+from .world import Obj, Transaction
+
+PENDING_UPDATE_SECONDS = 23 * 3600
+MINUTE, HOUR, DAY = 60, 3600, 86_400
+INVOICES_PER_MINUTE, INVOICES_PER_DAY, QUANTITY_UPDATES_PER_HOUR = 10, 20, 200
+
+
+@dataclass(slots=True)
+class Charged:
+    """``outcome`` is paid, open (nothing was tried), failed, action (the cardholder must act) or none."""
+
+    sub: Obj
+    invoice: Obj | None
+    outcome: str
+
+
+def limited(sub: Obj, limit: str) -> ApiError:
+    return ApiError(
+        429,
+        f"Subscription {sub['id']} has reached its limit of {limit}. Please try again later.",
+        code="rate_limit",
+        stored=False,
+        headers={"Stripe-Rate-Limited-Reason": "resource-specific"},
+    )
+
+
+def check_invoice_limits(tx: Transaction, sub: Obj) -> None:
+    """Stripe's bounds on new invoices of one subscription, where the account's knob asks for them."""
+    if not tx.world.settings.get("subscription_limits"):
+        return
+    moments = [invoice["created"] for invoice in tx.find("invoice", "_subscription", sub["id"])]
+    if sum(moment > tx.now - MINUTE for moment in moments) >= INVOICES_PER_MINUTE:
+        raise limited(sub, f"{INVOICES_PER_MINUTE} new invoices per minute")
+    if sum(moment > tx.now - DAY for moment in moments) >= INVOICES_PER_DAY:
+        raise limited(sub, f"{INVOICES_PER_DAY} new invoices per day")
+
+
+def check_quantity_limit(tx: Transaction, old: Obj, new: Obj) -> None:
+    if not tx.world.settings.get("subscription_limits") or quantities(old) == quantities(new):
+        return
+    changes = 0
+    states = [tx.world.versions[number] for number in tx.world.versions_of.get(old["id"], [])]
+    for before, after in zip(states, states[1:], strict=False):
+        if after.at > tx.at - HOUR and before.state and after.state:
+            changes += quantities(before.state) != quantities(after.state)
+    if changes >= QUANTITY_UPDATES_PER_HOUR:
+        raise limited(old, f"{QUANTITY_UPDATES_PER_HOUR} quantity updates per hour")
+
+
+def quantities(sub: Obj) -> list[tuple[str, int | None]]:
+    return [(item["id"], item["quantity"]) for item in sub["_items"]]
+
+
+def charge(
+    tx: Transaction,
+    change: Rebill,
+    *,
+    reason: str,
+    behavior: str,
+    pending: bool = True,
+    proration_date: int | None = None,
+) -> Charged:
+    """Makes, finalises and (by behaviour) collects the invoice of a change. Raises 402 for ``error_if_incomplete``."""
+    sub = change.sub
+    waiting = pending_items(tx, sub) if pending else []
+    if not change.lines and not waiting:
+        return Charged(sub, None, "none")
+    check_invoice_limits(tx, sub)
+    draft = compose(
+        tx, sub, change.lines, reason=reason, pending=waiting, items=change.items, proration_date=proration_date
+    )
+    invoice = finalize(tx, store_draft(tx, draft))
+    sub = {**spent(tx, sub), "latest_invoice": invoice["id"]}
+    if invoice["status"] == "paid":
+        return Charged(sub, invoice, "paid")
+    if sub["collection_method"] == "send_invoice" or behavior == "default_incomplete":
+        return Charged(sub, invoice, "open")
+    method = default_method(tx, sub)
+    if method is None and (reason == "subscription_create" or behavior == "error_if_incomplete"):
+        raise refused(
+            "This customer has no attached payment source or default payment method. Please consider adding a default "
+            "payment method. For more information, visit https://stripe.com/docs/billing/subscriptions/payment.",
+            code="resource_missing",
+        )
+    invoice, decline = attempt(tx, invoice, method, automatic=False)
+    if decline is None:
+        return Charged(sub, invoice, "paid")
+    if behavior == "error_if_incomplete":
+        raise _incomplete(decline)
+    return Charged(sub, invoice, "action" if decline == "authentication_required" else "failed")
+
+
+def _incomplete(decline: str) -> ApiError:
+    if decline == "authentication_required":
+        return ApiError(
+            402,
+            "Payment for this subscription requires additional user action before it can be completed successfully. "
+            "Payment can be completed using the PaymentIntent associated with `subscription.latest_invoice`.",
+            code="subscription_payment_intent_requires_action",
+        )
+    return card_error(decline)
+
+
+def spent(tx: Transaction, sub: Obj) -> Obj:
+    """The subscription without discounts that an invoice has used up."""
+    discounts = without_spent(tx, sub["discounts"], billed=True)
+    items = [
+        item if not item["discounts"] else {**item, "discounts": without_spent(tx, item["discounts"], billed=True)}
+        for item in sub["_items"]
+    ]
+    return {**sub, "discounts": discounts, "_items": items}
+
+
+def needs_setup(tx: Transaction, sub: Obj, behavior: str) -> Obj:
+    """A setup intent where nothing is due now, so that the browser can save a card for later."""
+    if sub["collection_method"] != "charge_automatically":
+        return sub
+    if behavior != "default_incomplete" and default_method(tx, sub) is not None:
+        return sub
+    intent = new_setup_intent(tx, sub["customer"], {}, sub["id"])
+    return {**sub, "pending_setup_intent": intent["id"]}
+
+
+def started_status(tx: Transaction, sub: Obj, outcome: str) -> str:
+    if outcome in ("failed", "action") or (outcome == "open" and sub["collection_method"] != "send_invoice"):
+        return "incomplete"
+    return "trialing" if in_trial(sub, tx.now) else "active"
+
+
+def make_pending(tx: Transaction, old: Obj, change: Rebill, invoice: Obj) -> Obj:
+    """The old subscription with the change held back until its invoice is paid."""
+    new = change.sub
+    held = {
+        name: new[name]
+        for name in ("_items", "billing_cycle_anchor", "trial_end", "trial_start", "discounts", "metadata")
+        if new[name] != old[name]
+    }
+    expires = tx.now + PENDING_UPDATE_SECONDS
+    update_ = {
+        "billing_cycle_anchor": held.get("billing_cycle_anchor"),
+        "cancel_at_period_end": None,
+        "discount": None,
+        "discounts": held.get("discounts"),
+        "expires_at": expires,
+        "metadata": held.get("metadata"),
+        "subscription_items": held.get("_items"),
+        "trial_end": held.get("trial_end"),
+        "trial_from_plan": None,
+    }
+    return {
+        **old,
+        "latest_invoice": invoice["id"],
+        "pending_update": update_,
+        "_pending": {"state": held, "invoice": invoice["id"]},
+    }
+
+
+def drop_pending_update(tx: Transaction, sub: Obj) -> Obj:
+    """Voids the invoice that a held-back change waits for."""
+    if sub["_pending"] is None:
+        return sub
+    invoice = tx.get("invoice", sub["_pending"]["invoice"])
+    if invoice is not None and invoice["status"] == "open":
+        void(tx, invoice)
+    return {**sub, "pending_update": None, "_pending": None}
+
+
+def settled(tx: Transaction, invoice: Obj, method: Obj | None) -> None:
+    """What the payment of an invoice does to its subscription."""
+    old = tx.get("subscription", invoice["_subscription"])
+    if old is None or old["status"] in ("canceled", "incomplete_expired"):
+        return
+    new = dict(old)
+    applied = old["_pending"] is not None and old["_pending"]["invoice"] == invoice["id"]
+    if applied:
+        new.update(old["_pending"]["state"], pending_update=None, _pending=None)
+    first = old["status"] == "incomplete"
+    latest = old["latest_invoice"] == invoice["id"]
+    if first or (old["status"] in ("past_due", "unpaid") and latest):
+        new["status"] = "trialing" if in_trial(old, tx.now) else "active"
+    if old["status"] == "paused" and latest:
+        new.update(status="active", status_details=None)
+    if method is not None and old["payment_settings"]["save_default_payment_method"] == "on_subscription":
+        new["default_payment_method"] = method["id"]
+    update(tx, old, new, "customer.subscription.updated")
+    if applied:
+        tx.emit("customer.subscription.pending_update_applied", wire(tx, new))
+
+
+def collect(tx: Transaction, invoice: Obj, method: Obj | None, *, automatic: bool) -> tuple[Obj, str | None]:
+    """Tries an open invoice later on, and settles the subscription by the result."""
+    invoice, decline = attempt(tx, invoice, method, automatic=automatic)
+    if decline is None:
+        settled(tx, invoice, method)
+    elif automatic:
+        overdue(tx, invoice)
+    return invoice, decline
+
+
+def overdue(tx: Transaction, invoice: Obj) -> None:
+    """A failed automatic try: past due, and after the last try what the account's dunning settings say."""
+    old = tx.get("subscription", invoice["_subscription"])
+    if old is None or old["status"] not in ("active", "past_due", "trialing"):
+        return
+    status = "past_due"
+    if invoice["next_payment_attempt"] is None:
+        status = (tx.world.settings.get("dunning") or {}).get("final", "canceled")
+    if status == "canceled":
+        from .resources.subscriptions import end_subscription
+
+        end_subscription(tx, old, reason="payment_failed")
+        return
+    update(tx, old, {**old, "status": status}, "customer.subscription.updated")
+
+
+def issue_cycle(tx: Transaction, sub: Obj, lines: Rebill, reason: str) -> Obj:
+    """The draft of a renewal; Stripe leaves it open to changes for an hour."""
+    waiting = pending_items(tx, sub)
+    invoice = compose(tx, sub, lines.lines, reason=reason, pending=waiting, items=lines.items)
+    moment = tx.now + FINALIZE_AFTER_SECONDS
+    behavior = (sub["pause_collection"] or {}).get("behavior")
+    draft = behavior == "keep_as_draft" or sub["status"] == "unpaid"
+    invoice.update(
+        auto_advance=not draft,
+        automatically_finalizes_at=None if draft else moment,
+        _finalize_at=None if draft else moment,
+    )
+    store_draft(tx, invoice)
+    return invoice
+
+

@@ -1,0 +1,330 @@
+"""From invoice lines to a draft, a finalised and a paid invoice. Amounts are minor units."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from .billing import (
+    Debit,
+    ItemState,
+    Line,
+    Period,
+    apply_discounts,
+    apply_taxes,
+    compose_invoice,
+    net_amount,
+)
+from .call import update
+from .resources.coupons import running
+from .resources.intents import cancel_payment_intent, new_payment_intent, try_payment
+from .resources.invoice_objects import blank, blank_item, blank_payment
+from .wire import bare, wire
+from .world import Obj, Transaction
+
+FINALIZE_AFTER_SECONDS = 3600
+PREVIEW_ID = "upcoming_in_"
+
+
+def whole_price(tx: Transaction, identifier: str) -> Obj:
+    """The price with what the API only shows when it is expanded."""
+    price = tx.get("price", identifier)
+    assert price is not None
+    return {**bare(price), "tiers": price["_tiers"], "currency_options": price["_currency_options"]}
+
+
+def item_state(tx: Transaction, sub: Obj, item: Obj) -> ItemState:
+    price = whole_price(tx, item["price"])
+    product = tx.get("product", price["product"]) or {"name": "Deleted product"}
+    discounts = (*running(tx, item["discounts"]), *running(tx, sub["discounts"]))
+    return ItemState(item["id"], price, product["name"], item["quantity"], sub["currency"], discounts)
+
+
+def full_debit(state: ItemState, period: Period) -> Debit | None:
+    """What a whole period of a licensed item debits, net of its discounts."""
+    if state.quantity is None:
+        return None
+    return Debit(net_amount(state.full_amount, state.product_id, state.currency, state.discounts), period)
+
+
+def pack_debit(debit: Debit | None) -> Obj | None:
+    if debit is None:
+        return None
+    return {"amount": debit.amount, "start": debit.period.start, "end": debit.period.end}
+
+
+def unpack_debit(stored: Obj | None) -> Debit | None:
+    return None if stored is None else Debit(stored["amount"], Period(stored["start"], stored["end"]))
+
+
+def pack_line(line: Line) -> Obj:
+    return {
+        "amount": line.amount,
+        "currency": line.currency,
+        "description": line.description,
+        "period": [line.period.start, line.period.end],
+        "quantity": line.quantity,
+        "price": line.price,
+        "product": line.product,
+        "subscription_item": line.subscription_item,
+        "proration": line.proration,
+        "discountable": line.discountable,
+        "unit_amount_decimal": line.unit_amount_decimal,
+    }
+
+
+def unpack_line(stored: Obj) -> Line:
+    return Line(**{**stored, "period": Period(*stored["period"])})
+
+
+def keep_pending(tx: Transaction, sub: Obj, lines: Iterable[Line]) -> None:
+    """Leaves proration lines for the subscription's next invoice, as invoice items."""
+    for line in lines:
+        item = blank_item(tx, sub, line.as_stripe(sub["id"]), line.discountable)
+        item["_line"] = pack_line(line)
+        tx.store("invoiceitem", item)
+        tx.emit("invoiceitem.created", wire(tx, item))
+
+
+def pending_items(tx: Transaction, sub: Obj) -> list[Obj]:
+    found = tx.find("invoiceitem", "customer", sub["customer"])
+    return [item for item in found if item["invoice"] is None and item["_subscription"] == sub["id"]]
+
+
+def drop_pending(tx: Transaction, sub: Obj) -> None:
+    for item in pending_items(tx, sub):
+        tx.emit("invoiceitem.deleted", wire(tx, item))
+        tx.remove("invoiceitem", item["id"])
+
+
+def compose(
+    tx: Transaction,
+    sub: Obj,
+    lines: Sequence[Line],
+    *,
+    reason: str,
+    pending: Sequence[Obj] = (),
+    items: Sequence[Obj] = (),
+    proration_date: int | None = None,
+    preview: bool = False,
+) -> Obj:
+    """The draft of an invoice, stored nowhere: previews and real invoices both come from here.
+
+    ``items`` are the subscription items that lines may name, removed ones included; their discounts and tax rates hold.
+    """
+    customer = tx.need("customer", sub["customer"], "customer", 400)
+    known = {item["id"]: item for item in (*items, *sub["_items"])}
+    every = [*(unpack_line(item["_line"]) for item in pending), *lines]
+    discounted = apply_discounts(
+        every,
+        subscription_discounts=running(tx, sub["discounts"]),
+        item_discounts={key: running(tx, item["discounts"]) for key, item in known.items() if item["discounts"]},
+    )
+    taxed = apply_taxes(
+        discounted,
+        default_rates=_rates(tx, sub["default_tax_rates"]),
+        item_rates={key: _rates(tx, item["tax_rates"]) for key, item in known.items() if item["tax_rates"]},
+    )
+    totals = compose_invoice(taxed, currency=sub["currency"], starting_balance=customer["balance"])
+    invoice = blank(tx, customer, sub["currency"])
+    if preview:
+        invoice["id"] = PREVIEW_ID + invoice["id"][3:]
+    sources = [item["id"] for item in pending] + [None] * len(lines)
+    rows = [
+        _row(tx, sub, line, invoice["id"], source, preview)
+        for line, source in zip(totals.lines, sources, strict=True)
+    ]
+    invoice.update(
+        totals.as_stripe(),
+        amount_remaining=totals.amount_due,
+        automatically_finalizes_at=None,
+        billing_reason=reason,
+        collection_method=sub["collection_method"],
+        default_payment_method=None,
+        default_tax_rates=sub["default_tax_rates"],
+        description=sub["invoice_settings"]["description"],
+        discounts=[discount.id for discount in running(tx, sub["discounts"])],
+        payment_settings={**invoice["payment_settings"], "payment_method_types": None},
+        parent={
+            "quote_details": None,
+            "subscription_details": {
+                "metadata": sub["metadata"],
+                "subscription": None if preview and sub.get("_scratch") else sub["id"],
+                "subscription_proration_date": proration_date,
+            },
+            "type": "subscription_details",
+        },
+        _ending_balance=totals.ending_balance,
+        _lines=rows,
+        _subscription=sub["id"],
+        _items=[item["id"] for item in pending],
+    )
+    # Until it is finalised nobody's balance has moved.
+    invoice["ending_balance"] = totals.ending_balance if preview else None
+    if sub["collection_method"] == "send_invoice":
+        invoice["due_date"] = tx.now + int(sub["days_until_due"] or 0) * 86_400
+    if lines or pending:
+        starts = [row["period"]["start"] for row in rows]
+        ends = [row["period"]["end"] for row in rows]
+        invoice["period_start"], invoice["period_end"] = min(tx.now, *starts), min(tx.now, *ends)
+        if reason == "subscription_cycle":
+            invoice["period_start"] = min(item["_previous_start"] or tx.now for item in sub["_items"])
+            invoice["period_end"] = tx.now
+        elif reason in ("subscription_create", "subscription_update"):
+            invoice["period_start"] = invoice["period_end"] = tx.now
+    return invoice
+
+
+def _rates(tx: Transaction, ids: Iterable[str]) -> list[Obj]:
+    return [rate for identifier in ids if (rate := tx.get("tax_rate", identifier)) is not None]
+
+
+def _row(tx: Transaction, sub: Obj, line: Line, invoice: str, source: str | None, preview: bool) -> Obj:
+    row = line.as_stripe(sub["id"], source)
+    identifier = tx.new_id("il_")
+    if preview:
+        identifier = "il_tmp_" + identifier[3:]
+    return {
+        "id": identifier,
+        **row,
+        "discounts": [entry["discount"] for entry in row["discount_amounts"]],
+        "invoice": invoice,
+        "livemode": False,
+        "metadata": {} if line.proration else sub["metadata"],
+        "subscription": sub["id"],
+    }
+
+
+def store_draft(tx: Transaction, invoice: Obj) -> Obj:
+    """Takes the draft's invoice items off the pending list and tells of the draft."""
+    for identifier in invoice["_items"]:
+        item = tx.need("invoiceitem", identifier)
+        tx.store("invoiceitem", {**item, "invoice": invoice["id"]})
+    tx.store("invoice", invoice)
+    tx.emit("invoice.created", wire(tx, invoice))
+    return invoice
+
+
+def finalize(tx: Transaction, invoice: Obj) -> Obj:
+    """Opens the draft: number, balance, and the payment intent of what is due. Nothing due means paid."""
+    customer = tx.need("customer", invoice["customer"], "customer", 400)
+    sequence = customer["next_invoice_sequence"]
+    update(
+        tx,
+        customer,
+        {
+            **customer,
+            "balance": invoice["_ending_balance"],
+            "currency": customer["currency"] or invoice["currency"],
+            "next_invoice_sequence": sequence + 1,
+        },
+        "customer.updated",
+    )
+    opened = {
+        **invoice,
+        "auto_advance": True,
+        "automatically_finalizes_at": None,
+        "effective_at": tx.now,
+        "ending_balance": invoice["_ending_balance"],
+        "hosted_invoice_url": f"https://invoice.stripe.com/i/{tx.world.account_id}/test_{invoice['id']}",
+        "invoice_pdf": f"https://pay.stripe.com/invoice/{tx.world.account_id}/test_{invoice['id']}/pdf",
+        "number": f"{customer['invoice_prefix']}-{sequence:04d}",
+        "status": "open",
+        "status_transitions": {**invoice["status_transitions"], "finalized_at": tx.now},
+    }
+    if invoice["amount_due"] > 0 and invoice["collection_method"] == "charge_automatically":
+        intent = new_payment_intent(tx, opened)
+        opened["_payment_intent"] = intent["id"]
+        opened["_confirmation_secret"] = {"client_secret": intent["client_secret"], "type": "payment_intent"}
+        tx.store("invoice_payment", blank_payment(tx, opened, intent["id"]))
+    tx.store("invoice", opened)
+    tx.emit("invoice.finalized", wire(tx, opened))
+    if invoice["amount_due"] == 0:
+        return mark_paid(tx, opened, attempted=True)
+    return opened
+
+
+def mark_paid(tx: Transaction, invoice: Obj, *, attempted: bool = True) -> Obj:
+    paid = {
+        **invoice,
+        "amount_paid": invoice["amount_due"],
+        "amount_remaining": 0,
+        "attempted": attempted,
+        "auto_advance": False,
+        "next_payment_attempt": None,
+        "status": "paid",
+        "status_transitions": {**invoice["status_transitions"], "paid_at": tx.now},
+        "_confirmation_secret": None,
+    }
+    tx.store("invoice", paid)
+    for payment in tx.find("invoice_payment", "invoice", paid["id"]):
+        done = {
+            **payment,
+            "amount_paid": paid["amount_due"],
+            "status": "paid",
+            "status_transitions": {"canceled_at": None, "paid_at": tx.now},
+        }
+        tx.store("invoice_payment", done)
+        tx.emit("invoice_payment.paid", wire(tx, done))
+    shown = wire(tx, paid)
+    tx.emit("invoice.paid", shown)
+    tx.emit("invoice.payment_succeeded", shown)
+    customer = tx.need("customer", paid["customer"], "customer", 400)
+    if customer["delinquent"]:
+        update(tx, customer, {**customer, "delinquent": False}, "customer.updated")
+    return paid
+
+
+def attempt(tx: Transaction, invoice: Obj, method: Obj | None, *, automatic: bool) -> tuple[Obj, str | None]:
+    """Tries to collect an open invoice; gives it afterwards, and why it was not paid (None when it was)."""
+    tried = {**invoice, "attempted": True, "attempt_count": invoice["attempt_count"] + 1}
+    decline = "no_payment_method" if method is None else try_payment(tx, invoice["_payment_intent"], method)
+    if decline is None:
+        return mark_paid(tx, tried), None
+    if automatic:
+        tried["next_payment_attempt"] = next_attempt(tx, tried)
+    tx.store("invoice", tried)
+    shown = wire(tx, tried)
+    tx.emit("invoice.payment_failed", shown)
+    if decline == "authentication_required":
+        tx.emit("invoice.payment_action_required", shown)
+    customer = tx.need("customer", invoice["customer"], "customer", 400)
+    if automatic and not customer["delinquent"]:
+        update(tx, customer, {**customer, "delinquent": True}, "customer.updated")
+    return tried, decline
+
+
+DEFAULT_RETRY_DAYS = [3, 5, 7]
+
+
+def next_attempt(tx: Transaction, invoice: Obj) -> int | None:
+    """The moment of the next automatic try, from the account's dunning settings; None after the last."""
+    days = (tx.world.settings.get("dunning") or {}).get("retry_days", DEFAULT_RETRY_DAYS)
+    tries = invoice["attempt_count"] - 1
+    return tx.now + int(days[tries] * 86_400) if tries < len(days) else None
+
+
+def void(tx: Transaction, invoice: Obj) -> Obj:
+    """Nothing is due any more; the payment intent is cancelled with it."""
+    voided = {
+        **invoice,
+        "auto_advance": False,
+        "next_payment_attempt": None,
+        "status": "void",
+        "status_transitions": {**invoice["status_transitions"], "voided_at": tx.now},
+        "_confirmation_secret": None,
+    }
+    tx.store("invoice", voided)
+    if invoice.get("_payment_intent"):
+        cancel_payment_intent(tx, invoice["_payment_intent"], "void_invoice")
+    tx.emit("invoice.voided", wire(tx, voided))
+    return voided
+
+
+def default_method(tx: Transaction, sub: Obj) -> Obj | None:
+    """The subscription's default payment method, else the customer's."""
+    customer = tx.get("customer", sub["customer"]) or {}
+    settings: Any = customer.get("invoice_settings") or {}
+    for identifier in (sub["default_payment_method"], settings.get("default_payment_method")):
+        method = tx.get("payment_method", identifier)
+        if method is not None and method["customer"] == sub["customer"]:
+            return method
+    return None

@@ -1,0 +1,233 @@
+"""What a new or changed subscription bills: lines now, prorations later, and the items' periods afterwards."""
+
+from dataclasses import dataclass, replace
+
+from .billing import (
+    BillingInputError,
+    BillingMode,
+    Cadence,
+    ItemChange,
+    Line,
+    Period,
+    Proration,
+    first_period,
+    is_metered,
+    next_period_end,
+    period_at,
+    period_line,
+    prorate_all,
+    trial_line,
+    usage_line,
+)
+from .errors import invalid, refused
+from .invoicing import full_debit, item_state, pack_debit, unpack_debit
+from .world import Obj, Transaction
+
+
+@dataclass(slots=True)
+class Rebill:
+    """A subscription after a change, with its lines; ``whole`` says that a new cycle began, which bills at once."""
+
+    sub: Obj
+    lines: list[Line]
+    whole: bool
+    items: list[Obj]
+
+
+def mode_of(sub: Obj) -> BillingMode:
+    return BillingMode(sub["billing_mode"]["type"])
+
+
+def in_trial(sub: Obj, moment: int) -> bool:
+    return sub["trial_end"] is not None and sub["trial_end"] > moment
+
+
+def _moved(item: Obj, period: Period, debit: Obj | None, anchor: int | None = None) -> Obj:
+    return {
+        **item,
+        "current_period_start": period.start,
+        "current_period_end": period.end,
+        "_anchor": item["_anchor"] if anchor is None else anchor,
+        "_debit": debit,
+    }
+
+
+def first_lines(tx: Transaction, sub: Obj, proration: str) -> Rebill:
+    """The first periods and lines of a subscription that starts now."""
+    anchor = sub["billing_cycle_anchor"]
+    lines: list[Line] = []
+    items = []
+    for item in sub["_items"]:
+        state = item_state(tx, sub, item)
+        if in_trial(sub, tx.now):
+            period = Period(tx.now, sub["trial_end"])
+            if not is_metered(state.price):
+                lines.append(trial_line(state, period))
+            items.append(_moved(item, period, None, anchor))
+            continue
+        if is_metered(state.price):
+            full = period_at(anchor, state.cadence, tx.now)
+            items.append(_moved(item, Period(tx.now, full.end), None, anchor))
+            continue
+        first = first_period(state, tx.now, anchor)
+        free = proration == "none" and any(line.proration for line in first.lines)
+        if not free:
+            lines.extend(first.lines)
+        items.append(_moved(item, first.period, None if free else pack_debit(first.debit), anchor))
+    return Rebill({**sub, "_items": items}, lines, True, items)
+
+
+def rebill(tx: Transaction, old: Obj, new: Obj, *, proration: str, at: int, reset: bool) -> Rebill:
+    """Turns ``old`` into ``new`` (whose items carry their old periods still) as of second ``at``.
+
+    ``proration`` none leaves prorations out, but a cycle that starts anew is billed all the same. Raises 400 when
+    ``at`` lies outside the current period.
+    """
+    before, after = in_trial(old, tx.now), in_trial(new, tx.now)
+    ended = before and not after
+    changes = _changes(tx, old, new, at, before, after)
+    try:
+        results = prorate_all([change for _, change in changes], at, mode=mode_of(new), reset_cycle=reset or ended)
+    except BillingInputError as failure:
+        raise invalid(
+            f"Invalid proration_date: it must be within the current billing period ({failure}).", "proration_date"
+        ) from None
+    lines: list[Line] = []
+    items: list[Obj] = []
+    whole = False
+    for (item, change), result in zip(changes, results, strict=True):
+        fresh = [line for line in result.lines if not line.proration]
+        whole = whole or bool(fresh)
+        lines.extend(result.lines if proration != "none" else fresh)
+        if change.new is not None:
+            items.append(_after(tx, item, change, result, new, proration, after))
+    anchor = new["billing_cycle_anchor"]
+    if reset or ended or (whole and mode_of(new) is BillingMode.CLASSIC):
+        anchor = at
+    if after and new["trial_end"] != old["trial_end"]:
+        anchor = new["trial_end"]
+    return Rebill({**new, "billing_cycle_anchor": anchor, "_items": items}, lines, whole, items + old["_items"])
+
+
+def _changes(
+    tx: Transaction, old: Obj, new: Obj, at: int, before: bool, after: bool
+) -> list[tuple[Obj, ItemChange]]:
+    olds = {item["id"]: item for item in old["_items"]}
+    news = {item["id"]: item for item in new["_items"]}
+    changes: list[tuple[Obj, ItemChange]] = []
+    for identifier in [*olds, *(key for key in news if key not in olds)]:
+        was, now = olds.get(identifier), news.get(identifier)
+        item = now or was or {}
+        full = None
+        if was is not None:
+            period = Period(was["current_period_start"], was["current_period_end"])
+            full = _full_period(tx, was, period)
+        else:
+            period, full = _joined(tx, old, item, at, before or after)
+        change = ItemChange(
+            old=None if was is None else item_state(tx, old, was),
+            new=None if now is None else item_state(tx, new, now),
+            period=period,
+            debit=None if was is None else unpack_debit(was["_debit"]),
+            full_period=full,
+            trial_before=before,
+            trial_after=after,
+        )
+        changes.append((item, change))
+    return changes
+
+
+def _full_period(tx: Transaction, item: Obj, period: Period) -> Period:
+    """The whole interval that a first period, cut short by an anchor ahead, is part of."""
+    if item["_anchor"] is None:
+        return period
+    full = period_at(item["_anchor"], Cadence.of(tx.need("price", item["price"])), period.start)
+    return full if full.end == period.end else period
+
+
+def _joined(tx: Transaction, sub: Obj, item: Obj, at: int, trial: bool) -> tuple[Period, Period | None]:
+    """The period that an added item joins: its siblings' of the same interval, else the anchor's."""
+    cadence = Cadence.of(tx.need("price", item["price"]))
+    for sibling in sub["_items"]:
+        if trial or Cadence.of(tx.need("price", sibling["price"])) == cadence:
+            period = Period(sibling["current_period_start"], sibling["current_period_end"])
+            return period, _full_period(tx, sibling, period)
+    full = period_at(sub["billing_cycle_anchor"], cadence, at)
+    return full, None
+
+
+def _after(
+    tx: Transaction, item: Obj, change: ItemChange, result: Proration, new: Obj, proration: str, trial: bool
+) -> Obj:
+    """The item with its period and last debit after the change."""
+    if trial:
+        start = item["current_period_start"] if change.trial_before and change.old is not None else tx.now
+        return _moved(item, Period(start, new["trial_end"]), None, new["trial_end"])
+    restarted = result.period != change.period
+    anchor = result.period.start if restarted else item["_anchor"]
+    if anchor is None:
+        anchor = new["billing_cycle_anchor"]
+    kept = proration == "none" and not restarted
+    debit = item["_debit"] if kept else pack_debit(result.debit)
+    period = result.period
+    if change.old is None and not restarted and proration == "none":
+        debit = None
+    return _moved(item, period, debit, anchor)
+
+
+def unused_time(tx: Transaction, sub: Obj, at: int) -> list[Line]:
+    """Credit lines for what was paid ahead, when a subscription ends at ``at``."""
+    if in_trial(sub, at):
+        return []
+    changes = []
+    for item in sub["_items"]:
+        period = Period(item["current_period_start"], item["current_period_end"])
+        if not period.start <= at <= period.end:
+            continue
+        state = item_state(tx, sub, item)
+        debit = unpack_debit(item["_debit"])
+        changes.append(ItemChange(state, None, period, debit, _full_period(tx, item, period)))
+    return [line for result in prorate_all(changes, at, mode=mode_of(sub)) for line in result.lines]
+
+
+def renewed(tx: Transaction, sub: Obj, moment: int) -> tuple[Obj, list[Line]]:
+    """The subscription with the items that are due at ``moment`` moved to their next period, and the lines of those.
+
+    Licensed items are billed ahead, metered ones for the period that has ended (no usage is recorded here).
+    """
+    lines: list[Line] = []
+    items = []
+    trial_over = sub["trial_end"] is not None and sub["trial_end"] <= moment and sub["status"] == "trialing"
+    anchor = moment if trial_over else sub["billing_cycle_anchor"]
+    for item in sub["_items"]:
+        if item["current_period_end"] > moment:
+            items.append(item)
+            continue
+        state = item_state(tx, sub, item)
+        own = anchor if trial_over or item["_anchor"] is None else item["_anchor"]
+        start = item["current_period_end"]
+        period = Period(start, next_period_end(own, state.cadence, start))
+        debit = None
+        if is_metered(state.price):
+            if not trial_over:
+                lines.append(usage_line(state, 0, Period(item["current_period_start"], start)))
+        else:
+            lines.append(period_line(state, period))
+            debit = pack_debit(full_debit(state, period))
+        items.append({**_moved(item, period, debit, own), "_previous_start": item["current_period_start"]})
+    return {**sub, "_items": items, "billing_cycle_anchor": anchor}, lines
+
+
+def recurring_lines(tx: Transaction, sub: Obj) -> list[Line]:
+    """One whole period of every licensed item, which is what the subscription costs when nothing changes."""
+    lines = []
+    for item in sub["_items"]:
+        state = item_state(tx, sub, item)
+        if is_metered(state.price):
+            continue
+        start = item["current_period_end"]
+        own = item["_anchor"] if item["_anchor"] is not None else sub["billing_cycle_anchor"]
+        lines.append(period_line(state, Period(start, next_period_end(own, state.cadence, start))))
+    if not lines:
+        raise refused("No upcoming invoices for customer", code="invoice_upcoming_none")
+    return [replace(line, discountable=True) for line in lines]

@@ -1,0 +1,217 @@
+"""Payment methods; Stripe's test tokens become cards of their own when they are used."""
+
+from typing import Any
+
+from ..call import Call, create, metadata, reference, text, update
+from ..errors import card_error, invalid, refused
+from ..listing import page
+from ..wire import wire
+from ..world import Obj, Transaction
+
+TEST_CARDS: dict[str, tuple[str, str, str | None, str | None]] = {
+    # token: brand, last four digits, decline when attached, decline when charged
+    "pm_card_visa": ("visa", "4242", None, None),
+    "pm_card_visa_debit": ("visa", "5556", None, None),
+    "pm_card_mastercard": ("mastercard", "4444", None, None),
+    "pm_card_amex": ("amex", "0005", None, None),
+    "pm_card_discover": ("discover", "1117", None, None),
+    "pm_card_chargeDeclined": ("visa", "0002", "generic_decline", "generic_decline"),
+    "pm_card_visa_chargeDeclined": ("visa", "0002", "generic_decline", "generic_decline"),
+    "pm_card_visa_chargeDeclinedInsufficientFunds": ("visa", "9995", "insufficient_funds", "insufficient_funds"),
+    "pm_card_chargeDeclinedInsufficientFunds": ("visa", "9995", "insufficient_funds", "insufficient_funds"),
+    "pm_card_chargeDeclinedLostCard": ("visa", "9987", "lost_card", "lost_card"),
+    "pm_card_chargeDeclinedStolenCard": ("visa", "9979", "stolen_card", "stolen_card"),
+    "pm_card_chargeDeclinedExpiredCard": ("visa", "0069", "expired_card", "expired_card"),
+    "pm_card_chargeDeclinedIncorrectCvc": ("visa", "0127", "incorrect_cvc", "incorrect_cvc"),
+    "pm_card_chargeDeclinedProcessingError": ("visa", "0119", "processing_error", "processing_error"),
+    "pm_card_chargeCustomerFail": ("visa", "0341", None, "generic_decline"),
+    "pm_card_authenticationRequired": ("visa", "3184", None, "authentication_required"),
+    "pm_card_authenticationRequiredOnSetup": ("visa", "3155", None, "authentication_required_once"),
+    "pm_card_threeDSecure2Required": ("visa", "3220", None, "authentication_required"),
+}
+TEST_NUMBERS = {
+    "4242424242424242": "pm_card_visa",
+    "5555555555554444": "pm_card_mastercard",
+    "4000000000000002": "pm_card_chargeDeclined",
+    "4000000000000341": "pm_card_chargeCustomerFail",
+    "4000000000009995": "pm_card_chargeDeclinedInsufficientFunds",
+    "4000002760003184": "pm_card_authenticationRequired",
+    "4000002500003155": "pm_card_authenticationRequiredOnSetup",
+    "4000000000003220": "pm_card_threeDSecure2Required",
+}
+
+
+def _card(tx: Transaction, token: str, given: Obj | None = None) -> Obj:
+    brand, last4, _, _ = TEST_CARDS[token]
+    given = given or {}
+    return {
+        "id": tx.new_id("pm_"),
+        "object": "payment_method",
+        "allow_redisplay": "unspecified",
+        "billing_details": {
+            "address": {name: None for name in ("city", "country", "line1", "line2", "postal_code", "state")},
+            "email": None,
+            "name": None,
+            "phone": None,
+            "tax_id": None,
+        },
+        "card": {
+            "brand": brand,
+            "checks": {"address_line1_check": None, "address_postal_code_check": None, "cvc_check": "unchecked"},
+            "country": "US",
+            "display_brand": brand,
+            "exp_month": int(given.get("exp_month", 12)),
+            "exp_year": int(given.get("exp_year", 2034)),
+            "fingerprint": f"{brand}{last4}".ljust(16, "0"),
+            "funding": "debit" if "debit" in token else "credit",
+            "generated_from": None,
+            "last4": last4,
+            "networks": {"available": [brand], "preferred": None},
+            "regulated_status": "unregulated",
+            "three_d_secure_usage": {"supported": True},
+            "wallet": None,
+        },
+        "created": tx.now,
+        "customer": None,
+        "customer_account": None,
+        "livemode": False,
+        "metadata": {},
+        "type": "card",
+        "_token": token,
+    }
+
+
+def resolve(tx: Transaction, identifier: str, param: str = "payment_method", status: int = 404) -> Obj:
+    """The named payment method; a test token becomes a new card."""
+    if identifier in TEST_CARDS:
+        return tx.store("payment_method", _card(tx, identifier))
+    return tx.need("payment_method", identifier, param, status)
+
+
+def decline_of(method: Obj, when: str) -> str | None:
+    """Why the card refuses, ``when`` being ``attach`` or ``charge``; None when it pays."""
+    _, _, attach, charge = TEST_CARDS[method["_token"]]
+    if when == "attach":
+        return attach
+    if charge == "authentication_required_once":
+        return None if method.get("_authenticated") else "authentication_required"
+    return charge
+
+
+def create_payment_method(call: Call) -> Obj:
+    tx, params = call.tx, call.params
+    if params.get("type") != "card" or not isinstance(params.get("card"), dict):
+        raise invalid("Only payment methods of type card are simulated.", "type")
+    card: Any = params["card"]
+    token = card.get("token")
+    if token is not None:
+        token = token.replace("tok_", "pm_card_")
+    else:
+        token = TEST_NUMBERS.get(str(card.get("number", "")).replace(" ", ""))
+    if token not in TEST_CARDS:
+        raise card_error("incorrect_cvc") if token is None else invalid("No such token", "card[token]")
+    method = _card(tx, token, card)
+    if "billing_details" in params:
+        method["billing_details"] = {**method["billing_details"], **params["billing_details"]}
+    method["metadata"] = metadata({}, params.get("metadata"))
+    tx.store("payment_method", method)
+    return wire(tx, method)
+
+
+def retrieve_payment_method(call: Call) -> Obj:
+    return wire(call.tx, resolve(call.tx, call.id))
+
+
+def update_payment_method(call: Call) -> Obj:
+    tx, params = call.tx, call.params
+    old = tx.need("payment_method", call.id)
+    if old["customer"] is None:
+        raise refused("You must save this PaymentMethod to a customer before you can update it.", "id")
+    new = dict(old)
+    if "billing_details" in params:
+        given = {name: text(value) if name != "address" else value for name, value in params["billing_details"].items()}
+        new["billing_details"] = {**old["billing_details"], **given}
+    if "card" in params:
+        given = {name: int(value) for name, value in params["card"].items() if name in ("exp_month", "exp_year")}
+        new["card"] = {**old["card"], **given}
+    if "allow_redisplay" in params:
+        new["allow_redisplay"] = params["allow_redisplay"]
+    new["metadata"] = metadata(old["metadata"], params.get("metadata"))
+    return update(tx, old, new, "payment_method.updated")
+
+
+def attach_to(tx: Transaction, identifier: str, customer_id: str) -> Obj:
+    customer = reference(tx, "customer", customer_id, "customer")
+    method = resolve(tx, identifier)
+    if method["customer"] == customer["id"]:
+        return wire(tx, method)
+    if method["customer"] is not None:
+        raise refused("The payment method you provided has already been attached to a customer.", "payment_method")
+    if method.get("_detached"):
+        raise refused(
+            "This PaymentMethod was previously used without being attached to a Customer or was detached from a "
+            "Customer, and may not be used again.",
+            "payment_method",
+        )
+    decline = decline_of(method, "attach")
+    if decline is not None:
+        raise card_error(decline)
+    attached = {**method, "customer": customer["id"]}
+    tx.store("payment_method", attached)
+    shown = wire(tx, attached)
+    tx.emit("payment_method.attached", shown)
+    return shown
+
+
+def attach(call: Call) -> Obj:
+    return attach_to(call.tx, call.id, call.params["customer"])
+
+
+def detach(call: Call) -> Obj:
+    """Frees the method for good, and clears it wherever it was a default."""
+    tx = call.tx
+    old = tx.need("payment_method", call.id)
+    if old["customer"] is None:
+        raise refused(
+            "The payment method you provided is not attached to a customer so detachment is impossible.", "payment_method"
+        )
+    owner = tx.get("customer", old["customer"])
+    if owner is not None and not owner.get("deleted"):
+        settings = owner["invoice_settings"]
+        if settings["default_payment_method"] == old["id"]:
+            cleared = {**settings, "default_payment_method": None}
+            update(tx, owner, {**owner, "invoice_settings": cleared}, "customer.updated")
+    for subscription in tx.find("subscription", "customer", old["customer"]):
+        if subscription["default_payment_method"] == old["id"]:
+            update(tx, subscription, {**subscription, "default_payment_method": None}, "customer.subscription.updated")
+    return update(tx, old, {**old, "customer": None, "_detached": True}, "payment_method.detached")
+
+
+def list_payment_methods(call: Call) -> Obj:
+    params = call.params
+    if "customer" not in params:
+        return page(call.tx, "payment_method", params, "/v1/payment_methods", wire, match=lambda m: m["customer"])
+    return _of_customer(call, params["customer"], "/v1/payment_methods", "customer", 400)
+
+
+def list_of_customer(call: Call) -> Obj:
+    return _of_customer(call, call.id, f"/v1/customers/{call.id}/payment_methods", "customer", 404)
+
+
+def _of_customer(call: Call, customer: str, url: str, param: str, status: int) -> Obj:
+    tx, params = call.tx, call.params
+    tx.need("customer", customer, param, status)
+    among = tx.world.collection("payment_method").find("customer", customer)
+
+    def match(method: Obj) -> bool:
+        return "type" not in params or method["type"] == params["type"]
+
+    return page(tx, "payment_method", params, url, wire, among=among, match=match)
+
+
+def retrieve_of_customer(call: Call) -> Obj:
+    call.tx.need("customer", call.ids[0], "customer")
+    method = call.tx.need("payment_method", call.ids[1], "payment_method")
+    if method["customer"] != call.ids[0]:
+        method = call.tx.need("payment_method", "", "payment_method")
+    return wire(call.tx, method)

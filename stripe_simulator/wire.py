@@ -1,0 +1,259 @@
+"""Stored objects as they go over the wire, and the ``expand`` parameter."""
+
+from collections.abc import Callable
+from typing import Any
+
+from .errors import invalid, refused
+from .world import Obj, Transaction
+
+EMBEDDED_LIST_SIZE = 10
+MAX_EXPAND_DEPTH = 4
+
+_INCLUDABLE = {"price": ("tiers", "currency_options")}
+
+
+def bare(obj: Obj) -> Obj:
+    """The object without the simulator's own keys."""
+    for key in obj:
+        if key[0] == "_":
+            return {key: value for key, value in obj.items() if key[0] != "_"}
+    return obj
+
+
+def wire(tx: Transaction, obj: Obj) -> Obj:
+    kind = obj["object"]
+    if kind == "subscription" and "_items" in obj:
+        return subscription(tx, obj)
+    if kind == "subscription_item":
+        return subscription_item(tx, obj)
+    if kind == "invoice" and "_lines" in obj:
+        return invoice(tx, obj)
+    return bare(obj)
+
+
+def plan(price: Obj) -> Obj:
+    """The legacy plan that mirrors a recurring price."""
+    recurring = price["recurring"] or {}
+    return {
+        "id": price["id"],
+        "object": "plan",
+        "active": price["active"],
+        "amount": price["unit_amount"],
+        "amount_decimal": price["unit_amount_decimal"],
+        "billing_scheme": price["billing_scheme"],
+        "created": price["created"],
+        "currency": price["currency"],
+        "interval": recurring.get("interval"),
+        "interval_count": recurring.get("interval_count"),
+        "livemode": False,
+        "metadata": price["metadata"],
+        "meter": recurring.get("meter"),
+        "nickname": price["nickname"],
+        "product": price["product"],
+        "tiers_mode": price["tiers_mode"],
+        "transform_usage": price["transform_quantity"],
+        "trial_period_days": recurring.get("trial_period_days"),
+        "usage_type": recurring.get("usage_type"),
+    }
+
+
+def tax_rates(tx: Transaction, ids: list[str]) -> list[Obj]:
+    return [bare(rate) for identifier in ids if (rate := tx.get("tax_rate", identifier)) is not None]
+
+
+def subscription_item(tx: Transaction, item: Obj) -> Obj:
+    price = tx.get("price", item["price"])
+    assert price is not None
+    shown = bare(item)
+    if shown is item:
+        shown = dict(item)
+    shown["price"] = bare(price)
+    shown["plan"] = plan(price)
+    shown["tax_rates"] = tax_rates(tx, item["tax_rates"])
+    if shown["quantity"] is None:
+        del shown["quantity"]
+    return shown
+
+
+def subscription(tx: Transaction, obj: Obj, embedded: int = EMBEDDED_LIST_SIZE) -> Obj:
+    shown = bare(obj)
+    items = obj["_items"]
+    shown["default_tax_rates"] = tax_rates(tx, obj["default_tax_rates"])
+    shown["items"] = {
+        "object": "list",
+        "data": [subscription_item(tx, item) for item in items[:embedded]],
+        "has_more": len(items) > embedded,
+        "url": f"/v1/subscription_items?subscription={obj['id']}",
+    }
+    update = obj["pending_update"]
+    if update is not None and update["subscription_items"] is not None:
+        shown["pending_update"] = {
+            **update,
+            "subscription_items": [subscription_item(tx, item) for item in update["subscription_items"]],
+        }
+    return shown
+
+
+def invoice(tx: Transaction, obj: Obj, embedded: int = EMBEDDED_LIST_SIZE) -> Obj:
+    shown = bare(obj)
+    lines = obj["_lines"]
+    shown["default_tax_rates"] = tax_rates(tx, obj["default_tax_rates"])
+    shown["lines"] = {
+        "object": "list",
+        "data": lines[:embedded],
+        "has_more": len(lines) > embedded,
+        "url": f"/v1/invoices/{obj['id']}/lines",
+    }
+    return shown
+
+
+def changed(old: Any, new: Any) -> Obj:
+    """What ``previous_attributes`` shows: the old values of the keys that differ, nested objects key by key."""
+    differences: Obj = {}
+    for key in old.keys() | new.keys():
+        before, after = old.get(key), new.get(key)
+        if before is after or before == after:
+            continue
+        if isinstance(before, dict) and isinstance(after, dict) and before.get("id") == after.get("id"):
+            differences[key] = changed(before, after)
+        else:
+            differences[key] = before
+    return differences
+
+
+_REFERENCES: dict[str, dict[str, str]] = {
+    "product": {"default_price": "price"},
+    "price": {"product": "product"},
+    "plan": {"product": "product"},
+    "customer": {"invoice_settings.default_payment_method": "payment_method"},
+    "payment_method": {"customer": "customer"},
+    "subscription": {
+        "customer": "customer",
+        "default_payment_method": "payment_method",
+        "latest_invoice": "invoice",
+        "pending_setup_intent": "setup_intent",
+        "discounts": "discount",
+    },
+    "subscription_item": {"discounts": "discount"},
+    "invoice": {
+        "customer": "customer",
+        "default_payment_method": "payment_method",
+        "discounts": "discount",
+        "parent.subscription_details.subscription": "subscription",
+        "total_discount_amounts.discount": "discount",
+    },
+    "line_item": {
+        "discounts": "discount",
+        "pricing.price_details.price": "price",
+        "discount_amounts.discount": "discount",
+    },
+    "invoiceitem": {"customer": "customer", "invoice": "invoice", "discounts": "discount"},
+    "setup_intent": {"customer": "customer", "payment_method": "payment_method"},
+    "payment_intent": {"customer": "customer", "payment_method": "payment_method"},
+    "discount": {"customer": "customer", "source.coupon": "coupon", "promotion_code": "promotion_code"},
+    "promotion_code": {"customer": "customer", "promotion.coupon": "coupon"},
+    "invoice_payment": {"invoice": "invoice", "payment.payment_intent": "payment_intent"},
+}
+_SCALAR_REFERENCES = {
+    "customer": ("default_source", "test_clock"),
+    "subscription": ("default_source", "schedule", "test_clock", "application", "on_behalf_of"),
+    "invoice": ("default_source", "test_clock", "application", "on_behalf_of", "latest_revision"),
+    "setup_intent": ("latest_attempt", "mandate", "application", "on_behalf_of", "single_use_mandate"),
+    "payment_intent": ("latest_charge", "application", "on_behalf_of", "review", "source"),
+    "product": ("tax_code",),
+}
+
+
+def _included(tx: Transaction, holder: Obj, name: str) -> Callable[[], Any] | None:
+    """Fields that exist only when they are asked for."""
+    kind = holder.get("object")
+    raw = tx.get(str(kind), holder.get("id")) if kind else None
+    if kind in _INCLUDABLE and name in _INCLUDABLE[kind]:
+        return lambda: (raw or {}).get("_" + name)
+    if kind == "customer" and name == "subscriptions":
+        return lambda: _of_customer(tx, holder["id"])
+    if kind == "customer" and name in ("sources", "tax_ids"):
+        url = f"/v1/customers/{holder['id']}/{name}"
+        return lambda: {"object": "list", "data": [], "has_more": False, "url": url}
+    if kind == "invoice" and name == "confirmation_secret":
+        return lambda: (raw or {}).get("_confirmation_secret")
+    if kind == "invoice" and name == "payments":
+        return lambda: _payments(tx, holder["id"])
+    if kind == "coupon" and name == "applies_to":
+        return lambda: (raw or {}).get("_applies_to")
+    return None
+
+
+def _of_customer(tx: Transaction, customer: str) -> Obj:
+    found = [sub for sub in reversed(tx.find("subscription", "customer", customer)) if sub["status"] != "canceled"]
+    return {
+        "object": "list",
+        "data": [subscription(tx, sub) for sub in found[:EMBEDDED_LIST_SIZE]],
+        "has_more": len(found) > EMBEDDED_LIST_SIZE,
+        "url": f"/v1/customers/{customer}/subscriptions",
+    }
+
+
+def _payments(tx: Transaction, invoice_id: str) -> Obj:
+    found = tx.find("invoice_payment", "invoice", invoice_id)
+    return {
+        "object": "list",
+        "data": [bare(payment) for payment in reversed(found)],
+        "has_more": False,
+        "url": "/v1/invoice_payments",
+    }
+
+
+def expand(tx: Transaction, answer: Obj, paths: list[str]) -> Obj:
+    """The answer with the asked references resolved. Raises 400 for a path that cannot be expanded or is too deep."""
+    for path in paths:
+        parts = path.split(".")
+        if len(parts) > MAX_EXPAND_DEPTH + (parts[0] == "data"):
+            raise invalid(
+                f"You cannot expand more than {MAX_EXPAND_DEPTH} levels of a property. Property: {path}", "expand"
+            )
+        answer = _expand(tx, answer, parts, path, None, "")
+    return answer
+
+
+def _expand(tx: Transaction, node: Any, parts: list[str], path: str, owner: str | None, inside: str) -> Any:
+    if isinstance(node, list):
+        return [_expand(tx, entry, parts, path, owner, inside) for entry in node]
+    if node is None or not parts:
+        return node
+    if not isinstance(node, dict):
+        raise refused(f"This property cannot be expanded ({path}).", "expand")
+    kind = node.get("object")
+    if kind is not None and kind != "list":
+        owner, inside = kind, ""
+    name, rest = parts[0], parts[1:]
+    include = _included(tx, node, name) if name not in node else None
+    if include is not None:
+        value = include()
+    elif name in node:
+        value = _resolve(tx, node[name], owner, inside + name, path, bool(rest))
+    else:
+        raise invalid(
+            f"This property cannot be expanded ({path}). You may want to try expanding a different property.", "expand"
+        )
+    return {**node, name: _expand(tx, value, rest, path, owner, inside + name + ".")}
+
+
+def _resolve(tx: Transaction, value: Any, owner: str | None, place: str, path: str, deeper: bool) -> Any:
+    kind = _REFERENCES.get(owner or "", {}).get(place)
+    if kind is not None:
+        if isinstance(value, list):
+            return [_reference(tx, kind, entry) for entry in value]
+        return _reference(tx, kind, value)
+    if place in _SCALAR_REFERENCES.get(owner or "", ()) or isinstance(value, (dict, list)):
+        return value
+    if deeper and value is None:
+        return None
+    raise invalid(f"This property cannot be expanded ({path}).", "expand")
+
+
+def _reference(tx: Transaction, kind: str, value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    found = tx.get(kind, value)
+    return value if found is None else wire(tx, found)
