@@ -1,0 +1,5 @@
+"""`python -m app …` is `coseat …`."""
+
+from app.commands import main
+
+main()

@@ -1,0 +1,57 @@
+"""Reads of customers, and of what is kept of a customer beside Stripe's own fields."""
+
+from __future__ import annotations
+
+from app.cache.database import Connection
+from app.domain.ids import CustomerId
+from app.domain.snapshots import JsonObject
+
+_PROFILE = """
+    select id, email, name, phone, currency, balance, default_payment_method_id, created, synced_at
+    from customers where id = $1 and presence = 'present'"""
+
+_PAYMENT_METHODS = """
+    select m.id, m.type, m.card, m.created, m.synced_at,
+        coalesce(m.id = c.default_payment_method_id, false) as is_default
+    from payment_methods m join customers c on c.id = m.customer_id
+    where m.customer_id = $1 and m.presence = 'present' and ($2::text is null or m.type = $2)
+      and ($3::bigint is null or (m.created, m.id) < ($3, $4))
+    order by m.created desc, m.id desc limit $5"""
+
+
+async def profile(connection: Connection, customer_id: CustomerId) -> JsonObject | None:
+    row = await connection.fetchrow(_PROFILE, customer_id)
+    return None if row is None else dict(row)
+
+
+async def payment_methods_filled(connection: Connection, customer_id: CustomerId) -> bool:
+    return (
+        await connection.fetchval("select 1 from payment_method_fills where customer_id = $1", customer_id)
+        is not None
+    )
+
+
+async def note_payment_methods_filled(connection: Connection, customer_id: CustomerId) -> None:
+    await connection.execute(
+        "insert into payment_method_fills (customer_id) values ($1) on conflict do nothing", customer_id
+    )
+
+
+async def payment_methods(
+    connection: Connection,
+    customer_id: CustomerId,
+    *,
+    kind: str | None,
+    after: tuple[int, str] | None,
+    limit: int,
+) -> list[JsonObject]:
+    """Newest first; `kind` is Stripe's type of payment method."""
+    created, last_id = after or (None, None)
+    rows = await connection.fetch(_PAYMENT_METHODS, customer_id, kind, created, last_id, limit)
+    return [dict(row) for row in rows]
+
+
+async def user_id(connection: Connection, customer_id: CustomerId) -> str | None:
+    """The application's subject that the customer's metadata names."""
+    found: str | None = await connection.fetchval("select user_id from customers where id = $1", customer_id)
+    return found

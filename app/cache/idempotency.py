@@ -1,0 +1,78 @@
+"""Answers of writes that named an Idempotency-Key: kept 24 h, per principal and route."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from app.cache.database import Connection
+
+# A key whose first request died unanswered is free again after a minute; its effects are guarded by their own keys.
+_CLAIM = """
+    insert into idempotency_keys as k (principal, route, key, request_hash) values ($1, $2, $3, $4)
+    on conflict (principal, route, key) do update set
+        request_hash = excluded.request_hash, status = null, headers = null, body = null,
+        created_at = clock_timestamp()
+    where k.created_at < clock_timestamp() - interval '24 hours'
+       or (k.status is null and k.request_hash = excluded.request_hash
+           and k.created_at < clock_timestamp() - interval '60 seconds')
+    returning true"""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAnswer:
+    """`status` is None while the first request still runs."""
+
+    request_hash: bytes
+    status: int | None
+    headers: dict[str, str]
+    body: bytes
+
+
+async def claim(
+    connection: Connection, principal: str, route: str, key: str, request_hash: bytes
+) -> StoredAnswer | None:
+    """None when the caller now holds the key; else what is stored under it."""
+    if await connection.fetchval(_CLAIM, principal, route, key, request_hash):
+        return None
+    row = await connection.fetchrow(
+        """select request_hash, status, headers, body from idempotency_keys
+        where principal = $1 and route = $2 and key = $3""",
+        principal,
+        route,
+        key,
+    )
+    if row is None:
+        return await claim(connection, principal, route, key, request_hash)
+    return StoredAnswer(row["request_hash"], row["status"], row["headers"] or {}, row["body"] or b"")
+
+
+async def store(
+    connection: Connection,
+    principal: str,
+    route: str,
+    key: str,
+    *,
+    status: int,
+    headers: dict[str, str],
+    body: bytes,
+) -> None:
+    await connection.execute(
+        """update idempotency_keys set status = $4, headers = $5, body = $6
+        where principal = $1 and route = $2 and key = $3""",
+        principal,
+        route,
+        key,
+        status,
+        headers,
+        body,
+    )
+
+
+async def forget(connection: Connection, principal: str, route: str, key: str) -> None:
+    """The request ended without an answer worth keeping: the caller may try again with the same key."""
+    await connection.execute(
+        "delete from idempotency_keys where principal = $1 and route = $2 and key = $3 and status is null",
+        principal,
+        route,
+        key,
+    )

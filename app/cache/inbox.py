@@ -1,0 +1,38 @@
+"""The inbox of deliveries that carry no object of ours: claimed all the same, with what was done about them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from app.cache.database import Connection
+
+_CLAIM = """
+    with claimed as (
+        insert into webhook_events (id, type, object_id, created, outcome) values ($1, $2, $3, $4, $5)
+        on conflict (id) do nothing returning id
+    ), noted as (
+        insert into refreshes as r (id, kind, hints, newest_hint)
+        select h.id, h.kind, 1, $4 from claimed, unnest($6::text[], $7::text[]) as h(kind, id)
+        order by h.id
+        on conflict (id) do update set
+            hints = r.hints + 1, newest_hint = greatest(r.newest_hint, excluded.newest_hint)
+    )
+    select exists (select from claimed)"""
+
+
+async def claim(
+    connection: Connection,
+    *,
+    event_id: str,
+    event_type: str,
+    object_id: str | None,
+    created: int,
+    outcome: str,
+    hints: Sequence[tuple[str, str]] = (),
+) -> bool:
+    """Records an event whose payload is not applied; `hints` are (kind, id) of objects to fetch again."""
+    kinds = [kind for kind, _ in hints]
+    ids = [object_id for _, object_id in hints]
+    return bool(
+        await connection.fetchval(_CLAIM, event_id, event_type, object_id, created, outcome, kinds, ids)
+    )

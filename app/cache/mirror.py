@@ -1,0 +1,196 @@
+"""The sync rule: the only statements that change a mirrored object, whoever brings the news.
+
+Stripe delivers at least once, in any order, with instants of whole seconds. So each row carries a `marker` (the
+second of the newest news that it reflects) and a `serial` (counted up by every change):
+
+- an event's payload is applied when its `created` is later than the marker by more than the margin; else it is
+  only a hint that the object is to be fetched again;
+- a fetched object is applied when the row's serial is still the one remembered before the fetch and the lease under
+  which it was fetched still holds (the caller checks the lease in the same transaction);
+- an object on a page of a list is inserted when absent, and is a hint when it differs from the row;
+- facts that stay (`final`: deleted, cancelled, expired) are never undone.
+
+Rows travel as one JSON array, unpacked by Postgres into the table's own row type: one statement whatever the number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from app.cache.database import Connection
+from app.domain.snapshots import Customer, Invoice, PaymentMethod, Price, Product, Snapshot, Subscription
+from app.domain.statuses import ENDED
+
+NOT_COLUMNS = frozenset({"deleted", "items_complete"})
+SYNC_COLUMNS = ("marker", "serial", "presence", "final", "synced_at")
+
+HINT_AGAIN = """on conflict (id) do update set
+    hints = r.hints + 1, newest_hint = greatest(r.newest_hint, excluded.newest_hint)"""
+
+
+@dataclass(frozen=True, slots=True)
+class EventRecord:
+    """One delivery, as the inbox keeps it. `usable`: of our version, with every list that we project complete."""
+
+    id: str
+    type: str
+    object_id: str
+    created: int
+    usable: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class EventEffect:
+    """`claimed`: seen for the first time; `applied`: the payload became the row; else it was noted as a hint."""
+
+    claimed: bool
+    applied: bool
+
+
+class Mirror:
+    """One mirrored table and its statements, written out once from the snapshot's fields."""
+
+    def __init__(self, kind: str, table: str, snapshot: type[Snapshot]) -> None:
+        self.kind = kind
+        self.table = table
+        self.fields = tuple(f.name for f in fields(snapshot) if f.name not in NOT_COLUMNS)
+        written = (*self.fields, "marker", "presence", "final")
+        columns = ", ".join(written)
+        changes = ", ".join(f"{name} = excluded.{name}" for name in written if name not in ("id", "marker"))
+        upsert = f"""
+            insert into {table} as t ({columns}, serial, synced_at)
+            select {", ".join(f"i.{name}" for name in written)}, 1, clock_timestamp() from {{source}}
+            on conflict (id) do update set {changes}, marker = greatest(t.marker, excluded.marker),
+                serial = t.serial + 1, synced_at = clock_timestamp()
+            where (excluded.final or not t.final) and """
+        self.apply_event = f"""
+            with incoming as (
+                select * from jsonb_populate_record(null::{table}, $1)
+            ), claimed as (
+                insert into webhook_events (id, type, object_id, created, outcome)
+                select $2, $3, i.id, $4,
+                       case when not $5 then $6
+                            when t.id is not null and not (i.marker > t.marker + $7 or i.presence = 'deleted')
+                            then 'noted' else 'applied' end
+                from incoming i left join {table} t on t.id = i.id
+                on conflict (id) do nothing returning id
+            ), applied as (
+                {upsert.format(source="incoming i, claimed where $5")}
+                    (excluded.marker > t.marker + $7 or excluded.presence = 'deleted')
+                returning t.id
+            ), noted as (
+                insert into refreshes as r (id, kind, hints, newest_hint)
+                select i.id, '{kind}', 1, $4 from incoming i, claimed
+                where not exists (select from applied)
+                  and not exists (select from {table} t where t.id = i.id and t.final and not i.final)
+                {HINT_AGAIN}
+            ), cleared as (
+                update refreshes r set hints = 0, attempts = 0, last_error = null, dead_at = null
+                from applied a where r.id = a.id and r.lease_token is null and r.newest_hint + $7 < $4 and r.hints > 0
+            )
+            select exists (select from claimed) as claimed, exists (select from applied) as applied"""
+        self.apply_fetched = f"""
+            {upsert.format(source=f"jsonb_populate_record(null::{table}, $1) i")} t.serial = $2
+            returning t.serial"""
+        self.apply_page = f"""
+            with incoming as (
+                select * from jsonb_populate_recordset(null::{table}, $1)
+            ), inserted as (
+                insert into {table} ({columns}, serial, synced_at)
+                select {columns}, 1, clock_timestamp() from incoming
+                on conflict (id) do nothing returning id
+            ), differing as (
+                select i.id, i.marker from incoming i join {table} t on t.id = i.id
+                where ({", ".join(f"t.{n}" for n in (*self.fields, "presence"))})
+                      is distinct from ({", ".join(f"i.{n}" for n in (*self.fields, "presence"))})
+                  and (i.final or not t.final)
+            ), noted as (
+                insert into refreshes as r (id, kind, hints, newest_hint)
+                select id, '{kind}', 1, marker from differing
+                {HINT_AGAIN}
+            )
+            select (select count(*) from inserted) as inserted, (select count(*) from differing) as differing"""
+        self.mark_absent = f"""
+            update {table} set presence = 'absent', marker = greatest(marker, $3), serial = serial + 1,
+                synced_at = clock_timestamp()
+            where id = $1 and serial = $2 and not final"""
+        self.serial = f"select serial from {table} where id = $1"
+
+    def row(self, snapshot: Snapshot, marker: int) -> dict[str, Any]:
+        row = {name: getattr(snapshot, name) for name in self.fields}
+        row["marker"] = marker
+        row["presence"] = "deleted" if snapshot.deleted else "present"
+        row["final"] = snapshot.deleted or (isinstance(snapshot, Subscription) and snapshot.status in ENDED)
+        return row
+
+
+PRODUCTS = Mirror("product", "products", Product)
+PRICES = Mirror("price", "prices", Price)
+CUSTOMERS = Mirror("customer", "customers", Customer)
+SUBSCRIPTIONS = Mirror("subscription", "subscriptions", Subscription)
+PAYMENT_METHODS = Mirror("payment_method", "payment_methods", PaymentMethod)
+INVOICES = Mirror("invoice", "invoices", Invoice)
+
+MIRRORS = {m.kind: m for m in (PRODUCTS, PRICES, CUSTOMERS, SUBSCRIPTIONS, PAYMENT_METHODS, INVOICES)}
+_BY_TYPE: dict[type[Snapshot], Mirror] = {
+    Product: PRODUCTS,
+    Price: PRICES,
+    Customer: CUSTOMERS,
+    Subscription: SUBSCRIPTIONS,
+    PaymentMethod: PAYMENT_METHODS,
+    Invoice: INVOICES,
+}
+
+
+def mirror_of(snapshot: Snapshot) -> Mirror:
+    return _BY_TYPE[type(snapshot)]
+
+
+async def apply_event(
+    connection: Connection, event: EventRecord, snapshot: Snapshot, *, margin: int
+) -> EventEffect:
+    """Claims the event and applies its payload, or notes the object: one statement. `margin` is in seconds."""
+    mirror = mirror_of(snapshot)
+    row = mirror.row(snapshot, event.created)
+    record = await connection.fetchrow(
+        mirror.apply_event, row, event.id, event.type, event.created, event.usable, event.reason, margin
+    )
+    if record is None:
+        raise LookupError("a statement that always answers one row answered none")
+    return EventEffect(claimed=record["claimed"], applied=record["applied"])
+
+
+async def serial_of(connection: Connection, kind: str, object_id: str) -> int:
+    """0 where there is no row yet: a fetch that began then may only insert."""
+    return int(await connection.fetchval(MIRRORS[kind].serial, object_id) or 0)
+
+
+async def apply_fetched(connection: Connection, snapshot: Snapshot, *, serial: int, marker: int) -> bool:
+    """False when the row has changed since `serial` was read, so that the fetch must be done again."""
+    mirror = mirror_of(snapshot)
+    return await connection.fetchval(mirror.apply_fetched, mirror.row(snapshot, marker), serial) is not None
+
+
+async def mark_absent(connection: Connection, kind: str, object_id: str, *, serial: int, marker: int) -> None:
+    await connection.execute(MIRRORS[kind].mark_absent, object_id, serial, marker)
+
+
+@dataclass(frozen=True, slots=True)
+class PageEffect:
+    inserted: int
+    differing: int
+
+
+async def apply_page(connection: Connection, snapshots: Sequence[Snapshot], *, marker: int) -> PageEffect:
+    """Objects of one kind from one page of a list: absent ones are inserted, differing ones noted for refresh."""
+    if not snapshots:
+        return PageEffect(0, 0)
+    mirror = mirror_of(snapshots[0])
+    rows = [mirror.row(snapshot, marker) for snapshot in snapshots]
+    record = await connection.fetchrow(mirror.apply_page, rows)
+    if record is None:
+        raise LookupError("a statement that always answers one row answered none")
+    return PageEffect(record["inserted"], record["differing"])

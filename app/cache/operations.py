@@ -1,0 +1,280 @@
+"""Operations, their steps and the seats that they reserve: written at admission, settled from known answers only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from app.cache.database import Connection
+from app.domain.ids import CustomerId, SubscriptionId
+from app.domain.snapshots import JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    id: str
+    subscription_id: SubscriptionId
+    kind: str
+    state: str
+    principal: str
+    actor_id: CustomerId | None
+    created_at: datetime
+    settled_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """`state`: planned, sending (an answer may be missing), applied, unchanged, refused or failed."""
+
+    position: int
+    action: str
+    customer_id: CustomerId | None
+    email: str | None
+    role: str | None
+    role_before: str | None
+    state: str
+    code: str | None
+    figures: JsonObject
+    attempt: int
+
+    @property
+    def is_settled(self) -> bool:
+        return self.state in ("applied", "unchanged", "refused", "failed")
+
+
+@dataclass(frozen=True, slots=True)
+class FoundPerson:
+    """What the cache knows of a customer that a change names, read under the subscription's lock."""
+
+    customer_id: CustomerId
+    email: str | None
+    member_role: str | None
+    former_member: bool
+    elsewhere: bool
+    busy: bool
+
+
+# One row a customer. A membership of a subscription that ended, or that is not there, stands in nobody's way.
+_FOUND = """
+    select c.id as customer_id, lower(c.email) as email,
+        case when c.member_of = $1 then c.member_role end as member_role,
+        exists (select from member_records k where k.subscription_id = $1 and k.customer_id = c.id) as former_member,
+        (c.member_of <> $1 and exists (select from subscriptions s
+            where s.id = c.member_of and s.presence = 'present' and s.status <> all($3)))
+        or exists (select from reservations v
+            where v.customer_id = c.id and v.released_at is null and v.subscription_id <> $1) as elsewhere,
+        exists (select from operation_steps t
+            where t.customer_id = c.id and t.settled_at is null and t.subscription_id = $1) as busy
+    from customers c
+    where c.presence = 'present' and """
+
+_BY_ID = _FOUND + "c.id = any($2)"
+_BY_EMAIL = _FOUND + "lower(c.email) = any($2)"
+
+_PROMISED_EMAILS = """
+    select email, subscription_id from reservations
+    where email = any($1) and released_at is null and customer_id is null"""
+
+_INSERT = """
+    insert into operations (id, subscription_id, kind, state, principal, actor_id, door, request,
+        lease_token, lease_until)
+    values ($1, $2, $3, 'running', $4, $5, $6, $7, $8, clock_timestamp() + $9 * interval '1 second')"""
+
+_INSERT_STEPS = """
+    insert into operation_steps (operation_id, position, subscription_id, action, customer_id, email, role,
+        role_before, state, code, figures, settled_at)
+    select $1, r.position, $2, r.action, r.customer_id, r.email, r.role, r.role_before, r.state, r.code, r.figures,
+        case when r.state <> 'planned' then clock_timestamp() end
+    from jsonb_populate_recordset(null::operation_steps, $3) r"""
+
+_INSERT_RESERVATIONS = """
+    insert into reservations (operation_id, position, subscription_id, customer_id, email)
+    select operation_id, position, subscription_id, customer_id, email
+    from operation_steps where operation_id = $1 and action = 'add' and state = 'planned'
+    order by coalesce(customer_id, email)"""
+
+_STEPS = """
+    select position, action, customer_id, email, role, role_before, state, code, figures, attempt
+    from operation_steps where operation_id = $1 order by position"""
+
+_SETTLE_STEP = """
+    with step as (
+        update operation_steps set state = $3, code = $4, customer_id = coalesce($5, customer_id),
+            figures = coalesce($6, figures), settled_at = clock_timestamp()
+        where operation_id = $1 and position = $2 and settled_at is null
+    )
+    update reservations set released_at = clock_timestamp()
+    where operation_id = $1 and position = $2 and released_at is null"""
+
+_FINISH = """
+    update operations set state = 'settled', settled_at = clock_timestamp(), lease_token = null, lease_until = null
+    where id = $1 and settled_at is null
+      and not exists (select from operation_steps t where t.operation_id = $1 and t.settled_at is null)"""
+
+_ORPHANED = """
+    update operations set lease_token = $2, lease_until = clock_timestamp() + $3 * interval '1 second'
+    where id in (
+        select id from operations
+        where settled_at is null and lease_until < clock_timestamp()
+        order by created_at limit $1 for update skip locked)
+    returning id"""
+
+
+async def people_by_id(
+    connection: Connection, subscription_id: SubscriptionId, ids: Sequence[str], *, ended: Sequence[str]
+) -> list[FoundPerson]:
+    """`ended`: the statuses in which a subscription no longer holds its members."""
+    rows = await connection.fetch(_BY_ID, subscription_id, list(ids), list(ended))
+    return [FoundPerson(**dict(row)) for row in rows]
+
+
+async def people_by_email(
+    connection: Connection, subscription_id: SubscriptionId, emails: Sequence[str], *, ended: Sequence[str]
+) -> list[FoundPerson]:
+    """`emails` in lower case; several customers may share one."""
+    rows = await connection.fetch(_BY_EMAIL, subscription_id, list(emails), list(ended))
+    return [FoundPerson(**dict(row)) for row in rows]
+
+
+async def promised_emails(connection: Connection, emails: Sequence[str]) -> dict[str, SubscriptionId]:
+    """E-mails for which an unsettled operation is about to create a customer, and on which subscription."""
+    rows = await connection.fetch(_PROMISED_EMAILS, list(emails))
+    return {row["email"]: SubscriptionId(row["subscription_id"]) for row in rows}
+
+
+async def insert(
+    connection: Connection,
+    *,
+    operation_id: str,
+    subscription_id: SubscriptionId,
+    kind: str,
+    principal: str,
+    actor_id: CustomerId | None,
+    door: str,
+    request: JsonObject,
+    steps: Sequence[JsonObject],
+    lease_token: UUID,
+    lease_seconds: float,
+) -> None:
+    """Writes the operation, its steps and one live reservation for each seat that it will fill.
+
+    Raises UniqueViolation where another operation promised one of these people a seat meanwhile.
+    """
+    await connection.execute(
+        _INSERT,
+        operation_id,
+        subscription_id,
+        kind,
+        principal,
+        actor_id,
+        door,
+        request,
+        lease_token,
+        lease_seconds,
+    )
+    await connection.execute(_INSERT_STEPS, operation_id, subscription_id, list(steps))
+    await connection.execute(_INSERT_RESERVATIONS, operation_id)
+
+
+async def operation(connection: Connection, operation_id: str) -> Operation | None:
+    row = await connection.fetchrow(
+        """select id, subscription_id, kind, state, principal, actor_id, created_at, settled_at
+        from operations where id = $1""",
+        operation_id,
+    )
+    return None if row is None else Operation(**dict(row))
+
+
+async def steps(connection: Connection, operation_id: str) -> list[Step]:
+    return [Step(**dict(row)) for row in await connection.fetch(_STEPS, operation_id)]
+
+
+async def begin_sending(connection: Connection, operation_id: str, position: int, *, attempt: int) -> None:
+    """Recorded before the request leaves: from here on the step may have taken effect."""
+    await connection.execute(
+        """update operation_steps set state = 'sending', attempt = $3, sent_at = clock_timestamp()
+        where operation_id = $1 and position = $2 and settled_at is null""",
+        operation_id,
+        position,
+        attempt,
+    )
+
+
+async def settle_step(
+    connection: Connection,
+    operation_id: str,
+    position: int,
+    *,
+    state: str,
+    code: str | None = None,
+    customer_id: CustomerId | None = None,
+    figures: JsonObject | None = None,
+) -> None:
+    """The step's outcome, and with it the end of its reservation: one transaction with the row that shows it."""
+    await connection.execute(_SETTLE_STEP, operation_id, position, state, code, customer_id, figures)
+
+
+async def finish_if_settled(connection: Connection, operation_id: str) -> None:
+    await connection.execute(_FINISH, operation_id)
+
+
+async def renew(connection: Connection, operation_id: str, token: UUID, *, lease_seconds: float) -> bool:
+    """False where the lease was lost: somebody else is finishing this operation."""
+    return (
+        await connection.fetchval(
+            """update operations set lease_until = clock_timestamp() + $3 * interval '1 second'
+            where id = $1 and lease_token = $2 and settled_at is null returning 1""",
+            operation_id,
+            token,
+            lease_seconds,
+        )
+        is not None
+    )
+
+
+async def take_orphaned(
+    connection: Connection, *, limit: int, lease_token: UUID, lease_seconds: float
+) -> list[str]:
+    """Unsettled operations whose runner is gone."""
+    return [row["id"] for row in await connection.fetch(_ORPHANED, limit, lease_token, lease_seconds)]
+
+
+async def record_joined(
+    connection: Connection, subscription_id: SubscriptionId, customer_id: CustomerId, typed_email: str | None
+) -> None:
+    """Keeps what the adder typed, which is all that the subscription's people see until the person logs in."""
+    await connection.execute(
+        """insert into member_records (subscription_id, customer_id, typed_email) values ($1, $2, $3)
+        on conflict (subscription_id, customer_id) do update set
+            typed_email = coalesce(excluded.typed_email, member_records.typed_email),
+            since = clock_timestamp(), left_at = null""",
+        subscription_id,
+        customer_id,
+        typed_email,
+    )
+
+
+async def record_left(
+    connection: Connection, subscription_id: SubscriptionId, customer_id: CustomerId
+) -> None:
+    await connection.execute(
+        """insert into member_records (subscription_id, customer_id, left_at) values ($1, $2, clock_timestamp())
+        on conflict (subscription_id, customer_id) do update set left_at = clock_timestamp()""",
+        subscription_id,
+        customer_id,
+    )
+
+
+async def record_seat_customer(
+    connection: Connection, customer_id: CustomerId, email: str, operation_id: str
+) -> None:
+    """A customer that a seat add made for an e-mail: its person reaches it at first login, once."""
+    await connection.execute(
+        """insert into seat_customers (customer_id, email, operation_id) values ($1, $2, $3)
+        on conflict do nothing""",
+        customer_id,
+        email,
+        operation_id,
+    )

@@ -1,0 +1,108 @@
+"""The refresh table: which objects are to be fetched again, and who holds an object's lease while it is fetched.
+
+Leases run by the database's clock, so that processes on machines with different clocks agree. A lease that ran out
+is free for the next taker; what its late holder brings is refused, because its token no longer stands.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from app.cache.database import Connection, Record
+
+SPACING_SECONDS = 2
+MAX_ATTEMPTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """`hints` is the number of hints that were waiting when the lease was taken."""
+
+    id: str
+    kind: str
+    token: UUID
+    hints: int
+    attempts: int
+
+
+def _lease(row: Record) -> Lease:
+    return Lease(row["id"], row["kind"], row["token"], row["hints"], row["attempts"])
+
+
+_DUE = """
+    update refreshes set lease_token = gen_random_uuid(), lease_until = clock_timestamp() + $2 * interval '1 second'
+    where id in (
+        select id from refreshes
+        where hints > 0 and dead_at is null and not_before <= clock_timestamp()
+          and (lease_until is null or lease_until < clock_timestamp())
+        order by not_before limit $1 for update skip locked)
+    returning id, kind, lease_token as token, hints, attempts"""
+
+_TAKE = """
+    insert into refreshes as r (id, kind, hints, newest_hint, lease_token, lease_until)
+    values ($1, $2, 0, 0, gen_random_uuid(), clock_timestamp() + $3 * interval '1 second')
+    on conflict (id) do update set lease_token = excluded.lease_token, lease_until = excluded.lease_until
+    where r.lease_until is null or r.lease_until < clock_timestamp()
+    returning id, kind, lease_token as token, hints, attempts"""
+
+_HELD = "select 1 from refreshes where id = $1 and lease_token = $2 for update"
+
+_LANDED = """
+    update refreshes set
+        hints = case when hints = $3 or newest_hint + $5 < $4 then 0 else hints end,
+        attempts = 0, last_error = null, dead_at = null, lease_token = null, lease_until = null,
+        not_before = clock_timestamp() + $6 * interval '1 second'
+    where id = $1 and lease_token = $2"""
+
+_AGAIN = """
+    update refreshes set hints = greatest(hints, 1), lease_token = null, lease_until = null,
+        not_before = clock_timestamp() + $3 * interval '1 second'
+    where id = $1 and lease_token = $2"""
+
+_FAILED = """
+    update refreshes set attempts = attempts + 1, last_error = $3, lease_token = null, lease_until = null,
+        dead_at = case when attempts + 1 >= $4 then clock_timestamp() end,
+        not_before = clock_timestamp()
+            + least(300, power(2, attempts)) * (0.5 + random() / 2) * interval '1 second'
+    where id = $1 and lease_token = $2"""
+
+_NOTE = """
+    insert into refreshes as r (id, kind, hints, newest_hint) values ($1, $2, 1, $3)
+    on conflict (id) do update set
+        hints = r.hints + 1, newest_hint = greatest(r.newest_hint, excluded.newest_hint)"""
+
+
+async def due(connection: Connection, *, limit: int, lease_seconds: float) -> list[Lease]:
+    """Takes the leases of up to `limit` objects whose refresh is due; other workers skip them."""
+    return [_lease(row) for row in await connection.fetch(_DUE, limit, lease_seconds)]
+
+
+async def take(connection: Connection, kind: str, object_id: str, *, lease_seconds: float) -> Lease | None:
+    """The lease of one object for a write of our own, or None while somebody else holds it."""
+    row = await connection.fetchrow(_TAKE, object_id, kind, lease_seconds)
+    return None if row is None else _lease(row)
+
+
+async def still_held(connection: Connection, lease: Lease) -> bool:
+    """Locks the lease row, so that the answer holds until the caller's transaction ends."""
+    return await connection.fetchval(_HELD, lease.id, lease.token) is not None
+
+
+async def landed(connection: Connection, lease: Lease, *, marker: int, margin: int) -> None:
+    """What was fetched or answered is in its row: hints that it covers are done, later ones stay."""
+    await connection.execute(_LANDED, lease.id, lease.token, lease.hints, marker, margin, SPACING_SECONDS)
+
+
+async def run_again(connection: Connection, lease: Lease) -> None:
+    """The row changed meanwhile: fetch once more, after the usual spacing."""
+    await connection.execute(_AGAIN, lease.id, lease.token, SPACING_SECONDS)
+
+
+async def failed(connection: Connection, lease: Lease, reason: str) -> None:
+    """Backs off (1 s, doubling, at most 5 min); after the last attempt the row is dead until it is replayed."""
+    await connection.execute(_FAILED, lease.id, lease.token, reason, MAX_ATTEMPTS)
+
+
+async def note(connection: Connection, kind: str, object_id: str, *, hinted_at: int) -> None:
+    await connection.execute(_NOTE, object_id, kind, hinted_at)

@@ -1,0 +1,78 @@
+"""Reads of subscriptions with all that an answer needs: one statement, every look-up on an index."""
+
+from __future__ import annotations
+
+from app.cache.database import Connection, Record
+from app.domain.ids import CustomerId, SubscriptionId
+from app.domain.views import Contact, SubscriptionView
+
+_VIEW = """
+    select s.id, s.customer_id, s.status, s.currency, s.created, s.start_date, s.trial_start, s.trial_end,
+        s.cancel_at, s.cancel_at_period_end, s.canceled_at, s.ended_at, s.billing_mode, s.latest_invoice_id,
+        s.default_payment_method_id, s.pending_update, s.synced_at,
+        (select jsonb_agg(x.item || jsonb_build_object(
+                'price', jsonb_build_object('id', x.item ->> 'price_id', 'currency', r.currency,
+                    'unit_amount', r.unit_amount, 'unit_amount_decimal', r.unit_amount_decimal,
+                    'billing_scheme', r.billing_scheme, 'recurring', r.recurring, 'nickname', r.nickname,
+                    'transform_quantity', r.transform_quantity, 'tiers_mode', r.tiers_mode, 'tiers', r.tiers),
+                'product', jsonb_build_object('id', x.item ->> 'product_id', 'name', p.name,
+                    'supports_shared_subscriptions', coalesce(p.supports_sharing, false),
+                    'owner_uses_seat', p.owner_uses_seat)) order by x.n)
+         from jsonb_array_elements(s.items) with ordinality as x(item, n)
+         left join prices r on r.id = x.item ->> 'price_id'
+         left join products p on p.id = x.item ->> 'product_id') as items,
+        o.id as owner_id, o.email as owner_email, o.name as owner_name,
+        (select count(*) from customers m
+         where m.member_of = s.id and m.presence = 'present' and m.id is distinct from o.id) as members,
+        (select count(*) from reservations v left join customers c on c.id = v.customer_id
+         where v.subscription_id = s.id and v.released_at is null
+           and (c.member_of is distinct from s.id or c.presence <> 'present')) as reserved,
+        (select a.member_role from customers a
+         where a.id = $1 and a.member_of = s.id and a.presence = 'present') as asker_role
+    from subscriptions s
+    left join customers o on o.id = s.owner_id and o.presence = 'present'
+    where s.presence = 'present' and """
+
+_BY_ID = _VIEW + "s.id = $2"
+_BY_CUSTOMER = (
+    _VIEW
+    + """s.id in (
+        select id from subscriptions where customer_id = $1
+        union select id from subscriptions where owner_id = $1
+        union select member_of from customers where id = $1 and presence = 'present' and member_of is not null)
+      and ($2::text[] is null or s.status = any($2))
+    order by s.created desc, s.id desc"""
+)
+
+
+def _view(row: Record) -> SubscriptionView:
+    values = dict(row)
+    owner_id, email, name = values.pop("owner_id"), values.pop("owner_email"), values.pop("owner_name")
+    values["items"] = values["items"] or []
+    return SubscriptionView(
+        owner=None if owner_id is None else Contact(CustomerId(owner_id), email, name), **values
+    )
+
+
+async def subscription_view(
+    connection: Connection, subscription_id: SubscriptionId, *, asker: CustomerId | None
+) -> SubscriptionView | None:
+    row = await connection.fetchrow(_BY_ID, asker, subscription_id)
+    return None if row is None else _view(row)
+
+
+async def customer_subscriptions(
+    connection: Connection, customer_id: CustomerId, *, statuses: list[str] | None
+) -> list[SubscriptionView]:
+    """All that the customer pays for, owns or is a member of, newest first."""
+    return [_view(row) for row in await connection.fetch(_BY_CUSTOMER, customer_id, statuses)]
+
+
+async def lock(connection: Connection, subscription_id: SubscriptionId) -> bool:
+    """The subscription's row lock, under which its seats are admitted; False where there is no such row."""
+    return (
+        await connection.fetchval(
+            "select 1 from subscriptions where id = $1 and presence = 'present' for update", subscription_id
+        )
+        is not None
+    )

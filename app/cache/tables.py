@@ -1,0 +1,377 @@
+"""The tables. Migrations are checked against this metadata; hot statements are written in SQL beside their use.
+
+Mirrored tables carry Stripe's id as key, the snapshot's fields, and the columns of the sync rule (`app.cache.mirror`).
+There are no foreign keys between them: events arrive in any order, children first as well. Instants of Stripe are
+whole Unix seconds, our own are timestamptz by the database's clock.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB, UUID
+from sqlalchemy.types import TypeEngine
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+NOW = text("clock_timestamp()")
+
+
+def _instant(name: str, *, nullable: bool = True, default: bool = False) -> Column[object]:
+    server_default = NOW if default else None
+    return Column(
+        name, DateTime(timezone=True), nullable=nullable and not default, server_default=server_default
+    )
+
+
+def _text(name: str, *, required: bool = False) -> Column[object]:
+    return Column(name, Text, nullable=not required)
+
+
+def _seconds(name: str) -> Column[object]:
+    return Column(name, BigInteger)
+
+
+def _whole(name: str, *, required: bool = False) -> Column[object]:
+    return Column(name, BigInteger, nullable=not required)
+
+
+def _yes_no(name: str, *, required: bool = True) -> Column[object]:
+    return Column(name, Boolean, nullable=not required)
+
+
+def _json(name: str, *, required: bool = False) -> Column[object]:
+    kind: TypeEngine[object] = JSONB()
+    return Column(name, kind, nullable=not required)
+
+
+def _mirrored(name: str, *columns: Column[object]) -> Table:
+    """`presence`: present, absent (a plain 404: undone by the next sighting) or deleted (stays)."""
+    return Table(
+        name,
+        metadata,
+        Column("id", Text, primary_key=True),
+        Column("created", BigInteger, nullable=False),
+        *columns,
+        Column("marker", BigInteger, nullable=False),
+        Column("serial", BigInteger, nullable=False),
+        Column("presence", Text, nullable=False),
+        Column("final", Boolean, nullable=False),
+        _instant("synced_at", default=True),
+    )
+
+
+products = _mirrored(
+    "products",
+    _yes_no("active"),
+    _text("name", required=True),
+    _text("description"),
+    _json("images", required=True),
+    _text("unit_label"),
+    _text("default_price_id"),
+    _yes_no("supports_sharing"),
+    _yes_no("owner_uses_seat", required=False),
+    _yes_no("sellable"),
+)
+
+prices = _mirrored(
+    "prices",
+    _text("product_id", required=True),
+    _yes_no("active"),
+    _text("currency", required=True),
+    _text("type", required=True),
+    _text("billing_scheme", required=True),
+    _whole("unit_amount"),
+    _text("unit_amount_decimal"),
+    _json("recurring"),
+    _text("tiers_mode"),
+    _json("tiers"),
+    _json("transform_quantity"),
+    _json("currency_options"),
+    _text("tax_behavior"),
+    _text("lookup_key"),
+    _text("nickname"),
+)
+Index(None, prices.c.product_id)
+
+customers = _mirrored(
+    "customers",
+    _text("email"),
+    _text("name"),
+    _text("phone"),
+    _text("currency"),
+    _whole("balance", required=True),
+    _text("default_payment_method_id"),
+    _text("member_of"),
+    _text("member_role"),
+    _text("user_id"),
+    _text("operation_id"),
+    _json("oddities", required=True),
+)
+Index(None, customers.c.member_of, postgresql_where=customers.c.member_of.is_not(None))
+Index(None, customers.c.user_id, postgresql_where=customers.c.user_id.is_not(None))
+Index(None, customers.c.operation_id, postgresql_where=customers.c.operation_id.is_not(None))
+Index(
+    "ix_customers_email_lower", func.lower(customers.c.email), postgresql_where=customers.c.email.is_not(None)
+)
+
+subscriptions = _mirrored(
+    "subscriptions",
+    _text("customer_id", required=True),
+    _text("status", required=True),
+    _text("currency", required=True),
+    _json("items", required=True),
+    _text("owner_id"),
+    _text("operation_id"),
+    _seconds("cancel_at"),
+    _yes_no("cancel_at_period_end"),
+    _seconds("canceled_at"),
+    _seconds("ended_at"),
+    _seconds("trial_start"),
+    _seconds("trial_end"),
+    _seconds("start_date"),
+    _seconds("billing_cycle_anchor"),
+    _text("billing_mode"),
+    _text("collection_method"),
+    _text("default_payment_method_id"),
+    _text("latest_invoice_id"),
+    _json("pending_update"),
+    _json("discounts", required=True),
+    _json("oddities", required=True),
+)
+Index(None, subscriptions.c.customer_id)
+Index(None, subscriptions.c.owner_id, postgresql_where=subscriptions.c.owner_id.is_not(None))
+Index(None, subscriptions.c.operation_id, postgresql_where=subscriptions.c.operation_id.is_not(None))
+
+payment_methods = _mirrored(
+    "payment_methods",
+    _text("customer_id"),
+    _text("type", required=True),
+    _json("card"),
+)
+Index(None, payment_methods.c.customer_id, postgresql_where=payment_methods.c.customer_id.is_not(None))
+
+invoices = _mirrored(
+    "invoices",
+    _text("customer_id"),
+    _text("subscription_id"),
+    _text("number"),
+    _text("status"),
+    _text("currency", required=True),
+    _whole("subtotal", required=True),
+    _whole("total", required=True),
+    _whole("amount_due", required=True),
+    _whole("amount_paid", required=True),
+    _whole("amount_remaining", required=True),
+    _text("billing_reason"),
+    _text("hosted_invoice_url"),
+    _text("invoice_pdf"),
+    _seconds("period_start"),
+    _seconds("period_end"),
+    _seconds("due_date"),
+    _json("lines", required=True),
+)
+Index(None, invoices.c.customer_id, invoices.c.created.desc(), invoices.c.id.desc())
+Index(None, invoices.c.subscription_id, postgresql_where=invoices.c.subscription_id.is_not(None))
+
+MIRRORED = (products, prices, customers, subscriptions, payment_methods, invoices)
+
+webhook_events = Table(
+    "webhook_events",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _text("type", required=True),
+    _text("object_id"),
+    _seconds("created"),
+    _text("outcome", required=True),
+    _instant("received_at", default=True),
+)
+Index(None, webhook_events.c.received_at)
+
+refreshes = Table(
+    "refreshes",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _text("kind", required=True),
+    Column("hints", BigInteger, nullable=False, comment="hints not answered yet; 0: nothing is wanted"),
+    Column("newest_hint", BigInteger, nullable=False, comment="created, or Date, of the newest hint"),
+    _instant("not_before", default=True),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("lease_token", UUID(as_uuid=True)),
+    _instant("lease_until"),
+    _text("last_error"),
+    _instant("dead_at"),
+)
+Index(
+    "ix_refreshes_due",
+    refreshes.c.not_before,
+    postgresql_where=text("hints > 0 and dead_at is null"),
+)
+
+payment_method_fills = Table(
+    "payment_method_fills",
+    metadata,
+    Column("customer_id", Text, primary_key=True),
+    _instant("filled_at", default=True),
+)
+
+account = Table(
+    "account",
+    metadata,
+    Column("single", Boolean, primary_key=True, server_default=text("true")),
+    _text("id", required=True),
+    _yes_no("livemode"),
+    _instant("filled_at"),
+)
+
+fill_cursors = Table(
+    "fill_cursors",
+    metadata,
+    Column("kind", Text, primary_key=True),
+    _text("last_id"),
+    Column("objects", BigInteger, nullable=False, server_default=text("0")),
+    _instant("finished_at"),
+)
+
+identities = Table(
+    "identities",
+    metadata,
+    Column("issuer", Text, primary_key=True),
+    Column("subject", Text, primary_key=True),
+    _text("customer_id"),
+    Column("creation_key", UUID(as_uuid=True), nullable=False, server_default=text("gen_random_uuid()")),
+    _instant("lease_until"),
+    _instant("created_at", default=True),
+    _instant("linked_at"),
+)
+Index(None, identities.c.customer_id, unique=True)
+
+seat_customers = Table(
+    "seat_customers",
+    metadata,
+    Column("customer_id", Text, primary_key=True),
+    _text("email", required=True),
+    _text("operation_id", required=True),
+    _instant("created_at", default=True),
+    _instant("claimed_at"),
+)
+Index(None, seat_customers.c.email, unique=True, postgresql_where=seat_customers.c.claimed_at.is_(None))
+
+member_records = Table(
+    "member_records",
+    metadata,
+    Column("subscription_id", Text, primary_key=True),
+    Column("customer_id", Text, primary_key=True),
+    _text("typed_email"),
+    _instant("since", default=True),
+    _instant("left_at"),
+)
+
+operations = Table(
+    "operations",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _text("subscription_id", required=True),
+    _text("kind", required=True),
+    _text("state", required=True),
+    _text("principal", required=True),
+    _text("actor_id"),
+    _text("door", required=True),
+    _json("request", required=True),
+    Column("lease_token", UUID(as_uuid=True)),
+    _instant("lease_until"),
+    _instant("created_at", default=True),
+    _instant("settled_at"),
+)
+Index(None, operations.c.subscription_id, operations.c.created_at.desc(), operations.c.id)
+Index(
+    "ix_operations_unsettled",
+    operations.c.created_at,
+    postgresql_where=text("settled_at is null"),
+)
+
+operation_steps = Table(
+    "operation_steps",
+    metadata,
+    Column("operation_id", Text, primary_key=True),
+    Column("position", SmallInteger, primary_key=True),
+    _text("subscription_id", required=True),
+    _text("action", required=True),
+    _text("customer_id"),
+    _text("email"),
+    _text("role"),
+    _text("role_before"),
+    _text("state", required=True),
+    _text("code"),
+    _json("figures", required=True),
+    Column("attempt", Integer, nullable=False, server_default=text("0")),
+    _instant("sent_at"),
+    _instant("settled_at"),
+)
+Index(
+    "ix_operation_steps_unsettled_customer",
+    operation_steps.c.customer_id,
+    postgresql_where=text("settled_at is null"),
+)
+
+reservations = Table(
+    "reservations",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    _text("operation_id", required=True),
+    Column("position", SmallInteger, nullable=False),
+    _text("subscription_id", required=True),
+    _text("customer_id"),
+    _text("email"),
+    _instant("created_at", default=True),
+    _instant("released_at"),
+    UniqueConstraint("operation_id", "position"),
+)
+Index(
+    "uq_reservations_live_customer",
+    reservations.c.customer_id,
+    unique=True,
+    postgresql_where=text("released_at is null and customer_id is not null"),
+)
+Index(
+    "uq_reservations_live_email",
+    reservations.c.email,
+    unique=True,
+    postgresql_where=text("released_at is null and customer_id is null"),
+)
+Index(None, reservations.c.subscription_id, postgresql_where=text("released_at is null"))
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("principal", Text, primary_key=True),
+    Column("route", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("request_hash", LargeBinary, nullable=False),
+    Column("status", SmallInteger),
+    _json("headers"),
+    Column("body", LargeBinary),
+    _instant("created_at", default=True),
+)
+Index(None, idempotency_keys.c.created_at)

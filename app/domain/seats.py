@@ -1,0 +1,94 @@
+"""Seat arithmetic: what was bought, what is taken, what is promised. Source: the guide, and Stripe's quantity page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from app.domain.ids import SubscriptionItemId
+from app.errors import Conflict, InvalidRequest
+
+
+@dataclass(frozen=True, slots=True)
+class SeatItem:
+    """A subscription item as far as seats go; `shareable` and `owner_uses_seat` come from its product."""
+
+    id: SubscriptionItemId
+    quantity: int | None
+    metered: bool
+    shareable: bool
+    owner_uses_seat: bool | None
+
+    @property
+    def gives_seats(self) -> bool:
+        return self.shareable and not self.metered
+
+
+@dataclass(frozen=True, slots=True)
+class Seats:
+    """`used` counts members (and the owner where he counts), `reserved` seats promised by unsettled operations."""
+
+    total: int
+    used: int
+    reserved: int
+
+    @property
+    def available(self) -> int:
+        return max(0, self.total - self.used - self.reserved)
+
+    @property
+    def over_allocated(self) -> int:
+        return max(0, self.used + self.reserved - self.total)
+
+    def as_members(self) -> dict[str, int]:
+        return {
+            "total": self.total,
+            "used": self.used,
+            "reserved": self.reserved,
+            "available": self.available,
+            "over_allocated": self.over_allocated,
+        }
+
+
+def total_seats(items: Iterable[SeatItem]) -> int:
+    """The sum of what was bought, before tiers and transform_quantity: those change the price, not the seats."""
+    return sum(item.quantity or 0 for item in items if item.gives_seats)
+
+
+def is_shareable(items: Iterable[SeatItem]) -> bool:
+    return any(item.gives_seats for item in items)
+
+
+def owner_takes_seat(items: Iterable[SeatItem], *, default: bool) -> bool:
+    """A product's key decides; where products disagree a seat is counted: too few free beats one sold twice."""
+    said = [item.owner_uses_seat for item in items if item.gives_seats and item.owner_uses_seat is not None]
+    return any(said) if said else default
+
+
+def count_seats(
+    items: list[SeatItem], *, members: int, reserved: int, has_owner: bool, owner_uses_seat: bool
+) -> Seats:
+    """`members` excludes the owner; `owner_uses_seat` is the setting for products that do not say."""
+    owner = 1 if has_owner and owner_takes_seat(items, default=owner_uses_seat) else 0
+    return Seats(total=total_seats(items), used=members + owner, reserved=reserved)
+
+
+def purchase_item(items: list[SeatItem], asked: SubscriptionItemId | None) -> SeatItem:
+    """The item whose quantity a purchase of seats changes: the only one that gives seats, or the one named.
+
+    Raises Conflict `not_shareable`, InvalidRequest `seat_item_ambiguous` or `invalid_request`.
+    """
+    giving = [item for item in items if item.gives_seats]
+    if not giving:
+        raise Conflict("No product of this subscription supports sharing.", code="not_shareable")
+    if asked is not None:
+        for item in giving:
+            if item.id == asked:
+                return item
+        raise InvalidRequest("subscription_item_id names no item of this subscription that gives seats.")
+    if len(giving) > 1:
+        raise InvalidRequest(
+            "Several items of this subscription give seats: name one in subscription_item_id.",
+            code="seat_item_ambiguous",
+        )
+    return giving[0]

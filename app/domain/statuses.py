@@ -1,0 +1,45 @@
+"""What each subscription status allows: the one table (decision: the status table of the rules)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """`access`: members may use the products; `edits`: members may be removed and change role; `new_seats`."""
+
+    access: bool
+    edits: bool
+    new_seats: bool
+
+
+_OPEN = Standing(access=True, edits=True, new_seats=True)
+_NO_NEW_SEATS = Standing(access=True, edits=True, new_seats=False)
+_CLOSED = Standing(access=False, edits=False, new_seats=False)
+
+_STANDINGS = {
+    "active": _OPEN,
+    "trialing": _OPEN,
+    "past_due": _NO_NEW_SEATS,
+    "incomplete": _CLOSED,
+    "unpaid": _CLOSED,
+    "paused": _CLOSED,
+    "canceled": _CLOSED,
+    "incomplete_expired": _CLOSED,
+}
+
+ENDED = frozenset({"canceled", "incomplete_expired"})
+"""Terminal at Stripe: a cached row in one of these never goes back."""
+
+
+def standing(status: str, *, past_due_allows_new_seats: bool = False) -> Standing:
+    """A status that Stripe may add one day gives nothing until it is written down here."""
+    if status == "past_due" and past_due_allows_new_seats:
+        return _OPEN
+    return _STANDINGS.get(status, _CLOSED)
+
+
+def is_live(status: str) -> bool:
+    """Does a membership of such a subscription stand in the way of another one? Only an ended one does not."""
+    return status not in ENDED

@@ -1,0 +1,95 @@
+"""What reads answer with before a role has shaped it: rows of the cache put together, as plain frozen data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from app.domain.ids import CustomerId, SubscriptionId, SubscriptionItemId
+from app.domain.roles import Relations, Role, role_of
+from app.domain.seats import SeatItem, Seats, count_seats, is_shareable
+from app.domain.snapshots import JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    customer_id: CustomerId
+    email: str | None
+    name: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionView:
+    """A subscription with its products, its owner if he exists, and the head counts of its seats.
+
+    `items` carry `price` and `product` objects; `asker_role` is what the asking customer's metadata gives him here.
+    """
+
+    id: SubscriptionId
+    customer_id: CustomerId
+    status: str
+    currency: str
+    created: int
+    start_date: int | None
+    trial_start: int | None
+    trial_end: int | None
+    cancel_at: int | None
+    cancel_at_period_end: bool
+    canceled_at: int | None
+    ended_at: int | None
+    billing_mode: str | None
+    latest_invoice_id: str | None
+    default_payment_method_id: str | None
+    pending_update: JsonObject | None
+    items: list[JsonObject]
+    owner: Contact | None
+    members: int
+    reserved: int
+    asker_role: str | None
+    synced_at: datetime
+
+    def seat_items(self) -> list[SeatItem]:
+        return [
+            SeatItem(
+                id=SubscriptionItemId(item["id"]),
+                quantity=item["quantity"],
+                metered=item["metered"],
+                shareable=item["product"]["supports_shared_subscriptions"],
+                owner_uses_seat=item["product"]["owner_uses_seat"],
+            )
+            for item in self.items
+        ]
+
+    def is_shared(self) -> bool:
+        """Shareable now, or still carrying people from when it was: they keep their standing to read."""
+        return self.owner is not None or self.members > 0 or is_shareable(self.seat_items())
+
+    def seats(self, *, owner_uses_seat: bool) -> Seats:
+        return count_seats(
+            self.seat_items(),
+            members=self.members,
+            reserved=self.reserved,
+            has_owner=self.owner is not None,
+            owner_uses_seat=owner_uses_seat,
+        )
+
+    def role_of(self, customer_id: CustomerId) -> Role | None:
+        """The asker's role; only meaningful for the customer for whom this view was read."""
+        relations = Relations(
+            payer_id=self.customer_id,
+            owner_id=None if self.owner is None else self.owner.customer_id,
+            shareable=is_shareable(self.seat_items()),
+        )
+        return role_of(customer_id, relations, self.asker_role)
+
+
+@dataclass(frozen=True, slots=True)
+class MemberRow:
+    """One row of the list of people; `state`: active, or pending while an operation is adding him."""
+
+    customer_id: CustomerId | None
+    email: str | None
+    name: str | None
+    role: str
+    state: str
+    since: datetime | None

@@ -1,0 +1,146 @@
+"""Every failure that a caller can be told about: its HTTP status, its stable code, and what may be said of it.
+
+One tree, rendered in one place (`app.routes.problems`). `members` are extra members of the problem document;
+nothing that a caller may not see belongs into `detail` or `members`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One broken rule of one field; `pointer` is a JSON pointer into the request body, or `query/name`."""
+
+    pointer: str
+    code: str
+    detail: str
+
+
+class BillingError(Exception):
+    """The root; a subclass fixes status, code and title, an instance says what happened this time."""
+
+    status: ClassVar[int] = 500
+    code: str = "internal_error"
+    title: ClassVar[str] = "Something failed on our side"
+
+    def __init__(
+        self,
+        detail: str | None = None,
+        *,
+        code: str | None = None,
+        members: Mapping[str, object] | None = None,
+        errors: list[FieldError] | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        """`retry_after` is in seconds."""
+        super().__init__(detail or self.title)
+        self.detail = detail or self.title
+        if code is not None:
+            self.code = code
+        self.members = dict(members or {})
+        self.errors = errors or []
+        self.retry_after = retry_after
+
+
+class InvalidWebhook(BillingError):
+    status = 400
+    code = "invalid_webhook"
+    title = "The delivery is not a webhook that Stripe signed for this endpoint"
+
+
+class Unauthenticated(BillingError):
+    status = 401
+    code = "unauthenticated"
+    title = "A valid bearer credential is needed"
+
+
+class PaymentRequired(BillingError):
+    status = 402
+    code = "card_declined"
+    title = "The payment was not made"
+
+
+class Forbidden(BillingError):
+    status = 403
+    code = "role_required"
+    title = "Your role does not allow this"
+
+
+class NotFound(BillingError):
+    """Absent and foreign alike: both give the same bytes (decision: rule 9 of the roles)."""
+
+    status = 404
+    code = "not_found"
+    title = "There is no such object"
+
+
+class MethodNotAllowed(BillingError):
+    status = 405
+    code = "method_not_allowed"
+    title = "This path does not answer that method"
+
+
+class Conflict(BillingError):
+    status = 409
+    code = "operation_in_progress"
+    title = "The object's state does not allow this"
+
+
+class PreconditionFailed(BillingError):
+    status = 412
+    code = "version_conflict"
+    title = "The object has changed since you read it"
+
+
+class PayloadTooLarge(BillingError):
+    status = 413
+    code = "payload_too_large"
+    title = "The body is larger than this route takes"
+
+
+class UnsupportedMediaType(BillingError):
+    status = 415
+    code = "unsupported_media_type"
+    title = "The body must be application/json"
+
+
+class InvalidRequest(BillingError):
+    status = 422
+    code = "invalid_request"
+    title = "The request breaks a rule of this route"
+
+
+class TooManyRequests(BillingError):
+    status = 429
+    code = "rate_limited"
+    title = "Too many requests"
+
+
+class InternalError(BillingError):
+    status = 500
+    code = "internal_error"
+    title = "Something failed on our side"
+
+
+class StripeRejected(BillingError):
+    status = 502
+    code = "stripe_rejected"
+    title = "Stripe refused what we sent"
+
+
+class ServiceUnavailable(BillingError):
+    """`code` names the part that is away: `stripe_unavailable` or `database_unavailable`, or one of ours."""
+
+    status = 503
+    code = "stripe_unavailable"
+    title = "A part that we depend on does not answer"
+
+
+class StripeOutcomeUnknown(ServiceUnavailable):
+    """A write whose answer was lost: it may or may not have taken effect, so only its own key may be re-sent."""
+
+    title = "Stripe's answer was lost; the outcome is not known yet"

@@ -1,0 +1,86 @@
+"""From request headers to a principal: the one door through which every caller comes."""
+
+from __future__ import annotations
+
+from app.domain.ids import CustomerId, is_customer_id
+from app.errors import FieldError, InvalidRequest, Unauthenticated
+from app.identity.jwks import JwksKeys
+from app.identity.keys import KeySource, static_key
+from app.identity.principals import Anonymous, EndUser, Principal, ServiceKey
+from app.identity.service_keys import PREFIX, ServiceKeyRing
+from app.identity.tokens import TokenRejected, TokenVerifier
+from app.settings import JwtSettings, Settings
+
+ANONYMOUS = Anonymous()
+
+
+class Authenticator:
+    """Tells who a request comes from. Built once per process; close it with `aclose`."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises UnusableKey when the configured key must not verify tokens."""
+        self._service_keys = ServiceKeyRing(settings.service_keys)
+        self._keys: KeySource | None = None
+        self._tokens: TokenVerifier | None = None
+        if (jwt := settings.jwt) is not None:
+            self._keys = _key_source(jwt)
+            self._tokens = TokenVerifier(
+                self._keys, issuer=jwt.issuer, audience=jwt.audience, customer_claim=jwt.customer_claim
+            )
+
+    async def authenticate(self, authorization: str | None, acting_customer: str | None = None) -> Principal:
+        """The principal of the `Authorization` and `X-Acting-Customer` headers.
+
+        Raises Unauthenticated (its cause is a TokenRejected with the reason, for logs), InvalidRequest for a
+        misused `X-Acting-Customer`, and ServiceUnavailable while the identity provider's keys cannot be had.
+        """
+        if authorization is None:
+            if acting_customer is not None:
+                raise Unauthenticated("X-Acting-Customer needs a service key.")
+            return ANONYMOUS
+        try:
+            credential = _bearer(authorization)
+            if credential.startswith(PREFIX):
+                return self._service_key(credential, acting_customer)
+            user = await self._end_user(credential)
+        except TokenRejected as rejected:
+            raise Unauthenticated("The bearer credential is not valid here, or not any more.") from rejected
+        if acting_customer is not None:
+            raise _misused("Only a service key may act for a customer.")
+        return user
+
+    async def aclose(self) -> None:
+        """Close what the key source holds open."""
+        if self._keys is not None:
+            await self._keys.aclose()
+
+    async def _end_user(self, token: str) -> EndUser:
+        if self._tokens is None:
+            raise TokenRejected("tokens_not_configured")
+        return await self._tokens.verify(token)
+
+    def _service_key(self, credential: str, acting_customer: str | None) -> ServiceKey:
+        key = self._service_keys.find(credential)
+        if key is None:
+            raise TokenRejected("unknown_service_key")
+        if acting_customer is None:
+            return ServiceKey(key.name, key.scopes)
+        if not is_customer_id(acting_customer):
+            raise _misused("X-Acting-Customer must be a customer id: cus_…")
+        return ServiceKey(key.name, key.scopes, CustomerId(acting_customer))
+
+
+def _key_source(jwt: JwtSettings) -> KeySource:
+    return JwksKeys(jwt.jwks_url) if jwt.jwks_url is not None else static_key(jwt)
+
+
+def _bearer(authorization: str) -> str:
+    # RFC 6750 section 2.1; the scheme's name is case-insensitive (RFC 9110 section 11.1).
+    scheme, space, credential = authorization.partition(" ")
+    if scheme.lower() != "bearer" or not space:
+        raise TokenRejected("not_bearer")
+    return credential.strip(" ")
+
+
+def _misused(detail: str) -> InvalidRequest:
+    return InvalidRequest(detail, errors=[FieldError("header/X-Acting-Customer", "invalid", detail)])

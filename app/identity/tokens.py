@@ -1,0 +1,202 @@
+"""End users' tokens: verifies a signed JWT and reads from it who the person is.
+
+Stricter than RFC 7519 where RFC 8725 (best current practices) advises it: one algorithm family, fixed by the
+configured key; `exp`, `aud`, `iss` and `sub` required; one audience; no key, link or extension in the header.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+import time
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from app.domain.ids import CustomerId, is_customer_id
+from app.identity.keys import KeySource
+from app.identity.principals import EndUser
+
+MAXIMUM_TOKEN_BYTES = 8192
+MAXIMUM_SUBJECT_LENGTH = 255  # OpenID Connect Core section 2.
+MAXIMUM_EMAIL_LENGTH = 254  # RFC 5321 section 4.5.3.1.3, without the angle brackets.
+MAXIMUM_LEEWAY = 60.0
+
+# A header that names a key, a link to one, an extension or an encoding is refused, not just ignored.
+_REFUSED_HEADERS = frozenset({"jku", "jwk", "x5u", "x5c", "crit", "b64", "zip", "enc"})
+_TYPES = frozenset({"jwt", "at+jwt", "application/jwt", "application/at+jwt"})
+
+
+class TokenRejected(Exception):
+    """A token that proves nothing; `reason` is for our logs and counters, never for the caller."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class CompactToken:
+    """A token taken apart (RFC 7515 section 3.1); nothing vouches for it until its signature is verified."""
+
+    algorithm: str
+    kid: str | None
+    payload: bytes
+    signed: bytes
+    signature: bytes
+
+
+def parse_token(token: str) -> CompactToken:
+    """Take a token apart and judge its header. Raises TokenRejected."""
+    if len(token) > MAXIMUM_TOKEN_BYTES or not token.isascii():
+        raise TokenRejected("malformed")
+    parts = token.split(".")
+    if len(parts) != 3:
+        raise TokenRejected("malformed")
+    header_bytes, payload, signature = (_base64url(part) for part in parts)
+    try:
+        header = orjson.loads(header_bytes)
+    except orjson.JSONDecodeError:
+        raise TokenRejected("malformed") from None
+    if not isinstance(header, dict):
+        raise TokenRejected("malformed")
+    if not _REFUSED_HEADERS.isdisjoint(header):
+        raise TokenRejected("header_not_allowed")
+    kind = header.get("typ", "JWT")
+    if not isinstance(kind, str) or kind.lower() not in _TYPES:
+        raise TokenRejected("wrong_type")
+    algorithm, kid = header.get("alg"), header.get("kid")
+    if not isinstance(algorithm, str) or not (kid is None or isinstance(kid, str)):
+        raise TokenRejected("malformed")
+    signed = token[: -len(parts[2]) - 1].encode()
+    return CompactToken(algorithm, kid, payload, signed, signature)
+
+
+def _base64url(text: str) -> bytes:
+    try:
+        data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except binascii.Error:
+        raise TokenRejected("malformed") from None
+    # The decoder skips foreign characters and stray bits: only the one canonical spelling is taken.
+    if not data or base64.urlsafe_b64encode(data).rstrip(b"=") != text.encode():
+        raise TokenRejected("malformed")
+    return data
+
+
+class TokenVerifier:
+    """Verifies tokens of one issuer for one audience; everything that can be prepared is, once.
+
+    `customer_claim` is a path from the token's top. `leeway` (0-60 seconds) allows for clocks that differ;
+    `clock` returns Unix seconds.
+    """
+
+    def __init__(
+        self,
+        keys: KeySource,
+        *,
+        issuer: str,
+        audience: str,
+        customer_claim: tuple[str, ...],
+        leeway: float = 30.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if not 0 <= leeway <= MAXIMUM_LEEWAY:
+            raise ValueError(f"leeway must be 0 to {MAXIMUM_LEEWAY:.0f} seconds")
+        if not issuer or not audience or not customer_claim:
+            raise ValueError("issuer, audience and customer claim must not be empty")
+        self._keys = keys
+        self._issuer = issuer
+        self._audience = audience
+        self._customer_claim = customer_claim
+        self._leeway = leeway
+        self._clock = clock
+
+    async def verify(self, token: str) -> EndUser:
+        """The person whom `token` proves. Raises TokenRejected, and ServiceUnavailable without any keys."""
+        parsed = parse_token(token)
+        key = await self._keys.find(parsed.algorithm, parsed.kid)
+        if key is None:
+            raise TokenRejected("no_such_key")
+        if not key.verifies(parsed.algorithm, parsed.signed, parsed.signature):
+            raise TokenRejected("bad_signature")
+        try:
+            claims = orjson.loads(parsed.payload)
+        except orjson.JSONDecodeError:
+            raise TokenRejected("malformed") from None
+        if not isinstance(claims, dict):
+            raise TokenRejected("malformed")
+        self._check_times(claims)
+        self._check_issuer_and_audience(claims)
+        email = _email(claims.get("email"))
+        return EndUser(
+            issuer=self._issuer,
+            subject=_subject(claims.get("sub")),
+            email=email,
+            email_verified=email is not None and claims.get("email_verified") is True,
+            customer_claim=self._customer(claims),
+        )
+
+    def _check_times(self, claims: dict[str, Any]) -> None:
+        now = self._clock()
+        expires = _seconds(claims, "exp")
+        if expires is None:
+            raise TokenRejected("missing_claim")
+        if expires <= now - self._leeway:
+            raise TokenRejected("expired")
+        for name in ("nbf", "iat"):
+            if (moment := _seconds(claims, name)) is not None and moment > now + self._leeway:
+                raise TokenRejected("not_yet_valid")
+
+    def _check_issuer_and_audience(self, claims: dict[str, Any]) -> None:
+        if claims.get("iss") != self._issuer:
+            raise TokenRejected("wrong_issuer")
+        # A token for several audiences could be replayed here by any of the others.
+        if claims.get("aud") not in (self._audience, [self._audience]):
+            raise TokenRejected("wrong_audience")
+
+    def _customer(self, claims: dict[str, Any]) -> CustomerId | None:
+        value: object = claims
+        for name in self._customer_claim:
+            if value is None:
+                return None
+            if not isinstance(value, dict):
+                raise TokenRejected("malformed_customer_claim")
+            value = value.get(name)
+        if value is None or value == "":
+            return None
+        # An issuer that names something else than a customer is misconfigured: reading it as "no customer"
+        # would let the person be linked to a new one.
+        if not isinstance(value, str) or not is_customer_id(value):
+            raise TokenRejected("malformed_customer_claim")
+        return CustomerId(value)
+
+
+def _seconds(claims: dict[str, Any], name: str) -> float | None:
+    if name not in claims:
+        return None
+    value = claims[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise TokenRejected("malformed_claim")
+    return value
+
+
+def _subject(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise TokenRejected("missing_claim")
+    if len(value) > MAXIMUM_SUBJECT_LENGTH or not value.isprintable() or value != value.strip():
+        raise TokenRejected("malformed_claim")
+    return value
+
+
+def _email(value: object) -> str | None:
+    if not isinstance(value, str) or len(value) > MAXIMUM_EMAIL_LENGTH:
+        return None
+    email = unicodedata.normalize("NFC", unicodedata.normalize("NFC", value).lower())
+    local, at, domain = email.rpartition("@")
+    if not (local and at and domain) or not email.isprintable() or " " in email:
+        return None
+    return email

@@ -1,0 +1,103 @@
+"""The composition root: settings in, an ASGI application out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
+from starlette.middleware.cors import CORSMiddleware
+
+from app import __version__
+from app.cache.database import Database
+from app.identity.authenticator import Authenticator
+from app.routes import (
+    customers,
+    health,
+    middleware,
+    operations,
+    problems,
+    products,
+    shared_subscriptions,
+    subscriptions,
+)
+from app.routes.webhooks import stripe_webhook
+from app.services.context import Context, Rules
+from app.settings import Settings
+from app.stripe_gateway.client import StripeClient
+from app.stripe_gateway.gateway import StripeGateway
+
+_EXPOSED_HEADERS = ["ETag", "Location", "Retry-After", "X-Request-Id", "Idempotency-Replayed"]
+_ALLOWED_HEADERS = [
+    "Authorization",
+    "Content-Type",
+    "Idempotency-Key",
+    "If-Match",
+    "If-None-Match",
+    "X-Request-Id",
+]
+
+
+def operation_id(route: APIRoute) -> str:
+    """The documented name: `get_shared_subscription` becomes `getSharedSubscription`."""
+    first, *rest = route.name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+@asynccontextmanager
+async def open_context(settings: Settings) -> AsyncIterator[Context]:
+    """What use cases need, opened for one event loop and closed again: for the API, the worker and commands."""
+    database = await Database.connect(settings.dsn, pool_size=settings.database_pool_size)
+    stripe = StripeGateway(
+        StripeClient(settings.stripe_key, api_base=settings.stripe_api_base),
+        livemode=settings.stripe_livemode,
+    )
+    try:
+        yield Context(database, stripe, Rules.of(settings))
+    finally:
+        await stripe.close()
+        await database.close()
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The API. Nothing is opened before its lifespan starts, so building it for OpenAPI needs no configuration."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        authenticator = Authenticator(settings)
+        try:
+            async with open_context(settings) as context:
+                app.state.context = context
+                app.state.authenticator = authenticator
+                yield
+        finally:
+            await authenticator.aclose()
+
+    app = FastAPI(
+        title="Coseat",
+        version=__version__,
+        description="Stripe Billing as shared, per-seat subscriptions.",
+        lifespan=lifespan,
+        generate_unique_id_function=operation_id,
+        redoc_url=None,
+    )
+    app.state.settings = settings
+    api = APIRouter(prefix="/v1")
+    for part in (products, customers, subscriptions, shared_subscriptions, operations):
+        api.include_router(part.router)
+    app.include_router(api)
+    app.include_router(health.router)
+    app.add_route("/webhooks/stripe", stripe_webhook, methods=["POST"], include_in_schema=False)
+    problems.install(app)
+    app.add_middleware(middleware.BodyLimits)
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=list(settings.cors_origins),
+        allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+        allow_headers=_ALLOWED_HEADERS,
+        expose_headers=_EXPOSED_HEADERS,
+        max_age=600,
+    )
+    app.add_middleware(middleware.RequestRecords)
+    return app

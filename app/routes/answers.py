@@ -1,0 +1,41 @@
+"""Answers: a model serialised once, with the ETag of the caller's own view."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+
+from fastapi import Request
+from starlette.responses import Response
+
+from app.schemas.common import Answer
+
+# A quote inside a JSON string is escaped, so no caller's text can look like this member.
+_SYNCED_AT = re.compile(rb',?"synced_at":"[^"]*"')
+JSON = "application/json"
+
+
+def etag_of(body: bytes) -> str:
+    """Of what the caller sees, without `synced_at`: reading the same thing again later is no change."""
+    return f'"{hashlib.blake2b(_SYNCED_AT.sub(b"", body), digest_size=12).hexdigest()}"'
+
+
+def answer(
+    request: Request, model: Answer, *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    body = model.__pydantic_serializer__.to_json(model)
+    sent = dict(headers or {})
+    if request.method == "GET":
+        sent["ETag"] = etag = etag_of(body)
+        sent["Cache-Control"] = "private, no-cache"
+        known = request.headers.get("if-none-match")
+        if known is not None and _names(known, etag):
+            return Response(status_code=304, headers=sent)
+    return Response(body, status, sent, JSON)
+
+
+def _names(header: str, etag: str) -> bool:
+    """Weak comparison, as RFC 9110 section 13.1.2 asks for If-None-Match."""
+    tags = [tag.strip().removeprefix("W/") for tag in header.split(",")]
+    return "*" in tags or etag in tags

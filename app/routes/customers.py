@@ -1,0 +1,163 @@
+"""Customers, and what belongs to one: subscriptions, payment methods, invoices."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from app.domain.ids import CustomerId, SubscriptionId
+from app.domain.roles import Role
+from app.errors import FieldError, Forbidden, InvalidRequest
+from app.identity.principals import EndUser
+from app.routes import problems
+from app.routes.answers import answer
+from app.routes.cursors import Paging
+from app.routes.dependencies import (
+    ContextDep,
+    CursorQuery,
+    CustomerPath,
+    LimitQuery,
+    ReaderDep,
+    SettingsDep,
+    WriterDep,
+)
+from app.routes.idempotency import IdempotentRoute
+from app.schemas.common import SubscriptionIdText
+from app.schemas.customers import CustomerAnswer, NewCustomerRequest, PaymentMethodList
+from app.schemas.invoices import InvoiceList
+from app.schemas.subscriptions import RoleName, SubscriptionList, shown
+from app.services import customers, reads, subscriptions
+from app.services.actors import Actor
+from app.services.customers import Subject
+
+router = APIRouter(tags=["customers"], route_class=IdempotentRoute)
+_READ = problems.responses(401, 403, 404, 422, 429, 503)
+_WRITE = problems.responses(401, 403, 404, 409, 413, 415, 422, 429, 502, 503)
+
+StatusesQuery = Annotated[
+    list[Annotated[str, Query(pattern="^[a-z_]{1,32}$")]] | None,
+    Query(max_length=10, description="Repeatable."),
+]
+
+
+@router.post("/customers", response_model=CustomerAnswer, status_code=201, responses=_WRITE)
+async def create_customer(
+    request: Request, context: ContextDep, actor: WriterDep, settings: SettingsDep, body: NewCustomerRequest
+) -> Response:
+    """The new-user trigger: one customer per subject, however many calls race; 200 where it was there already."""
+    if actor.customer_id is not None and isinstance(actor.principal, EndUser):
+        return answer(request, await _profile(context, actor.customer_id), status=200)
+    subject = _subject(actor, body, settings.auth_issuer or "")
+    customer_id, created = await customers.ensure(context, subject)
+    return answer(request, await _profile(context, customer_id), status=201 if created else 200)
+
+
+async def _profile(context: ContextDep, customer_id: str) -> CustomerAnswer:
+    return CustomerAnswer.model_validate(
+        {"customer": await customers.profile(context, CustomerId(customer_id))}
+    )
+
+
+def _subject(actor: Actor, body: NewCustomerRequest, issuer: str) -> Subject:
+    """A person speaks for himself alone: subject and e-mail come from his token, never from the body."""
+    if isinstance(actor.principal, EndUser):
+        errors = [
+            FieldError(f"/{name}", "field_not_allowed", "Taken from your token, not from the body.")
+            for name in ("user_id", "email")
+            if name in body.model_fields_set
+        ]
+        if errors:
+            raise Forbidden(
+                "user_id and email are for service keys.", code="field_not_allowed", errors=errors
+            )
+        user = actor.principal
+        return Subject(user.issuer, user.subject, user.email, user.email_verified, body.name)
+    if not actor.is_service:
+        raise Forbidden("A key that acts for a customer cannot create another.", code="scope_required")
+    if body.user_id is None:
+        detail = "A service key must say whose customer this is."
+        raise InvalidRequest(detail, errors=[FieldError("/user_id", "missing", detail)])
+    email = None if body.email is None else body.email.lower()
+    return Subject(issuer, body.user_id, email, email is not None, body.name)
+
+
+@router.get("/customers/{customer_id}", response_model=CustomerAnswer, responses=_READ)
+async def get_customer(
+    request: Request, context: ContextDep, actor: ReaderDep, customer_id: CustomerPath
+) -> Response:
+    """A customer's profile."""
+    return answer(request, await _profile(context, actor.customer(customer_id)))
+
+
+@router.get("/customers/{customer_id}/subscriptions", response_model=SubscriptionList, responses=_READ)
+async def get_customer_subscriptions(
+    request: Request,
+    context: ContextDep,
+    actor: ReaderDep,
+    customer_id: CustomerPath,
+    status: StatusesQuery = None,
+    role: Annotated[RoleName | None, Query()] = None,
+    limit: LimitQuery = 20,
+    cursor: CursorQuery = None,
+) -> Response:
+    """Every subscription that the customer pays for, owns or is a member of, newest first, each with his role."""
+    acting = actor.customer(customer_id)
+    paging = Paging.of(
+        cursor, limit, principal=actor.principal.key, query=["subscriptions", acting, status, role]
+    )
+    found = await subscriptions.of_customer(
+        context, acting, statuses=status, role=None if role is None else Role(role)
+    )
+    rows = [
+        {"created": seen.view.created, "id": seen.view.id, "seen": seen}
+        for seen in found
+        if paging.after is None or (seen.view.created, seen.view.id) < paging.after
+    ]
+    frame = paging.frame(rows)
+    frame["data"] = [shown(row["seen"], context.rules) for row in frame["data"]]
+    return answer(request, SubscriptionList.model_validate(frame))
+
+
+@router.get("/customers/{customer_id}/payment-methods", response_model=PaymentMethodList, responses=_READ)
+async def get_customer_payment_methods(
+    request: Request,
+    context: ContextDep,
+    actor: ReaderDep,
+    customer_id: CustomerPath,
+    type: Annotated[str | None, Query(pattern="^[a-z0-9_]{1,40}$", description="Stripe's type.")] = None,  # noqa: A002 - the API's name
+    limit: LimitQuery = 20,
+    cursor: CursorQuery = None,
+) -> Response:
+    """The customer's payment methods, newest first; `is_default` marks the one that invoices charge."""
+    acting = actor.customer(customer_id)
+    paging = Paging.of(cursor, limit, principal=actor.principal.key, query=["payment-methods", acting, type])
+    found = await reads.payment_methods(context, acting, kind=type, after=paging.after, limit=limit + 1)
+    return answer(request, PaymentMethodList.model_validate(paging.frame(found)))
+
+
+@router.get("/customers/{customer_id}/invoices", response_model=InvoiceList, responses=_READ)
+async def get_customer_invoices(
+    request: Request,
+    context: ContextDep,
+    actor: ReaderDep,
+    customer_id: CustomerPath,
+    subscription_id: Annotated[SubscriptionIdText | None, Query()] = None,
+    status: Annotated[str | None, Query(pattern="^[a-z_]{1,32}$")] = None,
+    limit: LimitQuery = 20,
+    cursor: CursorQuery = None,
+) -> Response:
+    """The customer's invoices, newest first."""
+    acting = actor.customer(customer_id)
+    query = ["invoices", acting, subscription_id, status]
+    paging = Paging.of(cursor, limit, principal=actor.principal.key, query=query)
+    found = await reads.customer_invoices(
+        context,
+        acting,
+        subscription_id=None if subscription_id is None else SubscriptionId(subscription_id),
+        status=status,
+        after=paging.after,
+        limit=limit + 1,
+    )
+    return answer(request, InvoiceList.model_validate(paging.frame(found)))

@@ -1,0 +1,102 @@
+"""What routes are handed: the context, the acting caller, checked path and query values."""
+
+from __future__ import annotations
+
+from typing import Annotated, cast
+
+from fastapi import Depends, Path, Query, Request
+
+from app.domain.ids import (
+    CUSTOMER_PATTERN,
+    INVOICE_PATTERN,
+    PAYMENT_METHOD_PATTERN,
+    SUBSCRIPTION_PATTERN,
+    InvoiceId,
+    PaymentMethodId,
+    SubscriptionId,
+)
+from app.errors import FieldError, Forbidden
+from app.identity.authenticator import Authenticator
+from app.identity.principals import Principal
+from app.schemas import common
+from app.services.actors import Actor, identify
+from app.services.context import Context
+from app.settings import Settings
+
+
+def get_context(request: Request) -> Context:
+    return cast(Context, request.app.state.context)
+
+
+async def principal_of(request: Request) -> Principal:
+    """Authenticated once a request, however many parts of it ask."""
+    found = getattr(request.state, "principal", None)
+    if found is None:
+        authenticator: Authenticator = request.app.state.authenticator
+        found = await authenticator.authenticate(
+            request.headers.get("authorization"), request.headers.get("x-acting-customer")
+        )
+        request.state.principal = found
+    return cast(Principal, found)
+
+
+def get_settings(request: Request) -> Settings:
+    return cast(Settings, request.app.state.settings)
+
+
+ContextDep = Annotated[Context, Depends(get_context)]
+SettingsDep = Annotated[Settings, Depends(get_settings)]
+PrincipalDep = Annotated[Principal, Depends(principal_of)]
+
+
+async def reading_actor(context: ContextDep, principal: PrincipalDep) -> Actor:
+    actor = await identify(context, principal)
+    actor.require_scope("read")
+    return actor
+
+
+async def writing_actor(context: ContextDep, principal: PrincipalDep) -> Actor:
+    actor = await identify(context, principal)
+    actor.require_scope("write")
+    return actor
+
+
+ReaderDep = Annotated[Actor, Depends(reading_actor)]
+WriterDep = Annotated[Actor, Depends(writing_actor)]
+
+CustomerPath = Annotated[
+    str, Path(pattern=rf"^me$|{CUSTOMER_PATTERN}", description="A customer id, or `me`.")
+]
+SubscriptionPath = Annotated[SubscriptionId, Path(pattern=SUBSCRIPTION_PATTERN)]
+InvoicePath = Annotated[InvoiceId, Path(pattern=INVOICE_PATTERN)]
+PaymentMethodPath = Annotated[PaymentMethodId, Path(pattern=PAYMENT_METHOD_PATTERN)]
+
+LimitQuery = Annotated[int, Query(ge=1, le=100, description="Rows a page.")]
+CursorQuery = Annotated[str | None, Query(max_length=600, description="`next_cursor` of the page before.")]
+
+
+def refuse_admin_fields(actor: Actor, body: common.Request) -> None:
+    """Money and terms are not the end user's to choose: fields marked so are taken from `admin` keys alone.
+
+    Raises Forbidden `field_not_allowed` that names each of them.
+    """
+    if actor.is_admin:
+        return
+    errors = [FieldError(pointer, "field_not_allowed", _ADMIN_ONLY) for pointer in _admin_fields(body, "")]
+    if errors:
+        raise Forbidden(f"{errors[0].pointer}: {_ADMIN_ONLY}", code="field_not_allowed", errors=errors)
+
+
+_ADMIN_ONLY = "Only a service key with the scope admin may set this field."
+
+
+def _admin_fields(body: common.Request, path: str) -> list[str]:
+    found = []
+    for name in body.model_fields_set:
+        value, extra = getattr(body, name), type(body).model_fields[name].json_schema_extra
+        if isinstance(extra, dict) and extra.get("x-admin-only"):
+            found.append(f"{path}/{name}")
+        for position, entry in enumerate(value if isinstance(value, list) else []):
+            if isinstance(entry, common.Request):
+                found += _admin_fields(entry, f"{path}/{name}/{position}")
+    return sorted(found)

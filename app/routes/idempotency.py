@@ -1,0 +1,109 @@
+"""`Idempotency-Key` on every write: the first answer is kept 24 h, per principal and route, and replayed.
+
+Answers of 5xx and of failed authentication are not kept: nothing was decided, so the same key may try again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.responses import Response
+
+from app.cache import idempotency
+from app.errors import BillingError, Conflict, FieldError, InvalidRequest
+from app.routes import problems
+from app.routes.dependencies import get_context, principal_of
+
+_LONGEST_KEY = 255
+_KEPT_HEADERS = ("content-type", "location", "retry-after", "etag")
+_SERVER_ERROR = 500
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class IdempotentRoute(APIRoute):
+    """The route class of routers with writes; reads pass through untouched."""
+
+    def get_route_handler(self) -> Handler:
+        handler = super().get_route_handler()
+        methods = sorted(self.methods or ())
+        if "GET" in methods:
+            return handler
+        route = f"{methods[0]} {self.path_format}"
+
+        async def guarded(request: Request) -> Response:
+            key = request.headers.get("idempotency-key")
+            if key is None:
+                return await handler(request)
+            return await _once(request, route, _checked(key), handler)
+
+        return guarded
+
+
+def _checked(key: str) -> str:
+    if not 1 <= len(key) <= _LONGEST_KEY or not key.isascii() or not key.isprintable():
+        detail = f"Idempotency-Key must be 1 to {_LONGEST_KEY} printable ASCII characters."
+        raise InvalidRequest(detail, errors=[FieldError("header/Idempotency-Key", "invalid", detail)])
+    return key
+
+
+async def _once(request: Request, route: str, key: str, handler: Handler) -> Response:
+    principal = (await principal_of(request)).key
+    database = get_context(request).database
+    asked = hashlib.sha256(
+        b"\n".join([request.url.path.encode(), request.url.query.encode(), await request.body()])
+    )
+    async with database.connection() as connection:
+        stored = await idempotency.claim(connection, principal, route, key, asked.digest())
+    if stored is not None:
+        return _replayed(stored, asked.digest())
+    try:
+        response = await _answered(request, handler)
+    except BaseException:
+        async with database.connection() as connection:
+            await idempotency.forget(connection, principal, route, key)
+        raise
+    async with database.connection() as connection:
+        if response.status_code >= _SERVER_ERROR or response.status_code == 401:
+            await idempotency.forget(connection, principal, route, key)
+        else:
+            headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
+            await idempotency.store(
+                connection,
+                principal,
+                route,
+                key,
+                status=response.status_code,
+                headers=headers,
+                body=bytes(response.body),
+            )
+    return response
+
+
+async def _answered(request: Request, handler: Handler) -> Response:
+    """The handler's answer, its refusals included: they are answers too."""
+    try:
+        return await handler(request)
+    except BillingError as error:
+        return problems.render(error, request)
+    except RequestValidationError as error:
+        return problems.render(problems.from_validation(error), request)
+
+
+def _replayed(stored: idempotency.StoredAnswer, asked: bytes) -> Response:
+    if stored.request_hash != asked:
+        raise InvalidRequest(
+            "This Idempotency-Key was used with another request.", code="idempotency_key_reused"
+        )
+    if stored.status is None:
+        raise Conflict(
+            "The first request with this Idempotency-Key is still running.",
+            code="request_in_progress",
+            retry_after=1,
+        )
+    return Response(stored.body, stored.status, {**stored.headers, "Idempotency-Replayed": "true"})

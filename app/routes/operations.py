@@ -1,0 +1,35 @@
+"""Operations: what became of a change that was accepted."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request
+from starlette.responses import Response
+
+from app.errors import NotFound
+from app.routes import problems
+from app.routes.dependencies import ContextDep, ReaderDep
+from app.routes.shared_subscriptions import operation_answer
+from app.schemas.shared_subscriptions import OperationAnswer
+from app.services import operations
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get(
+    "/operations/{operation_id}",
+    response_model=OperationAnswer,
+    responses=problems.responses(401, 403, 404, 422, 429, 503),
+)
+async def get_operation(
+    request: Request,
+    context: ContextDep,
+    actor: ReaderDep,
+    operation_id: Annotated[str, Path(pattern="^op_[0-9a-f]{24}$")],
+) -> Response:
+    """An operation of the caller's own; service keys without an acting customer see every one."""
+    outcome = await operations.outcome(context, operation_id)
+    if not actor.is_service and outcome.operation.principal != actor.principal.key:
+        raise NotFound()
+    return operation_answer(request, outcome, actor)

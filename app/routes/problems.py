@@ -1,0 +1,107 @@
+"""Every failure as application/problem+json: one renderer, and the same schema in OpenAPI."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from app.errors import (
+    BillingError,
+    FieldError,
+    InternalError,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    PayloadTooLarge,
+)
+from app.schemas.common import Problem
+
+MEDIA_TYPE = "application/problem+json"
+_TYPE_BASE = "https://coseat.dev/problems/"
+_SHOWN_ERRORS = 20
+
+
+def request_id(request: Request) -> str:
+    found: str = request.scope.get("state", {}).get("request_id", "")
+    return found
+
+
+def render(error: BillingError, request: Request) -> Response:
+    document: dict[str, Any] = {
+        "type": _TYPE_BASE + error.code.replace("_", "-"),
+        "title": error.title,
+        "status": error.status,
+        "code": error.code,
+        "detail": error.detail,
+        "request_id": request_id(request),
+        **error.members,
+    }
+    if error.errors:
+        document["errors"] = [
+            {"pointer": e.pointer, "code": e.code, "detail": e.detail} for e in error.errors[:_SHOWN_ERRORS]
+        ]
+    headers = {}
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
+    return Response(orjson.dumps(document), error.status, headers, MEDIA_TYPE)
+
+
+def from_validation(error: RequestValidationError) -> InvalidRequest:
+    """Names each field and the rule it breaks; what was sent is not repeated."""
+    errors = []
+    for found in error.errors():
+        where, *path = (str(part) for part in found["loc"])
+        pointer = "/" + "/".join(path) if where == "body" else "/".join([where, *path])
+        detail = str(found["msg"]).removeprefix("Value error, ")
+        errors.append(FieldError(pointer, str(found["type"]), detail))
+    first = errors[0] if errors else None
+    return InvalidRequest(f"{first.pointer}: {first.detail}" if first else None, errors=errors)
+
+
+_BY_STATUS = {404: NotFound, 405: MethodNotAllowed, 413: PayloadTooLarge}
+
+
+def install(app: FastAPI) -> None:
+    """Registers the handlers; nothing answers in another shape after this."""
+
+    async def on_billing_error(request: Request, error: Exception) -> Response:
+        found = error if isinstance(error, BillingError) else InternalError()
+        return render(found, request)
+
+    async def on_validation(request: Request, error: Exception) -> Response:
+        found = from_validation(error) if isinstance(error, RequestValidationError) else InternalError()
+        return render(found, request)
+
+    async def on_http_exception(request: Request, error: Exception) -> Response:
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        kind = _BY_STATUS.get(
+            status, InternalError if status >= HTTPStatus.INTERNAL_SERVER_ERROR else InvalidRequest
+        )
+        response = render(kind(), request)
+        if isinstance(error, HTTPException) and error.headers and "Allow" in error.headers:
+            response.headers["Allow"] = error.headers["Allow"]
+        return response
+
+    app.add_exception_handler(BillingError, on_billing_error)
+    app.add_exception_handler(RequestValidationError, on_validation)
+    app.add_exception_handler(HTTPException, on_http_exception)
+
+
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The problems that a route may answer, for OpenAPI."""
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+            "model": Problem,
+        }
+        for status in statuses
+    }

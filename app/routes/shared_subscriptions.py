@@ -1,0 +1,207 @@
+"""Shared subscriptions: the plan, its people, and changes of them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from app.cache.operations import Step
+from app.domain.ids import CustomerId
+from app.domain.member_changes import Action
+from app.domain.roles import Role
+from app.domain.seats import Seats
+from app.domain.snapshots import JsonObject
+from app.errors import Conflict
+from app.routes import cursors, problems
+from app.routes.answers import answer
+from app.routes.dependencies import (
+    ContextDep,
+    CursorQuery,
+    LimitQuery,
+    ReaderDep,
+    SubscriptionPath,
+    WriterDep,
+    refuse_admin_fields,
+)
+from app.routes.idempotency import IdempotentRoute
+from app.schemas.shared_subscriptions import MemberChangeRequest, OperationAnswer, PersonList
+from app.schemas.subscriptions import SubscriptionAnswer, shown
+from app.services import member_changes, operations, shared_subscriptions, subscriptions
+from app.services.actors import Actor
+from app.services.member_changes import AskedChange
+from app.services.operations import Outcome
+from app.services.shared_subscriptions import PeopleQuery
+
+router = APIRouter(tags=["shared subscriptions"], route_class=IdempotentRoute)
+_READ = problems.responses(401, 403, 404, 422, 429, 503)
+_WRITE = problems.responses(401, 403, 404, 409, 413, 415, 422, 429, 502, 503)
+
+
+@router.get("/shared-subscriptions/{subscription_id}", response_model=SubscriptionAnswer, responses=_READ)
+async def get_shared_subscription(
+    request: Request, context: ContextDep, actor: ReaderDep, subscription_id: SubscriptionPath
+) -> Response:
+    """The shared plan with its seats, each role its own view."""
+    seen = await subscriptions.get(context, actor, subscription_id)
+    return answer(request, SubscriptionAnswer(subscription=shown(seen, context.rules)))
+
+
+@router.get("/shared-subscriptions/{subscription_id}/users", response_model=PersonList, responses=_READ)
+async def get_shared_subscription_users(
+    request: Request,
+    context: ContextDep,
+    actor: ReaderDep,
+    subscription_id: SubscriptionPath,
+    search: Annotated[str | None, Query(max_length=100, description="Within e-mail or name.")] = None,
+    role: Annotated[Role | None, Query()] = None,
+    limit: LimitQuery = 20,
+    cursor: CursorQuery = None,
+) -> Response:
+    """The owner first, then the members; a user sees only himself and the owner's contact."""
+    principal, query = actor.principal.key, ["users", subscription_id, search, role]
+    after = cursors.as_text(cursors.decode(cursor, principal=principal, query=query))
+    found = await shared_subscriptions.people(
+        context, actor, subscription_id, PeopleQuery(_cleaned(search), role, after, limit)
+    )
+    more = found.next_after is not None
+    page = {
+        "data": [
+            {
+                "customer_id": row.customer_id,
+                "email": row.email,
+                "name": row.name,
+                "role": row.role,
+                "state": row.state,
+                "since": row.since,
+            }
+            for row in found.rows
+        ],
+        "total_count": found.total_count,
+        "seats": found.seats.as_members(),
+        "has_more": more,
+        "next_cursor": cursors.encode(found.next_after, principal=principal, query=query) if more else None,
+    }
+    return answer(request, PersonList.model_validate(page))
+
+
+def _cleaned(search: str | None) -> str | None:
+    return None if search is None else search.replace("\x00", "").strip() or None
+
+
+@router.patch(
+    "/shared-subscriptions/{subscription_id}/users",
+    response_model=OperationAnswer,
+    responses={202: {"model": OperationAnswer, "description": "Accepted, not finished yet"}, **_WRITE},
+)
+async def update_shared_subscription_users(
+    request: Request,
+    context: ContextDep,
+    actor: WriterDep,
+    subscription_id: SubscriptionPath,
+    body: MemberChangeRequest,
+) -> Response:
+    """Adds, removes and changes members in one call, each with its own result.
+
+    200: every result is final. 202: some are pending, see `Location`. 409: nothing was accepted.
+    """
+    refuse_admin_fields(actor, body)
+    admitted = await member_changes.admit_changes(context, actor, subscription_id, _asked(body))
+    if admitted.anything_accepted:
+        await operations.run_within(context, admitted.operation_id, admitted.lease_token)
+    outcome = await operations.outcome(context, admitted.operation_id)
+    results = [_result(step, actor) for step in outcome.steps]
+    if not any(result["outcome"] in ("applied", "unchanged", "pending") for result in results):
+        raise _nothing_accepted(results, outcome)
+    return operation_answer(request, outcome, actor)
+
+
+def operation_answer(request: Request, outcome: Outcome, actor: Actor) -> Response:
+    """200 with every result final, or 202 that says where to ask again."""
+    settled = all(step.is_settled for step in outcome.steps)
+    seats = outcome.seats or Seats(0, 0, 0)
+    model = OperationAnswer.model_validate(
+        {
+            "operation_id": outcome.operation.id,
+            "state": "settled" if settled else "running",
+            "results": [_result(step, actor) for step in outcome.steps],
+            "seats": seats.as_members(),
+        }
+    )
+    if settled or request.method == "GET":
+        return answer(request, model)
+    headers = {"Location": f"/v1/operations/{outcome.operation.id}", "Retry-After": "1"}
+    return answer(request, model, status=202, headers=headers)
+
+
+def _asked(body: MemberChangeRequest) -> list[AskedChange]:
+    asked = [
+        AskedChange(
+            Action.ADD,
+            f"/add/{position}",
+            email=None if add.email is None else add.email.lower(),
+            customer_id=None if add.customer_id is None else CustomerId(add.customer_id),
+            role=Role(add.role),
+        )
+        for position, add in enumerate(body.add)
+    ]
+    asked += [
+        AskedChange(Action.REMOVE, f"/remove/{position}", customer_id=CustomerId(customer_id))
+        for position, customer_id in enumerate(body.remove)
+    ]
+    asked += [
+        AskedChange(
+            Action.UPDATE,
+            f"/update/{position}",
+            customer_id=CustomerId(change.customer_id),
+            role=Role(change.role),
+        )
+        for position, change in enumerate(body.update)
+    ]
+    return asked
+
+
+# Why exactly somebody cannot be added is the business of other subscriptions: end users learn that alone.
+_HIDDEN_FROM_END_USERS = {"member_elsewhere": "cannot_be_added"}
+
+
+def _result(step: Step, actor: Actor) -> JsonObject:
+    outcome = "pending" if not step.is_settled else step.state
+    code = step.code if actor.is_service else _HIDDEN_FROM_END_USERS.get(step.code or "", step.code)
+    # An e-mail must not be a way to a stranger's customer id: it is told once he is on the plan.
+    known = step.email is None or step.state in ("applied", "unchanged")
+    return {
+        "action": step.action,
+        "customer_id": step.customer_id if known or actor.is_service else None,
+        "email": step.email,
+        "role": step.role,
+        "outcome": outcome,
+        "code": code,
+        **step.figures,
+    }
+
+
+def _nothing_accepted(results: list[JsonObject], outcome: Outcome) -> Conflict:
+    """409 with the first refusal's code and figures, and every result."""
+    first = results[0]
+    figures = {name: first[name] for name in ("total", "used", "required") if first.get(name) is not None}
+    return Conflict(
+        _REASONS.get(first["code"], "None of these changes was accepted."),
+        code=first["code"],
+        members={**figures, "operation_id": outcome.operation.id, "results": results},
+    )
+
+
+_REASONS = {
+    "seat_limit_reached": "There are not enough free seats for all additions of this call.",
+    "already_member": "This person is on the subscription already, in another role.",
+    "member_elsewhere": "This person is on another shared subscription.",
+    "cannot_be_added": "This person cannot be added.",
+    "ambiguous_email": "More than one customer has this e-mail address.",
+    "owner_cannot_leave": "The owner's row is not edited here: transfer the subscription first.",
+    "not_found": "There is no such member.",
+    "subscription_not_active": "The subscription's status does not allow this.",
+    "operation_in_progress": "Another change of this person is still running.",
+    "role_required": "Your role on this subscription does not allow this any more.",
+}

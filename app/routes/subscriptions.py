@@ -1,0 +1,36 @@
+"""Single subscriptions and invoices."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from app.routes import problems
+from app.routes.answers import answer
+from app.routes.dependencies import ContextDep, InvoicePath, ReaderDep, SubscriptionPath
+from app.routes.idempotency import IdempotentRoute
+from app.schemas.invoices import InvoiceAnswer
+from app.schemas.subscriptions import SubscriptionAnswer, shown
+from app.services import reads, subscriptions
+
+router = APIRouter(tags=["subscriptions"], route_class=IdempotentRoute)
+_READ = problems.responses(401, 403, 404, 422, 429, 503)
+
+
+@router.get("/subscriptions/{subscription_id}", response_model=SubscriptionAnswer, responses=_READ)
+async def get_subscription(
+    request: Request, context: ContextDep, actor: ReaderDep, subscription_id: SubscriptionPath
+) -> Response:
+    """A subscription, as the caller's role shows it."""
+    seen = await subscriptions.get(context, actor, subscription_id)
+    return answer(request, SubscriptionAnswer(subscription=shown(seen, context.rules)))
+
+
+@router.get("/invoices/{invoice_id}", response_model=InvoiceAnswer, responses=_READ)
+async def get_invoice(
+    request: Request, context: ContextDep, actor: ReaderDep, invoice_id: InvoicePath
+) -> Response:
+    """An invoice, for its payer and for whoever may see the amounts of its subscription."""
+    return answer(
+        request, InvoiceAnswer.model_validate({"invoice": await reads.invoice(context, actor, invoice_id)})
+    )

@@ -1,0 +1,93 @@
+"""What every answer and every request has in common."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from app.domain.ids import (
+    CUSTOMER_PATTERN,
+    INVOICE_PATTERN,
+    PAYMENT_METHOD_PATTERN,
+    PRICE_PATTERN,
+    PRODUCT_PATTERN,
+    SUBSCRIPTION_ITEM_PATTERN,
+    SUBSCRIPTION_PATTERN,
+)
+
+
+class Request(BaseModel):
+    """Strict: unknown fields and wrong types are refused, so that a typing error never changes a bill."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Answer(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+ADMIN_ONLY: dict[str, Any] = {"x-admin-only": True}
+"""Marks a request field that only a service key with scope `admin` may set."""
+
+
+def _from_unix(value: object) -> object:
+    return datetime.fromtimestamp(value, UTC) if isinstance(value, int) else value
+
+
+Instant = Annotated[datetime, BeforeValidator(_from_unix)]
+"""RFC 3339 in UTC; Stripe's Unix seconds are taken as they come."""
+
+CustomerIdText = Annotated[str, Field(pattern=CUSTOMER_PATTERN, examples=["cus_demoowner"])]
+SubscriptionIdText = Annotated[str, Field(pattern=SUBSCRIPTION_PATTERN, examples=["sub_demoteam"])]
+SubscriptionItemIdText = Annotated[str, Field(pattern=SUBSCRIPTION_ITEM_PATTERN)]
+PriceIdText = Annotated[str, Field(pattern=PRICE_PATTERN)]
+ProductIdText = Annotated[str, Field(pattern=PRODUCT_PATTERN)]
+PaymentMethodIdText = Annotated[str, Field(pattern=PAYMENT_METHOD_PATTERN)]
+InvoiceIdText = Annotated[str, Field(pattern=INVOICE_PATTERN)]
+
+ProrationBehavior = Literal["always_invoice", "create_prorations", "none"]
+
+
+class Page(Answer):
+    """A list's frame; `next_cursor` is opaque and good for the same caller and query only."""
+
+    has_more: bool
+    next_cursor: str | None
+
+
+class Contact(Answer):
+    customer_id: str
+    email: str | None
+    name: str | None
+
+
+class Seats(Answer):
+    """Whole numbers: `used` members (and the owner where he counts), `reserved` promised to unsettled operations."""
+
+    total: int
+    used: int
+    reserved: int
+    available: int
+    over_allocated: int
+
+
+class ProblemError(Answer):
+    pointer: str
+    code: str
+    detail: str
+
+
+class Problem(BaseModel):
+    """RFC 9457; `code` is what callers switch on. Figures of some errors are further members."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    request_id: str
+    errors: list[ProblemError] | None = None

@@ -1,0 +1,48 @@
+"""Invoices. Amounts are minor units of `currency`."""
+
+from __future__ import annotations
+
+from app.schemas.common import Answer, Instant, Page
+
+
+class InvoiceLine(Answer):
+    description: str | None
+    amount: int
+    quantity: int | None
+    price_id: str | None
+    product_id: str | None
+    subscription_item_id: str | None
+    proration: bool
+    period_start: Instant | None
+    period_end: Instant | None
+
+
+class Invoice(Answer):
+    id: str
+    customer_id: str | None
+    subscription_id: str | None
+    number: str | None
+    status: str | None
+    currency: str
+    subtotal: int
+    total: int
+    amount_due: int
+    amount_paid: int
+    amount_remaining: int
+    billing_reason: str | None
+    hosted_invoice_url: str | None
+    invoice_pdf: str | None
+    period_start: Instant | None
+    period_end: Instant | None
+    due_date: Instant | None
+    created: Instant
+    lines: list[InvoiceLine]
+    synced_at: Instant
+
+
+class InvoiceAnswer(Answer):
+    invoice: Invoice
+
+
+class InvoiceList(Page):
+    data: list[Invoice]

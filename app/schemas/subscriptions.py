@@ -1,0 +1,140 @@
+"""Subscriptions as each role sees them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from app.domain.roles import Permission
+from app.domain.snapshots import JsonObject
+from app.domain.views import SubscriptionView
+from app.schemas.common import Answer, Contact, Instant, Page, Seats
+from app.schemas.products import Recurring, Tier, TransformQuantity
+from app.services.context import Rules
+from app.services.subscriptions import Seen
+
+RoleName = Literal["owner", "manager", "user", "payer"]
+
+
+class ItemPrice(Answer):
+    """Amounts are null for whoever may not see them."""
+
+    id: str
+    currency: str | None
+    billing_scheme: str | None
+    nickname: str | None
+    recurring: Recurring | None
+    unit_amount: int | None
+    unit_amount_decimal: str | None
+    tiers_mode: str | None
+    tiers: list[Tier] | None
+    transform_quantity: TransformQuantity | None
+
+
+class ItemProduct(Answer):
+    id: str
+    name: str | None
+    supports_shared_subscriptions: bool
+
+
+class SubscriptionItem(Answer):
+    """`quantity` is null on a metered item; the period is the item's own."""
+
+    id: str
+    price: ItemPrice
+    product: ItemProduct
+    quantity: int | None
+    current_period_start: Instant | None
+    current_period_end: Instant | None
+
+
+class Shared(Answer):
+    """`owner` is null where metadata names no existing customer: member management is closed then."""
+
+    owner: Contact | None
+    seats: Seats
+
+
+class Subscription(Answer):
+    """`role` is the caller's own, null for a service key that acts for nobody."""
+
+    id: str
+    customer_id: str
+    status: str
+    role: RoleName | None
+    currency: str
+    items: list[SubscriptionItem]
+    shared: Shared | None
+    created: Instant
+    start_date: Instant | None
+    trial_start: Instant | None
+    trial_end: Instant | None
+    cancel_at: Instant | None
+    cancel_at_period_end: bool
+    canceled_at: Instant | None
+    ended_at: Instant | None
+    billing_mode: str | None
+    latest_invoice_id: str | None
+    default_payment_method_id: str | None
+    synced_at: Instant
+
+
+class SubscriptionAnswer(Answer):
+    subscription: Subscription
+
+
+class SubscriptionList(Page):
+    data: list[Subscription]
+
+
+_AMOUNTS = ("unit_amount", "unit_amount_decimal", "tiers_mode", "tiers", "transform_quantity")
+_NO_AMOUNTS: JsonObject = dict.fromkeys(_AMOUNTS)
+
+
+def shown(seen: Seen, rules: Rules) -> Subscription:
+    """The one place where a role narrows what is said of a subscription."""
+    view = seen.view
+    amounts = Permission.SEE_AMOUNTS in seen.granted
+    return Subscription.model_validate(
+        {
+            **{name: getattr(view, name) for name in _PLAIN},
+            "role": None if seen.role is None else seen.role.value,
+            "items": [item if amounts else _without_amounts(item) for item in view.items],
+            "shared": _shared(view, rules),
+            "latest_invoice_id": view.latest_invoice_id if amounts else None,
+            "default_payment_method_id": view.default_payment_method_id if amounts else None,
+        }
+    )
+
+
+_PLAIN = (
+    "id",
+    "customer_id",
+    "status",
+    "currency",
+    "created",
+    "start_date",
+    "trial_start",
+    "trial_end",
+    "cancel_at",
+    "cancel_at_period_end",
+    "canceled_at",
+    "ended_at",
+    "billing_mode",
+    "synced_at",
+)
+
+
+def _without_amounts(item: JsonObject) -> JsonObject:
+    return {**item, "price": {**item["price"], **_NO_AMOUNTS}}
+
+
+def _shared(view: SubscriptionView, rules: Rules) -> JsonObject | None:
+    if not view.is_shared():
+        return None
+    owner = view.owner
+    return {
+        "owner": None
+        if owner is None
+        else {"customer_id": owner.customer_id, "email": owner.email, "name": owner.name},
+        "seats": view.seats(owner_uses_seat=rules.owner_uses_seat).as_members(),
+    }

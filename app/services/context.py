@@ -1,0 +1,40 @@
+"""What every use case is handed: the database, the door to Stripe, and the configured rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from app.cache.database import Database
+from app.domain.roles import RolePolicy
+from app.settings import Settings
+from app.stripe_gateway.gateway import StripeGateway
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """`margin` and `operation_deadline` are in seconds; Stripe's instants are whole, so the margin is as well."""
+
+    roles: RolePolicy
+    owner_uses_seat: bool
+    past_due_allows_new_seats: bool
+    open_catalogue: bool
+    margin: int
+    operation_deadline: float
+
+    @classmethod
+    def of(cls, settings: Settings) -> Rules:
+        return cls(
+            roles=RolePolicy(settings.managers_manage_managers, settings.managers_buy_seats),
+            owner_uses_seat=settings.owner_uses_seat,
+            past_due_allows_new_seats=settings.past_due_allows_new_seats,
+            open_catalogue=settings.catalogue == "open",
+            margin=settings.sync_margin,
+            operation_deadline=settings.operation_deadline,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    database: Database
+    stripe: StripeGateway
+    rules: Rules

@@ -1,0 +1,120 @@
+"""Customers: the profile, and the new-user trigger that gives each subject exactly one customer."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from app.cache import customers, identities, operations
+from app.cache.database import Connection
+from app.domain import metadata as keys
+from app.domain.ids import CustomerId
+from app.domain.snapshots import JsonObject, Snapshot
+from app.errors import Forbidden, NotFound, ServiceUnavailable
+from app.services import sync
+from app.services.context import Context
+from app.stripe_gateway.gateway import Fetched
+
+_CREATION_LEASE_SECONDS = 20.0
+_WAIT_SECONDS = 15.0
+_POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A person of the application; `email` only where it may be trusted to be theirs (`email_verified`)."""
+
+    issuer: str
+    subject: str
+    email: str | None
+    email_verified: bool
+    name: str | None
+
+
+async def profile(context: Context, customer_id: CustomerId) -> JsonObject:
+    async with context.database.connection() as connection:
+        found = await customers.profile(connection, customer_id)
+    if found is None:
+        raise NotFound()
+    return found
+
+
+async def ensure(context: Context, subject: Subject) -> tuple[CustomerId, bool]:
+    """The subject's one customer, and whether this call created it; any number of racing calls get the same.
+
+    A verified e-mail takes over, once, the unlinked customer that a seat add created for it.
+    """
+    give_up = asyncio.get_running_loop().time() + _WAIT_SECONDS
+    while True:
+        async with context.database.transaction() as connection:
+            linked = await identities.customer_of(connection, subject.issuer, subject.subject)
+            if linked is None:
+                linked = await _take_over(connection, subject)
+            being_added = linked is None and await _is_being_added(connection, subject)
+            creation = None
+            if linked is None and not being_added:
+                creation = await identities.take_creation(
+                    connection, subject.issuer, subject.subject, lease_seconds=_CREATION_LEASE_SECONDS
+                )
+        if linked is not None:
+            await _write_user_id(context, linked, subject)
+            return linked, False
+        if creation is not None:
+            return await _create(context, subject, f"customer/{creation.key}"), True
+        if asyncio.get_running_loop().time() > give_up:
+            raise ServiceUnavailable("The customer is still being created.", retry_after=2)
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _take_over(connection: Connection, subject: Subject) -> CustomerId | None:
+    named = await identities.customer_by_user_id(connection, subject.subject)
+    if named is None and subject.email is not None and subject.email_verified:
+        named = await identities.claim_seat_customer(connection, subject.email)
+    if named is None or await identities.link(connection, subject.issuer, subject.subject, named):
+        return named
+    raise Forbidden("This login and that customer are not linked to each other.", code="identity_conflict")
+
+
+async def _is_being_added(connection: Connection, subject: Subject) -> bool:
+    """A seat add is creating a customer for this very e-mail: its person waits for that one."""
+    if subject.email is None or not subject.email_verified:
+        return False
+    return bool(await operations.promised_emails(connection, [subject.email]))
+
+
+async def _create(context: Context, subject: Subject, idempotency_key: str) -> CustomerId:
+    created, at = await context.stripe.create_customer(
+        email=subject.email if subject.email_verified else None,
+        name=subject.name,
+        metadata={keys.USER_ID: subject.subject},
+        idempotency_key=idempotency_key,
+    )
+    lease = await sync.take_lease(context, "customer", created.id)
+
+    async def as_answered() -> Fetched:
+        return Fetched(created, at)
+
+    async def settle(connection: Connection, _: Snapshot | None) -> None:
+        linked = await identities.link(connection, subject.issuer, subject.subject, created.id)
+        if not linked and created.id != await identities.customer_of(
+            connection, subject.issuer, subject.subject
+        ):
+            raise Forbidden("This login is linked to another customer.", code="identity_conflict")
+
+    await sync.land(context, lease, as_answered, settle)
+    return created.id
+
+
+async def _write_user_id(context: Context, customer_id: CustomerId, subject: Subject) -> None:
+    """Tells Stripe whose customer this is, once; the link itself stands in our own table already."""
+    async with context.database.connection() as connection:
+        if await customers.user_id(connection, customer_id) is not None:
+            return
+    lease = await sync.take_lease(context, "customer", customer_id)
+
+    async def write() -> Fetched:
+        return await context.stripe.set_customer_metadata(
+            customer_id, {keys.USER_ID: subject.subject}, idempotency_key=f"user/{customer_id}/{lease.token}"
+        )
+
+    await sync.land(context, lease, write)

@@ -1,0 +1,85 @@
+"""Reads that need no more than one look into the cache: products, invoices, payment methods."""
+
+from __future__ import annotations
+
+from app.cache import catalogue, customers, invoices, mirror, subscriptions
+from app.domain.ids import CustomerId, InvoiceId, SubscriptionId
+from app.domain.roles import Permission
+from app.domain.snapshots import JsonObject
+from app.errors import NotFound
+from app.services.actors import Actor
+from app.services.context import Context
+from app.services.subscriptions import see
+
+Position = tuple[int, str]
+
+
+async def named_products(context: Context, ids: list[str]) -> tuple[list[JsonObject], list[str]]:
+    """Products in the asked order with their active prices, and the ids that name nothing on offer."""
+    async with context.database.connection() as connection:
+        found = await catalogue.named_products(connection, ids)
+    present = {product["id"] for product in found}
+    return found, [product_id for product_id in ids if product_id not in present]
+
+
+async def offered_products(context: Context, *, after: Position | None, limit: int) -> list[JsonObject]:
+    async with context.database.connection() as connection:
+        return await catalogue.offered_products(
+            connection, unlisted_too=context.rules.open_catalogue, after=after, limit=limit
+        )
+
+
+async def customer_invoices(
+    context: Context,
+    customer_id: CustomerId,
+    *,
+    subscription_id: SubscriptionId | None,
+    status: str | None,
+    after: Position | None,
+    limit: int,
+) -> list[JsonObject]:
+    async with context.database.connection() as connection:
+        return await invoices.customer_invoices(
+            connection, customer_id, subscription_id=subscription_id, status=status, after=after, limit=limit
+        )
+
+
+async def invoice(context: Context, actor: Actor, invoice_id: InvoiceId) -> JsonObject:
+    """Its payer sees an invoice, and whoever may see the amounts of the subscription that it bills."""
+    async with context.database.connection() as connection:
+        found = await invoices.invoice(connection, invoice_id)
+        if found is None:
+            raise NotFound()
+        if actor.is_service or (actor.customer_id is not None and found["customer_id"] == actor.customer_id):
+            return found
+        subscription_id = found["subscription_id"]
+        if subscription_id is not None:
+            view = await subscriptions.subscription_view(
+                connection, SubscriptionId(subscription_id), asker=actor.customer_id
+            )
+            seen = None if view is None else see(view, actor, context.rules)
+            if seen is not None and Permission.SEE_AMOUNTS in seen.granted:
+                return found
+    raise NotFound()
+
+
+async def payment_methods(
+    context: Context, customer_id: CustomerId, *, kind: str | None, after: Position | None, limit: int
+) -> list[JsonObject]:
+    """Filled from Stripe at a customer's first read, kept by webhooks from then on."""
+    async with context.database.connection() as connection:
+        known = await customers.profile(connection, customer_id) is not None
+        filled = await customers.payment_methods_filled(connection, customer_id)
+    if not known:
+        raise NotFound()
+    if not filled:
+        await _fill_payment_methods(context, customer_id)
+    async with context.database.connection() as connection:
+        return await customers.payment_methods(connection, customer_id, kind=kind, after=after, limit=limit)
+
+
+async def _fill_payment_methods(context: Context, customer_id: CustomerId) -> None:
+    found, at = await context.stripe.payment_methods(customer_id)
+    async with context.database.transaction() as connection:
+        await mirror.apply_page(connection, found, marker=at)
+        await customers.note_payment_methods_filled(connection, customer_id)

@@ -1,0 +1,71 @@
+"""Reading subscriptions: who may see one, as what, and with which rights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from app.cache import subscriptions
+from app.cache.database import Connection
+from app.domain.ids import CustomerId, SubscriptionId
+from app.domain.roles import Permission, Role, permissions
+from app.domain.views import SubscriptionView
+from app.errors import NotFound
+from app.services.actors import Actor
+from app.services.context import Context, Rules
+
+_EVERYTHING = frozenset(Permission)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A subscription as one actor may see it; `role` is None for a service key that acts for nobody."""
+
+    view: SubscriptionView
+    role: Role | None
+    granted: frozenset[Permission]
+
+
+def see(view: SubscriptionView, actor: Actor, rules: Rules) -> Seen | None:
+    """None where the actor may not know of it: the caller answers as for an absent id."""
+    if actor.is_service:
+        return Seen(view, None, _EVERYTHING)
+    return None if actor.customer_id is None else see_as(view, actor.customer_id, rules)
+
+
+def see_as(view: SubscriptionView, customer_id: CustomerId, rules: Rules) -> Seen | None:
+    """What one customer may see; the view must have been read for that customer."""
+    role = view.role_of(customer_id)
+    return None if role is None else Seen(view, role, _granted(view, role, rules))
+
+
+def _granted(view: SubscriptionView, role: Role, rules: Rules) -> frozenset[Permission]:
+    pays = view.owner is None or view.owner.customer_id == view.customer_id
+    return permissions(role, rules.roles, owner_may_purchase=pays)
+
+
+async def read(connection: Connection, actor: Actor, subscription_id: SubscriptionId, rules: Rules) -> Seen:
+    """Raises NotFound for an absent id and for one that the actor has no role on, alike."""
+    view = await subscriptions.subscription_view(connection, subscription_id, asker=actor.customer_id)
+    seen = None if view is None else see(view, actor, rules)
+    if seen is None:
+        raise NotFound()
+    return seen
+
+
+async def get(context: Context, actor: Actor, subscription_id: SubscriptionId) -> Seen:
+    async with context.database.connection() as connection:
+        return await read(connection, actor, subscription_id, context.rules)
+
+
+async def of_customer(
+    context: Context, customer_id: CustomerId, *, statuses: list[str] | None, role: Role | None
+) -> list[Seen]:
+    """Every subscription that the customer pays for, owns or is a member of, newest first, as he may see it."""
+    async with context.database.connection() as connection:
+        views = await subscriptions.customer_subscriptions(connection, customer_id, statuses=statuses)
+    found = []
+    for view in views:
+        seen = see_as(view, customer_id, context.rules)
+        if seen is not None and role in (None, seen.role):
+            found.append(seen)
+    return found

@@ -1,0 +1,122 @@
+"""Fetching objects again, and landing our own writes: always under the object's lease, never inside a transaction.
+
+The rule itself (marker, margin, serial, facts that stay) is in `app.cache.mirror`; this is its order of steps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from app.cache import mirror, refreshes
+from app.cache.database import Connection
+from app.cache.refreshes import Lease
+from app.domain.snapshots import Snapshot
+from app.errors import BillingError, ServiceUnavailable
+from app.services.context import Context
+from app.stripe_gateway.gateway import Fetched
+from app.stripe_gateway.parsing import MalformedObject
+
+log = structlog.get_logger(__name__)
+
+LEASE_SECONDS = 30.0
+_LEASE_WAIT_SECONDS = 12.0
+_POLL_SECONDS = 0.03
+_LANDING_TRIES = 6
+
+Call = Callable[[], Awaitable[Fetched]]
+Settle = Callable[[Connection, Snapshot | None], Awaitable[None]]
+
+
+async def take_lease(context: Context, kind: str, object_id: str) -> Lease:
+    """Waits for a refresh or another write of the same object. Raises ServiceUnavailable when it never ends."""
+    give_up = asyncio.get_running_loop().time() + _LEASE_WAIT_SECONDS
+    while True:
+        async with context.database.connection() as connection:
+            lease = await refreshes.take(connection, kind, object_id, lease_seconds=LEASE_SECONDS)
+        if lease is not None:
+            return lease
+        if asyncio.get_running_loop().time() > give_up:
+            raise ServiceUnavailable("Another change of the same object is still running.", retry_after=2)
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+async def land(context: Context, lease: Lease, call: Call, settle: Settle | None = None) -> Snapshot | None:
+    """Calls Stripe, applies the answer, and settles in the same transaction; releases the lease whatever happens.
+
+    Where the row changed while the call ran (a webhook was faster), the object is fetched and applied anew: the
+    answer that settles is always one that the row then shows. Returns None where Stripe has no such object.
+    """
+    try:
+        for _ in range(_LANDING_TRIES):
+            async with context.database.connection() as connection:
+                serial = await mirror.serial_of(connection, lease.kind, lease.id)
+            fetched = await call()
+            async with context.database.transaction() as connection:
+                if not await refreshes.still_held(connection, lease):
+                    raise ServiceUnavailable(
+                        "The object's lease ran out while Stripe was asked.", retry_after=2
+                    )
+                if await _apply(connection, lease, fetched, serial):
+                    if settle is not None:
+                        await settle(connection, fetched.snapshot)
+                    await refreshes.landed(connection, lease, marker=fetched.at, margin=context.rules.margin)
+                    return fetched.snapshot
+            call = _fetch_again(context, lease)
+        raise ServiceUnavailable("The object changes faster than it can be read.", retry_after=2)
+    except BaseException:
+        await asyncio.shield(_let_go(context, lease))
+        raise
+
+
+def _fetch_again(context: Context, lease: Lease) -> Call:
+    async def fetch() -> Fetched:
+        return await context.stripe.fetch(lease.kind, lease.id)
+
+    return fetch
+
+
+async def _apply(connection: Connection, lease: Lease, fetched: Fetched, serial: int) -> bool:
+    if fetched.snapshot is None:
+        await mirror.mark_absent(connection, lease.kind, lease.id, serial=serial, marker=fetched.at)
+        return True
+    return await mirror.apply_fetched(connection, fetched.snapshot, serial=serial, marker=fetched.at)
+
+
+async def _let_go(context: Context, lease: Lease) -> None:
+    """The write may have taken effect: its object is wanted again, and the worker will see what became of it."""
+    try:
+        async with context.database.connection() as connection:
+            await refreshes.run_again(connection, lease)
+    except BillingError as error:
+        log.warning("lease_not_released", object_id=lease.id, reason=error.code)
+
+
+async def read_through(context: Context, kind: str, object_id: str) -> Snapshot | None:
+    """The object as Stripe has it now, landed in the cache."""
+    lease = await take_lease(context, kind, object_id)
+    return await land(context, lease, _fetch_again(context, lease))
+
+
+async def refresh(context: Context, lease: Lease) -> None:
+    """One leased refresh of the worker: applied, done again, or put off with the reason."""
+    try:
+        async with context.database.connection() as connection:
+            serial = await mirror.serial_of(connection, lease.kind, lease.id)
+        fetched = await context.stripe.fetch(lease.kind, lease.id)
+        async with context.database.transaction() as connection:
+            if not await refreshes.still_held(connection, lease):
+                log.info("refresh_overtaken", object_id=lease.id)
+            elif await _apply(connection, lease, fetched, serial):
+                await refreshes.landed(connection, lease, marker=fetched.at, margin=context.rules.margin)
+            else:
+                await refreshes.run_again(connection, lease)
+    except (BillingError, MalformedObject) as error:
+        reason = error.code if isinstance(error, BillingError) else str(error)
+        log.warning(
+            "refresh_failed", object_id=lease.id, kind=lease.kind, attempts=lease.attempts, reason=reason
+        )
+        async with context.database.connection() as connection:
+            await refreshes.failed(connection, lease, reason)

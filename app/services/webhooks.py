@@ -1,0 +1,133 @@
+"""What each event does to the cache: applied in one statement, or noted so that its object is fetched again."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from prometheus_client import Counter
+
+from app.cache import inbox, mirror
+from app.cache.mirror import EventRecord
+from app.domain.snapshots import Snapshot
+from app.services.context import Context
+from app.stripe_gateway import parsing, webhooks
+from app.stripe_gateway.client import API_VERSION
+from app.stripe_gateway.parsing import MalformedObject
+from app.stripe_gateway.webhooks import Event
+
+EVENTS = Counter("coseat_webhook_events", "Deliveries that were verified, by what was done", ["outcome"])
+
+_DELETED = frozenset({"customer.deleted", "product.deleted", "price.deleted", "invoice.deleted"})
+_OWN_OBJECT = {
+    "customer.subscription.": "subscription",
+    "customer.discount.": "",
+    "customer.source.": "",
+    "customer.tax_id.": "",
+    "customer.": "customer",
+    "invoice.": "invoice",
+    "payment_method.": "payment_method",
+    "product.": "product",
+    "price.": "price",
+}
+
+
+def kind_of(event_type: str) -> str:
+    """The kind of object that an event of this type carries, "" for one that is not kept."""
+    for prefix, kind in _OWN_OBJECT.items():
+        if event_type.startswith(prefix):
+            return kind
+    return ""
+
+
+def hints_of(event: Event) -> list[tuple[str, str]]:
+    """Objects of ours that an event about something else makes worth another look."""
+    found: list[tuple[str, str]] = []
+    references = {
+        "customer.discount.": ("customer", "subscription"),
+        "customer.source.": ("customer",),
+        "invoice_payment.": ("invoice",),
+    }
+    for prefix, kinds in references.items():
+        if event.type.startswith(prefix):
+            found += [(kind, value) for kind in kinds if isinstance(value := event.object.get(kind), str)]
+    return found
+
+
+async def receive(
+    context: Context, *, body: bytes, signature: str | None, secrets: Sequence[str], livemode: bool
+) -> str:
+    """Verifies, claims and applies one delivery; returns what was done. Raises InvalidWebhook.
+
+    When this returns the event is durable, so the route may answer 2xx; a duplicate changes nothing.
+    """
+    webhooks.verify(body, signature, secrets)
+    event = webhooks.read(body)
+    outcome = "ignored: thin event" if event is None else await _take(context, event, livemode=livemode)
+    EVENTS.labels(outcome.partition(":")[0]).inc()
+    return outcome
+
+
+async def _take(context: Context, event: Event, *, livemode: bool) -> str:
+    kind = kind_of(event.type)
+    if event.livemode != livemode:
+        return await _claim(context, event, "ignored: other mode")
+    if event.account is not None:
+        return await _claim(context, event, "ignored: connected account")
+    hints = hints_of(event)
+    if not kind or event.object.get("object") != kind:
+        return await _claim(context, event, "noted: related" if hints else "ignored: not kept", hints)
+    object_id = event.object.get("id")
+    if not isinstance(object_id, str) or not object_id:
+        return await _claim(context, event, "ignored: no id")
+    reason = _distrust(event)
+    snapshot = _parsed(event, kind)
+    if snapshot is None:
+        # Another version's layout, or something odd: its id is enough to fetch the object as we know it.
+        return await _claim(context, event, f"noted: {reason or 'unreadable'}", [(kind, object_id), *hints])
+    record = EventRecord(
+        event.id, event.type, object_id, event.created, usable=reason is None, reason=f"noted: {reason}"
+    )
+    async with context.database.connection() as connection:
+        effect = await mirror.apply_event(connection, record, snapshot, margin=context.rules.margin)
+    if not effect.claimed:
+        return "duplicate"
+    return "applied" if effect.applied else record.reason if reason else "noted"
+
+
+def _distrust(event: Event) -> str | None:
+    """Why a payload may not stand for its object; a deletion says all there is to say in any version."""
+    if event.type in _DELETED:
+        return None
+    if event.api_version != API_VERSION:
+        return "other version"
+    try:
+        return None if parsing.is_complete(event.object) else "list cut short"
+    except MalformedObject:
+        return "unreadable"
+
+
+def _parsed(event: Event, kind: str) -> Snapshot | None:
+    source = {**event.object, "deleted": True} if event.type in _DELETED else event.object
+    if kind == "customer" and event.type in _DELETED:
+        source = {"id": event.object.get("id"), "created": event.object.get("created"), "deleted": True}
+    try:
+        snapshot = parsing.PARSERS[kind](source)
+    except MalformedObject:
+        return None
+    return dataclasses.replace(snapshot, deleted=True) if event.type in _DELETED else snapshot
+
+
+async def _claim(context: Context, event: Event, outcome: str, hints: Sequence[tuple[str, str]] = ()) -> str:
+    object_id = event.object.get("id")
+    async with context.database.connection() as connection:
+        claimed = await inbox.claim(
+            connection,
+            event_id=event.id,
+            event_type=event.type,
+            object_id=object_id if isinstance(object_id, str) and "\x00" not in object_id else None,
+            created=event.created,
+            outcome=outcome,
+            hints=list(hints),
+        )
+    return outcome if claimed else "duplicate"

@@ -1,0 +1,153 @@
+"""One method for each call that Coseat makes to Stripe; snapshots in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from app.domain.ids import CustomerId
+from app.domain.snapshots import Customer, PaymentMethod, Snapshot
+from app.errors import NotFound
+from app.stripe_gateway import parsing
+from app.stripe_gateway.client import StripeClient
+
+PAGE_SIZE = 100
+
+_PATHS = {
+    "product": "/v1/products",
+    "price": "/v1/prices",
+    "customer": "/v1/customers",
+    "subscription": "/v1/subscriptions",
+    "payment_method": "/v1/payment_methods",
+    "invoice": "/v1/invoices",
+}
+_EXPAND = {"price": ("tiers", "currency_options")}
+_LIST_FILTERS: dict[str, dict[str, str]] = {"subscription": {"status": "all"}}
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """`snapshot` is None where Stripe answers a plain 404. `at`: the second of the answer, of several the first."""
+
+    snapshot: Snapshot | None
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """`cut_short`: ids of objects whose embedded lists did not come whole, to be fetched one by one."""
+
+    snapshots: list[Snapshot]
+    cut_short: list[str]
+    last_id: str | None
+    has_more: bool
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    id: str
+    livemode: bool
+
+
+class StripeGateway:
+    def __init__(self, client: StripeClient, *, livemode: bool) -> None:
+        self._client = client
+        self._livemode = livemode
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def account(self) -> Account:
+        answer = await self._client.get("/v1/account")
+        return Account(id=str(answer.data["id"]), livemode=self._livemode)
+
+    async def fetch(self, kind: str, object_id: str) -> Fetched:
+        """The object as it is now, with every list that is projected complete."""
+        expand = _EXPAND.get(kind)
+        try:
+            answer = await self._client.get(
+                f"{_PATHS[kind]}/{object_id}", {"expand": list(expand)} if expand else None
+            )
+        except NotFound:
+            return Fetched(None, 0)
+        return await self._whole(answer.data, answer.at)
+
+    async def _whole(self, data: Mapping[str, Any], at: int) -> Fetched:
+        kind = str(data["object"])
+        if kind == "subscription" and not parsing.is_complete(data):
+            items = await self._all("/v1/subscription_items", {"subscription": data["id"]})
+            return Fetched(parsing.subscription(data, items), at)
+        if kind == "invoice" and not parsing.is_complete(data):
+            lines = await self._all(f"{_PATHS[kind]}/{data['id']}/lines", {})
+            return Fetched(parsing.invoice(data, lines), at)
+        return Fetched(parsing.PARSERS[kind](data), at)
+
+    async def _all(self, path: str, params: dict[str, Any]) -> list[Mapping[str, Any]]:
+        found: list[Mapping[str, Any]] = []
+        query = {**params, "limit": PAGE_SIZE}
+        while True:
+            answer = await self._client.get(path, query)
+            found.extend(answer.data["data"])
+            if not answer.data["has_more"]:
+                return found
+            query["starting_after"] = found[-1]["id"]
+
+    async def page(self, kind: str, *, starting_after: str | None) -> Page:
+        """One page of all objects of a kind, newest first, ended ones included."""
+        params: dict[str, Any] = {"limit": PAGE_SIZE, **_LIST_FILTERS.get(kind, {})}
+        if kind in _EXPAND:
+            params["expand"] = [f"data.{name}" for name in _EXPAND[kind]]
+        if starting_after is not None:
+            params["starting_after"] = starting_after
+        answer = await self._client.get(_PATHS[kind], params)
+        sources = answer.data["data"]
+        snapshots, cut_short = [], []
+        for source in sources:
+            if kind in _EXPAND or parsing.is_complete(source):
+                snapshots.append(parsing.PARSERS[kind](source))
+            else:
+                cut_short.append(str(source["id"]))
+        return Page(
+            snapshots=snapshots,
+            cut_short=cut_short,
+            last_id=sources[-1]["id"] if sources else None,
+            has_more=bool(answer.data["has_more"]),
+            at=answer.at,
+        )
+
+    async def payment_methods(self, customer_id: CustomerId) -> tuple[list[PaymentMethod], int]:
+        """All payment methods of a customer, and the second of the first answer."""
+        first = await self._client.get(
+            f"{_PATHS['customer']}/{customer_id}/payment_methods", {"limit": PAGE_SIZE}
+        )
+        sources = list(first.data["data"])
+        if first.data["has_more"]:
+            sources = await self._all(f"{_PATHS['customer']}/{customer_id}/payment_methods", {})
+        return [parsing.payment_method(source) for source in sources], first.at
+
+    async def create_customer(
+        self, *, email: str | None, name: str | None, metadata: Mapping[str, str], idempotency_key: str
+    ) -> tuple[Customer, int]:
+        params: dict[str, Any] = {"metadata": dict(metadata)}
+        if email is not None:
+            params["email"] = email
+        if name is not None:
+            params["name"] = name
+        answer = await self._client.post(_PATHS["customer"], params, idempotency_key=idempotency_key)
+        return parsing.customer(answer.data), answer.at
+
+    async def set_customer_metadata(
+        self, customer_id: CustomerId, values: Mapping[str, str], *, idempotency_key: str
+    ) -> Fetched:
+        """Merged by Stripe; a value of "" removes its key. A customer that is gone gives no snapshot."""
+        try:
+            answer = await self._client.post(
+                f"{_PATHS['customer']}/{customer_id}",
+                {"metadata": dict(values)},
+                idempotency_key=idempotency_key,
+            )
+        except NotFound:
+            return Fetched(None, 0)
+        return Fetched(parsing.customer(answer.data), answer.at)

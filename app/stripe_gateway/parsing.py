@@ -1,0 +1,350 @@
+"""Stripe's JSON, as plain data, into snapshots: the only place where a Stripe field is named.
+
+The layout is that of the pinned API version: periods on items, an invoice's subscription under `parent`. What
+comes in is untrusted: a wrong type raises MalformedObject, which parks the object instead of breaking its callers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from app.domain import metadata as keys
+from app.domain.ids import (
+    CustomerId,
+    InvoiceId,
+    PaymentMethodId,
+    PriceId,
+    ProductId,
+    SubscriptionId,
+    SubscriptionItemId,
+)
+from app.domain.snapshots import (
+    Customer,
+    Invoice,
+    JsonObject,
+    PaymentMethod,
+    Price,
+    Product,
+    Snapshot,
+    Subscription,
+    SubscriptionItem,
+)
+
+Json = Mapping[str, Any]
+
+_LARGEST = 2**63 - 1
+
+
+class MalformedObject(ValueError):
+    """An object of Stripe's lacks what its type promises; the message names the field, never its value."""
+
+
+def _clean(value: str) -> str:
+    """Postgres stores neither NUL nor half a surrogate pair."""
+    if value.isascii() and "\x00" not in value:
+        return value
+    return value.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")
+
+
+def _text(source: Json, key: str) -> str | None:
+    value = source.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise MalformedObject(f"{key} is not a string")
+    return _clean(value)
+
+
+def _need(source: Json, key: str) -> str:
+    value = _text(source, key)
+    if not value:
+        raise MalformedObject(f"{key} is missing")
+    return value
+
+
+def _whole(source: Json, key: str) -> int | None:
+    value = source.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) > _LARGEST:
+        raise MalformedObject(f"{key} is not a whole number in range")
+    return value
+
+
+def _amount(source: Json, key: str) -> int:
+    return _whole(source, key) or 0
+
+
+def _object(source: Json, key: str) -> JsonObject | None:
+    value = source.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise MalformedObject(f"{key} is not an object")
+    return dict(value)
+
+
+def _list(source: Json, key: str) -> list[Any]:
+    value = source.get(key)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise MalformedObject(f"{key} is not a list")
+    return value
+
+
+def _reference(source: Json, key: str) -> str | None:
+    """An id, or the id of an expanded object."""
+    value = source.get(key)
+    return _text(value, "id") if isinstance(value, Mapping) else _text(source, key)
+
+
+def _metadata(source: Json) -> dict[str, str]:
+    values = _object(source, "metadata") or {}
+    return {key: _clean(value) for key, value in values.items() if isinstance(value, str)}
+
+
+def _decimal(source: Json, key: str) -> str | None:
+    """Stripe sends decimal strings; the SDK's own parser may have made a Decimal of them."""
+    value = source.get(key)
+    return None if value is None else str(value)
+
+
+def _picked(source: Json | None, names: tuple[str, ...]) -> JsonObject | None:
+    return None if source is None else {name: source.get(name) for name in names}
+
+
+def product(source: Json) -> Product:
+    metadata = _metadata(source)
+    return Product(
+        id=ProductId(_need(source, "id")),
+        created=_amount(source, "created"),
+        active=bool(source.get("active", True)),
+        name=_text(source, "name") or "",
+        description=_text(source, "description"),
+        images=[_clean(image) for image in _list(source, "images") if isinstance(image, str)],
+        unit_label=_text(source, "unit_label"),
+        default_price_id=_reference(source, "default_price"),
+        supports_sharing=keys.flag(metadata, keys.SUPPORTS_SHARING),
+        owner_uses_seat=keys.optional_flag(metadata, keys.OWNER_USES_SEAT),
+        sellable=keys.flag(metadata, keys.SELLABLE),
+        deleted=source.get("deleted") is True,
+    )
+
+
+_TIER = ("up_to", "unit_amount", "unit_amount_decimal", "flat_amount", "flat_amount_decimal")
+_RECURRING = ("interval", "interval_count", "usage_type", "meter")
+
+
+def _tiers(source: Json) -> list[JsonObject] | None:
+    tiers = _list(source, "tiers")
+    return [_plain_decimals({name: tier.get(name) for name in _TIER}) for tier in tiers] if tiers else None
+
+
+def _plain_decimals(values: JsonObject) -> JsonObject:
+    return {
+        name: str(value) if name.endswith("_decimal") and value is not None else value
+        for name, value in values.items()
+    }
+
+
+def _currency_options(source: Json) -> JsonObject | None:
+    options = _object(source, "currency_options")
+    if not options:
+        return None
+    return {
+        currency: {
+            **_plain_decimals(
+                {name: option.get(name) for name in ("unit_amount", "unit_amount_decimal", "tax_behavior")}
+            ),
+            "tiers": _tiers(option),
+        }
+        for currency, option in options.items()
+    }
+
+
+def price(source: Json) -> Price:
+    return Price(
+        id=PriceId(_need(source, "id")),
+        created=_amount(source, "created"),
+        product_id=ProductId(_reference(source, "product") or ""),
+        active=bool(source.get("active", True)),
+        currency=_text(source, "currency") or "",
+        type=_text(source, "type") or "one_time",
+        billing_scheme=_text(source, "billing_scheme") or "per_unit",
+        unit_amount=_whole(source, "unit_amount"),
+        unit_amount_decimal=_decimal(source, "unit_amount_decimal"),
+        recurring=_picked(_object(source, "recurring"), _RECURRING),
+        tiers_mode=_text(source, "tiers_mode"),
+        tiers=_tiers(source),
+        transform_quantity=_picked(_object(source, "transform_quantity"), ("divide_by", "round")),
+        currency_options=_currency_options(source),
+        tax_behavior=_text(source, "tax_behavior"),
+        lookup_key=_text(source, "lookup_key"),
+        nickname=_text(source, "nickname"),
+        deleted=source.get("deleted") is True,
+    )
+
+
+def customer(source: Json) -> Customer:
+    """A deleted customer keeps its id alone: what it said of a person goes."""
+    deleted = source.get("deleted") is True
+    readable: Json = {"id": source.get("id"), "created": source.get("created")} if deleted else source
+    metadata = _metadata(readable)
+    membership = keys.membership_of(metadata)
+    settings = _object(readable, "invoice_settings") or {}
+    return Customer(
+        id=CustomerId(_need(readable, "id")),
+        created=_amount(readable, "created"),
+        email=_text(readable, "email"),
+        name=_text(readable, "name"),
+        phone=_text(readable, "phone"),
+        currency=_text(readable, "currency"),
+        balance=_amount(readable, "balance"),
+        default_payment_method_id=_reference(settings, "default_payment_method"),
+        member_of=None if membership is None else membership.subscription_id,
+        member_role=None if membership is None else membership.role,
+        user_id=keys.text(metadata, keys.USER_ID),
+        operation_id=keys.text(metadata, keys.OPERATION_ID),
+        oddities=keys.membership_oddities(metadata),
+        deleted=deleted,
+    )
+
+
+def _item(source: Json) -> SubscriptionItem:
+    price_source = _object(source, "price") or {}
+    recurring = _object(price_source, "recurring") or {}
+    return SubscriptionItem(
+        id=SubscriptionItemId(_need(source, "id")),
+        price_id=PriceId(_need(price_source, "id")),
+        product_id=ProductId(_reference(price_source, "product") or ""),
+        quantity=_whole(source, "quantity"),
+        metered=recurring.get("usage_type") == "metered",
+        current_period_start=_whole(source, "current_period_start"),
+        current_period_end=_whole(source, "current_period_end"),
+    )
+
+
+def subscription(source: Json, items: list[Json] | None = None) -> Subscription:
+    """`items`: the whole list where the embedded one was cut short."""
+    metadata = _metadata(source)
+    embedded = _object(source, "items") or {}
+    sources = _list(embedded, "data") if items is None else items
+    billing_mode = _object(source, "billing_mode") or {}
+    return Subscription(
+        id=SubscriptionId(_need(source, "id")),
+        created=_amount(source, "created"),
+        customer_id=CustomerId(_reference(source, "customer") or ""),
+        status=_need(source, "status"),
+        currency=_text(source, "currency") or "",
+        items=[_item(item) for item in sources],
+        owner_id=keys.owner_of(metadata),
+        operation_id=keys.text(metadata, keys.OPERATION_ID),
+        cancel_at=_whole(source, "cancel_at"),
+        cancel_at_period_end=bool(source.get("cancel_at_period_end", False)),
+        canceled_at=_whole(source, "canceled_at"),
+        ended_at=_whole(source, "ended_at"),
+        trial_start=_whole(source, "trial_start"),
+        trial_end=_whole(source, "trial_end"),
+        start_date=_whole(source, "start_date"),
+        billing_cycle_anchor=_whole(source, "billing_cycle_anchor"),
+        billing_mode=_text(billing_mode, "type"),
+        collection_method=_text(source, "collection_method"),
+        default_payment_method_id=_reference(source, "default_payment_method"),
+        latest_invoice_id=_reference(source, "latest_invoice"),
+        pending_update=_picked(_object(source, "pending_update"), ("expires_at", "trial_end")),
+        discounts=[d if isinstance(d, str) else _need(d, "id") for d in _list(source, "discounts")],
+        oddities=keys.owner_oddities(metadata),
+        items_complete=items is not None or embedded.get("has_more") is False,
+    )
+
+
+_CARD = ("brand", "last4", "exp_month", "exp_year", "funding", "country", "wallet")
+
+
+def payment_method(source: Json) -> PaymentMethod:
+    card = _picked(_object(source, "card"), _CARD)
+    if card is not None:
+        wallet = card["wallet"]
+        card["wallet"] = wallet.get("type") if isinstance(wallet, Mapping) else None
+    return PaymentMethod(
+        id=PaymentMethodId(_need(source, "id")),
+        created=_amount(source, "created"),
+        customer_id=_customer_reference(source),
+        type=_need(source, "type"),
+        card=card,
+    )
+
+
+def _customer_reference(source: Json) -> CustomerId | None:
+    customer_id = _reference(source, "customer")
+    return None if customer_id is None else CustomerId(customer_id)
+
+
+def _line(source: Json) -> JsonObject:
+    parent = _object(source, "parent") or {}
+    details = _object(parent, "subscription_item_details") or {}
+    pricing = _object(source, "pricing") or {}
+    prices = _object(pricing, "price_details") or {}
+    period = _object(source, "period") or {}
+    return {
+        "description": _text(source, "description"),
+        "amount": _amount(source, "amount"),
+        "quantity": _whole(source, "quantity"),
+        "price_id": _reference(prices, "price"),
+        "product_id": _reference(prices, "product"),
+        "subscription_item_id": _text(details, "subscription_item"),
+        "proration": details.get("proration") is True,
+        "period_start": _whole(period, "start"),
+        "period_end": _whole(period, "end"),
+    }
+
+
+def invoice(source: Json, all_lines: list[Json] | None = None) -> Invoice:
+    """`all_lines`: the whole list where the embedded one was cut short."""
+    parent = _object(source, "parent") or {}
+    details = _object(parent, "subscription_details") or {}
+    subscription_id = _reference(details, "subscription")
+    lines = _object(source, "lines") or {}
+    return Invoice(
+        id=InvoiceId(_need(source, "id")),
+        created=_amount(source, "created"),
+        customer_id=_customer_reference(source),
+        subscription_id=None if subscription_id is None else SubscriptionId(subscription_id),
+        number=_text(source, "number"),
+        status=_text(source, "status"),
+        currency=_text(source, "currency") or "",
+        subtotal=_amount(source, "subtotal"),
+        total=_amount(source, "total"),
+        amount_due=_amount(source, "amount_due"),
+        amount_paid=_amount(source, "amount_paid"),
+        amount_remaining=_amount(source, "amount_remaining"),
+        billing_reason=_text(source, "billing_reason"),
+        hosted_invoice_url=_text(source, "hosted_invoice_url"),
+        invoice_pdf=_text(source, "invoice_pdf"),
+        period_start=_whole(source, "period_start"),
+        period_end=_whole(source, "period_end"),
+        due_date=_whole(source, "due_date"),
+        lines=[_line(line) for line in (_list(lines, "data") if all_lines is None else all_lines)],
+        deleted=source.get("deleted") is True,
+    )
+
+
+PARSERS: dict[str, Callable[[Json], Snapshot]] = {
+    "product": product,
+    "price": price,
+    "customer": customer,
+    "subscription": subscription,
+    "payment_method": payment_method,
+    "invoice": invoice,
+}
+
+
+def is_complete(source: Json) -> bool:
+    """Does a webhook's payload carry all that is projected? A price's tiers and currency options never come."""
+    kind = source.get("object")
+    if kind == "price":
+        return False
+    embedded = {"subscription": "items", "invoice": "lines"}.get(str(kind))
+    return embedded is None or (_object(source, embedded) or {}).get("has_more") is False

@@ -1,0 +1,423 @@
+"""The environment: what starts, what is refused and how it is said, and that no secret is ever said."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from pydantic import ValidationError
+
+from app.settings import Process, Settings, SettingsError, load_settings
+
+SECRET = "a shared secret that is long enough"
+CANARY = "canaryB5xQ"
+COMPLETE = {
+    "DATABASE_URL": "postgresql://coseat:password@db.example/coseat",
+    "STRIPE_API_KEY": "sk_test_123",
+    "STRIPE_WEBHOOK_SECRETS": "whsec_one,whsec_two",
+    "AUTH_JWT_SECRET": SECRET,
+    "AUTH_ISSUER": "https://issuer.example/",
+    "AUTH_AUDIENCE": "coseat-api",
+}
+SHA256 = "0" * 64
+
+
+def public_pem(key: Any) -> str:
+    text: str = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    return text
+
+
+EC_KEY = ec.generate_private_key(ec.SECP256R1())
+EC_PEM = public_pem(EC_KEY)
+PRIVATE_PEM = EC_KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+
+def loaded(process: Process = "test", /, **variables: str) -> Settings:
+    return load_settings(variables, process=process)
+
+
+def problems(process: Process = "test", /, **variables: str) -> dict[str, str]:
+    with pytest.raises(SettingsError) as refused:
+        load_settings(variables, process=process)
+    return refused.value.problems
+
+
+def test_complete_environment() -> None:
+    settings = load_settings(COMPLETE, process="serve")
+    assert settings.dsn == COMPLETE["DATABASE_URL"]
+    assert settings.stripe_key == "sk_test_123"
+    assert settings.stripe_livemode is False
+    assert settings.webhook_secrets == ("whsec_one", "whsec_two")
+    assert settings.jwt is not None
+    assert settings.jwt.secret is not None
+    assert settings.jwt.secret.get_secret_value() == SECRET
+    assert (settings.jwt.issuer, settings.jwt.audience) == ("https://issuer.example/", "coseat-api")
+    assert settings.jwt.customer_claim == ("stripe_customer_id",)
+
+
+def test_defaults() -> None:
+    settings = loaded()
+    assert (settings.host, settings.port, settings.log_level) == ("127.0.0.1", 8000, "info")
+    assert (settings.catalogue, settings.proration_behavior) == ("listed", "always_invoice")
+    assert (settings.sync_margin, settings.stripe_rate_limit) == (2, 20)
+    assert not settings.owner_uses_seat
+    assert not settings.managers_manage_managers
+    assert not settings.managers_buy_seats
+    assert not settings.past_due_allows_new_seats
+    assert (settings.service_keys, settings.cors_origins, settings.stripe_api_base) == ((), (), None)
+    assert (settings.jwt, settings.stripe_livemode) == (None, False)
+
+
+AUTH_KEY = "AUTH_JWT_SECRET or AUTH_JWT_PUBLIC_KEY or AUTH_JWKS_URL"
+STRIPE_PROCESS = {"DATABASE_URL", "STRIPE_API_KEY"}
+NEEDS: dict[Process, set[str]] = {
+    "serve": STRIPE_PROCESS | {"STRIPE_WEBHOOK_SECRETS", AUTH_KEY, "AUTH_ISSUER", "AUTH_AUDIENCE"},
+    "worker": STRIPE_PROCESS,
+    "sync": STRIPE_PROCESS,
+    "reconcile": STRIPE_PROCESS,
+    "doctor": STRIPE_PROCESS,
+    "replay": {"DATABASE_URL"},
+    "migrate": {"DATABASE_URL"},
+    "token": {"AUTH_JWT_SECRET", "AUTH_ISSUER", "AUTH_AUDIENCE"},
+}
+
+
+@pytest.mark.parametrize(("process", "needs"), NEEDS.items())
+def test_each_process_says_everything_that_it_lacks(process: Process, needs: set[str]) -> None:
+    assert set(problems(process)) == needs
+    enough = {name: text for name, text in COMPLETE.items() if any(name in need for need in needs)}
+    assert load_settings(enough, process=process)
+    for name in enough:
+        lacking = {other: text for other, text in enough.items() if other != name}
+        assert [name in said for said in problems(process, **lacking)] == [True]
+
+
+@pytest.mark.parametrize("process", ["openapi", "dev", "test"])
+def test_processes_that_need_nothing(process: Process) -> None:
+    assert load_settings({}, process=process)
+
+
+def test_default_process_is_the_strictest() -> None:
+    with pytest.raises(SettingsError, match="`serve`"):
+        load_settings({})
+
+
+def test_variable_set_to_nothing_counts_as_not_set() -> None:
+    assert "STRIPE_WEBHOOK_SECRETS" in problems("serve", **COMPLETE | {"STRIPE_WEBHOOK_SECRETS": "  "})
+    assert loaded(PORT="", OWNER_USES_SEAT="", AUTH_JWT_SECRET=SECRET, AUTH_JWKS_URL="").port == 8000
+
+
+def test_all_problems_are_said_at_once() -> None:
+    said = problems(
+        "serve",
+        DATABASE_URL="mysql://h/d",
+        STRIPE_API_KEY="sk_live_1",
+        STRIPE_API_BASE="http://stripe.example",
+        AUTH_JWT_SECRET="short",
+        AUTH_JWKS_URL="ftp://x",
+        PORT="http",
+        OWNER_USES_SEAT="perhaps",
+    )
+    assert set(said) == {
+        "DATABASE_URL",
+        "STRIPE_API_BASE",
+        "STRIPE_WEBHOOK_SECRETS",
+        "AUTH_JWT_SECRET",
+        "AUTH_JWKS_URL",
+        "AUTH_ISSUER",
+        "AUTH_AUDIENCE",
+        "PORT",
+        "OWNER_USES_SEAT",
+    }
+    assert "32 bytes" in said["AUTH_JWT_SECRET"]
+    assert "only one of" in said["AUTH_JWT_SECRET"]
+    assert "live" in said["STRIPE_API_BASE"]
+
+
+def refusals() -> Iterator[tuple[str, str]]:
+    table: dict[str, list[str]] = {
+        "DATABASE_URL": [
+            "localhost",
+            "sqlite:///x",
+            "mysql://u@h/d",
+            "http://h/d",
+            "postgresql://h",
+            "postgresql://h/",
+            "postgresql:///d",
+            "postgresql://h:port/d",
+            "postgresql://h:70000/d",
+            "postgresql://h/a b",
+        ],
+        "STRIPE_API_KEY": [
+            "123",
+            "sk_test_",
+            "sk_prod_1",
+            "pk_test_1",
+            "pk_live_1",
+            "whsec_1",
+            "sk_test_1 2",
+            "sk_test_é",
+        ],
+        "STRIPE_API_BASE": [
+            "api.stripe.com",
+            "ftp://127.0.0.1",
+            "http://stripe.example",
+            "http://10.0.0.1:12111",
+            "http://127.0.0.1.attacker.example",
+            "http://localhost.attacker.example",
+            "https://user:pass@stripe.example",
+            "https://stripe.example/v1",
+            "https://stripe.example?x=1",
+            "https://stripe.example#x",
+            "https://",
+        ],
+        "STRIPE_WEBHOOK_SECRETS": [
+            ",",
+            "whsec_a,",
+            ",whsec_a",
+            "whsec_a,,whsec_b",
+            "whsec_a,whsec_a",
+            "whsec a",
+            "whsec_é",
+        ],
+        "AUTH_JWT_SECRET": ["x" * 31, "é" * 15, EC_PEM, '{"kty":"oct","k":"' + "x" * 43 + '"}'],
+        "AUTH_JWT_PUBLIC_KEY": [
+            "not a key",
+            PRIVATE_PEM,
+            EC_PEM[:-40],
+            public_pem(rsa.generate_private_key(65537, 1024)),
+            public_pem(ec.generate_private_key(ec.SECP256K1())),
+            public_pem(dsa.generate_private_key(1024)),
+        ],
+        "AUTH_JWKS_URL": [
+            "http://issuer.example/keys",
+            "file:///etc/passwd",
+            "issuer.example/keys",
+            "https:///keys",
+            "https://a:b@issuer.example/keys",
+            "https://issuer.example/keys#x",
+            "https://issuer.example:x/keys",
+        ],
+        "AUTH_ISSUER": ["a\nb", "x" * 1025],
+        "AUTH_AUDIENCE": ["a\tb", "x" * 1025],
+        "AUTH_CUSTOMER_CLAIM": [
+            "user_metadata.stripe_customer_id",
+            "user_metadata",
+            "User_Metadata.id",
+            "userMetadata.id",
+            "unsafe_metadata.id",
+            "unsafeMetadata.id",
+            "raw_user_meta_data.id",
+            "public_user_profile.id",
+            "app.user_metadata.id",
+            "https://acme.example/user_metadata/id",
+            "email",
+            "nickname",
+            "a..b",
+            ".a",
+            "a.",
+            "a b",
+            "a.$where",
+        ],
+        "SERVICE_KEYS": [
+            "backend",
+            "{}",
+            "[1]",
+            "[[]]",
+            json.dumps([{"name": "a", "sha256": SHA256}]),
+            json.dumps([{"name": "a", "sha256": SHA256, "scopes": []}]),
+            json.dumps([{"name": "a", "sha256": SHA256, "scopes": ["root"]}]),
+            json.dumps([{"name": "a", "sha256": SHA256, "scopes": "read"}]),
+            json.dumps([{"name": "", "sha256": SHA256, "scopes": ["read"]}]),
+            json.dumps([{"name": "a:b", "sha256": SHA256, "scopes": ["read"]}]),
+            json.dumps([{"name": "x" * 65, "sha256": SHA256, "scopes": ["read"]}]),
+            json.dumps([{"name": "a", "sha256": SHA256[:-1], "scopes": ["read"]}]),
+            json.dumps([{"name": "a", "sha256": "g" * 64, "scopes": ["read"]}]),
+            json.dumps([{"name": "a", "sha256": SHA256, "scopes": ["read"], "key": "csk_x"}]),
+            json.dumps([{"name": "a", "sha256": digit * 64, "scopes": ["read"]} for digit in "12"]),
+            json.dumps([{"name": name, "sha256": "a" * 64, "scopes": ["read"]} for name in "ab"]),
+            json.dumps([{"name": n, "sha256": s * 64, "scopes": ["read"]} for n, s in ("aA", "ba")]),
+            "[" * 100_000,
+        ],
+        "CORS_ORIGINS": [
+            "*",
+            "null",
+            "https://*.example.com",
+            "https://app.example.com/",
+            "https://app.example.com/path",
+            "https://app.example.com?x",
+            "https://user@app.example.com",
+            "https://APP.example.com",
+            "HTTPS://app.example.com",
+            "https://app.example.com:443",
+            "http://app.example.com:80",
+            "https://app.example.com:0x50",
+            "app.example.com",
+            "//app.example.com",
+            "ftp://app.example.com",
+            "file://",
+            "https://",
+            "https://bücher.example",
+            "https://a.example,,https://b.example",
+            "https://a.example,*",
+            "https://a.example https://b.example",
+        ],
+        "CATALOGUE": ["all", "Listed"],
+        "PRORATION_BEHAVIOR": ["never", "always"],
+        "OWNER_USES_SEAT": ["2", "maybe"],
+        "MANAGERS_MANAGE_MANAGERS": ["ja"],
+        "MANAGERS_BUY_SEATS": ["-1"],
+        "PAST_DUE_ALLOWS_NEW_SEATS": ["nil"],
+        "SYNC_MARGIN": ["0.5", "-1", "61", "nan", "inf", "2s"],
+        "STRIPE_RATE_LIMIT": ["0", "-5", "1.5", "10001", "many"],
+        "DATABASE_POOL_SIZE": ["0", "101"],
+        "OPERATION_DEADLINE": ["0", "61", "nan"],
+        "HOST": ["a b", "http://x", "-x", "::1]"],
+        "PORT": ["-1", "65536", "x", "80.5"],
+        "LOG_LEVEL": ["loud", "trace"],
+    }
+    for name, values in table.items():
+        for value in values:
+            yield name, value
+
+
+REFUSALS = list(refusals())
+
+
+@pytest.mark.parametrize(("name", "value"), REFUSALS, ids=[f"{n}-{i}" for i, (n, _) in enumerate(REFUSALS)])
+def test_invalid_value_is_refused_and_named(name: str, value: str) -> None:
+    assert set(problems(**{name: value})) == {name}
+
+
+ACCEPTED = [
+    ("STRIPE_API_BASE", "http://127.0.0.1:12111/", "http://127.0.0.1:12111"),
+    ("STRIPE_API_BASE", "http://localhost:12111", "http://localhost:12111"),
+    ("STRIPE_API_BASE", "http://[::1]:12111", "http://[::1]:12111"),
+    ("STRIPE_API_BASE", "https://stripe-proxy.example", "https://stripe-proxy.example"),
+    (
+        "CORS_ORIGINS",
+        "https://a.example, http://localhost:3000",
+        ("https://a.example", "http://localhost:3000"),
+    ),
+    ("CORS_ORIGINS", "http://[::1]:5173", ("http://[::1]:5173",)),
+    ("AUTH_CUSTOMER_CLAIM", "app_metadata.stripe_customer_id", "app_metadata.stripe_customer_id"),
+    ("AUTH_CUSTOMER_CLAIM", "custom:stripe_customer_id", "custom:stripe_customer_id"),
+    ("AUTH_JWT_PUBLIC_KEY", EC_PEM, EC_PEM),
+    ("AUTH_JWT_PUBLIC_KEY", EC_PEM.replace("\n", "\\n"), EC_PEM),
+    ("AUTH_JWKS_URL", "https://issuer.example/keys?x=1", "https://issuer.example/keys?x=1"),
+    ("LOG_LEVEL", "WARNING", "warning"),
+    ("OWNER_USES_SEAT", "true", True),
+    ("OWNER_USES_SEAT", "1", True),
+    ("OWNER_USES_SEAT", "off", False),
+    ("SYNC_MARGIN", "5", 5),
+    ("PORT", "0", 0),
+    ("HOST", "::", "::"),
+    ("PRORATION_BEHAVIOR", "none", "none"),
+    ("CATALOGUE", "open", "open"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"), ACCEPTED, ids=[f"{case[0]}-{i}" for i, case in enumerate(ACCEPTED)]
+)
+def test_valid_value(name: str, value: str, expected: object) -> None:
+    assert getattr(loaded(**{name: value}), name.lower()) == expected
+
+
+@pytest.mark.parametrize("key", [rsa.generate_private_key(65537, 2048), ed25519.Ed25519PrivateKey.generate()])
+def test_public_keys_of_other_families(key: Any) -> None:
+    assert loaded(AUTH_JWT_PUBLIC_KEY=public_pem(key)).auth_jwt_public_key == public_pem(key)
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+asyncpg"])
+def test_database_url_in_one_form(scheme: str) -> None:
+    assert loaded(DATABASE_URL=f"{scheme}://u:p@h:5432/d?ssl=on").dsn == "postgresql://u:p@h:5432/d?ssl=on"
+
+
+def test_database_over_a_socket() -> None:
+    assert loaded(DATABASE_URL="postgresql://u@/d?host=/run/postgresql").dsn
+
+
+@pytest.mark.parametrize(
+    ("key", "live"),
+    [("sk_test_live_1", False), ("rk_test_1", False), ("sk_live_1", True), ("rk_live_1", True)],
+)
+def test_livemode_comes_from_the_key_and_forbids_another_base(key: str, live: bool) -> None:
+    base = {"STRIPE_API_KEY": key, "STRIPE_API_BASE": "http://127.0.0.1:12111"}
+    assert loaded(STRIPE_API_KEY=key).stripe_livemode is live
+    if live:
+        assert set(problems(**base)) == {"STRIPE_API_BASE"}
+        with pytest.raises(ValidationError, match="live Stripe key"):
+            Settings(stripe_api_key=key, stripe_api_base=base["STRIPE_API_BASE"])  # type: ignore[arg-type]
+    else:
+        assert loaded(**base).stripe_api_base == base["STRIPE_API_BASE"]
+
+
+@pytest.mark.parametrize("missing", ["AUTH_JWT_SECRET", "AUTH_ISSUER", "AUTH_AUDIENCE"])
+def test_no_token_is_verifiable_with_half_a_configuration(missing: str) -> None:
+    half = {name: text for name, text in COMPLETE.items() if name != missing}
+    assert load_settings(half, process="worker").jwt is None
+
+
+def test_two_kinds_of_key_are_refused() -> None:
+    said = problems(AUTH_JWT_SECRET=SECRET, AUTH_JWT_PUBLIC_KEY=EC_PEM)
+    assert said == {
+        "AUTH_JWT_SECRET": "only one of AUTH_JWT_SECRET, AUTH_JWT_PUBLIC_KEY, AUTH_JWKS_URL may be set"
+    }
+
+
+def test_accessor_of_an_unconfigured_value_says_its_name() -> None:
+    settings = loaded()
+    for name, accessor in {
+        "DATABASE_URL": "dsn",
+        "STRIPE_API_KEY": "stripe_key",
+        "STRIPE_WEBHOOK_SECRETS": "webhook_secrets",
+    }.items():
+        with pytest.raises(SettingsError, match=name):
+            getattr(settings, accessor)
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValidationError):
+        setattr(loaded(), "port", 1)  # noqa: B010 - the type checker knows already
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {
+            "DATABASE_URL": f"postgresql://u:{CANARY}@h/d",
+            "STRIPE_API_KEY": f"sk_test_{CANARY}",
+            "STRIPE_WEBHOOK_SECRETS": f"{CANARY}1,{CANARY}2",
+            "AUTH_JWT_SECRET": CANARY * 4,
+        },
+        {
+            "DATABASE_URL": f"mysql://u:{CANARY}@h/d",
+            "STRIPE_API_KEY": CANARY,
+            "STRIPE_API_BASE": f"https://{CANARY}@h",
+            "STRIPE_WEBHOOK_SECRETS": f"{CANARY},{CANARY}",
+            "AUTH_JWT_SECRET": CANARY,
+            "AUTH_JWT_PUBLIC_KEY": CANARY,
+            "AUTH_JWKS_URL": f"https://u:{CANARY}@h/",
+            "AUTH_CUSTOMER_CLAIM": f"{CANARY}..",
+            "SERVICE_KEYS": json.dumps([{"name": CANARY + " ", CANARY: CANARY, "sha256": CANARY}]),
+            "CORS_ORIGINS": CANARY,
+            "CATALOGUE": CANARY,
+            "PORT": CANARY,
+            "OWNER_USES_SEAT": CANARY,
+        },
+        {"SERVICE_KEYS": CANARY, "DATABASE_URL": f"postgresql://u:p@h:{CANARY}/d"},
+    ],
+)
+def test_nothing_configured_shows_in_repr_or_traceback(environ: dict[str, str]) -> None:
+    source = "from app.settings import load_settings; print(repr(load_settings(process='test')))"
+    ran = subprocess.run(
+        [sys.executable, "-c", source], env=os.environ | environ, capture_output=True, text=True, check=False
+    )
+    assert "Settings(" in ran.stdout or "SettingsError" in ran.stderr
+    assert CANARY not in ran.stdout + ran.stderr
