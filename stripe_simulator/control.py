@@ -7,8 +7,10 @@ from typing import Any
 import orjson
 from starlette.types import Receive, Scope, Send
 
+from .browser import confirm
 from .call import Call
 from .errors import ApiError, invalid, no_such
+from .lifecycle import run_due
 from .resources import customers, subscriptions
 from .server import Engine, api_key, read_body
 from .wire import bare, subscription
@@ -34,6 +36,7 @@ class Control:
         self._actions: dict[tuple[str, str], Callable[[World, Obj], Any]] = {
             ("POST", "clock"): self.move_clock,
             ("GET", "clock"): lambda world, _: {"now": world.clock.now(), **world.clock.state()},
+            ("POST", "confirm"): self.confirm,
             ("GET", "versions"): self.versions,
             ("GET", "requests"): self.requests,
             ("GET", "state"): self.state,
@@ -77,10 +80,28 @@ class Control:
             clock.freeze(clock.now() if given["freeze"] is True else float(given["freeze"]))
         if given.get("unfreeze"):
             clock.unfreeze()
+        steps = 0
         if "advance" in given:
-            clock.move_to(clock.now() + float(given["advance"]))
+            target = clock.now() + float(given["advance"])
+            steps = run_due(world, self.engine.commit, target)
+            clock.move_to(max(target, clock.now()))
         world.journal.append({"account": world.api_key, "clock": clock.state()})
-        return {"now": clock.now(), **clock.state()}
+        return {"now": clock.now(), "steps": steps, **clock.state()}
+
+    def confirm(self, world: World, given: Obj) -> Obj:
+        """Plays the browser: confirms the intent of ``client_secret`` with ``payment_method`` (default a visa card).
+
+        ``authenticate`` (default true) is the cardholder's answer to a 3-D Secure challenge. Gives the intent.
+        """
+        tx = Transaction(world, {"type": "browser", "request": world.new_id("req_"), "idempotency_key": None})
+        try:
+            answer = confirm(tx, given["client_secret"], given.get("payment_method"), given.get("authenticate", True))
+        except ApiError as failure:
+            if failure.commit:
+                self.engine.commit(tx)
+            raise
+        self.engine.commit(tx)
+        return answer
 
     def versions(self, world: World, given: Obj) -> Obj:
         """Every state of one ``object``, or of all; ``since`` skips up to a number, ``type`` keeps one kind."""

@@ -4,6 +4,7 @@ Stored objects are never changed in place: an update stores a new dictionary, so
 share structure. Keys that begin with an underscore are the simulator's own and never leave it.
 """
 
+import heapq
 import random
 import time
 from collections import deque
@@ -16,8 +17,8 @@ from .clock import Clock
 from .errors import no_such
 from .identifiers import LENGTHS, account_seed, token
 from .journal import Journal
-
-Obj = dict[str, Any]
+from .objects import Obj
+from .schedule import due
 
 INDEXED: dict[str, tuple[str, ...]] = {
     "customer": ("email",),
@@ -156,7 +157,14 @@ class World:
         self.in_flight: set[str] = set()
         self.requests: deque[RequestEntry] = deque(maxlen=REQUEST_LOG_SIZE)
         self.counter: int = getattr(self, "counter", 0)
-        self.due_dirty = True
+        self._due: list[tuple[int, str, str]] = []
+
+    def take_due(self) -> tuple[int, str, str]:
+        """Takes the earliest noted moment off the list; the object may have changed since."""
+        return heapq.heappop(self._due)
+
+    def earliest_due(self) -> int | None:
+        return self._due[0][0] if self._due else None
 
     def collection(self, kind: str) -> Collection:
         found = self.collections.get(kind)
@@ -190,7 +198,6 @@ class World:
         key = entry.get("key")
         if key is not None:
             self.stored[key["key"]] = Stored(key["fingerprint"], key["status"], key["body"].encode(), key["request_id"])
-        self.due_dirty = True
         return records
 
     def _apply_change(self, kind: str, identifier: str, state: Obj | None, actor: Obj, at: float, wall: float) -> None:
@@ -205,6 +212,8 @@ class World:
         if kind == "subscription":
             for item in state["_items"]:
                 self.item_parents[item["id"]] = identifier
+        if kind in ("subscription", "invoice") and (moment := due(state)) is not None:
+            heapq.heappush(self._due, (moment, kind, identifier))
 
     def event(self, identifier: str) -> EventRecord | None:
         position = self.event_position.get(identifier)

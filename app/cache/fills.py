@@ -32,6 +32,10 @@ async def known_account(connection: Connection) -> tuple[str, bool] | None:
     return None if row is None else (row["id"], row["livemode"])
 
 
+async def is_filled(connection: Connection) -> bool:
+    return bool(await connection.fetchval("select exists (select from account where filled_at is not null)"))
+
+
 async def note_filled(connection: Connection) -> None:
     await connection.execute("update account set filled_at = coalesce(filled_at, clock_timestamp())")
 

@@ -108,8 +108,9 @@ def _run(directory: Path, port: int, stop: threading.Event) -> int:
             postgres.ensure_database("coseat")
             configured = _environment(own, postgres.url("coseat"), stripe, port)
             settings = load_settings(configured, process="serve")
-            _wait_for(f"{stripe}/_simulator/health", children, stop)
-            asyncio.run(_prepare(settings))
+            if not asyncio.run(_is_prepared(settings)):
+                _wait_for(f"{stripe}/_simulator/health", children, stop)
+                _prepare(settings)
             for name in ("serve", "worker"):
                 children.spawn(
                     name,
@@ -125,21 +126,25 @@ def _run(directory: Path, port: int, stop: threading.Event) -> int:
         postgres.stop()
 
 
-async def _prepare(settings: Settings) -> None:
-    """Schema and first fill. A restart finds both done and asks for neither again."""
-    from app.cache import schema
+async def _is_prepared(settings: Settings) -> bool:
+    """A restart finds schema and first fill done, and need not load what does them."""
+    from app.cache import fills, schema
     from app.cache.database import Database
-    from app.commands.filling import fill_cache
 
     database = await Database.connect(settings.dsn, pool_size=1)
-    async with database.connection() as connection:
-        current = await schema.is_current(connection)
-    await database.close()
-    if not current:
-        from app.commands.migrations import upgrade
+    try:
+        async with database.connection() as connection:
+            return await schema.is_current(connection) and await fills.is_filled(connection)
+    finally:
+        await database.close()
 
-        await asyncio.to_thread(upgrade, settings)
-    await fill_cache(settings, quiet=True)
+
+def _prepare(settings: Settings) -> None:
+    from app.commands.filling import fill_cache
+    from app.commands.migrations import upgrade
+
+    upgrade(settings)
+    asyncio.run(fill_cache(settings, quiet=True))
 
 
 def _secrets(path: Path) -> DevelopmentSecrets:

@@ -1,189 +1,20 @@
-"""Invoices."""
+"""Invoices, their lines and payments, invoice items, and previews that share the real invoices' arithmetic."""
 
-from ..billing.amounts import quantity_amount
-from ..call import Call
+from ..call import Call, metadata, reference, text, update
+from ..charging import collect, settled
+from ..errors import ApiError, card_error, invalid, missing_parameter, refused
+from ..invoicing import PREVIEW_ID, compose, default_method, finalize, keep_pending, mark_paid, pending_items, void
 from ..listing import page, sequence
+from ..rebilling import first_lines, recurring_lines, renewed
+from ..wire import invoice as wire_invoice
 from ..wire import wire
 from ..world import Obj, Transaction
-
-
-def blank(tx: Transaction, customer: Obj, currency: str) -> Obj:
-    return {
-        "id": tx.new_id("in_"),
-        "object": "invoice",
-        "account_country": "US",
-        "account_name": "Simulated account",
-        "account_tax_ids": None,
-        "amount_due": 0,
-        "amount_overpaid": 0,
-        "amount_paid": 0,
-        "amount_remaining": 0,
-        "amount_shipping": 0,
-        "application": None,
-        "attempt_count": 0,
-        "attempted": False,
-        "auto_advance": False,
-        "automatic_tax": {
-            "disabled_reason": None,
-            "enabled": False,
-            "liability": None,
-            "provider": None,
-            "status": None,
-        },
-        "automatically_finalizes_at": None,
-        "billing_reason": "manual",
-        "collection_method": "charge_automatically",
-        "created": tx.now,
-        "currency": currency,
-        "custom_fields": None,
-        "customer": customer["id"],
-        "customer_account": None,
-        "customer_address": customer.get("address"),
-        "customer_email": customer.get("email"),
-        "customer_name": customer.get("name"),
-        "customer_phone": customer.get("phone"),
-        "customer_shipping": customer.get("shipping"),
-        "customer_tax_exempt": customer.get("tax_exempt", "none"),
-        "customer_tax_ids": [],
-        "default_payment_method": None,
-        "default_source": None,
-        "default_tax_rates": [],
-        "description": None,
-        "discounts": [],
-        "due_date": None,
-        "effective_at": None,
-        "ending_balance": None,
-        "footer": None,
-        "from_invoice": None,
-        "hosted_invoice_url": None,
-        "invoice_pdf": None,
-        "issuer": {"type": "self"},
-        "last_finalization_error": None,
-        "latest_revision": None,
-        "livemode": False,
-        "metadata": {},
-        "next_payment_attempt": None,
-        "number": None,
-        "on_behalf_of": None,
-        "parent": None,
-        "payment_settings": {"default_mandate": None, "payment_method_options": None, "payment_method_types": None},
-        "period_end": tx.now,
-        "period_start": tx.now,
-        "post_payment_credit_notes_amount": 0,
-        "pre_payment_credit_notes_amount": 0,
-        "receipt_number": None,
-        "rendering": None,
-        "shipping_cost": None,
-        "shipping_details": None,
-        "starting_balance": 0,
-        "statement_descriptor": None,
-        "status": "draft",
-        "status_transitions": {
-            "finalized_at": None,
-            "marked_uncollectible_at": None,
-            "paid_at": None,
-            "voided_at": None,
-        },
-        "subtotal": 0,
-        "subtotal_excluding_tax": 0,
-        "test_clock": None,
-        "total": 0,
-        "total_discount_amounts": [],
-        "total_excluding_tax": 0,
-        "total_pretax_credit_amounts": [],
-        "total_taxes": [],
-        "webhooks_delivered_at": None,
-        "_lines": [],
-        "_subscription": None,
-    }
-
-
-def issue_stage_one(tx: Transaction, sub: Obj, reason: str) -> Obj:
-    """A paid invoice for the current period of every licensed item."""
-    customer = tx.need("customer", sub["customer"])
-    invoice = blank(tx, customer, sub["currency"])
-    lines = []
-    for item in sub["_items"]:
-        price = tx.need("price", item["price"])
-        if item["quantity"] is None:
-            continue
-        whole_price = {**price, "tiers": price["_tiers"], "currency_options": price["_currency_options"]}
-        amount = quantity_amount(whole_price, item["quantity"], sub["currency"])
-        lines.append(
-            {
-                "id": tx.new_id("il_"),
-                "object": "line_item",
-                "amount": amount,
-                "currency": sub["currency"],
-                "description": f"{item['quantity']} x subscription",
-                "discount_amounts": [],
-                "discountable": True,
-                "discounts": [],
-                "invoice": invoice["id"],
-                "livemode": False,
-                "metadata": {},
-                "parent": {
-                    "invoice_item_details": None,
-                    "subscription_item_details": {
-                        "invoice_item": None,
-                        "proration": False,
-                        "proration_details": {"credited_items": None},
-                        "subscription": sub["id"],
-                        "subscription_item": item["id"],
-                    },
-                    "type": "subscription_item_details",
-                },
-                "period": {"start": item["current_period_start"], "end": item["current_period_end"]},
-                "pretax_credit_amounts": [],
-                "pricing": {
-                    "price_details": {"price": price["id"], "product": price["product"]},
-                    "type": "price_details",
-                    "unit_amount_decimal": price["unit_amount_decimal"],
-                },
-                "quantity": item["quantity"],
-                "quantity_decimal": str(item["quantity"]),
-                "subscription": sub["id"],
-                "subtotal": amount,
-                "taxes": [],
-            }
-        )
-    total = sum(line["amount"] for line in lines)
-    invoice.update(
-        amount_due=total,
-        amount_paid=total,
-        subtotal=total,
-        subtotal_excluding_tax=total,
-        total=total,
-        total_excluding_tax=total,
-        attempted=True,
-        attempt_count=1,
-        billing_reason=reason,
-        effective_at=tx.now,
-        ending_balance=0,
-        number=f"{customer['invoice_prefix']}-0001",
-        parent={
-            "quote_details": None,
-            "subscription_details": {
-                "metadata": sub["metadata"],
-                "subscription": sub["id"],
-                "subscription_proration_date": None,
-            },
-            "type": "subscription_details",
-        },
-        status="paid",
-        _lines=lines,
-        _subscription=sub["id"],
-    )
-    invoice["status_transitions"] = {**invoice["status_transitions"], "finalized_at": tx.now, "paid_at": tx.now}
-    tx.store("invoice", invoice)
-    shown = wire(tx, invoice)
-    for event in ("invoice.created", "invoice.finalized", "invoice.paid", "invoice.payment_succeeded"):
-        tx.emit(event, shown)
-    return invoice
+from . import subscriptions
+from .payment_methods import resolve
 
 
 def retrieve_invoice(call: Call) -> Obj:
-    return wire(call.tx, call.tx.need("invoice", call.id))
+    return wire(call.tx, call.tx.need("invoice", call.id, "invoice"))
 
 
 def list_invoices(call: Call) -> Obj:
@@ -205,5 +36,271 @@ def list_invoices(call: Call) -> Obj:
 
 
 def list_lines(call: Call) -> Obj:
-    invoice = call.tx.need("invoice", call.id)
+    invoice = call.tx.need("invoice", call.id, "invoice")
     return sequence(invoice["_lines"], call.params, f"/v1/invoices/{call.id}/lines", "line_item")
+
+
+def list_payments(call: Call) -> Obj:
+    params = call.params
+    among = None
+    if "invoice" in params:
+        among = call.tx.world.collection("invoice_payment").find("invoice", params["invoice"])
+
+    def match(payment: Obj) -> bool:
+        return "status" not in params or payment["status"] == params["status"]
+
+    return page(call.tx, "invoice_payment", params, "/v1/invoice_payments", wire, among=among, match=match)
+
+
+def retrieve_payment(call: Call) -> Obj:
+    return wire(call.tx, call.tx.need("invoice_payment", call.id, "invoice_payment"))
+
+
+def update_invoice(call: Call) -> Obj:
+    tx, params = call.tx, call.params
+    old = tx.need("invoice", call.id, "invoice")
+    new = {**old, "metadata": metadata(old["metadata"], params.get("metadata"))}
+    for name in ("description", "footer"):
+        if name in params:
+            new[name] = text(params[name])
+    if "auto_advance" in params:
+        new["auto_advance"] = params["auto_advance"]
+    if "default_payment_method" in params:
+        identifier = text(params["default_payment_method"])
+        if identifier is not None:
+            reference(tx, "payment_method", identifier, "default_payment_method")
+        new["default_payment_method"] = identifier
+    return update(tx, old, new, "invoice.updated")
+
+
+def _of_status(tx: Transaction, identifier: str, *statuses: str) -> Obj:
+    invoice = tx.need("invoice", identifier, "invoice")
+    if invoice["status"] not in statuses:
+        raise refused(
+            f"This invoice has the status {invoice['status']}; this needs one of: {', '.join(statuses)}.",
+            "invoice",
+            "invoice_not_editable" if invoice["status"] == "draft" else None,
+        )
+    return invoice
+
+
+def finalize_invoice(call: Call) -> Obj:
+    tx = call.tx
+    invoice = finalize(tx, _of_status(tx, call.id, "draft"))
+    if invoice["status"] == "paid":
+        settled(tx, invoice, None)
+    return wire(tx, invoice)
+
+
+def pay_invoice(call: Call) -> Obj:
+    """Collects now. A decline is HTTP 402, and the attempt counts."""
+    tx, params = call.tx, call.params
+    invoice = tx.need("invoice", call.id, "invoice")
+    if invoice["status"] == "paid":
+        raise refused("Invoice is already paid", code="invoice_already_paid")
+    if invoice["status"] == "draft":
+        invoice = finalize(tx, invoice)
+    if invoice["status"] not in ("open", "uncollectible"):
+        if invoice["status"] == "paid":
+            return wire(tx, invoice)
+        raise refused(f"This invoice can no longer be paid: its status is {invoice['status']}.", "invoice")
+    if params.get("paid_out_of_band"):
+        invoice = mark_paid(tx, invoice)
+        settled(tx, invoice, None)
+        return wire(tx, invoice)
+    sub = tx.get("subscription", invoice["_subscription"]) or {}
+    if params.get("payment_method"):
+        method = resolve(tx, params["payment_method"], "payment_method", 400)
+        if method["customer"] != invoice["customer"]:
+            raise refused("The payment method must be attached to the customer.", "payment_method")
+    else:
+        own = tx.get("payment_method", invoice["default_payment_method"])
+        chosen = own or default_method(tx, sub)
+        if chosen is None:
+            raise refused(
+                "There is no `default_payment_method` set on this Customer or Invoice. Please set a "
+                "default_payment_method on the Customer or Invoice, or pass one.",
+                code="invoice_no_payment_method",
+            )
+        method = chosen
+    invoice, decline = collect(tx, invoice, method, automatic=False)
+    if decline == "authentication_required":
+        raise ApiError(
+            402,
+            "This payment requires additional user action before it can be completed successfully.",
+            code="invoice_payment_intent_requires_action",
+            commit=True,
+        )
+    if decline is not None:
+        raise card_error(decline, commit=True)
+    return wire(tx, invoice)
+
+
+def void_invoice(call: Call) -> Obj:
+    invoice = _of_status(call.tx, call.id, "open", "uncollectible")
+    sub = call.tx.get("subscription", invoice["_subscription"])
+    voided = void(call.tx, invoice)
+    if sub is not None and sub["status"] == "incomplete":
+        subscriptions.end_subscription(call.tx, sub, reason="expired")
+    return wire(call.tx, voided)
+
+
+def mark_uncollectible(call: Call) -> Obj:
+    tx = call.tx
+    old = _of_status(tx, call.id, "open")
+    transitions = {**old["status_transitions"], "marked_uncollectible_at": tx.now}
+    new = {**old, "status": "uncollectible", "auto_advance": False, "next_payment_attempt": None}
+    new["status_transitions"] = transitions
+    tx.store("invoice", new)
+    shown = wire(tx, new)
+    tx.emit("invoice.marked_uncollectible", shown)
+    return shown
+
+
+def delete_invoice(call: Call) -> Obj:
+    tx = call.tx
+    invoice = _of_status(tx, call.id, "draft")
+    if invoice["_subscription"] is not None:
+        raise refused("You can't delete invoices created by subscriptions.", "invoice")
+    tx.remove("invoice", invoice["id"])
+    tx.emit("invoice.deleted", wire(tx, invoice))
+    return {"id": invoice["id"], "object": "invoice", "deleted": True}
+
+
+def list_invoice_items(call: Call) -> Obj:
+    params = call.params
+    among = None
+    if "customer" in params:
+        among = call.tx.world.collection("invoiceitem").find("customer", params["customer"])
+
+    def match(item: Obj) -> bool:
+        return ("pending" not in params or (item["invoice"] is None) == params["pending"]) and (
+            "invoice" not in params or item["invoice"] == params["invoice"]
+        )
+
+    return page(call.tx, "invoiceitem", params, "/v1/invoiceitems", wire, among=among, match=match)
+
+
+def retrieve_invoice_item(call: Call) -> Obj:
+    return wire(call.tx, call.tx.need("invoiceitem", call.id, "invoiceitem"))
+
+
+def delete_invoice_item(call: Call) -> Obj:
+    tx = call.tx
+    item = tx.need("invoiceitem", call.id, "invoiceitem")
+    if item["invoice"] is not None:
+        raise refused("You can't delete an invoice item that is attached to an invoice.", "invoiceitem")
+    tx.emit("invoiceitem.deleted", wire(tx, item))
+    tx.remove("invoiceitem", item["id"])
+    return {"id": item["id"], "object": "invoiceitem", "deleted": True}
+
+
+_DETAILS = (
+    "items",
+    "billing_cycle_anchor",
+    "cancel_at",
+    "cancel_at_period_end",
+    "default_tax_rates",
+    "proration_behavior",
+    "proration_date",
+    "trial_end",
+    "billing_mode",
+)
+_UNSIMULATED = ("invoice_items", "schedule", "schedule_details", "automatic_tax", "customer_account")
+
+
+def create_preview(call: Call) -> Obj:
+    """The invoice that a change would make at once, or else the one at the end of the period. Nothing is kept.
+
+    The change runs through the same functions as a real one, in a transaction that is thrown away.
+    """
+    params = call.params
+    for name in _UNSIMULATED:
+        if name in params:
+            raise refused(f"The simulator does not simulate the parameter {name}.", name)
+    scratch = Transaction(call.tx.world, call.tx.actor)
+    details = params.get("subscription_details") or {}
+    strange = set(details) - set(_DETAILS) - {"cancel_now", "resume_at", "start_date"}
+    if strange:
+        raise refused(f"The simulator does not simulate {sorted(strange)[0]}.", f"subscription_details[{sorted(strange)[0]}]")
+    wanted = {name: details[name] for name in _DETAILS if name in details}
+    if "discounts" in params:
+        wanted["discounts"] = params["discounts"]
+    if params.get("subscription"):
+        draft = _preview_existing(scratch, params, details, wanted)
+    elif params.get("customer"):
+        draft = _preview_new(scratch, params, wanted)
+    else:
+        raise missing_parameter("customer")
+    draft["id"] = draft["id"] if draft["id"].startswith(PREVIEW_ID) else PREVIEW_ID + draft["id"][3:]
+    return wire_invoice(scratch, draft)
+
+
+def _preview_new(tx: Transaction, params: Obj, wanted: Obj) -> Obj:
+    given = {**wanted, "customer": params["customer"]}
+    if "currency" in params:
+        given["currency"] = params["currency"]
+    anchor = given.get("billing_cycle_anchor")
+    if isinstance(anchor, dict):
+        moment = anchor.get("timestamp")
+        given.pop("billing_cycle_anchor")
+        if moment is not None:
+            given["billing_cycle_anchor"] = moment
+    sub = subscriptions.planned(Call(tx, given, []))
+    sub["_scratch"] = True
+    tx.store("subscription", sub)
+    change = first_lines(tx, sub, given.get("proration_behavior", "create_prorations"))
+    lines = change.lines
+    if params.get("preview_mode") == "recurring":
+        lines = recurring_lines(tx, change.sub)
+    return compose(tx, change.sub, lines, reason="upcoming", items=change.items, preview=True)
+
+
+def _preview_existing(tx: Transaction, params: Obj, details: Obj, wanted: Obj) -> Obj:
+    old = reference(tx, "subscription", params["subscription"], "subscription")
+    if params.get("customer") and params["customer"] != old["customer"]:
+        raise invalid("The subscription does not belong to the customer.", "customer")
+    if old["status"] in subscriptions.ENDED:
+        raise refused("You cannot preview the upcoming invoice for a canceled subscription.", "subscription", "invoice_upcoming_none")
+    if details.get("cancel_now"):
+        lines = subscriptions.unused_time(tx, old, int(details.get("proration_date", tx.now)))
+        return compose(tx, old, lines, reason="upcoming", pending=pending_items(tx, old), preview=True)
+    anchor = wanted.get("billing_cycle_anchor")
+    if isinstance(anchor, dict) and anchor.get("type") == "timestamp":
+        raise refused("The simulator does not preview an anchor at a timestamp.", "subscription_details[billing_cycle_anchor]")
+    new, change, proration, at = subscriptions.proposed(tx, old, wanted)
+    date = at if change is not None else None
+    items = [*new["_items"], *old["_items"]]
+    if params.get("preview_mode") == "recurring":
+        return compose(tx, new, recurring_lines(tx, new), reason="upcoming", items=items, preview=True)
+    if change is not None and (change.whole or proration == "always_invoice"):
+        tx.store("subscription", new)
+        pending = pending_items(tx, new)
+        return compose(
+            tx, new, change.lines, reason="upcoming", pending=pending, items=items, proration_date=date, preview=True
+        )
+    if change is not None:
+        keep_pending(tx, new, change.lines)
+    return upcoming(tx, new, items, date)
+
+
+def upcoming(tx: Transaction, sub: Obj, items: list[Obj], proration_date: int | None) -> Obj:
+    """The invoice at the end of the current period."""
+    pending = pending_items(tx, sub)
+    moment = min(item["current_period_end"] for item in sub["_items"])
+    ends = sub["cancel_at"] is not None and sub["cancel_at"] <= moment
+    if ends:
+        if not pending:
+            raise refused("No upcoming invoices for customer", code="invoice_upcoming_none", param="subscription")
+        return compose(
+            tx, sub, [], reason="upcoming", pending=pending, items=items, proration_date=proration_date, preview=True
+        )
+    moved, lines = renewed(tx, sub, moment)
+    draft = compose(
+        tx, moved, lines, reason="upcoming", pending=pending, items=items, proration_date=proration_date, preview=True
+    )
+    draft["period_start"] = min(item["current_period_start"] for item in sub["_items"])
+    draft["period_end"] = moment
+    draft["next_payment_attempt"] = moment + 3600
+    return draft
+

@@ -93,7 +93,7 @@ def decline_of(method: Obj, when: str) -> str | None:
     _, _, attach, charge = TEST_CARDS[method["_token"]]
     if when == "attach":
         return attach
-    if charge == "authentication_required_once":
+    if charge in ("authentication_required", "authentication_required_once"):
         return None if method.get("_authenticated") else "authentication_required"
     return charge
 

@@ -208,6 +208,11 @@ def _new(call: Call, identifier: str) -> tuple[Obj, str]:
     return _ending(tx, made, params), behavior
 
 
+def planned(call: Call) -> Obj:
+    """A subscription that is only looked at."""
+    return _new(call, call.tx.new_id("sub_"))[0]
+
+
 def _future_anchor(tx: Transaction, sub: Obj, anchor: int) -> int:
     if anchor <= tx.now:
         raise refused("billing_cycle_anchor must be in the future.", "billing_cycle_anchor")
