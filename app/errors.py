@@ -144,3 +144,5 @@ class StripeOutcomeUnknown(ServiceUnavailable):
     """A write whose answer was lost: it may or may not have taken effect, so only its own key may be re-sent."""
 
     title = "Stripe's answer was lost; the outcome is not known yet"
+    answered = False
+    """True for an answer of 5xx, which Stripe keeps under the key: only a new key can try again."""

@@ -17,6 +17,8 @@ from app.routes import (
     health,
     middleware,
     operations,
+    payment_methods,
+    plans,
     problems,
     products,
     shared_subscriptions,
@@ -25,6 +27,7 @@ from app.routes import (
 from app.routes.webhooks import stripe_webhook
 from app.services.context import Context, Rules
 from app.settings import Settings
+from app.stripe_gateway.billing import BillingCalls
 from app.stripe_gateway.client import StripeClient
 from app.stripe_gateway.gateway import StripeGateway
 
@@ -49,14 +52,12 @@ def operation_id(route: APIRoute) -> str:
 async def open_context(settings: Settings) -> AsyncIterator[Context]:
     """What use cases need, opened for one event loop and closed again: for the API, the worker and commands."""
     database = await Database.connect(settings.dsn, pool_size=settings.database_pool_size)
-    stripe = StripeGateway(
-        StripeClient(settings.stripe_key, api_base=settings.stripe_api_base),
-        livemode=settings.stripe_livemode,
-    )
+    client = StripeClient(settings.stripe_key, api_base=settings.stripe_api_base)
+    gateway = StripeGateway(client, livemode=settings.stripe_livemode)
     try:
-        yield Context(database, stripe, Rules.of(settings))
+        yield Context(database, gateway, BillingCalls(client), Rules.of(settings))
     finally:
-        await stripe.close()
+        await client.close()
         await database.close()
 
 
@@ -84,7 +85,15 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.settings = settings
     api = APIRouter(prefix="/v1")
-    for part in (products, customers, subscriptions, shared_subscriptions, operations):
+    for part in (
+        products,
+        customers,
+        payment_methods,
+        subscriptions,
+        plans,
+        shared_subscriptions,
+        operations,
+    ):
         api.include_router(part.router)
     app.include_router(api)
     app.include_router(health.router)

@@ -10,7 +10,7 @@ import structlog
 from app.cache import operations as operation_rows
 from app.cache import refreshes
 from app.errors import BillingError
-from app.services import operations, sync
+from app.services import operations, recovery, sync
 from app.services.context import Context
 
 log = structlog.get_logger(__name__)
@@ -51,7 +51,7 @@ async def _round(context: Context) -> bool:
             connection, limit=CONCURRENCY, lease_token=token, lease_seconds=operations.LEASE_SECONDS
         )
     jobs = [sync.refresh(context, lease) for lease in leases]
-    jobs += [operations.run(context, operation_id, token) for operation_id in orphans]
+    jobs += [recovery.finish(context, operation_id, token) for operation_id in orphans]
     for result in await asyncio.gather(*jobs, return_exceptions=True):
         if isinstance(result, BillingError):
             log.warning("job_failed", reason=result.code)

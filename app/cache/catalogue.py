@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from app.cache.database import Connection
+from app.cache.database import Connection, Record
+from app.domain.ids import PriceId
+from app.domain.plan_changes import OfferedPrice
 from app.domain.snapshots import JsonObject
 
 _PRODUCTS = """
@@ -38,3 +40,34 @@ async def offered_products(
     """Active products, newest first: those marked sellable, or all in an open catalogue."""
     created, product_id = after or (None, None)
     return [dict(row) for row in await connection.fetch(_OFFERED, unlisted_too, created, product_id, limit)]
+
+
+_PRICES = """
+    select r.id, r.active, r.currency, r.recurring, r.currency_options, r.type,
+        coalesce(p.active and p.presence = 'present', false) as product_active,
+        coalesce(p.sellable, false) as sellable, coalesce(p.supports_sharing, false) as shareable,
+        p.owner_uses_seat
+    from prices r left join products p on p.id = r.product_id
+    where r.id = any($1) and r.presence = 'present'"""
+
+
+async def prices_for_purchase(connection: Connection, ids: list[str]) -> dict[PriceId, OfferedPrice]:
+    """The prices that exist, each with what of its product decides whether it may be bought."""
+    return {PriceId(row["id"]): _offered(row) for row in await connection.fetch(_PRICES, ids)}
+
+
+def _offered(row: Record) -> OfferedPrice:
+    recurring = row["recurring"] or {}
+    return OfferedPrice(
+        id=PriceId(row["id"]),
+        active=row["active"],
+        product_active=row["product_active"],
+        sellable=row["sellable"],
+        recurring=bool(recurring),
+        metered=recurring.get("usage_type") == "metered",
+        interval=(recurring["interval"], recurring["interval_count"]) if recurring else None,
+        currency=row["currency"],
+        currencies=frozenset({row["currency"], *(row["currency_options"] or {})}),
+        shareable=row["shareable"],
+        owner_uses_seat=row["owner_uses_seat"],
+    )

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from app.cache.database import Connection
-from app.domain.ids import CustomerId
+from app.domain.ids import CustomerId, PaymentMethodId
 from app.domain.snapshots import JsonObject
 
 _PROFILE = """
     select id, email, name, phone, currency, balance, default_payment_method_id, created, synced_at
     from customers where id = $1 and presence = 'present'"""
 
-_PAYMENT_METHODS = """
+_PAYMENT_METHOD = """
     select m.id, m.type, m.card, m.created, m.synced_at,
         coalesce(m.id = c.default_payment_method_id, false) as is_default
     from payment_methods m join customers c on c.id = m.customer_id
-    where m.customer_id = $1 and m.presence = 'present' and ($2::text is null or m.type = $2)
+    where m.customer_id = $1 and m.presence = 'present' and """
+
+_ONE_PAYMENT_METHOD = _PAYMENT_METHOD + "m.id = $2"
+_PAYMENT_METHODS = (
+    _PAYMENT_METHOD
+    + """($2::text is null or m.type = $2)
       and ($3::bigint is null or (m.created, m.id) < ($3, $4))
     order by m.created desc, m.id desc limit $5"""
+)
 
 
 async def profile(connection: Connection, customer_id: CustomerId) -> JsonObject | None:
@@ -55,3 +61,10 @@ async def user_id(connection: Connection, customer_id: CustomerId) -> str | None
     """The application's subject that the customer's metadata names."""
     found: str | None = await connection.fetchval("select user_id from customers where id = $1", customer_id)
     return found
+
+
+async def payment_method(
+    connection: Connection, customer_id: CustomerId, payment_method_id: PaymentMethodId
+) -> JsonObject | None:
+    row = await connection.fetchrow(_ONE_PAYMENT_METHOD, customer_id, payment_method_id)
+    return None if row is None else dict(row)

@@ -47,6 +47,11 @@ async def cursor(connection: Connection, kind: str) -> Cursor:
     return Cursor(None, 0, finished=False) if row is None else Cursor(**dict(row))
 
 
+async def start_over(connection: Connection, kind: str) -> None:
+    """Stripe no longer knows the object at which the last page ended."""
+    await connection.execute("update fill_cursors set last_id = null where kind = $1", kind)
+
+
 async def advance(
     connection: Connection, kind: str, *, last_id: str | None, objects: int, finished: bool
 ) -> Cursor:

@@ -12,7 +12,7 @@ _CLAIM = """
         on conflict (id) do nothing returning id
     ), noted as (
         insert into refreshes as r (id, kind, hints, newest_hint)
-        select h.id, h.kind, 1, $4 from claimed, unnest($6::text[], $7::text[]) as h(kind, id)
+        select distinct on (h.id) h.id, h.kind, 1, $4 from claimed, unnest($6::text[], $7::text[]) as h(kind, id)
         order by h.id
         on conflict (id) do update set
             hints = r.hints + 1, newest_hint = greatest(r.newest_hint, excluded.newest_hint)

@@ -93,8 +93,14 @@ class Mirror:
             )
             select exists (select from claimed) as claimed, exists (select from applied) as applied"""
         self.apply_fetched = f"""
-            {upsert.format(source=f"jsonb_populate_record(null::{table}, $1) i")} t.serial = $2
-            returning t.serial"""
+            with incoming as (
+                select * from jsonb_populate_record(null::{table}, $1)
+            ), applied as (
+                {upsert.format(source="incoming i")} t.serial = $2
+                returning t.id
+            )
+            select exists (select from applied)
+                or exists (select from {table} t, incoming i where t.id = i.id and t.final and not i.final)"""
         self.apply_page = f"""
             with incoming as (
                 select * from jsonb_populate_recordset(null::{table}, $1)
@@ -114,9 +120,12 @@ class Mirror:
             )
             select (select count(*) from inserted) as inserted, (select count(*) from differing) as differing"""
         self.mark_absent = f"""
-            update {table} set presence = 'absent', marker = greatest(marker, $3), serial = serial + 1,
-                synced_at = clock_timestamp()
-            where id = $1 and serial = $2 and not final"""
+            with marked as (
+                update {table} set presence = 'absent', marker = greatest(marker, $3), serial = serial + 1,
+                    synced_at = clock_timestamp()
+                where id = $1 and serial = $2 and not final
+            )
+            select not exists (select from {table} where id = $1 and serial <> $2 and not final)"""
         self.serial = f"select serial from {table} where id = $1"
 
     def row(self, snapshot: Snapshot, marker: int) -> dict[str, Any]:
@@ -169,13 +178,17 @@ async def serial_of(connection: Connection, kind: str, object_id: str) -> int:
 
 
 async def apply_fetched(connection: Connection, snapshot: Snapshot, *, serial: int, marker: int) -> bool:
-    """False when the row has changed since `serial` was read, so that the fetch must be done again."""
+    """False when the row has changed since `serial` was read, so that the fetch must be done again.
+
+    A fact that stays is not undone, and nothing is left to fetch: that counts as applied.
+    """
     mirror = mirror_of(snapshot)
-    return await connection.fetchval(mirror.apply_fetched, mirror.row(snapshot, marker), serial) is not None
+    return bool(await connection.fetchval(mirror.apply_fetched, mirror.row(snapshot, marker), serial))
 
 
-async def mark_absent(connection: Connection, kind: str, object_id: str, *, serial: int, marker: int) -> None:
-    await connection.execute(MIRRORS[kind].mark_absent, object_id, serial, marker)
+async def mark_absent(connection: Connection, kind: str, object_id: str, *, serial: int, marker: int) -> bool:
+    """False when the row has changed since `serial` was read, as with `apply_fetched`."""
+    return bool(await connection.fetchval(MIRRORS[kind].mark_absent, object_id, serial, marker))
 
 
 @dataclass(frozen=True, slots=True)

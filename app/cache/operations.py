@@ -20,6 +20,7 @@ class Operation:
     state: str
     principal: str
     actor_id: CustomerId | None
+    request: JsonObject
     created_at: datetime
     settled_at: datetime | None
 
@@ -79,8 +80,8 @@ _PROMISED_EMAILS = """
 
 _INSERT = """
     insert into operations (id, subscription_id, kind, state, principal, actor_id, door, request,
-        lease_token, lease_until)
-    values ($1, $2, $3, 'running', $4, $5, $6, $7, $8, clock_timestamp() + $9 * interval '1 second')"""
+        lease_token, lease_until, seat_total)
+    values ($1, $2, $3, 'running', $4, $5, $6, $7, $8, clock_timestamp() + $9 * interval '1 second', $10)"""
 
 _INSERT_STEPS = """
     insert into operation_steps (operation_id, position, subscription_id, action, customer_id, email, role,
@@ -157,6 +158,7 @@ async def insert(
     steps: Sequence[JsonObject],
     lease_token: UUID,
     lease_seconds: float,
+    seat_total: int | None = None,
 ) -> None:
     """Writes the operation, its steps and one live reservation for each seat that it will fill.
 
@@ -173,6 +175,7 @@ async def insert(
         request,
         lease_token,
         lease_seconds,
+        seat_total,
     )
     await connection.execute(_INSERT_STEPS, operation_id, subscription_id, list(steps))
     await connection.execute(_INSERT_RESERVATIONS, operation_id)
@@ -180,7 +183,7 @@ async def insert(
 
 async def operation(connection: Connection, operation_id: str) -> Operation | None:
     row = await connection.fetchrow(
-        """select id, subscription_id, kind, state, principal, actor_id, created_at, settled_at
+        """select id, subscription_id, kind, state, principal, actor_id, request, created_at, settled_at
         from operations where id = $1""",
         operation_id,
     )
@@ -200,6 +203,45 @@ async def begin_sending(connection: Connection, operation_id: str, position: int
         position,
         attempt,
     )
+
+
+async def plan_change_runs(connection: Connection, subscription_id: SubscriptionId) -> bool:
+    """Is a change of the plan itself unsettled? Another one might be undone by it when it is sent again."""
+    return bool(
+        await connection.fetchval(
+            """select exists (select from operations
+            where subscription_id = $1 and settled_at is null and kind <> 'member_change')""",
+            subscription_id,
+        )
+    )
+
+
+async def name_subscription(
+    connection: Connection, operation_id: str, subscription_id: SubscriptionId
+) -> None:
+    """A purchase learns its subscription's id from Stripe's answer."""
+    await connection.execute(
+        "update operations set subscription_id = $2 where id = $1", operation_id, subscription_id
+    )
+
+
+async def next_attempt(connection: Connection, operation_id: str, position: int) -> None:
+    """After an answer that is known to be a failure and kept under its key: only a new key can try again."""
+    await connection.execute(
+        """update operation_steps set attempt = attempt + 1, state = 'planned'
+        where operation_id = $1 and position = $2 and settled_at is null""",
+        operation_id,
+        position,
+    )
+
+
+async def lowest_target(connection: Connection, subscription_id: SubscriptionId) -> int | None:
+    """The smallest number of seats that an unsettled operation may leave: nothing above it may be promised."""
+    found: int | None = await connection.fetchval(
+        "select min(seat_total) from operations where subscription_id = $1 and settled_at is null",
+        subscription_id,
+    )
+    return found
 
 
 async def settle_step(

@@ -9,7 +9,7 @@ from app.domain.views import Contact, SubscriptionView
 _VIEW = """
     select s.id, s.customer_id, s.status, s.currency, s.created, s.start_date, s.trial_start, s.trial_end,
         s.cancel_at, s.cancel_at_period_end, s.canceled_at, s.ended_at, s.billing_mode, s.latest_invoice_id,
-        s.default_payment_method_id, s.pending_update, s.synced_at,
+        s.default_payment_method_id, s.pending_update, s.discounts, s.synced_at,
         (select jsonb_agg(x.item || jsonb_build_object(
                 'price', jsonb_build_object('id', x.item ->> 'price_id', 'currency', r.currency,
                     'unit_amount', r.unit_amount, 'unit_amount_decimal', r.unit_amount_decimal,

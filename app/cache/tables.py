@@ -303,6 +303,7 @@ operations = Table(
     _instant("lease_until"),
     _instant("created_at", default=True),
     _instant("settled_at"),
+    Column("seat_total", BigInteger, comment="the seats after it, where it changes their number"),
 )
 Index(None, operations.c.subscription_id, operations.c.created_at.desc(), operations.c.id)
 Index(
@@ -361,6 +362,20 @@ Index(
     postgresql_where=text("released_at is null and customer_id is null"),
 )
 Index(None, reservations.c.subscription_id, postgresql_where=text("released_at is null"))
+
+quotes = Table(
+    "quotes",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _text("subscription_id", required=True),
+    _text("principal", required=True),
+    Column("change_hash", LargeBinary, nullable=False),
+    Column("state_hash", LargeBinary, nullable=False),
+    Column("proration_date", BigInteger, nullable=False),
+    _instant("expires_at", nullable=False),
+    _instant("used_at"),
+)
+Index(None, quotes.c.expires_at)
 
 idempotency_keys = Table(
     "idempotency_keys",

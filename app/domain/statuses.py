@@ -43,3 +43,7 @@ def standing(status: str, *, past_due_allows_new_seats: bool = False) -> Standin
 def is_live(status: str) -> bool:
     """Does a membership of such a subscription stand in the way of another one? Only an ended one does not."""
     return status not in ENDED
+
+
+OPEN = tuple(status for status, allowed in _STANDINGS.items() if allowed.access)
+"""The statuses in which a subscription's people may use its products."""

@@ -41,6 +41,7 @@ class SubscriptionView:
     latest_invoice_id: str | None
     default_payment_method_id: str | None
     pending_update: JsonObject | None
+    discounts: list[str]
     items: list[JsonObject]
     owner: Contact | None
     members: int

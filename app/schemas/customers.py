@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from app.schemas.common import Answer, Instant, Page, Request
+from app.schemas.common import Answer, Instant, Page, PaymentMethodIdText, Request
+from app.schemas.invoices import InvoiceLine
 from app.schemas.shared_subscriptions import Email
+from app.schemas.subscriptions import RoleName
 
 
 class Customer(Answer):
@@ -36,6 +38,79 @@ class NewCustomerRequest(Request):
     email: Email | None = None
 
 
+class ProfileRequest(Request):
+    """`email` is taken from a service key, or where it is the token's own verified e-mail."""
+
+    name: Annotated[str | None, Field(min_length=1, max_length=256)] = None
+    phone: Annotated[str | None, Field(pattern=r"^\+?[0-9 ().\-]{3,20}$")] = None
+    email: Email | None = None
+
+    @model_validator(mode="after")
+    def _some_change(self) -> ProfileRequest:
+        if all(getattr(self, name) is None for name in type(self).model_fields):
+            raise ValueError("give name, phone or email")
+        return self
+
+
+class AttachRequest(Request):
+    payment_method_id: PaymentMethodIdText
+    use_as_default: bool = False
+
+
+class DefaultPaymentMethodRequest(Request):
+    payment_method_id: PaymentMethodIdText
+
+
+class SetupIntent(Answer):
+    id: str
+    status: str
+    client_secret: str
+
+
+class SetupIntentAnswer(Answer):
+    setup_intent: SetupIntent
+
+
+class PromotionCode(Answer):
+    """`percent_off` is a percentage, `amount_off` minor units of `currency`; one of them is set."""
+
+    code: str
+    percent_off: float | None
+    amount_off: int | None
+    currency: str | None
+    duration: Literal["once", "repeating", "forever"] | str
+    duration_in_months: int | None
+    expires_at: Instant | None
+
+
+class PromotionCodeAnswer(Answer):
+    promotion_code: PromotionCode
+
+
+class UpcomingInvoice(Answer):
+    """Amounts in minor units of `currency`."""
+
+    currency: str
+    total: int
+    amount_due: int
+    lines: list[InvoiceLine]
+
+
+class UpcomingInvoiceAnswer(Answer):
+    invoice: UpcomingInvoice
+
+
+class Access(Answer):
+    """`via`: own (paid for or owned) or shared (by a seat). Without access it names what would give it, if anything."""
+
+    has_access: bool
+    via: Literal["own", "shared"] | None
+    role: RoleName | None
+    subscription_id: str | None
+    status: str | None
+    valid_until: Instant | None
+
+
 class Card(Answer):
     brand: str | None
     last4: str | None
@@ -53,6 +128,10 @@ class PaymentMethod(Answer):
     is_default: bool
     created: Instant
     synced_at: Instant
+
+
+class PaymentMethodAnswer(Answer):
+    payment_method: PaymentMethod
 
 
 class PaymentMethodList(Page):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from app.cache.database import Database
 from app.domain.roles import RolePolicy
 from app.settings import Settings
+from app.stripe_gateway.billing import BillingCalls
 from app.stripe_gateway.gateway import StripeGateway
 
 
@@ -18,6 +19,7 @@ class Rules:
     owner_uses_seat: bool
     past_due_allows_new_seats: bool
     open_catalogue: bool
+    proration_behavior: str
     margin: int
     operation_deadline: float
 
@@ -28,6 +30,7 @@ class Rules:
             owner_uses_seat=settings.owner_uses_seat,
             past_due_allows_new_seats=settings.past_due_allows_new_seats,
             open_catalogue=settings.catalogue == "open",
+            proration_behavior=settings.proration_behavior,
             margin=settings.sync_margin,
             operation_deadline=settings.operation_deadline,
         )
@@ -37,4 +40,5 @@ class Rules:
 class Context:
     database: Database
     stripe: StripeGateway
+    billing: BillingCalls
     rules: Rules

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from app.cache import customers, identities, operations
+from app.cache import customers, identities, operations, subscriptions
+from app.cache.access import AccessRow, best_access
 from app.cache.database import Connection
 from app.domain import metadata as keys
-from app.domain.ids import CustomerId
+from app.domain.ids import CustomerId, ProductId, SubscriptionId
+from app.domain.payments import Costs
 from app.domain.snapshots import JsonObject, Snapshot
+from app.domain.statuses import OPEN, standing
 from app.errors import Forbidden, NotFound, ServiceUnavailable
 from app.services import sync
 from app.services.context import Context
@@ -118,3 +122,44 @@ async def _write_user_id(context: Context, customer_id: CustomerId, subject: Sub
         )
 
     await sync.land(context, lease, write)
+
+
+async def access(
+    context: Context, customer_id: CustomerId, product_id: ProductId
+) -> tuple[bool, AccessRow | None]:
+    """From the cache alone, in one statement: whether the customer may use the product, and by what."""
+    async with context.database.connection() as connection:
+        best = await best_access(connection, customer_id, product_id, open_statuses=list(OPEN))
+    return best is not None and standing(best.status).access, best
+
+
+async def update_profile(
+    context: Context, customer_id: CustomerId, changes: Mapping[str, str], *, operation_id: str
+) -> None:
+    """`changes` are Stripe's own fields: name, phone, email. Raises NotFound."""
+    await profile(context, customer_id)
+    lease = await sync.take_lease(context, "customer", customer_id)
+
+    async def call() -> Fetched:
+        return await context.billing.update_customer(
+            customer_id, changes, idempotency_key=f"{operation_id}/profile"
+        )
+
+    await sync.land(context, lease, call)
+
+
+async def upcoming_invoice(
+    context: Context, customer_id: CustomerId, subscription_id: SubscriptionId | None
+) -> Costs:
+    """The next invoice of one subscription, or of the one that renews first. Raises NotFound where none comes."""
+    await profile(context, customer_id)
+    async with context.database.connection() as connection:
+        views = await subscriptions.customer_subscriptions(connection, customer_id, statuses=None)
+    renewing = [
+        (min((item["current_period_end"] or 0 for item in view.items), default=0), view.id)
+        for view in views
+        if view.customer_id == customer_id and view.status in OPEN and subscription_id in (None, view.id)
+    ]
+    if not renewing:
+        raise NotFound("Nothing is to be invoiced.")
+    return await context.billing.preview({"subscription": min(renewing)[1]})

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from app.cache import fills, mirror, refreshes
-from app.errors import Conflict
+from app.errors import Conflict, NotFound
 from app.services.context import Context
 
 KINDS = ("product", "price", "customer", "subscription", "invoice")
@@ -46,7 +46,16 @@ async def _fill_kind(context: Context, kind: str, report: Callable[[Progress], N
         cursor = await fills.cursor(connection, kind)
     seen = 0
     while not cursor.finished:
-        page = await context.stripe.page(kind, starting_after=cursor.last_id)
+        try:
+            page = await context.stripe.page(kind, starting_after=cursor.last_id)
+        except NotFound:
+            if cursor.last_id is None:
+                raise
+            # Deleted since the run that stopped there. What is in the cache already costs only the reading.
+            async with context.database.connection() as connection:
+                await fills.start_over(connection, kind)
+                cursor = await fills.cursor(connection, kind)
+            continue
         seen += len(page.snapshots) + len(page.cut_short)
         async with context.database.transaction() as connection:
             await mirror.apply_page(connection, page.snapshots, marker=page.at)

@@ -88,10 +88,11 @@ async def _admit(
     if not is_shareable(seen.view.seat_items()) and any(c.action is Action.ADD for c in changes):
         raise Conflict("No product of this subscription supports sharing.", code="not_shareable")
     seats = seen.view.seats(owner_uses_seat=context.rules.owner_uses_seat)
+    target = await operations.lowest_target(connection, subscription_id)
     decisions = admit(
         changes,
         seats=seats,
-        capacity=seats.total,
+        capacity=seats.total if target is None else min(seats.total, target),
         standing=standing(
             seen.view.status, past_due_allows_new_seats=context.rules.past_due_allows_new_seats
         ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.cache import catalogue, customers, invoices, mirror, subscriptions
+from app.cache import catalogue, customers, identities, invoices, mirror, subscriptions
 from app.domain.ids import CustomerId, InvoiceId, SubscriptionId
 from app.domain.roles import Permission
 from app.domain.snapshots import JsonObject
@@ -38,10 +38,14 @@ async def customer_invoices(
     after: Position | None,
     limit: int,
 ) -> list[JsonObject]:
+    """Newest first. Raises NotFound for a customer who is not there."""
     async with context.database.connection() as connection:
-        return await invoices.customer_invoices(
+        found = await invoices.customer_invoices(
             connection, customer_id, subscription_id=subscription_id, status=status, after=after, limit=limit
         )
+        if not found and not await identities.is_present(connection, customer_id):
+            raise NotFound()
+    return found
 
 
 async def invoice(context: Context, actor: Actor, invoice_id: InvoiceId) -> JsonObject:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from app.cache import subscriptions
+from app.cache import identities, subscriptions
 from app.cache.database import Connection
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.roles import Permission, Role, permissions
@@ -63,6 +63,8 @@ async def of_customer(
     """Every subscription that the customer pays for, owns or is a member of, newest first, as he may see it."""
     async with context.database.connection() as connection:
         views = await subscriptions.customer_subscriptions(connection, customer_id, statuses=statuses)
+        if not views and not await identities.is_present(connection, customer_id):
+            raise NotFound()
     found = []
     for view in views:
         seen = see_as(view, customer_id, context.rules)

@@ -13,7 +13,7 @@ import structlog
 from app.cache import mirror, refreshes
 from app.cache.database import Connection
 from app.cache.refreshes import Lease
-from app.domain.snapshots import Snapshot
+from app.domain.snapshots import Snapshot, Subscription
 from app.errors import BillingError, ServiceUnavailable
 from app.services.context import Context
 from app.stripe_gateway.gateway import Fetched
@@ -54,6 +54,8 @@ async def land(context: Context, lease: Lease, call: Call, settle: Settle | None
             async with context.database.connection() as connection:
                 serial = await mirror.serial_of(connection, lease.kind, lease.id)
             fetched = await call()
+            if isinstance(fetched.snapshot, Subscription) and not fetched.snapshot.items_complete:
+                fetched = await context.stripe.fetch(lease.kind, lease.id)
             async with context.database.transaction() as connection:
                 if not await refreshes.still_held(connection, lease):
                     raise ServiceUnavailable(
@@ -80,8 +82,7 @@ def _fetch_again(context: Context, lease: Lease) -> Call:
 
 async def _apply(connection: Connection, lease: Lease, fetched: Fetched, serial: int) -> bool:
     if fetched.snapshot is None:
-        await mirror.mark_absent(connection, lease.kind, lease.id, serial=serial, marker=fetched.at)
-        return True
+        return await mirror.mark_absent(connection, lease.kind, lease.id, serial=serial, marker=fetched.at)
     return await mirror.apply_fetched(connection, fetched.snapshot, serial=serial, marker=fetched.at)
 
 
@@ -118,5 +119,13 @@ async def refresh(context: Context, lease: Lease) -> None:
         log.warning(
             "refresh_failed", object_id=lease.id, kind=lease.kind, attempts=lease.attempts, reason=reason
         )
-        async with context.database.connection() as connection:
-            await refreshes.failed(connection, lease, reason)
+        await _put_off(context, lease, reason)
+    except Exception as error:
+        # What nobody foresaw counts as an attempt too: else the object would come back for ever, and never as dead.
+        await _put_off(context, lease, type(error).__name__)
+        raise
+
+
+async def _put_off(context: Context, lease: Lease, reason: str) -> None:
+    async with context.database.connection() as connection:
+        await refreshes.failed(connection, lease, reason)

@@ -50,7 +50,7 @@ def hints_of(event: Event) -> list[tuple[str, str]]:
     }
     for prefix, kinds in references.items():
         if event.type.startswith(prefix):
-            found += [(kind, value) for kind in kinds if isinstance(value := event.object.get(kind), str)]
+            found += [(kind, value) for kind in kinds if parsing.is_id(value := event.object.get(kind))]
     return found
 
 
@@ -78,7 +78,7 @@ async def _take(context: Context, event: Event, *, livemode: bool) -> str:
     if not kind or event.object.get("object") != kind:
         return await _claim(context, event, "noted: related" if hints else "ignored: not kept", hints)
     object_id = event.object.get("id")
-    if not isinstance(object_id, str) or not object_id:
+    if not parsing.is_id(object_id):
         return await _claim(context, event, "ignored: no id")
     reason = _distrust(event)
     snapshot = _parsed(event, kind)
@@ -125,7 +125,7 @@ async def _claim(context: Context, event: Event, outcome: str, hints: Sequence[t
             connection,
             event_id=event.id,
             event_type=event.type,
-            object_id=object_id if isinstance(object_id, str) and "\x00" not in object_id else None,
+            object_id=object_id if parsing.is_id(object_id) else None,
             created=event.created,
             outcome=outcome,
             hints=list(hints),

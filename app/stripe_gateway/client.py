@@ -51,19 +51,28 @@ class StripeClient:
         await self._http.close_async()  # type: ignore[no-untyped-call]  # the SDK leaves it unannotated
 
     async def get(self, path: str, params: Mapping[str, Any] | None = None) -> Answer:
-        return await self._call("get", path, dict(params or {}), idempotency_key=None)
+        return await self._call("get", path, dict(params or {}), idempotency_key=None, is_write=False)
 
     async def post(self, path: str, params: Mapping[str, Any], *, idempotency_key: str) -> Answer:
         return await self._call("post", path, dict(params), idempotency_key=idempotency_key)
+
+    async def post_safely(self, path: str, params: Mapping[str, Any]) -> Answer:
+        """A POST that changes nothing (a preview): retried and reported like a read."""
+        return await self._call("post", path, dict(params), idempotency_key=None, is_write=False)
 
     async def delete(self, path: str, params: Mapping[str, Any], *, idempotency_key: str) -> Answer:
         return await self._call("delete", path, dict(params), idempotency_key=idempotency_key)
 
     async def _call(
-        self, method: str, path: str, params: dict[str, Any], *, idempotency_key: str | None
+        self,
+        method: str,
+        path: str,
+        params: dict[str, Any],
+        *,
+        idempotency_key: str | None,
+        is_write: bool = True,
     ) -> Answer:
         """Raises the translated error; a write whose answer is lost raises StripeOutcomeUnknown."""
-        is_write = method != "get"
         if idempotency_key is not None:
             params["idempotency_key"] = idempotency_key
         attempt = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from app.domain.ids import CustomerId
 from app.domain.snapshots import Customer, PaymentMethod, Snapshot
@@ -36,7 +37,7 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """`cut_short`: ids of objects whose embedded lists did not come whole, to be fetched one by one."""
+    """`cut_short`: ids of objects that did not come whole or readable, to be fetched one by one."""
 
     snapshots: list[Snapshot]
     cut_short: list[str]
@@ -56,9 +57,6 @@ class StripeGateway:
         self._client = client
         self._livemode = livemode
 
-    async def close(self) -> None:
-        await self._client.close()
-
     async def account(self) -> Account:
         answer = await self._client.get("/v1/account")
         return Account(id=str(answer.data["id"]), livemode=self._livemode)
@@ -68,7 +66,7 @@ class StripeGateway:
         expand = _EXPAND.get(kind)
         try:
             answer = await self._client.get(
-                f"{_PATHS[kind]}/{object_id}", {"expand": list(expand)} if expand else None
+                f"{_PATHS[kind]}/{quote(object_id, safe='')}", {"expand": list(expand)} if expand else None
             )
         except NotFound:
             return Fetched(None, 0)
@@ -105,10 +103,14 @@ class StripeGateway:
         sources = answer.data["data"]
         snapshots, cut_short = [], []
         for source in sources:
-            if kind in _EXPAND or parsing.is_complete(source):
-                snapshots.append(parsing.PARSERS[kind](source))
-            else:
-                cut_short.append(str(source["id"]))
+            try:
+                if kind in _EXPAND or parsing.is_complete(source):
+                    snapshots.append(parsing.PARSERS[kind](source))
+                    continue
+            except parsing.MalformedObject:
+                if not parsing.is_id(source.get("id")):
+                    raise
+            cut_short.append(str(source["id"]))
         return Page(
             snapshots=snapshots,
             cut_short=cut_short,

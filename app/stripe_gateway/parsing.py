@@ -6,8 +6,10 @@ comes in is untrusted: a wrong type raises MalformedObject, which parks the obje
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from decimal import Decimal
+from typing import Any, TypeGuard
 
 from app.domain import metadata as keys
 from app.domain.ids import (
@@ -19,6 +21,7 @@ from app.domain.ids import (
     SubscriptionId,
     SubscriptionItemId,
 )
+from app.domain.payments import PromotionCode
 from app.domain.snapshots import (
     Customer,
     Invoice,
@@ -34,10 +37,16 @@ from app.domain.snapshots import (
 Json = Mapping[str, Any]
 
 _LARGEST = 2**63 - 1
+_ID = re.compile(r"[\x20-\x7e]{1,255}")
 
 
 class MalformedObject(ValueError):
     """An object of Stripe's lacks what its type promises; the message names the field, never its value."""
+
+
+def is_id(value: object) -> TypeGuard[str]:
+    """Stripe's ids have up to 255 characters; those of products and prices may be chosen by the account's owner."""
+    return isinstance(value, str) and _ID.fullmatch(value) is not None
 
 
 def _clean(value: str) -> str:
@@ -60,6 +69,13 @@ def _need(source: Json, key: str) -> str:
     value = _text(source, key)
     if not value:
         raise MalformedObject(f"{key} is missing")
+    return value
+
+
+def _id(source: Json) -> str:
+    value = source.get("id")
+    if not is_id(value):
+        raise MalformedObject("id is not an id")
     return value
 
 
@@ -94,6 +110,13 @@ def _list(source: Json, key: str) -> list[Any]:
     return value
 
 
+def _objects(source: Json, key: str) -> list[Json]:
+    values = _list(source, key)
+    if not all(isinstance(value, Mapping) for value in values):
+        raise MalformedObject(f"{key} holds something else than objects")
+    return values
+
+
 def _reference(source: Json, key: str) -> str | None:
     """An id, or the id of an expanded object."""
     value = source.get(key)
@@ -108,17 +131,37 @@ def _metadata(source: Json) -> dict[str, str]:
 def _decimal(source: Json, key: str) -> str | None:
     """Stripe sends decimal strings; the SDK's own parser may have made a Decimal of them."""
     value = source.get(key)
-    return None if value is None else str(value)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (str, int, float, Decimal)):
+        raise MalformedObject(f"{key} is not a decimal")
+    return _clean(str(value))
+
+
+def _scalar(source: Json, key: str) -> str | int | bool | None:
+    value = source.get(key)
+    return (
+        _text(source, key)
+        if isinstance(value, str)
+        else value
+        if isinstance(value, bool)
+        else _whole(source, key)
+    )
 
 
 def _picked(source: Json | None, names: tuple[str, ...]) -> JsonObject | None:
-    return None if source is None else {name: source.get(name) for name in names}
+    return None if source is None else _values(source, names)
+
+
+def _values(source: Json, names: tuple[str, ...]) -> JsonObject:
+    """Plain values alone: what is kept as JSON is as little trusted as a column."""
+    return {name: (_decimal if name.endswith("_decimal") else _scalar)(source, name) for name in names}
 
 
 def product(source: Json) -> Product:
     metadata = _metadata(source)
     return Product(
-        id=ProductId(_need(source, "id")),
+        id=ProductId(_id(source)),
         created=_amount(source, "created"),
         active=bool(source.get("active", True)),
         name=_text(source, "name") or "",
@@ -138,35 +181,26 @@ _RECURRING = ("interval", "interval_count", "usage_type", "meter")
 
 
 def _tiers(source: Json) -> list[JsonObject] | None:
-    tiers = _list(source, "tiers")
-    return [_plain_decimals({name: tier.get(name) for name in _TIER}) for tier in tiers] if tiers else None
-
-
-def _plain_decimals(values: JsonObject) -> JsonObject:
-    return {
-        name: str(value) if name.endswith("_decimal") and value is not None else value
-        for name, value in values.items()
-    }
+    return [_values(tier, _TIER) for tier in _objects(source, "tiers")] or None
 
 
 def _currency_options(source: Json) -> JsonObject | None:
     options = _object(source, "currency_options")
     if not options:
         return None
-    return {
-        currency: {
-            **_plain_decimals(
-                {name: option.get(name) for name in ("unit_amount", "unit_amount_decimal", "tax_behavior")}
-            ),
+    found = {}
+    for currency in options:
+        option = _object(options, currency) or {}
+        found[_clean(currency)] = {
+            **_values(option, ("unit_amount", "unit_amount_decimal", "tax_behavior")),
             "tiers": _tiers(option),
         }
-        for currency, option in options.items()
-    }
+    return found
 
 
 def price(source: Json) -> Price:
     return Price(
-        id=PriceId(_need(source, "id")),
+        id=PriceId(_id(source)),
         created=_amount(source, "created"),
         product_id=ProductId(_reference(source, "product") or ""),
         active=bool(source.get("active", True)),
@@ -195,7 +229,7 @@ def customer(source: Json) -> Customer:
     membership = keys.membership_of(metadata)
     settings = _object(readable, "invoice_settings") or {}
     return Customer(
-        id=CustomerId(_need(readable, "id")),
+        id=CustomerId(_id(readable)),
         created=_amount(readable, "created"),
         email=_text(readable, "email"),
         name=_text(readable, "name"),
@@ -216,8 +250,8 @@ def _item(source: Json) -> SubscriptionItem:
     price_source = _object(source, "price") or {}
     recurring = _object(price_source, "recurring") or {}
     return SubscriptionItem(
-        id=SubscriptionItemId(_need(source, "id")),
-        price_id=PriceId(_need(price_source, "id")),
+        id=SubscriptionItemId(_id(source)),
+        price_id=PriceId(_id(price_source)),
         product_id=ProductId(_reference(price_source, "product") or ""),
         quantity=_whole(source, "quantity"),
         metered=recurring.get("usage_type") == "metered",
@@ -226,14 +260,19 @@ def _item(source: Json) -> SubscriptionItem:
     )
 
 
+def _discount(value: object) -> str:
+    """An id, or the id of an expanded discount."""
+    return _id(value if isinstance(value, Mapping) else {"id": value})
+
+
 def subscription(source: Json, items: list[Json] | None = None) -> Subscription:
     """`items`: the whole list where the embedded one was cut short."""
     metadata = _metadata(source)
     embedded = _object(source, "items") or {}
-    sources = _list(embedded, "data") if items is None else items
+    sources = _objects(embedded, "data") if items is None else items
     billing_mode = _object(source, "billing_mode") or {}
     return Subscription(
-        id=SubscriptionId(_need(source, "id")),
+        id=SubscriptionId(_id(source)),
         created=_amount(source, "created"),
         customer_id=CustomerId(_reference(source, "customer") or ""),
         status=_need(source, "status"),
@@ -254,22 +293,22 @@ def subscription(source: Json, items: list[Json] | None = None) -> Subscription:
         default_payment_method_id=_reference(source, "default_payment_method"),
         latest_invoice_id=_reference(source, "latest_invoice"),
         pending_update=_picked(_object(source, "pending_update"), ("expires_at", "trial_end")),
-        discounts=[d if isinstance(d, str) else _need(d, "id") for d in _list(source, "discounts")],
+        discounts=[_discount(discount) for discount in _list(source, "discounts")],
         oddities=keys.owner_oddities(metadata),
         items_complete=items is not None or embedded.get("has_more") is False,
     )
 
 
-_CARD = ("brand", "last4", "exp_month", "exp_year", "funding", "country", "wallet")
+_CARD = ("brand", "last4", "exp_month", "exp_year", "funding", "country")
 
 
 def payment_method(source: Json) -> PaymentMethod:
-    card = _picked(_object(source, "card"), _CARD)
-    if card is not None:
-        wallet = card["wallet"]
-        card["wallet"] = wallet.get("type") if isinstance(wallet, Mapping) else None
+    details = _object(source, "card")
+    card = _picked(details, _CARD)
+    if card is not None and details is not None:
+        card["wallet"] = _text(_object(details, "wallet") or {}, "type")
     return PaymentMethod(
-        id=PaymentMethodId(_need(source, "id")),
+        id=PaymentMethodId(_id(source)),
         created=_amount(source, "created"),
         customer_id=_customer_reference(source),
         type=_need(source, "type"),
@@ -308,7 +347,7 @@ def invoice(source: Json, all_lines: list[Json] | None = None) -> Invoice:
     subscription_id = _reference(details, "subscription")
     lines = _object(source, "lines") or {}
     return Invoice(
-        id=InvoiceId(_need(source, "id")),
+        id=InvoiceId(_id(source)),
         created=_amount(source, "created"),
         customer_id=_customer_reference(source),
         subscription_id=None if subscription_id is None else SubscriptionId(subscription_id),
@@ -326,8 +365,32 @@ def invoice(source: Json, all_lines: list[Json] | None = None) -> Invoice:
         period_start=_whole(source, "period_start"),
         period_end=_whole(source, "period_end"),
         due_date=_whole(source, "due_date"),
-        lines=[_line(line) for line in (_list(lines, "data") if all_lines is None else all_lines)],
+        lines=[_line(line) for line in (_objects(lines, "data") if all_lines is None else all_lines)],
         deleted=source.get("deleted") is True,
+    )
+
+
+def proration_date(source: Json) -> int | None:
+    """The second for which a preview computed its prorations; executing with it gives the same amounts."""
+    parent = _object(source, "parent") or {}
+    details = _object(parent, "subscription_details") or {}
+    return _whole(details, "subscription_proration_date")
+
+
+def promotion_code(source: Json) -> PromotionCode:
+    """Needs `promotion.coupon` expanded."""
+    coupon = _object(_object(source, "promotion") or {}, "coupon") or {}
+    percent = coupon.get("percent_off")
+    return PromotionCode(
+        id=_id(source),
+        code=_need(source, "code"),
+        active=source.get("active") is True and coupon.get("valid") is not False,
+        percent_off=None if percent is None else float(percent),
+        amount_off=_whole(coupon, "amount_off"),
+        currency=_text(coupon, "currency"),
+        duration=_text(coupon, "duration") or "once",
+        duration_in_months=_whole(coupon, "duration_in_months"),
+        expires_at=_whole(source, "expires_at"),
     )
 
 

@@ -63,7 +63,9 @@ def translate(error: stripe.StripeError, *, is_write: bool) -> BillingError:
     if isinstance(error, stripe.IdempotencyError):
         return StripeRejected("Stripe has seen this idempotency key with another request.")
     if is_write:
-        return StripeOutcomeUnknown(retry_after=2)
+        unknown = StripeOutcomeUnknown(retry_after=2)
+        unknown.answered = status is not None and status >= 500
+        return unknown
     return ServiceUnavailable("Stripe does not answer.", retry_after=2)
 
 

@@ -1,0 +1,59 @@
+"""The access check: may this customer use this product, answered from the cache in one statement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from app.cache.database import Connection
+from app.domain.ids import CustomerId, ProductId, SubscriptionId
+
+# Paid or owned subscriptions give all their products; a seat gives the flagged ones. A payer who is not the owner
+# has no seat by paying, so he gets what is not shared.
+_ACCESS = """
+    with mine as (
+        select s.*, case when s.owner_id = $1 and o.id is not null then 'owner'
+                when s.customer_id = $1 then 'payer' end as role, 'own' as via
+        from subscriptions s left join customers o on o.id = s.owner_id and o.presence = 'present'
+        where (s.customer_id = $1 or s.owner_id = $1) and s.presence = 'present'
+        union all
+        select s.*, c.member_role, 'shared'
+        from customers c join subscriptions s on s.id = c.member_of and s.presence = 'present'
+        where c.id = $1 and c.presence = 'present' and s.owner_id is distinct from $1
+    ), giving as (
+        select m.id, m.status, m.role, m.via, m.cancel_at, m.owner_id,
+            (x.item ->> 'current_period_end')::bigint as period_end,
+            coalesce(p.supports_sharing, false) as shareable,
+            exists (select from jsonb_array_elements(m.items) y
+                join products q on q.id = y ->> 'product_id' and q.supports_sharing) as shared_plan
+        from mine m
+        cross join jsonb_array_elements(m.items) as x(item)
+        left join products p on p.id = x.item ->> 'product_id'
+        where x.item ->> 'product_id' = $2
+    )
+    select id, status, role, via, least(period_end, cancel_at) as valid_until, shared_plan
+    from giving
+    where (via = 'shared' and shareable) or role = 'owner' or (role = 'payer' and (not shareable or not shared_plan))
+    order by status = any($3) desc, via, valid_until desc nulls last, id
+    limit 1"""
+
+
+@dataclass(frozen=True, slots=True)
+class AccessRow:
+    """`valid_until` in Unix seconds: the end of what is paid, or the intended end where that is nearer."""
+
+    subscription_id: SubscriptionId
+    status: str
+    role: str
+    via: str
+    valid_until: int | None
+
+
+async def best_access(
+    connection: Connection, customer_id: CustomerId, product_id: ProductId, *, open_statuses: list[str]
+) -> AccessRow | None:
+    """The subscription that serves best; one with an open status before all others."""
+    row = await connection.fetchrow(_ACCESS, customer_id, product_id, open_statuses)
+    if row is None:
+        return None
+    role = "owner" if row["role"] == "payer" and not row["shared_plan"] else row["role"]
+    return AccessRow(SubscriptionId(row["id"]), row["status"], role, row["via"], row["valid_until"])

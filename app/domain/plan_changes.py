@@ -1,0 +1,215 @@
+"""What a change of a plan's items comes to: checked here, before Stripe is asked. Pure.
+
+Sources: Stripe's pages on several products and on quantities (20 items, one currency, licensed prices alone take a
+quantity, one interval unless the billing mode is flexible), and the decisions on the catalogue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from app.domain.ids import PriceId, SubscriptionItemId
+from app.domain.seats import SeatItem, total_seats
+from app.errors import FieldError, InvalidRequest
+
+MAXIMUM_ITEMS = 20
+MAXIMUM_QUANTITY = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedPrice:
+    """A price with what of its product matters for buying it. `currencies` are all that it can be bought in."""
+
+    id: PriceId
+    active: bool
+    product_active: bool
+    sellable: bool
+    recurring: bool
+    metered: bool
+    interval: tuple[str, int] | None
+    currency: str
+    currencies: frozenset[str]
+    shareable: bool
+    owner_uses_seat: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class ItemChange:
+    """One entry as the caller wrote it; `pointer` names it in errors. Without `id` it adds an item."""
+
+    pointer: str
+    id: SubscriptionItemId | None = None
+    price_id: PriceId | None = None
+    quantity: int | None = None
+    deleted: bool = False
+    extras: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlanItem:
+    """An item after the change; `id` is None for a new one."""
+
+    id: SubscriptionItemId | None
+    price: OfferedPrice
+    quantity: int | None
+
+    def as_seat_item(self) -> SeatItem:
+        return SeatItem(
+            id=self.id or SubscriptionItemId(""),
+            quantity=self.quantity,
+            metered=self.price.metered,
+            shareable=self.price.shareable,
+            owner_uses_seat=self.price.owner_uses_seat,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    items: list[PlanItem]
+    params: list[dict[str, Any]]
+    """The `items` parameter of Stripe's call: only what changes."""
+
+    @property
+    def seats(self) -> int:
+        return total_seats([item.as_seat_item() for item in self.items])
+
+    @property
+    def shareable(self) -> bool:
+        return any(item.as_seat_item().gives_seats for item in self.items)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """`may_buy_unlisted`: an admin's key, or an open catalogue. `currency`: fixed by customer or subscription."""
+
+    may_buy_unlisted: bool
+    currency: str | None
+    flexible: bool
+
+
+def new_plan(asked: Sequence[ItemChange], prices: Mapping[PriceId, OfferedPrice], terms: Terms) -> Plan:
+    """The items of a new subscription. Raises InvalidRequest that names each item and the rule it breaks."""
+    return changed_plan([], asked, prices, terms)
+
+
+def changed_plan(
+    current: Sequence[PlanItem],
+    asked: Sequence[ItemChange],
+    prices: Mapping[PriceId, OfferedPrice],
+    terms: Terms,
+) -> Plan:
+    """The items after a change; an item that only changes its price keeps its quantity (Stripe would make it 1)."""
+    errors: list[FieldError] = []
+    items = {item.id: item for item in current}
+    added: list[PlanItem] = []
+    params: list[dict[str, Any]] = []
+    for change in asked:
+        if change.id is not None and change.id not in items:
+            errors.append(
+                FieldError(
+                    f"{change.pointer}/id", "unknown_item", "No item of this subscription has this id."
+                )
+            )
+            continue
+        before = items.get(change.id) if change.id is not None else None
+        if change.deleted:
+            if before is None:
+                errors.append(
+                    FieldError(f"{change.pointer}/deleted", "invalid", "Name the item to remove by its id.")
+                )
+                continue
+            del items[change.id]
+            params.append({"id": before.id, "deleted": True})
+            continue
+        after, problem = _item_after(change, before, prices, terms)
+        if after is None:
+            errors.append(problem or FieldError(change.pointer, "invalid", "This item cannot be bought."))
+            continue
+        if before is None:
+            added.append(after)
+        else:
+            items[change.id] = after
+        params.append(_param(change, before, after))
+    result = [*items.values(), *added]
+    errors += _whole_plan_errors(result, asked, terms)
+    if errors:
+        first = errors[0]
+        code = first.code if first.code in ("price_not_available", "currency_mismatch") else None
+        raise InvalidRequest(f"{first.pointer}: {first.detail}", code=code, errors=errors)
+    return Plan(result, params)
+
+
+def _item_after(
+    change: ItemChange, before: PlanItem | None, prices: Mapping[PriceId, OfferedPrice], terms: Terms
+) -> tuple[PlanItem | None, FieldError | None]:
+    where = f"{change.pointer}/price_id"
+    if change.price_id is None and before is None:
+        return None, FieldError(where, "missing", "A new item needs a price_id.")
+    price = (
+        before.price
+        if before is not None and change.price_id is None
+        else prices.get(change.price_id or PriceId(""))
+    )
+    is_new_price = before is None or price is None or price.id != before.price.id
+    if price is None or (is_new_price and not _on_offer(price, terms)):
+        return None, FieldError(where, "price_not_available", "This price is not on offer.")
+    if not price.recurring:
+        return None, FieldError(where, "price_not_available", "A one-time price makes no subscription item.")
+    if terms.currency is not None and terms.currency not in price.currencies:
+        detail = f"This price cannot be bought in {terms.currency}."
+        return None, FieldError(where, "currency_mismatch", detail)
+    at_quantity = f"{change.pointer}/quantity"
+    if price.metered:
+        if change.quantity is not None:
+            return None, FieldError(at_quantity, "metered", "A metered price takes no quantity.")
+        return PlanItem(change.id, price, None), None
+    kept = before.quantity if before is not None and not before.price.metered else 1
+    quantity = kept if change.quantity is None else change.quantity
+    return PlanItem(change.id, price, quantity), None
+
+
+def _on_offer(price: OfferedPrice, terms: Terms) -> bool:
+    return price.active and price.product_active and (price.sellable or terms.may_buy_unlisted)
+
+
+def _param(change: ItemChange, before: PlanItem | None, after: PlanItem) -> dict[str, Any]:
+    param: dict[str, Any] = dict(change.extras or {})
+    if change.id is not None:
+        param["id"] = change.id
+    if before is None or before.price.id != after.price.id:
+        param["price"] = after.price.id
+    if after.quantity is not None:
+        param["quantity"] = after.quantity
+    return param
+
+
+def _whole_plan_errors(items: list[PlanItem], asked: Sequence[ItemChange], terms: Terms) -> list[FieldError]:
+    errors = []
+    if not items:
+        errors.append(
+            FieldError("/items", "too_short", "A subscription needs at least one item: cancel it instead.")
+        )
+    if len(items) > MAXIMUM_ITEMS:
+        errors.append(FieldError("/items", "too_long", f"A subscription has at most {MAXIMUM_ITEMS} items."))
+    prices = [item.price.id for item in items]
+    for change in asked:
+        if change.price_id is not None and prices.count(change.price_id) > 1:
+            detail = "Another item has this price: raise its quantity instead."
+            errors.append(FieldError(f"{change.pointer}/price_id", "duplicate", detail))
+    common = frozenset.intersection(*(item.price.currencies for item in items)) if items else frozenset({""})
+    if terms.currency is None and not common:
+        errors.append(FieldError("/items", "currency_mismatch", "The prices share no currency."))
+    intervals = {item.price.interval for item in items}
+    if len(intervals) > 1 and not terms.flexible:
+        detail = "Prices of different intervals need the flexible billing mode."
+        errors.append(FieldError("/items", "mixed_intervals", detail))
+    return errors
+
+
+def common_currency(items: Sequence[PlanItem]) -> str:
+    """What a new subscription is billed in when nobody chose: the first price's own currency where all share it."""
+    shared = frozenset.intersection(*(item.price.currencies for item in items))
+    first = items[0].price.currency
+    return first if first in shared else min(shared)

@@ -1,0 +1,216 @@
+"""Payment methods of a customer, and what else a payment page asks for."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Request
+from starlette.responses import Response
+
+from app.domain.ids import PRODUCT_PATTERN, PaymentMethodId, ProductId, SubscriptionId
+from app.domain.payments import Costs
+from app.errors import FieldError, Forbidden, NotFound
+from app.identity.principals import EndUser
+from app.routes import problems
+from app.routes.answers import answer
+from app.routes.dependencies import ContextDep, CustomerPath, PaymentMethodPath, ReaderDep, WriterDep
+from app.routes.idempotency import IdempotentRoute
+from app.routes.operation_ids import operation_id_of
+from app.schemas.common import SubscriptionIdText
+from app.schemas.customers import (
+    Access,
+    AttachRequest,
+    CustomerAnswer,
+    DefaultPaymentMethodRequest,
+    PaymentMethodAnswer,
+    ProfileRequest,
+    PromotionCodeAnswer,
+    SetupIntentAnswer,
+    UpcomingInvoiceAnswer,
+)
+from app.services import customers, payment_methods
+from app.services.actors import Actor
+
+router = APIRouter(tags=["customers"], route_class=IdempotentRoute)
+_READ = problems.responses(401, 403, 404, 422, 429, 502, 503)
+_WRITE = problems.responses(401, 402, 403, 404, 409, 413, 415, 422, 429, 502, 503)
+
+
+@router.patch("/customers/{customer_id}", response_model=CustomerAnswer, responses=_WRITE)
+async def update_customer(
+    request: Request, context: ContextDep, actor: WriterDep, customer_id: CustomerPath, body: ProfileRequest
+) -> Response:
+    """Changes a customer's name, phone or e-mail."""
+    acting = actor.customer(customer_id)
+    changes = body.model_dump(exclude_none=True)
+    if body.email is not None:
+        changes["email"] = _own_email(actor, body.email.lower())
+    await customers.update_profile(
+        context, acting, changes, operation_id=await operation_id_of(request, actor.principal)
+    )
+    return answer(
+        request, CustomerAnswer.model_validate({"customer": await customers.profile(context, acting)})
+    )
+
+
+def _own_email(actor: Actor, email: str) -> str:
+    """Nobody may claim somebody else's e-mail: a seat could be reached by it."""
+    if actor.is_service:
+        return email
+    user = actor.principal
+    if isinstance(user, EndUser) and user.email_verified and user.email == email:
+        return email
+    detail = "Only the verified e-mail of your token can be set."
+    raise Forbidden(
+        detail, code="field_not_allowed", errors=[FieldError("/email", "field_not_allowed", detail)]
+    )
+
+
+@router.post(
+    "/customers/{customer_id}/payment-methods",
+    response_model=PaymentMethodAnswer,
+    status_code=201,
+    responses=_WRITE,
+)
+async def attach_payment_method_to_customer(
+    request: Request, context: ContextDep, actor: WriterDep, customer_id: CustomerPath, body: AttachRequest
+) -> Response:
+    """Attaches a payment method that the caller's page has made, and makes it the default if asked."""
+    attached = await payment_methods.attach(
+        context,
+        actor.customer(customer_id),
+        PaymentMethodId(body.payment_method_id),
+        use_as_default=body.use_as_default,
+        operation_id=await operation_id_of(request, actor.principal),
+    )
+    return answer(request, PaymentMethodAnswer.model_validate({"payment_method": attached}), status=201)
+
+
+@router.delete(
+    "/customers/{customer_id}/payment-methods/{payment_method_id}", status_code=204, responses=_WRITE
+)
+async def detach_payment_method_from_customer(
+    request: Request,
+    context: ContextDep,
+    actor: WriterDep,
+    customer_id: CustomerPath,
+    payment_method_id: PaymentMethodPath,
+) -> Response:
+    """Detaches it; refused while a live subscription is charged to it, or has no other."""
+    await payment_methods.detach(
+        context,
+        actor.customer(customer_id),
+        payment_method_id,
+        operation_id=await operation_id_of(request, actor.principal),
+    )
+    return Response(status_code=204)
+
+
+@router.put(
+    "/customers/{customer_id}/default-payment-method", response_model=PaymentMethodAnswer, responses=_WRITE
+)
+async def set_payment_method_as_default(
+    request: Request,
+    context: ContextDep,
+    actor: WriterDep,
+    customer_id: CustomerPath,
+    body: DefaultPaymentMethodRequest,
+) -> Response:
+    """Makes it the default, also of live subscriptions that carry a default of their own."""
+    found = await payment_methods.set_default(
+        context,
+        actor.customer(customer_id),
+        PaymentMethodId(body.payment_method_id),
+        operation_id=await operation_id_of(request, actor.principal),
+    )
+    return answer(request, PaymentMethodAnswer.model_validate({"payment_method": found}))
+
+
+@router.post(
+    "/customers/{customer_id}/setup-intents",
+    response_model=SetupIntentAnswer,
+    status_code=201,
+    responses=_WRITE,
+)
+async def create_setup_intent(
+    request: Request, context: ContextDep, actor: WriterDep, customer_id: CustomerPath
+) -> Response:
+    """Begins the set-up of a payment method for later charges: its client secret is for Stripe's own elements."""
+    intent_id, step = await payment_methods.begin_setup(
+        context, actor.customer(customer_id), operation_id=await operation_id_of(request, actor.principal)
+    )
+    intent = {"id": intent_id, "status": step.status, "client_secret": step.client_secret}
+    return answer(request, SetupIntentAnswer.model_validate({"setup_intent": intent}), status=201)
+
+
+@router.get("/promotion-codes/{code}", response_model=PromotionCodeAnswer, responses=_READ)
+async def get_promotion_code(
+    request: Request,
+    context: ContextDep,
+    actor: ReaderDep,
+    code: Annotated[str, Path(pattern=r"^[A-Za-z0-9_\-]{1,64}$")],
+) -> Response:
+    """What an active promotion code gives."""
+    del actor  # It takes any credential, but it takes one: codes are not to be guessed by everybody.
+    found = await context.billing.promotion_code(code)
+    if found is None or not found.active:
+        raise NotFound()
+    return answer(
+        request,
+        PromotionCodeAnswer.model_validate(
+            {
+                "promotion_code": {
+                    "code": found.code,
+                    "percent_off": found.percent_off,
+                    "amount_off": found.amount_off,
+                    "currency": found.currency,
+                    "duration": found.duration,
+                    "duration_in_months": found.duration_in_months,
+                    "expires_at": found.expires_at,
+                }
+            }
+        ),
+    )
+
+
+@router.get(
+    "/customers/{customer_id}/upcoming-invoice", response_model=UpcomingInvoiceAnswer, responses=_READ
+)
+async def get_upcoming_invoice(
+    request: Request,
+    context: ContextDep,
+    actor: ReaderDep,
+    customer_id: CustomerPath,
+    subscription_id: Annotated[SubscriptionIdText | None, Query()] = None,
+) -> Response:
+    """The invoice that comes next, of one subscription or of the one that renews first."""
+    named = None if subscription_id is None else SubscriptionId(subscription_id)
+    costs: Costs = await customers.upcoming_invoice(context, actor.customer(customer_id), named)
+    invoice = {
+        "currency": costs.currency,
+        "total": costs.total,
+        "amount_due": costs.amount_due,
+        "lines": costs.lines,
+    }
+    return answer(request, UpcomingInvoiceAnswer.model_validate({"invoice": invoice}))
+
+
+@router.get(
+    "/customers/{customer_id}/access",
+    response_model=Access,
+    responses=problems.responses(401, 403, 404, 422, 429, 503),
+)
+async def get_access(
+    request: Request,
+    context: ContextDep,
+    actor: ReaderDep,
+    customer_id: CustomerPath,
+    product_id: Annotated[str, Query(pattern=PRODUCT_PATTERN)],
+) -> Response:
+    """May this customer use this product now? Answered from the cache alone."""
+    has_access, best = await customers.access(context, actor.customer(customer_id), ProductId(product_id))
+    found = {
+        name: getattr(best, name, None)
+        for name in ("via", "role", "subscription_id", "status", "valid_until")
+    }
+    return answer(request, Access.model_validate({"has_access": has_access, **found}))

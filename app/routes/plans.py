@@ -1,0 +1,234 @@
+"""Buying, changing, quoting, cancelling and resuming subscriptions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from app.domain.ids import PaymentMethodId, PriceId, SubscriptionItemId
+from app.domain.payments import PaymentStep
+from app.domain.plan_changes import ItemChange
+from app.domain.snapshots import JsonObject
+from app.errors import PreconditionFailed
+from app.routes import problems
+from app.routes.answers import answer, etag_of
+from app.routes.dependencies import ContextDep, CustomerPath, SubscriptionPath, WriterDep, refuse_admin_fields
+from app.routes.idempotency import IdempotentRoute
+from app.routes.operation_ids import operation_id_of
+from app.schemas.plans import (
+    CancelRequest,
+    ChangedSubscription,
+    Discount,
+    NewSubscriptionRequest,
+    QuoteAnswer,
+    SubscriptionUpdateRequest,
+)
+from app.schemas.subscriptions import SubscriptionAnswer, shown
+from app.services import plan_changes, previews, purchases
+from app.services.context import Rules
+from app.services.plan_writes import Done, MoneyTerms, PlanUpdate
+from app.services.purchases import Purchase
+from app.services.subscriptions import Seen
+
+router = APIRouter(tags=["subscriptions"], route_class=IdempotentRoute)
+_WRITE = problems.responses(401, 402, 403, 404, 409, 413, 415, 422, 429, 502, 503)
+
+
+@router.post(
+    "/customers/{customer_id}/subscriptions",
+    response_model=ChangedSubscription,
+    status_code=201,
+    responses=_WRITE,
+)
+async def add_subscription(
+    request: Request,
+    context: ContextDep,
+    actor: WriterDep,
+    customer_id: CustomerPath,
+    body: NewSubscriptionRequest,
+) -> Response:
+    """Buys a subscription of 1 to 20 items; its customer becomes the owner where a product can be shared."""
+    refuse_admin_fields(actor, body)
+    acting = actor.customer(customer_id)
+    purchase = Purchase(
+        items=[
+            ItemChange(
+                f"/items/{position}",
+                price_id=PriceId(item.price_id),
+                quantity=item.quantity,
+                extras=_item_extras(item.discounts, item.tax_rates),
+            )
+            for position, item in enumerate(body.items)
+        ],
+        payment_method_id=_payment_method(body.payment_method_id),
+        promotion_code=body.promotion_code,
+        currency=body.currency,
+        terms=MoneyTerms(
+            discounts=_discounts(body.discounts),
+            default_tax_rates=body.default_tax_rates,
+            trial_end=_seconds(body.trial_end),
+            trial_period_days=body.trial_period_days,
+            billing_mode=body.billing_mode,
+        ),
+    )
+    done = await purchases.add(
+        context, actor, acting, purchase, await operation_id_of(request, actor.principal)
+    )
+    return answer(request, _changed(done, context.rules), status=201)
+
+
+@router.patch(
+    "/subscriptions/{subscription_id}",
+    response_model=ChangedSubscription,
+    responses={**_WRITE, **problems.responses(412)},
+)
+async def update_subscription(
+    request: Request,
+    context: ContextDep,
+    actor: WriterDep,
+    subscription_id: SubscriptionPath,
+    body: SubscriptionUpdateRequest,
+) -> Response:
+    """Changes items, payment method, discounts or the intended end; `If-Match` guards against a change unseen."""
+    refuse_admin_fields(actor, body)
+
+    def precondition(seen: Seen) -> None:
+        expected = request.headers.get("if-match")
+        if expected is None or expected.strip() == "*":
+            return
+        current = SubscriptionAnswer(subscription=shown(seen, context.rules))
+        etag = etag_of(current.__pydantic_serializer__.to_json(current))
+        if etag not in [tag.strip() for tag in expected.split(",")]:
+            raise PreconditionFailed()
+
+    done = await plan_changes.update(
+        context,
+        actor,
+        subscription_id,
+        _plan_update(body),
+        await operation_id_of(request, actor.principal),
+        precondition,
+    )
+    return answer(request, _changed(done, context.rules))
+
+
+@router.post("/subscriptions/{subscription_id}/preview", response_model=QuoteAnswer, responses=_WRITE)
+async def preview_subscription(
+    request: Request,
+    context: ContextDep,
+    actor: WriterDep,
+    subscription_id: SubscriptionPath,
+    body: SubscriptionUpdateRequest,
+) -> Response:
+    """What that change would cost, to the cent, and a quote that holds it for 24 hours, for one use."""
+    refuse_admin_fields(actor, body)
+    quoted = await previews.preview(context, actor, subscription_id, _plan_update(body))
+    return answer(
+        request,
+        QuoteAnswer.model_validate(
+            {
+                "quote_id": quoted.quote_id,
+                "expires_at": quoted.expires_at,
+                "currency": quoted.now.currency,
+                "amount_due_now": quoted.now.amount_due,
+                "credit": quoted.now.credit,
+                "next_total": quoted.next_total,
+                "lines": quoted.now.lines,
+            }
+        ),
+    )
+
+
+@router.post("/subscriptions/{subscription_id}/cancel", response_model=ChangedSubscription, responses=_WRITE)
+async def cancel_subscription(
+    request: Request,
+    context: ContextDep,
+    actor: WriterDep,
+    subscription_id: SubscriptionPath,
+    body: CancelRequest,
+) -> Response:
+    """Cancels at the period's end, or now; asking again changes nothing and answers the same."""
+    refuse_admin_fields(actor, body)
+    done = await plan_changes.cancel(
+        context,
+        actor,
+        subscription_id,
+        now=body.when == "now",
+        reason=body.reason,
+        prorate=body.prorate,
+        operation_id=await operation_id_of(request, actor.principal),
+    )
+    return answer(request, _changed(done, context.rules))
+
+
+@router.post("/subscriptions/{subscription_id}/resume", response_model=ChangedSubscription, responses=_WRITE)
+async def resume_subscription(
+    request: Request, context: ContextDep, actor: WriterDep, subscription_id: SubscriptionPath
+) -> Response:
+    """Takes an intended cancellation back, or wakes a paused subscription."""
+    done = await plan_changes.resume(
+        context, actor, subscription_id, await operation_id_of(request, actor.principal)
+    )
+    return answer(request, _changed(done, context.rules))
+
+
+def _changed(done: Done, rules: Rules) -> ChangedSubscription:
+    payment: PaymentStep | None = done.payment
+    return ChangedSubscription.model_validate(
+        {
+            "subscription": shown(done.seen, rules),
+            "payment": None
+            if payment is None
+            else {"status": payment.status, "client_secret": payment.client_secret, "kind": payment.kind},
+        }
+    )
+
+
+def _plan_update(body: SubscriptionUpdateRequest) -> PlanUpdate:
+    return PlanUpdate(
+        items=[
+            ItemChange(
+                f"/items/{position}",
+                id=None if item.id is None else SubscriptionItemId(item.id),
+                price_id=None if item.price_id is None else PriceId(item.price_id),
+                quantity=item.quantity,
+                deleted=item.deleted,
+            )
+            for position, item in enumerate(body.items or [])
+        ],
+        payment_method_id=_payment_method(body.payment_method_id),
+        promotion_code=body.promotion_code,
+        cancel_at_period_end=body.cancel_at_period_end,
+        quote_id=body.quote_id,
+        terms=MoneyTerms(
+            discounts=_discounts(body.discounts),
+            default_tax_rates=body.default_tax_rates,
+            trial_end=body.trial_end if isinstance(body.trial_end, str) else _seconds(body.trial_end),
+            proration_behavior=body.proration_behavior,
+            proration_date=_seconds(body.proration_date),
+        ),
+    )
+
+
+def _payment_method(value: str | None) -> PaymentMethodId | None:
+    return None if value is None else PaymentMethodId(value)
+
+
+def _seconds(value: datetime | None) -> int | None:
+    return None if value is None else int(value.timestamp())
+
+
+def _discounts(entries: Sequence[Discount] | None) -> list[JsonObject] | None:
+    return None if entries is None else [entry.model_dump(exclude_none=True) for entry in entries]
+
+
+def _item_extras(entries: Sequence[Discount] | None, tax_rates: Sequence[str] | None) -> JsonObject:
+    extras: JsonObject = {}
+    if entries:
+        extras["discounts"] = _discounts(entries)
+    if tax_rates:
+        extras["tax_rates"] = list(tax_rates)
+    return extras

@@ -1,0 +1,146 @@
+"""Buying, changing, quoting and ending subscriptions. Amounts are minor units of `currency`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, Field, StringConstraints, model_validator
+
+from app.schemas.common import (
+    ADMIN_ONLY,
+    Answer,
+    Instant,
+    PaymentMethodIdText,
+    PriceIdText,
+    ProrationBehavior,
+    Request,
+    SubscriptionItemIdText,
+)
+from app.schemas.invoices import InvoiceLine
+from app.schemas.subscriptions import Subscription
+
+MAXIMUM_ITEMS = 20
+
+Quantity = Annotated[int, Field(ge=1, le=1_000_000)]
+Currency = Annotated[str, Field(pattern="^[a-z]{3}$", description="ISO 4217, lower case.", examples=["usd"])]
+PromotionCodeText = Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]{1,64}$")]
+TaxRateId = Annotated[str, Field(pattern=r"^txr_[A-Za-z0-9]{1,200}$")]
+QuoteId = Annotated[str, Field(pattern="^qt_[0-9a-f]{32}$")]
+Moment = Annotated[AwareDatetime, Field(strict=False, description="RFC 3339.")]
+Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
+
+
+class Discount(Request):
+    """Exactly one of the two: a coupon's id, or a promotion code's id (`promo_…`)."""
+
+    coupon: Annotated[str | None, Field(min_length=1, max_length=200)] = None
+    promotion_code: Annotated[str | None, Field(pattern=r"^promo_[A-Za-z0-9]{1,200}$")] = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Discount:
+        if (self.coupon is None) == (self.promotion_code is None):
+            raise ValueError("give exactly one of coupon and promotion_code")
+        return self
+
+
+Discounts = Annotated[list[Discount] | None, Field(max_length=20, json_schema_extra=ADMIN_ONLY)]
+TaxRates = Annotated[list[TaxRateId] | None, Field(max_length=5, json_schema_extra=ADMIN_ONLY)]
+
+
+class NewItem(Request):
+    """`quantity` is for licensed prices alone, 1 where it is left out; a metered price takes none."""
+
+    price_id: PriceIdText
+    quantity: Quantity | None = None
+    discounts: Discounts = None
+    tax_rates: TaxRates = None
+
+
+class NewSubscriptionRequest(Request):
+    """With `payment_method_id` it is charged at once; without, the answer's client secret completes it."""
+
+    items: list[NewItem] = Field(min_length=1, max_length=MAXIMUM_ITEMS)
+    payment_method_id: PaymentMethodIdText | None = None
+    promotion_code: PromotionCodeText | None = None
+    currency: Currency | None = None
+    discounts: Discounts = None
+    default_tax_rates: TaxRates = None
+    trial_end: Annotated[Moment | None, Field(json_schema_extra=ADMIN_ONLY)] = None
+    trial_period_days: Annotated[int | None, Field(ge=1, le=730, json_schema_extra=ADMIN_ONLY)] = None
+    billing_mode: Annotated[Literal["classic", "flexible"] | None, Field(json_schema_extra=ADMIN_ONLY)] = None
+
+    @model_validator(mode="after")
+    def _one_trial(self) -> NewSubscriptionRequest:
+        if self.trial_end is not None and self.trial_period_days is not None:
+            raise ValueError("give at most one of trial_end and trial_period_days")
+        return self
+
+
+class ItemUpdate(Request):
+    """With `id` it changes or (`deleted`) removes that item, without it adds one."""
+
+    id: SubscriptionItemIdText | None = None
+    price_id: PriceIdText | None = None
+    quantity: Quantity | None = None
+    deleted: bool = False
+
+    @model_validator(mode="after")
+    def _some_change(self) -> ItemUpdate:
+        if self.deleted and (self.price_id is not None or self.quantity is not None):
+            raise ValueError("an item that is deleted takes neither price_id nor quantity")
+        if not self.deleted and self.price_id is None and self.quantity is None:
+            raise ValueError("give price_id, quantity or deleted")
+        return self
+
+
+class SubscriptionUpdateRequest(Request):
+    items: Annotated[list[ItemUpdate] | None, Field(min_length=1, max_length=2 * MAXIMUM_ITEMS)] = None
+    payment_method_id: PaymentMethodIdText | None = None
+    promotion_code: PromotionCodeText | None = None
+    cancel_at_period_end: bool | None = None
+    quote_id: QuoteId | None = None
+    discounts: Discounts = None
+    default_tax_rates: TaxRates = None
+    trial_end: Annotated[Moment | Literal["now"] | None, Field(json_schema_extra=ADMIN_ONLY)] = None
+    proration_behavior: Annotated[ProrationBehavior | None, Field(json_schema_extra=ADMIN_ONLY)] = None
+    proration_date: Annotated[Moment | None, Field(json_schema_extra=ADMIN_ONLY)] = None
+
+    @model_validator(mode="after")
+    def _some_change(self) -> SubscriptionUpdateRequest:
+        if not self.model_fields_set - {"quote_id"}:
+            raise ValueError("name at least one thing to change")
+        return self
+
+
+class CancelRequest(Request):
+    when: Literal["period_end", "now"] = "period_end"
+    reason: Reason | None = None
+    prorate: Annotated[bool | None, Field(json_schema_extra=ADMIN_ONLY)] = None
+
+
+class Payment(Answer):
+    """What the caller's page still has to do with Stripe's own elements: confirm a payment, or a set-up."""
+
+    status: str
+    client_secret: str
+    kind: Literal["payment", "setup"]
+
+
+class ChangedSubscription(Answer):
+    subscription: Subscription
+    payment: Payment | None
+
+
+class QuoteAnswer(Answer):
+    """`amount_due_now` is charged when the change is made with this quote, `credit` goes to the balance.
+
+    `next_total`: the first ordinary invoice afterwards, null where none will come.
+    """
+
+    quote_id: str
+    expires_at: Instant
+    currency: str
+    amount_due_now: int
+    credit: int
+    next_total: int | None
+    lines: list[InvoiceLine]

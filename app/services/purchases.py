@@ -1,0 +1,175 @@
+"""Buying a subscription."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from app.cache import catalogue, customers
+from app.domain import metadata as keys
+from app.domain.ids import CustomerId, PaymentMethodId, SubscriptionId
+from app.domain.plan_changes import (
+    ItemChange,
+    OfferedPrice,
+    Terms,
+    common_currency,
+    new_plan,
+)
+from app.domain.snapshots import JsonObject
+from app.errors import (
+    BillingError,
+    FieldError,
+    InvalidRequest,
+    NotFound,
+    StripeOutcomeUnknown,
+    StripeRejected,
+)
+from app.services import sync
+from app.services.actors import Actor
+from app.services.context import Context
+from app.services.payment_details import check_payment_method, promotion
+from app.services.plan_writes import (
+    Done,
+    MoneyTerms,
+    StripeCall,
+    begun,
+    insert_operation,
+    is_known,
+    land,
+    price_ids,
+    seen_now,
+    send_once,
+    settle_failed,
+)
+from app.stripe_gateway.billing import Changed
+
+
+@dataclass(frozen=True, slots=True)
+class Purchase:
+    items: Sequence[ItemChange]
+    payment_method_id: PaymentMethodId | None
+    promotion_code: str | None
+    currency: str | None
+    terms: MoneyTerms
+
+
+async def add(
+    context: Context, actor: Actor, customer_id: CustomerId, purchase: Purchase, operation_id: str
+) -> Done:
+    """Creates a subscription. With a payment method it is charged at once: a declined card leaves nothing behind.
+
+    Without one, or where the bank asks its holder, the caller's page completes it with the client secret.
+    Raises InvalidRequest for items, NotFound for another's payment method, PaymentRequired for a decline.
+    """
+    async with context.database.connection() as connection:
+        profile = await customers.profile(connection, customer_id)
+        prices = await catalogue.prices_for_purchase(connection, price_ids(purchase.items))
+        call = await begun(connection, operation_id)
+    if profile is None:
+        raise NotFound()
+    if call is None:
+        call = StripeCall("create", _creation(context, actor, profile, purchase, prices, operation_id))
+        await check_payment_method(context, purchase.payment_method_id, customer_id)
+        if purchase.promotion_code is not None:
+            added = await promotion(context, purchase.promotion_code)
+            call.params["discounts"] = [*call.params.get("discounts", []), added]
+        async with context.database.transaction() as connection:
+            await insert_operation(
+                connection, actor, operation_id, "add_subscription", SubscriptionId(""), call
+            )
+    changed = await _create(context, customer_id, operation_id, call)
+    lease = await sync.take_lease(context, "subscription", changed.subscription.id)
+    await land(context, operation_id, lease, changed)
+    return await seen_now(context, actor, changed.subscription.id, changed.payment)
+
+
+def _creation(
+    context: Context,
+    actor: Actor,
+    profile: JsonObject,
+    purchase: Purchase,
+    prices: dict[Any, OfferedPrice],
+    operation_id: str,
+) -> dict[str, Any]:
+    terms = purchase.terms
+    fixed = profile["currency"]
+    if fixed is not None and purchase.currency not in (None, fixed):
+        detail = f"This customer is billed in {fixed}."
+        raise InvalidRequest(
+            detail, code="currency_mismatch", errors=[FieldError("/currency", "currency_mismatch", detail)]
+        )
+    plan = new_plan(
+        purchase.items,
+        prices,
+        Terms(
+            may_buy_unlisted=actor.is_admin or context.rules.open_catalogue,
+            currency=purchase.currency or fixed,
+            flexible=terms.billing_mode != "classic",
+        ),
+    )
+    metadata = {keys.OPERATION_ID: operation_id}
+    if plan.shareable:
+        metadata[keys.OWNER] = profile["id"]
+    params: dict[str, Any] = {
+        "customer": profile["id"],
+        "items": plan.params,
+        "currency": purchase.currency or fixed or common_currency(plan.items),
+        "metadata": metadata,
+        "payment_settings": {"save_default_payment_method": "on_subscription"},
+        "billing_mode": {"type": terms.billing_mode or "flexible"},
+    }
+    if purchase.payment_method_id is not None:
+        params["default_payment_method"] = purchase.payment_method_id
+        params["payment_behavior"] = "error_if_incomplete"
+    else:
+        params["payment_behavior"] = "default_incomplete"
+    if terms.discounts:
+        params["discounts"] = list(terms.discounts)
+    if terms.default_tax_rates is not None:
+        params["default_tax_rates"] = list(terms.default_tax_rates)
+    if terms.trial_end is not None:
+        params["trial_end"] = terms.trial_end
+    if terms.trial_period_days is not None:
+        params["trial_period_days"] = terms.trial_period_days
+    return params
+
+
+async def _create(context: Context, customer_id: CustomerId, operation_id: str, call: StripeCall) -> Changed:
+    """A card whose bank wants its holder gets a subscription that waits for him, under a key of its own."""
+    try:
+        return await send_once(context, operation_id, SubscriptionId(""), call)
+    except StripeOutcomeUnknown as error:
+        found = await _find_created(context, customer_id, operation_id) if error.answered else None
+        if found is None:
+            raise
+        return found
+    except BillingError as error:
+        if error.code != "payment_action_required":
+            if is_known(error):
+                await settle_failed(context, operation_id, error)
+            raise
+    waiting = replace(call, params={**call.params, "payment_behavior": "default_incomplete"})
+    changed = await send_once(context, operation_id, SubscriptionId(""), waiting, suffix="/waiting")
+    if changed.payment is None:
+        return changed
+    return replace(changed, payment=replace(changed.payment, status="requires_action"))
+
+
+async def _find_created(context: Context, customer_id: CustomerId, operation_id: str) -> Changed | None:
+    """After an answer of 5xx: did the create take effect all the same?"""
+    for candidate in await context.billing.subscriptions_of(customer_id):
+        if candidate.operation_id == operation_id:
+            fetched = await context.stripe.fetch("subscription", candidate.id)
+            return Changed(candidate, None, fetched.at)
+    return None
+
+
+async def find_again(context: Context, operation_id: str, call: StripeCall) -> None:
+    """For a purchase whose caller is gone: settled by what Stripe has, without sending it once more."""
+    found = await _find_created(context, CustomerId(call.params["customer"]), operation_id)
+    if found is None:
+        await settle_failed(context, operation_id, StripeRejected("Stripe has no such subscription."))
+        return
+    lease = await sync.take_lease(context, "subscription", found.subscription.id)
+    await land(context, operation_id, lease, found)

@@ -1,0 +1,34 @@
+"""Finishing operations whose runner died: with the same keys, so that what was done is not done twice."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from app.cache import operations as operation_rows
+from app.errors import BillingError
+from app.services import operations, plan_writes, purchases
+from app.services.context import Context
+from app.services.plan_writes import StripeCall
+
+
+async def finish(context: Context, operation_id: str, token: UUID) -> None:
+    """Raises BillingError where a part is away; the operation's lease then runs out and it is taken up again.
+
+    A purchase is never sent again for a caller who is gone: it is looked for at Stripe, and else has failed.
+    """
+    async with context.database.connection() as connection:
+        operation = await operation_rows.operation(connection, operation_id)
+    if operation is None or operation.settled_at is not None:
+        return
+    if operation.kind == "member_change":
+        await operations.run(context, operation_id, token)
+        return
+    call = StripeCall(**operation.request)
+    try:
+        if operation.kind == "add_subscription":
+            await purchases.find_again(context, operation_id, call)
+        else:
+            await plan_writes.write(context, operation_id, operation.subscription_id, call)
+    except BillingError as error:
+        if not plan_writes.is_known(error):
+            raise

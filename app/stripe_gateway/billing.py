@@ -1,0 +1,164 @@
+"""The calls that move money or terms: subscriptions, previews, payment methods, promotion codes, profiles.
+
+A method that writes takes the idempotency key of its operation, and answers with the object as Stripe has it then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from app.domain.ids import CustomerId, PaymentMethodId, SubscriptionId
+from app.domain.payments import Costs, PaymentStep, PromotionCode
+from app.domain.snapshots import Subscription
+from app.stripe_gateway import parsing
+from app.stripe_gateway.client import Answer, StripeClient
+from app.stripe_gateway.gateway import Fetched
+
+_PAYMENT_EXPANDS = ["latest_invoice.confirmation_secret", "pending_setup_intent"]
+_OPEN_PAYMENT = frozenset({"incomplete", "past_due"})
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A subscription after a write, and what its payer still has to do."""
+
+    subscription: Subscription
+    payment: PaymentStep | None
+    at: int
+
+    @property
+    def fetched(self) -> Fetched:
+        """Complete or not: a cut short list of items is fetched again by whoever lands it."""
+        return Fetched(self.subscription, self.at)
+
+
+class BillingCalls:
+    def __init__(self, client: StripeClient) -> None:
+        self._client = client
+
+    async def create_subscription(self, params: Mapping[str, Any], *, idempotency_key: str) -> Changed:
+        answer = await self._client.post(
+            "/v1/subscriptions", {**params, "expand": _PAYMENT_EXPANDS}, idempotency_key=idempotency_key
+        )
+        return _changed(answer)
+
+    async def update_subscription(
+        self, subscription_id: SubscriptionId, params: Mapping[str, Any], *, idempotency_key: str
+    ) -> Changed:
+        answer = await self._client.post(
+            f"/v1/subscriptions/{subscription_id}",
+            {**params, "expand": _PAYMENT_EXPANDS},
+            idempotency_key=idempotency_key,
+        )
+        return _changed(answer)
+
+    async def cancel_subscription(
+        self, subscription_id: SubscriptionId, params: Mapping[str, Any], *, idempotency_key: str
+    ) -> Changed:
+        answer = await self._client.delete(
+            f"/v1/subscriptions/{subscription_id}", params, idempotency_key=idempotency_key
+        )
+        return Changed(parsing.subscription(answer.data), None, answer.at)
+
+    async def resume_subscription(self, subscription_id: SubscriptionId, *, idempotency_key: str) -> Changed:
+        """Only for status `paused`; an intended cancellation is taken back by an update."""
+        answer = await self._client.post(
+            f"/v1/subscriptions/{subscription_id}/resume",
+            {"billing_cycle_anchor": {"type": "unchanged"}, "expand": _PAYMENT_EXPANDS},
+            idempotency_key=idempotency_key,
+        )
+        return _changed(answer)
+
+    async def subscriptions_of(self, customer_id: CustomerId) -> list[Subscription]:
+        """The newest hundred of a customer, ended ones included: to find a create whose answer was lost."""
+        answer = await self._client.get(
+            "/v1/subscriptions", {"customer": customer_id, "status": "all", "limit": 100}
+        )
+        return [parsing.subscription(source) for source in answer.data["data"]]
+
+    async def preview(self, params: Mapping[str, Any]) -> Costs:
+        """What Stripe would invoice; nothing is changed, so no key is needed and a lost answer is asked again."""
+        answer = await self._client.post_safely("/v1/invoices/create_preview", params)
+        invoice = parsing.invoice(answer.data)
+        return Costs(
+            currency=invoice.currency,
+            total=invoice.total,
+            amount_due=invoice.amount_due,
+            credit=max(0, -invoice.total),
+            lines=invoice.lines,
+            proration_date=parsing.proration_date(answer.data),
+        )
+
+    async def promotion_code(self, code: str) -> PromotionCode | None:
+        """The active code of that text, compared by Stripe without regard to case."""
+        answer = await self._client.get(
+            "/v1/promotion_codes",
+            {"code": code, "active": True, "limit": 1, "expand": ["data.promotion.coupon"]},
+        )
+        found = answer.data["data"]
+        return parsing.promotion_code(found[0]) if found else None
+
+    async def create_setup_intent(
+        self, customer_id: CustomerId, *, idempotency_key: str
+    ) -> tuple[str, PaymentStep]:
+        answer = await self._client.post(
+            "/v1/setup_intents",
+            {"customer": customer_id, "usage": "off_session", "automatic_payment_methods": {"enabled": True}},
+            idempotency_key=idempotency_key,
+        )
+        step = PaymentStep(str(answer.data["status"]), str(answer.data["client_secret"]), "setup")
+        return str(answer.data["id"]), step
+
+    async def attach_payment_method(
+        self, payment_method_id: PaymentMethodId, customer_id: CustomerId, *, idempotency_key: str
+    ) -> Fetched:
+        answer = await self._client.post(
+            f"/v1/payment_methods/{payment_method_id}/attach",
+            {"customer": customer_id},
+            idempotency_key=idempotency_key,
+        )
+        return Fetched(parsing.payment_method(answer.data), answer.at)
+
+    async def detach_payment_method(
+        self, payment_method_id: PaymentMethodId, *, idempotency_key: str
+    ) -> Fetched:
+        answer = await self._client.post(
+            f"/v1/payment_methods/{payment_method_id}/detach", {}, idempotency_key=idempotency_key
+        )
+        return Fetched(parsing.payment_method(answer.data), answer.at)
+
+    async def update_customer(
+        self, customer_id: CustomerId, params: Mapping[str, Any], *, idempotency_key: str
+    ) -> Fetched:
+        answer = await self._client.post(
+            f"/v1/customers/{customer_id}", params, idempotency_key=idempotency_key
+        )
+        return Fetched(parsing.customer(answer.data), answer.at)
+
+
+def _changed(answer: Answer) -> Changed:
+    return Changed(parsing.subscription(answer.data), _payment_step(answer.data), answer.at)
+
+
+def _payment_step(source: Mapping[str, Any]) -> PaymentStep | None:
+    """A pending set-up first (a trial, or nothing due), then an invoice that is not paid yet."""
+    setup = source.get("pending_setup_intent")
+    if isinstance(setup, Mapping) and setup.get("client_secret"):
+        return PaymentStep(str(setup.get("status")), str(setup["client_secret"]), "setup")
+    invoice = source.get("latest_invoice")
+    if not isinstance(invoice, Mapping) or invoice.get("status") != "open":
+        return None
+    awaited = source.get("status") in _OPEN_PAYMENT or source.get("pending_update") is not None
+    secret = invoice.get("confirmation_secret")
+    if not awaited or not isinstance(secret, Mapping):
+        return None
+    attempted = invoice.get("attempted") is True
+    status = "requires_action" if attempted else "requires_payment_method"
+    return PaymentStep(status, str(secret["client_secret"]), "payment")
+
+
+def discounts(existing: Sequence[str], added: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """Stripe replaces the whole list, so what is there already is named again."""
+    return [*({"discount": discount_id} for discount_id in existing), *(dict(entry) for entry in added)]
