@@ -46,14 +46,14 @@ def as_pair(position: object) -> tuple[int, str] | None:
     match position:
         case None:
             return None
-        case [int(created), str(object_id)] if abs(created) < 2**62:
+        case [int(created), str(object_id)] if abs(created) < 2**62 and "\x00" not in object_id:
             return created, object_id
         case _:
             raise _invalid()
 
 
 def as_text(position: object) -> str | None:
-    if position is None or isinstance(position, str):
+    if position is None or (isinstance(position, str) and "\x00" not in position):
         return position
     raise _invalid()
 

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.roles import Role
-from app.errors import FieldError, Forbidden, InvalidRequest
+from app.errors import FieldError, Forbidden, InvalidRequest, NotFound
 from app.identity.principals import EndUser
 from app.routes import problems
 from app.routes.answers import answer
@@ -42,14 +42,25 @@ StatusesQuery = Annotated[
 ]
 
 
-@router.post("/customers", response_model=CustomerAnswer, status_code=201, responses=_WRITE)
+@router.post(
+    "/customers",
+    response_model=CustomerAnswer,
+    status_code=201,
+    responses={200: {"model": CustomerAnswer, "description": "The customer was there already"}, **_WRITE},
+)
 async def create_customer(
     request: Request, context: ContextDep, actor: WriterDep, settings: SettingsDep, body: NewCustomerRequest
 ) -> Response:
     """The new-user trigger: one customer per subject, however many calls race; 200 where it was there already."""
-    if actor.customer_id is not None and isinstance(actor.principal, EndUser):
-        return answer(request, await _profile(context, actor.customer_id), status=200)
     subject = _subject(actor, body, settings.auth_issuer or "")
+    if isinstance(actor.principal, EndUser):
+        if actor.customer_id is not None:
+            return answer(request, await _profile(context, actor.customer_id), status=200)
+        if actor.principal.customer_claim is not None:
+            # A second customer beside the one that the issuer names could never be reached again.
+            raise NotFound(
+                "The customer that your login names is not known here.", code="customer_not_linked"
+            )
     customer_id, created = await customers.ensure(context, subject)
     return answer(request, await _profile(context, customer_id), status=201 if created else 200)
 

@@ -10,6 +10,7 @@ import secrets
 import time
 
 import structlog
+from fastapi import HTTPException
 from prometheus_client import Histogram
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -121,7 +122,8 @@ class BodyLimits:
             if message["type"] == "http.request":
                 read += len(message.get("body", b""))
                 if read > limit:
-                    raise PayloadTooLarge(f"The body is larger than {limit} bytes.")
+                    # FastAPI turns whatever else fails while a body is read into a 400.
+                    raise HTTPException(PayloadTooLarge.status)
             return message
 
         await self.app(scope, limited, send)

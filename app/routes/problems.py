@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -90,9 +91,26 @@ def install(app: FastAPI) -> None:
             response.headers["Allow"] = error.headers["Allow"]
         return response
 
+    app.openapi = _only_problems(app)  # type: ignore[method-assign]
     app.add_exception_handler(BillingError, on_billing_error)
     app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(HTTPException, on_http_exception)
+
+
+def _only_problems(app: FastAPI) -> Callable[[], dict[str, Any]]:
+    """The document without the plain JSON that FastAPI puts beside every failure's own media type."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        for path in document["paths"].values():
+            for operation in path.values():
+                for response in operation["responses"].values():
+                    if MEDIA_TYPE in (content := response.get("content", {})):
+                        content.pop("application/json", None)
+        return document
+
+    return openapi
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:

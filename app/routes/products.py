@@ -7,6 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from app.domain.snapshots import JsonObject
+from app.identity.principals import Anonymous
 from app.routes import problems
 from app.routes.answers import answer
 from app.routes.cursors import Paging
@@ -14,6 +16,7 @@ from app.routes.dependencies import ContextDep, CursorQuery, LimitQuery, Princip
 from app.schemas.common import ProductIdText
 from app.schemas.products import ProductList
 from app.services import reads
+from app.services.actors import identify
 
 router = APIRouter(tags=["products"])
 
@@ -25,16 +28,25 @@ async def get_products(
     principal: PrincipalDep,
     ids: Annotated[list[ProductIdText] | None, Query(max_length=100)] = None,
     currency: Annotated[str | None, Query(pattern="^[a-z]{3}$", description="ISO 4217, lower case.")] = None,
+    country: Annotated[str | None, Query(pattern="^[A-Z]{2}$", description="ISO 3166-1 alpha-2.")] = None,
     limit: LimitQuery = 20,
     cursor: CursorQuery = None,
 ) -> Response:
-    """Products with their active prices: those named by `ids` in that order, or all that are on sale."""
+    """Products with their active prices: those named by `ids` in that order, or all that are on sale.
+
+    `local_currency` is the customer's own once he has bought; before, the asked one or the country's, if on offer.
+    """
+    customer_id = (
+        None if isinstance(principal, Anonymous) else (await identify(context, principal)).customer_id
+    )
+    page: JsonObject = {"missing_ids": [], "has_more": False, "next_cursor": None}
     if ids:
-        wanted = list(dict.fromkeys(ids))
-        found, missing = await reads.named_products(context, wanted)
-        page = {"data": found, "missing_ids": missing, "has_more": False, "next_cursor": None}
-        return answer(request, ProductList.model_validate({**page, "local_currency": currency}))
-    paging = Paging.of(cursor, limit, principal=principal.key, query="products")
-    found = await reads.offered_products(context, after=paging.after, limit=limit + 1)
-    page = {**paging.frame(found), "missing_ids": [], "local_currency": currency}
+        page["data"], page["missing_ids"] = await reads.named_products(context, list(dict.fromkeys(ids)))
+    else:
+        paging = Paging.of(cursor, limit, principal=principal.key, query="products")
+        found = await reads.offered_products(context, after=paging.after, limit=limit + 1)
+        page.update(paging.frame(found))
+    page["local_currency"] = await reads.local_currency(
+        context, customer_id, chosen=currency, country=country, products=page["data"]
+    )
     return answer(request, ProductList.model_validate(page))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from app.schemas.common import Answer, Instant, Page, PaymentMethodIdText, Request
 from app.schemas.invoices import InvoiceLine
@@ -30,18 +30,28 @@ class CustomerAnswer(Answer):
     customer: Customer
 
 
+def _printable(text: str) -> str:
+    """The rule for a token's subject, so that whoever is named here can also log in; Postgres stores no NUL."""
+    if not text.isprintable() or text != text.strip():
+        raise ValueError("give printable characters, without space around them")
+    return text
+
+
+PrintableText = Annotated[str, AfterValidator(_printable)]
+
+
 class NewCustomerRequest(Request):
     """A person's own call names at most a `name`; a service key says whose customer it is."""
 
-    name: Annotated[str | None, Field(min_length=1, max_length=256)] = None
-    user_id: Annotated[str | None, Field(min_length=1, max_length=255)] = None
+    name: Annotated[PrintableText, Field(min_length=1, max_length=256)] | None = None
+    user_id: Annotated[PrintableText, Field(min_length=1, max_length=255)] | None = None
     email: Email | None = None
 
 
 class ProfileRequest(Request):
     """`email` is taken from a service key, or where it is the token's own verified e-mail."""
 
-    name: Annotated[str | None, Field(min_length=1, max_length=256)] = None
+    name: Annotated[PrintableText, Field(min_length=1, max_length=256)] | None = None
     phone: Annotated[str | None, Field(pattern=r"^\+?[0-9 ().\-]{3,20}$")] = None
     email: Email | None = None
 

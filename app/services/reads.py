@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from babel.numbers import get_territory_currencies
+
 from app.cache import catalogue, customers, identities, invoices, mirror, subscriptions
+from app.domain import currencies
 from app.domain.ids import CustomerId, InvoiceId, SubscriptionId
 from app.domain.roles import Permission
 from app.domain.snapshots import JsonObject
@@ -27,6 +30,38 @@ async def offered_products(context: Context, *, after: Position | None, limit: i
         return await catalogue.offered_products(
             connection, unlisted_too=context.rules.open_catalogue, after=after, limit=limit
         )
+
+
+async def local_currency(
+    context: Context,
+    customer_id: CustomerId | None,
+    *,
+    chosen: str | None,
+    country: str | None,
+    products: list[JsonObject],
+) -> str | None:
+    """The currency to show these products in; `country` is the caller's word, nothing is guessed from addresses."""
+    profile = None
+    if customer_id is not None:
+        async with context.database.connection() as connection:
+            profile = await customers.profile(connection, customer_id)
+    prices = [price for product in products for price in product["prices"]]
+    return currencies.local_currency(
+        fixed=None if profile is None else profile["currency"],
+        chosen=chosen,
+        of_country=None if country is None else _currency_of(country),
+        offered={
+            currency
+            for price in prices
+            for currency in (price["currency"], *(price["currency_options"] or {}))
+        },
+    )
+
+
+def _currency_of(country: str) -> str | None:
+    """The legal tender of today, from CLDR."""
+    found = get_territory_currencies(country)
+    return found[0].lower() if found else None
 
 
 async def customer_invoices(

@@ -1,0 +1,21 @@
+"""The currency that a customer is shown prices in. Source: Stripe's page on multi-currency customers.
+
+A customer who has bought once keeps that currency; before that his own choice or his country's counts, where a price
+is offered in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+
+def local_currency(
+    *, fixed: str | None, chosen: str | None, of_country: str | None, offered: Collection[str]
+) -> str | None:
+    """Currencies are ISO 4217 in lower case. None: there is no local one, show what is offered."""
+    if fixed is not None:
+        return fixed
+    for wished in (chosen, of_country):
+        if wished is not None and wished in offered:
+            return wished
+    return None
