@@ -363,6 +363,54 @@ Index(
 )
 Index(None, reservations.c.subscription_id, postgresql_where=text("released_at is null"))
 
+transfers = Table(
+    "transfers",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _text("subscription_id", required=True),
+    _text("from_id"),
+    _text("to_id", required=True),
+    _yes_no("allow_purchases"),
+    _text("keep_me_as"),
+    _text("state", required=True),
+    _text("operation_id"),
+    _instant("created_at", default=True),
+    _instant("expires_at", nullable=False),
+    _instant("decided_at"),
+)
+Index(
+    "uq_transfers_open",
+    transfers.c.subscription_id,
+    unique=True,
+    postgresql_where=text("state = 'offered'"),
+)
+
+purchase_grants = Table(
+    "purchase_grants",
+    metadata,
+    Column("subscription_id", Text, primary_key=True),
+    _text("payer_id", required=True),
+    _text("owner_id", required=True),
+    _instant("granted_at", default=True),
+)
+
+audit_events = Table(
+    "audit_events",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    _text("subscription_id", required=True),
+    _instant("at", default=True),
+    _text("door", required=True),
+    _text("operation_id"),
+    _text("principal"),
+    _text("actor_id"),
+    _text("action", required=True),
+    _text("customer_id"),
+    _json("before", required=True),
+    _json("after", required=True),
+)
+Index(None, audit_events.c.subscription_id, audit_events.c.id.desc())
+
 quotes = Table(
     "quotes",
     metadata,
