@@ -1,6 +1,7 @@
 """``python -m stripe_simulator``: the command line."""
 
 import argparse
+import gc
 import logging
 import os
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import uvicorn
 
+from . import request_parameters
 from .application import build
 from .demo import seed
 from .journal import Journal
@@ -23,10 +25,14 @@ SHUTDOWN_SECONDS = 1
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="stripe_simulator", description="A stateful stand-in for Stripe's API.")
+    parser = argparse.ArgumentParser(
+        prog="stripe_simulator", description="A stateful stand-in for Stripe's API."
+    )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=12111, help="0 picks a free port")
-    parser.add_argument("--state", type=Path, default=Path(".stripe_simulator"), help="directory of the journal")
+    parser.add_argument(
+        "--state", type=Path, default=Path(".stripe_simulator"), help="directory of the journal"
+    )
     parser.add_argument("--memory", action="store_true", help="keep nothing on disk")
     parser.add_argument("--demo", action="store_true", help="fill an empty account with demonstration data")
     parser.add_argument("--webhook-url", action="append", default=[], help="repeatable, paired with a secret")
@@ -56,14 +62,29 @@ def _watch_parent(descriptor: int) -> None:
     threading.Thread(target=watch, daemon=True, name="parent-watch").start()
 
 
-def _register(engine: Engine, world: World, url: str, secret: str) -> None:
-    """Makes sure that an endpoint with this address and secret exists."""
-    for endpoint in world.collection("webhook_endpoint").objects.values():
-        if endpoint["url"] == url and endpoint["_secret"] == secret:
-            return
+def _register(engine: Engine, world: World, wanted: list[tuple[str, str]]) -> None:
+    """Makes the account's command-line endpoints these: one whose secret stays keeps its undelivered events."""
     tx = Transaction(world, {"type": "dashboard", "request": None, "idempotency_key": None})
-    new_endpoint(tx, url, ["*"], secret)
+    known = {
+        endpoint["_secret"]: endpoint
+        for endpoint in world.collection("webhook_endpoint").objects.values()
+        if endpoint.get("_from_command_line")
+    }
+    for url, secret in wanted:
+        endpoint = known.pop(secret, None)
+        if endpoint is None:
+            endpoint = new_endpoint(tx, url, ["*"], secret)
+        if endpoint["url"] != url or not endpoint.get("_from_command_line"):
+            tx.store("webhook_endpoint", {**endpoint, "url": url, "_from_command_line": True})
+    for endpoint in known.values():
+        tx.remove("webhook_endpoint", endpoint["id"])
     engine.commit(tx)
+
+
+def _warm_up() -> None:
+    """Loads the SDK's parameter types beside the running server; the first write would wait for them otherwise."""
+    for name in ("CustomerCreateParams", "CustomerUpdateParams", "SubscriptionUpdateParams"):
+        request_parameters.check(name, {})
 
 
 class Server(uvicorn.Server):
@@ -74,15 +95,20 @@ class Server(uvicorn.Server):
         if self.started and sockets:
             host, port = sockets[0].getsockname()[:2]
             print(f"stripe simulator listening on http://{host}:{port}", flush=True)
+            threading.Thread(target=_warm_up, daemon=True, name="warm-up").start()
 
 
 def main() -> int:
     given = _arguments()
-    logging.basicConfig(level=given.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.basicConfig(
+        level=given.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s"
+    )
     logging.getLogger("httpx").setLevel(logging.WARNING)
     pipe = os.environ.get(PARENT_PIPE)
     if pipe is not None:
         _watch_parent(int(pipe))
+    # Many small long-lived objects: the default thresholds would scan them all again and again.
+    gc.set_threshold(50_000, 50, 100)
     worlds = Worlds(Journal(None if given.memory else given.state))
     worlds.replay()
     engine = Engine(worlds)
@@ -100,8 +126,8 @@ def main() -> int:
         timeout_keep_alive=75,
         lifespan="on",
     )
-    for url, secret in zip(given.webhook_url, given.webhook_secret, strict=True):
-        _register(engine, world, url, secret)
+    if given.webhook_url or world.collection("webhook_endpoint").objects:
+        _register(engine, world, list(zip(given.webhook_url, given.webhook_secret, strict=True)))
     if given.demo:
         seed(engine, world)
     Server(config).run(sockets=[listener])

@@ -3,10 +3,11 @@
 from .charging import settled
 from .errors import ApiError, card_error, refused
 from .invoicing import attempt
+from .objects import Obj
 from .resources.intents import by_secret, confirm_setup
 from .resources.payment_methods import attach_to, decline_of, resolve
 from .wire import wire
-from .world import Obj, Transaction
+from .world import Transaction
 
 
 def confirm(tx: Transaction, client_secret: str, token: str | None, authenticate: bool) -> Obj:

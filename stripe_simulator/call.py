@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import invalid, no_such
+from .objects import Obj
 from .wire import changed, wire
-from .world import Obj, Transaction
+from .world import Transaction
 
 METADATA_KEYS = 50
 METADATA_KEY_LENGTH = 40

@@ -1,5 +1,6 @@
 """Invoicing a subscription's change at once, by payment behaviour, and what a payment later does to it."""
 
+import itertools
 from dataclasses import dataclass
 
 from .call import update
@@ -14,11 +15,12 @@ from .invoicing import (
     store_draft,
     void,
 )
+from .objects import Obj
 from .rebilling import Rebill, in_trial
 from .resources.coupons import without_spent
 from .resources.intents import new_setup_intent
 from .wire import wire
-from .world import Obj, Transaction
+from .world import Transaction
 
 PENDING_UPDATE_SECONDS = 23 * 3600
 MINUTE, HOUR, DAY = 60, 3600, 86_400
@@ -58,12 +60,13 @@ def check_invoice_limits(tx: Transaction, sub: Obj) -> None:
 def check_quantity_limit(tx: Transaction, old: Obj, new: Obj) -> None:
     if not tx.world.settings.get("subscription_limits") or quantities(old) == quantities(new):
         return
-    changes = 0
-    states = [tx.world.versions[number] for number in tx.world.versions_of.get(old["id"], [])]
-    for before, after in zip(states, states[1:], strict=False):
-        if after.at > tx.at - HOUR and before.state and after.state:
-            changes += quantities(before.state) != quantities(after.state)
-    if changes >= QUANTITY_UPDATES_PER_HOUR:
+    recent = []
+    for number in reversed(tx.world.versions_of.get(old["id"], [])):
+        version = tx.world.versions[number]
+        recent.append(quantities(version.state or old))
+        if version.at <= tx.at - HOUR:
+            break
+    if sum(later != earlier for later, earlier in itertools.pairwise(recent)) >= QUANTITY_UPDATES_PER_HOUR:
         raise limited(old, f"{QUANTITY_UPDATES_PER_HOUR} quantity updates per hour")
 
 
@@ -87,7 +90,13 @@ def charge(
         return Charged(sub, None, "none")
     check_invoice_limits(tx, sub)
     draft = compose(
-        tx, sub, change.lines, reason=reason, pending=waiting, items=change.items, proration_date=proration_date
+        tx,
+        sub,
+        change.lines,
+        reason=reason,
+        pending=waiting,
+        items=change.items,
+        proration_date=proration_date,
     )
     invoice = finalize(tx, store_draft(tx, draft))
     sub = {**spent(tx, sub), "latest_invoice": invoice["id"]}
@@ -125,7 +134,9 @@ def spent(tx: Transaction, sub: Obj) -> Obj:
     """The subscription without discounts that an invoice has used up."""
     discounts = without_spent(tx, sub["discounts"], billed=True)
     items = [
-        item if not item["discounts"] else {**item, "discounts": without_spent(tx, item["discounts"], billed=True)}
+        item
+        if not item["discounts"]
+        else {**item, "discounts": without_spent(tx, item["discounts"], billed=True)}
         for item in sub["_items"]
     ]
     return {**sub, "discounts": discounts, "_items": items}
@@ -247,5 +258,3 @@ def issue_cycle(tx: Transaction, sub: Obj, lines: Rebill, reason: str) -> Obj:
     )
     store_draft(tx, invoice)
     return invoice
-
-

@@ -1,5 +1,6 @@
 """The control API under ``/_simulator``: the clock, the truth, the logs, deliveries, faults and bulk data."""
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,11 +11,15 @@ from starlette.types import Receive, Scope, Send
 from .browser import confirm
 from .call import Call
 from .errors import ApiError, invalid, no_such
+from .history import Version
 from .lifecycle import run_due
+from .objects import Obj
 from .resources import customers, subscriptions
 from .server import Engine, api_key, read_body
 from .wire import bare, subscription
-from .world import Obj, Transaction, Version, World
+from .world import Transaction, World
+
+logger = logging.getLogger("stripe_simulator.control")
 
 BULK_CHUNK = 5_000
 UNCAPPED = 1_000_000
@@ -22,6 +27,7 @@ SETTINGS = {
     "created_lag_s",
     "date_lag_s",
     "lag_jitter",
+    "latency_s",
     "search_delay_s",
     "rate_limits",
     "subscription_limits",
@@ -70,6 +76,7 @@ class Control:
         except ApiError as failure:
             status, answer = failure.status, failure.body
         except (KeyError, TypeError, ValueError) as failure:
+            logger.exception("%s %s failed", scope["method"], path)
             status, answer = 400, {"error": {"message": repr(failure), "type": "invalid_request_error"}}
         await _reply(send, status, answer)
 
@@ -95,7 +102,9 @@ class Control:
         """
         tx = Transaction(world, {"type": "browser", "request": world.new_id("req_"), "idempotency_key": None})
         try:
-            answer = confirm(tx, given["client_secret"], given.get("payment_method"), given.get("authenticate", True))
+            answer = confirm(
+                tx, given["client_secret"], given.get("payment_method"), given.get("authenticate", True)
+            )
         except ApiError as failure:
             if failure.commit:
                 self.engine.commit(tx)
@@ -147,7 +156,9 @@ class Control:
         tx = Transaction(world, {"type": "control"})
         collection = world.collection(kind)
         rows = [
-            _whole(tx, obj) for identifier in collection.order if (obj := collection.objects.get(identifier)) is not None
+            _whole(tx, obj)
+            for identifier in collection.order
+            if (obj := collection.objects.get(identifier)) is not None
         ]
         return {"data": rows, "last": len(world.versions)}
 
@@ -168,7 +179,11 @@ class Control:
             if not given.get("events"):
                 tx.events.clear()
             self.engine.commit(tx)
-        answer: Obj = {"customers": len(made), "first": made[0] if made else None, "last": made[-1] if made else None}
+        answer: Obj = {
+            "customers": len(made),
+            "first": made[0] if made else None,
+            "last": made[-1] if made else None,
+        }
         if given.get("ids"):
             answer.update(ids=made, subscriptions=subs)
         return answer
@@ -213,7 +228,7 @@ class Control:
     def change_settings(self, world: World, given: Obj) -> Obj:
         strange = set(given) - SETTINGS
         if strange:
-            raise invalid(f"Unknown setting: {sorted(strange)[0]}; known: {', '.join(sorted(SETTINGS))}")
+            raise invalid(f"Unknown setting: {min(strange)}; known: {', '.join(sorted(SETTINGS))}")
         self._save_settings(world, {**world.settings, **given})
         return world.settings
 
@@ -223,7 +238,7 @@ class Control:
         world.journal.append({"account": world.api_key, "settings": settings})
 
     def add_faults(self, world: World, given: Obj) -> Obj:
-        rows = given["faults"] if "faults" in given else [given]
+        rows = given.get("faults", [given])
         return {"data": [self.engine.faults_of(world).add(row).dump() for row in rows]}
 
     def clear_faults(self, world: World, given: Obj) -> Obj:

@@ -9,11 +9,13 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
 import orjson
 
+from .history import EventRecord
 from .layouts import in_version
-from .world import EventRecord, Obj, World, Worlds
+from .objects import Obj
+from .posting import FAILURES, Poster
+from .world import World, Worlds
 
 logger = logging.getLogger("stripe_simulator.delivery")
 
@@ -53,7 +55,7 @@ class Deliveries:
         self._queues: dict[str, Queue] = {}
         self._held: dict[str, list[Job]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._client: httpx.AsyncClient | None = None
+        self._poster = Poster(TIMEOUT_SECONDS)
         self._stopped = False
         self.running = False
         self.counts: dict[str, dict[str, int]] = {}
@@ -71,8 +73,7 @@ class Deliveries:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._client is not None:
-            await self._client.aclose()
+        await self._poster.close()
 
     def count(self, world: World, name: str) -> None:
         counts = self.counts.setdefault(world.api_key, {})
@@ -87,7 +88,6 @@ class Deliveries:
     def _plan(self, world: World, record: EventRecord, endpoint: str, policy: Obj) -> None:
         draw = world.random.random
         if policy.get("drop") and draw() < float(policy["drop"]):
-            record.failed = True
             self._settle(world, record, endpoint, failed=True)
             self.count(world, "dropped")
             return
@@ -110,7 +110,7 @@ class Deliveries:
 
     def held(self, world: World) -> list[Obj]:
         return [
-            {"event": job.record.event["id"], "type": job.record.event["type"], "endpoint": job.endpoint}
+            {"event": job.record.id, "type": job.record.type, "endpoint": job.endpoint}
             for job in self._held.get(world.api_key, [])
         ]
 
@@ -121,8 +121,8 @@ class Deliveries:
         if given.get("events") is not None:
             wanted = {identifier: index for index, identifier in enumerate(given["events"])}
             chosen = sorted(
-                (job for job in held if job.record.event["id"] in wanted),
-                key=lambda job: wanted[job.record.event["id"]],
+                (job for job in held if job.record.id in wanted),
+                key=lambda job: wanted[job.record.id],
             )
         if given.get("order") == "lifo":
             chosen = chosen[::-1]
@@ -197,24 +197,17 @@ class Deliveries:
             "Stripe-Signature": signature(body, endpoint["_secret"], int(time.time())),
         }
         try:
-            response = await self._http().post(endpoint["url"], content=body, headers=headers)
-        except httpx.HTTPError as failure:
+            status = await self._poster.post(endpoint["url"], body, headers)
+        except FAILURES as failure:
             logger.debug("delivery of %s failed: %r", event["id"], failure)
             return False
-        return response.is_success
-
-    def _http(self) -> httpx.AsyncClient:
-        if self._client is None:
-            limits = httpx.Limits(max_connections=128, max_keepalive_connections=64)
-            self._client = httpx.AsyncClient(timeout=TIMEOUT_SECONDS, limits=limits, trust_env=False)
-        return self._client
+        return 200 <= status < 300
 
     def _settle(self, world: World, record: EventRecord, endpoint: str, *, failed: bool) -> None:
         if endpoint not in record.waiting:
             return
-        record.waiting.discard(endpoint)
-        record.failed = record.failed or failed
-        world.journal.append({"account": world.api_key, "delivered": [record.event["id"], endpoint, failed]})
+        record.settle(endpoint, failed=failed)
+        world.journal.append({"account": world.api_key, "delivered": [record.id, endpoint, failed]})
 
     def summary(self, world: World) -> dict[str, Any]:
         held = self._held.get(world.api_key, [])

@@ -26,7 +26,10 @@ def seed(engine: Engine, world: World) -> bool:
             tx,
             {
                 "customer": OWNER,
-                "items": [{"price": prices["team"], "quantity": 5}, {"price": prices["analytics"], "quantity": 1}],
+                "items": [
+                    {"price": prices["team"], "quantity": 5},
+                    {"price": prices["analytics"], "quantity": 1},
+                ],
                 "metadata": {"billing_shared_subscription_owner": OWNER},
             },
             [SUBSCRIPTION],

@@ -60,7 +60,11 @@ def missing_parameter(name: str) -> ApiError:
 
 
 def no_such(kind: str, identifier: str, param: str = "id", status: int = 404) -> ApiError:
-    noun = {"payment_method": "PaymentMethod", "setup_intent": "setupintent", "invoice_payment": "invoice payment"}
+    noun = {
+        "payment_method": "PaymentMethod",
+        "setup_intent": "setupintent",
+        "invoice_payment": "invoice payment",
+    }
     noun_ = noun.get(kind, kind.replace("_", " "))
     return ApiError(status, f"No such {noun_}: '{identifier}'", code="resource_missing", param=param)
 
@@ -74,7 +78,11 @@ def card_error(decline: str, **details: Any) -> ApiError:
         "stolen_card": ("card_declined", "stolen_card", "Your card was declined."),
         "expired_card": ("expired_card", "expired_card", "Your card has expired."),
         "incorrect_cvc": ("incorrect_cvc", "incorrect_cvc", "Your card's security code is incorrect."),
-        "processing_error": ("processing_error", "processing_error", "An error occurred while processing your card."),
+        "processing_error": (
+            "processing_error",
+            "processing_error",
+            "An error occurred while processing your card.",
+        ),
         "authentication_required": (
             "authentication_required",
             "authentication_required",

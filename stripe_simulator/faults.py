@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import ApiError, invalid
-from .world import Obj, World
+from .objects import Obj
+from .world import World
 
 HANG_SECONDS = 3600.0
 
@@ -13,9 +14,11 @@ HANG_SECONDS = 3600.0
 class Fault:
     """What goes wrong with a request.
 
-    ``status`` answers with an error, ``timeout`` (seconds) keeps silent, ``late_s`` executes that many seconds after the
-    client has gone, ``truncate`` cuts the body, ``latency_s`` delays. ``effect`` says whether the request executes
-    before the fault shows (``after``) or not at all (``before``); ``save`` stores the error under the idempotency key.
+    ``status`` answers with an error, ``timeout`` (seconds, or true) keeps silent and then drops the connection,
+    ``late_s`` executes that many seconds after the client has gone, ``truncate`` cuts the body, ``latency_s`` delays
+    the execution and ``answer_s`` the answer to it. ``effect`` says whether the request executes before the fault
+    shows (``after``) or not at all (``before``); ``save`` stores the error under the idempotency key. ``times`` 0
+    never runs out.
     """
 
     method: str = "*"
@@ -23,9 +26,10 @@ class Fault:
     status: int | None = None
     code: str | None = None
     message: str | None = None
-    timeout: float | None = None
+    timeout: float | bool | None = None
     late_s: float | None = None
     latency_s: float = 0.0
+    answer_s: float = 0.0
     truncate: bool = False
     effect: str = "before"
     save: bool = False
@@ -48,7 +52,7 @@ class Faults:
         known = set(Fault.__slots__) - {"id", "used"}
         strange = set(given) - known
         if strange:
-            raise invalid(f"Unknown fault field: {sorted(strange)[0]}; known: {', '.join(sorted(known))}")
+            raise invalid(f"Unknown fault field: {min(strange)}; known: {', '.join(sorted(known))}")
         fault = Fault(**given)
         if fault.timeout is True:
             fault.timeout = HANG_SECONDS
@@ -90,7 +94,8 @@ def error_of(fault: Fault) -> ApiError:
             return ApiError(
                 429,
                 fault.message
-                or "This object cannot be accessed right now because another API request or Stripe process is currently "
+                or "This object cannot be accessed right now because another API request or Stripe process is "
+                "currently "
                 "accessing it. If you see this error intermittently, retry the request.",
                 code="lock_timeout",
                 stored=False,
@@ -98,7 +103,10 @@ def error_of(fault: Fault) -> ApiError:
             )
         return rate_limited("fault")
     if status >= 500:
-        message = fault.message or "An unknown error occurred. Please retry the request with the same idempotency key."
+        message = (
+            fault.message
+            or "An unknown error occurred. Please retry the request with the same idempotency key."
+        )
         return ApiError(status, message, kind="api_error", code=fault.code, stored=fault.save)
     if status == 401:
         return ApiError(401, fault.message or "Invalid API Key provided: sk_test_***", stored=False)

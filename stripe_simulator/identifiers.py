@@ -24,6 +24,8 @@ LENGTHS = {
     "txr_": 24,
     "inpay_": 24,
     "ch_": 24,
+    "mtr_": 24,
+    "mev_": 24,
     "whsec_": 32,
 }
 

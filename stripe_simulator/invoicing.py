@@ -14,11 +14,12 @@ from .billing import (
     net_amount,
 )
 from .call import update
+from .objects import Obj
 from .resources.coupons import running
 from .resources.intents import cancel_payment_intent, new_payment_intent, try_payment
 from .resources.invoice_objects import blank, blank_item, blank_payment
 from .wire import bare, wire
-from .world import Obj, Transaction
+from .world import Transaction
 
 FINALIZE_AFTER_SECONDS = 3600
 PREVIEW_ID = "upcoming_in_"
@@ -26,8 +27,7 @@ PREVIEW_ID = "upcoming_in_"
 
 def whole_price(tx: Transaction, identifier: str) -> Obj:
     """The price with what the API only shows when it is expanded."""
-    price = tx.get("price", identifier)
-    assert price is not None
+    price = tx.need("price", identifier)
     return {**bare(price), "tiers": price["_tiers"], "currency_options": price["_currency_options"]}
 
 
@@ -116,7 +116,9 @@ def compose(
     discounted = apply_discounts(
         every,
         subscription_discounts=running(tx, sub["discounts"]),
-        item_discounts={key: running(tx, item["discounts"]) for key, item in known.items() if item["discounts"]},
+        item_discounts={
+            key: running(tx, item["discounts"]) for key, item in known.items() if item["discounts"]
+        },
     )
     taxed = apply_taxes(
         discounted,

@@ -1,6 +1,7 @@
 """The append-only journal: one JSON line per transaction, replayed at start."""
 
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ class Journal:
     """Each line is written with one system call, so a killed process loses at most a torn last line."""
 
     def __init__(self, directory: Path | None) -> None:
-        self._file = None
+        self._file: FileIO | None = None
         self._path = directory / "journal.jsonl" if directory else None
 
     def replay(self) -> Iterator[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from . import API_VERSION
-from .world import Obj
+from .objects import Obj
 
 BASIL = "2025-03-31"
 

@@ -5,11 +5,13 @@ from collections.abc import Callable
 from .call import update
 from .charging import charge, collect, drop_pending_update, issue_cycle, settled, spent
 from .invoicing import default_method, finalize, pending_items, void
+from .objects import Obj
 from .rebilling import Rebill, renewed
-from .resources.subscriptions import end_subscription, paused
+from .resources.subscription_pauses import paused
+from .resources.subscriptions import end_subscription
 from .schedule import EXPIRE_INCOMPLETE_SECONDS, TRIAL_WARNING_SECONDS, due
 from .wire import wire
-from .world import Obj, Transaction, World
+from .world import Transaction, World
 
 ACTOR = {"type": "clock", "request": None, "idempotency_key": None}
 Commit = Callable[[Transaction], None]
@@ -78,7 +80,11 @@ def _subscription(tx: Transaction, sub: Obj) -> None:
         update(tx, sub, {**sub, "pause_collection": None}, "customer.subscription.updated")
         return
     trialing = sub["status"] == "trialing"
-    if trialing and not sub["_trial_warned"] and sub["trial_end"] - TRIAL_WARNING_SECONDS <= tx.now < sub["trial_end"]:
+    if (
+        trialing
+        and not sub["_trial_warned"]
+        and sub["trial_end"] - TRIAL_WARNING_SECONDS <= tx.now < sub["trial_end"]
+    ):
         warned = tx.store("subscription", {**sub, "_trial_warned": True})
         tx.emit("customer.subscription.trial_will_end", wire(tx, warned))
         return

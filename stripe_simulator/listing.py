@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from .errors import invalid, no_such
+from .objects import Obj
 from .request_parameters import whole
-from .world import Collection, Obj, Transaction, created_of
+from .world import Collection, Transaction, created_of
 
 DEFAULT_LIMIT = 10
 MAX_LIMIT = 100
@@ -66,7 +67,8 @@ def page(
     limit = limit_of(params)
     if params.get("starting_after") and params.get("ending_before"):
         raise invalid(
-            "Received both starting_after and ending_before parameters. Please pass in only one.", "starting_after"
+            "Received both starting_after and ending_before parameters. Please pass in only one.",
+            "starting_after",
         )
     low, high = time_bounds(params.get("created"))
     forward = params.get("ending_before")

@@ -7,6 +7,7 @@ from .billing import (
     BillingMode,
     Cadence,
     ItemChange,
+    ItemState,
     Line,
     Period,
     Proration,
@@ -21,7 +22,8 @@ from .billing import (
 )
 from .errors import invalid, refused
 from .invoicing import full_debit, item_state, pack_debit, unpack_debit
-from .world import Obj, Transaction
+from .objects import Obj
+from .world import Transaction
 
 
 @dataclass(slots=True)
@@ -87,10 +89,13 @@ def rebill(tx: Transaction, old: Obj, new: Obj, *, proration: str, at: int, rese
     ended = before and not after
     changes = _changes(tx, old, new, at, before, after)
     try:
-        results = prorate_all([change for _, change in changes], at, mode=mode_of(new), reset_cycle=reset or ended)
+        results = prorate_all(
+            [change for _, change in changes], at, mode=mode_of(new), reset_cycle=reset or ended
+        )
     except BillingInputError as failure:
         raise invalid(
-            f"Invalid proration_date: it must be within the current billing period ({failure}).", "proration_date"
+            f"Invalid proration_date: it must be within the current billing period ({failure}).",
+            "proration_date",
         ) from None
     lines: list[Line] = []
     items: list[Obj] = []
@@ -106,7 +111,9 @@ def rebill(tx: Transaction, old: Obj, new: Obj, *, proration: str, at: int, rese
         anchor = at
     if after and new["trial_end"] != old["trial_end"]:
         anchor = new["trial_end"]
-    return Rebill({**new, "billing_cycle_anchor": anchor, "_items": items}, lines, whole, items + old["_items"])
+    return Rebill(
+        {**new, "billing_cycle_anchor": anchor, "_items": items}, lines, whole, items + old["_items"]
+    )
 
 
 def _changes(
@@ -190,10 +197,20 @@ def unused_time(tx: Transaction, sub: Obj, at: int) -> list[Line]:
     return [line for result in prorate_all(changes, at, mode=mode_of(sub)) for line in result.lines]
 
 
+def reported_usage(tx: Transaction, sub: Obj, state: ItemState, period: Period) -> int:
+    """What the meter of a metered price was told of the subscription's customer for the period."""
+    meter = state.price["recurring"]["meter"]
+    return sum(
+        event["_value"]
+        for event in tx.find("billing.meter_event", "_customer", sub["customer"])
+        if event["_meter"] == meter and period.start <= event["timestamp"] < period.end
+    )
+
+
 def renewed(tx: Transaction, sub: Obj, moment: int) -> tuple[Obj, list[Line]]:
     """The subscription with the items that are due at ``moment`` moved to their next period, and the lines of those.
 
-    Licensed items are billed ahead, metered ones for the period that has ended (no usage is recorded here).
+    Licensed items are billed ahead, metered ones for the period that has ended.
     """
     lines: list[Line] = []
     items = []
@@ -210,7 +227,8 @@ def renewed(tx: Transaction, sub: Obj, moment: int) -> tuple[Obj, list[Line]]:
         debit = None
         if is_metered(state.price):
             if not trial_over:
-                lines.append(usage_line(state, 0, Period(item["current_period_start"], start)))
+                used = Period(item["current_period_start"], start)
+                lines.append(usage_line(state, reported_usage(tx, sub, state, used), used))
         else:
             lines.append(period_line(state, period))
             debit = pack_debit(full_debit(state, period))

@@ -9,7 +9,7 @@ from .errors import ApiError, invalid, missing_parameter, unknown_parameter
 
 @cache
 def _adapter(name: str) -> Any:
-    """The type adapter of ``stripe.params.<name>``, unknown keys forbidden at every depth.
+    """The type adapter of ``stripe.params.<name>``, dots included, unknown keys forbidden at every depth.
 
     A fresh TypedDict is made from the SDK's annotations: it leaves out the SDK's request options and lets the
     configuration reach nested types without touching the SDK's classes.
@@ -18,9 +18,12 @@ def _adapter(name: str) -> Any:
     from typing_extensions import TypedDict
 
     options = import_module("stripe._request_options").RequestOptions.__annotations__
-    source = getattr(import_module("stripe.params"), name)
+    package, _, own_name = name.rpartition(".")
+    source = getattr(import_module(f"stripe.params.{package}".rstrip(".")), own_name)
     fields = {key: value for key, value in source.__annotations__.items() if key not in options}
-    checked: Any = TypedDict(name, fields)  # type: ignore[operator]
+    # The checker of types knows no TypedDict that is made at run time.
+    make: Any = TypedDict
+    checked = make(name, fields)
     checked.__module__ = source.__module__
     checked.__pydantic_config__ = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
     return TypeAdapter(checked)

@@ -4,8 +4,20 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from .call import Call
-from .resources import account, catalogue, coupons, customers, intents, invoices, payment_methods, subscriptions
-from .world import Obj
+from .objects import Obj
+from .resources import (
+    account,
+    catalogue,
+    coupons,
+    customers,
+    intents,
+    invoices,
+    meters,
+    payment_methods,
+    subscription_items,
+    subscription_pauses,
+    subscriptions,
+)
 
 Handler = Callable[[Call], Obj]
 
@@ -48,24 +60,55 @@ _TABLE: list[tuple[str, str, Handler, str | None]] = [
     ),
     ("POST", "/v1/payment_methods", payment_methods.create_payment_method, "PaymentMethodCreateParams"),
     ("GET", "/v1/payment_methods", payment_methods.list_payment_methods, "PaymentMethodListParams"),
-    ("GET", "/v1/payment_methods/{id}", payment_methods.retrieve_payment_method, "PaymentMethodRetrieveParams"),
+    (
+        "GET",
+        "/v1/payment_methods/{id}",
+        payment_methods.retrieve_payment_method,
+        "PaymentMethodRetrieveParams",
+    ),
     ("POST", "/v1/payment_methods/{id}", payment_methods.update_payment_method, "PaymentMethodUpdateParams"),
     ("POST", "/v1/payment_methods/{id}/attach", payment_methods.attach, "PaymentMethodAttachParams"),
     ("POST", "/v1/payment_methods/{id}/detach", payment_methods.detach, "PaymentMethodDetachParams"),
     ("POST", "/v1/subscriptions", subscriptions.create_subscription, "SubscriptionCreateParams"),
     ("GET", "/v1/subscriptions", subscriptions.list_subscriptions, "SubscriptionListParams"),
+    ("GET", "/v1/subscriptions/search", subscriptions.search_subscriptions, "SubscriptionSearchParams"),
     ("GET", "/v1/subscriptions/{id}", subscriptions.retrieve_subscription, "SubscriptionRetrieveParams"),
     ("POST", "/v1/subscriptions/{id}", subscriptions.update_subscription, "SubscriptionUpdateParams"),
     ("DELETE", "/v1/subscriptions/{id}", subscriptions.cancel_subscription, "SubscriptionCancelParams"),
-    ("POST", "/v1/subscriptions/{id}/resume", subscriptions.resume_subscription, "SubscriptionResumeParams"),
-    ("POST", "/v1/subscriptions/{id}/pause", subscriptions.pause_subscription, "SubscriptionPauseParams"),
-    ("POST", "/v1/subscriptions/{id}/migrate", subscriptions.migrate_subscription, "SubscriptionMigrateParams"),
-    ("DELETE", "/v1/subscriptions/{id}/discount", subscriptions.delete_discount, "SubscriptionDeleteDiscountParams"),
-    ("GET", "/v1/subscription_items", subscriptions.list_items, "SubscriptionItemListParams"),
-    ("POST", "/v1/subscription_items", subscriptions.create_item, "SubscriptionItemCreateParams"),
-    ("GET", "/v1/subscription_items/{id}", subscriptions.retrieve_item, "SubscriptionItemRetrieveParams"),
-    ("POST", "/v1/subscription_items/{id}", subscriptions.update_item, "SubscriptionItemUpdateParams"),
-    ("DELETE", "/v1/subscription_items/{id}", subscriptions.delete_item, "SubscriptionItemDeleteParams"),
+    (
+        "POST",
+        "/v1/subscriptions/{id}/resume",
+        subscription_pauses.resume_subscription,
+        "SubscriptionResumeParams",
+    ),
+    (
+        "POST",
+        "/v1/subscriptions/{id}/pause",
+        subscription_pauses.pause_subscription,
+        "SubscriptionPauseParams",
+    ),
+    (
+        "POST",
+        "/v1/subscriptions/{id}/migrate",
+        subscription_pauses.migrate_subscription,
+        "SubscriptionMigrateParams",
+    ),
+    (
+        "DELETE",
+        "/v1/subscriptions/{id}/discount",
+        subscriptions.delete_discount,
+        "SubscriptionDeleteDiscountParams",
+    ),
+    ("GET", "/v1/subscription_items", subscription_items.list_items, "SubscriptionItemListParams"),
+    ("POST", "/v1/subscription_items", subscription_items.create_item, "SubscriptionItemCreateParams"),
+    (
+        "GET",
+        "/v1/subscription_items/{id}",
+        subscription_items.retrieve_item,
+        "SubscriptionItemRetrieveParams",
+    ),
+    ("POST", "/v1/subscription_items/{id}", subscription_items.update_item, "SubscriptionItemUpdateParams"),
+    ("DELETE", "/v1/subscription_items/{id}", subscription_items.delete_item, "SubscriptionItemDeleteParams"),
     ("GET", "/v1/invoices", invoices.list_invoices, "InvoiceListParams"),
     ("GET", "/v1/invoices/{id}", invoices.retrieve_invoice, "InvoiceRetrieveParams"),
     ("GET", "/v1/invoices/{id}/lines", invoices.list_lines, "InvoiceLineItemListParams"),
@@ -107,6 +150,10 @@ _TABLE: list[tuple[str, str, Handler, str | None]] = [
     ("POST", "/v1/setup_intents/{id}", intents.update_setup_intent, "SetupIntentUpdateParams"),
     ("POST", "/v1/setup_intents/{id}/confirm", intents.confirm_setup_intent, "SetupIntentConfirmParams"),
     ("POST", "/v1/setup_intents/{id}/cancel", intents.cancel_setup_intent, "SetupIntentCancelParams"),
+    ("POST", "/v1/billing/meters", meters.create_meter, "billing.MeterCreateParams"),
+    ("GET", "/v1/billing/meters", meters.list_meters, "billing.MeterListParams"),
+    ("GET", "/v1/billing/meters/{id}", meters.retrieve_meter, "billing.MeterRetrieveParams"),
+    ("POST", "/v1/billing/meter_events", meters.create_meter_event, "billing.MeterEventCreateParams"),
     ("GET", "/v1/events", account.list_events, "EventListParams"),
     ("GET", "/v1/events/{id}", account.retrieve_event, "EventRetrieveParams"),
     ("POST", "/v1/webhook_endpoints", account.create_endpoint, "WebhookEndpointCreateParams"),

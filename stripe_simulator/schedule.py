@@ -1,13 +1,15 @@
 """When the clock next has something to do for an object."""
 
+from typing import Any
+
 from .objects import Obj
 
 EXPIRE_INCOMPLETE_SECONDS = 23 * 3600
 TRIAL_WARNING_SECONDS = 3 * 86_400
 
 
-def due(obj: Obj) -> int | None:
-    """The next moment, in seconds, at which a subscription or an invoice changes by itself."""
+def due(obj: Obj) -> Any:
+    """The next moment (int, seconds; None: never) at which a subscription or an invoice changes by itself."""
     if obj.get("deleted"):
         return None
     if obj["object"] == "invoice":
@@ -15,7 +17,7 @@ def due(obj: Obj) -> int | None:
     return _subscription(obj)
 
 
-def _invoice(invoice: Obj) -> int | None:
+def _invoice(invoice: Obj) -> Any:
     if invoice["status"] == "draft":
         return invoice["_finalize_at"]
     if invoice["status"] == "open" and invoice["auto_advance"]:
@@ -23,7 +25,7 @@ def _invoice(invoice: Obj) -> int | None:
     return None
 
 
-def _subscription(sub: Obj) -> int | None:
+def _subscription(sub: Obj) -> Any:
     status = sub["status"]
     if status in ("canceled", "incomplete_expired"):
         return None
@@ -41,4 +43,4 @@ def _subscription(sub: Obj) -> int | None:
     resumes = (sub["pause_collection"] or {}).get("resumes_at")
     if resumes is not None:
         moments.append(resumes)
-    return min(moments)
+    return min(moments, default=None)

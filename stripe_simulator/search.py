@@ -7,8 +7,9 @@ from typing import Any
 from .call import Call
 from .errors import refused
 from .listing import limit_of
+from .objects import Obj
 from .wire import wire
-from .world import Obj, World
+from .world import World
 
 DEFAULT_DELAY_SECONDS = 2.0
 
@@ -57,7 +58,9 @@ def _holds(obj: Obj, clause: dict[str, Any]) -> bool:
         result = wanted.lower() in str(value).lower()
     else:
         left, right = float(value), float(wanted)
-        result = {">": left > right, "<": left < right, ">=": left >= right, "<=": left <= right}[clause["op"]]
+        result = {">": left > right, "<": left < right, ">=": left >= right, "<=": left <= right}[
+            clause["op"]
+        ]
     return result != bool(clause["not"])
 
 
@@ -84,7 +87,11 @@ def search(call: Call, kind: str, url: str) -> Obj:
     matches = []
     for identifier in reversed(collection.order):
         state = _indexed(world, {"id": identifier}, horizon)
-        if state is not None and not state.get("deleted") and every(_holds(state, clause) for clause in clauses):
+        if (
+            state is not None
+            and not state.get("deleted")
+            and every(_holds(state, clause) for clause in clauses)
+        ):
             matches.append(state)
     rows = matches[offset : offset + limit]
     more = len(matches) > offset + limit

@@ -20,8 +20,9 @@ from .call import Call
 from .delivery import Deliveries
 from .errors import ApiError, invalid
 from .faults import Fault, Faults, error_of, rate_limited
+from .objects import Obj
 from .wire import expand
-from .world import Obj, RequestEntry, Stored, Transaction, World, Worlds
+from .world import RequestEntry, Stored, Transaction, World, Worlds
 
 logger = logging.getLogger("stripe_simulator.server")
 
@@ -126,8 +127,8 @@ class Engine:
         if found is None:
             raise ApiError(
                 404,
-                f"Unrecognized request URL ({request.method}: {request.path}). Please see https://stripe.com/docs or we "
-                "can help at https://support.stripe.com/.",
+                f"Unrecognized request URL ({request.method}: {request.path}). Please see https://stripe.com/docs "
+                "or we can help at https://support.stripe.com/.",
                 stored=False,
             )
         route, ids = found
@@ -176,7 +177,7 @@ class Api:
                 raise ApiError(413, "Request body too large.", stored=False)
         except ApiError as failure:
             request_id = "req_" + hashlib.blake2b(str(time.time_ns()).encode(), digest_size=7).hexdigest()
-            await _send(send, _failed(failure), request_id, time.time(), version, None)
+            await _send(send, _failed(failure), request_id, time.time(), version)
             return
         query = scope["query_string"].decode("latin-1")
         encoded = body.decode("utf-8", "replace") if method == "POST" else query
@@ -191,7 +192,6 @@ class Api:
             request.id, request.method, request.path, {}, request.key, request.actor["type"], time.time()
         )
         world.requests.append(entry)
-        headers: dict[str, str] = {}
         fault: Fault | None = None
         try:
             entry.params = forms.decode(request.encoded)
@@ -209,19 +209,23 @@ class Api:
         except ApiError as failure:
             answer = _failed(failure)
         except _NeverAnswered:
+            await _drop(receive)
             return
         except Exception:
             logger.exception("%s %s failed", request.method, request.path)
-            answer = _failed(ApiError(500, "The simulator failed; its log tells how.", kind="api_error", stored=False))
+            answer = _failed(
+                ApiError(500, "The simulator failed; its log tells how.", kind="api_error", stored=False)
+            )
         entry.status, entry.ended = answer.status, time.time()
         lag = float(world.settings.get("date_lag_s") or 0.0)
         if lag and world.settings.get("lag_jitter", True):
             lag = world.random.uniform(0.0, lag)
         if request.key is not None:
-            headers["Idempotency-Key"] = request.key
-        answer.headers = {**headers, **answer.headers}
+            answer.headers["Idempotency-Key"] = request.key
         cut = fault is not None and fault.truncate
-        await _send(send, answer, request.id, world.clock.now() - lag, request.version, request.key, cut=cut)
+        await _send(send, answer, request.id, world.clock.now() - lag, request.version, cut=cut)
+        if cut:
+            await _drop(receive)
 
     def _replay(self, request: Request, entry: RequestEntry) -> Answer | None:
         """The stored first answer of the request's key. Raises 400 for other parameters, 409 while it is in flight."""
@@ -230,7 +234,7 @@ class Api:
             return None
         if len(key) > MAX_KEY_LENGTH:
             raise invalid(f"Idempotency keys can have up to {MAX_KEY_LENGTH} characters.")
-        stored: Stored | None = request.world.stored.get(key)
+        stored: Stored | None = request.world.remembered(key)
         if stored is not None:
             if stored.fingerprint != _fingerprint(request):
                 raise ApiError(
@@ -258,9 +262,15 @@ class Api:
     async def _perform(
         self, request: Request, entry: RequestEntry, fault: Fault | None, receive: Receive
     ) -> Answer:
-        if fault is None:
+        world = request.world
+        latency = float(world.settings.get("latency_s") or 0.0)
+        if fault is None and not latency:
             return self.engine.execute(request, entry)
-        flight = request.world.in_flight
+        if fault is None:
+            # Half before and half after, so that answers are overtaken as they are on a real network.
+            half = latency * world.random.uniform(0.5, 1.5) / 2
+            fault = Fault(latency_s=half, answer_s=half)
+        flight = world.in_flight
         held = request.key if request.method == "POST" else None
         if held is not None:
             flight.add(held)
@@ -273,10 +283,13 @@ class Api:
                 self._later(request, entry, fault, receive, held)
                 await _gone(receive, 3600.0)
                 raise _NeverAnswered
-            return await self._with_fault(request, entry, fault, receive)
+            answer = await self._with_fault(request, entry, fault, receive)
         finally:
             if held is not None and not late:
                 flight.discard(held)
+        if fault.answer_s:
+            await asyncio.sleep(fault.answer_s)
+        return answer
 
     def _later(
         self, request: Request, entry: RequestEntry, fault: Fault, receive: Receive, held: str | None
@@ -300,7 +313,9 @@ class Api:
         self.engine.background.add(task)
         task.add_done_callback(self.engine.background.discard)
 
-    async def _with_fault(self, request: Request, entry: RequestEntry, fault: Fault, receive: Receive) -> Answer:
+    async def _with_fault(
+        self, request: Request, entry: RequestEntry, fault: Fault, receive: Receive
+    ) -> Answer:
         engine = self.engine
         wrong = fault.status is not None or fault.timeout is not None
         if not wrong:
@@ -313,7 +328,7 @@ class Api:
             if fault.timeout is None and answer.status >= 400:
                 return answer
         if fault.timeout is not None:
-            await _gone(receive, fault.timeout)
+            await _gone(receive, float(fault.timeout))
             entry.ended = time.time()
             raise _NeverAnswered
         answer = _failed(failure)
@@ -326,6 +341,17 @@ class Api:
 
 class _NeverAnswered(Exception):
     """The client gets no answer; the connection is dropped."""
+
+
+async def _drop(receive: Receive) -> None:
+    """Closes the connection with the answer missing or unfinished; what was written still leaves.
+
+    ASGI has no word for it, so this reaches for the transport of uvicorn's request.
+    """
+    transport = getattr(getattr(receive, "__self__", None), "transport", None)
+    if transport is not None:
+        transport.close()
+        await _gone(receive, 1.0)
 
 
 async def _gone(receive: Receive, seconds: float) -> None:
@@ -364,8 +390,8 @@ def api_key(headers: dict[str, str]) -> str:
     if not credential:
         raise ApiError(
             401,
-            "You did not provide an API key. You need to provide your API key in the Authorization header, using Bearer "
-            "auth (e.g. 'Authorization: Bearer YOUR_SECRET_KEY').",
+            "You did not provide an API key. You need to provide your API key in the Authorization header, using "
+            "Bearer auth (e.g. 'Authorization: Bearer YOUR_SECRET_KEY').",
             stored=False,
             headers={"WWW-Authenticate": 'Basic realm="Stripe"'},
         )
@@ -396,7 +422,13 @@ async def read_body(receive: Receive) -> bytes | None:
 
 
 async def _send(
-    send: Send, answer: Answer, request_id: str, moment: float, version: str, key: str | None, *, cut: bool = False
+    send: Send,
+    answer: Answer,
+    request_id: str,
+    moment: float,
+    version: str,
+    *,
+    cut: bool = False,
 ) -> None:
     headers = [
         (b"content-type", b"application/json"),
@@ -405,10 +437,13 @@ async def _send(
         (b"request-id", request_id.encode()),
         (b"stripe-version", version.encode()),
     ]
-    headers += [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in answer.headers.items()]
+    headers += [
+        (name.lower().encode(), value.encode("latin-1", "replace")) for name, value in answer.headers.items()
+    ]
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     if cut:
-        # Half of the announced length: the server then closes the connection.
-        await send({"type": "http.response.body", "body": answer.body[: len(answer.body) // 2], "more_body": True})
-        raise ConnectionAbortedError("truncated on request")
+        await send(
+            {"type": "http.response.body", "body": answer.body[: len(answer.body) // 2], "more_body": True}
+        )
+        return
     await send({"type": "http.response.body", "body": answer.body})

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from .errors import invalid, refused
-from .world import Obj, Transaction
+from .objects import Obj
+from .world import Transaction
 
 EMBEDDED_LIST_SIZE = 10
 MAX_EXPAND_DEPTH = 4
@@ -62,8 +63,7 @@ def tax_rates(tx: Transaction, ids: list[str]) -> list[Obj]:
 
 
 def subscription_item(tx: Transaction, item: Obj) -> Obj:
-    price = tx.get("price", item["price"])
-    assert price is not None
+    price = tx.need("price", item["price"])
     shown = bare(item)
     if shown is item:
         shown = dict(item)
@@ -185,7 +185,9 @@ def _included(tx: Transaction, holder: Obj, name: str) -> Callable[[], Any] | No
 
 
 def _of_customer(tx: Transaction, customer: str) -> Obj:
-    found = [sub for sub in reversed(tx.find("subscription", "customer", customer)) if sub["status"] != "canceled"]
+    found = [
+        sub for sub in reversed(tx.find("subscription", "customer", customer)) if sub["status"] != "canceled"
+    ]
     return {
         "object": "list",
         "data": [subscription(tx, sub) for sub in found[:EMBEDDED_LIST_SIZE]],
@@ -210,7 +212,8 @@ def expand(tx: Transaction, answer: Obj, paths: list[str]) -> Obj:
         parts = path.split(".")
         if len(parts) > MAX_EXPAND_DEPTH + (parts[0] == "data"):
             raise invalid(
-                f"You cannot expand more than {MAX_EXPAND_DEPTH} levels of a property. Property: {path}", "expand"
+                f"You cannot expand more than {MAX_EXPAND_DEPTH} levels of a property. Property: {path}",
+                "expand",
             )
         answer = _expand(tx, answer, parts, path, None, "")
     return answer
@@ -234,7 +237,8 @@ def _expand(tx: Transaction, node: Any, parts: list[str], path: str, owner: str 
         value = _resolve(tx, node[name], owner, inside + name, path, bool(rest))
     else:
         raise invalid(
-            f"This property cannot be expanded ({path}). You may want to try expanding a different property.", "expand"
+            f"This property cannot be expanded ({path}). You may want to try expanding a different property.",
+            "expand",
         )
     return {**node, name: _expand(tx, value, rest, path, owner, inside + name + ".")}
 

@@ -10,11 +10,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from . import API_VERSION
 from .clock import Clock
 from .errors import no_such
+from .history import EventRecord, Version
 from .identifiers import LENGTHS, account_seed, token
 from .journal import Journal
 from .objects import Obj
@@ -31,40 +32,21 @@ INDEXED: dict[str, tuple[str, ...]] = {
     "invoice_payment": ("invoice",),
     "discount": ("customer",),
     "promotion_code": ("code",),
+    "billing.meter_event": ("_customer",),
 }
-SUBSCRIPTION_ITEM_INDEX = "subscription_item"
 REQUEST_LOG_SIZE = 200_000
-
-
-class Version(NamedTuple):
-    """One state of one object. ``number`` counts all changes of the account; ``state`` is None after a removal."""
-
-    number: int
-    kind: str
-    id: str
-    state: Obj | None
-    actor: Obj
-    at: float
-    wall: float
+KEY_LIFETIME_SECONDS = 86_400
 
 
 @dataclass(slots=True)
 class Stored:
-    """The remembered first answer to an idempotency key."""
+    """The remembered first answer to an idempotency key; ``at`` is the account's time."""
 
     fingerprint: str
     status: int
     body: bytes
     request_id: str
-
-
-@dataclass(slots=True)
-class EventRecord:
-    """An event with the endpoints that have not confirmed it yet."""
-
-    event: Obj
-    waiting: set[str]
-    failed: bool = False
+    at: float
 
 
 def created_of(obj: Obj) -> int:
@@ -197,13 +179,20 @@ class World:
             records.append(record)
         key = entry.get("key")
         if key is not None:
-            self.stored[key["key"]] = Stored(key["fingerprint"], key["status"], key["body"].encode(), key["request_id"])
+            self.stored[key["key"]] = Stored(
+                key["fingerprint"], key["status"], key["body"].encode(), key["request_id"], entry["at"]
+            )
         return records
 
-    def _apply_change(self, kind: str, identifier: str, state: Obj | None, actor: Obj, at: float, wall: float) -> None:
+    def _apply_change(
+        self, kind: str, identifier: str, state: Obj | None, actor: Obj, at: float, wall: float
+    ) -> None:
         number = len(self.versions) + 1
-        self.versions.append(Version(number, kind, identifier, state, actor, at, wall))
-        self.versions_of.setdefault(identifier, []).append(number - 1)
+        self.versions.append(Version(number, kind, identifier, actor, at, wall, state))
+        own = self.versions_of.setdefault(identifier, [])
+        if own:
+            self.versions[own[-1]].supersede()
+        own.append(number - 1)
         collection = self.collection(kind)
         if state is None:
             collection.remove(identifier)
@@ -214,6 +203,14 @@ class World:
                 self.item_parents[item["id"]] = identifier
         if kind in ("subscription", "invoice") and (moment := due(state)) is not None:
             heapq.heappush(self._due, (moment, kind, identifier))
+
+    def remembered(self, key: str) -> Stored | None:
+        """The answer stored under an idempotency key, until it is a day old."""
+        stored = self.stored.get(key)
+        if stored is not None and self.clock.now() - stored.at > KEY_LIFETIME_SECONDS:
+            del self.stored[key]
+            return None
+        return stored
 
     def event(self, identifier: str) -> EventRecord | None:
         position = self.event_position.get(identifier)
@@ -295,7 +292,10 @@ class Transaction:
             "data": data,
             "livemode": False,
             "pending_webhooks": len(endpoints),
-            "request": {"id": self.actor.get("request"), "idempotency_key": self.actor.get("idempotency_key")},
+            "request": {
+                "id": self.actor.get("request"),
+                "idempotency_key": self.actor.get("idempotency_key"),
+            },
             "type": event_type,
         }
         self.events.append((event, endpoints))
@@ -347,10 +347,10 @@ class Worlds:
                 event_id, endpoint_id, failed = entry["delivered"]
                 record = world.event(event_id)
                 if record is not None:
-                    record.waiting.discard(endpoint_id)
-                    record.failed = record.failed or failed
+                    record.settle(endpoint_id, failed=failed)
             elif "settings" in entry:
                 world.settings = entry["settings"]
             elif "reset" in entry:
                 world.reset()
+                world.settings = {}
         self.journal.open()

@@ -2,9 +2,11 @@
 
 from ..call import Call, metadata, text
 from ..errors import invalid, no_such
+from ..history import EventRecord
 from ..listing import limit_of, page, time_bounds
+from ..objects import Obj
 from ..wire import bare, wire
-from ..world import EventRecord, Obj, Transaction
+from ..world import Transaction
 
 
 def retrieve_account(call: Call) -> Obj:
@@ -49,10 +51,9 @@ def list_events(call: Call) -> Obj:
     delivered = params.get("delivery_success")
 
     def wanted(record: EventRecord) -> bool:
-        event = record.event
-        if not low <= event["created"] <= high:
+        if not low <= record.created <= high:
             return False
-        if types is not None and not any(_covers(pattern, event["type"]) for pattern in types):
+        if types is not None and not any(_covers(pattern, record.type) for pattern in types):
             return False
         return delivered is None or delivered == (not record.waiting and not record.failed)
 
@@ -88,7 +89,9 @@ def _covers(pattern: str, event_type: str) -> bool:
     return pattern in ("*", event_type) or (pattern.endswith(".*") and event_type.startswith(pattern[:-1]))
 
 
-def new_endpoint(tx: Transaction, url: str, enabled: list[str], secret: str | None = None, **given: object) -> Obj:
+def new_endpoint(
+    tx: Transaction, url: str, enabled: list[str], secret: str | None = None, **given: object
+) -> Obj:
     endpoint = {
         "id": tx.new_id("we_"),
         "object": "webhook_endpoint",
@@ -110,7 +113,9 @@ def create_endpoint(call: Call) -> Obj:
     """The signing secret is shown once, here."""
     params = call.params
     if not params["url"].startswith(("http://", "https://")):
-        raise invalid("Invalid URL: An explicit scheme (such as https) must be provided.", "url", "url_invalid")
+        raise invalid(
+            "Invalid URL: An explicit scheme (such as https) must be provided.", "url", "url_invalid"
+        )
     endpoint = new_endpoint(
         call.tx,
         params["url"],
@@ -151,5 +156,3 @@ def delete_endpoint(call: Call) -> Obj:
 def list_endpoints(call: Call) -> Obj:
 
     return page(call.tx, "webhook_endpoint", call.params, "/v1/webhook_endpoints", wire)
-
-

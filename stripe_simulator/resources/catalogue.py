@@ -6,9 +6,10 @@ from typing import Any
 from ..call import Call, create, metadata, reference, text, update
 from ..errors import invalid, missing_parameter, refused
 from ..listing import page
+from ..objects import Obj
 from ..request_parameters import whole
 from ..wire import wire
-from ..world import Obj, Transaction
+from ..world import Transaction
 
 
 def create_product(call: Call) -> Obj:
@@ -79,7 +80,9 @@ def delete_product(call: Call) -> Obj:
     product = tx.need("product", call.id)
     if tx.find("price", "product", product["id"]):
         raise refused(
-            "This product cannot be deleted because it has one or more user-created prices.", "id", "resource_in_use"
+            "This product cannot be deleted because it has one or more user-created prices.",
+            "id",
+            "resource_in_use",
         )
     tx.remove("product", product["id"])
     tx.emit("product.deleted", wire(tx, product))
@@ -242,7 +245,11 @@ def create_price(call: Call) -> Obj:
     if "product_data" in params:
         data = params["product_data"]
         product = create_product(
-            Call(tx, {"name": data["name"], **{k: data[k] for k in ("active", "metadata", "id") if k in data}}, [])
+            Call(
+                tx,
+                {"name": data["name"], **{k: data[k] for k in ("active", "metadata", "id") if k in data}},
+                [],
+            )
         )["id"]
     elif "product" in params:
         product = reference(tx, "product", params["product"], "product")["id"]

@@ -7,8 +7,9 @@ from ..call import Call, create, metadata, reference, text, update
 from ..errors import invalid, missing_parameter, refused
 from ..identifiers import token
 from ..listing import page
+from ..objects import Obj
 from ..wire import wire
-from ..world import Obj, Transaction
+from ..world import Transaction
 
 
 def create_coupon(call: Call) -> Obj:
@@ -22,7 +23,9 @@ def create_coupon(call: Call) -> Obj:
         raise missing_parameter("currency")
     duration = params.get("duration", "once")
     if (duration == "repeating") != ("duration_in_months" in params):
-        raise invalid("duration_in_months goes with a repeating duration, and only with it.", "duration_in_months")
+        raise invalid(
+            "duration_in_months goes with a repeating duration, and only with it.", "duration_in_months"
+        )
     identifier = params.get("id") or token(tx.world.seed, _next(tx), 8)
     if tx.get("coupon", identifier) is not None:
         raise refused("Coupon already exists.", "id", "resource_already_exists")
@@ -200,7 +203,14 @@ def checked_rates(tx: Transaction, given: Any, param: str) -> list[str]:
 
 
 def redeem(
-    tx: Transaction, given: Any, kept: list[str], param: str, *, customer: str, subscription: str, item: str | None
+    tx: Transaction,
+    given: Any,
+    kept: list[str],
+    param: str,
+    *,
+    customer: str,
+    subscription: str,
+    item: str | None,
 ) -> list[str]:
     """The ids of an object's discounts after ``discounts`` was given: kept ones, and new ones made from coupons."""
     ids: list[str] = []
@@ -208,8 +218,10 @@ def redeem(
         place = f"{param}[{index}]"
         if entry.get("discount"):
             if entry["discount"] not in kept:
-                raise refused(f"No such discount: '{entry['discount']}'", f"{place}[discount]", "resource_missing")
-            ids.append(entry["discount"])
+                raise refused(
+                    f"No such discount: '{entry['discount']}'", f"{place}[discount]", "resource_missing"
+                )
+            ids.append(str(entry["discount"]))
             continue
         coupon, code = _redeemed(tx, entry, place, customer)
         discount = {
@@ -233,18 +245,23 @@ def redeem(
             },
         }
         create(tx, discount, "customer.discount.created")
-        ids.append(discount["id"])
+        ids.append(str(discount["id"]))
     return ids
 
 
 def _redeemed(tx: Transaction, entry: Obj, place: str, customer: str) -> tuple[Obj, str | None]:
-    code = None
+    code_id: str | None = None
     if entry.get("promotion_code"):
         code = reference(tx, "promotion_code", entry["promotion_code"], f"{place}[promotion_code]")
+        code_id = code["id"]
         dead = not code["active"] or (code["expires_at"] is not None and code["expires_at"] <= tx.now)
         spent = code["max_redemptions"] is not None and code["times_redeemed"] >= code["max_redemptions"]
         if dead or spent or code["customer"] not in (None, customer):
-            raise refused("This promotion code cannot be redeemed.", f"{place}[promotion_code]", "promotion_code_expired")
+            raise refused(
+                "This promotion code cannot be redeemed.",
+                f"{place}[promotion_code]",
+                "promotion_code_expired",
+            )
         tx.store("promotion_code", {**code, "times_redeemed": code["times_redeemed"] + 1})
         coupon_id = code["promotion"]["coupon"]
     elif entry.get("coupon"):
@@ -258,7 +275,7 @@ def _redeemed(tx: Transaction, entry: Obj, place: str, customer: str) -> tuple[O
         raise refused(f"Coupon expired: {coupon['id']}", f"{place}[coupon]", "coupon_expired")
     redeemed = {**coupon, "times_redeemed": coupon["times_redeemed"] + 1}
     tx.store("coupon", redeemed)
-    return redeemed, None if code is None else code["id"]
+    return redeemed, code_id
 
 
 def running(tx: Transaction, ids: list[str]) -> tuple[Discount, ...]:

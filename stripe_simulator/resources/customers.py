@@ -5,9 +5,10 @@ from typing import Any
 from ..call import Call, create, metadata, reference, text, update
 from ..errors import invalid
 from ..listing import page
+from ..objects import Obj
 from ..search import search
 from ..wire import bare, wire
-from ..world import Obj, Transaction
+from ..world import Transaction
 
 _TEXTS = ("business_name", "description", "email", "individual_name", "name", "phone")
 
@@ -63,28 +64,29 @@ def _fill(tx: Transaction, old: Obj, params: Obj) -> Obj:
         new["address"] = _address(params["address"])
     if "shipping" in params:
         shipping = params["shipping"]
-        new["shipping"] = None if shipping == "" else {**shipping, "address": _address(shipping.get("address"))}
-    if "tax_exempt" in params:
-        new["tax_exempt"] = params["tax_exempt"] or "none"
-    if "preferred_locales" in params:
-        new["preferred_locales"] = params["preferred_locales"] or []
-    if "balance" in params:
-        new["balance"] = params["balance"]
-    if "invoice_prefix" in params:
-        new["invoice_prefix"] = params["invoice_prefix"]
-    if "next_invoice_sequence" in params:
-        new["next_invoice_sequence"] = params["next_invoice_sequence"]
-    settings = params.get("invoice_settings")
-    if settings is not None:
-        merged = dict(old["invoice_settings"])
-        if "default_payment_method" in settings:
-            merged["default_payment_method"] = _default_method(tx, old, text(settings["default_payment_method"]))
-        for name in ("custom_fields", "footer", "rendering_options"):
-            if name in settings:
-                merged[name] = settings[name] or None
-        new["invoice_settings"] = merged
+        new["shipping"] = (
+            None if shipping == "" else {**shipping, "address": _address(shipping.get("address"))}
+        )
+    for name, cleared in (("tax_exempt", "none"), ("preferred_locales", [])):
+        if name in params:
+            new[name] = params[name] or cleared
+    for name in ("balance", "invoice_prefix", "next_invoice_sequence"):
+        if name in params:
+            new[name] = params[name]
+    if params.get("invoice_settings") is not None:
+        new["invoice_settings"] = _settings(tx, old, params["invoice_settings"])
     new["metadata"] = metadata(old["metadata"], params.get("metadata"))
     return new
+
+
+def _settings(tx: Transaction, old: Obj, given: Obj) -> Obj:
+    merged = dict(old["invoice_settings"])
+    if "default_payment_method" in given:
+        merged["default_payment_method"] = _default_method(tx, old, text(given["default_payment_method"]))
+    for name in ("custom_fields", "footer", "rendering_options"):
+        if name in given:
+            merged[name] = given[name] or None
+    return merged
 
 
 def _default_method(tx: Transaction, customer: Obj, identifier: str | None) -> str | None:

@@ -4,8 +4,9 @@ from ..call import Call, create, metadata, reference, update
 from ..errors import card_error, invalid, no_such, refused
 from ..identifiers import token
 from ..listing import page
+from ..objects import Obj
 from ..wire import bare, wire
-from ..world import Obj, Transaction
+from ..world import Transaction
 from .payment_methods import attach_to, decline_of, resolve
 
 _NEXT_ACTION = {"type": "use_stripe_sdk", "use_stripe_sdk": {"type": "three_d_secure_redirect"}}
@@ -88,7 +89,12 @@ def try_payment(tx: Transaction, intent_id: str, method: Obj) -> str | None:
         tx.store("payment_intent", done)
         tx.emit("payment_intent.succeeded", wire(tx, done))
     elif decline == "authentication_required":
-        waiting = {**intent, "next_action": _NEXT_ACTION, "payment_method": method["id"], "status": "requires_action"}
+        waiting = {
+            **intent,
+            "next_action": _NEXT_ACTION,
+            "payment_method": method["id"],
+            "status": "requires_action",
+        }
         tx.store("payment_intent", waiting)
         tx.emit("payment_intent.requires_action", wire(tx, waiting))
     else:
@@ -107,7 +113,13 @@ def cancel_payment_intent(tx: Transaction, intent_id: str, reason: str) -> None:
     intent = tx.need("payment_intent", intent_id)
     if intent["status"] in ("succeeded", "canceled"):
         return
-    ended = {**intent, "canceled_at": tx.now, "cancellation_reason": reason, "next_action": None, "status": "canceled"}
+    ended = {
+        **intent,
+        "canceled_at": tx.now,
+        "cancellation_reason": reason,
+        "next_action": None,
+        "status": "canceled",
+    }
     tx.store("payment_intent", ended)
     tx.emit("payment_intent.canceled", wire(tx, ended))
 
@@ -125,7 +137,9 @@ def list_payment_intents(call: Call) -> Obj:
     return page(call.tx, "payment_intent", params, "/v1/payment_intents", wire, match=match)
 
 
-def new_setup_intent(tx: Transaction, customer: str | None, params: Obj, subscription: str | None = None) -> Obj:
+def new_setup_intent(
+    tx: Transaction, customer: str | None, params: Obj, subscription: str | None = None
+) -> Obj:
     identifier = tx.new_id("seti_")
     automatic = params.get("automatic_payment_methods")
     intent = {
@@ -150,8 +164,10 @@ def new_setup_intent(tx: Transaction, customer: str | None, params: Obj, subscri
         "on_behalf_of": None,
         "payment_method": None,
         "payment_method_configuration_details": None,
-        "payment_method_options": {"card": {"mandate_options": None, "network": None, "request_three_d_secure": "automatic"}},
-        "payment_method_types": params.get("payment_method_types") or ["card"],
+        "payment_method_options": {
+            "card": {"mandate_options": None, "network": None, "request_three_d_secure": "automatic"}
+        },
+        "payment_method_types": params.get("allowed_payment_method_types") or ["card"],
         "single_use_mandate": None,
         "status": "requires_payment_method",
         "usage": params.get("usage", "off_session"),
@@ -200,7 +216,9 @@ def confirm_setup_intent(call: Call) -> Obj:
     return confirm_setup(call.tx, intent, call.params.get("payment_method"))
 
 
-def confirm_setup(tx: Transaction, intent: Obj, token_or_id: str | None, *, authenticated: bool = False) -> Obj:
+def confirm_setup(
+    tx: Transaction, intent: Obj, token_or_id: str | None, *, authenticated: bool = False
+) -> Obj:
     """Saves the card for later. A declined card is HTTP 402, and the intent keeps the error."""
     if intent["status"] in ("succeeded", "canceled"):
         raise refused(
@@ -211,7 +229,8 @@ def confirm_setup(tx: Transaction, intent: Obj, token_or_id: str | None, *, auth
     identifier = token_or_id or intent["payment_method"]
     if not identifier:
         raise refused(
-            "You cannot confirm this SetupIntent because it's missing a payment method.", code="parameter_missing"
+            "You cannot confirm this SetupIntent because it's missing a payment method.",
+            code="parameter_missing",
         )
     method = resolve(tx, identifier, "payment_method", 400)
     decline = decline_of(method, "attach")
@@ -226,7 +245,12 @@ def confirm_setup(tx: Transaction, intent: Obj, token_or_id: str | None, *, auth
         tx.emit("setup_intent.setup_failed", wire(tx, failed))
         raise card_error(decline, commit=True, setup_intent=bare(failed))
     if decline_of(method, "charge") == "authentication_required" and not authenticated:
-        waiting = {**intent, "next_action": _NEXT_ACTION, "payment_method": method["id"], "status": "requires_action"}
+        waiting = {
+            **intent,
+            "next_action": _NEXT_ACTION,
+            "payment_method": method["id"],
+            "status": "requires_action",
+        }
         tx.store("setup_intent", waiting)
         tx.emit("setup_intent.requires_action", wire(tx, waiting))
         return wire(tx, waiting)

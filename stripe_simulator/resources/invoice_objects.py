@@ -1,6 +1,8 @@
 """Blank invoices, invoice items and invoice payments."""
 
-from ..world import Obj, Transaction
+from ..objects import Obj
+from ..world import Transaction
+
 
 def blank(tx: Transaction, customer: Obj, currency: str) -> Obj:
     return {
@@ -61,7 +63,11 @@ def blank(tx: Transaction, customer: Obj, currency: str) -> Obj:
         "number": None,
         "on_behalf_of": None,
         "parent": None,
-        "payment_settings": {"default_mandate": None, "payment_method_options": None, "payment_method_types": None},
+        "payment_settings": {
+            "default_mandate": None,
+            "payment_method_options": None,
+            "payment_method_types": None,
+        },
         "period_end": tx.now,
         "period_start": tx.now,
         "post_payment_credit_notes_amount": 0,

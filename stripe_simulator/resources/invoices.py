@@ -3,12 +3,22 @@
 from ..call import Call, metadata, reference, text, update
 from ..charging import collect, settled
 from ..errors import ApiError, card_error, invalid, missing_parameter, refused
-from ..invoicing import PREVIEW_ID, compose, default_method, finalize, keep_pending, mark_paid, pending_items, void
+from ..invoicing import (
+    PREVIEW_ID,
+    compose,
+    default_method,
+    finalize,
+    keep_pending,
+    mark_paid,
+    pending_items,
+    void,
+)
 from ..listing import page, sequence
-from ..rebilling import first_lines, recurring_lines, renewed
+from ..objects import Obj
+from ..rebilling import first_lines, recurring_lines, renewed, unused_time
 from ..wire import invoice as wire_invoice
 from ..wire import wire
-from ..world import Obj, Transaction
+from ..world import Transaction
 from . import subscriptions
 from .payment_methods import resolve
 
@@ -29,7 +39,10 @@ def list_invoices(call: Call) -> Obj:
         return (
             ("status" not in params or invoice["status"] == params["status"])
             and ("subscription" not in params or invoice["_subscription"] == params["subscription"])
-            and ("collection_method" not in params or invoice["collection_method"] == params["collection_method"])
+            and (
+                "collection_method" not in params
+                or invoice["collection_method"] == params["collection_method"]
+            )
         )
 
     return page(call.tx, "invoice", params, "/v1/invoices", wire, among=among, match=match)
@@ -222,7 +235,9 @@ def create_preview(call: Call) -> Obj:
     details = params.get("subscription_details") or {}
     strange = set(details) - set(_DETAILS) - {"cancel_now", "resume_at", "start_date"}
     if strange:
-        raise refused(f"The simulator does not simulate {sorted(strange)[0]}.", f"subscription_details[{sorted(strange)[0]}]")
+        raise refused(
+            f"The simulator does not simulate {min(strange)}.", f"subscription_details[{min(strange)}]"
+        )
     wanted = {name: details[name] for name in _DETAILS if name in details}
     if "discounts" in params:
         wanted["discounts"] = params["discounts"]
@@ -261,13 +276,20 @@ def _preview_existing(tx: Transaction, params: Obj, details: Obj, wanted: Obj) -
     if params.get("customer") and params["customer"] != old["customer"]:
         raise invalid("The subscription does not belong to the customer.", "customer")
     if old["status"] in subscriptions.ENDED:
-        raise refused("You cannot preview the upcoming invoice for a canceled subscription.", "subscription", "invoice_upcoming_none")
+        raise refused(
+            "You cannot preview the upcoming invoice for a canceled subscription.",
+            "subscription",
+            "invoice_upcoming_none",
+        )
     if details.get("cancel_now"):
-        lines = subscriptions.unused_time(tx, old, int(details.get("proration_date", tx.now)))
+        lines = unused_time(tx, old, int(details.get("proration_date", tx.now)))
         return compose(tx, old, lines, reason="upcoming", pending=pending_items(tx, old), preview=True)
     anchor = wanted.get("billing_cycle_anchor")
     if isinstance(anchor, dict) and anchor.get("type") == "timestamp":
-        raise refused("The simulator does not preview an anchor at a timestamp.", "subscription_details[billing_cycle_anchor]")
+        raise refused(
+            "The simulator does not preview an anchor at a timestamp.",
+            "subscription_details[billing_cycle_anchor]",
+        )
     new, change, proration, at = subscriptions.proposed(tx, old, wanted)
     date = at if change is not None else None
     items = [*new["_items"], *old["_items"]]
@@ -277,7 +299,14 @@ def _preview_existing(tx: Transaction, params: Obj, details: Obj, wanted: Obj) -
         tx.store("subscription", new)
         pending = pending_items(tx, new)
         return compose(
-            tx, new, change.lines, reason="upcoming", pending=pending, items=items, proration_date=date, preview=True
+            tx,
+            new,
+            change.lines,
+            reason="upcoming",
+            pending=pending,
+            items=items,
+            proration_date=date,
+            preview=True,
         )
     if change is not None:
         keep_pending(tx, new, change.lines)
@@ -291,16 +320,31 @@ def upcoming(tx: Transaction, sub: Obj, items: list[Obj], proration_date: int | 
     ends = sub["cancel_at"] is not None and sub["cancel_at"] <= moment
     if ends:
         if not pending:
-            raise refused("No upcoming invoices for customer", code="invoice_upcoming_none", param="subscription")
+            raise refused(
+                "No upcoming invoices for customer", code="invoice_upcoming_none", param="subscription"
+            )
         return compose(
-            tx, sub, [], reason="upcoming", pending=pending, items=items, proration_date=proration_date, preview=True
+            tx,
+            sub,
+            [],
+            reason="upcoming",
+            pending=pending,
+            items=items,
+            proration_date=proration_date,
+            preview=True,
         )
     moved, lines = renewed(tx, sub, moment)
     draft = compose(
-        tx, moved, lines, reason="upcoming", pending=pending, items=items, proration_date=proration_date, preview=True
+        tx,
+        moved,
+        lines,
+        reason="upcoming",
+        pending=pending,
+        items=items,
+        proration_date=proration_date,
+        preview=True,
     )
     draft["period_start"] = min(item["current_period_start"] for item in sub["_items"])
     draft["period_end"] = moment
     draft["next_payment_attempt"] = moment + 3600
     return draft
-

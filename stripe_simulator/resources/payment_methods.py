@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from ..call import Call, create, metadata, reference, text, update
+from ..call import Call, metadata, reference, text, update
 from ..errors import card_error, invalid, refused
 from ..listing import page
+from ..objects import Obj
 from ..wire import wire
-from ..world import Obj, Transaction
+from ..world import Transaction
 
 TEST_CARDS: dict[str, tuple[str, str, str | None, str | None]] = {
     # token: brand, last four digits, decline when attached, decline when charged
@@ -17,7 +18,12 @@ TEST_CARDS: dict[str, tuple[str, str, str | None, str | None]] = {
     "pm_card_discover": ("discover", "1117", None, None),
     "pm_card_chargeDeclined": ("visa", "0002", "generic_decline", "generic_decline"),
     "pm_card_visa_chargeDeclined": ("visa", "0002", "generic_decline", "generic_decline"),
-    "pm_card_visa_chargeDeclinedInsufficientFunds": ("visa", "9995", "insufficient_funds", "insufficient_funds"),
+    "pm_card_visa_chargeDeclinedInsufficientFunds": (
+        "visa",
+        "9995",
+        "insufficient_funds",
+        "insufficient_funds",
+    ),
     "pm_card_chargeDeclinedInsufficientFunds": ("visa", "9995", "insufficient_funds", "insufficient_funds"),
     "pm_card_chargeDeclinedLostCard": ("visa", "9987", "lost_card", "lost_card"),
     "pm_card_chargeDeclinedStolenCard": ("visa", "9979", "stolen_card", "stolen_card"),
@@ -49,7 +55,7 @@ def _card(tx: Transaction, token: str, given: Obj | None = None) -> Obj:
         "object": "payment_method",
         "allow_redisplay": "unspecified",
         "billing_details": {
-            "address": {name: None for name in ("city", "country", "line1", "line2", "postal_code", "state")},
+            "address": dict.fromkeys(("city", "country", "line1", "line2", "postal_code", "state")),
             "email": None,
             "name": None,
             "phone": None,
@@ -57,7 +63,11 @@ def _card(tx: Transaction, token: str, given: Obj | None = None) -> Obj:
         },
         "card": {
             "brand": brand,
-            "checks": {"address_line1_check": None, "address_postal_code_check": None, "cvc_check": "unchecked"},
+            "checks": {
+                "address_line1_check": None,
+                "address_postal_code_check": None,
+                "cvc_check": "unchecked",
+            },
             "country": "US",
             "display_brand": brand,
             "exp_month": int(given.get("exp_month", 12)),
@@ -129,10 +139,15 @@ def update_payment_method(call: Call) -> Obj:
         raise refused("You must save this PaymentMethod to a customer before you can update it.", "id")
     new = dict(old)
     if "billing_details" in params:
-        given = {name: text(value) if name != "address" else value for name, value in params["billing_details"].items()}
+        given = {
+            name: text(value) if name != "address" else value
+            for name, value in params["billing_details"].items()
+        }
         new["billing_details"] = {**old["billing_details"], **given}
     if "card" in params:
-        given = {name: int(value) for name, value in params["card"].items() if name in ("exp_month", "exp_year")}
+        given = {
+            name: int(value) for name, value in params["card"].items() if name in ("exp_month", "exp_year")
+        }
         new["card"] = {**old["card"], **given}
     if "allow_redisplay" in params:
         new["allow_redisplay"] = params["allow_redisplay"]
@@ -146,7 +161,9 @@ def attach_to(tx: Transaction, identifier: str, customer_id: str) -> Obj:
     if method["customer"] == customer["id"]:
         return wire(tx, method)
     if method["customer"] is not None:
-        raise refused("The payment method you provided has already been attached to a customer.", "payment_method")
+        raise refused(
+            "The payment method you provided has already been attached to a customer.", "payment_method"
+        )
     if method.get("_detached"):
         raise refused(
             "This PaymentMethod was previously used without being attached to a Customer or was detached from a "
@@ -173,7 +190,8 @@ def detach(call: Call) -> Obj:
     old = tx.need("payment_method", call.id)
     if old["customer"] is None:
         raise refused(
-            "The payment method you provided is not attached to a customer so detachment is impossible.", "payment_method"
+            "The payment method you provided is not attached to a customer so detachment is impossible.",
+            "payment_method",
         )
     owner = tx.get("customer", old["customer"])
     if owner is not None and not owner.get("deleted"):
@@ -183,14 +201,21 @@ def detach(call: Call) -> Obj:
             update(tx, owner, {**owner, "invoice_settings": cleared}, "customer.updated")
     for subscription in tx.find("subscription", "customer", old["customer"]):
         if subscription["default_payment_method"] == old["id"]:
-            update(tx, subscription, {**subscription, "default_payment_method": None}, "customer.subscription.updated")
+            update(
+                tx,
+                subscription,
+                {**subscription, "default_payment_method": None},
+                "customer.subscription.updated",
+            )
     return update(tx, old, {**old, "customer": None, "_detached": True}, "payment_method.detached")
 
 
 def list_payment_methods(call: Call) -> Obj:
     params = call.params
     if "customer" not in params:
-        return page(call.tx, "payment_method", params, "/v1/payment_methods", wire, match=lambda m: m["customer"])
+        return page(
+            call.tx, "payment_method", params, "/v1/payment_methods", wire, match=lambda m: m["customer"]
+        )
     return _of_customer(call, params["customer"], "/v1/payment_methods", "customer", 400)
 
 

@@ -3,8 +3,9 @@
 from ..billing import Cadence, is_metered
 from ..call import metadata, reference
 from ..errors import invalid, missing_parameter, refused
+from ..objects import Obj
 from ..request_parameters import whole
-from ..world import Obj, Transaction
+from ..world import Transaction
 from .catalogue import price_from_data
 from .coupons import checked_rates, redeem
 
@@ -21,7 +22,11 @@ def blank(identifier: str, customer: str, currency: str, now: int) -> Obj:
         "automatic_tax": {"disabled_reason": None, "enabled": False, "liability": None},
         "billing_cycle_anchor": now,
         "billing_cycle_anchor_config": None,
-        "billing_mode": {"flexible": {"proration_discounts": "included"}, "type": "flexible", "updated_at": None},
+        "billing_mode": {
+            "flexible": {"proration_discounts": "included"},
+            "type": "flexible",
+            "updated_at": None,
+        },
         "billing_schedules": [],
         "billing_thresholds": None,
         "cancel_at": None,
@@ -71,7 +76,6 @@ def blank(identifier: str, customer: str, currency: str, now: int) -> Obj:
         "trial_end": None,
         "trial_settings": {"end_behavior": {"missing_payment_method": "create_invoice"}},
         "trial_start": None,
-        "_anchor": now,
         "_items": [],
         "_pending": None,
         "_trial_warned": False,
@@ -141,7 +145,9 @@ def item_quantity(price: Obj, given: Obj, place: str, default: int) -> int | Non
         raise invalid("Invalid non-negative integer", f"{place}[quantity]", "parameter_invalid_integer")
     if quantity > MAX_QUANTITY:
         raise invalid(
-            f"Quantity exceeds the maximum of {MAX_QUANTITY}.", f"{place}[quantity]", "parameter_invalid_integer"
+            f"Quantity exceeds the maximum of {MAX_QUANTITY}.",
+            f"{place}[quantity]",
+            "parameter_invalid_integer",
         )
     return quantity
 
@@ -163,7 +169,9 @@ def change_items(tx: Transaction, sub: Obj, given: list[Obj]) -> list[Obj]:
         else:
             items[position] = _changed_item(tx, sub, items[position], entry, place)
     if not items:
-        raise refused("A subscription must have at least one active plan. To cancel it, use the cancel API.", "items")
+        raise refused(
+            "A subscription must have at least one active plan. To cancel it, use the cancel API.", "items"
+        )
     if len(items) > MAX_ITEMS:
         raise refused(f"Subscriptions can have at most {MAX_ITEMS} items.", "items")
     return items
@@ -209,7 +217,8 @@ def check_items(tx: Transaction, sub: Obj) -> None:
         price = tx.need("price", item["price"])
         if price["id"] in seen:
             raise refused(
-                f"Cannot add multiple subscription items with the same plan: {price['id']}", f"items[{index}][price]"
+                f"Cannot add multiple subscription items with the same plan: {price['id']}",
+                f"items[{index}][price]",
             )
         seen.add(price["id"])
         if sub["currency"] not in price["_currency_options"]:
@@ -222,6 +231,6 @@ def check_items(tx: Transaction, sub: Obj) -> None:
         cadences.add(Cadence.of(price))
     if len(cadences) > 1 and sub["billing_mode"]["type"] == "classic":
         raise refused(
-            "Currently, all items on a subscription must have the same billing interval unless billing_mode is flexible.",
+            "All items on a subscription must have the same billing interval unless billing_mode is flexible.",
             "items",
         )

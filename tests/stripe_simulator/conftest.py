@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from tests.stripe_simulator.simulator_support import Account, Catalogue, Receiver, start, stop
 
 
@@ -27,7 +28,7 @@ def receiver() -> Iterator[Receiver]:
     state = Receiver()
 
     class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:  # noqa: N802
+        def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             failing = state.failures > 0
             if failing:

@@ -2,6 +2,7 @@
 
 import email.utils
 import time
+from typing import Any
 
 import pytest
 import stripe
@@ -68,7 +69,8 @@ def test_created_filters(account: Account) -> None:
     client = account.client.v1.customers
 
     def names(**created: int) -> list[str | None]:
-        return [c.name for c in client.list({"created": created}).data]  # type: ignore[typeddict-item]
+        params: Any = {"created": created}
+        return [c.name for c in client.list(params).data]
 
     assert names(gt=1_000) == ["3000", "2000"]
     assert names(gte=1_000, lt=3_000) == ["2000", "1000"]
@@ -130,3 +132,12 @@ def test_pages_of_a_large_account_are_fast(account: Account) -> None:
         _, _, page = account.raw("GET", f"/v1/customers?limit=100{cursor}")
         cursor = f"&starting_after={page['data'][-1]['id']}"
     assert time.monotonic() - started < 2
+
+
+def test_a_key_is_forgotten_after_a_day(account: Account) -> None:
+    key = {"Idempotency-Key": "k1"}
+    first = account.raw("POST", "/v1/customers", "name=x", key)[2]
+    account.control("POST", "clock", {"advance": 86_000})
+    assert account.raw("POST", "/v1/customers", "name=x", key)[2] == first
+    account.control("POST", "clock", {"advance": 500})
+    assert account.raw("POST", "/v1/customers", "name=x", key)[2]["id"] != first["id"]

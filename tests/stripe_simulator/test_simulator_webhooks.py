@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import stripe
@@ -12,9 +13,10 @@ from tests.stripe_simulator.simulator_support import WEBHOOK_SECRET, Account, Ca
 
 
 def subscribe(account: Account, receiver: Receiver, *events: str, version: str | None = None) -> str:
-    made = account.client.v1.webhook_endpoints.create(
-        {"url": receiver.url, "enabled_events": list(events) or ["*"], **({"api_version": version} if version else {})}
-    )
+    params: Any = {"url": receiver.url, "enabled_events": list(events) or ["*"]}
+    if version is not None:
+        params["api_version"] = version
+    made = account.client.v1.webhook_endpoints.create(params)
     assert made.secret is not None
     return made.secret
 
@@ -91,7 +93,9 @@ def test_deliveries_can_be_doubled_and_dropped(account: Account, receiver: Recei
     assert len(receiver.received) == 2
 
 
-def test_an_old_endpoint_gets_the_old_layout(account: Account, receiver: Receiver, catalogue: Catalogue) -> None:
+def test_an_old_endpoint_gets_the_old_layout(
+    account: Account, receiver: Receiver, catalogue: Catalogue
+) -> None:
     subscribe(account, receiver, "customer.subscription.created", version="2024-06-20")
     account.client.v1.subscriptions.create(
         {"customer": catalogue.customer, "items": [{"price": catalogue.monthly, "quantity": 3}]}
