@@ -43,13 +43,26 @@ format: $(READY) ## Format the code and apply safe fixes
 tour: $(READY) ## Run the README's tour against a fresh local service
 	@exec $(BIN)/python examples/tour.py
 
+# The CLI's own binary comes with its platform package: no script of a package is run, and node is not needed after.
+STRIPE_CLI := @stripe/cli@1.52.0
+
+.PHONY: stripe-cli
+stripe-cli: $(READY) ## Run the official Stripe CLI (npm, Linux or macOS) against the Stripe stand-in
+	@command -v npm >/dev/null || { \
+	  echo "make stripe-cli needs npm, to install $(STRIPE_CLI) into node_modules (on Debian: apt install npm)." >&2; \
+	  echo "With a Stripe CLI at hand: $(BIN)/python examples/stripe_cli.py --cli PATH" >&2; \
+	  exit 1; }
+	@npm install --prefix . --no-save --no-package-lock --no-audit --no-fund --ignore-scripts --silent $(STRIPE_CLI)
+	@exec $(BIN)/python examples/stripe_cli.py
+
 .PHONY: bench
 bench: $(READY) ## Run the benchmarks
 	@exec $(BIN)/python -m benchmarks
 
 .PHONY: openapi
-openapi: $(READY) ## Write openapi/openapi.json from the code
+openapi: $(READY) ## Record the examples anew and write openapi/openapi.json from the code
 	@mkdir -p openapi
+	$(BIN)/python -m tests.contract.recording
 	$(BIN)/coseat openapi > openapi/openapi.json.new
 	@mv openapi/openapi.json.new openapi/openapi.json
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 
@@ -23,9 +23,11 @@ from app.routes import (
     products,
     shared_subscriptions,
     subscriptions,
+    transfers,
 )
 from app.routes.webhooks import stripe_webhook
 from app.services.context import Context, Rules
+from app.services.rate_budget import RateBudget
 from app.settings import Settings
 from app.stripe_gateway.billing import BillingCalls
 from app.stripe_gateway.client import StripeClient
@@ -52,12 +54,14 @@ def operation_id(route: APIRoute) -> str:
 async def open_context(settings: Settings) -> AsyncIterator[Context]:
     """What use cases need, opened for one event loop and closed again: for the API, the worker and commands."""
     database = await Database.connect(settings.dsn, pool_size=settings.database_pool_size)
-    client = StripeClient(settings.stripe_key, api_base=settings.stripe_api_base)
+    budget = RateBudget(database, per_second=settings.stripe_rate_limit)
+    client = StripeClient(settings.stripe_key, api_base=settings.stripe_api_base, budget=budget)
     gateway = StripeGateway(client, livemode=settings.stripe_livemode)
     try:
         yield Context(database, gateway, BillingCalls(client), Rules.of(settings))
     finally:
         await client.close()
+        await budget.close()
         await database.close()
 
 
@@ -82,20 +86,22 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         generate_unique_id_function=operation_id,
         redoc_url=None,
+        redirect_slashes=False,
     )
     app.state.settings = settings
-    api = APIRouter(prefix="/v1")
+    # Matched in this order at every request, so the routes that are asked most come first; included one by one,
+    # because a router within a router is matched again at each level.
     for part in (
-        products,
-        customers,
+        shared_subscriptions,
         payment_methods,
+        customers,
         subscriptions,
         plans,
-        shared_subscriptions,
+        products,
+        transfers,
         operations,
     ):
-        api.include_router(part.router)
-    app.include_router(api)
+        app.include_router(part.router, prefix="/v1")
     app.include_router(health.router)
     app.add_route("/webhooks/stripe", stripe_webhook, methods=["POST"], include_in_schema=False)
     problems.install(app)

@@ -366,6 +366,9 @@ class Settings(BaseSettings):
     operation_deadline: Annotated[float, Field(ge=1, le=60, allow_inf_nan=False)] = 8.0
     """Seconds a request waits for its operation before it is answered 202."""
 
+    reconcile_interval: Annotated[float, Field(ge=0, le=24 * 31, allow_inf_nan=False)] = 24.0
+    """Hours between reconciles of the worker; 0: none but those that an operator starts."""
+
     host: Annotated[str, AfterValidator(_check_host)] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8000
     log_level: Annotated[LogLevel, BeforeValidator(_lower)] = "info"

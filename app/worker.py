@@ -1,8 +1,13 @@
-"""The worker: drains the refresh table and finishes operations whose runner is gone. Start as many as you like."""
+"""The worker: drains the refresh table, finishes operations whose runner is gone, and keeps up what has a period.
+
+Start as many as you like: what one has taken, others skip, and periodic work is done by one of them at a time.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 from uuid import uuid4
 
 import structlog
@@ -10,8 +15,9 @@ import structlog
 from app.cache import operations as operation_rows
 from app.cache import refreshes
 from app.errors import BillingError
-from app.services import operations, recovery, sync
+from app.services import operations, recovery, sync, upkeep
 from app.services.context import Context
+from app.services.first_fill import check_account
 
 log = structlog.get_logger(__name__)
 
@@ -21,42 +27,73 @@ _AWAY_SECONDS = 1.0
 
 
 async def work(context: Context, stop: asyncio.Event) -> None:
-    """Runs until `stop` is set, then finishes what it has begun."""
+    """Runs until `stop` is set, then finishes what it has begun. Does nothing under another account's key."""
     log.info("worker_started")
+    stopping = asyncio.create_task(stop.wait())
+    jobs = _Jobs(context)
+    periodic: asyncio.Task[None] | None = None
     while not stop.is_set():
         try:
-            busy = await _round(context)
+            if periodic is None:
+                # To another account every object of this cache is a plain 404: a refresh would mark it absent.
+                await check_account(context)
+                periodic = asyncio.create_task(upkeep.keep_up(context))
+            await jobs.begin_what_is_due()
+            pause = _IDLE_SECONDS
         except BillingError as error:
             log.warning("worker_waits", reason=error.code)
-            await _pause(stop, _AWAY_SECONDS)
-            continue
-        if not busy:
-            await _pause(stop, _IDLE_SECONDS)
+            pause = _AWAY_SECONDS
+        await jobs.wait(stopping, pause)
+    if periodic is not None:
+        # A reconcile goes on from its cursor when the next worker finds it unfinished.
+        periodic.cancel()
+        await asyncio.gather(periodic, return_exceptions=True)
+    await jobs.finish()
     log.info("worker_stopped")
 
 
-async def _pause(stop: asyncio.Event, seconds: float) -> None:
-    try:
-        await asyncio.wait_for(stop.wait(), seconds)
-    except TimeoutError:
-        return
+class _Jobs:
+    """Up to CONCURRENCY of each sort under way; a slow one keeps none of the others waiting."""
 
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._refreshing = context.doing("refresh")
+        self._refreshes: set[asyncio.Task[Any]] = set()
+        self._recoveries: set[asyncio.Task[Any]] = set()
 
-async def _round(context: Context) -> bool:
-    """One look at both queues; False when there was nothing to do."""
-    token = uuid4()
-    async with context.database.connection() as connection:
-        leases = await refreshes.due(connection, limit=CONCURRENCY, lease_seconds=sync.LEASE_SECONDS)
-        orphans = await operation_rows.take_orphaned(
-            connection, limit=CONCURRENCY, lease_token=token, lease_seconds=operations.LEASE_SECONDS
+    async def begin_what_is_due(self) -> None:
+        token = uuid4()
+        async with self._context.database.connection() as connection:
+            if free := CONCURRENCY - len(self._refreshes):
+                for lease in await refreshes.due(connection, limit=free, lease_seconds=sync.LEASE_SECONDS):
+                    self._begin(self._refreshes, sync.refresh(self._refreshing, lease))
+            if free := CONCURRENCY - len(self._recoveries):
+                for operation_id in await operation_rows.take_orphaned(
+                    connection, limit=free, lease_token=token, lease_seconds=operations.LEASE_SECONDS
+                ):
+                    self._begin(self._recoveries, recovery.finish(self._context, operation_id, token))
+
+    def _begin(self, running: set[asyncio.Task[Any]], job: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(_logged(job))
+        running.add(task)
+        task.add_done_callback(running.discard)
+
+    async def wait(self, stopping: asyncio.Task[Any], seconds: float) -> None:
+        """Until something ends or the time is over."""
+        await asyncio.wait(
+            {stopping, *self._refreshes, *self._recoveries},
+            timeout=seconds,
+            return_when=asyncio.FIRST_COMPLETED,
         )
-    jobs = [sync.refresh(context, lease) for lease in leases]
-    jobs += [recovery.finish(context, operation_id, token) for operation_id in orphans]
-    for result in await asyncio.gather(*jobs, return_exceptions=True):
-        if isinstance(result, BillingError):
-            log.warning("job_failed", reason=result.code)
-        elif isinstance(result, Exception):
-            log.error("job_failed", error=type(result).__name__, exc_info=result)
-        elif isinstance(result, BaseException):
-            raise result
-    return bool(jobs)
+
+    async def finish(self) -> None:
+        await asyncio.gather(*self._refreshes, *self._recoveries)
+
+
+async def _logged(job: Coroutine[Any, Any, Any]) -> None:
+    try:
+        await job
+    except BillingError as error:
+        log.warning("job_failed", reason=error.code)
+    except Exception as error:  # whatever one object provokes, the others are served
+        log.error("job_failed", error=type(error).__name__, exc_info=error)

@@ -64,6 +64,8 @@ def no_such(kind: str, identifier: str, param: str = "id", status: int = 404) ->
         "payment_method": "PaymentMethod",
         "setup_intent": "setupintent",
         "invoice_payment": "invoice payment",
+        "billing.meter": "meter",
+        "billing.meter_event": "meter event",
     }
     noun_ = noun.get(kind, kind.replace("_", " "))
     return ApiError(status, f"No such {noun_}: '{identifier}'", code="resource_missing", param=param)

@@ -10,6 +10,7 @@ from .rebilling import Rebill, renewed
 from .resources.subscription_pauses import paused
 from .resources.subscriptions import end_subscription
 from .schedule import EXPIRE_INCOMPLETE_SECONDS, TRIAL_WARNING_SECONDS, due
+from .usage import accrued_lines
 from .wire import wire
 from .world import Transaction, World
 
@@ -94,9 +95,11 @@ def _subscription(tx: Transaction, sub: Obj) -> None:
 
 
 def _end_of_term(tx: Transaction, sub: Obj) -> None:
-    """Cancels, and bills the prorations that are still pending."""
-    if pending_items(tx, sub):
-        change = Rebill(sub, [], False, sub["_items"])
+    """Cancels, and bills the usage of the last period and the prorations that are still pending."""
+    used = [] if sub["status"] == "paused" else accrued_lines(tx, sub, tx.now)
+    if used or pending_items(tx, sub):
+        items = [{**item, "_previous_start": item["current_period_start"]} for item in sub["_items"]]
+        change = Rebill({**sub, "_items": items}, used, False, items)
         sub = charge(tx, change, reason="subscription_cycle", behavior="allow_incomplete").sub
         tx.store("subscription", sub)
     end_subscription(tx, sub, reason=sub["cancellation_details"]["reason"] or "cancellation_requested")

@@ -7,22 +7,22 @@ from .billing import (
     BillingMode,
     Cadence,
     ItemChange,
-    ItemState,
     Line,
     Period,
     Proration,
     first_period,
     is_metered,
+    item_line,
     next_period_end,
     period_at,
     period_line,
     prorate_all,
     trial_line,
-    usage_line,
 )
 from .errors import invalid, refused
 from .invoicing import full_debit, item_state, pack_debit, unpack_debit
 from .objects import Obj
+from .usage import item_usage
 from .world import Transaction
 
 
@@ -68,8 +68,11 @@ def first_lines(tx: Transaction, sub: Obj, proration: str) -> Rebill:
             items.append(_moved(item, period, None, anchor))
             continue
         if is_metered(state.price):
-            full = period_at(anchor, state.cadence, tx.now)
-            items.append(_moved(item, Period(tx.now, full.end), None, anchor))
+            period = Period(tx.now, period_at(anchor, state.cadence, tx.now).end)
+            if mode_of(sub) is BillingMode.CLASSIC:
+                # Flexible billing leaves this empty line out ("Compare classic and flexible billing mode").
+                lines.append(item_line(state, 0, state.product_name, period))
+            items.append(_moved(item, period, None, anchor))
             continue
         first = first_period(state, tx.now, anchor)
         free = proration == "none" and any(line.proration for line in first.lines)
@@ -103,9 +106,10 @@ def rebill(tx: Transaction, old: Obj, new: Obj, *, proration: str, at: int, rese
     for (item, change), result in zip(changes, results, strict=True):
         fresh = [line for line in result.lines if not line.proration]
         whole = whole or bool(fresh)
+        lines.extend(_ended_usage(tx, old, change, result, proration, at))
         lines.extend(result.lines if proration != "none" else fresh)
         if change.new is not None:
-            items.append(_after(tx, item, change, result, new, proration, after))
+            items.append(_after(tx, item, change, result, new, proration, after, at))
     anchor = new["billing_cycle_anchor"]
     if reset or ended or (whole and mode_of(new) is BillingMode.CLASSIC):
         anchor = at
@@ -163,10 +167,40 @@ def _joined(tx: Transaction, sub: Obj, item: Obj, at: int, trial: bool) -> tuple
     return full, None
 
 
+def _ended_usage(
+    tx: Transaction, old: Obj, change: ItemChange, result: Proration, proration: str, at: int
+) -> list[Line]:
+    """Usage of a metered item whose period the change cuts short.
+
+    A cycle that starts anew bills it in any case. Where the price goes away, flexible billing does unless the change
+    prorates nothing, and classic billing never does (Stripe's documentation, "Update prices mid-cycle").
+    """
+    if change.old is None or change.trial_before or not is_metered(change.old.price):
+        return []
+    replaced = change.new is None or change.new.price["id"] != change.old.price["id"]
+    if replaced or change.trial_after:
+        if mode_of(old) is BillingMode.CLASSIC or proration == "none":
+            return []
+    elif result.period == change.period:
+        return []
+    item = next(item for item in old["_items"] if item["id"] == change.old.subscription_item)
+    line = item_usage(tx, old, item, at, final=change.new is None)
+    return [line] if line is not None and (line.amount or line.quantity) else []
+
+
 def _after(
-    tx: Transaction, item: Obj, change: ItemChange, result: Proration, new: Obj, proration: str, trial: bool
+    tx: Transaction,
+    item: Obj,
+    change: ItemChange,
+    result: Proration,
+    new: Obj,
+    proration: str,
+    trial: bool,
+    at: int,
 ) -> Obj:
     """The item with its period and last debit after the change."""
+    if change.new is not None and (change.old is None or change.old.price["id"] != change.new.price["id"]):
+        item = {**item, "_usage_from": at}
     if trial:
         start = item["current_period_start"] if change.trial_before and change.old is not None else tx.now
         return _moved(item, Period(start, new["trial_end"]), None, new["trial_end"])
@@ -197,16 +231,6 @@ def unused_time(tx: Transaction, sub: Obj, at: int) -> list[Line]:
     return [line for result in prorate_all(changes, at, mode=mode_of(sub)) for line in result.lines]
 
 
-def reported_usage(tx: Transaction, sub: Obj, state: ItemState, period: Period) -> int:
-    """What the meter of a metered price was told of the subscription's customer for the period."""
-    meter = state.price["recurring"]["meter"]
-    return sum(
-        event["_value"]
-        for event in tx.find("billing.meter_event", "_customer", sub["customer"])
-        if event["_meter"] == meter and period.start <= event["timestamp"] < period.end
-    )
-
-
 def renewed(tx: Transaction, sub: Obj, moment: int) -> tuple[Obj, list[Line]]:
     """The subscription with the items that are due at ``moment`` moved to their next period, and the lines of those.
 
@@ -226,9 +250,9 @@ def renewed(tx: Transaction, sub: Obj, moment: int) -> tuple[Obj, list[Line]]:
         period = Period(start, next_period_end(own, state.cadence, start))
         debit = None
         if is_metered(state.price):
-            if not trial_over:
-                used = Period(item["current_period_start"], start)
-                lines.append(usage_line(state, reported_usage(tx, sub, state, used), used))
+            used = None if trial_over else item_usage(tx, sub, item, start)
+            if used is not None:
+                lines.append(used)
         else:
             lines.append(period_line(state, period))
             debit = pack_debit(full_debit(state, period))

@@ -32,10 +32,12 @@ INDEXED: dict[str, tuple[str, ...]] = {
     "invoice_payment": ("invoice",),
     "discount": ("customer",),
     "promotion_code": ("code",),
-    "billing.meter_event": ("_customer",),
+    "billing.meter_event": ("_stream", "identifier"),
+    "billing.meter": ("event_name",),
 }
 REQUEST_LOG_SIZE = 200_000
 KEY_LIFETIME_SECONDS = 86_400
+PREVIEWS_KEPT = 100
 
 
 @dataclass(slots=True)
@@ -140,6 +142,13 @@ class World:
         self.requests: deque[RequestEntry] = deque(maxlen=REQUEST_LOG_SIZE)
         self.counter: int = getattr(self, "counter", 0)
         self._due: list[tuple[int, str, str]] = []
+        self.previews: dict[str, list[Obj]] = {}
+
+    def keep_preview(self, identifier: str, lines: list[Obj]) -> None:
+        """The lines of the latest previews can be paged; the journal knows nothing of them."""
+        self.previews[identifier] = lines
+        while len(self.previews) > PREVIEWS_KEPT:
+            del self.previews[next(iter(self.previews))]
 
     def take_due(self) -> tuple[int, str, str]:
         """Takes the earliest noted moment off the list; the object may have changed since."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import TracebackType
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -19,6 +20,8 @@ Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 Record: TypeAlias = asyncpg.Record
 
 UniqueViolation = asyncpg.UniqueViolationError
+StatementRefused = asyncpg.PostgresError
+"""Whatever Postgres says no to while it is there: a value that it cannot store, a deadlock."""
 
 _LOST = (
     asyncpg.PostgresConnectionError,
@@ -54,6 +57,34 @@ async def _keep_session(_: object) -> None:
     """asyncpg would spend a round trip on resetting the session at each release; nothing here changes sessions."""
 
 
+class Loan:
+    """A connection of the pool for one block. A plain class: the decorator's generator costs as much as a statement."""
+
+    __slots__ = ("_connection", "_pool")
+
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
+        self._pool = pool
+
+    async def __aenter__(self) -> Connection:
+        try:
+            # The timer of a time-out is only worth its cost where somebody has to wait.
+            wait = None if self._pool.get_idle_size() else _ACQUIRE_SECONDS
+            self._connection = await self._pool.acquire(timeout=wait)
+        except _LOST as error:
+            raise database_unavailable() from error
+        return self._connection
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self._pool.release(self._connection)
+        except _LOST as lost:
+            raise database_unavailable() from lost
+        if isinstance(error, _LOST):
+            raise database_unavailable() from error
+
+
 class Database:
     """One pool a process. Every method raises ServiceUnavailable `database_unavailable` when Postgres is away."""
 
@@ -81,14 +112,9 @@ class Database:
     async def close(self) -> None:
         await self._pool.close()
 
-    @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
+    def connection(self) -> Loan:
         """A connection in autocommit: for single statements."""
-        try:
-            async with self._pool.acquire(timeout=_ACQUIRE_SECONDS) as connection:
-                yield connection
-        except _LOST as error:
-            raise database_unavailable() from error
+        return Loan(self._pool)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

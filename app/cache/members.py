@@ -78,6 +78,67 @@ async def one(
     return None if row is None else _member(row)
 
 
+async def record_joined(
+    connection: Connection, subscription_id: SubscriptionId, customer_id: CustomerId, typed_email: str | None
+) -> None:
+    """Keeps what the adder typed, which is all that the subscription's people see until the person logs in."""
+    await connection.execute(
+        """insert into member_records (subscription_id, customer_id, typed_email) values ($1, $2, $3)
+        on conflict (subscription_id, customer_id) do update set
+            typed_email = coalesce(excluded.typed_email, member_records.typed_email),
+            since = clock_timestamp(), left_at = null""",
+        subscription_id,
+        customer_id,
+        typed_email,
+    )
+
+
+async def record_left(
+    connection: Connection, subscription_id: SubscriptionId, customer_id: CustomerId
+) -> None:
+    await connection.execute(
+        """insert into member_records (subscription_id, customer_id, left_at) values ($1, $2, clock_timestamp())
+        on conflict (subscription_id, customer_id) do update set left_at = clock_timestamp()""",
+        subscription_id,
+        customer_id,
+    )
+
+
+# One subscription at a time, and nobody whom an unsettled operation is about already.
+_OF_ENDED = """
+    with ended as (
+        select s.id from subscriptions s
+        where s.status = any($1) and s.presence = 'present' and exists (
+            select from customers c where c.member_of = s.id and c.presence = 'present' and not exists (
+                select from operation_steps t where t.customer_id = c.id and t.settled_at is null))
+        limit 1 for update skip locked)
+    select c.id, c.member_of from customers c join ended e on c.member_of = e.id
+    where c.presence = 'present' and not exists (
+        select from operation_steps t where t.customer_id = c.id and t.settled_at is null)
+    order by c.id limit $2"""
+
+
+async def of_ended_subscription(
+    connection: Connection, *, ended: list[str], limit: int
+) -> tuple[SubscriptionId, list[CustomerId]] | None:
+    """A subscription that ended with members still on it, locked until the transaction ends."""
+    rows = await connection.fetch(_OF_ENDED, ended, limit)
+    if not rows:
+        return None
+    return SubscriptionId(rows[0]["member_of"]), [CustomerId(row["id"]) for row in rows]
+
+
+async def is_member(connection: Connection, subscription_id: SubscriptionId, customer_id: CustomerId) -> bool:
+    return bool(
+        await connection.fetchval(
+            """select exists (select from customers
+            where id = $2 and member_of = $1 and presence = 'present')""",
+            subscription_id,
+            customer_id,
+        )
+    )
+
+
 def _needle(search: str | None) -> str | None:
     return search.lower() if search else None
 

@@ -26,6 +26,7 @@ from app.domain.statuses import ENDED
 NOT_COLUMNS = frozenset({"deleted", "items_complete"})
 SYNC_COLUMNS = ("marker", "serial", "presence", "final", "synced_at")
 
+_CLAIMED = "incoming i join claimed c on c.id = i.event_id where i.usable order by i.id"
 HINT_AGAIN = """on conflict (id) do update set
     hints = r.hints + 1, newest_hint = greatest(r.newest_hint, excluded.newest_hint)"""
 
@@ -66,32 +67,41 @@ class Mirror:
             on conflict (id) do update set {changes}, marker = greatest(t.marker, excluded.marker),
                 serial = t.serial + 1, synced_at = clock_timestamp()
             where (excluded.final or not t.final) and """
-        self.apply_event = f"""
+        # Each phase is sorted (claims, rows, refreshes), so that groups of several processes never deadlock.
+        self.apply_events = f"""
             with incoming as (
-                select * from jsonb_populate_record(null::{table}, $1)
+                select e.event_id, e.event_type, e.usable, e.reason, i.*
+                from unnest($2::text[], $3::text[], $4::text[], $5::boolean[], $6::text[])
+                    as e(object_id, event_id, event_type, usable, reason)
+                join jsonb_populate_recordset(null::{table}, $1) i on i.id = e.object_id
             ), claimed as (
                 insert into webhook_events (id, type, object_id, created, outcome)
-                select $2, $3, i.id, $4,
-                       case when not $5 then $6
-                            when t.id is not null and not (i.marker > t.marker + $7 or i.presence = 'deleted')
+                select i.event_id, i.event_type, i.id, i.marker,
+                       case when not i.usable then i.reason
+                            when i.presence <> 'deleted'
+                                and i.marker <= (select t.marker + $7 from {table} t where t.id = i.id)
                             then 'noted' else 'applied' end
-                from incoming i left join {table} t on t.id = i.id
+                from incoming i order by i.event_id
                 on conflict (id) do nothing returning id
             ), applied as (
-                {upsert.format(source="incoming i, claimed where $5")}
+                {upsert.format(source=_CLAIMED)}
                     (excluded.marker > t.marker + $7 or excluded.presence = 'deleted')
                 returning t.id
             ), noted as (
                 insert into refreshes as r (id, kind, hints, newest_hint)
-                select i.id, '{kind}', 1, $4 from incoming i, claimed
-                where not exists (select from applied)
+                select i.id, '{kind}', 1, i.marker from incoming i join claimed c on c.id = i.event_id
+                where not exists (select from applied a where a.id = i.id)
                   and not exists (select from {table} t where t.id = i.id and t.final and not i.final)
+                order by i.id
                 {HINT_AGAIN}
             ), cleared as (
                 update refreshes r set hints = 0, attempts = 0, last_error = null, dead_at = null
-                from applied a where r.id = a.id and r.lease_token is null and r.newest_hint + $7 < $4 and r.hints > 0
+                from applied a join incoming i on i.id = a.id
+                where r.id = a.id and r.lease_token is null and r.newest_hint + $7 < i.marker and r.hints > 0
             )
-            select exists (select from claimed) as claimed, exists (select from applied) as applied"""
+            select i.event_id, exists (select from claimed c where c.id = i.event_id) as claimed,
+                exists (select from applied a where a.id = i.id) as applied
+            from incoming i"""
         self.apply_fetched = f"""
             with incoming as (
                 select * from jsonb_populate_record(null::{table}, $1)
@@ -106,7 +116,7 @@ class Mirror:
                 select * from jsonb_populate_recordset(null::{table}, $1)
             ), inserted as (
                 insert into {table} ({columns}, serial, synced_at)
-                select {columns}, 1, clock_timestamp() from incoming
+                select {columns}, 1, clock_timestamp() from incoming order by id
                 on conflict (id) do nothing returning id
             ), differing as (
                 select i.id, i.marker from incoming i join {table} t on t.id = i.id
@@ -115,7 +125,7 @@ class Mirror:
                   and (i.final or not t.final)
             ), noted as (
                 insert into refreshes as r (id, kind, hints, newest_hint)
-                select id, '{kind}', 1, marker from differing
+                select id, '{kind}', 1, marker from differing order by id
                 {HINT_AGAIN}
             )
             select (select count(*) from inserted) as inserted, (select count(*) from differing) as differing"""
@@ -162,14 +172,29 @@ async def apply_event(
     connection: Connection, event: EventRecord, snapshot: Snapshot, *, margin: int
 ) -> EventEffect:
     """Claims the event and applies its payload, or notes the object: one statement. `margin` is in seconds."""
-    mirror = mirror_of(snapshot)
-    row = mirror.row(snapshot, event.created)
-    record = await connection.fetchrow(
-        mirror.apply_event, row, event.id, event.type, event.created, event.usable, event.reason, margin
+    return (await apply_events(connection, [(event, snapshot)], margin=margin))[0]
+
+
+async def apply_events(
+    connection: Connection, news: Sequence[tuple[EventRecord, Snapshot]], *, margin: int
+) -> list[EventEffect]:
+    """Several events in one statement, effects in the same order.
+
+    All of one kind, no object and no event twice: one upsert cannot meet a row two times.
+    """
+    mirror = mirror_of(news[0][1])
+    records = await connection.fetch(
+        mirror.apply_events,
+        [mirror.row(snapshot, event.created) for event, snapshot in news],
+        [snapshot.id for _, snapshot in news],
+        [event.id for event, _ in news],
+        [event.type for event, _ in news],
+        [event.usable for event, _ in news],
+        [event.reason for event, _ in news],
+        margin,
     )
-    if record is None:
-        raise LookupError("a statement that always answers one row answered none")
-    return EventEffect(claimed=record["claimed"], applied=record["applied"])
+    effects = {row["event_id"]: EventEffect(row["claimed"], row["applied"]) for row in records}
+    return [effects[event.id] for event, _ in news]
 
 
 async def serial_of(connection: Connection, kind: str, object_id: str) -> int:

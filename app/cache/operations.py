@@ -206,11 +206,13 @@ async def begin_sending(connection: Connection, operation_id: str, position: int
 
 
 async def plan_change_runs(connection: Connection, subscription_id: SubscriptionId) -> bool:
-    """Is a change of the plan itself unsettled? Another one might be undone by it when it is sent again."""
+    """Is a write of the subscription itself unsettled? Another one might be undone by it when it is sent again."""
     return bool(
         await connection.fetchval(
-            """select exists (select from operations
-            where subscription_id = $1 and settled_at is null and kind <> 'member_change')""",
+            """select exists (select from operations o
+            join operation_steps t on t.operation_id = o.id and t.settled_at is null
+            where o.subscription_id = $1 and o.settled_at is null
+              and t.action not in ('add', 'remove', 'update'))""",
             subscription_id,
         )
     )
@@ -229,6 +231,16 @@ async def next_attempt(connection: Connection, operation_id: str, position: int)
     """After an answer that is known to be a failure and kept under its key: only a new key can try again."""
     await connection.execute(
         """update operation_steps set attempt = attempt + 1, state = 'planned'
+        where operation_id = $1 and position = $2 and settled_at is null""",
+        operation_id,
+        position,
+    )
+
+
+async def await_payment(connection: Connection, operation_id: str, position: int) -> None:
+    """The write took effect as a pending update: it is never sent again, only looked for."""
+    await connection.execute(
+        """update operation_steps set figures = figures || '{"awaits_payment": true}'
         where operation_id = $1 and position = $2 and settled_at is null""",
         operation_id,
         position,
@@ -281,32 +293,6 @@ async def take_orphaned(
 ) -> list[str]:
     """Unsettled operations whose runner is gone."""
     return [row["id"] for row in await connection.fetch(_ORPHANED, limit, lease_token, lease_seconds)]
-
-
-async def record_joined(
-    connection: Connection, subscription_id: SubscriptionId, customer_id: CustomerId, typed_email: str | None
-) -> None:
-    """Keeps what the adder typed, which is all that the subscription's people see until the person logs in."""
-    await connection.execute(
-        """insert into member_records (subscription_id, customer_id, typed_email) values ($1, $2, $3)
-        on conflict (subscription_id, customer_id) do update set
-            typed_email = coalesce(excluded.typed_email, member_records.typed_email),
-            since = clock_timestamp(), left_at = null""",
-        subscription_id,
-        customer_id,
-        typed_email,
-    )
-
-
-async def record_left(
-    connection: Connection, subscription_id: SubscriptionId, customer_id: CustomerId
-) -> None:
-    await connection.execute(
-        """insert into member_records (subscription_id, customer_id, left_at) values ($1, $2, clock_timestamp())
-        on conflict (subscription_id, customer_id) do update set left_at = clock_timestamp()""",
-        subscription_id,
-        customer_id,
-    )
 
 
 async def record_seat_customer(

@@ -13,6 +13,7 @@ from app.cache.database import Connection, Record
 
 SPACING_SECONDS = 2
 MAX_ATTEMPTS = 8
+OUTAGE_SECONDS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +51,9 @@ _HELD = "select 1 from refreshes where id = $1 and lease_token = $2 for update"
 
 _LANDED = """
     update refreshes set
-        hints = case when hints = $3 or newest_hint + $5 < $4 then 0 else hints end,
+        hints = case when hints = $3 then 0 else hints end,
         attempts = 0, last_error = null, dead_at = null, lease_token = null, lease_until = null,
-        not_before = clock_timestamp() + $6 * interval '1 second'
+        not_before = clock_timestamp() + $4 * interval '1 second'
     where id = $1 and lease_token = $2"""
 
 _AGAIN = """
@@ -66,6 +67,27 @@ _FAILED = """
         not_before = clock_timestamp()
             + least(300, power(2, attempts)) * (0.5 + random() / 2) * interval '1 second'
     where id = $1 and lease_token = $2"""
+
+_POSTPONED = """
+    update refreshes set last_error = $3, lease_token = null, lease_until = null,
+        not_before = clock_timestamp() + $4 * (0.5 + random() / 2) * interval '1 second'
+    where id = $1 and lease_token = $2"""
+
+_RELEASED = "update refreshes set lease_token = null, lease_until = null where id = $1 and lease_token = $2"
+
+_REPLAY = """
+    update refreshes r set dead_at = null, attempts = 0, last_error = null, hints = greatest(r.hints, 1),
+        not_before = clock_timestamp()
+    from (select id, kind, last_error, attempts from refreshes
+          where dead_at is not null and ($1::text[] is null or id = any($1)) for update) was
+    where r.id = was.id
+    returning was.id, was.kind, was.last_error as reason, was.attempts"""
+
+_STATE = """
+    select count(*) filter (where not_before <= clock_timestamp()) as due, count(*) as wanted,
+        coalesce(extract(epoch from clock_timestamp() - min(not_before)), 0)::float as oldest,
+        (select count(*) from refreshes where dead_at is not null) as dead
+    from refreshes where hints > 0 and dead_at is null"""
 
 _NOTE = """
     insert into refreshes as r (id, kind, hints, newest_hint) values ($1, $2, 1, $3)
@@ -89,9 +111,12 @@ async def still_held(connection: Connection, lease: Lease) -> bool:
     return await connection.fetchval(_HELD, lease.id, lease.token) is not None
 
 
-async def landed(connection: Connection, lease: Lease, *, marker: int, margin: int) -> None:
-    """What was fetched or answered is in its row: hints that it covers are done, later ones stay."""
-    await connection.execute(_LANDED, lease.id, lease.token, lease.hints, marker, margin, SPACING_SECONDS)
+async def landed(connection: Connection, lease: Lease) -> None:
+    """What was fetched or answered is in its row: the hints that the lease found are done.
+
+    Those that came since stay, however old: an answer is dated when it is sent, which may be long after its reading.
+    """
+    await connection.execute(_LANDED, lease.id, lease.token, lease.hints, SPACING_SECONDS)
 
 
 async def run_again(connection: Connection, lease: Lease) -> None:
@@ -106,3 +131,55 @@ async def failed(connection: Connection, lease: Lease, reason: str) -> None:
 
 async def note(connection: Connection, kind: str, object_id: str, *, hinted_at: int) -> None:
     await connection.execute(_NOTE, object_id, kind, hinted_at)
+
+
+async def postponed(connection: Connection, lease: Lease, reason: str) -> None:
+    """Stripe is away for everybody: tried again within OUTAGE_SECONDS, and no attempt is counted."""
+    await connection.execute(_POSTPONED, lease.id, lease.token, reason, OUTAGE_SECONDS)
+
+
+async def release(connection: Connection, lease: Lease) -> None:
+    """Nothing was fetched or written under the lease, so nothing else changes."""
+    await connection.execute(_RELEASED, lease.id, lease.token)
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """A refresh that was given up: `reason` is the last attempt's."""
+
+    id: str
+    kind: str
+    reason: str | None
+    attempts: int
+
+
+async def dead(connection: Connection, *, limit: int) -> list[Dead]:
+    """The longest dead first."""
+    rows = await connection.fetch(
+        """select id, kind, last_error as reason, attempts from refreshes
+        where dead_at is not null order by dead_at limit $1""",
+        limit,
+    )
+    return [Dead(**dict(row)) for row in rows]
+
+
+async def replay(connection: Connection, ids: list[str] | None) -> list[Dead]:
+    """Dead rows, all or those named, are due again at once with their attempts before them; as they were."""
+    return [Dead(**dict(row)) for row in await connection.fetch(_REPLAY, ids)]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """`oldest`: seconds for which the longest waiting refresh has been due; negative while it may not start yet."""
+
+    due: int
+    wanted: int
+    oldest: float
+    dead: int
+
+
+async def state(connection: Connection) -> State:
+    row = await connection.fetchrow(_STATE)
+    if row is None:
+        raise LookupError("a count that always answers one row answered none")
+    return State(**dict(row))

@@ -12,6 +12,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     DateTime,
+    Float,
     Identity,
     Index,
     Integer,
@@ -24,7 +25,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB, UUID
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 from sqlalchemy.types import TypeEngine
 
 metadata = MetaData(
@@ -196,6 +197,8 @@ Index(None, invoices.c.customer_id, invoices.c.created.desc(), invoices.c.id.des
 Index(None, invoices.c.subscription_id, postgresql_where=invoices.c.subscription_id.is_not(None))
 
 MIRRORED = (products, prices, customers, subscriptions, payment_methods, invoices)
+for _listed in (products, prices, customers, subscriptions, invoices):
+    Index(None, _listed.c.created)
 
 webhook_events = Table(
     "webhook_events",
@@ -228,6 +231,7 @@ Index(
     refreshes.c.not_before,
     postgresql_where=text("hints > 0 and dead_at is null"),
 )
+Index("ix_refreshes_dead", refreshes.c.dead_at, postgresql_where=refreshes.c.dead_at.is_not(None))
 
 payment_method_fills = Table(
     "payment_method_fills",
@@ -245,13 +249,70 @@ account = Table(
     _instant("filled_at"),
 )
 
-fill_cursors = Table(
-    "fill_cursors",
+sweeps = Table(
+    "sweeps",
     metadata,
-    Column("kind", Text, primary_key=True),
-    _text("last_id"),
-    Column("objects", BigInteger, nullable=False, server_default=text("0")),
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    _text("purpose", required=True),
+    _yes_no("dry_run"),
+    Column("fence", BigInteger, nullable=False, comment="counted up by every process that takes the sweep"),
+    Column("planned_at", BigInteger, nullable=False, comment="by Stripe's clock"),
+    _instant("started_at", default=True),
     _instant("finished_at"),
+    _text("outcome"),
+    _json("report"),
+)
+Index(None, sweeps.c.purpose, sweeps.c.id.desc())
+
+sweep_ranges = Table(
+    "sweep_ranges",
+    metadata,
+    Column("sweep_id", BigInteger, primary_key=True),
+    Column("position", Integer, primary_key=True),
+    _text("kind", required=True),
+    Column("created_from", BigInteger, nullable=False),
+    Column("created_to", BigInteger, comment="inclusive; null: up to now"),
+    _text("last_id"),
+    _seconds("last_created"),
+    Column(
+        "open_ids",
+        ARRAY(Text),
+        nullable=False,
+        comment="seen, of the second that the next page may go on with",
+    ),
+    _whole("pages", required=True),
+    _whole("objects", required=True),
+    _instant("finished_at"),
+)
+
+sweep_findings = Table(
+    "sweep_findings",
+    metadata,
+    Column("sweep_id", BigInteger, primary_key=True),
+    Column("object_id", Text, primary_key=True),
+    _text("kind", required=True),
+    _text("finding", required=True),
+    _text("outcome"),
+)
+
+rate_grants = Table(
+    "rate_grants",
+    metadata,
+    _instant("granted_at", nullable=False),
+    _instant("counts_until", nullable=False),
+    _text("work", required=True),
+    _text("endpoint", required=True),
+    Column("number", Integer, nullable=False),
+    prefixes=["unlogged"],
+)
+
+rate_slowdown = Table(
+    "rate_slowdown",
+    metadata,
+    Column("single", Boolean, primary_key=True, server_default=text("true")),
+    Column("factor", Float, nullable=False),
+    _instant("since", nullable=False),
+    prefixes=["unlogged"],
 )
 
 identities = Table(

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from app.errors import BillingError
 from app.settings import Process, Settings, SettingsError, load_settings
 
 cli = typer.Typer(
@@ -30,6 +33,18 @@ def settings_for(process: Process) -> Settings:
     except SettingsError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(MISCONFIGURED) from None
+
+
+@contextmanager
+def failures_told(*, as_json: bool) -> Iterator[None]:
+    """A failure that has a name ends the process with exit code 1 and that name, not with a traceback."""
+    try:
+        yield
+    except BillingError as error:
+        if as_json:
+            typer.echo(json.dumps({"error": error.code, "detail": error.detail}))
+        typer.echo(error.detail, err=True)
+        raise typer.Exit(1) from None
 
 
 @cli.command()
@@ -66,8 +81,91 @@ def sync(
     """Fill the cache from Stripe. A run that was interrupted goes on where it stopped; safe beside live webhooks."""
     from app.commands.filling import fill_cache
 
-    seen = asyncio.run(fill_cache(settings_for("sync"), quiet=as_json))
+    with failures_told(as_json=as_json):
+        seen = asyncio.run(fill_cache(settings_for("sync"), quiet=as_json))
     typer.echo(json.dumps({"objects": seen}) if as_json else f"{seen} objects read.")
+
+
+@cli.command()
+def reconcile(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Compare only; change nothing.")] = False,
+    allow_removals: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Rows of each kind that may be removed. Without it: 20, or 1 % of the kind's rows if that is more.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Report as one JSON line.")] = False,
+) -> None:
+    """Compare the cache with Stripe, object by object, and repair what differs. An interrupted run goes on.
+
+    Exit code 1: something is left unrepaired, or the run stopped because it would have removed too much.
+    """
+    from app.commands.filling import reconcile_cache
+    from app.commands.reports import print_json, print_reconciled
+    from app.services.reconciling import as_json as reconciled_as_json
+
+    with failures_told(as_json=as_json):
+        result = asyncio.run(
+            reconcile_cache(
+                settings_for("reconcile"), dry_run=dry_run, allow_removals=allow_removals, quiet=as_json
+            )
+        )
+    if as_json:
+        print_json(reconciled_as_json(result))
+    else:
+        print_reconciled(result)
+    if result.reason is not None or result.unrepaired:
+        raise typer.Exit(1)
+
+
+@cli.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Report as one JSON line.")] = False,
+) -> None:
+    """Look for what an operator should mend: metadata that confers nothing, crowded plans, the webhook, the sync.
+
+    Exit code 1: there is something to fix; notices alone do not count.
+    """
+    from dataclasses import asdict
+
+    from app.commands.reports import examine, print_findings, print_json
+
+    with failures_told(as_json=as_json):
+        findings = asyncio.run(examine(settings_for("doctor")))
+    to_fix = sum(finding.severity == "fix" for finding in findings)
+    if as_json:
+        print_json({"to_fix": to_fix, "findings": [asdict(finding) for finding in findings]})
+    else:
+        print_findings(findings)
+    if to_fix:
+        raise typer.Exit(1)
+
+
+@cli.command()
+def replay(
+    ids: Annotated[
+        list[str] | None, typer.Argument(help="Ids of objects; all dead ones without any.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Report as one JSON line.")] = False,
+) -> None:
+    """Make refreshes that were given up due again, and say why they were. Exit code 1: a named id is not dead."""
+    from dataclasses import asdict
+
+    from app.commands.reports import print_json, print_replayed, replay_dead
+
+    with failures_told(as_json=as_json):
+        replayed = asyncio.run(replay_dead(settings_for("replay"), ids or []))
+    unknown = sorted(set(ids or ()) - {row.id for row in replayed})
+    if as_json:
+        print_json({"replayed": [asdict(row) for row in replayed], "not_dead": unknown})
+    else:
+        print_replayed(replayed)
+        for object_id in unknown:
+            typer.echo(f"{object_id} is not dead.", err=True)
+    if unknown:
+        raise typer.Exit(1)
 
 
 @cli.command()

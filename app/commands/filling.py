@@ -1,23 +1,73 @@
-"""The first fill, with its progress on standard error."""
+"""The commands that read whole lists, with their progress on standard error."""
 
 from __future__ import annotations
 
 import sys
+import time
 
 from app.main import open_context
-from app.services import first_fill
-from app.services.first_fill import Progress
+from app.services import first_fill, reconciling
+from app.services.reconciling import Reconciled
+from app.services.sweeping import Progress
 from app.settings import Settings
+
+_EVERY_SECONDS = 1.0
+_EVERY_SECONDS_IN_A_LOG = 10.0
+
+
+class ProgressLine:
+    """One line that is written over on a terminal, and a new line now and then elsewhere."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._is_terminal = sys.stderr.isatty()
+        self._started = time.monotonic()
+        self._shown_at = 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        every = _EVERY_SECONDS if self._is_terminal else _EVERY_SECONDS_IN_A_LOG
+        if self._quiet or now - self._shown_at < every:
+            return
+        self._shown_at = now
+        rate = progress.pages / max(0.001, now - self._started)
+        left = progress.pages_left / max(0.001, rate)
+        line = f"{progress.objects:,} objects, {rate:.1f} pages a second, about {_span(left)} left"
+        sys.stderr.write(f"\r{line:<78}" if self._is_terminal else f"{line}\n")
+        sys.stderr.flush()
+
+    def end(self) -> None:
+        if self._is_terminal and self._shown_at:
+            sys.stderr.write("\n")
+
+
+def _span(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return (
+        f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+    )
 
 
 async def fill_cache(settings: Settings, *, quiet: bool) -> int:
-    """Returns the number of objects that this run read."""
-
-    def report(progress: Progress) -> None:
-        if not quiet:
-            end = "\n" if progress.finished else "\r"
-            sys.stderr.write(f"{progress.kind:>14}: {progress.objects}{end}")
-            sys.stderr.flush()
-
+    """Returns the number of objects that this run read. Raises BillingError."""
+    line = ProgressLine(quiet=quiet)
     async with open_context(settings) as context:
-        return await first_fill.fill(context, report)
+        try:
+            return await first_fill.fill(context, line)
+        finally:
+            line.end()
+
+
+async def reconcile_cache(
+    settings: Settings, *, dry_run: bool, allow_removals: int | None, quiet: bool
+) -> Reconciled:
+    """Raises BillingError."""
+    line = ProgressLine(quiet=quiet)
+    async with open_context(settings) as context:
+        try:
+            return await reconciling.reconcile(
+                context, dry_run=dry_run, allow_removals=allow_removals, report=line
+            )
+        finally:
+            line.end()

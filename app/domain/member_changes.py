@@ -73,14 +73,23 @@ def permissions_needed(changes: Sequence[MemberChange]) -> set[Permission]:
     return needed
 
 
+def seats_required(decisions: Sequence[Decision], seats: Seats) -> int:
+    """The seats that are taken or promised once everything that may run has run."""
+    freed = sum(_runs(decision, Action.REMOVE) for decision in decisions)
+    wanted = sum(_runs(decision, Action.ADD) for decision in decisions)
+    return seats.used + seats.reserved - freed + wanted
+
+
 def admit(
     changes: Sequence[MemberChange], *, seats: Seats, capacity: int, standing: Standing
 ) -> list[Decision]:
-    """Judges the changes of one call in their order; `capacity` is what may be filled (never above `seats.total`)."""
+    """Judges the changes of one call in their order; `capacity` is what may be filled.
+
+    That is never above `seats.total`, but for a call that buys the seats that it lacks.
+    """
     decisions = [_judge(change, standing) for change in changes]
-    freed = sum(_runs(decision, Action.REMOVE) for decision in decisions)
-    wanted = sum(_runs(decision, Action.ADD) for decision in decisions)
-    required = seats.used + seats.reserved - freed + wanted
+    required = seats_required(decisions, seats)
+    wanted = any(_runs(decision, Action.ADD) for decision in decisions)
     if wanted and required > capacity:
         figures = {"total": seats.total, "used": seats.used, "required": required}
         decisions = [

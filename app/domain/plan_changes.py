@@ -15,7 +15,6 @@ from app.domain.seats import SeatItem, total_seats
 from app.errors import FieldError, InvalidRequest
 
 MAXIMUM_ITEMS = 20
-MAXIMUM_QUANTITY = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +69,10 @@ class Plan:
     items: list[PlanItem]
     params: list[dict[str, Any]]
     """The `items` parameter of Stripe's call: only what changes."""
+    altered: bool = True
+    """False where the caller asked for what is there already: Stripe then bills nothing."""
+    restarted: frozenset[SubscriptionItemId] = frozenset()
+    """Items whose interval changes: a new period of theirs begins, and is billed, at once."""
 
     @property
     def seats(self) -> int:
@@ -103,16 +106,21 @@ def changed_plan(
     """The items after a change; an item that only changes its price keeps its quantity (Stripe would make it 1)."""
     errors: list[FieldError] = []
     items = {item.id: item for item in current}
+    known, named = frozenset(items), set[SubscriptionItemId | None]()
     added: list[PlanItem] = []
     params: list[dict[str, Any]] = []
     for change in asked:
-        if change.id is not None and change.id not in items:
+        if change.id is not None and change.id not in known:
             errors.append(
                 FieldError(
                     f"{change.pointer}/id", "unknown_item", "No item of this subscription has this id."
                 )
             )
             continue
+        if change.id is not None and change.id in named:
+            errors.append(FieldError(f"{change.pointer}/id", "duplicate", "This item is named twice."))
+            continue
+        named.add(change.id)
         before = items.get(change.id) if change.id is not None else None
         if change.deleted:
             if before is None:
@@ -138,7 +146,13 @@ def changed_plan(
         first = errors[0]
         code = first.code if first.code in ("price_not_available", "currency_mismatch") else None
         raise InvalidRequest(f"{first.pointer}: {first.detail}", code=code, errors=errors)
-    return Plan(result, params)
+    return Plan(result, params, altered=result != list(current), restarted=_restarted(current, result))
+
+
+def _restarted(before: Sequence[PlanItem], after: Sequence[PlanItem]) -> frozenset[SubscriptionItemId]:
+    intervals = {item.id: item.price.interval for item in before}
+    changed = (i.id for i in after if i.id is not None and i.price.interval != intervals.get(i.id))
+    return frozenset(changed)
 
 
 def _item_after(

@@ -71,7 +71,6 @@ class Relations:
     payer_id: CustomerId
     owner_id: CustomerId | None
     shareable: bool
-    purchases_allowed_to_owner: bool = False
 
 
 def role_of(customer_id: CustomerId, relations: Relations, member_role: str | None) -> Role | None:
@@ -88,6 +87,18 @@ def role_of(customer_id: CustomerId, relations: Relations, member_role: str | No
     if customer_id == relations.payer_id:
         return Role.PAYER
     return Role.USER if member_role is not None else None
+
+
+def roles_of(customer_id: CustomerId, relations: Relations, member_role: str | None) -> set[Role]:
+    """All that a customer is at once: the payer may hold a seat, and keeps both rights."""
+    strongest = role_of(customer_id, relations, member_role)
+    found = set() if strongest is None else {strongest}
+    if found and Role.OWNER not in found:
+        if customer_id == relations.payer_id:
+            found.add(Role.PAYER)
+        if member_role is not None:
+            found.add(Role.MANAGER if member_role == Role.MANAGER else Role.USER)
+    return found
 
 
 def permissions(role: Role, policy: RolePolicy, *, owner_may_purchase: bool) -> frozenset[Permission]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from app.domain.ids import CustomerId, SubscriptionId, SubscriptionItemId
-from app.domain.roles import Relations, Role, role_of
+from app.domain.roles import Relations, Role, role_of, roles_of
 from app.domain.seats import SeatItem, Seats, count_seats, is_shareable
 from app.domain.snapshots import JsonObject
 
@@ -22,7 +22,8 @@ class Contact:
 class SubscriptionView:
     """A subscription with its products, its owner if he exists, and the head counts of its seats.
 
-    `items` carry `price` and `product` objects; `asker_role` is what the asking customer's metadata gives him here.
+    `items` carry `price` and `product` objects; `owner_may_purchase`: the payer, another customer, allowed it;
+    `asker_role` is what the asking customer's metadata gives him here.
     """
 
     id: SubscriptionId
@@ -46,6 +47,7 @@ class SubscriptionView:
     owner: Contact | None
     members: int
     reserved: int
+    owner_may_purchase: bool
     asker_role: str | None
     synced_at: datetime
 
@@ -74,14 +76,19 @@ class SubscriptionView:
             owner_uses_seat=owner_uses_seat,
         )
 
-    def role_of(self, customer_id: CustomerId) -> Role | None:
-        """The asker's role; only meaningful for the customer for whom this view was read."""
-        relations = Relations(
+    def _relations(self) -> Relations:
+        return Relations(
             payer_id=self.customer_id,
             owner_id=None if self.owner is None else self.owner.customer_id,
             shareable=is_shareable(self.seat_items()),
         )
-        return role_of(customer_id, relations, self.asker_role)
+
+    def role_of(self, customer_id: CustomerId) -> Role | None:
+        """The asker's strongest role; only meaningful for the customer for whom this view was read."""
+        return role_of(customer_id, self._relations(), self.asker_role)
+
+    def roles_of(self, customer_id: CustomerId) -> set[Role]:
+        return roles_of(customer_id, self._relations(), self.asker_role)
 
 
 @dataclass(frozen=True, slots=True)

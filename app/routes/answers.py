@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from fastapi import Request
 from starlette.responses import Response
@@ -12,8 +13,11 @@ from starlette.responses import Response
 from app.schemas.common import Answer
 
 # A quote inside a JSON string is escaped, so no caller's text can look like this member.
-_SYNCED_AT = re.compile(rb',?"synced_at":"[^"]*"')
+_SYNCED_AT = re.compile(rb'"synced_at":"[^"]*"')
 JSON = "application/json"
+
+UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "As it was at the ETag of If-None-Match"}}
+"""For OpenAPI: what every read that goes through `answer` may say."""
 
 
 def etag_of(body: bytes) -> str:

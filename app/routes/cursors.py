@@ -86,3 +86,9 @@ class Paging:
             "has_more": more,
             "next_cursor": encode(position, principal=self.principal, query=self.query) if more else None,
         }
+
+
+def as_number(position: object) -> int | None:
+    if position is None or (type(position) is int and 0 <= position < 2**62):
+        return position
+    raise _invalid()

@@ -12,7 +12,7 @@ from app.domain.roles import Role
 from app.errors import FieldError, Forbidden, InvalidRequest, NotFound
 from app.identity.principals import EndUser
 from app.routes import problems
-from app.routes.answers import answer
+from app.routes.answers import UNCHANGED, answer
 from app.routes.cursors import Paging
 from app.routes.dependencies import (
     ContextDep,
@@ -33,8 +33,8 @@ from app.services.actors import Actor
 from app.services.customers import Subject
 
 router = APIRouter(tags=["customers"], route_class=IdempotentRoute)
-_READ = problems.responses(401, 403, 404, 422, 429, 503)
-_WRITE = problems.responses(401, 403, 404, 409, 413, 415, 422, 429, 502, 503)
+_READ = {**UNCHANGED, **problems.responses(401, 403, 404, 422, 503)}
+_WRITE = problems.responses(401, 403, 404, 409, 413, 415, 422, 502, 503)
 
 StatusesQuery = Annotated[
     list[Annotated[str, Query(pattern="^[a-z_]{1,32}$")]] | None,
@@ -131,7 +131,11 @@ async def get_customer_subscriptions(
     return answer(request, SubscriptionList.model_validate(frame))
 
 
-@router.get("/customers/{customer_id}/payment-methods", response_model=PaymentMethodList, responses=_READ)
+@router.get(
+    "/customers/{customer_id}/payment-methods",
+    response_model=PaymentMethodList,
+    responses={**_READ, **problems.responses(502)},
+)
 async def get_customer_payment_methods(
     request: Request,
     context: ContextDep,

@@ -44,23 +44,31 @@ def get_settings(request: Request) -> Settings:
     return cast(Settings, request.app.state.settings)
 
 
-ContextDep = Annotated[Context, Depends(get_context)]
-SettingsDep = Annotated[Settings, Depends(get_settings)]
-PrincipalDep = Annotated[Principal, Depends(principal_of)]
+async def _context(request: Request) -> Context:
+    """FastAPI would run a plain function in another thread, at every request."""
+    return get_context(request)
 
 
-async def reading_actor(context: ContextDep, principal: PrincipalDep) -> Actor:
-    actor = await identify(context, principal)
+async def _settings(request: Request) -> Settings:
+    return get_settings(request)
+
+
+# One dependency each instead of a tree of them: each node is resolved anew at every request.
+async def reading_actor(request: Request) -> Actor:
+    actor = await identify(get_context(request), await principal_of(request))
     actor.require_scope("read")
     return actor
 
 
-async def writing_actor(context: ContextDep, principal: PrincipalDep) -> Actor:
-    actor = await identify(context, principal)
+async def writing_actor(request: Request) -> Actor:
+    actor = await identify(get_context(request), await principal_of(request))
     actor.require_scope("write")
     return actor
 
 
+ContextDep = Annotated[Context, Depends(_context)]
+SettingsDep = Annotated[Settings, Depends(_settings)]
+PrincipalDep = Annotated[Principal, Depends(principal_of)]
 ReaderDep = Annotated[Actor, Depends(reading_actor)]
 WriterDep = Annotated[Actor, Depends(writing_actor)]
 

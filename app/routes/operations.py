@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from app.errors import NotFound
 from app.routes import problems
+from app.routes.answers import UNCHANGED
 from app.routes.dependencies import ContextDep, ReaderDep
 from app.routes.shared_subscriptions import operation_answer
 from app.schemas.shared_subscriptions import OperationAnswer
@@ -20,7 +21,7 @@ router = APIRouter(tags=["operations"])
 @router.get(
     "/operations/{operation_id}",
     response_model=OperationAnswer,
-    responses=problems.responses(401, 403, 404, 422, 429, 503),
+    responses={**UNCHANGED, **problems.responses(401, 403, 404, 422, 503)},
 )
 async def get_operation(
     request: Request,

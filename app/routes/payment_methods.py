@@ -12,7 +12,7 @@ from app.domain.payments import Costs
 from app.errors import FieldError, Forbidden, NotFound
 from app.identity.principals import EndUser
 from app.routes import problems
-from app.routes.answers import answer
+from app.routes.answers import UNCHANGED, answer
 from app.routes.dependencies import ContextDep, CustomerPath, PaymentMethodPath, ReaderDep, WriterDep
 from app.routes.idempotency import IdempotentRoute
 from app.routes.operation_ids import operation_id_of
@@ -32,8 +32,8 @@ from app.services import customers, payment_methods
 from app.services.actors import Actor
 
 router = APIRouter(tags=["customers"], route_class=IdempotentRoute)
-_READ = problems.responses(401, 403, 404, 422, 429, 502, 503)
-_WRITE = problems.responses(401, 402, 403, 404, 409, 413, 415, 422, 429, 502, 503)
+_READ = {**UNCHANGED, **problems.responses(401, 403, 404, 422, 502, 503)}
+_WRITE = problems.responses(401, 403, 404, 409, 413, 415, 422, 502, 503)
 
 
 @router.patch("/customers/{customer_id}", response_model=CustomerAnswer, responses=_WRITE)
@@ -70,7 +70,7 @@ def _own_email(actor: Actor, email: str) -> str:
     "/customers/{customer_id}/payment-methods",
     response_model=PaymentMethodAnswer,
     status_code=201,
-    responses=_WRITE,
+    responses={**_WRITE, **problems.responses(402)},
 )
 async def attach_payment_method_to_customer(
     request: Request, context: ContextDep, actor: WriterDep, customer_id: CustomerPath, body: AttachRequest
@@ -198,7 +198,7 @@ async def get_upcoming_invoice(
 @router.get(
     "/customers/{customer_id}/access",
     response_model=Access,
-    responses=problems.responses(401, 403, 404, 422, 429, 503),
+    responses={**UNCHANGED, **problems.responses(401, 403, 404, 422, 503)},
 )
 async def get_access(
     request: Request,

@@ -30,18 +30,19 @@ from app.schemas.subscriptions import SubscriptionAnswer, shown
 from app.services import plan_changes, previews, purchases
 from app.services.context import Rules
 from app.services.plan_writes import Done, MoneyTerms, PlanUpdate
+from app.services.previews import Quoted
 from app.services.purchases import Purchase
 from app.services.subscriptions import Seen
 
 router = APIRouter(tags=["subscriptions"], route_class=IdempotentRoute)
-_WRITE = problems.responses(401, 402, 403, 404, 409, 413, 415, 422, 429, 502, 503)
+_WRITE = problems.responses(401, 403, 404, 409, 413, 415, 422, 502, 503)
 
 
 @router.post(
     "/customers/{customer_id}/subscriptions",
     response_model=ChangedSubscription,
     status_code=201,
-    responses=_WRITE,
+    responses={**_WRITE, **problems.responses(402)},
 )
 async def add_subscription(
     request: Request,
@@ -77,13 +78,13 @@ async def add_subscription(
     done = await purchases.add(
         context, actor, acting, purchase, await operation_id_of(request, actor.principal)
     )
-    return answer(request, _changed(done, context.rules), status=201)
+    return answer(request, changed_subscription(done, context.rules), status=201)
 
 
 @router.patch(
     "/subscriptions/{subscription_id}",
     response_model=ChangedSubscription,
-    responses={**_WRITE, **problems.responses(412)},
+    responses={**_WRITE, **problems.responses(402, 412)},
 )
 async def update_subscription(
     request: Request,
@@ -112,7 +113,7 @@ async def update_subscription(
         await operation_id_of(request, actor.principal),
         precondition,
     )
-    return answer(request, _changed(done, context.rules))
+    return answer(request, changed_subscription(done, context.rules))
 
 
 @router.post("/subscriptions/{subscription_id}/preview", response_model=QuoteAnswer, responses=_WRITE)
@@ -126,20 +127,7 @@ async def preview_subscription(
     """What that change would cost, to the cent, and a quote that holds it for 24 hours, for one use."""
     refuse_admin_fields(actor, body)
     quoted = await previews.preview(context, actor, subscription_id, _plan_update(body))
-    return answer(
-        request,
-        QuoteAnswer.model_validate(
-            {
-                "quote_id": quoted.quote_id,
-                "expires_at": quoted.expires_at,
-                "currency": quoted.now.currency,
-                "amount_due_now": quoted.now.amount_due,
-                "credit": quoted.now.credit,
-                "next_total": quoted.next_total,
-                "lines": quoted.now.lines,
-            }
-        ),
-    )
+    return answer(request, quote_answer(quoted))
 
 
 @router.post("/subscriptions/{subscription_id}/cancel", response_model=ChangedSubscription, responses=_WRITE)
@@ -161,7 +149,7 @@ async def cancel_subscription(
         prorate=body.prorate,
         operation_id=await operation_id_of(request, actor.principal),
     )
-    return answer(request, _changed(done, context.rules))
+    return answer(request, changed_subscription(done, context.rules))
 
 
 @router.post("/subscriptions/{subscription_id}/resume", response_model=ChangedSubscription, responses=_WRITE)
@@ -172,10 +160,24 @@ async def resume_subscription(
     done = await plan_changes.resume(
         context, actor, subscription_id, await operation_id_of(request, actor.principal)
     )
-    return answer(request, _changed(done, context.rules))
+    return answer(request, changed_subscription(done, context.rules))
 
 
-def _changed(done: Done, rules: Rules) -> ChangedSubscription:
+def quote_answer(quoted: Quoted) -> QuoteAnswer:
+    return QuoteAnswer.model_validate(
+        {
+            "quote_id": quoted.quote_id,
+            "expires_at": quoted.expires_at,
+            "currency": quoted.now.currency,
+            "amount_due_now": quoted.now.amount_due,
+            "credit": quoted.now.credit,
+            "next_total": quoted.next_total,
+            "lines": quoted.now.lines,
+        }
+    )
+
+
+def changed_subscription(done: Done, rules: Rules) -> ChangedSubscription:
     payment: PaymentStep | None = done.payment
     return ChangedSubscription.model_validate(
         {

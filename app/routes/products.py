@@ -10,7 +10,7 @@ from starlette.responses import Response
 from app.domain.snapshots import JsonObject
 from app.identity.principals import Anonymous
 from app.routes import problems
-from app.routes.answers import answer
+from app.routes.answers import UNCHANGED, answer
 from app.routes.cursors import Paging
 from app.routes.dependencies import ContextDep, CursorQuery, LimitQuery, PrincipalDep
 from app.schemas.common import ProductIdText
@@ -21,7 +21,11 @@ from app.services.actors import identify
 router = APIRouter(tags=["products"])
 
 
-@router.get("/products", response_model=ProductList, responses=problems.responses(401, 422, 429, 503))
+@router.get(
+    "/products",
+    response_model=ProductList,
+    responses={**UNCHANGED, **problems.responses(401, 403, 422, 503)},
+)
 async def get_products(
     request: Request,
     context: ContextDep,

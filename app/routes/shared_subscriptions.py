@@ -2,49 +2,70 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from app.cache.operations import Step
-from app.domain.ids import CustomerId
+from app.domain.ids import CustomerId, SubscriptionItemId
 from app.domain.member_changes import Action
+from app.domain.payments import PaymentStep
 from app.domain.roles import Role
 from app.domain.seats import Seats
 from app.domain.snapshots import JsonObject
 from app.errors import Conflict
 from app.routes import cursors, problems
-from app.routes.answers import answer
+from app.routes.answers import UNCHANGED, answer
 from app.routes.dependencies import (
     ContextDep,
     CursorQuery,
     LimitQuery,
+    PrincipalDep,
     ReaderDep,
     SubscriptionPath,
     WriterDep,
     refuse_admin_fields,
 )
 from app.routes.idempotency import IdempotentRoute
-from app.schemas.shared_subscriptions import MemberChangeRequest, OperationAnswer, PersonList
+from app.routes.operation_ids import operation_id_of
+from app.routes.plans import changed_subscription, quote_answer
+from app.schemas.plans import ChangedSubscription, QuoteAnswer
+from app.schemas.shared_subscriptions import (
+    MemberChangeRequest,
+    OperationAnswer,
+    PersonList,
+    SeatQuoteRequest,
+    SeatsRequest,
+)
 from app.schemas.subscriptions import SubscriptionAnswer, shown
-from app.services import member_changes, operations, shared_subscriptions, subscriptions
+from app.services import (
+    member_changes,
+    operations,
+    plan_changes,
+    previews,
+    seat_purchases,
+    shared_subscriptions,
+    subscriptions,
+)
 from app.services.actors import Actor
-from app.services.member_changes import AskedChange
+from app.services.context import Context
+from app.services.member_changes import Admitted, AskedChange, Purchasing
 from app.services.operations import Outcome
 from app.services.shared_subscriptions import PeopleQuery
 
 router = APIRouter(tags=["shared subscriptions"], route_class=IdempotentRoute)
-_READ = problems.responses(401, 403, 404, 422, 429, 503)
-_WRITE = problems.responses(401, 403, 404, 409, 413, 415, 422, 429, 502, 503)
+_READ = {**UNCHANGED, **problems.responses(401, 403, 404, 422, 503)}
+_WRITE = problems.responses(401, 403, 404, 409, 413, 415, 422, 502, 503)
 
 
 @router.get("/shared-subscriptions/{subscription_id}", response_model=SubscriptionAnswer, responses=_READ)
 async def get_shared_subscription(
-    request: Request, context: ContextDep, actor: ReaderDep, subscription_id: SubscriptionPath
+    request: Request, context: ContextDep, principal: PrincipalDep, subscription_id: SubscriptionPath
 ) -> Response:
     """The shared plan with its seats, each role its own view."""
-    seen = await subscriptions.get(context, actor, subscription_id)
+    seen = await subscriptions.get_as(context, principal, subscription_id)
     return answer(request, SubscriptionAnswer(subscription=shown(seen, context.rules)))
 
 
@@ -107,17 +128,35 @@ async def update_shared_subscription_users(
     200: every result is final. 202: some are pending, see `Location`. 409: nothing was accepted.
     """
     refuse_admin_fields(actor, body)
-    admitted = await member_changes.admit_changes(context, actor, subscription_id, _asked(body))
-    if admitted.anything_accepted:
-        await operations.run_within(context, admitted.operation_id, admitted.lease_token)
+    purchasing = None
+    if body.over_capacity == "add_seats":
+        purchasing = Purchasing(_item_id(body.subscription_item_id), body.quote_id, body.proration_behavior)
+    admitted = await member_changes.admit_changes(
+        context,
+        actor,
+        subscription_id,
+        _asked(body),
+        await operation_id_of(request, actor.principal),
+        purchasing,
+    )
+    return await run_and_answer(request, context, actor, admitted)
+
+
+async def run_and_answer(request: Request, context: Context, actor: Actor, admitted: Admitted) -> Response:
+    """Runs what was admitted, or looks at what an earlier request with the same key has made of it."""
+    payment = None
+    if admitted.anything_to_run and not admitted.again:
+        payment = await operations.run_within(context, admitted.operation_id, admitted.lease_token)
     outcome = await operations.outcome(context, admitted.operation_id)
-    results = [_result(step, actor) for step in outcome.steps]
-    if not any(result["outcome"] in ("applied", "unchanged", "pending") for result in results):
+    results = [_result(step, actor) for step in outcome.steps if step.action in _ON_PEOPLE]
+    if results and all(result["outcome"] == "refused" for result in results):
         raise _nothing_accepted(results, outcome)
-    return operation_answer(request, outcome, actor)
+    return operation_answer(request, outcome, actor, payment)
 
 
-def operation_answer(request: Request, outcome: Outcome, actor: Actor) -> Response:
+def operation_answer(
+    request: Request, outcome: Outcome, actor: Actor, payment: PaymentStep | None = None
+) -> Response:
     """200 with every result final, or 202 that says where to ask again."""
     settled = all(step.is_settled for step in outcome.steps)
     seats = outcome.seats or Seats(0, 0, 0)
@@ -125,8 +164,9 @@ def operation_answer(request: Request, outcome: Outcome, actor: Actor) -> Respon
         {
             "operation_id": outcome.operation.id,
             "state": "settled" if settled else "running",
-            "results": [_result(step, actor) for step in outcome.steps],
+            "results": [_result(step, actor) for step in outcome.steps if step.action in _ON_PEOPLE],
             "seats": seats.as_members(),
+            "payment": None if payment is None else dataclasses.asdict(payment),
         }
     )
     if settled or request.method == "GET":
@@ -135,7 +175,82 @@ def operation_answer(request: Request, outcome: Outcome, actor: Actor) -> Respon
     return answer(request, model, status=202, headers=headers)
 
 
-def _asked(body: MemberChangeRequest) -> list[AskedChange]:
+_ON_PEOPLE = frozenset({"add", "remove", "update"})
+
+
+def _item_id(value: str | None) -> SubscriptionItemId | None:
+    return None if value is None else SubscriptionItemId(value)
+
+
+@router.put(
+    "/shared-subscriptions/{subscription_id}/seats",
+    response_model=ChangedSubscription,
+    responses=_WRITE,
+)
+async def set_seats(
+    request: Request,
+    context: ContextDep,
+    actor: WriterDep,
+    subscription_id: SubscriptionPath,
+    body: SeatsRequest,
+) -> Response:
+    """Brings the number of seats to `total`; refused below what is used or promised."""
+    refuse_admin_fields(actor, body)
+    update = await seat_purchases.total_update(
+        context,
+        actor,
+        subscription_id,
+        body.total,
+        item_id=_item_id(body.subscription_item_id),
+        quote_id=body.quote_id,
+        proration_behavior=body.proration_behavior,
+    )
+    operation_id = await operation_id_of(request, actor.principal)
+    done = await plan_changes.update(context, actor, subscription_id, update, operation_id, lambda _: None)
+    return answer(request, changed_subscription(done, context.rules))
+
+
+@router.post("/shared-subscriptions/{subscription_id}/quote", response_model=QuoteAnswer, responses=_WRITE)
+async def quote_seats(
+    request: Request,
+    context: ContextDep,
+    actor: WriterDep,
+    subscription_id: SubscriptionPath,
+    body: SeatQuoteRequest,
+) -> Response:
+    """What a number of seats, or a member change that buys the seats it lacks, would cost."""
+    refuse_admin_fields(actor, body)
+    if body.total is not None:
+        total = body.total
+    else:
+        total = await member_changes.seats_needed(context, actor, subscription_id, _asked(body))
+    update = await seat_purchases.total_update(
+        context,
+        actor,
+        subscription_id,
+        total,
+        item_id=_item_id(body.subscription_item_id),
+        quote_id=None,
+        proration_behavior=body.proration_behavior,
+    )
+    return answer(request, quote_answer(await previews.preview(context, actor, subscription_id, update)))
+
+
+@router.delete(
+    "/shared-subscriptions/{subscription_id}/users/me",
+    response_model=OperationAnswer,
+    responses={202: {"model": OperationAnswer, "description": "Accepted, not finished yet"}, **_WRITE},
+)
+async def leave_shared_subscription(
+    request: Request, context: ContextDep, actor: WriterDep, subscription_id: SubscriptionPath
+) -> Response:
+    """A member gives his own seat back; the owner transfers the subscription first."""
+    operation_id = await operation_id_of(request, actor.principal)
+    admitted = await member_changes.leave(context, actor, subscription_id, operation_id)
+    return await run_and_answer(request, context, actor, admitted)
+
+
+def _asked(body: MemberChangeRequest | SeatQuoteRequest) -> list[AskedChange]:
     asked = [
         AskedChange(
             Action.ADD,

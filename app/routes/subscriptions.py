@@ -6,23 +6,23 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from app.routes import problems
-from app.routes.answers import answer
-from app.routes.dependencies import ContextDep, InvoicePath, ReaderDep, SubscriptionPath
+from app.routes.answers import UNCHANGED, answer
+from app.routes.dependencies import ContextDep, InvoicePath, PrincipalDep, ReaderDep, SubscriptionPath
 from app.routes.idempotency import IdempotentRoute
 from app.schemas.invoices import InvoiceAnswer
 from app.schemas.subscriptions import SubscriptionAnswer, shown
 from app.services import reads, subscriptions
 
 router = APIRouter(tags=["subscriptions"], route_class=IdempotentRoute)
-_READ = problems.responses(401, 403, 404, 422, 429, 503)
+_READ = {**UNCHANGED, **problems.responses(401, 403, 404, 422, 503)}
 
 
 @router.get("/subscriptions/{subscription_id}", response_model=SubscriptionAnswer, responses=_READ)
 async def get_subscription(
-    request: Request, context: ContextDep, actor: ReaderDep, subscription_id: SubscriptionPath
+    request: Request, context: ContextDep, principal: PrincipalDep, subscription_id: SubscriptionPath
 ) -> Response:
     """A subscription, as the caller's role shows it."""
-    seen = await subscriptions.get(context, actor, subscription_id)
+    seen = await subscriptions.get_as(context, principal, subscription_id)
     return answer(request, SubscriptionAnswer(subscription=shown(seen, context.rules)))
 
 

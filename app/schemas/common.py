@@ -47,6 +47,7 @@ ProductIdText = Annotated[str, Field(pattern=PRODUCT_PATTERN)]
 PaymentMethodIdText = Annotated[str, Field(pattern=PAYMENT_METHOD_PATTERN)]
 InvoiceIdText = Annotated[str, Field(pattern=INVOICE_PATTERN)]
 
+QuoteId = Annotated[str, Field(pattern="^qt_[0-9a-f]{32}$")]
 ProrationBehavior = Literal["always_invoice", "create_prorations", "none"]
 
 
@@ -71,6 +72,14 @@ class Seats(Answer):
     reserved: int
     available: int
     over_allocated: int
+
+
+class Payment(Answer):
+    """What the caller's page still has to do with Stripe's own elements: confirm a payment, or a set-up."""
+
+    status: str
+    client_secret: str
+    kind: Literal["payment", "setup"]
 
 
 class ProblemError(Answer):

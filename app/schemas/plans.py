@@ -10,9 +10,11 @@ from app.schemas.common import (
     ADMIN_ONLY,
     Answer,
     Instant,
+    Payment,
     PaymentMethodIdText,
     PriceIdText,
     ProrationBehavior,
+    QuoteId,
     Request,
     SubscriptionItemIdText,
 )
@@ -21,11 +23,10 @@ from app.schemas.subscriptions import Subscription
 
 MAXIMUM_ITEMS = 20
 
-Quantity = Annotated[int, Field(ge=1, le=1_000_000)]
+Quantity = Annotated[int, Field(ge=1, le=999_999)]
 Currency = Annotated[str, Field(pattern="^[a-z]{3}$", description="ISO 4217, lower case.", examples=["usd"])]
 PromotionCodeText = Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]{1,64}$")]
 TaxRateId = Annotated[str, Field(pattern=r"^txr_[A-Za-z0-9]{1,200}$")]
-QuoteId = Annotated[str, Field(pattern="^qt_[0-9a-f]{32}$")]
 Moment = Annotated[AwareDatetime, Field(strict=False, description="RFC 3339.")]
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
 
@@ -116,14 +117,6 @@ class CancelRequest(Request):
     when: Literal["period_end", "now"] = "period_end"
     reason: Reason | None = None
     prorate: Annotated[bool | None, Field(json_schema_extra=ADMIN_ONLY)] = None
-
-
-class Payment(Answer):
-    """What the caller's page still has to do with Stripe's own elements: confirm a payment, or a set-up."""
-
-    status: str
-    client_secret: str
-    kind: Literal["payment", "setup"]
 
 
 class ChangedSubscription(Answer):

@@ -12,9 +12,12 @@ from app.schemas.common import (
     CustomerIdText,
     Instant,
     Page,
+    Payment,
     ProrationBehavior,
+    QuoteId,
     Request,
     Seats,
+    SubscriptionItemIdText,
 )
 
 MAXIMUM_CHANGES = 100
@@ -61,19 +64,59 @@ class RoleChange(Request):
     role: MemberRole
 
 
-class MemberChangeRequest(Request):
-    """Judged as one call, after its own removals; additions that do not all fit are all refused."""
-
+class _Changes(Request):
     add: list[Addition] = Field(default_factory=list, max_length=MAXIMUM_CHANGES)
     remove: list[CustomerIdText] = Field(default_factory=list, max_length=MAXIMUM_CHANGES)
     update: list[RoleChange] = Field(default_factory=list, max_length=MAXIMUM_CHANGES)
+    subscription_item_id: SubscriptionItemIdText | None = None
     proration_behavior: Annotated[ProrationBehavior | None, Field(json_schema_extra=ADMIN_ONLY)] = None
+
+    @property
+    def number(self) -> int:
+        return len(self.add) + len(self.remove) + len(self.update)
+
+
+class MemberChangeRequest(_Changes):
+    """Judged as one call, after its own removals; additions that do not all fit are all refused.
+
+    With `over_capacity: add_seats` the seats that are missing are bought first, in one change of the quantity.
+    """
+
+    over_capacity: Literal["refuse", "add_seats"] = "refuse"
+    quote_id: QuoteId | None = None
 
     @model_validator(mode="after")
     def _some_changes(self) -> MemberChangeRequest:
-        number = len(self.add) + len(self.remove) + len(self.update)
-        if not 1 <= number <= MAXIMUM_CHANGES:
-            raise ValueError(f"give 1 to {MAXIMUM_CHANGES} changes in all, not {number}")
+        if not 1 <= self.number <= MAXIMUM_CHANGES:
+            raise ValueError(f"give 1 to {MAXIMUM_CHANGES} changes in all, not {self.number}")
+        if self.quote_id is not None and self.over_capacity != "add_seats":
+            raise ValueError("quote_id goes with over_capacity: add_seats")
+        return self
+
+
+SeatTotal = Annotated[int, Field(ge=1, le=999_999)]
+
+
+class SeatsRequest(Request):
+    """`subscription_item_id` where several items give seats."""
+
+    total: SeatTotal
+    subscription_item_id: SubscriptionItemIdText | None = None
+    quote_id: QuoteId | None = None
+    proration_behavior: Annotated[ProrationBehavior | None, Field(json_schema_extra=ADMIN_ONLY)] = None
+
+
+class SeatQuoteRequest(_Changes):
+    """Either `total`, or a member change whose missing seats are to be bought."""
+
+    total: SeatTotal | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> SeatQuoteRequest:
+        if (self.total is None) == (self.number == 0):
+            raise ValueError("give either total or a member change")
+        if self.number > MAXIMUM_CHANGES:
+            raise ValueError(f"give at most {MAXIMUM_CHANGES} changes in all, not {self.number}")
         return self
 
 
@@ -98,4 +141,4 @@ class OperationAnswer(Answer):
     state: Literal["running", "settled"]
     results: list[ChangeResult]
     seats: Seats
-    payment: None = None
+    payment: Payment | None = None

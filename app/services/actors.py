@@ -61,14 +61,23 @@ class Actor:
 
 async def identify(context: Context, principal: Principal) -> Actor:
     """Raises Unauthenticated for nobody, Forbidden `identity_conflict` where claim and link disagree."""
-    match principal:
-        case Anonymous():
-            raise Unauthenticated()
-        case ServiceKey():
-            return Actor(principal, principal.acting_customer)
-        case EndUser():
-            async with context.database.connection() as connection:
-                return Actor(principal, await _linked(connection, principal))
+    if not isinstance(principal, EndUser):
+        return _without_link(principal)
+    async with context.database.connection() as connection:
+        return await identify_on(connection, principal)
+
+
+async def identify_on(connection: Connection, principal: Principal) -> Actor:
+    """As `identify`, on a connection that the caller's own read goes on to use: one loan of the pool, not two."""
+    if not isinstance(principal, EndUser):
+        return _without_link(principal)
+    return Actor(principal, await _linked(connection, principal))
+
+
+def _without_link(principal: Anonymous | ServiceKey) -> Actor:
+    if isinstance(principal, Anonymous):
+        raise Unauthenticated()
+    return Actor(principal, principal.acting_customer)
 
 
 async def _linked(connection: Connection, user: EndUser) -> CustomerId | None:
@@ -86,7 +95,8 @@ async def _linked(connection: Connection, user: EndUser) -> CustomerId | None:
         return await _after_race(connection, user, claimed)
     named = await identities.customer_by_user_id(connection, user.subject)
     if named is None:
-        return None
+        # Nobody, or a call of the same person linked him between the two looks.
+        return await identities.customer_of(connection, user.issuer, user.subject)
     if await identities.link(connection, user.issuer, user.subject, named):
         return named
     return await identities.customer_of(connection, user.issuer, user.subject)

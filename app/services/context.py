@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+from dataclasses import dataclass, field
 
 from app.cache.database import Database
 from app.domain.roles import RolePolicy
+from app.services.ingest import Ingest
 from app.settings import Settings
 from app.stripe_gateway.billing import BillingCalls
+from app.stripe_gateway.budget import Work
 from app.stripe_gateway.gateway import StripeGateway
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """`margin` and `operation_deadline` are in seconds; Stripe's instants are whole, so the margin is as well."""
+    """`margin` and `operation_deadline` are in seconds; Stripe's instants are whole, so the margin is as well.
+
+    `reconcile_interval` is in hours; 0: never by itself.
+    """
 
     roles: RolePolicy
     owner_uses_seat: bool
@@ -22,6 +28,7 @@ class Rules:
     proration_behavior: str
     margin: int
     operation_deadline: float
+    reconcile_interval: float = 0.0
 
     @classmethod
     def of(cls, settings: Settings) -> Rules:
@@ -33,6 +40,7 @@ class Rules:
             proration_behavior=settings.proration_behavior,
             margin=settings.sync_margin,
             operation_deadline=settings.operation_deadline,
+            reconcile_interval=settings.reconcile_interval,
         )
 
 
@@ -42,3 +50,8 @@ class Context:
     stripe: StripeGateway
     billing: BillingCalls
     rules: Rules
+    ingest: Ingest = field(default_factory=Ingest)
+
+    def doing(self, work: Work) -> Context:
+        """For fetches that nobody waits for: counted as `work` in the rate budget."""
+        return dataclasses.replace(self, stripe=self.stripe.doing(work))

@@ -87,26 +87,30 @@ async def _is_being_added(connection: Connection, subject: Subject) -> bool:
 
 
 async def _create(context: Context, subject: Subject, idempotency_key: str) -> CustomerId:
-    created, at = await context.stripe.create_customer(
+    created = await context.stripe.create_customer(
         email=subject.email if subject.email_verified else None,
         name=subject.name,
         metadata={keys.USER_ID: subject.subject},
         idempotency_key=idempotency_key,
     )
-    lease = await sync.take_lease(context, "customer", created.id)
-
-    async def as_answered() -> Fetched:
-        return Fetched(created, at)
+    customer_id = _id_of(created)
+    lease = await sync.take_lease(context, "customer", customer_id)
 
     async def settle(connection: Connection, _: Snapshot | None) -> None:
-        linked = await identities.link(connection, subject.issuer, subject.subject, created.id)
-        if not linked and created.id != await identities.customer_of(
+        linked = await identities.link(connection, subject.issuer, subject.subject, customer_id)
+        if not linked and customer_id != await identities.customer_of(
             connection, subject.issuer, subject.subject
         ):
             raise Forbidden("This login is linked to another customer.", code="identity_conflict")
 
-    await sync.land(context, lease, as_answered, settle)
-    return created.id
+    await sync.land(context, lease, created, settle)
+    return customer_id
+
+
+def _id_of(created: Fetched) -> CustomerId:
+    if created.snapshot is None:
+        raise LookupError("a create that succeeded answered no object")
+    return CustomerId(created.snapshot.id)
 
 
 async def _write_user_id(context: Context, customer_id: CustomerId, subject: Subject) -> None:

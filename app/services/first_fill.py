@@ -1,25 +1,18 @@
-"""The first fill of the cache: every object of every kind, page by page, resumable, safe beside live webhooks."""
+"""The first fill of the cache: every object of every kind, in parallel ranges, resumable, safe beside live webhooks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
-from app.cache import fills, mirror, refreshes
-from app.errors import Conflict, NotFound
+from app.cache import fills, locks, mirror, refreshes, sweeps
+from app.cache.database import Connection
+from app.cache.sweeps import Range
+from app.errors import Conflict
+from app.services import sweeping
 from app.services.context import Context
-
-KINDS = ("product", "price", "customer", "subscription", "invoice")
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    kind: str
-    objects: int
-    finished: bool
+from app.services.sweeping import Report, Stretch
+from app.stripe_gateway.gateway import Account, Page
 
 
-async def check_account(context: Context) -> None:
+async def check_account(context: Context) -> Account:
     """Stores the account at first sight. Raises Conflict when the key belongs to another one than the cache."""
     account = await context.stripe.account()
     async with context.database.connection() as connection:
@@ -28,45 +21,32 @@ async def check_account(context: Context) -> None:
         raise Conflict(
             "This database mirrors another Stripe account, or the other mode of it.", code="wrong_account"
         )
+    return account
 
 
-async def fill(context: Context, report: Callable[[Progress], None]) -> int:
-    """Reads what is not read yet and returns the number of objects seen; a killed run goes on at its page."""
-    await check_account(context)
-    seen = 0
-    for kind in KINDS:
-        seen += await _fill_kind(context, kind, report)
-    async with context.database.connection() as connection:
-        await fills.note_filled(connection)
-    return seen
+async def fill(context: Context, report: Report) -> int:
+    """Reads what is not read yet and returns the number of objects seen; a killed run goes on at its pages.
 
-
-async def _fill_kind(context: Context, kind: str, report: Callable[[Progress], None]) -> int:
-    async with context.database.connection() as connection:
-        cursor = await fills.cursor(connection, kind)
-    seen = 0
-    while not cursor.finished:
-        try:
-            page = await context.stripe.page(kind, starting_after=cursor.last_id)
-        except NotFound:
-            if cursor.last_id is None:
-                raise
-            # Deleted since the run that stopped there. What is in the cache already costs only the reading.
-            async with context.database.connection() as connection:
-                await fills.start_over(connection, kind)
-                cursor = await fills.cursor(connection, kind)
-            continue
-        seen += len(page.snapshots) + len(page.cut_short)
+    Raises Conflict `already_running` while another process fills, and `wrong_account`.
+    """
+    account = await check_account(context)
+    in_bulk = context.doing("bulk")
+    async with locks.exclusive(context.database, "fill") as ours:
+        if not ours:
+            raise Conflict("Another process is filling this cache.", code="already_running")
+        async with context.database.connection() as connection:
+            if await fills.is_filled(connection):
+                return 0
+        sweep = await sweeping.open_sweep(in_bulk, "fill", account)
+        _, seen = await sweeping.read(in_bulk, sweep, account, _take_in, report)
         async with context.database.transaction() as connection:
-            await mirror.apply_page(connection, page.snapshots, marker=page.at)
-            for object_id in page.cut_short:
-                await refreshes.note(connection, kind, object_id, hinted_at=page.at)
-            cursor = await fills.advance(
-                connection,
-                kind,
-                last_id=page.last_id,
-                objects=len(page.snapshots) + len(page.cut_short),
-                finished=not page.has_more,
-            )
-        report(Progress(kind, cursor.objects, cursor.finished))
+            await fills.note_filled(connection)
+            await sweeps.finish(connection, sweep, "finished")
     return seen
+
+
+async def _take_in(connection: Connection, current: Range, page: Page, _: Stretch) -> None:
+    """Absent rows are inserted, differing ones noted; what came incomplete is fetched by the worker."""
+    await mirror.apply_page(connection, page.snapshots, marker=page.at)
+    for object_id in page.cut_short:
+        await refreshes.note(connection, current.kind, object_id, hinted_at=page.at)

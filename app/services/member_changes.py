@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID, uuid4
@@ -10,7 +9,7 @@ from uuid import UUID, uuid4
 from app.cache import operations, subscriptions
 from app.cache.database import Connection, UniqueViolation
 from app.cache.operations import FoundPerson
-from app.domain.ids import CustomerId, SubscriptionId
+from app.domain.ids import CustomerId, SubscriptionId, SubscriptionItemId
 from app.domain.member_changes import (
     Action,
     Decision,
@@ -19,19 +18,24 @@ from app.domain.member_changes import (
     Verdict,
     admit,
     permissions_needed,
+    seats_required,
 )
-from app.domain.roles import Role, require
-from app.domain.seats import is_shareable
+from app.domain.roles import Permission, Role, require
+from app.domain.seats import is_shareable, purchase_item
 from app.domain.snapshots import JsonObject
 from app.domain.statuses import ENDED, standing
+from app.domain.step_kinds import StepKind
 from app.domain.views import SubscriptionView
 from app.errors import Conflict, FieldError, InvalidRequest
 from app.services.actors import Actor
 from app.services.context import Context
+from app.services.quotes import use_quote
+from app.services.seat_purchases import seats_update
 from app.services.subscriptions import read
 
 OPERATION_LEASE_SECONDS = 30.0
 _ADMISSION_TRIES = 5
+UNLIMITED = 2**31
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,33 +50,68 @@ class AskedChange:
 
 
 @dataclass(frozen=True, slots=True)
+class Purchasing:
+    """How a call that may buy seats does it; `item_id` where several items give seats."""
+
+    item_id: SubscriptionItemId | None = None
+    quote_id: str | None = None
+    proration_behavior: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Admitted:
+    """`again`: an earlier request with the same Idempotency-Key began this operation, and runs it."""
+
     operation_id: str
     lease_token: UUID
-    decisions: list[Decision]
-
-    @property
-    def anything_accepted(self) -> bool:
-        return any(decision.verdict is not Verdict.REFUSED for decision in self.decisions)
+    anything_to_run: bool
+    again: bool = False
 
 
 async def admit_changes(
-    context: Context, actor: Actor, subscription_id: SubscriptionId, asked: Sequence[AskedChange]
+    context: Context,
+    actor: Actor,
+    subscription_id: SubscriptionId,
+    asked: Sequence[AskedChange],
+    operation_id: str,
+    purchasing: Purchasing | None = None,
 ) -> Admitted:
     """Judges the call in one transaction and writes the operation with its steps and reservations.
 
-    Raises NotFound, Forbidden `role_required`, Conflict `not_shareable`, InvalidRequest for one person named twice.
+    With `purchasing` the seats that are missing are bought first, in one write. Raises NotFound, Forbidden
+    `role_required`, Conflict `not_shareable` or `quote_expired`, InvalidRequest for one person named twice.
     """
     for last_try in (False,) * (_ADMISSION_TRIES - 1) + (True,):
         try:
             async with context.database.transaction() as connection:
                 await subscriptions.lock(connection, subscription_id)
-                return await _admit(context, connection, actor, subscription_id, asked)
+                return await _admit(
+                    context, connection, actor, subscription_id, asked, operation_id, purchasing
+                )
         except UniqueViolation:
             # Another subscription's operation promised one of these people a seat since we looked: look again.
             if last_try:
                 raise Conflict("These people are being added elsewhere right now.") from None
     raise AssertionError("the last try returns or raises")
+
+
+async def leave(
+    context: Context, actor: Actor, subscription_id: SubscriptionId, operation_id: str
+) -> Admitted:
+    """A member gives his own seat back, whatever the subscription's status. Raises Conflict `owner_cannot_leave`."""
+    async with context.database.transaction() as connection:
+        await subscriptions.lock(connection, subscription_id)
+        seen = await read(connection, actor, subscription_id, context.rules)
+        if seen.role is Role.OWNER:
+            raise Conflict("Transfer the subscription before you leave it.", code="owner_cannot_leave")
+        if seen.role is None or actor.customer_id is None:
+            raise InvalidRequest("A service key must say who leaves: X-Acting-Customer.")
+        require(seen.granted, Permission.LEAVE)
+        if await operations.operation(connection, operation_id) is not None:
+            return Admitted(operation_id, uuid4(), anything_to_run=True, again=True)
+        person = Person(actor.customer_id, member_role=seen.view.asker_role)
+        step = _step(0, Decision(MemberChange(Action.REMOVE, person), Verdict.RUN))
+        return await insert_steps(connection, actor, subscription_id, operation_id, "leave", [step], {})
 
 
 async def _admit(
@@ -81,38 +120,91 @@ async def _admit(
     actor: Actor,
     subscription_id: SubscriptionId,
     asked: Sequence[AskedChange],
+    operation_id: str,
+    purchasing: Purchasing | None,
 ) -> Admitted:
     seen = await read(connection, actor, subscription_id, context.rules)
     changes = await _find_people(connection, actor, seen.view, asked)
     require(seen.granted, *sorted(permissions_needed(changes)))
+    if await operations.operation(connection, operation_id) is not None:
+        return Admitted(operation_id, uuid4(), anything_to_run=True, again=True)
     if not is_shareable(seen.view.seat_items()) and any(c.action is Action.ADD for c in changes):
         raise Conflict("No product of this subscription supports sharing.", code="not_shareable")
     seats = seen.view.seats(owner_uses_seat=context.rules.owner_uses_seat)
     target = await operations.lowest_target(connection, subscription_id)
-    decisions = admit(
-        changes,
-        seats=seats,
-        capacity=seats.total if target is None else min(seats.total, target),
-        standing=standing(
-            seen.view.status, past_due_allows_new_seats=context.rules.past_due_allows_new_seats
-        ),
+    capacity = seats.total if target is None else min(seats.total, target)
+    allowed = standing(seen.view.status, past_due_allows_new_seats=context.rules.past_due_allows_new_seats)
+    decisions = admit(changes, seats=seats, capacity=capacity, standing=allowed)
+    steps = []
+    if purchasing is not None and any(decision.code == "seat_limit_reached" for decision in decisions):
+        require(seen.granted, Permission.BUY_SEATS)
+        if target is not None or await operations.plan_change_runs(connection, subscription_id):
+            raise Conflict("Another change of this subscription is still running.", retry_after=2)
+        decisions = admit(changes, seats=seats, capacity=UNLIMITED, standing=allowed)
+        missing = seats_required(decisions, seats) - seats.total
+        steps.append(await _buying(connection, actor, seen.view, missing, purchasing))
+    steps += [_step(position, decision) for position, decision in enumerate(decisions, start=len(steps))]
+    request = {"changes": len(asked)}
+    return await insert_steps(
+        connection, actor, subscription_id, operation_id, "member_change", steps, request
     )
-    admitted = Admitted(f"op_{secrets.token_hex(12)}", uuid4(), decisions)
+
+
+async def seats_needed(
+    context: Context, actor: Actor, subscription_id: SubscriptionId, asked: Sequence[AskedChange]
+) -> int:
+    """The total that this call would need, at least what there is: for a quote of what it would buy."""
+    async with context.database.connection() as connection:
+        seen = await read(connection, actor, subscription_id, context.rules)
+        changes = await _find_people(connection, actor, seen.view, asked)
+    require(seen.granted, *sorted(permissions_needed(changes)))
+    seats = seen.view.seats(owner_uses_seat=context.rules.owner_uses_seat)
+    allowed = standing(seen.view.status, past_due_allows_new_seats=context.rules.past_due_allows_new_seats)
+    decisions = admit(changes, seats=seats, capacity=UNLIMITED, standing=allowed)
+    return max(seats.total, seats_required(decisions, seats))
+
+
+async def _buying(
+    connection: Connection, actor: Actor, view: SubscriptionView, missing: int, purchasing: Purchasing
+) -> JsonObject:
+    """The one quantity write of the call, at its quote's date where there is one."""
+    item = purchase_item(view.seat_items(), purchasing.item_id)
+    quantity = (item.quantity or 0) + missing
+    figures: JsonObject = {"item_id": item.id, "quantity": quantity}
+    if purchasing.proration_behavior is not None:
+        figures["proration_behavior"] = purchasing.proration_behavior
+    if purchasing.quote_id is not None:
+        change = seats_update(item, quantity, purchasing.quote_id, purchasing.proration_behavior)
+        figures["proration_date"] = (await use_quote(connection, actor, view, change)).proration_date
+    return {"position": 0, "action": StepKind.BUY_SEATS.value, "state": "planned", "figures": figures}
+
+
+async def insert_steps(
+    connection: Connection,
+    actor: Actor,
+    subscription_id: SubscriptionId,
+    operation_id: str,
+    kind: str,
+    steps: Sequence[JsonObject],
+    request: JsonObject,
+) -> Admitted:
+    """Writes an operation on people; its lease is the caller's, who runs it."""
+    token = uuid4()
     await operations.insert(
         connection,
-        operation_id=admitted.operation_id,
+        operation_id=operation_id,
         subscription_id=subscription_id,
-        kind="member_change",
+        kind=kind,
         principal=actor.principal.key,
         actor_id=actor.customer_id,
         door="api",
-        request={"changes": len(asked)},
-        steps=[_step(position, decision) for position, decision in enumerate(decisions)],
-        lease_token=admitted.lease_token,
+        request=request,
+        steps=steps,
+        lease_token=token,
         lease_seconds=OPERATION_LEASE_SECONDS,
     )
-    await operations.finish_if_settled(connection, admitted.operation_id)
-    return admitted
+    await operations.finish_if_settled(connection, operation_id)
+    return Admitted(operation_id, token, any(step["state"] == "planned" for step in steps))
 
 
 def _step(position: int, decision: Decision) -> JsonObject:

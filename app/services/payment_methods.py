@@ -128,11 +128,7 @@ async def _known(context: Context, customer_id: CustomerId) -> None:
 
 async def _land(context: Context, kind: str, object_id: str, fetched: Fetched) -> None:
     lease = await sync.take_lease(context, kind, object_id)
-
-    async def as_answered() -> Fetched:
-        return fetched
-
-    await sync.land(context, lease, as_answered)
+    await sync.land(context, lease, fetched)
 
 
 async def _one(context: Context, customer_id: CustomerId, payment_method_id: PaymentMethodId) -> JsonObject:

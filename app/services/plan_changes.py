@@ -70,7 +70,8 @@ async def update(
             outside.apply(seen.view, params)
             if change.quote_id is not None:
                 quoted = await use_quote(connection, actor, seen.view, change)
-                params["proration_date"] = quoted.proration_date
+                if quoted.proration_date:
+                    params["proration_date"] = quoted.proration_date
             call = StripeCall("update", params)
             await insert_operation(
                 connection,
@@ -89,7 +90,7 @@ def permissions_for(change: PlanUpdate) -> list[Permission]:
     """Ending is one right, everything that costs is another."""
     needed = []
     if change.items or change.payment_method_id or change.promotion_code or change.terms != MoneyTerms():
-        needed.append(Permission.CHANGE_PLAN)
+        needed.append(change.permission)
     if change.cancel_at_period_end is not None:
         needed.append(Permission.CANCEL)
     return needed or [Permission.SEE_PLAN]
@@ -180,7 +181,7 @@ def update_params(
         params["trial_end"] = terms.trial_end
         params.setdefault("proration_behavior", terms.proration_behavior or context.rules.proration_behavior)
     if terms.default_tax_rates is not None:
-        params["default_tax_rates"] = list(terms.default_tax_rates)
+        params["default_tax_rates"] = list(terms.default_tax_rates) or ""
     if terms.discounts is not None:
         params["discounts"] = list(terms.discounts) or ""
     if change.cancel_at_period_end is not None:

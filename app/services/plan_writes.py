@@ -6,8 +6,8 @@ transaction that lands it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 
@@ -19,11 +19,14 @@ from app.domain.payments import PaymentStep
 from app.domain.plan_changes import (
     ItemChange,
 )
-from app.domain.snapshots import JsonObject, Snapshot
+from app.domain.roles import Permission
+from app.domain.snapshots import JsonObject, Snapshot, Subscription, SubscriptionItem
+from app.domain.statuses import ENDED
 from app.domain.views import SubscriptionView
 from app.errors import (
     BillingError,
     Conflict,
+    NotFound,
     StripeOutcomeUnknown,
 )
 from app.services import sync
@@ -64,6 +67,31 @@ class StripeCall:
             case _:
                 raise ValueError(f"no such call: {self.method}")
 
+    def shows_in(self, now: Subscription) -> bool:
+        """Has it taken effect already, so that sending it again would add an item twice or be refused?"""
+        match self.method:
+            case "cancel":
+                return now.status in ENDED
+            case "resume":
+                return now.status != "paused"
+            case _:
+                asked = self.params.get("items", [])
+                items = {str(item.id): item for item in now.items}
+                prices = {str(item.price_id) for item in now.items}
+                return bool(asked) and all(_item_shows(entry, items, prices) for entry in asked)
+
+
+def _item_shows(
+    asked: Mapping[str, Any], items: Mapping[str, SubscriptionItem], prices: Collection[str]
+) -> bool:
+    if "id" not in asked:
+        return asked["price"] in prices
+    item = items.get(asked["id"])
+    if item is None or asked.get("deleted"):
+        return item is None and bool(asked.get("deleted"))
+    same_price = asked.get("price", item.price_id) == item.price_id
+    return same_price and asked.get("quantity", item.quantity) == item.quantity
+
 
 @dataclass(frozen=True, slots=True)
 class MoneyTerms:
@@ -88,6 +116,7 @@ class PlanUpdate:
     cancel_at_period_end: bool | None
     quote_id: str | None
     terms: MoneyTerms
+    permission: Permission = Permission.CHANGE_PLAN
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +189,42 @@ async def send_once(
         raise
 
 
+async def was_answered_in_vain(context: Context, operation_id: str) -> bool:
+    """Did Stripe answer an earlier try with 5xx, which says nothing of its effect?"""
+    async with context.database.connection() as connection:
+        (step, *_) = await operations.steps(connection, operation_id)
+    return step.attempt > 0
+
+
+async def _send(
+    context: Context, operation_id: str, subscription_id: SubscriptionId, call: StripeCall
+) -> Changed:
+    """After a 5xx the subscription is read: only what is not there yet is sent again, under a new key."""
+    if await was_answered_in_vain(context, operation_id):
+        now = await _now(context, subscription_id)
+        if call.shows_in(now.subscription):
+            return now
+    try:
+        return await send_once(context, operation_id, subscription_id, call)
+    except StripeOutcomeUnknown as error:
+        if not error.answered:
+            raise
+        now = await _now(context, subscription_id)
+        if not call.shows_in(now.subscription):
+            raise
+        return now
+
+
+async def _now(context: Context, subscription_id: SubscriptionId) -> Changed:
+    changed = await context.billing.subscription(subscription_id)
+    if changed.subscription.items_complete:
+        return changed
+    whole = await context.stripe.fetch("subscription", subscription_id)
+    if not isinstance(whole.snapshot, Subscription):
+        raise NotFound()
+    return replace(changed, subscription=whole.snapshot)
+
+
 async def write(
     context: Context, operation_id: str, subscription_id: SubscriptionId, call: StripeCall
 ) -> PaymentStep | None:
@@ -168,7 +233,7 @@ async def write(
     done: list[Changed] = []
 
     async def send() -> Fetched:
-        done.append(await send_once(context, operation_id, subscription_id, call))
+        done.append(await _send(context, operation_id, subscription_id, call))
         return done[-1].fetched
 
     try:
@@ -186,10 +251,7 @@ def is_known(error: BillingError) -> bool:
 
 
 async def land(context: Context, operation_id: str, lease: Lease, changed: Changed) -> None:
-    async def as_answered() -> Fetched:
-        return changed.fetched
-
-    await sync.land(context, lease, as_answered, settling(operation_id))
+    await sync.land(context, lease, changed.fetched, settling(operation_id))
 
 
 def settling(operation_id: str) -> sync.Settle:

@@ -9,8 +9,10 @@ from uuid import uuid4
 from app.cache import catalogue, quotes
 from app.domain.ids import SubscriptionId
 from app.domain.payments import Costs
+from app.domain.plan_changes import Plan, PlanItem
 from app.domain.roles import Permission, require
 from app.domain.views import SubscriptionView
+from app.errors import NotFound
 from app.services.actors import Actor
 from app.services.context import Context
 from app.services.payment_details import look_outside
@@ -21,6 +23,16 @@ from app.services.plan_writes import (
 )
 from app.services.quotes import change_hash, state_hash
 from app.services.subscriptions import read
+
+_PREVIEWED = (
+    "items",
+    "proration_behavior",
+    "proration_date",
+    "trial_end",
+    "default_tax_rates",
+    "cancel_at",
+    "cancel_at_period_end",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +59,7 @@ async def preview(
     check_floor(context, seen.view, plan)
     params = update_params(context, seen.view, change, plan)
     outside.apply(seen.view, params)
-    costs, next_total = await _costs(context, seen.view, params)
+    costs, next_total = await _costs(context, seen.view, params, plan)
     quote_id = f"qt_{uuid4().hex}"
     async with context.database.connection() as connection:
         expires_at = await quotes.insert(
@@ -63,23 +75,66 @@ async def preview(
 
 
 async def _costs(
-    context: Context, view: SubscriptionView, params: dict[str, Any]
+    context: Context, view: SubscriptionView, params: dict[str, Any], plan: Plan | None
 ) -> tuple[Costs, int | None]:
-    """Two previews: the change itself, and the first ordinary invoice after it."""
-    details_names = ("items", "proration_behavior", "proration_date", "trial_end", "default_tax_rates")
-    details = {name: params[name] for name in details_names if name in params}
-    details.setdefault("proration_behavior", context.rules.proration_behavior)
-    base: dict[str, Any] = {"subscription": view.id}
+    """What is due at once, and the total of the first ordinary invoice after it."""
+    details = {name: params[name] for name in _PREVIEWED if name in params}
+    behavior = details.setdefault("proration_behavior", context.rules.proration_behavior)
+    asked: dict[str, Any] = {"subscription": view.id, "subscription_details": details}
     if "discounts" in params:
-        base["discounts"] = params["discounts"]
-    now = await context.billing.preview({**base, "subscription_details": details})
-    if details["proration_behavior"] != "always_invoice":
-        # Nothing is invoiced at once: what was previewed is the next invoice itself.
-        due_now = replace(now, total=0, amount_due=0, credit=0)
-        return due_now, now.total
-    if params.get("cancel_at_period_end") or params.get("cancel_at"):
-        return now, None
-    renewal = await context.billing.preview(
-        {**base, "subscription_details": {**details, "proration_behavior": "none"}}
-    )
-    return now, renewal.total
+        asked["discounts"] = params["discounts"]
+    trial_stays = view.status == "trialing" and "trial_end" not in params
+    prorated = plan is not None and plan.altered and behavior == "always_invoice" and not trial_stays
+    if not prorated and not (plan is not None and plan.restarted) and "trial_end" not in params:
+        if trial_stays:
+            details["proration_behavior"] = "none"
+        return await _nothing_due(context, view, asked)
+    now = await context.billing.preview(asked)
+    return now, await _next_total(context, view, asked, plan, now)
+
+
+async def _nothing_due(
+    context: Context, view: SubscriptionView, asked: dict[str, Any]
+) -> tuple[Costs, int | None]:
+    """Stripe previews the next invoice where nothing is invoiced at once; its lines tell what will be on it."""
+    try:
+        upcoming = await context.billing.preview(asked)
+    except NotFound:
+        return Costs(view.currency, 0, 0, 0, [], None), None
+    return replace(upcoming, total=0, amount_due=0, credit=0), upcoming.total
+
+
+async def _next_total(
+    context: Context, view: SubscriptionView, asked: dict[str, Any], plan: Plan | None, now: Costs
+) -> int | None:
+    """Items that start over are billed with the change itself, so the next invoice may be of the others alone."""
+    details = {**asked["subscription_details"], "proration_behavior": "none"}
+    again = {**asked, "subscription_details": details}
+    if details.get("trial_end") == "now":
+        again["preview_mode"] = "recurring"
+    elif plan is not None and plan.restarted:
+        left_out, start_over = _not_on_the_next(view, plan, now)
+        ids = {item.id for item in left_out}
+        prices = {item.price.id for item in left_out if item.id is None}
+        kept = [
+            e for e in details["items"] if e.get("id") not in ids - {None} and e.get("price") not in prices
+        ]
+        details["items"] = [*kept, *({"id": item_id, "deleted": True} for item_id in ids if item_id)]
+        if start_over:
+            again["preview_mode"] = "recurring"
+    try:
+        return (await context.billing.preview(again)).total
+    except NotFound:
+        return None
+
+
+def _not_on_the_next(view: SubscriptionView, plan: Plan, now: Costs) -> tuple[list[PlanItem], bool]:
+    """The items that the first ordinary invoice will not be of, and whether it is of those that start over."""
+    current = {item["id"]: item["current_period_end"] for item in view.items}
+    charged = {line["price_id"]: line["period_end"] for line in now.lines if line["amount"] >= 0}
+    ends = {item.price.id: charged.get(item.price.id, current.get(str(item.id))) for item in plan.items}
+    first = min(end for end in ends.values() if end is not None)
+    start_over = any(ends.get(item.price.id) == first for item in plan.items if item.id in plan.restarted)
+    if start_over:
+        return [item for item in plan.items if ends.get(item.price.id) != first], True
+    return [item for item in plan.items if item.id in plan.restarted], False

@@ -41,6 +41,7 @@ from app.services.plan_writes import (
     seen_now,
     send_once,
     settle_failed,
+    was_answered_in_vain,
 )
 from app.stripe_gateway.billing import Changed
 
@@ -136,7 +137,14 @@ def _creation(
 
 
 async def _create(context: Context, customer_id: CustomerId, operation_id: str, call: StripeCall) -> Changed:
-    """A card whose bank wants its holder gets a subscription that waits for him, under a key of its own."""
+    """A card whose bank wants its holder gets a subscription that waits for him, under a key of its own.
+
+    Where Stripe answered 5xx before, the create may have taken effect: it is looked for before a new key is used.
+    """
+    if await was_answered_in_vain(context, operation_id):
+        found = await _find_created(context, customer_id, operation_id)
+        if found is not None:
+            return found
     try:
         return await send_once(context, operation_id, SubscriptionId(""), call)
     except StripeOutcomeUnknown as error:
@@ -160,8 +168,7 @@ async def _find_created(context: Context, customer_id: CustomerId, operation_id:
     """After an answer of 5xx: did the create take effect all the same?"""
     for candidate in await context.billing.subscriptions_of(customer_id):
         if candidate.operation_id == operation_id:
-            fetched = await context.stripe.fetch("subscription", candidate.id)
-            return Changed(candidate, None, fetched.at)
+            return replace(await context.billing.subscription(candidate.id), replayed=True)
     return None
 
 

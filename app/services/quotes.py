@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import asdict
 
 import orjson
 
@@ -19,10 +20,12 @@ from app.services.plan_writes import PlanUpdate
 
 
 def change_hash(change: PlanUpdate) -> bytes:
+    """All that decides what it costs or what it does; the card that pays may still be another."""
     asked = [
         [[i.id, i.price_id, i.quantity, i.deleted] for i in change.items],
         change.promotion_code,
-        change.terms.proration_behavior,
+        change.cancel_at_period_end,
+        asdict(change.terms),
     ]
     return hashlib.sha256(orjson.dumps(asked)).digest()
 

@@ -10,6 +10,8 @@ from app.services import operations, plan_writes, purchases
 from app.services.context import Context
 from app.services.plan_writes import StripeCall
 
+_ON_PEOPLE = frozenset({"member_change", "leave", "transfer", "cleanup"})
+
 
 async def finish(context: Context, operation_id: str, token: UUID) -> None:
     """Raises BillingError where a part is away; the operation's lease then runs out and it is taken up again.
@@ -20,7 +22,7 @@ async def finish(context: Context, operation_id: str, token: UUID) -> None:
         operation = await operation_rows.operation(connection, operation_id)
     if operation is None or operation.settled_at is not None:
         return
-    if operation.kind == "member_change":
+    if operation.kind in _ON_PEOPLE:
         await operations.run(context, operation_id, token)
         return
     call = StripeCall(**operation.request)

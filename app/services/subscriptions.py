@@ -10,10 +10,12 @@ from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.roles import Permission, Role, permissions
 from app.domain.views import SubscriptionView
 from app.errors import NotFound
-from app.services.actors import Actor
+from app.identity.principals import Principal
+from app.services.actors import Actor, identify_on
 from app.services.context import Context, Rules
 
 _EVERYTHING = frozenset(Permission)
+_OWNERS_MATTER = frozenset({Permission.CHANGE_USERS, Permission.CHANGE_MANAGERS, Permission.BUY_SEATS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +37,20 @@ def see(view: SubscriptionView, actor: Actor, rules: Rules) -> Seen | None:
 def see_as(view: SubscriptionView, customer_id: CustomerId, rules: Rules) -> Seen | None:
     """What one customer may see; the view must have been read for that customer."""
     role = view.role_of(customer_id)
-    return None if role is None else Seen(view, role, _granted(view, role, rules))
+    return None if role is None else Seen(view, role, _granted(view, customer_id, rules))
 
 
-def _granted(view: SubscriptionView, role: Role, rules: Rules) -> frozenset[Permission]:
+def _granted(view: SubscriptionView, customer_id: CustomerId, rules: Rules) -> frozenset[Permission]:
+    """The rights of every role that he has; while nobody owns a shared plan, its people are not to be managed."""
     pays = view.owner is None or view.owner.customer_id == view.customer_id
-    return permissions(role, rules.roles, owner_may_purchase=pays)
+    may_purchase = pays or view.owner_may_purchase
+    granted = frozenset[Permission]().union(
+        *(
+            permissions(role, rules.roles, owner_may_purchase=may_purchase)
+            for role in view.roles_of(customer_id)
+        )
+    )
+    return granted - _OWNERS_MATTER if view.owner is None and view.is_shared() else granted
 
 
 async def read(connection: Connection, actor: Actor, subscription_id: SubscriptionId, rules: Rules) -> Seen:
@@ -54,6 +64,14 @@ async def read(connection: Connection, actor: Actor, subscription_id: Subscripti
 
 async def get(context: Context, actor: Actor, subscription_id: SubscriptionId) -> Seen:
     async with context.database.connection() as connection:
+        return await read(connection, actor, subscription_id, context.rules)
+
+
+async def get_as(context: Context, principal: Principal, subscription_id: SubscriptionId) -> Seen:
+    """The hot read: who asks and what he sees, over one connection."""
+    async with context.database.connection() as connection:
+        actor = await identify_on(connection, principal)
+        actor.require_scope("read")
         return await read(connection, actor, subscription_id, context.rules)
 
 

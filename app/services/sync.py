@@ -13,9 +13,10 @@ import structlog
 from app.cache import mirror, refreshes
 from app.cache.database import Connection
 from app.cache.refreshes import Lease
-from app.domain.snapshots import Snapshot, Subscription
+from app.domain.snapshots import Snapshot
 from app.errors import BillingError, ServiceUnavailable
 from app.services.context import Context
+from app.services.rate_budget import BudgetSpent
 from app.stripe_gateway.gateway import Fetched
 from app.stripe_gateway.parsing import MalformedObject
 
@@ -43,28 +44,33 @@ async def take_lease(context: Context, kind: str, object_id: str) -> Lease:
         await asyncio.sleep(_POLL_SECONDS)
 
 
-async def land(context: Context, lease: Lease, call: Call, settle: Settle | None = None) -> Snapshot | None:
+async def land(
+    context: Context, lease: Lease, call: Call | Fetched, settle: Settle | None = None
+) -> Snapshot | None:
     """Calls Stripe, applies the answer, and settles in the same transaction; releases the lease whatever happens.
 
     Where the row changed while the call ran (a webhook was faster), the object is fetched and applied anew: the
     answer that settles is always one that the row then shows. Returns None where Stripe has no such object.
+    A `Fetched` in place of a call is an answer from before the lease, as of a create whose id nobody knew: it
+    stands only where no news of the object has come since.
     """
     try:
         for _ in range(_LANDING_TRIES):
             async with context.database.connection() as connection:
                 serial = await mirror.serial_of(connection, lease.kind, lease.id)
-            fetched = await call()
-            if isinstance(fetched.snapshot, Subscription) and not fetched.snapshot.items_complete:
+            if isinstance(call, Fetched):
+                fetched = call if serial == 0 and lease.hints == 0 else None
+            else:
+                fetched = await call()
+            if fetched is None or fetched.stale or not _is_dated(fetched):
                 fetched = await context.stripe.fetch(lease.kind, lease.id)
             async with context.database.transaction() as connection:
-                if not await refreshes.still_held(connection, lease):
-                    raise ServiceUnavailable(
-                        "The object's lease ran out while Stripe was asked.", retry_after=2
-                    )
-                if await _apply(connection, lease, fetched, serial):
+                applied = await _apply(connection, lease, fetched, serial)
+                await _check_lease(connection, lease)
+                if applied:
                     if settle is not None:
                         await settle(connection, fetched.snapshot)
-                    await refreshes.landed(connection, lease, marker=fetched.at, margin=context.rules.margin)
+                    await refreshes.landed(connection, lease)
                     return fetched.snapshot
             call = _fetch_again(context, lease)
         raise ServiceUnavailable("The object changes faster than it can be read.", retry_after=2)
@@ -78,6 +84,21 @@ def _fetch_again(context: Context, lease: Lease) -> Call:
         return await context.stripe.fetch(lease.kind, lease.id)
 
     return fetch
+
+
+def _is_dated(fetched: Fetched) -> bool:
+    """Without a date the marker could not rise, and older events would pass for newer ones."""
+    return fetched.snapshot is None or fetched.at > 0
+
+
+class _Overtaken(ServiceUnavailable):
+    """The lease ran out and somebody else has taken it."""
+
+
+async def _check_lease(connection: Connection, lease: Lease) -> None:
+    """After the row was written, never before: a webhook's statement locks the row first and its refresh second."""
+    if not await refreshes.still_held(connection, lease):
+        raise _Overtaken("The object's lease ran out while Stripe was asked.", retry_after=2)
 
 
 async def _apply(connection: Connection, lease: Lease, fetched: Fetched, serial: int) -> bool:
@@ -101,31 +122,49 @@ async def read_through(context: Context, kind: str, object_id: str) -> Snapshot 
     return await land(context, lease, _fetch_again(context, lease))
 
 
-async def refresh(context: Context, lease: Lease) -> None:
-    """One leased refresh of the worker: applied, done again, or put off with the reason."""
+async def refresh(context: Context, lease: Lease) -> bool:
+    """One leased refresh: applied (then True), done again, or put off with the reason."""
     try:
         async with context.database.connection() as connection:
             serial = await mirror.serial_of(connection, lease.kind, lease.id)
         fetched = await context.stripe.fetch(lease.kind, lease.id)
+        if not _is_dated(fetched):
+            raise MalformedObject("the answer has no date")
         async with context.database.transaction() as connection:
-            if not await refreshes.still_held(connection, lease):
-                log.info("refresh_overtaken", object_id=lease.id)
-            elif await _apply(connection, lease, fetched, serial):
-                await refreshes.landed(connection, lease, marker=fetched.at, margin=context.rules.margin)
-            else:
-                await refreshes.run_again(connection, lease)
+            applied = await _apply(connection, lease, fetched, serial)
+            await _check_lease(connection, lease)
+            await (refreshes.landed if applied else refreshes.run_again)(connection, lease)
+        return applied
+    except BudgetSpent:
+        # Nothing was asked: that is no attempt.
+        async with context.database.connection() as connection:
+            await refreshes.run_again(connection, lease)
+    except _Overtaken:
+        log.info("refresh_overtaken", object_id=lease.id)
     except (BillingError, MalformedObject) as error:
         reason = error.code if isinstance(error, BillingError) else str(error)
         log.warning(
             "refresh_failed", object_id=lease.id, kind=lease.kind, attempts=lease.attempts, reason=reason
         )
-        await _put_off(context, lease, reason)
+        await _put_off(context, lease, reason, counted=await _is_counted(context, lease, error))
     except Exception as error:
         # What nobody foresaw counts as an attempt too: else the object would come back for ever, and never as dead.
         await _put_off(context, lease, type(error).__name__)
         raise
+    return False
 
 
-async def _put_off(context: Context, lease: Lease, reason: str) -> None:
+async def _is_counted(context: Context, lease: Lease, error: BillingError | MalformedObject) -> bool:
+    """In an outage of hours no object dies: the last attempt counts only while Stripe answers others."""
+    if not isinstance(error, ServiceUnavailable) or lease.attempts + 1 < refreshes.MAX_ATTEMPTS:
+        return True
+    try:
+        await context.stripe.account()
+    except ServiceUnavailable:
+        return False
+    return True
+
+
+async def _put_off(context: Context, lease: Lease, reason: str, *, counted: bool = True) -> None:
     async with context.database.connection() as connection:
-        await refreshes.failed(connection, lease, reason)
+        await (refreshes.failed if counted else refreshes.postponed)(connection, lease, reason)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from prometheus_client import Counter
 
-from app.cache import inbox, mirror
+from app.cache import inbox
+from app.cache.database import StatementRefused
 from app.cache.mirror import EventRecord
 from app.domain.snapshots import Snapshot
 from app.services.context import Context
@@ -88,8 +89,10 @@ async def _take(context: Context, event: Event, *, livemode: bool) -> str:
     record = EventRecord(
         event.id, event.type, object_id, event.created, usable=reason is None, reason=f"noted: {reason}"
     )
-    async with context.database.connection() as connection:
-        effect = await mirror.apply_event(connection, record, snapshot, margin=context.rules.margin)
+    try:
+        effect = await context.ingest.apply(context.database, record, snapshot, margin=context.rules.margin)
+    except StatementRefused:
+        return await _claim(context, event, "noted: not storable", [(kind, object_id), *hints])
     if not effect.claimed:
         return "duplicate"
     return "applied" if effect.applied else record.reason if reason else "noted"

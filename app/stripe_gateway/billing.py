@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from app.domain import metadata as keys
 from app.domain.ids import CustomerId, PaymentMethodId, SubscriptionId
 from app.domain.payments import Costs, PaymentStep, PromotionCode
 from app.domain.snapshots import Subscription
@@ -17,6 +18,7 @@ from app.stripe_gateway.client import Answer, StripeClient
 from app.stripe_gateway.gateway import Fetched
 
 _PAYMENT_EXPANDS = ["latest_invoice.confirmation_secret", "pending_setup_intent"]
+_LONGEST_PAGE = 100
 _OPEN_PAYMENT = frozenset({"incomplete", "past_due"})
 
 
@@ -27,11 +29,13 @@ class Changed:
     subscription: Subscription
     payment: PaymentStep | None
     at: int
+    replayed: bool = False
 
     @property
     def fetched(self) -> Fetched:
-        """Complete or not: a cut short list of items is fetched again by whoever lands it."""
-        return Fetched(self.subscription, self.at)
+        return Fetched(
+            self.subscription, self.at, stale=self.replayed or not self.subscription.items_complete
+        )
 
 
 class BillingCalls:
@@ -60,7 +64,14 @@ class BillingCalls:
         answer = await self._client.delete(
             f"/v1/subscriptions/{subscription_id}", params, idempotency_key=idempotency_key
         )
-        return Changed(parsing.subscription(answer.data), None, answer.at)
+        return Changed(parsing.subscription(answer.data), None, answer.at, answer.replayed)
+
+    async def subscription(self, subscription_id: SubscriptionId) -> Changed:
+        """As it is now, with what its payer still has to do: after a write whose answer said nothing."""
+        answer = await self._client.get(
+            f"/v1/subscriptions/{subscription_id}", {"expand": list(_PAYMENT_EXPANDS)}
+        )
+        return _changed(answer)
 
     async def resume_subscription(self, subscription_id: SubscriptionId, *, idempotency_key: str) -> Changed:
         """Only for status `paused`; an intended cancellation is taken back by an update."""
@@ -70,6 +81,18 @@ class BillingCalls:
             idempotency_key=idempotency_key,
         )
         return _changed(answer)
+
+    async def set_owner(
+        self, subscription_id: SubscriptionId, owner_id: CustomerId, *, idempotency_key: str
+    ) -> Fetched:
+        """Writes the one metadata key of ours that a subscription has; all others stay as they are."""
+        answer = await self._client.post(
+            f"/v1/subscriptions/{subscription_id}",
+            {"metadata": {keys.OWNER: owner_id}},
+            idempotency_key=idempotency_key,
+        )
+        found = parsing.subscription(answer.data)
+        return Fetched(found, answer.at, stale=answer.replayed or not found.items_complete)
 
     async def subscriptions_of(self, customer_id: CustomerId) -> list[Subscription]:
         """The newest hundred of a customer, ended ones included: to find a create whose answer was lost."""
@@ -81,7 +104,7 @@ class BillingCalls:
     async def preview(self, params: Mapping[str, Any]) -> Costs:
         """What Stripe would invoice; nothing is changed, so no key is needed and a lost answer is asked again."""
         answer = await self._client.post_safely("/v1/invoices/create_preview", params)
-        invoice = parsing.invoice(answer.data)
+        invoice = parsing.invoice(answer.data, await self._preview_lines(answer.data))
         return Costs(
             currency=invoice.currency,
             total=invoice.total,
@@ -90,6 +113,20 @@ class BillingCalls:
             lines=invoice.lines,
             proration_date=parsing.proration_date(answer.data),
         )
+
+    async def _preview_lines(self, source: Mapping[str, Any]) -> list[Mapping[str, Any]] | None:
+        """All lines where the embedded list was cut short (ten at most come embedded), else None."""
+        if parsing.is_complete(source):
+            return None
+        found = list(source["lines"]["data"])
+        while True:
+            page = await self._client.get(
+                f"/v1/invoices/{source['id']}/lines",
+                {"limit": _LONGEST_PAGE, "starting_after": found[-1]["id"]},
+            )
+            found += page.data["data"]
+            if not page.data["has_more"]:
+                return found
 
     async def promotion_code(self, code: str) -> PromotionCode | None:
         """The active code of that text, compared by Stripe without regard to case."""
@@ -119,7 +156,7 @@ class BillingCalls:
             {"customer": customer_id},
             idempotency_key=idempotency_key,
         )
-        return Fetched(parsing.payment_method(answer.data), answer.at)
+        return Fetched(parsing.payment_method(answer.data), answer.at, stale=answer.replayed)
 
     async def detach_payment_method(
         self, payment_method_id: PaymentMethodId, *, idempotency_key: str
@@ -127,7 +164,7 @@ class BillingCalls:
         answer = await self._client.post(
             f"/v1/payment_methods/{payment_method_id}/detach", {}, idempotency_key=idempotency_key
         )
-        return Fetched(parsing.payment_method(answer.data), answer.at)
+        return Fetched(parsing.payment_method(answer.data), answer.at, stale=answer.replayed)
 
     async def update_customer(
         self, customer_id: CustomerId, params: Mapping[str, Any], *, idempotency_key: str
@@ -135,11 +172,11 @@ class BillingCalls:
         answer = await self._client.post(
             f"/v1/customers/{customer_id}", params, idempotency_key=idempotency_key
         )
-        return Fetched(parsing.customer(answer.data), answer.at)
+        return Fetched(parsing.customer(answer.data), answer.at, stale=answer.replayed)
 
 
 def _changed(answer: Answer) -> Changed:
-    return Changed(parsing.subscription(answer.data), _payment_step(answer.data), answer.at)
+    return Changed(parsing.subscription(answer.data), _payment_step(answer.data), answer.at, answer.replayed)
 
 
 def _payment_step(source: Mapping[str, Any]) -> PaymentStep | None:

@@ -8,9 +8,10 @@ from typing import Any
 from urllib.parse import quote
 
 from app.domain.ids import CustomerId
-from app.domain.snapshots import Customer, PaymentMethod, Snapshot
+from app.domain.snapshots import PaymentMethod, Snapshot
 from app.errors import NotFound
 from app.stripe_gateway import parsing
+from app.stripe_gateway.budget import Work
 from app.stripe_gateway.client import StripeClient
 
 PAGE_SIZE = 100
@@ -29,27 +30,49 @@ _LIST_FILTERS: dict[str, dict[str, str]] = {"subscription": {"status": "all"}}
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """`snapshot` is None where Stripe answers a plain 404. `at`: the second of the answer, of several the first."""
+    """`snapshot` is None where Stripe answers a plain 404. `at`: the second of the answer, of several the first.
+
+    `stale`: an answer that was kept under its key, or that came without all its lists; what is landed is fetched anew.
+    """
 
     snapshot: Snapshot | None
     at: int
+    stale: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """`cut_short`: ids of objects that did not come whole or readable, to be fetched one by one."""
+    """`cut_short`: ids of objects that did not come whole or readable, to be fetched one by one.
+
+    `ids`: every object of the page with its second of creation, in the page's order.
+    """
 
     snapshots: list[Snapshot]
     cut_short: list[str]
-    last_id: str | None
+    ids: dict[str, int]
     has_more: bool
     at: int
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
+    """`created` where Stripe tells it. `at`: the second of the answer, by Stripe's clock."""
+
     id: str
     livemode: bool
+    created: int | None
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookEndpoint:
+    """`api_version` None: events come in the account's default version. An event `*` stands for all."""
+
+    id: str
+    url: str
+    enabled: bool
+    api_version: str | None
+    events: frozenset[str]
 
 
 class StripeGateway:
@@ -57,9 +80,32 @@ class StripeGateway:
         self._client = client
         self._livemode = livemode
 
+    def doing(self, work: Work) -> StripeGateway:
+        """The same calls, counted as `work` in the rate budget."""
+        return StripeGateway(self._client.doing(work), livemode=self._livemode)
+
     async def account(self) -> Account:
         answer = await self._client.get("/v1/account")
-        return Account(id=str(answer.data["id"]), livemode=self._livemode)
+        created = answer.data.get("created")
+        return Account(
+            id=str(answer.data["id"]),
+            livemode=self._livemode,
+            created=created if isinstance(created, int) else None,
+            at=answer.at,
+        )
+
+    async def webhook_endpoints(self) -> list[WebhookEndpoint]:
+        sources = await self._all("/v1/webhook_endpoints", {})
+        return [
+            WebhookEndpoint(
+                id=str(source["id"]),
+                url=str(source["url"]),
+                enabled=source.get("status") == "enabled",
+                api_version=source.get("api_version"),
+                events=frozenset(map(str, source.get("enabled_events") or ())),
+            )
+            for source in sources
+        ]
 
     async def fetch(self, kind: str, object_id: str) -> Fetched:
         """The object as it is now, with every list that is projected complete."""
@@ -92,11 +138,19 @@ class StripeGateway:
                 return found
             query["starting_after"] = found[-1]["id"]
 
-    async def page(self, kind: str, *, starting_after: str | None) -> Page:
-        """One page of all objects of a kind, newest first, ended ones included."""
+    async def page(
+        self, kind: str, *, created_from: int = 0, created_to: int | None = None, starting_after: str | None
+    ) -> Page:
+        """One page of a kind's objects that were created between two seconds (both inclusive), newest first.
+
+        Ended ones are included. Raises NotFound where `starting_after` is gone.
+        """
         params: dict[str, Any] = {"limit": PAGE_SIZE, **_LIST_FILTERS.get(kind, {})}
         if kind in _EXPAND:
             params["expand"] = [f"data.{name}" for name in _EXPAND[kind]]
+        created = {"gte": created_from or None, "lte": created_to}
+        if bounds := {name: second for name, second in created.items() if second is not None}:
+            params["created"] = bounds
         if starting_after is not None:
             params["starting_after"] = starting_after
         answer = await self._client.get(_PATHS[kind], params)
@@ -114,7 +168,7 @@ class StripeGateway:
         return Page(
             snapshots=snapshots,
             cut_short=cut_short,
-            last_id=sources[-1]["id"] if sources else None,
+            ids={str(source["id"]): int(source["created"]) for source in sources},
             has_more=bool(answer.data["has_more"]),
             at=answer.at,
         )
@@ -131,14 +185,14 @@ class StripeGateway:
 
     async def create_customer(
         self, *, email: str | None, name: str | None, metadata: Mapping[str, str], idempotency_key: str
-    ) -> tuple[Customer, int]:
+    ) -> Fetched:
         params: dict[str, Any] = {"metadata": dict(metadata)}
         if email is not None:
             params["email"] = email
         if name is not None:
             params["name"] = name
         answer = await self._client.post(_PATHS["customer"], params, idempotency_key=idempotency_key)
-        return parsing.customer(answer.data), answer.at
+        return Fetched(parsing.customer(answer.data), answer.at, stale=answer.replayed)
 
     async def set_customer_metadata(
         self, customer_id: CustomerId, values: Mapping[str, str], *, idempotency_key: str
@@ -152,4 +206,4 @@ class StripeGateway:
             )
         except NotFound:
             return Fetched(None, 0)
-        return Fetched(parsing.customer(answer.data), answer.at)
+        return Fetched(parsing.customer(answer.data), answer.at, stale=answer.replayed)

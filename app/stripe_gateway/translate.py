@@ -17,6 +17,7 @@ from app.errors import (
 )
 
 _SILENT_DECLINES = frozenset({"fraudulent", "lost_card", "stolen_card", "pickup_card", "merchant_blacklist"})
+_NOTHING_THERE = frozenset({"resource_missing", "invoice_upcoming_none"})
 _ACTION_CODES = frozenset(
     {
         "subscription_payment_intent_requires_action",
@@ -38,6 +39,11 @@ def is_retryable(error: stripe.StripeError, *, is_write: bool) -> bool:
     return status >= 500 and not is_write
 
 
+def is_rate_refusal(error: stripe.StripeError) -> bool:
+    """Too many calls; a lock on the object answers 429 as well and says nothing of the rate."""
+    return isinstance(error, stripe.RateLimitError) and stripe_code(error) != "lock_timeout"
+
+
 def stripe_code(error: stripe.StripeError) -> str | None:
     """`error.code` stays empty on several classes; the error object has it."""
     return getattr(error.error, "code", None) if error.error is not None else None
@@ -48,7 +54,7 @@ def translate(error: stripe.StripeError, *, is_write: bool) -> BillingError:
     status = error.http_status
     if isinstance(error, stripe.CardError):
         return _payment_error(error, code)
-    if code == "resource_missing" or status == 404:
+    if code in _NOTHING_THERE or status == 404:
         return NotFound()
     if isinstance(error, stripe.RateLimitError):
         return ServiceUnavailable("Stripe's rate limit is reached.", retry_after=2)

@@ -197,7 +197,7 @@ def _price(tx: Transaction, params: Obj, product: str) -> Obj:
         "metadata": metadata({}, params.get("metadata")),
         "nickname": text(params.get("nickname")),
         "product": product,
-        "recurring": None if recurring is None else _recurring(recurring),
+        "recurring": None if recurring is None else _recurring(tx, recurring),
         "tax_behavior": params.get("tax_behavior", "unspecified"),
         "tiers_mode": params.get("tiers_mode") if scheme == "tiered" else None,
         "transform_quantity": params.get("transform_quantity"),
@@ -213,10 +213,15 @@ def _price(tx: Transaction, params: Obj, product: str) -> Obj:
     return price
 
 
-def _recurring(given: Obj) -> Obj:
+def _recurring(tx: Transaction, given: Obj) -> Obj:
     usage = given.get("usage_type", "licensed")
     if usage == "metered" and not given.get("meter"):
         raise invalid("Prices with usage_type=metered must be backed by a meter.", "recurring[meter]")
+    if given.get("meter"):
+        if usage != "metered":
+            raise invalid("A meter is only for prices with usage_type=metered.", "recurring[meter]")
+        if reference(tx, "billing.meter", given["meter"], "recurring[meter]")["status"] != "active":
+            raise refused("The meter is inactive.", "recurring[meter]")
     if given["interval"] not in ("day", "week", "month", "year"):
         raise invalid(f"Invalid recurring[interval]: {given['interval']}", "recurring[interval]")
     count = int(given.get("interval_count", 1))

@@ -16,6 +16,7 @@ from ..invoicing import (
 from ..listing import page, sequence
 from ..objects import Obj
 from ..rebilling import first_lines, recurring_lines, renewed, unused_time
+from ..usage import accrued_lines
 from ..wire import invoice as wire_invoice
 from ..wire import wire
 from ..world import Transaction
@@ -49,8 +50,11 @@ def list_invoices(call: Call) -> Obj:
 
 
 def list_lines(call: Call) -> Obj:
-    invoice = call.tx.need("invoice", call.id, "invoice")
-    return sequence(invoice["_lines"], call.params, f"/v1/invoices/{call.id}/lines", "line_item")
+    """Of a stored invoice, or of one of the latest previews, whose longer lists are paged by their id too."""
+    lines = call.tx.world.previews.get(call.id)
+    if lines is None:
+        lines = call.tx.need("invoice", call.id, "invoice")["_lines"]
+    return sequence(lines, call.params, f"/v1/invoices/{call.id}/lines", "line_item")
 
 
 def list_payments(call: Call) -> Obj:
@@ -223,7 +227,7 @@ _UNSIMULATED = ("invoice_items", "schedule", "schedule_details", "automatic_tax"
 
 
 def create_preview(call: Call) -> Obj:
-    """The invoice that a change would make at once, or else the one at the end of the period. Nothing is kept.
+    """The invoice that a change would make at once, or else the one at the end of the period. Only its lines are kept.
 
     The change runs through the same functions as a real one, in a transaction that is thrown away.
     """
@@ -248,6 +252,7 @@ def create_preview(call: Call) -> Obj:
     else:
         raise missing_parameter("customer")
     draft["id"] = draft["id"] if draft["id"].startswith(PREVIEW_ID) else PREVIEW_ID + draft["id"][3:]
+    call.tx.world.keep_preview(draft["id"], draft["_lines"])
     return wire_invoice(scratch, draft)
 
 
@@ -282,7 +287,8 @@ def _preview_existing(tx: Transaction, params: Obj, details: Obj, wanted: Obj) -
             "invoice_upcoming_none",
         )
     if details.get("cancel_now"):
-        lines = unused_time(tx, old, int(details.get("proration_date", tx.now)))
+        at = int(details.get("proration_date", tx.now))
+        lines = [*accrued_lines(tx, old, at, final=True), *unused_time(tx, old, at)]
         return compose(tx, old, lines, reason="upcoming", pending=pending_items(tx, old), preview=True)
     anchor = wanted.get("billing_cycle_anchor")
     if isinstance(anchor, dict) and anchor.get("type") == "timestamp":
@@ -319,14 +325,15 @@ def upcoming(tx: Transaction, sub: Obj, items: list[Obj], proration_date: int | 
     moment = min(item["current_period_end"] for item in sub["_items"])
     ends = sub["cancel_at"] is not None and sub["cancel_at"] <= moment
     if ends:
-        if not pending:
+        used = accrued_lines(tx, sub, int(sub["cancel_at"]))
+        if not (used or pending):
             raise refused(
                 "No upcoming invoices for customer", code="invoice_upcoming_none", param="subscription"
             )
         return compose(
             tx,
             sub,
-            [],
+            used,
             reason="upcoming",
             pending=pending,
             items=items,

@@ -7,6 +7,7 @@ from ..errors import refused
 from ..invoicing import keep_pending
 from ..objects import Obj
 from ..rebilling import Rebill, first_lines, mode_of, renewed, unused_time
+from ..usage import accrued_lines
 from ..world import Transaction
 from .subscriptions import ENDED
 
@@ -19,15 +20,20 @@ def pause_subscription(call: Call) -> Obj:
         raise refused("Only subscriptions with billing_mode flexible can be paused.", "id")
     if old["status"] not in ("active", "trialing", "past_due"):
         raise refused(f"You cannot pause a subscription with the status {old['status']}.", "id")
-    unused = ((params.get("bill_for") or {}).get("unused_time_from") or {}).get("type", "none")
-    current = old
+    bill_for = params.get("bill_for") or {}
+    through = (bill_for.get("outstanding_usage_through") or {}).get("type", "now")
+    unused = (bill_for.get("unused_time_from") or {}).get("type", "none")
+    current, lines = old, list[Line]()
+    if through == "now":
+        lines += accrued_lines(tx, old, tx.now, final=True)
+        current = {**old, "_items": [{**item, "_usage_from": tx.now + 1} for item in old["_items"]]}
     if unused in ("now", "item_current_period_start"):
-        credits_ = unused_time(tx, old, tx.now)
-        if params.get("invoicing_behavior") == "invoice":
-            change = Rebill(old, credits_, False, old["_items"])
-            current = charge(tx, change, reason="subscription_update", behavior="allow_incomplete").sub
-        else:
-            keep_pending(tx, old, credits_)
+        lines += unused_time(tx, old, tx.now)
+    if lines and params.get("invoicing_behavior") == "invoice":
+        change = Rebill(current, lines, False, current["_items"])
+        current = charge(tx, change, reason="subscription_update", behavior="allow_incomplete").sub
+    else:
+        keep_pending(tx, old, lines)
     new = {
         **current,
         "status": "paused",

@@ -18,6 +18,7 @@ from ..objects import Obj
 from ..rebilling import Rebill, first_lines, in_trial, rebill, unused_time
 from ..request_parameters import whole
 from ..search import search
+from ..usage import accrued_lines
 from ..wire import wire
 from ..world import Transaction
 from .subscription_objects import blank, change_items, check_count, check_items, new_item
@@ -259,9 +260,10 @@ def cancel_subscription(call: Call) -> Obj:
         keep_pending(tx, old, unused_time(tx, old, tx.now))
     current = old
     if invoice_now:
+        unbilled = [] if old["status"] == "paused" else accrued_lines(tx, old, tx.now, final=True)
         charged = charge(
             tx,
-            Rebill(old, [], False, old["_items"]),
+            Rebill(old, unbilled, False, old["_items"]),
             reason="subscription_update",
             behavior="allow_incomplete",
         )

@@ -102,7 +102,7 @@ class Simulator:
     async def delete(self, path: str, **fields: Any) -> Any:
         return await self.call("DELETE", path, fields)
 
-    async def control(self, method: str, path: str, **fields: Any) -> Any:
+    async def control(self, method: str, path: str, /, **fields: Any) -> Any:
         """A call of the control API, `path` without `/_simulator/`. Raises SimulatorError."""
         url = f"/_simulator/{path}"
         if method == "POST":

@@ -1,0 +1,101 @@
+"""What the doctor looks for in the cache: rows whose metadata confers less than its writer meant, and crowded plans."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from app.cache.database import Connection
+from app.domain.ids import SubscriptionId
+
+LIMIT = 500
+"""Rows of one sort in a report; who has more has one cause to look for, not a thousand."""
+
+_ODDITIES = """
+    select kind, id, key, problem from (
+        select 'customer' as kind, c.id, o.key, o.value as problem
+        from customers c, jsonb_each_text(c.oddities) o where c.presence = 'present' and c.oddities <> '{}'
+        union all
+        select 'subscription', s.id, o.key, o.value
+        from subscriptions s, jsonb_each_text(s.oddities) o
+        where s.presence = 'present' and not s.final and s.oddities <> '{}') found
+    order by kind, id, key limit $1"""
+
+_MEMBERSHIPS = """
+    select c.id, c.member_of, s.status, coalesce(s.presence, 'unknown') as presence, s.owner_id = c.id as is_owner
+    from customers c left join subscriptions s on s.id = c.member_of
+    where c.member_of is not null and c.presence = 'present'
+      and (s.id is null or s.presence <> 'present' or s.final or s.owner_id = c.id)
+    order by c.id limit $1"""
+
+_OWNERLESS = """
+    select s.id, s.owner_id from subscriptions s left join customers o on o.id = s.owner_id
+    where s.owner_id is not null and s.presence = 'present' and not s.final
+      and (o.id is null or o.presence <> 'present')
+    order by s.id limit $1"""
+
+_SHARED_LOGINS = """
+    select user_id, array_agg(id order by id) as ids from customers
+    where user_id is not null and presence = 'present'
+    group by user_id having count(*) > 1 order by user_id limit $1"""
+
+# Coarse: it may name a plan that fits, never miss one that does not. The rule itself is app.domain.seats'.
+_CROWDED = """
+    with taken as (
+        select subscription_id as id, sum(number) as number from (
+            select member_of as subscription_id, count(*) as number from customers
+            where member_of is not null and presence = 'present' group by member_of
+            union all
+            select subscription_id, count(*) from reservations where released_at is null group by subscription_id) t
+        group by subscription_id
+    )
+    select s.id from taken join subscriptions s on s.id = taken.id
+    where s.presence = 'present' and not s.final and taken.number + 1 > (
+        select coalesce(sum((item ->> 'quantity')::bigint), 0)
+        from jsonb_array_elements(s.items) item join products p on p.id = item ->> 'product_id'
+        where p.supports_sharing and not (item ->> 'metered')::boolean)
+    order by s.id limit $1"""
+
+_OTHER_VERSIONS = """
+    select count(*) from webhook_events
+    where received_at > clock_timestamp() - interval '1 day' and outcome = 'noted: other version'"""
+
+
+async def oddities(connection: Connection) -> list[dict[str, Any]]:
+    return [dict(row) for row in await connection.fetch(_ODDITIES, LIMIT)]
+
+
+async def memberships(connection: Connection) -> list[dict[str, Any]]:
+    """Customers whose membership names what is not there, or has ended, or is their own."""
+    return [dict(row) for row in await connection.fetch(_MEMBERSHIPS, LIMIT)]
+
+
+async def ownerless(connection: Connection) -> list[tuple[str, str]]:
+    """(subscription, named owner) where that customer does not exist."""
+    return [(row["id"], row["owner_id"]) for row in await connection.fetch(_OWNERLESS, LIMIT)]
+
+
+async def shared_logins(connection: Connection) -> list[tuple[str, list[str]]]:
+    """(subject, customers) where several customers claim one login."""
+    return [(row["user_id"], row["ids"]) for row in await connection.fetch(_SHARED_LOGINS, LIMIT)]
+
+
+async def crowded(connection: Connection) -> list[SubscriptionId]:
+    """Subscriptions whose people may be more than their seats."""
+    return [SubscriptionId(row["id"]) for row in await connection.fetch(_CROWDED, LIMIT)]
+
+
+@dataclass(frozen=True, slots=True)
+class Deliveries:
+    """`last` in seconds since the newest delivery, None where none has come; `other_version` counts a day's."""
+
+    last: float | None
+    other_version: int
+
+
+async def deliveries(connection: Connection) -> Deliveries:
+    last = await connection.fetchval(
+        """select extract(epoch from clock_timestamp() - received_at)::float from webhook_events
+        order by received_at desc limit 1"""
+    )
+    return Deliveries(last, int(await connection.fetchval(_OTHER_VERSIONS)))

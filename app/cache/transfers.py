@@ -1,0 +1,98 @@
+"""Offers of ownership, and what payers let owners buy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from app.cache.database import Connection
+from app.domain.ids import CustomerId, SubscriptionId
+
+LIFETIME_DAYS = 14
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """`state`: offered, accepted, declined, withdrawn or expired. `from_id` is None where nobody was owner."""
+
+    id: str
+    subscription_id: SubscriptionId
+    from_id: CustomerId | None
+    to_id: CustomerId
+    allow_purchases: bool
+    keep_me_as: str | None
+    state: str
+    operation_id: str | None
+    created_at: datetime
+    expires_at: datetime
+
+
+_COLUMNS = """id, subscription_id, from_id, to_id, allow_purchases, keep_me_as, operation_id, created_at, expires_at,
+    case when state = 'offered' and expires_at <= clock_timestamp() then 'expired' else state end as state"""
+
+
+async def newest(connection: Connection, subscription_id: SubscriptionId) -> Transfer | None:
+    row = await connection.fetchrow(
+        f"select {_COLUMNS} from transfers where subscription_id = $1 order by created_at desc limit 1",
+        subscription_id,
+    )
+    return None if row is None else Transfer(**dict(row))
+
+
+async def offer(
+    connection: Connection,
+    transfer_id: str,
+    *,
+    subscription_id: SubscriptionId,
+    from_id: CustomerId | None,
+    to_id: CustomerId,
+    allow_purchases: bool,
+    keep_me_as: str | None,
+) -> None:
+    """A new offer takes the place of an open one."""
+    await connection.execute(
+        """update transfers set state = 'withdrawn', decided_at = clock_timestamp()
+        where subscription_id = $1 and state = 'offered'""",
+        subscription_id,
+    )
+    await connection.execute(
+        """insert into transfers (id, subscription_id, from_id, to_id, allow_purchases, keep_me_as, state, expires_at)
+        values ($1, $2, $3, $4, $5, $6, 'offered', clock_timestamp() + $7 * interval '1 day')""",
+        transfer_id,
+        subscription_id,
+        from_id,
+        to_id,
+        allow_purchases,
+        keep_me_as,
+        LIFETIME_DAYS,
+    )
+
+
+async def decide(
+    connection: Connection, transfer_id: str, *, state: str, operation_id: str | None = None
+) -> None:
+    await connection.execute(
+        """update transfers set state = $2, operation_id = $3, decided_at = clock_timestamp() where id = $1""",
+        transfer_id,
+        state,
+        operation_id,
+    )
+
+
+async def grant_purchases(
+    connection: Connection,
+    subscription_id: SubscriptionId,
+    *,
+    payer_id: CustomerId,
+    owner_id: CustomerId,
+    allowed: bool,
+) -> None:
+    """The payer's word holds for this owner alone: the next one starts without it."""
+    await connection.execute("delete from purchase_grants where subscription_id = $1", subscription_id)
+    if allowed:
+        await connection.execute(
+            "insert into purchase_grants (subscription_id, payer_id, owner_id) values ($1, $2, $3)",
+            subscription_id,
+            payer_id,
+            owner_id,
+        )

@@ -1,0 +1,76 @@
+"""What the operator's commands print: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from app.cache.database import Database
+from app.cache.refreshes import Dead, replay
+from app.main import open_context
+from app.services import doctor
+from app.services.doctor import Finding
+from app.services.reconciling import Counts, Reconciled
+from app.settings import Settings
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    async with open_context(settings) as context:
+        return await doctor.examine(context)
+
+
+async def replay_dead(settings: Settings, ids: list[str]) -> list[Dead]:
+    """All that are dead where `ids` is empty."""
+    database = await Database.connect(settings.dsn, pool_size=1)
+    try:
+        async with database.connection() as connection:
+            return await replay(connection, ids or None)
+    finally:
+        await database.close()
+
+
+def print_json(document: Any) -> None:
+    print(json.dumps(document))
+
+
+def print_findings(findings: list[Finding]) -> None:
+    if not findings:
+        print("Nothing to mend.")
+        return
+    table = Table("", "check", "object", "problem", "what to do", show_lines=True)
+    for finding in sorted(findings, key=lambda one: one.severity):
+        colour = "red" if finding.severity == "fix" else "yellow"
+        mark = f"[{colour}]{finding.severity}[/]"
+        table.add_row(
+            mark, finding.check, _plain(finding.object), _plain(finding.problem), _plain(finding.fix)
+        )
+    Console().print(table)
+
+
+def print_reconciled(result: Reconciled) -> None:
+    names = Counts.__slots__
+    table = Table("kind", *names)
+    for kind, counts in result.kinds.items():
+        table.add_row(kind, *(f"{getattr(counts, name):,}" for name in names))
+    Console().print(table)
+    done = "A dry run: nothing was changed." if result.dry_run else f"{result.drift} rows differed."
+    print(result.reason or done, f"{result.requests} requests.")
+
+
+def print_replayed(dead: list[Dead]) -> None:
+    if not dead:
+        print("No refresh is dead.")
+        return
+    table = Table("kind", "id", "attempts", "reason")
+    for row in dead:
+        table.add_row(row.kind, _plain(row.id), str(row.attempts), _plain(row.reason or ""))
+    Console().print(table)
+    print(f"{len(dead)} refreshes are due again.")
+
+
+def _plain(text: str) -> str:
+    """Square brackets are rich's markup."""
+    return text.replace("[", r"\[")

@@ -1,0 +1,151 @@
+"""Transfer of ownership, and the audit trail of a subscription."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from app.cache.transfers import Transfer
+from app.domain.ids import CustomerId, SubscriptionId
+from app.domain.snapshots import JsonObject
+from app.routes import cursors, problems
+from app.routes.answers import UNCHANGED, answer
+from app.routes.dependencies import (
+    ContextDep,
+    CursorQuery,
+    LimitQuery,
+    ReaderDep,
+    SubscriptionPath,
+    WriterDep,
+)
+from app.routes.idempotency import IdempotentRoute
+from app.routes.operation_ids import operation_id_of
+from app.routes.shared_subscriptions import run_and_answer
+from app.schemas.shared_subscriptions import OperationAnswer
+from app.schemas.transfers import AuditEventList, TransferAnswer, TransferRequest
+from app.services import audit, operations, transfers
+from app.services.actors import Actor
+from app.services.context import Context
+
+router = APIRouter(tags=["shared subscriptions"], route_class=IdempotentRoute)
+_READ = {**UNCHANGED, **problems.responses(401, 403, 404, 422, 503)}
+_LOCAL_WRITE = problems.responses(401, 403, 404, 409, 413, 415, 422, 503)
+_WRITE = {**_LOCAL_WRITE, **problems.responses(502)}
+
+
+@router.get(
+    "/shared-subscriptions/{subscription_id}/transfer", response_model=TransferAnswer, responses=_READ
+)
+async def get_transfer(
+    request: Request, context: ContextDep, actor: ReaderDep, subscription_id: SubscriptionPath
+) -> Response:
+    """The newest offer of ownership, for those whom it concerns."""
+    return await _answer(request, context, actor, subscription_id)
+
+
+@router.post(
+    "/shared-subscriptions/{subscription_id}/transfer", response_model=TransferAnswer, responses=_WRITE
+)
+async def offer_transfer(
+    request: Request,
+    context: ContextDep,
+    actor: WriterDep,
+    subscription_id: SubscriptionPath,
+    body: TransferRequest,
+) -> Response:
+    """Offers ownership to a member; a payer of a subscription without owner names himself and is owner at once."""
+    admitted = await transfers.offer(
+        context,
+        actor,
+        subscription_id,
+        to_id=CustomerId(body.to_customer_id),
+        allow_purchases=body.allow_purchases,
+        keep_me_as=body.keep_me_as,
+        operation_id=await operation_id_of(request, actor.principal),
+    )
+    if admitted is not None and not admitted.again:
+        await operations.run_within(context, admitted.operation_id, admitted.lease_token)
+    return await _answer(request, context, actor, subscription_id)
+
+
+@router.post(
+    "/shared-subscriptions/{subscription_id}/transfer/accept",
+    response_model=OperationAnswer,
+    responses={202: {"model": OperationAnswer, "description": "Accepted, not finished yet"}, **_WRITE},
+)
+async def accept_transfer(
+    request: Request, context: ContextDep, actor: WriterDep, subscription_id: SubscriptionPath
+) -> Response:
+    """Control moves to the caller; the paying customer stays the same."""
+    operation_id = await operation_id_of(request, actor.principal)
+    admitted = await transfers.accept(context, actor, subscription_id, operation_id)
+    return await run_and_answer(request, context, actor, admitted)
+
+
+@router.post(
+    "/shared-subscriptions/{subscription_id}/transfer/decline",
+    response_model=TransferAnswer,
+    responses=_LOCAL_WRITE,
+)
+async def decline_transfer(
+    request: Request, context: ContextDep, actor: WriterDep, subscription_id: SubscriptionPath
+) -> Response:
+    """Declined by its receiver, withdrawn by its giver."""
+    decided = await transfers.decline(context, actor, subscription_id)
+    return answer(request, TransferAnswer.model_validate({"transfer": _shown(decided)}))
+
+
+async def _answer(
+    request: Request, context: Context, actor: Actor, subscription_id: SubscriptionId
+) -> Response:
+    found = await transfers.current(context, actor, subscription_id)
+    return answer(
+        request, TransferAnswer.model_validate({"transfer": None if found is None else _shown(found)})
+    )
+
+
+def _shown(transfer: Transfer) -> JsonObject:
+    return {
+        "subscription_id": transfer.subscription_id,
+        "from_customer_id": transfer.from_id,
+        "to_customer_id": transfer.to_id,
+        "allow_purchases": transfer.allow_purchases,
+        "keep_me_as": transfer.keep_me_as,
+        "state": transfer.state,
+        "operation_id": transfer.operation_id,
+        "created_at": transfer.created_at,
+        "expires_at": transfer.expires_at,
+    }
+
+
+@router.get(
+    "/shared-subscriptions/{subscription_id}/audit-events", response_model=AuditEventList, responses=_READ
+)
+async def get_audit_events(
+    request: Request,
+    context: ContextDep,
+    actor: ReaderDep,
+    subscription_id: SubscriptionPath,
+    limit: LimitQuery = 20,
+    cursor: CursorQuery = None,
+) -> Response:
+    """Who did what to whom, before and after, newest first."""
+    principal, query = actor.principal.key, ["audit-events", subscription_id]
+    before = cursors.as_number(cursors.decode(cursor, principal=principal, query=query))
+    found = await audit.events(context, actor, subscription_id, before=before, limit=limit + 1)
+    kept, more = found[:limit], len(found) > limit
+    page = {
+        "data": [_event(row) for row in kept],
+        "has_more": more,
+        "next_cursor": cursors.encode(kept[-1]["id"], principal=principal, query=query) if more else None,
+    }
+    return answer(request, AuditEventList.model_validate(page))
+
+
+def _event(row: JsonObject) -> JsonObject:
+    kind, _, name = (row["principal"] or "").partition(":")
+    return {
+        **{n: row[n] for n in ("at", "door", "action", "customer_id", "before", "after", "operation_id")},
+        "actor_customer_id": row["actor_id"],
+        "service": name.partition(":")[0] if kind == "service" else None,
+    }

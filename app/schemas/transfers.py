@@ -1,0 +1,52 @@
+"""Transfers of ownership, and the audit trail."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from app.domain.snapshots import JsonObject
+from app.schemas.common import Answer, CustomerIdText, Instant, Page, Request
+
+
+class TransferRequest(Request):
+    """`allow_purchases`: the new owner may buy on the paying customer's account. `keep_me_as`: stay as a member."""
+
+    to_customer_id: CustomerIdText
+    allow_purchases: bool = False
+    keep_me_as: Literal["user", "manager"] | None = None
+
+
+class Transfer(Answer):
+    subscription_id: str
+    from_customer_id: str | None
+    to_customer_id: str
+    allow_purchases: bool
+    keep_me_as: Literal["user", "manager"] | None
+    state: Literal["offered", "accepted", "declined", "withdrawn", "expired"]
+    operation_id: str | None
+    created_at: Instant
+    expires_at: Instant
+
+
+class TransferAnswer(Answer):
+    """Null where nothing was offered that concerns the caller."""
+
+    transfer: Transfer | None
+
+
+class AuditEvent(Answer):
+    """`door`: api for what this service did, dashboard or stripe for what it saw; `service` names a service key."""
+
+    at: Instant
+    door: Literal["api", "dashboard", "stripe", "reconcile"]
+    action: Literal["member_added", "member_removed", "role_changed", "plan_changed"]
+    customer_id: str | None
+    before: JsonObject
+    after: JsonObject
+    operation_id: str | None
+    actor_customer_id: str | None
+    service: str | None
+
+
+class AuditEventList(Page):
+    data: list[AuditEvent]

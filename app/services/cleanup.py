@@ -1,0 +1,52 @@
+"""Members of subscriptions that ended: their metadata is cleared, a few at a time, within the rate budget.
+
+An ended subscription gives nothing any more, but a member's one seat key still names it, and a Dashboard shows it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from uuid import uuid4
+
+from app.cache import members, operations
+from app.domain.statuses import ENDED
+from app.domain.step_kinds import StepKind
+from app.services.context import Context
+from app.services.operations import LEASE_SECONDS, run
+
+BATCH = 20
+SYSTEM = "system:cleanup"
+
+
+async def clear_ended(context: Context) -> int:
+    """Clears up to a batch of members of one ended subscription; returns how many it took on."""
+    async with context.database.transaction() as connection:
+        found = await members.of_ended_subscription(connection, ended=sorted(ENDED), limit=BATCH)
+        if found is None:
+            return 0
+        subscription_id, people = found
+        operation_id, token = f"op_{secrets.token_hex(12)}", uuid4()
+        await operations.insert(
+            connection,
+            operation_id=operation_id,
+            subscription_id=subscription_id,
+            kind="cleanup",
+            principal=SYSTEM,
+            actor_id=None,
+            door="api",
+            request={},
+            steps=[
+                {
+                    "position": position,
+                    "action": StepKind.REMOVE.value,
+                    "customer_id": customer_id,
+                    "state": "planned",
+                    "figures": {},
+                }
+                for position, customer_id in enumerate(people)
+            ],
+            lease_token=token,
+            lease_seconds=LEASE_SECONDS,
+        )
+    await run(context, operation_id, token)
+    return len(people)

@@ -1,0 +1,237 @@
+"""The doctor: what an operator should mend, each with its object and what to do about it. Nothing is changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import urlsplit
+
+from app.cache import diagnosis, fills, refreshes, subscriptions, sweeps
+from app.cache.database import Connection
+from app.domain import metadata as keys
+from app.domain.seats import is_shareable
+from app.services.context import Context, Rules
+from app.services.first_fill import check_account
+from app.stripe_gateway.client import API_VERSION
+from app.stripe_gateway.gateway import WebhookEndpoint
+
+WEBHOOK_PATH = "/webhooks/stripe"
+EVENTS = frozenset(
+    {
+        *(f"customer.{name}" for name in ("created", "updated", "deleted")),
+        *(f"customer.discount.{name}" for name in ("created", "updated", "deleted")),
+        *(
+            f"customer.subscription.{name}"
+            for name in (
+                "created",
+                "updated",
+                "deleted",
+                "paused",
+                "resumed",
+                "pending_update_applied",
+                "pending_update_expired",
+            )
+        ),
+        *(
+            f"invoice.{name}"
+            for name in (
+                "created",
+                "updated",
+                "finalized",
+                "paid",
+                "payment_failed",
+                "payment_action_required",
+                "marked_uncollectible",
+                "voided",
+                "deleted",
+            )
+        ),
+        *(f"payment_method.{name}" for name in ("attached", "detached", "updated", "automatically_updated")),
+        *(f"product.{name}" for name in ("created", "updated", "deleted")),
+        *(f"price.{name}" for name in ("created", "updated", "deleted")),
+    }
+)
+"""Without these the cache falls behind until the next reconcile."""
+
+_LAG_SECONDS = 60.0
+_MEMBER_KEYS = f"{keys.MEMBER_OF} and {keys.MEMBER_ROLE}"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`severity`: fix what confers nothing or holds the sync up; a notice is only worth knowing."""
+
+    check: str
+    object: str
+    problem: str
+    fix: str
+    severity: Literal["fix", "notice"] = "fix"
+
+
+async def examine(context: Context) -> list[Finding]:
+    """Raises Conflict `wrong_account`, and BillingError where database or Stripe does not answer."""
+    await check_account(context)
+    endpoints = await context.stripe.webhook_endpoints()
+    async with context.database.connection() as connection:
+        return [
+            *await _metadata(connection),
+            *await _memberships(connection),
+            *await _seats(connection, context.rules),
+            *webhook_findings(endpoints),
+            *await _sync(connection),
+            *await _last_reconcile(connection),
+        ]
+
+
+async def _metadata(connection: Connection) -> list[Finding]:
+    found = [
+        Finding("metadata", row["id"], f"{row['key']} {row['problem']}", f"Correct or remove {row['key']}.")
+        for row in await diagnosis.oddities(connection)
+    ]
+    found += [
+        Finding(
+            "owner",
+            subscription_id,
+            f"{keys.OWNER} names {owner_id}, which is no customer: nobody can manage its members",
+            f"Set {keys.OWNER} to an existing customer, or remove it.",
+        )
+        for subscription_id, owner_id in await diagnosis.ownerless(connection)
+    ]
+    found += [
+        Finding(
+            "login",
+            ", ".join(ids),
+            f"several customers carry the same {keys.USER_ID}: none of them is linked",
+            f"Leave {keys.USER_ID} on one of them.",
+        )
+        for _, ids in await diagnosis.shared_logins(connection)
+    ]
+    return found
+
+
+async def _memberships(connection: Connection) -> list[Finding]:
+    found = []
+    for row in await diagnosis.memberships(connection):
+        if row["is_owner"]:
+            problem = f"owns {row['member_of']} and carries a member's metadata for it"
+        elif row["presence"] != "present":
+            problem = f"is a member of {row['member_of']}, which does not exist"
+        else:
+            problem = f"is a member of {row['member_of']}, which is {row['status']}"
+        found.append(Finding("membership", row["id"], problem, f"Remove {_MEMBER_KEYS}."))
+    return found
+
+
+async def _seats(connection: Connection, rules: Rules) -> list[Finding]:
+    found = []
+    for subscription_id in await diagnosis.crowded(connection):
+        view = await subscriptions.subscription_view(connection, subscription_id, asker=None)
+        if view is None:
+            continue
+        seats = view.seats(owner_uses_seat=rules.owner_uses_seat)
+        if not is_shareable(view.seat_items()):
+            if view.members:
+                found.append(
+                    Finding(
+                        "seats",
+                        subscription_id,
+                        f"has {view.members} members, but no product of it supports sharing",
+                        f"Set {keys.SUPPORTS_SHARING} on its product, or remove the members.",
+                    )
+                )
+        elif seats.over_allocated:
+            found.append(
+                Finding(
+                    "seats",
+                    subscription_id,
+                    f"{seats.used + seats.reserved} people on {seats.total} seats",
+                    f"Buy {seats.over_allocated} more, or remove as many members.",
+                )
+            )
+    return found
+
+
+def webhook_findings(endpoints: list[WebhookEndpoint]) -> list[Finding]:
+    """Of the endpoints whose path is ours; behind a proxy that renames it, of all."""
+    ours = [
+        one for one in endpoints if urlsplit(one.url).path.rstrip("/").endswith(WEBHOOK_PATH)
+    ] or endpoints
+    if not ours:
+        fix = f"Add an endpoint for {WEBHOOK_PATH} in version {API_VERSION}."
+        return [Finding("webhook", "-", "no webhook endpoint is registered", fix)]
+    found = []
+    for endpoint in ours:
+        if not endpoint.enabled:
+            found.append(Finding("webhook", endpoint.id, "is disabled", "Enable it."))
+        missing = set() if "*" in endpoint.events else EVENTS - endpoint.events
+        if missing:
+            names = ", ".join(sorted(missing))
+            found.append(Finding("webhook", endpoint.id, f"does not send {names}", "Add these events to it."))
+        if endpoint.api_version is None:
+            found.append(
+                Finding(
+                    "webhook",
+                    endpoint.id,
+                    "follows the account's default API version",
+                    f"Pin it to {API_VERSION}: payloads of another version cost a read each.",
+                    "notice",
+                )
+            )
+        elif endpoint.api_version != API_VERSION:
+            found.append(
+                Finding(
+                    "webhook",
+                    endpoint.id,
+                    f"sends API version {endpoint.api_version}",
+                    f"Replace it by one in version {API_VERSION}: until then every event costs a read.",
+                )
+            )
+    return found
+
+
+async def _sync(connection: Connection) -> list[Finding]:
+    found = []
+    if not await fills.is_filled(connection):
+        found.append(Finding("sync", "-", "the first fill has not ended", "Run `coseat sync`."))
+    state = await refreshes.state(connection)
+    if state.oldest > _LAG_SECONDS:
+        problem = f"{state.due} refreshes are due, the oldest for {state.oldest:.0f} s"
+        found.append(Finding("sync", "-", problem, "Start a worker, or more of them; look for 429s."))
+    found += [
+        Finding(
+            "sync",
+            dead.id,
+            f"its refresh was given up after {dead.attempts} attempts: {dead.reason}",
+            f"Mend the reason, then run `coseat replay {dead.id}`.",
+        )
+        for dead in await refreshes.dead(connection, limit=diagnosis.LIMIT)
+    ]
+    came = await diagnosis.deliveries(connection)
+    if came.last is None:
+        fix = "Change any object in the Dashboard and see that it arrives."
+        found.append(Finding("webhook", "-", "no event has ever arrived", fix, "notice"))
+    if came.other_version:
+        problem = f"{came.other_version} events of another API version came within a day"
+        found.append(Finding("webhook", "-", problem, f"Pin the endpoint to {API_VERSION}."))
+    return found
+
+
+async def _last_reconcile(connection: Connection) -> list[Finding]:
+    last = await sweeps.last_reconcile(connection)
+    report = {} if last is None else last["report"] or {}
+    if last is None:
+        return []
+    if last["outcome"] == "stopped":
+        return [
+            Finding("reconcile", "-", str(report.get("reason")), "Look why; then `coseat reconcile` again.")
+        ]
+    if not report.get("drift"):
+        return []
+    problem = (
+        f"the last reconcile, {last['age'] / 3600:.1f} h ago, found {report['drift']} rows that differed"
+    )
+    if report.get("unrepaired") or last["dry_run"]:
+        return [Finding("reconcile", "-", problem, "Run `coseat reconcile`.")]
+    return [
+        Finding("reconcile", "-", f"{problem} and repaired them", "Look for events that got lost.", "notice")
+    ]

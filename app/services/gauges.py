@@ -1,0 +1,38 @@
+"""What the whole installation counts, whichever process is asked: read from the database when it is scraped."""
+
+from __future__ import annotations
+
+from prometheus_client import Gauge
+
+from app.cache import refreshes, sweeps
+from app.errors import BillingError
+from app.services.context import Context
+
+_UP = Gauge(
+    "coseat_database_up", "1 while the database answers; the gauges below are as old as its last answer"
+)
+_WANTED = Gauge("coseat_refreshes_wanted", "Objects that are to be fetched again, those not due yet included")
+_DUE = Gauge("coseat_refreshes_due", "Objects whose refresh may start now")
+_OLDEST = Gauge("coseat_refreshes_oldest_due_seconds", "How long the longest waiting refresh has been due")
+_DEAD = Gauge("coseat_refreshes_dead", "Refreshes that were given up until they are replayed")
+_DRIFT = Gauge("coseat_reconcile_drift", "Rows that the last reconcile found missing, stale or surplus")
+_AGE = Gauge("coseat_reconcile_age_seconds", "Time since the last reconcile ended")
+
+
+async def update(context: Context) -> None:
+    """Two statements on small indexes."""
+    try:
+        async with context.database.connection() as connection:
+            state = await refreshes.state(connection)
+            last = await sweeps.last_reconcile(connection)
+    except BillingError:
+        _UP.set(0)
+        return
+    _UP.set(1)
+    _WANTED.set(state.wanted)
+    _DUE.set(state.due)
+    _OLDEST.set(max(0.0, state.oldest))
+    _DEAD.set(state.dead)
+    if last is not None:
+        _DRIFT.set((last["report"] or {}).get("drift", 0))
+        _AGE.set(last["age"])

@@ -1,0 +1,108 @@
+"""Group commit: events that wait while others are being written share one statement and one commit.
+
+A commit waits for the disk, whatever it holds. So under load the events of one kind that have come meanwhile go
+together, and each is answered only after the commit that holds it; with nothing under way, an event goes at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+
+from app.cache import mirror
+from app.cache.database import Database, StatementRefused
+from app.cache.mirror import EventEffect, EventRecord
+from app.domain.snapshots import Snapshot
+
+LARGEST_GROUP = 64
+UNDER_WAY = 2
+"""Groups a kind at the same time: while Postgres works on one, the next is filled and sent."""
+
+
+@dataclass(slots=True)
+class _Delivery:
+    event: EventRecord
+    snapshot: Snapshot
+    done: asyncio.Future[EventEffect]
+
+
+@dataclass(slots=True)
+class _Lane:
+    """The events of one kind: a statement writes one table."""
+
+    waiting: deque[_Delivery] = field(default_factory=deque)
+    under_way: int = 0
+
+    def take_group(self) -> list[_Delivery]:
+        """The longest waiting, in order; what shares an object or an id with one of them waits for the next group."""
+        group: list[_Delivery] = []
+        put_back: list[_Delivery] = []
+        taken: set[str] = set()
+        for _ in range(min(LARGEST_GROUP, len(self.waiting))):
+            delivery = self.waiting.popleft()
+            names = {delivery.event.id, delivery.event.object_id}
+            (put_back if taken & names else group).append(delivery)
+            taken |= names
+        self.waiting.extendleft(reversed(put_back))
+        return group
+
+
+class Ingest:
+    """The events that this process has received and not yet committed."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[str, _Lane] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def apply(
+        self, database: Database, event: EventRecord, snapshot: Snapshot, *, margin: int
+    ) -> EventEffect:
+        """As `mirror.apply_event`, committed when it returns. Raises ServiceUnavailable or StatementRefused."""
+        lane = self._lanes.setdefault(mirror.mirror_of(snapshot).kind, _Lane())
+        delivery = _Delivery(event, snapshot, asyncio.get_running_loop().create_future())
+        lane.waiting.append(delivery)
+        if lane.under_way < UNDER_WAY:
+            lane.under_way += 1
+            # A task of its own: a request that is given up must not take its neighbours along.
+            task = asyncio.create_task(_drain(lane, database, margin))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return await delivery.done
+
+
+async def _drain(lane: _Lane, database: Database, margin: int) -> None:
+    try:
+        while group := lane.take_group():
+            try:
+                await _commit(group, database, margin)
+            except StatementRefused:
+                await _commit_singly(group, database, margin)
+    finally:
+        lane.under_way -= 1
+
+
+async def _commit(group: list[_Delivery], database: Database, margin: int) -> None:
+    """Answers every delivery of the group, but lets StatementRefused of a group through."""
+    try:
+        async with database.connection() as connection:
+            news = [(delivery.event, delivery.snapshot) for delivery in group]
+            effects = await mirror.apply_events(connection, news, margin=margin)
+    except BaseException as error:
+        if isinstance(error, StatementRefused) and len(group) > 1:
+            raise
+        for delivery in group:
+            if not delivery.done.done():
+                delivery.done.set_exception(error)
+        if not isinstance(error, Exception):
+            raise
+        return
+    for delivery, effect in zip(group, effects, strict=True):
+        if not delivery.done.done():
+            delivery.done.set_result(effect)
+
+
+async def _commit_singly(group: list[_Delivery], database: Database, margin: int) -> None:
+    """One that Postgres refuses must not fail its neighbours."""
+    for delivery in group:
+        await _commit([delivery], database, margin)

@@ -1,0 +1,138 @@
+"""This process's part in the account's request budget: waiting calls share a draw, spare grants wait for the next.
+
+Why grants and not a local share of the rate: processes come and go, on several machines, and a share that one of
+them does not use must serve the others within a second. A lone call pays one statement of about half a millisecond
+before a call that takes hundreds; calls that come together pay one for all, and someone who waits finds spare grants.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+
+from app.cache import rate_budget
+from app.cache.database import Database
+from app.cache.rate_budget import Limits
+from app.errors import BillingError, ServiceUnavailable
+from app.stripe_gateway.budget import Work
+
+ENDPOINT_PER_SECOND = 25
+"""Stripe's limit for each endpoint (its page on rate limits)."""
+BACKGROUND_PER_OBJECT_ENDPOINT = 20
+"""Of it, for reads of single objects that nobody waits for; the rest is kept for those who do."""
+SHARES = {"interactive": 0.2, "refresh": 0.2, "bulk": 0.1}
+SPEND_SECONDS = 0.05
+KEEP_SECONDS = 0.5
+SPARE = 2
+RECOVERY_SECONDS = 60.0
+SLOWDOWN, SLOWEST = 0.5, 0.1
+_PATIENCE: dict[Work, float] = {"interactive": 5.0, "refresh": 10.0, "bulk": 300.0}
+"""Seconds that a call waits for its grant; a refresh holds a lease meanwhile."""
+_LONGEST_NAP = 0.25
+
+
+class BudgetSpent(ServiceUnavailable):
+    """Nothing was sent: the account's rate is in use by work that goes first, or by too many who wait."""
+
+
+@dataclass(slots=True)
+class _Lane:
+    """Calls of one kind of work to one endpoint: who waits, and grants left over with the time they end."""
+
+    waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
+    spare: deque[float] = field(default_factory=deque)
+    drawer: asyncio.Task[None] | None = None
+
+
+class RateBudget:
+    """One a process. Every call to Stripe acquires one grant, the second and later attempts of a call as well."""
+
+    def __init__(self, database: Database, *, per_second: int) -> None:
+        self._database = database
+        self._limits = Limits(per_second, SHARES, SPEND_SECONDS, KEEP_SECONDS, RECOVERY_SECONDS)
+        self._lanes: dict[tuple[Work, str], _Lane] = {}
+
+    async def acquire(self, work: Work, endpoint: str) -> None:
+        """Raises BudgetSpent after the work's patience, and ServiceUnavailable while the database is away."""
+        lane = self._lanes.setdefault((work, endpoint), _Lane())
+        loop = asyncio.get_running_loop()
+        while lane.spare:
+            if lane.spare.popleft() > loop.time():
+                return
+        granted: asyncio.Future[None] = loop.create_future()
+        lane.waiting.append(granted)
+        if lane.drawer is None:
+            lane.drawer = loop.create_task(self._draw(lane, work, endpoint))
+        try:
+            async with asyncio.timeout(_PATIENCE[work]):
+                await granted
+        except TimeoutError as error:
+            raise BudgetSpent("All of Stripe's rate budget is in use.", retry_after=1) from error
+
+    async def slow_down(self) -> None:
+        async with self._database.connection() as connection:
+            await rate_budget.slow_down(
+                connection, factor=SLOWDOWN, lowest=SLOWEST, recovery_seconds=RECOVERY_SECONDS
+            )
+
+    async def close(self) -> None:
+        drawers = [lane.drawer for lane in self._lanes.values() if lane.drawer is not None]
+        for drawer in drawers:
+            drawer.cancel()
+        await asyncio.gather(*drawers, return_exceptions=True)
+
+    async def _draw(self, lane: _Lane, work: Work, endpoint: str) -> None:
+        """Draws until nobody waits; what goes wrong is told to all who do."""
+        pause: float | None = 0.0
+        failure: BillingError = ServiceUnavailable("The rate budget cannot be asked.", retry_after=2)
+        try:
+            while pause is not None:
+                await asyncio.sleep(pause)
+                pause = await self._draw_once(lane, work, endpoint)
+        except BillingError as error:
+            failure = error
+        finally:
+            lane.drawer = None
+            while lane.waiting:
+                _fail(lane.waiting.popleft(), failure)
+
+    async def _draw_once(self, lane: _Lane, work: Work, endpoint: str) -> float | None:
+        """Seconds until the next draw is worth its statement, None when nobody waits any more."""
+        wanted = _who_wait(lane)
+        if not wanted:
+            return None
+        loop = asyncio.get_running_loop()
+        asked_at = loop.time()
+        in_background = work != "interactive"
+        per_object = in_background and "{id}" in endpoint
+        async with self._database.connection() as connection:
+            found = await rate_budget.draw(
+                connection,
+                self._limits,
+                work=work,
+                endpoint=endpoint,
+                wanted=wanted,
+                wanted_spare=0 if in_background else SPARE,
+                endpoint_limit=BACKGROUND_PER_OBJECT_ENDPOINT if per_object else ENDPOINT_PER_SECOND,
+                steady=in_background,
+            )
+        granted = found.granted
+        while granted and _who_wait(lane):
+            lane.waiting.popleft().set_result(None)
+            granted -= 1
+        # The grants were made no earlier than they were asked for, so they end no earlier than this.
+        lane.spare.extend([asked_at + KEEP_SECONDS] * found.spare)
+        return 0.0 if found.granted >= wanted else min(found.wait_seconds, _LONGEST_NAP)
+
+
+def _who_wait(lane: _Lane) -> int:
+    """Whoever lost patience, or was cancelled, waits no more."""
+    lane.waiting = deque(waiter for waiter in lane.waiting if not waiter.done())
+    return len(lane.waiting)
+
+
+def _fail(waiter: asyncio.Future[None], error: BillingError) -> None:
+    if not waiter.done():
+        # One exception raised in several tasks would gather all of their tracebacks.
+        waiter.set_exception(type(error)(error.detail, code=error.code, retry_after=error.retry_after))

@@ -1,0 +1,51 @@
+"""Changing the number of seats: a change of one item's quantity, with the rights of whoever may buy seats."""
+
+from __future__ import annotations
+
+from app.domain.ids import SubscriptionId, SubscriptionItemId
+from app.domain.plan_changes import ItemChange
+from app.domain.roles import Permission
+from app.domain.seats import SeatItem, purchase_item, total_seats
+from app.errors import FieldError, InvalidRequest
+from app.services.actors import Actor
+from app.services.context import Context
+from app.services.plan_writes import MoneyTerms, PlanUpdate
+from app.services.subscriptions import get
+
+
+def seats_update(
+    item: SeatItem, quantity: int, quote_id: str | None, proration_behavior: str | None
+) -> PlanUpdate:
+    """The one form in which seats are quoted and bought, so that a quote fits whichever route uses it."""
+    return PlanUpdate(
+        items=[ItemChange("/total", id=item.id, quantity=quantity)],
+        payment_method_id=None,
+        promotion_code=None,
+        cancel_at_period_end=None,
+        quote_id=quote_id,
+        terms=MoneyTerms(proration_behavior=proration_behavior),
+        permission=Permission.BUY_SEATS,
+    )
+
+
+async def total_update(
+    context: Context,
+    actor: Actor,
+    subscription_id: SubscriptionId,
+    total: int,
+    *,
+    item_id: SubscriptionItemId | None,
+    quote_id: str | None,
+    proration_behavior: str | None,
+) -> PlanUpdate:
+    """The change that brings all seats of the subscription to `total`, by the one item that is named or plain.
+
+    Raises NotFound, Conflict `not_shareable`, InvalidRequest `seat_item_ambiguous`.
+    """
+    items = (await get(context, actor, subscription_id)).view.seat_items()
+    item = purchase_item(items, item_id)
+    quantity = (item.quantity or 0) + total - total_seats(items)
+    if quantity < 1:
+        detail = "The other items alone give more seats than that."
+        raise InvalidRequest(detail, errors=[FieldError("/total", "too_small", detail)])
+    return seats_update(item, quantity, quote_id, proration_behavior)

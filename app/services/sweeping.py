@@ -1,0 +1,237 @@
+"""Reading whole lists of Stripe's in parallel: ranges of creation time, split while runners have nothing to do.
+
+Nobody knows beforehand how an account's objects lie in time, so each kind begins as one range; a runner that has read
+a page hands half of what is left (in time) to an idle one. The rate is the budget's matter, not the runners'.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import structlog
+
+from app.cache import sweeps
+from app.cache.database import Connection
+from app.cache.sweeps import Purpose, Range, Sweep
+from app.errors import Conflict, NotFound, ServiceUnavailable
+from app.services.context import Context
+from app.stripe_gateway.gateway import PAGE_SIZE, Account, Page
+
+log = structlog.get_logger(__name__)
+
+KINDS = ("product", "price", "customer", "subscription", "invoice")
+"""Kinds with a list of their own. Payment methods have none: they are filled at their customer's first read."""
+RUNNERS = 16
+_WORTH_SPLITTING = 6.0
+_OLDEST = 1_293_840_000
+"""2011, before Stripe's first account: where an account does not tell its own beginning."""
+_TRIES = 10
+_LONGEST_PAUSE = 30.0
+_OVERLAP_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """The seconds of creation, both inclusive, about which a page leaves no doubt; `seen` are all ids in them.
+
+    `first` > `last` where the page ends in the second in which it began.
+    """
+
+    first: int
+    last: int
+    seen: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Of this run: what was read, and the estimated number of pages that are left."""
+
+    pages: int
+    objects: int
+    pages_left: float
+
+
+T = TypeVar("T")
+Handle = Callable[[Connection, Range, Page, Stretch], Awaitable[None]]
+Report = Callable[[Progress], None]
+
+
+async def open_sweep(context: Context, purpose: Purpose, account: Account, *, dry_run: bool = False) -> Sweep:
+    """Goes on with an interrupted sweep, whose plan is extended to objects made since, or begins a new one."""
+    async with context.database.transaction() as connection:
+        sweep = await sweeps.resume(connection, purpose, dry_run=dry_run)
+        if sweep is None:
+            sweep = await sweeps.start(connection, purpose, dry_run=dry_run, planned_at=account.at)
+            for position, kind in enumerate(KINDS):
+                await sweeps.add_range(connection, sweep, Range(position, kind, 0, None))
+        elif account.at > sweep.planned_at + _OVERLAP_SECONDS:
+            _, position = await sweeps.ranges(connection, sweep)
+            newer = sweep.planned_at - _OVERLAP_SECONDS
+            for offset, kind in enumerate(KINDS):
+                await sweeps.add_range(connection, sweep, Range(position + offset, kind, newer, None))
+            await sweeps.extend_plan(connection, sweep, account.at)
+    return sweep
+
+
+async def read(
+    context: Context, sweep: Sweep, account: Account, handle: Handle, report: Report
+) -> tuple[int, int]:
+    """Reads every range to its end; returns the pages and objects that this run read.
+
+    `handle` runs in the transaction that moves the cursor. Raises Conflict when another process took the sweep.
+    """
+    async with context.database.connection() as connection:
+        todo, position = await sweeps.ranges(connection, sweep)
+    reader = _Reader(context, sweep, account.created or _OLDEST, handle, report, deque(todo), position)
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(RUNNERS):
+                group.create_task(reader.run())
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from failures
+    return reader.pages, reader.objects
+
+
+@dataclass(slots=True)
+class _Reader:
+    context: Context
+    sweep: Sweep
+    oldest: int
+    handle: Handle
+    report: Report
+    todo: deque[Range]
+    next_position: int
+    pages: int = 0
+    objects: int = 0
+    _idle: int = 0
+    _left: dict[int, float] = dataclasses.field(default_factory=dict)
+    _changed: asyncio.Condition = dataclasses.field(default_factory=asyncio.Condition)
+    _active: int = 0
+
+    async def run(self) -> None:
+        while True:
+            async with self._changed:
+                self._idle += 1
+                await self._changed.wait_for(lambda: self.todo or not self._active)
+                self._idle -= 1
+                if not self.todo:
+                    return
+                current = self.todo.popleft()
+                self._active += 1
+            try:
+                await self._read(current)
+            finally:
+                async with self._changed:
+                    self._active -= 1
+                    self._left.pop(current.position, None)
+                    self._changed.notify_all()
+
+    async def _read(self, current: Range) -> None:
+        finished = False
+        while not finished:
+            page = await _patiently(partial(self._fetch, current))
+            after, stretch = _after(current, page)
+            finished = not page.has_more
+            self._left[current.position] = 0.0 if finished else _pages_left(after, page, self.oldest)
+            split = self._split(after) if not finished else None
+            if split is not None:
+                after.created_from = (split.created_to or 0) + 1
+            await _patiently(partial(self._write, current, page, after, stretch, split))
+            current = after
+            self.pages += 1
+            self.objects += len(page.ids)
+            self.report(Progress(self.pages, self.objects, sum(self._left.values()) + float(len(self.todo))))
+            if split is not None:
+                self._left[current.position] /= 2
+                self._left[split.position] = self._left[current.position]
+                async with self._changed:
+                    self.todo.append(split)
+                    self._changed.notify_all()
+
+    async def _fetch(self, current: Range) -> Page:
+        stripe = self.context.stripe
+        try:
+            return await stripe.page(
+                current.kind,
+                created_from=current.created_from,
+                created_to=current.created_to,
+                starting_after=current.last_id,
+            )
+        except NotFound:
+            if current.last_id is None:
+                raise
+            # The object at which the last page ended was deleted since; its second is where to go on.
+            return await stripe.page(
+                current.kind,
+                created_from=current.created_from,
+                created_to=current.last_created,
+                starting_after=None,
+            )
+
+    async def _write(
+        self, before: Range, page: Page, after: Range, stretch: Stretch, split: Range | None
+    ) -> None:
+        async with self.context.database.transaction() as connection:
+            await self.handle(connection, before, page, stretch)
+            if split is not None:
+                await sweeps.add_range(connection, self.sweep, split)
+            if not await sweeps.advance(connection, self.sweep, before, after, finished=not page.has_more):
+                raise Conflict("Another process has taken this sweep over.", code="already_running")
+
+    def _split(self, after: Range) -> Range | None:
+        """The older half, in time, of what is left, where an idle runner can take it."""
+        if self._idle <= len(self.todo) or self._left[after.position] < _WORTH_SPLITTING:
+            return None
+        newest = after.last_created or 0
+        middle = (max(after.created_from, self.oldest) + newest) // 2
+        if not after.created_from < middle < newest:
+            return None
+        position, self.next_position = self.next_position, self.next_position + 1
+        return Range(position, after.kind, after.created_from, middle - 1)
+
+
+async def _patiently(step: Callable[[], Awaitable[T]]) -> T:
+    """A part that is away for minutes does not end a run of an hour."""
+    for attempt in range(_TRIES):
+        try:
+            return await step()
+        except ServiceUnavailable as error:
+            log.warning("sweep_waits", reason=error.code)
+            await asyncio.sleep(min(_LONGEST_PAUSE, 2.0**attempt / 2))
+    return await step()
+
+
+def _after(current: Range, page: Page) -> tuple[Range, Stretch]:
+    ids = list(page.ids)
+    newest = current.created_to if current.last_created is None else current.last_created
+    # What is made after the page was read is not missing from it.
+    last = page.at if newest is None else min(newest, page.at)
+    end = page.ids[ids[-1]] if ids else current.last_created
+    seen = [*current.open_ids, *ids]
+    first = current.created_from if not page.has_more or end is None else end + 1
+    open_ids = [] if end is None else [name for name, second in page.ids.items() if second == end]
+    if end == current.last_created:
+        open_ids = [*current.open_ids, *open_ids]
+    after = dataclasses.replace(
+        current,
+        last_id=ids[-1] if ids else current.last_id,
+        last_created=end,
+        open_ids=list(dict.fromkeys(open_ids)),
+        pages=current.pages + 1,
+        objects=current.objects + len(ids),
+    )
+    return after, Stretch(first, last, seen)
+
+
+def _pages_left(after: Range, page: Page, oldest: int) -> float:
+    """As if the rest of the range were as dense as this page."""
+    seconds = list(page.ids.values())
+    span = max(1, seconds[0] - seconds[-1])
+    rest = max(0, seconds[-1] - max(after.created_from, oldest))
+    return max(1.0, len(seconds) * rest / span / PAGE_SIZE)

@@ -1,0 +1,208 @@
+"""Transfer of ownership in two steps: an offer by the owner, its acceptance by the one who is to be owner.
+
+Control moves, the paying customer stays: he says whether the new owner may buy on his account.
+"""
+
+from __future__ import annotations
+
+import secrets
+from uuid import uuid4
+
+from app.cache import members, operations, subscriptions, transfers
+from app.cache.database import Connection
+from app.cache.transfers import Transfer
+from app.domain.ids import CustomerId, SubscriptionId
+from app.domain.roles import Role
+from app.domain.snapshots import JsonObject
+from app.domain.statuses import ENDED, standing
+from app.domain.step_kinds import StepKind
+from app.errors import Conflict, FieldError, Forbidden, NotFound
+from app.services.actors import Actor
+from app.services.context import Context
+from app.services.member_changes import Admitted, insert_steps
+from app.services.subscriptions import Seen, read
+
+
+async def current(context: Context, actor: Actor, subscription_id: SubscriptionId) -> Transfer | None:
+    """The newest offer, for those whom it concerns: its giver, its receiver, the owner, a service key."""
+    async with context.database.connection() as connection:
+        seen = await read(connection, actor, subscription_id, context.rules)
+        found = await transfers.newest(connection, subscription_id)
+    if found is None or actor.is_service or seen.role is Role.OWNER:
+        return found
+    return found if actor.customer_id in (found.from_id, found.to_id) else None
+
+
+async def offer(
+    context: Context,
+    actor: Actor,
+    subscription_id: SubscriptionId,
+    *,
+    to_id: CustomerId,
+    allow_purchases: bool,
+    keep_me_as: str | None,
+    operation_id: str,
+) -> Admitted | None:
+    """Offers it; the payer of a subscription without owner who names himself is owner at once: the operation.
+
+    Raises NotFound for a receiver whom the actor may not see, Forbidden `role_required` or `field_not_allowed`.
+    """
+    async with context.database.transaction() as connection:
+        await subscriptions.lock(connection, subscription_id)
+        seen = await read(connection, actor, subscription_id, context.rules)
+        view = seen.view
+        if view.status in ENDED:
+            raise Conflict("This subscription has ended.", code="subscription_not_active")
+        owner_id = None if view.owner is None else view.owner.customer_id
+        if owner_id is None and to_id == view.customer_id and (actor.is_service or seen.role is Role.PAYER):
+            return await _move(connection, actor, seen, operation_id, to_id=to_id, transfer=None)
+        if not (actor.is_service or seen.role is Role.OWNER):
+            raise Forbidden("Only the owner can give a subscription away.")
+        if to_id == owner_id:
+            raise Conflict("This customer is the owner already.", code="already_member")
+        await _check_receiver(connection, actor, subscription_id, to_id)
+        _check_purchases(actor, seen, allow_purchases=allow_purchases)
+        await transfers.offer(
+            connection,
+            f"tr_{secrets.token_hex(12)}",
+            subscription_id=subscription_id,
+            from_id=owner_id,
+            to_id=to_id,
+            allow_purchases=allow_purchases,
+            keep_me_as=keep_me_as,
+        )
+    return None
+
+
+async def _check_receiver(
+    connection: Connection, actor: Actor, subscription_id: SubscriptionId, to_id: CustomerId
+) -> None:
+    """End users give it to a member: an id must not be a way to find out who exists."""
+    found = await operations.people_by_id(connection, subscription_id, [to_id], ended=sorted(ENDED))
+    if not found or (found[0].member_role is None and not actor.is_service):
+        raise NotFound("There is no such member.")
+
+
+def _check_purchases(actor: Actor, seen: Seen, *, allow_purchases: bool) -> None:
+    """Only the payer can let somebody else buy on his account; a new owner who pays himself needs nobody's word."""
+    pays = actor.customer_id == seen.view.customer_id
+    if allow_purchases and not (actor.is_service or pays):
+        detail = "Only the paying customer can allow purchases."
+        raise Forbidden(
+            detail,
+            code="field_not_allowed",
+            errors=[FieldError("/allow_purchases", "field_not_allowed", detail)],
+        )
+
+
+async def accept(
+    context: Context, actor: Actor, subscription_id: SubscriptionId, operation_id: str
+) -> Admitted:
+    """Control moves, the new owner's member metadata is cleared, the old owner stays as what he asked for.
+
+    Raises NotFound where nothing is offered to the actor, Conflict `seat_limit_reached` or `member_elsewhere`
+    where the old owner cannot stay.
+    """
+    async with context.database.transaction() as connection:
+        await subscriptions.lock(connection, subscription_id)
+        seen = await read(connection, actor, subscription_id, context.rules)
+        found = await transfers.newest(connection, subscription_id)
+        if found is not None and found.operation_id == operation_id:
+            return Admitted(operation_id, uuid4(), anything_to_run=True, again=True)
+        offered = _offered_to(actor, found)
+        owner_id = None if seen.view.owner is None else seen.view.owner.customer_id
+        if owner_id != offered.from_id:
+            await transfers.decide(connection, offered.id, state="withdrawn")
+            raise Conflict("The owner has changed since this was offered.", code="version_conflict")
+        if offered.keep_me_as is not None and owner_id is not None:
+            await _check_stay(context, connection, seen, offered, owner_id)
+        await transfers.decide(connection, offered.id, state="accepted", operation_id=operation_id)
+        return await _move(connection, actor, seen, operation_id, to_id=offered.to_id, transfer=offered)
+
+
+def _offered_to(actor: Actor, found: Transfer | None) -> Transfer:
+    if found is None or found.state != "offered":
+        raise NotFound("No transfer is offered to you.")
+    if not (actor.is_service or actor.customer_id == found.to_id):
+        raise NotFound("No transfer is offered to you.")
+    return found
+
+
+async def _check_stay(
+    context: Context, connection: Connection, seen: Seen, offered: Transfer, owner_id: CustomerId
+) -> None:
+    """The old owner fills a seat like any member: admitted by the same arithmetic, after the receiver's is freed."""
+    view, rules = seen.view, context.rules
+    receiver, stayer = None, None
+    for person in await operations.people_by_id(
+        connection, view.id, [offered.to_id, owner_id], ended=sorted(ENDED)
+    ):
+        receiver, stayer = (person, stayer) if person.customer_id == offered.to_id else (receiver, person)
+    if stayer is None or stayer.elsewhere:
+        raise Conflict("The old owner is on another shared subscription.", code="member_elsewhere")
+    seats = view.seats(owner_uses_seat=rules.owner_uses_seat)
+    freed = 1 if receiver is not None and receiver.member_role is not None else 0
+    required = seats.used + seats.reserved - freed + 1
+    allowed = standing(view.status, past_due_allows_new_seats=rules.past_due_allows_new_seats)
+    if not allowed.new_seats:
+        raise Conflict("The subscription's status does not allow this.", code="subscription_not_active")
+    target = await operations.lowest_target(connection, view.id)
+    if required > (seats.total if target is None else min(seats.total, target)):
+        figures = {"total": seats.total, "used": seats.used, "required": required}
+        raise Conflict("No seat is free for the old owner.", code="seat_limit_reached", members=figures)
+
+
+async def _move(
+    connection: Connection,
+    actor: Actor,
+    seen: Seen,
+    operation_id: str,
+    *,
+    to_id: CustomerId,
+    transfer: Transfer | None,
+) -> Admitted:
+    if await operations.operation(connection, operation_id) is not None:
+        return Admitted(operation_id, uuid4(), anything_to_run=True, again=True)
+    if await operations.plan_change_runs(connection, seen.view.id):
+        raise Conflict("Another change of this subscription is still running.", retry_after=2)
+    steps: list[JsonObject] = [_step(0, StepKind.SET_OWNER, None)]
+    if await members.is_member(connection, seen.view.id, to_id):
+        steps.append(_step(1, StepKind.REMOVE, to_id))
+    if transfer is not None and transfer.keep_me_as is not None and transfer.from_id is not None:
+        steps.append({**_step(len(steps), StepKind.ADD, transfer.from_id), "role": transfer.keep_me_as})
+    request = {
+        "from_id": None if transfer is None else transfer.from_id,
+        "to_id": to_id,
+        "allow_purchases": transfer is not None and transfer.allow_purchases,
+    }
+    return await insert_steps(connection, actor, seen.view.id, operation_id, "transfer", steps, request)
+
+
+def _step(position: int, kind: StepKind, customer_id: CustomerId | None) -> JsonObject:
+    return {
+        "position": position,
+        "action": kind.value,
+        "customer_id": customer_id,
+        "state": "planned",
+        "figures": {},
+    }
+
+
+async def decline(context: Context, actor: Actor, subscription_id: SubscriptionId) -> Transfer:
+    """By its receiver, or withdrawn by its giver. Raises NotFound where nothing is open to the actor."""
+    async with context.database.transaction() as connection:
+        await subscriptions.lock(connection, subscription_id)
+        seen = await read(connection, actor, subscription_id, context.rules)
+        found = await transfers.newest(connection, subscription_id)
+        if found is None or found.state != "offered":
+            raise NotFound("No transfer is offered to you.")
+        if actor.customer_id == found.to_id or actor.is_service:
+            await transfers.decide(connection, found.id, state="declined")
+        elif seen.role is Role.OWNER:
+            await transfers.decide(connection, found.id, state="withdrawn")
+        else:
+            raise NotFound("No transfer is offered to you.")
+        decided = await transfers.newest(connection, subscription_id)
+    if decided is None:
+        raise LookupError("the transfer vanished")
+    return decided

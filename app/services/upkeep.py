@@ -1,0 +1,65 @@
+"""Periodic work of the worker: forgetting what is past its time, and the regular reconcile. One process at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import structlog
+
+from app.cache import locks, retention, sweeps
+from app.errors import BillingError
+from app.services import reconciling
+from app.services.context import Context
+
+log = structlog.get_logger(__name__)
+
+_LOOK_SECONDS = 60.0
+_PURGE_SECONDS = 600.0
+
+
+async def keep_up(context: Context) -> None:
+    """Runs until it is cancelled."""
+    purged_at: float | None = None
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            if purged_at is None or loop.time() - purged_at > _PURGE_SECONDS:
+                await purge(context)
+                purged_at = loop.time()
+            await reconcile_when_due(context)
+        except BillingError as error:
+            log.warning("upkeep_waits", reason=error.code)
+        except Exception as error:  # tomorrow's round must not depend on today's
+            log.error("upkeep_failed", error=type(error).__name__, exc_info=error)
+        await asyncio.sleep(_LOOK_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311
+
+
+async def purge(context: Context) -> dict[str, int]:
+    """The number of rows forgotten by table; nothing while another worker is at it."""
+    async with locks.exclusive(context.database, "upkeep") as ours:
+        if not ours:
+            return {}
+        async with context.database.connection() as connection:
+            forgotten = await retention.purge(connection)
+    log.info("purged", **forgotten)
+    return forgotten
+
+
+async def reconcile_when_due(context: Context) -> bool:
+    """True when a run was due and done here; one that was interrupted is always due."""
+    hours = context.rules.reconcile_interval
+    if not hours:
+        return False
+    async with context.database.connection() as connection:
+        if not await sweeps.is_reconcile_due(connection, interval_hours=hours):
+            return False
+    try:
+        result = await reconciling.reconcile(context, report=lambda _: None)
+    except BillingError as error:
+        if error.code == "already_running":
+            return False
+        raise
+    if result.reason is not None:
+        log.error("reconcile_stopped", reason=result.reason)
+    return True

@@ -1,0 +1,125 @@
+"""Minutes of waiting in milliseconds: an event loop and a database whose clocks move only when everybody waits.
+
+The loop jumps to its next timer as soon as nothing is ready and no statement is under way, in steps of `TICK`, so
+that what falls within one step really runs at once. `clock_timestamp()` is shadowed in the benchmark's database by
+a function that reads the loop's time: leases and spacing of the service run on it, unchanged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import selectors
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import asyncpg
+
+from app.cache.database import Connection, Database
+
+TICK = 0.1
+
+CLOCK = """
+    create schema bench;
+    create unlogged table bench.clock (at double precision not null);
+    insert into bench.clock values (0);
+    create function bench.clock_timestamp() returns timestamptz stable language sql
+        as 'select to_timestamp(at) from bench.clock';
+    alter table refreshes alter not_before set default bench.clock_timestamp();
+    do $$ begin
+        execute format('alter database %I set search_path = bench, pg_catalog, public', current_database());
+    end $$"""
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    def __init__(self) -> None:
+        self._started = math.floor(time.time())
+        self._ticks = 0
+        self._real = 0
+        super().__init__(_Selector(self))
+
+    def time(self) -> float:
+        return self._started + self._ticks * TICK
+
+    @contextmanager
+    def real_wait(self) -> Iterator[None]:
+        """What runs inside waits for something real: no time passes meanwhile."""
+        self._real += 1
+        try:
+            yield
+        finally:
+            self._real -= 1
+
+    @property
+    def waits_for_something_real(self) -> bool:
+        return self._real > 0
+
+    def advance(self, seconds: float) -> None:
+        self._ticks += max(1, math.ceil(seconds / TICK))
+
+
+class _Selector(selectors.DefaultSelector):
+    def __init__(self, loop: VirtualLoop) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is not None and timeout <= 0:
+            return super().select(timeout)
+        if timeout is None or self._loop.waits_for_something_real:
+            return super().select(None)
+        ready = super().select(0)
+        if not ready:
+            self._loop.advance(timeout)
+        return ready
+
+
+def virtual_loop() -> VirtualLoop:
+    loop = asyncio.get_running_loop()
+    if not isinstance(loop, VirtualLoop):
+        raise TypeError("this runs on a VirtualLoop only")
+    return loop
+
+
+class VirtualDatabase(Database):
+    """The service's pool; a connection in use stops time, so none may be held over a wait for anything else."""
+
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
+        super().__init__(pool)
+        self._wound = 0.0
+        self._winding = asyncio.Lock()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        loop = virtual_loop()
+        with loop.real_wait():
+            if self._wound != loop.time():
+                await self._wind(loop.time())
+            async with super().connection() as connection:
+                yield connection
+
+    async def _wind(self, now: float) -> None:
+        async with self._winding:
+            if self._wound != now:
+                async with super().connection() as connection:
+                    await connection.execute("update bench.clock set at = $1", now)
+                self._wound = now
+
+
+async def install_clock(database_url: str) -> None:
+    """Gives a migrated database the clock that the loop winds; before any pool connects."""
+    with virtual_loop().real_wait():
+        connection = await asyncpg.connect(database_url)
+        try:
+            await connection.execute(CLOCK)
+        finally:
+            await connection.close()
+
+
+async def connect(database_url: str, *, pool_size: int) -> VirtualDatabase:
+    with virtual_loop().real_wait():
+        found = await VirtualDatabase.connect(database_url, pool_size=pool_size)
+    if not isinstance(found, VirtualDatabase):
+        raise TypeError("the pool is of another class")
+    return found

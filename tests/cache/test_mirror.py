@@ -1,0 +1,353 @@
+"""The sync rule against PostgreSQL: what each piece of news does to a row, whoever brings it and whenever."""
+
+import asyncio
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+import pytest
+
+from app.cache import inbox, mirror, refreshes, tables
+from app.cache.database import Connection, Database
+from app.cache.mirror import MIRRORS, EventRecord
+from app.domain.snapshots import Snapshot, Subscription
+from app.domain.statuses import ENDED
+from tests.support.snapshots import CUSTOMER, EVERY_KIND, INVOICE, PRODUCT, SUBSCRIPTION, like
+
+MARGIN = 2
+KINDS = [pytest.param(snapshot, id=mirror.mirror_of(snapshot).kind) for snapshot in EVERY_KIND]
+numbers = itertools.count(1)
+
+
+async def event(
+    connection: Connection,
+    snapshot: Snapshot,
+    created: int,
+    *,
+    id: str | None = None,
+    usable: bool = True,
+    reason: str = "noted: other version",
+) -> str:
+    """What applying a delivery did: duplicate, applied or noted."""
+    record = EventRecord(id or f"evt_{next(numbers)}", "some.event", snapshot.id, created, usable, reason)
+    effect = await mirror.apply_event(connection, record, snapshot, margin=MARGIN)
+    return "duplicate" if not effect.claimed else "applied" if effect.applied else "noted"
+
+
+async def row(connection: Connection, snapshot: Snapshot) -> dict[str, Any]:
+    table = mirror.mirror_of(snapshot).table
+    found = await connection.fetchrow(f"select * from {table} where id = $1", snapshot.id)
+    return {} if found is None else dict(found)
+
+
+async def hints(connection: Connection, snapshot: Snapshot) -> int:
+    return int(await connection.fetchval("select hints from refreshes where id = $1", snapshot.id) or 0)
+
+
+def stored(snapshot: Snapshot) -> dict[str, Any]:
+    """The snapshot's fields as they come back from the database."""
+    fields = mirror.mirror_of(snapshot).fields
+    plain: dict[str, Any] = orjson.loads(orjson.dumps({name: getattr(snapshot, name) for name in fields}))
+    return plain
+
+
+@pytest.mark.parametrize("kind", MIRRORS)
+def test_fields_columns_and_tables_are_the_same(kind: str) -> None:
+    one = MIRRORS[kind]
+    snapshot = next(s for s in EVERY_KIND if mirror.mirror_of(s) is one)
+    columns = {column.name for column in tables.metadata.tables[one.table].columns}
+    assert columns == {*one.fields, *mirror.SYNC_COLUMNS}
+    assert set(one.fields) == {f.name for f in dataclasses.fields(snapshot)} - mirror.NOT_COLUMNS
+
+
+def test_every_mirrored_table_has_its_kind() -> None:
+    assert {one.table for one in MIRRORS.values()} == {table.name for table in tables.MIRRORED}
+
+
+@pytest.mark.parametrize("snapshot", KINDS)
+async def test_every_field_comes_back_as_it_went(connection: Connection, snapshot: Snapshot) -> None:
+    assert await event(connection, snapshot, 1000) == "applied"
+    found = await row(connection, snapshot)
+    assert {name: found[name] for name in stored(snapshot)} == stored(snapshot)
+    assert (found["marker"], found["serial"], found["presence"], found["final"]) == (
+        1000,
+        1,
+        "present",
+        False,
+    )
+
+
+@pytest.mark.parametrize("snapshot", KINDS)
+async def test_empty_fields_come_back_empty(connection: Connection, snapshot: Snapshot) -> None:
+    columns = tables.metadata.tables[mirror.mirror_of(snapshot).table].columns
+    sparse = like(snapshot, **{name: None for name in stored(snapshot) if columns[name].nullable})
+    assert await event(connection, sparse, 1000) == "applied"
+    found = await row(connection, sparse)
+    assert {name: found[name] for name in stored(sparse)} == stored(sparse)
+
+
+@pytest.mark.parametrize(
+    ("later", "outcome"),
+    [
+        (-50, "noted"),
+        (-1, "noted"),
+        (0, "noted"),
+        (1, "noted"),
+        (2, "noted"),
+        (3, "applied"),
+        (60, "applied"),
+    ],
+)
+@pytest.mark.parametrize("snapshot", KINDS)
+async def test_a_payload_is_applied_only_when_it_is_clearly_newer(
+    connection: Connection, snapshot: Snapshot, later: int, outcome: str
+) -> None:
+    await event(connection, snapshot, 1000)
+    assert await event(connection, like(snapshot, created=555), 1000 + later) == outcome
+    found = await row(connection, snapshot)
+    applied = outcome == "applied"
+    assert (found["created"], found["marker"], found["serial"]) == (
+        (555, 1000 + later, 2) if applied else (100, 1000, 1)
+    )
+    assert await hints(connection, snapshot) == (0 if applied else 1)
+    kept = await connection.fetchval(
+        "select outcome from webhook_events where created = $1 and id like 'evt_%' order by received_at desc",
+        1000 + later,
+    )
+    assert kept == outcome
+
+
+async def test_a_duplicate_changes_nothing(connection: Connection) -> None:
+    assert await event(connection, CUSTOMER, 1000, id="evt_twice") == "applied"
+    before = await row(connection, CUSTOMER)
+    assert await event(connection, like(CUSTOMER, name="Other"), 2000, id="evt_twice") == "duplicate"
+    assert await row(connection, CUSTOMER) == before
+    assert await hints(connection, CUSTOMER) == 0
+
+
+async def test_many_deliveries_of_one_event_at_once_are_one(database: Database) -> None:
+    async def deliver() -> str:
+        async with database.connection() as connection:
+            return await event(connection, CUSTOMER, 1000, id="evt_raced")
+
+    outcomes = await asyncio.gather(*(deliver() for _ in range(12)))
+    assert sorted(outcomes) == ["applied"] + ["duplicate"] * 11
+
+
+async def test_many_events_of_one_object_at_once_leave_the_newest(database: Database) -> None:
+    async def deliver(created: int) -> str:
+        async with database.connection() as connection:
+            return await event(connection, like(CUSTOMER, name=f"at {created}"), created)
+
+    instants = list(range(1000, 1400, 10))
+    await asyncio.gather(*(deliver(created) for created in instants[::2] + instants[1::2][::-1]))
+    async with database.connection() as connection:
+        found = await row(connection, CUSTOMER)
+    assert (found["name"], found["marker"]) == ("at 1390", 1390)
+
+
+async def test_an_unusable_payload_is_noted_even_for_an_object_never_seen(connection: Connection) -> None:
+    assert await event(connection, CUSTOMER, 1000, usable=False) == "noted"
+    assert await row(connection, CUSTOMER) == {}
+    assert await hints(connection, CUSTOMER) == 1
+    assert await connection.fetchval("select outcome from webhook_events") == "noted: other version"
+
+
+@pytest.mark.parametrize("snapshot", KINDS)
+async def test_a_deletion_stays(connection: Connection, snapshot: Snapshot) -> None:
+    """Whatever its instant, and whatever comes after it."""
+    await event(connection, snapshot, 1000)
+    assert await event(connection, like(snapshot, deleted=True), 990) == "applied"
+    assert await event(connection, snapshot, 5000) == "noted"
+    found = await row(connection, snapshot)
+    assert (found["presence"], found["final"], found["marker"]) == ("deleted", True, 1000)
+    assert await hints(connection, snapshot) == 0, "there is nothing left to fetch"
+    assert await mirror.apply_fetched(connection, snapshot, serial=found["serial"], marker=6000)
+    assert await mirror.mark_absent(
+        connection, mirror.mirror_of(snapshot).kind, snapshot.id, serial=found["serial"], marker=6000
+    )
+    effect = await mirror.apply_page(connection, [snapshot], marker=7000)
+    assert (effect.inserted, effect.differing) == (0, 0)
+    assert await row(connection, snapshot) == found
+
+
+@pytest.mark.parametrize("status", sorted(ENDED))
+async def test_an_ended_subscription_stays_ended(connection: Connection, status: str) -> None:
+    ended = like(SUBSCRIPTION, status=status)
+    await event(connection, SUBSCRIPTION, 1000)
+    assert await event(connection, ended, 1010) == "applied"
+    assert await event(connection, SUBSCRIPTION, 5000) == "noted"
+    assert await hints(connection, SUBSCRIPTION) == 0
+    assert (await row(connection, SUBSCRIPTION))["status"] == status
+    serial = await mirror.serial_of(connection, "subscription", "sub_1")
+    assert await mirror.apply_fetched(connection, SUBSCRIPTION, serial=serial, marker=6000)
+    assert (await row(connection, SUBSCRIPTION))["status"] == status
+    assert await mirror.apply_fetched(connection, like(ended, owner_id=None), serial=serial, marker=6000)
+    assert (await row(connection, SUBSCRIPTION))["owner_id"] is None
+
+
+async def test_an_absent_object_comes_back_with_its_next_sighting(connection: Connection) -> None:
+    async def vanish() -> None:
+        serial = await mirror.serial_of(connection, "customer", "cus_1")
+        assert await mirror.mark_absent(connection, "customer", "cus_1", serial=serial, marker=0)
+        assert (await row(connection, CUSTOMER))["presence"] == "absent"
+
+    await event(connection, CUSTOMER, 1000)
+    await vanish()
+    assert await event(connection, CUSTOMER, 1010) == "applied"
+    assert (await row(connection, CUSTOMER))["presence"] == "present"
+    await vanish()
+    assert (await mirror.apply_page(connection, [CUSTOMER], marker=1020)).differing == 1
+    assert await hints(connection, CUSTOMER) == 1
+    serial = await mirror.serial_of(connection, "customer", "cus_1")
+    assert await mirror.apply_fetched(connection, CUSTOMER, serial=serial, marker=1020)
+    assert (await row(connection, CUSTOMER))["presence"] == "present"
+
+
+async def test_an_absence_seen_before_a_change_is_looked_at_again(connection: Connection) -> None:
+    assert await mirror.mark_absent(connection, "customer", "cus_1", serial=0, marker=0)
+    assert await row(connection, CUSTOMER) == {}
+    await event(connection, CUSTOMER, 1000)
+    assert not await mirror.mark_absent(connection, "customer", "cus_1", serial=0, marker=0)
+    assert (await row(connection, CUSTOMER))["presence"] == "present"
+
+
+@pytest.mark.parametrize("snapshot", KINDS)
+async def test_a_fetch_that_began_before_a_change_is_refused(
+    connection: Connection, snapshot: Snapshot
+) -> None:
+    before = await mirror.serial_of(connection, mirror.mirror_of(snapshot).kind, snapshot.id)
+    assert before == 0
+    await event(connection, snapshot, 1000)
+    stale = like(snapshot, created=555)
+    assert not await mirror.apply_fetched(connection, stale, serial=before, marker=2000)
+    assert (await row(connection, snapshot))["created"] == 100
+    serial = await mirror.serial_of(connection, mirror.mirror_of(snapshot).kind, snapshot.id)
+    assert await mirror.apply_fetched(connection, stale, serial=serial, marker=2000)
+    assert not await mirror.apply_fetched(connection, snapshot, serial=serial, marker=2000)
+    found = await row(connection, snapshot)
+    assert (found["created"], found["marker"], found["serial"]) == (555, 2000, serial + 1)
+
+
+async def test_a_fetched_object_never_moves_the_marker_back(connection: Connection) -> None:
+    await event(connection, CUSTOMER, 1000)
+    assert await mirror.apply_fetched(connection, like(CUSTOMER, name="Fetched"), serial=1, marker=900)
+    found = await row(connection, CUSTOMER)
+    assert (found["name"], found["marker"]) == ("Fetched", 1000)
+
+
+async def test_a_payload_clears_the_hints_that_it_is_clearly_newer_than(connection: Connection) -> None:
+    await event(connection, CUSTOMER, 1000)
+    assert await event(connection, CUSTOMER, 1001) == "noted"
+    assert await event(connection, CUSTOMER, 1003) == "applied"
+    assert await hints(connection, CUSTOMER) == 1, "the hint is too close to be covered"
+    assert await event(connection, CUSTOMER, 1006) == "applied"
+    assert await hints(connection, CUSTOMER) == 0
+    assert await event(connection, CUSTOMER, 990) == "noted"
+    assert await event(connection, CUSTOMER, 1010) == "applied"
+    assert await hints(connection, CUSTOMER) == 0
+
+
+async def test_a_payload_leaves_the_hints_of_a_refresh_that_is_running(connection: Connection) -> None:
+    await event(connection, CUSTOMER, 1000)
+    await event(connection, CUSTOMER, 1000)
+    (lease,) = await refreshes.due(connection, limit=5, lease_seconds=30)
+    assert await event(connection, CUSTOMER, 1060) == "applied"
+    assert await hints(connection, CUSTOMER) == 1
+    await refreshes.landed(connection, lease)
+    assert await hints(connection, CUSTOMER) == 0
+
+
+async def test_a_page_inserts_what_is_absent_and_only_notes_what_differs(connection: Connection) -> None:
+    same, other, new = CUSTOMER, like(CUSTOMER, id="cus_2"), like(CUSTOMER, id="cus_3")
+    await event(connection, same, 1000)
+    await event(connection, other, 1000)
+    effect = await mirror.apply_page(connection, [new, like(other, name="Grace"), same], marker=2000)
+    assert (effect.inserted, effect.differing) == (1, 1)
+    assert (await row(connection, other))["name"] == "Ada"
+    found = await row(connection, new)
+    assert (found["marker"], found["serial"]) == (2000, 1)
+    assert [await hints(connection, one) for one in (same, other, new)] == [0, 1, 0]
+    again = await mirror.apply_page(connection, [new, other, same], marker=2000)
+    assert (again.inserted, again.differing) == (0, 0)
+    assert (await mirror.apply_page(connection, [], marker=2000)).inserted == 0
+
+
+@pytest.mark.parametrize("snapshot", KINDS)
+async def test_a_page_sees_a_difference_in_every_field(connection: Connection, snapshot: Snapshot) -> None:
+    await event(connection, snapshot, 1000)
+    assert (await mirror.apply_page(connection, [snapshot], marker=1000)).differing == 0
+    columns = tables.metadata.tables[mirror.mirror_of(snapshot).table].columns
+    changes: list[tuple[str, object]] = []
+    for name, value in stored(snapshot).items():
+        if name == "id":
+            continue
+        changed: object = None
+        if not columns[name].nullable:
+            changed = (
+                not value if isinstance(value, bool) else value + 1 if isinstance(value, int) else "other"
+            )
+            changed = [] if isinstance(value, list) else {} if isinstance(value, dict) else changed
+        changes.append((name, changed))
+    for name, changed in changes:
+        effect = await mirror.apply_page(connection, [like(snapshot, **{name: changed})], marker=1000)
+        assert effect.differing == 1, name
+
+
+async def test_events_in_any_order_end_at_the_newest(database: Database) -> None:
+    """All orders of five events, one of them twice: the row never goes back, and ends at the newest."""
+    news: Sequence[tuple[str, int]] = [("a", 1000), ("b", 1001), ("c", 1004), ("d", 1004), ("e", 1010)]
+    async with database.connection() as connection:
+        for number, order in enumerate(itertools.permutations(news)):
+            customer = like(CUSTOMER, id=f"cus_{number}")
+            found: dict[str, Any] = {}
+            marker = 0
+            for name, created in (*order, order[0]):
+                await event(connection, like(customer, name=name), created, id=f"evt_{number}_{name}")
+                found = await row(connection, customer)
+                assert found["marker"] >= marker
+                marker = found["marker"]
+            assert (found["name"], found["marker"]) == ("e", 1010)
+
+
+async def test_hints_are_coalesced_to_one_row(connection: Connection) -> None:
+    await event(connection, CUSTOMER, 1000)
+    for _ in range(30):
+        await event(connection, CUSTOMER, 1000)
+    rows = await connection.fetch("select hints, newest_hint from refreshes")
+    assert [tuple(one) for one in rows] == [(30, 1000)]
+
+
+async def test_an_event_about_something_else_notes_its_objects_once(connection: Connection) -> None:
+    async def claim() -> bool:
+        return await inbox.claim(
+            connection,
+            event_id="evt_other",
+            event_type="customer.discount.created",
+            object_id="di_1",
+            created=1000,
+            outcome="noted: related",
+            hints=[("customer", "cus_1"), ("subscription", "sub_1"), ("customer", "cus_1")],
+        )
+
+    assert await claim()
+    assert not await claim()
+    rows = await connection.fetch("select id, kind, hints, newest_hint from refreshes order by id")
+    assert [tuple(one) for one in rows] == [
+        ("cus_1", "customer", 1, 1000),
+        ("sub_1", "subscription", 1, 1000),
+    ]
+
+
+def test_a_row_says_whether_it_may_still_change() -> None:
+    for snapshot in EVERY_KIND:
+        one = mirror.mirror_of(snapshot)
+        assert not one.row(snapshot, 5)["final"]
+        assert one.row(like(snapshot, deleted=True), 5)["final"]
+    for status in ("active", "past_due", "unpaid", "canceled", "incomplete_expired"):
+        subscription: Subscription = like(SUBSCRIPTION, status=status)
+        assert MIRRORS["subscription"].row(subscription, 5)["final"] is (status in ENDED)
+    assert not MIRRORS["invoice"].row(like(INVOICE, status="void"), 5)["final"]
+    assert MIRRORS["product"].row(PRODUCT, 5)["marker"] == 5

@@ -1,0 +1,365 @@
+"""One case for each pair of operation and status: how a caller comes to get that answer.
+
+What every operation answers alike (no credential, a body too large, an absent object) is one function for all.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+import httpx
+
+from tests.contract.declared import operations, pairs
+from tests.contract.world import ASKED, Asked, World
+from tests.support.company import Company, running_service
+from tests.support.service import as_service, as_user
+
+Case: TypeAlias = Callable[[World], Awaitable[httpx.Response]]
+General: TypeAlias = Callable[[World, str], Awaitable[httpx.Response]]
+
+LIMIT = 64 * 1024
+SPECIFIC: dict[tuple[str, int], Case] = {}
+GENERAL: dict[int, General] = {}
+
+
+def case(*names: str, status: int) -> Callable[[Case], Case]:
+    def register(function: Case) -> Case:
+        SPECIFIC.update({(name, status): function for name in names})
+        return function
+
+    return register
+
+
+def general(status: int) -> Callable[[General], General]:
+    def register(function: General) -> General:
+        GENERAL[status] = function
+        return function
+
+    return register
+
+
+def case_of(operation: str, status: int) -> Case | None:
+    """None where nobody has said how to get that answer."""
+    specific = SPECIFIC.get((operation, status))
+    if specific is not None:
+        return specific
+    common = GENERAL.get(status) or (_as_asked if status < httpx.codes.MULTIPLE_CHOICES else None)
+    if common is None or operation not in ASKED:
+        return None
+
+    async def asked(world: World) -> httpx.Response:
+        return await common(world, operation)
+
+    return asked
+
+
+def exercised() -> set[tuple[str, int]]:
+    """The pairs that have a case, whether or not the document declares them."""
+    return SPECIFIC.keys() | {pair for pair in pairs() if case_of(*pair) is not None}
+
+
+async def _as_asked(world: World, operation: str) -> httpx.Response:
+    """The request as it stands, of a company of its own where it changes something."""
+    reads = operations()[operation].method == "GET"
+    asked = await asked_of(world, operation, None if reads else await world.service.company())
+    return await world.ask(operation, asked)
+
+
+# What operations answer alike.
+
+
+@general(304)
+async def _unchanged(world: World, operation: str) -> httpx.Response:
+    asked = await asked_of(world, operation)
+    first = await world.ask(operation, asked)
+    return await world.ask(operation, asked, If_None_Match=first.headers["etag"])
+
+
+@general(401)
+async def _unauthenticated(world: World, operation: str) -> httpx.Response:
+    asked = ASKED[operation](world.company)
+    return await world.ask(operation, replace(asked, who={"Authorization": "Bearer nobody"}))
+
+
+@general(403)
+async def _forbidden(world: World, operation: str) -> httpx.Response:
+    """Writes: a key that may only read. Reads: a login whose claim and link disagree."""
+    asked = ASKED[operation](world.company)
+    reads = operations()[operation].method == "GET"
+    who = await world.stranger_with_claim() if reads else as_service("read")
+    return await world.ask(operation, replace(asked, who=who))
+
+
+@general(404)
+async def _absent(world: World, operation: str) -> httpx.Response:
+    """By the owner of a company, something that is not there."""
+    asked = ASKED[operation](world.company)
+    path = asked.path
+    for known in (world.company.subscription_id, world.company.invoice_id):
+        path = path.replace(known, known[: known.index("_") + 1] + "absent")
+    for known in ("/me", world.company.owner.customer_id):
+        path = path.replace(f"/customers{known}" if known == "/me" else known, _OTHER[known == "/me"])
+    return await world.ask(operation, replace(asked, path=path))
+
+
+_OTHER = {True: "/customers/cus_absent", False: "cus_absent"}
+
+
+@general(413)
+async def _too_large(world: World, operation: str) -> httpx.Response:
+    return await world.raw(operation, ASKED[operation](world.company), b" " * (LIMIT + 1))
+
+
+@general(415)
+async def _another_type(world: World, operation: str) -> httpx.Response:
+    return await world.raw(operation, ASKED[operation](world.company), b"{}", "text/plain")
+
+
+@general(422)
+async def _invalid(world: World, operation: str) -> httpx.Response:
+    """A member that the body does not have, or else an id that is none."""
+    asked = ASKED[operation](world.company)
+    if operations()[operation].takes_body:
+        return await world.ask(operation, replace(asked, body={**asked.body, "surprise": True}))
+    parts = asked.path.split("/")
+    template = operations()[operation].path.split("/")
+    place = max(index for index, part in enumerate(template) if part.startswith("{"))
+    parts[place] = "%C3%A4"
+    return await world.ask(operation, replace(asked, path="/".join(parts)))
+
+
+@general(502)
+async def _stripe_refuses(world: World, operation: str) -> httpx.Response:
+    asked = await asked_of(world, operation, await world.service.company())
+    return await world.refused_by_stripe(operation, asked)
+
+
+@general(503)
+async def _without_database(world: World, operation: str) -> httpx.Response:
+    response = await world.ask(operation, ASKED[operation](world.company), service=world.refused)
+    if operation != "readyz":
+        assert int(response.headers["retry-after"]) >= 1
+        assert response.json()["code"] == "database_unavailable"
+    return response
+
+
+@general(409)
+async def _running_already(world: World, operation: str) -> httpx.Response:
+    asked = await asked_of(world, operation, await world.service.company())
+    response = await world.while_running(operation, asked)
+    assert response.json()["code"] == "request_in_progress"
+    return response
+
+
+# What takes more than that.
+
+
+async def asked_of(world: World, operation: str, company: Company | None = None) -> Asked:
+    """The request that succeeds, once what it names is there; of the shared company unless one is given."""
+    company = company or world.company
+    match operation:
+        case "getPromotionCode":
+            await _promotion_code(world)
+        case "getOperation":
+            return await _past_operation(company)
+        case "acceptTransfer" | "declineTransfer":
+            offered = await world.ask("offerTransfer", ASKED["offerTransfer"](company))
+            assert offered.status_code == httpx.codes.OK, offered.text
+        case "resumeSubscription":
+            done = await world.ask("cancelSubscription", ASKED["cancelSubscription"](company))
+            assert done.status_code == httpx.codes.OK, done.text
+    return ASKED[operation](company)
+
+
+async def _promotion_code(world: World) -> None:
+    if (await world.service.stripe.get("/v1/promotion_codes", code="WELCOME10"))["data"]:
+        return
+    coupon = await world.service.stripe.post("/v1/coupons", percent_off=10, duration="once")
+    promotion = {"type": "coupon", "coupon": coupon["id"]}
+    await world.service.stripe.post("/v1/promotion_codes", code="WELCOME10", promotion=promotion)
+
+
+async def _past_operation(company: Company) -> Asked:
+    """Of the owner's own; refused changes are operations too."""
+    done = await company.change(company.owner.headers, remove=["cus_nobody"])
+    operation_id = done.json()["operation_id"]
+    return Asked(f"/v1/operations/{operation_id}", company.owner.headers)
+
+
+@case("getProducts", status=422)
+async def _product_limit(world: World) -> httpx.Response:
+    return await world.ask("getProducts", Asked("/v1/products", None, query={"limit": 0}))
+
+
+@case("createCustomer", status=200)
+async def _customer_again(world: World) -> httpx.Response:
+    asked = ASKED["createCustomer"](world.company)
+    first = await world.ask("createCustomer", asked)
+    again = await world.ask("createCustomer", asked)
+    assert first.json() == again.json()
+    return again
+
+
+@case("createCustomer", status=404)
+async def _customer_of_the_claim(world: World) -> httpx.Response:
+    asked = ASKED["createCustomer"](world.company)
+    who = as_user("somebody-with-a-claim", stripe_customer_id="cus_absent")
+    return await world.ask("createCustomer", replace(asked, who=who))
+
+
+@case("getPromotionCode", status=404)
+async def _unknown_code(world: World) -> httpx.Response:
+    asked = ASKED["getPromotionCode"](world.company)
+    return await world.ask("getPromotionCode", replace(asked, path="/v1/promotion-codes/NOTHING"))
+
+
+@case("attachPaymentMethodToCustomer", status=402)
+async def _card_declined_when_attached(world: World) -> httpx.Response:
+    asked = ASKED["attachPaymentMethodToCustomer"](world.company)
+    body = {"payment_method_id": "pm_card_chargeDeclined"}
+    return await world.ask("attachPaymentMethodToCustomer", replace(asked, body=body))
+
+
+async def _with_bad_card(world: World, company: Company) -> str:
+    """A card that can be attached and charged to nobody."""
+    method = await world.service.stripe.post(
+        "/v1/payment_methods/pm_card_chargeCustomerFail/attach", customer=company.payer.customer_id
+    )
+    return str(method["id"])
+
+
+@case("addSubscription", status=402)
+async def _card_declined_at_purchase(world: World) -> httpx.Response:
+    company = world.company
+    asked = ASKED["addSubscription"](company)
+    body = {**asked.body, "payment_method_id": await _with_bad_card(world, company)}
+    return await world.ask("addSubscription", replace(asked, body=body))
+
+
+async def _more_seats(company: Company, quantity: int) -> dict[str, Any]:
+    items = (await company.state())["items"]["data"]
+    return {"items": [{"id": items[0]["id"], "quantity": quantity}]}
+
+
+@case("updateSubscription", status=402)
+async def _card_declined_at_change(world: World) -> httpx.Response:
+    company = await world.service.company()
+    body = {**await _more_seats(company, 9), "payment_method_id": await _with_bad_card(world, company)}
+    return await world.ask("updateSubscription", replace(ASKED["updateSubscription"](company), body=body))
+
+
+@case("updateSubscription", status=409)
+async def _seats_in_use_at_change(world: World) -> httpx.Response:
+    asked = replace(ASKED["updateSubscription"](world.company), body=await _more_seats(world.company, 1))
+    return await world.ask("updateSubscription", asked)
+
+
+@case("previewSubscription", status=409)
+async def _seats_in_use_at_preview(world: World) -> httpx.Response:
+    asked = replace(ASKED["previewSubscription"](world.company), body=await _more_seats(world.company, 1))
+    return await world.ask("previewSubscription", asked)
+
+
+@case("updateSubscription", status=412)
+async def _changed_meanwhile(world: World) -> httpx.Response:
+    return await world.ask(
+        "updateSubscription", ASKED["updateSubscription"](world.company), If_Match='"another"'
+    )
+
+
+async def _canceled(world: World) -> Company:
+    company = await world.service.company()
+    done = await world.ask(
+        "cancelSubscription", replace(ASKED["cancelSubscription"](company), body={"when": "now"})
+    )
+    assert done.status_code == httpx.codes.OK, done.text
+    return company
+
+
+@case("resumeSubscription", status=409)
+async def _nothing_to_resume(world: World) -> httpx.Response:
+    return await world.ask("resumeSubscription", ASKED["resumeSubscription"](await _canceled(world)))
+
+
+@case("detachPaymentMethodFromCustomer", status=204)
+async def _detached(world: World) -> httpx.Response:
+    company = world.company
+    spare = await world.ask("attachPaymentMethodToCustomer", ASKED["attachPaymentMethodToCustomer"](company))
+    path = f"/v1/customers/me/payment-methods/{spare.json()['payment_method']['id']}"
+    return await world.ask("detachPaymentMethodFromCustomer", Asked(path, company.owner.headers))
+
+
+@case("detachPaymentMethodFromCustomer", status=409)
+async def _in_use(world: World) -> httpx.Response:
+    asked = ASKED["detachPaymentMethodFromCustomer"](world.company)
+    return await world.ask("detachPaymentMethodFromCustomer", asked)
+
+
+@general(202)
+async def _slow_change(world: World, operation: str) -> httpx.Response:
+    """Stripe takes longer over the write than a request may wait."""
+    service = world.service
+    asked = await asked_of(world, operation, await service.company())
+    async with running_service(service.stripe, service.database_url, OPERATION_DEADLINE="1") as hasty:
+        await service.stripe.add_fault(method="POST", latency_s=1.5)
+        response = await world.ask(operation, asked, service=hasty)
+        assert response.headers["location"] == f"/v1/operations/{response.json()['operation_id']}"
+        return response
+
+
+@case("updateSharedSubscriptionUsers", status=403)
+async def _no_manager(world: World) -> httpx.Response:
+    asked = ASKED["updateSharedSubscriptionUsers"](world.company)
+    return await world.ask("updateSharedSubscriptionUsers", replace(asked, who=world.company.user.headers))
+
+
+@case("setSeats", status=409)
+async def _seats_in_use(world: World) -> httpx.Response:
+    asked = ASKED["setSeats"](world.company)
+    return await world.ask("setSeats", replace(asked, body={"total": 1}))
+
+
+@case("quoteSeats", status=409)
+async def _seats_in_use_at_quote(world: World) -> httpx.Response:
+    asked = ASKED["quoteSeats"](world.company)
+    return await world.ask("quoteSeats", replace(asked, body={"total": 1}))
+
+
+@case("leaveSharedSubscription", status=409)
+async def _owner_leaves(world: World) -> httpx.Response:
+    asked = ASKED["leaveSharedSubscription"](world.company)
+    return await world.ask("leaveSharedSubscription", replace(asked, who=world.company.owner.headers))
+
+
+@case("declineTransfer", status=409)
+async def _declined_twice_at_once(world: World) -> httpx.Response:
+    """It asks Stripe nothing: somebody else holds the plan's row meanwhile."""
+    company = await world.service.company()
+    asked = await asked_of(world, "declineTransfer", company)
+    return await world.while_locked("declineTransfer", asked, company.subscription_id)
+
+
+@case("offerTransfer", status=409)
+async def _owner_already(world: World) -> httpx.Response:
+    asked = ASKED["offerTransfer"](world.company)
+    body = {"to_customer_id": world.company.owner.customer_id}
+    return await world.ask("offerTransfer", replace(asked, body=body))
+
+
+@case("offerTransfer", status=502)
+async def _payer_takes_over(world: World) -> httpx.Response:
+    """A plan without owner: its payer becomes owner at once, which is a write at Stripe."""
+    company = await world.service.company(payer_is_owner=False)
+    path = f"/v1/subscriptions/{company.subscription_id}"
+    await world.service.stripe.post(path, metadata={"billing_shared_subscription_owner": ""})
+    await world.service.refresh("subscription", company.subscription_id)
+    asked = Asked(
+        f"{company.path}/transfer", company.payer.headers, {"to_customer_id": company.payer.customer_id}
+    )
+    return await world.refused_by_stripe("offerTransfer", asked)
+
+
+@case("updateSharedSubscriptionUsers", status=409)
+async def _no_seat_left(world: World) -> httpx.Response:
+    company = await world.service.company(seats=2)
+    return await world.ask("updateSharedSubscriptionUsers", ASKED["updateSharedSubscriptionUsers"](company))

@@ -1,0 +1,32 @@
+"""A running service for each module, companies in it, and a second service whose database refuses."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from tests.contract.database_proxy import proxied
+from tests.contract.world import World
+from tests.support import databases
+from tests.support.company import running_service
+from tests.support.simulator import Simulator, new_account_key
+
+
+@pytest.fixture(scope="module")
+def contract_database_url(postgres_url: str, template_database: str) -> Iterator[str]:
+    url = databases.clone(postgres_url, template_database)
+    yield url
+    databases.drop(postgres_url, url)
+
+
+@pytest.fixture(scope="module")
+async def world(stripe_simulator: str, contract_database_url: str) -> AsyncIterator[World]:
+    """Its objects are shared by a module's cases: those that change one make a company of their own."""
+    async with (
+        Simulator(stripe_simulator, new_account_key()) as stripe,
+        running_service(stripe, contract_database_url) as service,
+        proxied(contract_database_url) as door,
+        running_service(stripe, door.url) as refused,
+    ):
+        company = await service.company()
+        await door.shut()
+        yield World(service, refused, company)

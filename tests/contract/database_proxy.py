@@ -1,0 +1,70 @@
+"""A door before PostgreSQL that can be shut: what is connected through it is cut, what comes later is refused."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from urllib.parse import parse_qs, urlsplit
+
+DEFAULT_PORT = 5432
+
+
+class DatabaseProxy:
+    """`url` names the database behind `upstream` by way of this proxy."""
+
+    def __init__(self, upstream: str) -> None:
+        self._target = urlsplit(upstream)
+        self._writers: list[asyncio.StreamWriter] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    @property
+    def url(self) -> str:
+        assert self._server is not None
+        port = self._server.sockets[0].getsockname()[1]
+        user = self._target.username or parse_qs(self._target.query).get("user", ["postgres"])[0]
+        password = f":{self._target.password}" if self._target.password else ""
+        return f"postgresql://{user}{password}@127.0.0.1:{port}{self._target.path}?sslmode=disable"
+
+    async def open(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+
+    async def shut(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for writer in self._writers:
+            writer.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        directory = parse_qs(self._target.query).get("host", [""])[0]
+        if directory.startswith("/"):
+            port = parse_qs(self._target.query).get("port", [str(DEFAULT_PORT)])[0]
+            behind = await asyncio.open_unix_connection(f"{directory}/.s.PGSQL.{port}")
+        else:
+            host = self._target.hostname or "127.0.0.1"
+            behind = await asyncio.open_connection(host, self._target.port or DEFAULT_PORT)
+        self._writers += [writer, behind[1]]
+        for source, sink in ((reader, behind[1]), (behind[0], writer)):
+            task = asyncio.create_task(_pump(source, sink))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
+@contextlib.asynccontextmanager
+async def proxied(upstream: str) -> AsyncIterator[DatabaseProxy]:
+    proxy = DatabaseProxy(upstream)
+    await proxy.open()
+    try:
+        yield proxy
+    finally:
+        await proxy.shut()

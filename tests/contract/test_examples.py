@@ -1,0 +1,75 @@
+"""The examples of the OpenAPI document are real answers: of the right schema, and what the service answers now."""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from app.commands.openapi import COMMON_PROBLEM, EXAMPLES, document
+from app.settings import load_settings
+from tests.contract.declared import breaches, operations, schema_of_answer
+from tests.contract.recording import as_text, demonstration, record
+from tests.support import databases
+
+PROBLEM = {"$ref": "#/components/schemas/Problem"}
+AGAIN = "run `make openapi` and look at what it changes"
+
+
+@pytest.fixture(scope="module")
+def examples() -> dict[str, Any]:
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in EXAMPLES.glob("*.json")}
+
+
+@pytest.fixture(scope="module")
+def demonstration_database_url(postgres_url: str, template_database: str) -> Iterator[str]:
+    url = databases.clone(postgres_url, template_database)
+    yield url
+    databases.drop(postgres_url, url)
+
+
+@pytest.fixture(scope="module")
+async def recorded_now(demonstration_database_url: str) -> AsyncIterator[dict[str, Any]]:
+    async with demonstration(demonstration_database_url) as service:
+        yield await record(service)
+
+
+def test_every_success_has_an_example(examples: dict[str, Any]) -> None:
+    expected = {
+        f"{operation.name}.{status}"
+        for operation in operations().values()
+        for status, response in operation.responses.items()
+        if status.startswith("2") and "content" in response
+    }
+    given = {name for name in examples if not name.startswith(COMMON_PROBLEM)}
+    assert expected - given == set(), "record them in tests/contract/recording.py"
+    assert {name.partition(".")[0] for name in given} <= operations().keys()
+
+
+def test_every_example_keeps_to_its_schema(examples: dict[str, Any]) -> None:
+    for name, example in examples.items():
+        operation, _, status = name.partition(".")
+        common = operation == COMMON_PROBLEM
+        schema = PROBLEM if common else schema_of_answer(operations()[operation], status)
+        assert breaches(schema, example["answer"]) == [], name
+        assert example["status"] == int(status)
+
+
+async def test_a_recording_made_now_is_what_is_committed(
+    recorded_now: dict[str, Any], examples: dict[str, Any]
+) -> None:
+    assert recorded_now.keys() == examples.keys(), AGAIN
+    for name, example in recorded_now.items():
+        assert as_text(example) == as_text(examples[name]), f"{name}: {AGAIN}"
+
+
+def test_the_document_shows_them(examples: dict[str, Any]) -> None:
+    stated = json.loads(document(load_settings({}, process="openapi")))
+    bought = stated["paths"]["/v1/customers/{customer_id}/subscriptions"]["post"]
+    recorded = examples["addSubscription.201"]
+    assert bought["responses"]["201"]["content"]["application/json"]["example"] == recorded["answer"]
+    assert bought["requestBody"]["content"]["application/json"]["example"] == recorded["request"]["body"]
+    declined = bought["responses"]["402"]["content"]["application/problem+json"]["examples"]
+    assert declined == {"common": {"$ref": f"#/components/examples/{COMMON_PROBLEM}.402"}}
+    value = stated["components"]["examples"][f"{COMMON_PROBLEM}.402"]["value"]
+    assert value == examples[f"{COMMON_PROBLEM}.402"]["answer"]

@@ -1,0 +1,181 @@
+"""What the contract's cases are asked of: a service, one without its database, and a request for each operation."""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import asyncpg
+import httpx
+
+from tests.contract.declared import operations
+from tests.support.company import Company, Service, new_email
+from tests.support.service import as_service, as_user
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request; `who` are headers, None for nobody."""
+
+    path: str
+    who: Mapping[str, str] | None
+    body: Any = None
+    query: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class World:
+    """`refused` has the same account as `service` and a database that refuses every connection."""
+
+    service: Service
+    refused: Service
+    company: Company
+
+    async def ask(
+        self, operation: str, asked: Asked, *, service: Service | None = None, **headers: str
+    ) -> httpx.Response:
+        """`asked` as it would succeed, or as a case has spoiled it; dashes in header names are underscores."""
+        extra = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await (service or self.service).client.request(
+            operations()[operation].method,
+            asked.path,
+            headers={**(asked.who or {}), **extra},
+            params=dict(asked.query),
+            **({} if asked.body is None else {"json": asked.body}),
+        )
+
+    async def raw(
+        self, operation: str, asked: Asked, content: bytes, media_type: str = "application/json"
+    ) -> httpx.Response:
+        return await self.service.client.request(
+            operations()[operation].method,
+            asked.path,
+            content=content,
+            headers={**(asked.who or {}), "Content-Type": media_type},
+        )
+
+    async def while_running(self, operation: str, asked: Asked) -> httpx.Response:
+        """The answer to the second of two requests with one key, while Stripe takes its time over the first."""
+        await self.service.stripe.add_fault(latency_s=0.5, times=0)
+        try:
+            return await self._second_of_two(operation, asked)
+        finally:
+            await self.service.stripe.clear_faults()
+
+    async def while_locked(self, operation: str, asked: Asked, subscription_id: str) -> httpx.Response:
+        """The same, while another transaction holds the subscription's row."""
+        connection = await asyncpg.connect(self.service.database_url)
+        try:
+            await connection.execute("begin")
+            await connection.execute("select 1 from subscriptions where id = $1 for update", subscription_id)
+            return await self._second_of_two(operation, asked, connection.close)
+        finally:
+            await connection.close()
+
+    async def _second_of_two(
+        self, operation: str, asked: Asked, release: Callable[[], Awaitable[None]] | None = None
+    ) -> httpx.Response:
+        key = secrets.token_hex(8)
+        first = asyncio.create_task(self.ask(operation, asked, Idempotency_Key=key))
+        try:
+            await self._claimed(key)
+            return await self.ask(operation, asked, Idempotency_Key=key)
+        finally:
+            if release is not None:
+                await release()
+            await first
+
+    async def _claimed(self, key: str, *, within: int = 200) -> None:
+        for _ in range(within):
+            if await self.service.fetch("select 1 from idempotency_keys where key = $1", key):
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError("the first request never began")
+
+    async def refused_by_stripe(self, operation: str, asked: Asked) -> httpx.Response:
+        """Stripe finds every request of the service wrong."""
+        await self.service.stripe.add_fault(status=400, code="parameter_invalid_integer", times=0)
+        try:
+            return await self.ask(operation, asked)
+        finally:
+            await self.service.stripe.clear_faults()
+
+    async def stranger_with_claim(self) -> dict[str, str]:
+        """A login that is linked to one customer and claims to be another."""
+        person = await self.service.person("claimant")
+        assert (await self.service.get("/v1/customers/me", person.headers)).status_code == httpx.codes.OK
+        return as_user(person.subject, stripe_customer_id=self.company.owner.customer_id)
+
+
+def owner_of(company: Company) -> Mapping[str, str]:
+    return company.owner.headers
+
+
+def _buying(company: Company) -> dict[str, Any]:
+    return {
+        "items": [{"price_id": company.price_id, "quantity": 2}],
+        "payment_method_id": company.payment_method_id,
+    }
+
+
+def new_login() -> dict[str, str]:
+    return as_user(f"new-{secrets.token_hex(6)}")
+
+
+def _subscription(company: Company, tail: str = "", body: Any = None) -> Asked:
+    return Asked(f"/v1/subscriptions/{company.subscription_id}{tail}", owner_of(company), body)
+
+
+def _mine(company: Company, tail: str = "", body: Any = None, **query: Any) -> Asked:
+    return Asked(f"/v1/customers/me{tail}", owner_of(company), body, query)
+
+
+ASKED: dict[str, Callable[[Company], Asked]] = {
+    "healthz": lambda _: Asked("/healthz", None),
+    "readyz": lambda _: Asked("/readyz", None),
+    "getProducts": lambda c: Asked("/v1/products", None, query={"ids": [c.product_id]}),
+    "createCustomer": lambda _: Asked("/v1/customers", new_login(), {"name": "Nora New"}),
+    "getCustomer": _mine,
+    "updateCustomer": lambda c: _mine(c, body={"name": "Olivia Owner"}),
+    "getCustomerSubscriptions": lambda c: _mine(c, "/subscriptions"),
+    "getCustomerPaymentMethods": lambda c: _mine(c, "/payment-methods"),
+    "getCustomerInvoices": lambda c: _mine(c, "/invoices"),
+    "getUpcomingInvoice": lambda c: _mine(c, "/upcoming-invoice"),
+    "getAccess": lambda c: _mine(c, "/access", product_id=c.product_id),
+    "createSetupIntent": lambda c: _mine(c, "/setup-intents"),
+    "attachPaymentMethodToCustomer": lambda c: _mine(
+        c, "/payment-methods", {"payment_method_id": "pm_card_mastercard"}
+    ),
+    "setPaymentMethodAsDefault": lambda c: _mine(
+        c, "/default-payment-method", {"payment_method_id": c.payment_method_id}
+    ),
+    "detachPaymentMethodFromCustomer": lambda c: _mine(c, f"/payment-methods/{c.payment_method_id}"),
+    "addSubscription": lambda c: Asked(
+        f"/v1/customers/{c.owner.customer_id}/subscriptions", as_service("admin"), _buying(c)
+    ),
+    "getSubscription": _subscription,
+    "updateSubscription": lambda c: _subscription(c, body={"cancel_at_period_end": True}),
+    "previewSubscription": lambda c: _subscription(c, "/preview", {"cancel_at_period_end": True}),
+    "cancelSubscription": lambda c: _subscription(c, "/cancel", {}),
+    "resumeSubscription": lambda c: _subscription(c, "/resume"),
+    "getInvoice": lambda c: Asked(f"/v1/invoices/{c.invoice_id}", owner_of(c)),
+    "getPromotionCode": lambda c: Asked("/v1/promotion-codes/WELCOME10", owner_of(c)),
+    "getSharedSubscription": lambda c: Asked(c.path, owner_of(c)),
+    "getSharedSubscriptionUsers": lambda c: Asked(f"{c.path}/users", owner_of(c)),
+    "updateSharedSubscriptionUsers": lambda c: Asked(
+        f"{c.path}/users", owner_of(c), {"add": [{"email": new_email()}]}
+    ),
+    "setSeats": lambda c: Asked(f"{c.path}/seats", owner_of(c), {"total": 6}),
+    "quoteSeats": lambda c: Asked(f"{c.path}/quote", owner_of(c), {"total": 6}),
+    "leaveSharedSubscription": lambda c: Asked(f"{c.path}/users/me", c.user.headers),
+    "offerTransfer": lambda c: Asked(
+        f"{c.path}/transfer", owner_of(c), {"to_customer_id": c.user.customer_id}
+    ),
+    "getTransfer": lambda c: Asked(f"{c.path}/transfer", owner_of(c)),
+    "acceptTransfer": lambda c: Asked(f"{c.path}/transfer/accept", c.user.headers),
+    "declineTransfer": lambda c: Asked(f"{c.path}/transfer/decline", c.user.headers),
+    "getAuditEvents": lambda c: Asked(f"{c.path}/audit-events", owner_of(c)),
+    "getOperation": lambda c: Asked("/v1/operations/op_000000000000000000000000", owner_of(c)),
+}
+"""For each operation a request of the owner's that would succeed."""

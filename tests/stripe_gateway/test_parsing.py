@@ -1,0 +1,402 @@
+"""Snapshots of what the stand-in returns, and of what Stripe never should."""
+
+import contextlib
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain.ids import CustomerId
+from app.domain.snapshots import Customer, Invoice, PaymentMethod, Price, Product, Subscription
+from app.stripe_gateway import parsing
+from app.stripe_gateway.gateway import StripeGateway
+from app.stripe_gateway.parsing import MalformedObject
+from tests.support.plans import TIERS, new_customer, new_plan, new_subscription
+from tests.support.simulator import Simulator
+
+
+async def test_a_product(stripe_account: Simulator) -> None:
+    source = await stripe_account.post(
+        "/v1/products",
+        name="Team",
+        unit_label="seat",
+        images=["https://example.com/a.png"],
+        metadata={
+            "billing_supports_shared_subscriptions": " TRUE\t",
+            "billing_sellable": "yes",
+        },
+    )
+    assert parsing.product(source) == Product(
+        id=source["id"],
+        created=source["created"],
+        active=True,
+        name="Team",
+        description=None,
+        images=["https://example.com/a.png"],
+        unit_label="seat",
+        default_price_id=None,
+        supports_sharing=True,
+        owner_uses_seat=None,
+        sellable=False,
+    )
+
+
+async def test_a_price_with_tiers_and_currencies(stripe_account: Simulator, gateway: StripeGateway) -> None:
+    plan = await new_plan(
+        stripe_account,
+        unit_amount=None,
+        billing_scheme="tiered",
+        tiers_mode="graduated",
+        tiers=TIERS,
+        currency_options={
+            "eur": {"tiers": [*TIERS[:1], {"up_to": "inf", "unit_amount": 600}], "tax_behavior": "inclusive"}
+        },
+        lookup_key="team",
+    )
+    price = (await gateway.fetch("price", plan.price)).snapshot
+    assert isinstance(price, Price)
+    assert (price.product_id, price.billing_scheme, price.tiers_mode) == (plan.product, "tiered", "graduated")
+    assert (price.unit_amount, price.lookup_key, price.currency) == (None, "team", "usd")
+    assert price.recurring == {
+        "interval": "month",
+        "interval_count": 1,
+        "usage_type": "licensed",
+        "meter": None,
+    }
+    assert price.tiers == [
+        {
+            "up_to": 5,
+            "unit_amount": 900,
+            "unit_amount_decimal": "900",
+            "flat_amount": 1000,
+            "flat_amount_decimal": "1000",
+        },
+        {
+            "up_to": None,
+            "unit_amount": None,
+            "unit_amount_decimal": "649.5",
+            "flat_amount": None,
+            "flat_amount_decimal": None,
+        },
+    ]
+    assert price.currency_options is not None
+    assert price.currency_options["eur"]["tax_behavior"] == "inclusive"
+    assert [tier["unit_amount"] for tier in price.currency_options["eur"]["tiers"]] == [900, 600]
+
+
+async def test_a_price_in_packs(stripe_account: Simulator, gateway: StripeGateway) -> None:
+    plan = await new_plan(stripe_account, transform_quantity={"divide_by": 5, "round": "up"})
+    price = (await gateway.fetch("price", plan.price)).snapshot
+    assert isinstance(price, Price)
+    assert price.transform_quantity == {"divide_by": 5, "round": "up"}
+    assert (price.tiers, price.unit_amount, price.unit_amount_decimal) == (None, 1000, "1000")
+
+
+async def test_a_customer(stripe_account: Simulator) -> None:
+    identifier = await new_customer(
+        stripe_account,
+        name="Ada",
+        metadata={
+            "billing_shared_subscription_id": " sub_1Team ",
+            "billing_shared_subscription_role": "Owner",
+            "billing_user_id": " user-7 ",
+            "theirs": "untouched",
+        },
+    )
+    source = await stripe_account.get(f"/v1/customers/{identifier}")
+    customer = parsing.customer(source)
+    assert (customer.email, customer.name, customer.balance) == ("someone@example.com", "Ada", 0)
+    assert (customer.member_of, customer.member_role) == ("sub_1Team", "user")
+    assert customer.user_id == "user-7"
+    assert customer.default_payment_method_id == source["invoice_settings"]["default_payment_method"]
+    assert list(customer.oddities) == ["billing_shared_subscription_role"]
+
+
+async def test_a_deleted_customer_keeps_nothing_of_the_person(
+    stripe_account: Simulator, gateway: StripeGateway
+) -> None:
+    identifier = await new_customer(stripe_account, name="Ada", phone="1", metadata={"billing_user_id": "u"})
+    before = await stripe_account.get(f"/v1/customers/{identifier}")
+    await stripe_account.delete(f"/v1/customers/{identifier}")
+    after = (await gateway.fetch("customer", identifier)).snapshot
+    assert isinstance(after, Customer)
+    assert after.deleted
+    for customer in (after, parsing.customer({**before, "deleted": True})):
+        assert (customer.email, customer.name, customer.phone, customer.user_id) == (None,) * 4
+
+
+async def test_a_subscription(stripe_account: Simulator) -> None:
+    plan = await new_plan(stripe_account)
+    payer = await new_customer(stripe_account)
+    source = await new_subscription(
+        stripe_account,
+        payer,
+        [{"price": plan.price, "quantity": 4}],
+        metadata={"billing_shared_subscription_owner": f"\t{payer} "},
+        trial_period_days=7,
+    )
+    subscription = parsing.subscription(source)
+    (item,) = subscription.items
+    assert (subscription.customer_id, subscription.owner_id, subscription.status) == (
+        payer,
+        payer,
+        "trialing",
+    )
+    assert (item.price_id, item.product_id, item.quantity, item.metered) == (
+        plan.price,
+        plan.product,
+        4,
+        False,
+    )
+    assert item.current_period_end == source["items"]["data"][0]["current_period_end"]
+    assert subscription.trial_end == source["trial_end"]
+    assert subscription.latest_invoice_id == source["latest_invoice"]
+    assert subscription.items_complete and subscription.oddities == {}
+
+
+async def test_long_lists_are_read_to_their_end(stripe_account: Simulator, gateway: StripeGateway) -> None:
+    plans = [await new_plan(stripe_account) for _ in range(12)]
+    payer = await new_customer(stripe_account)
+    items = [{"price": plan.price, "quantity": n + 1} for n, plan in enumerate(plans)]
+    source = await new_subscription(stripe_account, payer, items)
+    assert not parsing.is_complete(source)
+    assert not parsing.subscription(source).items_complete
+    subscription = (await gateway.fetch("subscription", source["id"])).snapshot
+    assert isinstance(subscription, Subscription)
+    assert subscription.items_complete
+    assert sorted(item.quantity or 0 for item in subscription.items) == list(range(1, 13))
+    invoice = (await gateway.fetch("invoice", source["latest_invoice"])).snapshot
+    assert isinstance(invoice, Invoice)
+    assert sum(line["amount"] for line in invoice.lines) == invoice.subtotal == 78 * 1000
+    page = await gateway.page("subscription", starting_after=None)
+    assert (page.snapshots, page.cut_short, list(page.ids)) == ([], [source["id"]], [source["id"]])
+
+
+async def test_a_payment_method_and_an_invoice(stripe_account: Simulator, gateway: StripeGateway) -> None:
+    plan = await new_plan(stripe_account)
+    payer = await new_customer(stripe_account)
+    made = await new_subscription(stripe_account, payer, [{"price": plan.price, "quantity": 2}])
+    invoice = (await gateway.fetch("invoice", made["latest_invoice"])).snapshot
+    assert isinstance(invoice, Invoice)
+    assert (invoice.customer_id, invoice.subscription_id, invoice.status) == (payer, made["id"], "paid")
+    assert (invoice.total, invoice.amount_paid, invoice.amount_remaining) == (2000, 2000, 0)
+    (line,) = invoice.lines
+    assert (line["price_id"], line["quantity"], line["proration"]) == (plan.price, 2, False)
+    assert line["subscription_item_id"] == made["items"]["data"][0]["id"]
+    (method,), _ = await gateway.payment_methods(CustomerId(payer))
+    assert isinstance(method, PaymentMethod)
+    assert (method.customer_id, method.type) == (payer, "card")
+    assert method.card is not None
+    assert (method.card["brand"], method.card["last4"], method.card["wallet"]) == ("visa", "4242", None)
+
+
+async def test_what_is_not_there_has_no_snapshot(gateway: StripeGateway) -> None:
+    for kind in parsing.PARSERS:
+        assert (await gateway.fetch(kind, "cus_none")).snapshot is None
+
+
+async def test_an_id_cannot_reach_another_path(stripe_account: Simulator, gateway: StripeGateway) -> None:
+    assert (await gateway.fetch("customer", "../account")).snapshot is None
+    assert (await gateway.fetch("customer", "x?expand[]=subscriptions")).snapshot is None
+    assert "/v1/account" not in {entry["path"] for entry in await stripe_account.requests()}
+
+
+async def test_pages_hold_ended_subscriptions_too(stripe_account: Simulator, gateway: StripeGateway) -> None:
+    plan = await new_plan(stripe_account)
+    payer = await new_customer(stripe_account)
+    made = await new_subscription(stripe_account, payer, [{"price": plan.price}])
+    await stripe_account.delete(f"/v1/subscriptions/{made['id']}")
+    (found,) = (await gateway.page("subscription", starting_after=None)).snapshots
+    assert isinstance(found, Subscription)
+    assert found.status == "canceled"
+    prices = (await gateway.page("price", starting_after=None)).snapshots
+    assert [price.id for price in prices] == [plan.price]
+
+
+ITEM = {
+    "id": "si_1",
+    "price": {"id": "price_1", "product": "prod_1", "recurring": {"usage_type": "licensed"}},
+    "quantity": 1,
+}
+MINIMAL: dict[str, dict[str, Any]] = {
+    "product": {"id": "prod_1"},
+    "price": {"id": "price_1", "product": "prod_1"},
+    "customer": {"id": "cus_1"},
+    "subscription": {"id": "sub_1", "status": "active", "items": {"data": [ITEM], "has_more": False}},
+    "payment_method": {"id": "pm_1", "type": "card"},
+    "invoice": {"id": "in_1"},
+}
+
+
+@pytest.mark.parametrize("kind", MINIMAL)
+def test_little_is_enough(kind: str) -> None:
+    assert parsing.PARSERS[kind](MINIMAL[kind]).id == MINIMAL[kind]["id"]
+
+
+BAD_IDS: list[Any] = [None, "", 1, True, [], {}, "cus_\x00", "cus_é", "a" * 256, "\ud800", "x\n"]
+
+
+@pytest.mark.parametrize("kind", MINIMAL)
+def test_an_object_without_a_proper_id_is_malformed(kind: str) -> None:
+    for bad in BAD_IDS:
+        with pytest.raises(MalformedObject, match="id"):
+            parsing.PARSERS[kind]({**MINIMAL[kind], "id": bad})
+    with pytest.raises(MalformedObject):
+        parsing.PARSERS[kind]({name: value for name, value in MINIMAL[kind].items() if name != "id"})
+
+
+MALFORMED: list[tuple[str, dict[str, Any]]] = [
+    ("product", {"name": 1}),
+    ("product", {"images": "x"}),
+    ("product", {"created": "now"}),
+    ("product", {"created": 2**63}),
+    ("product", {"metadata": ["a"]}),
+    ("product", {"default_price": {"id": 5}}),
+    ("price", {"unit_amount": 1.5}),
+    ("price", {"unit_amount": True}),
+    ("price", {"unit_amount": 2**70}),
+    ("price", {"unit_amount_decimal": {"a": 1}}),
+    ("price", {"unit_amount_decimal": True}),
+    ("price", {"tiers": {"a": 1}}),
+    ("price", {"tiers": [1]}),
+    ("price", {"tiers": [{"up_to": [1]}]}),
+    ("price", {"tiers": [{"up_to": 1.5}]}),
+    ("price", {"recurring": "month"}),
+    ("price", {"recurring": {"interval": {"deep": {}}}}),
+    ("price", {"transform_quantity": {"divide_by": [5]}}),
+    ("price", {"currency_options": [1]}),
+    ("price", {"currency_options": {"eur": 5}}),
+    ("price", {"currency_options": {"eur": {"tiers": [None]}}}),
+    ("customer", {"email": ["a"]}),
+    ("customer", {"balance": "1"}),
+    ("customer", {"balance": -(2**63)}),
+    ("customer", {"metadata": "x"}),
+    ("customer", {"invoice_settings": "x"}),
+    ("customer", {"invoice_settings": {"default_payment_method": 1}}),
+    ("subscription", {"status": None}),
+    ("subscription", {"status": ""}),
+    ("subscription", {"status": 1}),
+    ("subscription", {"items": []}),
+    ("subscription", {"items": {"data": {}}}),
+    ("subscription", {"items": {"data": [1]}}),
+    ("subscription", {"items": {"data": [{"id": "si_1"}]}}),
+    ("subscription", {"items": {"data": [{**ITEM, "quantity": "3"}]}}),
+    ("subscription", {"items": {"data": [{**ITEM, "price": "price_1"}]}}),
+    ("subscription", {"discounts": [1]}),
+    ("subscription", {"discounts": [None]}),
+    ("subscription", {"discounts": [{"id": None}]}),
+    ("subscription", {"pending_update": []}),
+    ("subscription", {"pending_update": {"expires_at": {}}}),
+    ("subscription", {"billing_mode": "flexible"}),
+    ("payment_method", {"type": None}),
+    ("payment_method", {"card": "visa"}),
+    ("payment_method", {"card": {"exp_month": 1.5}}),
+    ("payment_method", {"card": {"wallet": "apple"}}),
+    ("invoice", {"lines": []}),
+    ("invoice", {"lines": {"data": [1]}}),
+    ("invoice", {"lines": {"data": [{"amount": "1"}]}}),
+    ("invoice", {"total": "1"}),
+    ("invoice", {"parent": "sub_1"}),
+]
+
+
+@pytest.mark.parametrize(("kind", "change"), MALFORMED, ids=str)
+def test_a_field_of_the_wrong_type_is_malformed_and_its_value_is_not_told(
+    kind: str, change: dict[str, Any]
+) -> None:
+    with pytest.raises(MalformedObject):
+        parsing.PARSERS[kind]({**MINIMAL[kind], **change})
+
+
+def test_what_postgres_cannot_store_is_taken_out_of_texts() -> None:
+    customer = parsing.customer({**MINIMAL["customer"], "name": "a\x00b\ud800", "email": "e\x00"})
+    assert (customer.name, customer.email) == ("ab?", "e")
+    price = parsing.price({**MINIMAL["price"], "recurring": {"interval": "mo\x00nth"}})
+    assert price.recurring is not None
+    assert price.recurring["interval"] == "month"
+    method = parsing.payment_method({**MINIMAL["payment_method"], "card": {"brand": "vi\x00sa"}})
+    assert method.card is not None
+    assert method.card["brand"] == "visa"
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+FIELDS = sorted(
+    {
+        *(
+            "id",
+            "created",
+            "metadata",
+            "deleted",
+            "items",
+            "data",
+            "price",
+            "product",
+            "recurring",
+            "tiers",
+            "card",
+            "lines",
+        ),
+        *(
+            "currency_options",
+            "discounts",
+            "status",
+            "type",
+            "customer",
+            "parent",
+            "images",
+            "balance",
+            "wallet",
+            "name",
+        ),
+        *(
+            "invoice_settings",
+            "default_payment_method",
+            "unit_amount_decimal",
+            "pending_update",
+            "quantity",
+            "eur",
+        ),
+    }
+)
+OBJECTS = st.dictionaries(
+    st.sampled_from(FIELDS), JSON | st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=4), max_size=12
+)
+
+
+@pytest.mark.parametrize("kind", MINIMAL)
+@given(given_=OBJECTS)
+def test_nothing_but_malformed_object_is_ever_raised(kind: str, given_: dict[str, Any]) -> None:
+    for source in (given_, {**MINIMAL[kind], **given_}):
+        with contextlib.suppress(MalformedObject):
+            parsing.PARSERS[kind](source)
+        with contextlib.suppress(MalformedObject):
+            parsing.is_complete({**source, "object": kind})
+
+
+@pytest.mark.parametrize(
+    ("source", "complete"),
+    [
+        ({"object": "customer"}, True),
+        ({"object": "product"}, True),
+        ({"object": "payment_method"}, True),
+        ({"object": "price"}, False),
+        ({"object": "subscription", "items": {"has_more": False}}, True),
+        ({"object": "subscription", "items": {"has_more": True}}, False),
+        ({"object": "subscription", "items": {}}, False),
+        ({"object": "subscription", "items": {"has_more": 0}}, False),
+        ({"object": "subscription"}, False),
+        ({"object": "invoice", "lines": {"has_more": False}}, True),
+        ({"object": "invoice", "lines": {"has_more": True}}, False),
+    ],
+)
+def test_which_payloads_carry_all_that_is_kept(source: dict[str, Any], complete: bool) -> None:
+    assert parsing.is_complete(source) is complete

@@ -1,0 +1,146 @@
+"""The OpenAPI document: the committed one is the code's, and it states every answer that a caller may get."""
+
+import json
+from typing import Any
+
+import pytest
+
+from app.commands.openapi import document
+from app.settings import load_settings
+from tests.support.databases import CHECKOUT
+
+GOLDEN = CHECKOUT / "openapi" / "openapi.json"
+PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+PROBES = {"/healthz", "/readyz"}
+
+
+@pytest.fixture(scope="module")
+def text() -> str:
+    return document(load_settings({}, process="openapi"))
+
+
+@pytest.fixture(scope="module")
+def stated(text: str) -> dict[str, Any]:
+    return dict(json.loads(text))
+
+
+@pytest.fixture(scope="module")
+def operations(stated: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    return [
+        (method.upper(), path, operation)
+        for path, methods in stated["paths"].items()
+        for method, operation in methods.items()
+    ]
+
+
+def test_the_committed_document_is_the_codes(text: str) -> None:
+    assert GOLDEN.read_text(encoding="utf-8") == text, "run `make openapi` and look at what it changes"
+
+
+def test_every_failure_has_the_one_schema(operations: list[tuple[str, str, dict[str, Any]]]) -> None:
+    for method, path, operation in operations:
+        failures = {status: r for status, r in operation["responses"].items() if status >= "400"}
+        if path in PROBES:
+            assert "422" not in failures
+            continue
+        assert failures, (method, path)
+        for status, response in failures.items():
+            assert response["content"] == PROBLEM, (method, path, status)
+            assert response["description"]
+
+
+def test_the_problem_schema_has_the_members_of_every_failure(stated: dict[str, Any]) -> None:
+    schemas = stated["components"]["schemas"]
+    assert set(schemas["Problem"]["required"]) == {"type", "title", "status", "code", "detail", "request_id"}
+    assert set(schemas["ProblemError"]["required"]) == {"pointer", "code", "detail"}
+
+
+def test_nothing_of_the_frameworks_own_errors_is_left(text: str) -> None:
+    assert "HTTPValidationError" not in text
+    assert '"ValidationError"' not in text
+
+
+def test_every_operation_says_what_it_does(operations: list[tuple[str, str, dict[str, Any]]]) -> None:
+    for method, path, operation in operations:
+        assert operation.get("summary"), (method, path)
+        assert len(operation.get("description", "")) > 10, (method, path)
+        assert operation.get("tags"), (method, path)
+
+
+READ = {"401", "422", "503"}
+WRITE = READ | {"403", "404", "409", "413", "415"}
+
+
+def test_every_operation_states_its_possible_answers(
+    operations: list[tuple[str, str, dict[str, Any]]],
+) -> None:
+    for method, path, operation in operations:
+        statuses = set(operation["responses"])
+        assert any(status.startswith("2") for status in statuses), (method, path)
+        if path in PROBES:
+            continue
+        expected = READ if method == "GET" else WRITE
+        if "{" in path:
+            expected = expected | {"403", "404"}
+        assert statuses >= expected, (method, path, expected - statuses)
+
+
+def test_every_successful_answer_has_a_schema(operations: list[tuple[str, str, dict[str, Any]]]) -> None:
+    for method, path, operation in operations:
+        for status, response in operation["responses"].items():
+            if status.startswith("2") and status != "204":
+                [(media_type, content)] = response["content"].items()
+                assert media_type == "application/json" and (content["schema"] or path in PROBES), (
+                    method,
+                    path,
+                )
+
+
+def test_request_bodies_take_no_unknown_fields(stated: dict[str, Any]) -> None:
+    schemas = stated["components"]["schemas"]
+    open_ones = []
+    for path, methods in stated["paths"].items():
+        for method, operation in methods.items():
+            if "requestBody" in operation:
+                pending = [operation["requestBody"]["content"]["application/json"]["schema"]]
+                while pending:
+                    schema = pending.pop()
+                    if isinstance(schema, list):
+                        pending += schema
+                    elif isinstance(schema, dict):
+                        if "$ref" in schema:
+                            schema = schemas[schema["$ref"].rpartition("/")[2]]
+                        if schema.get("type") == "object" and schema.get("additionalProperties") is not False:
+                            open_ones.append((method, path, schema.get("title")))
+                        pending += [value for value in schema.values() if isinstance(value, dict | list)]
+    assert open_ones == []
+
+
+def test_fields_for_admins_alone_are_marked(stated: dict[str, Any]) -> None:
+    schemas = stated["components"]["schemas"]
+    marked = {
+        (name, field)
+        for name, schema in schemas.items()
+        for field, stating in schema.get("properties", {}).items()
+        if stating.get("x-admin-only")
+    }
+    assert ("MemberChangeRequest", "proration_behavior") in marked
+    terms = {
+        "discounts",
+        "tax_rates",
+        "default_tax_rates",
+        "trial_end",
+        "trial_period_days",
+        "billing_mode",
+        "proration_behavior",
+        "proration_date",
+        "prorate",
+    }
+    found = {
+        (name, field)
+        for name, schema in schemas.items()
+        if schema.get("additionalProperties") is False
+        for field in schema.get("properties", {})
+        if field in terms
+    }
+    assert found == marked
