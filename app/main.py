@@ -86,6 +86,8 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         generate_unique_id_function=operation_id,
         redoc_url=None,
+        # Metrics and logs are our own; the framework's spans would be looked for at every request.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
         redirect_slashes=False,
     )
     app.state.settings = settings
@@ -106,13 +108,14 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_route("/webhooks/stripe", stripe_webhook, methods=["POST"], include_in_schema=False)
     problems.install(app)
     app.add_middleware(middleware.BodyLimits)
-    app.add_middleware(
-        CORSMiddleware,
-        allow_origins=list(settings.cors_origins),
-        allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-        allow_headers=_ALLOWED_HEADERS,
-        expose_headers=_EXPOSED_HEADERS,
-        max_age=600,
-    )
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=_ALLOWED_HEADERS,
+            expose_headers=_EXPOSED_HEADERS,
+            max_age=600,
+        )
     app.add_middleware(middleware.RequestRecords)
     return app

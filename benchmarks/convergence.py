@@ -22,11 +22,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import asyncpg
 import httpx
 import orjson
 
 from app.cache import mirror, refreshes
 from app.cache.mirror import MIRRORS
+from app.commands.logs import configure_logs
 from app.errors import ServiceUnavailable
 from app.main import create_app
 from app.services import sync, webhooks
@@ -49,7 +51,7 @@ WATCH = f"""
     create table bench.steps_back (id text, version bigint, after bigint);
     create function bench.version(r jsonb) returns bigint immutable language sql as $$
         select case when r->>'presence' <> 'present' then {OVER}
-            else coalesce(ltrim(r->>'name', 'v')::bigint, (r#>>'{{items,0,quantity}}')::bigint, 0) end $$;
+            else coalesce(nullif(ltrim(r->>'name', 'v'), '')::bigint, (r#>>'{{items,0,quantity}}')::bigint, 0) end $$;
     create function bench.watch() returns trigger language plpgsql as $$
         begin
             if bench.version(to_jsonb(new)) < bench.version(to_jsonb(old)) then
@@ -267,8 +269,6 @@ async def prepare(database_url: str) -> None:
 
 
 async def _execute(database_url: str, statements: str) -> None:
-    import asyncpg
-
     connection = await asyncpg.connect(database_url)
     try:
         await connection.execute(statements)
@@ -332,6 +332,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one JSON line instead of the table")
     parser.add_argument("--state", type=Path, help="keep the benchmarks' PostgreSQL in this directory")
     given = parser.parse_args()
+    configure_logs("critical")
     plan: list[tuple[str | None, int]] = [(None, given.schedules)]
     if given.defects:
         plan += [(name, given.defect_schedules) for name in DEFECTS]

@@ -39,7 +39,7 @@ FILL_BAR = 1.15
 REQUESTS_BAR = 1.05
 CHUNK = 500
 TWO_YEARS = 2 * 365 * 86_400
-RUNNERS = 16
+RUNNERS = 12
 """Ranges that a sweep reads at once; a killed run repeats a page of each at most."""
 
 Json = dict[str, Any]

@@ -103,7 +103,11 @@ class Database:
                 reset=_keep_session,
                 command_timeout=_STATEMENT_SECONDS,
                 timeout=_ACQUIRE_SECONDS,
-                server_settings={"application_name": "coseat", "jit": "off"},
+                server_settings={
+                    "application_name": "coseat",
+                    "jit": "off",
+                    "plan_cache_mode": "force_generic_plan",
+                },
             )
         except _LOST as error:
             raise database_unavailable() from error

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from app.cache.database import Connection
 
 _DRAW = """
-    select granted, spare, wait_seconds
-    from draw_stripe_requests($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"""
+    select granted, spare, first_seconds, gap_seconds, wait_seconds
+    from draw_stripe_requests($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"""
 
 # Refusals that come together are one: the rate is lowered once a second at most.
 _SLOW_DOWN = """
@@ -24,12 +24,16 @@ _SLOW_DOWN = """
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`account`: calls a second of all processes; `shares`: the part of it that each kind of work can count on."""
+    """`account`: calls a second of all processes; `shares`: the part of it that each kind of work can count on.
+
+    `ahead_seconds`: how far into the future steady grants are given.
+    """
 
     account: int
     shares: Mapping[str, float]
     spend_seconds: float
     keep_seconds: float
+    ahead_seconds: float
     recovery_seconds: float
 
 
@@ -37,11 +41,14 @@ class Limits:
 class Draw:
     """`granted` calls may begin within `spend_seconds`, `spare` ones within `keep_seconds`.
 
+    Steady grants begin in `first_seconds` and then at every `gap_seconds`.
     `wait_seconds`: when another draw may find something free.
     """
 
     granted: int
     spare: int
+    first_seconds: float
+    gap_seconds: float
     wait_seconds: float
 
 
@@ -56,7 +63,7 @@ async def draw(
     endpoint_limit: int,
     steady: bool,
 ) -> Draw:
-    """`steady` spreads the grants over the second; else all that is free is given at once."""
+    """`steady` spaces the grants evenly; else all that is free is given at once."""
     row = await connection.fetchrow(
         _DRAW,
         work,
@@ -69,6 +76,7 @@ async def draw(
         steady,
         limits.spend_seconds,
         limits.keep_seconds,
+        limits.ahead_seconds,
         limits.recovery_seconds,
     )
     if row is None:

@@ -164,6 +164,9 @@ async def upcoming_invoice(
         for view in views
         if view.customer_id == customer_id and view.status in OPEN and subscription_id in (None, view.id)
     ]
-    if not renewing:
-        raise NotFound("Nothing is to be invoiced.")
-    return await context.billing.preview({"subscription": min(renewing)[1]})
+    for _, next_one in sorted(renewing):
+        try:
+            return await context.billing.preview({"subscription": next_one})
+        except NotFound:
+            continue  # It ends with its period, and nothing is left to be billed.
+    raise NotFound("Nothing is to be invoiced.")

@@ -89,8 +89,8 @@ def _item_shows(
     item = items.get(asked["id"])
     if item is None or asked.get("deleted"):
         return item is None and bool(asked.get("deleted"))
-    same_price = asked.get("price", item.price_id) == item.price_id
-    return same_price and asked.get("quantity", item.quantity) == item.quantity
+    now = (item.price_id, item.quantity)
+    return now == (asked.get("price", item.price_id), asked.get("quantity", item.quantity))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,12 +18,15 @@ from app.errors import BillingError, ServiceUnavailable
 from app.stripe_gateway.budget import Work
 
 ENDPOINT_PER_SECOND = 25
-"""Stripe's limit for each endpoint (its page on rate limits)."""
-BACKGROUND_PER_OBJECT_ENDPOINT = 20
-"""Of it, for reads of single objects that nobody waits for; the rest is kept for those who do."""
+"""Stripe's limit for each endpoint (its page on rate limits), beside 100 for the account."""
+ENDPOINT_SHARE = 0.25
+"""Of the account's limit, where Stripe has raised it: its endpoints are taken to be raised in proportion."""
+BACKGROUND_SHARE = 0.8
+"""Of an endpoint that reads single objects, for work that nobody waits for; the rest is kept for those who do."""
 SHARES = {"interactive": 0.2, "refresh": 0.2, "bulk": 0.1}
-SPEND_SECONDS = 0.05
+SPEND_SECONDS = 0.04
 KEEP_SECONDS = 0.5
+AHEAD_SECONDS = 0.2
 SPARE = 2
 RECOVERY_SECONDS = 60.0
 SLOWDOWN, SLOWEST = 0.5, 0.1
@@ -50,7 +53,10 @@ class RateBudget:
 
     def __init__(self, database: Database, *, per_second: int) -> None:
         self._database = database
-        self._limits = Limits(per_second, SHARES, SPEND_SECONDS, KEEP_SECONDS, RECOVERY_SECONDS)
+        self._per_endpoint = max(ENDPOINT_PER_SECOND, int(per_second * ENDPOINT_SHARE))
+        self._limits = Limits(
+            per_second, SHARES, SPEND_SECONDS, KEEP_SECONDS, AHEAD_SECONDS, RECOVERY_SECONDS
+        )
         self._lanes: dict[tuple[Work, str], _Lane] = {}
 
     async def acquire(self, work: Work, endpoint: str) -> None:
@@ -105,7 +111,7 @@ class RateBudget:
         loop = asyncio.get_running_loop()
         asked_at = loop.time()
         in_background = work != "interactive"
-        per_object = in_background and "{id}" in endpoint
+        share = BACKGROUND_SHARE if in_background and "{id}" in endpoint else 1.0
         async with self._database.connection() as connection:
             found = await rate_budget.draw(
                 connection,
@@ -114,14 +120,18 @@ class RateBudget:
                 endpoint=endpoint,
                 wanted=wanted,
                 wanted_spare=0 if in_background else SPARE,
-                endpoint_limit=BACKGROUND_PER_OBJECT_ENDPOINT if per_object else ENDPOINT_PER_SECOND,
+                endpoint_limit=int(self._per_endpoint * share),
                 steady=in_background,
             )
-        granted = found.granted
-        while granted and _who_wait(lane):
-            lane.waiting.popleft().set_result(None)
-            granted -= 1
-        # The grants were made no earlier than they were asked for, so they end no earlier than this.
+        answered_at = loop.time()
+        for number in range(min(found.granted, _who_wait(lane))):
+            waiter = lane.waiting.popleft()
+            if in_background:
+                moment = answered_at + found.first_seconds + number * found.gap_seconds
+                loop.call_at(moment, _grant, waiter)
+            else:
+                waiter.set_result(None)
+        # These were made no earlier than they were asked for, so they end no earlier than this.
         lane.spare.extend([asked_at + KEEP_SECONDS] * found.spare)
         return 0.0 if found.granted >= wanted else min(found.wait_seconds, _LONGEST_NAP)
 
@@ -130,6 +140,11 @@ def _who_wait(lane: _Lane) -> int:
     """Whoever lost patience, or was cancelled, waits no more."""
     lane.waiting = deque(waiter for waiter in lane.waiting if not waiter.done())
     return len(lane.waiting)
+
+
+def _grant(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 def _fail(waiter: asyncio.Future[None], error: BillingError) -> None:

@@ -10,7 +10,7 @@ from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.roles import Permission, Role, permissions
 from app.domain.views import SubscriptionView
 from app.errors import NotFound
-from app.identity.principals import Principal
+from app.identity.principals import EndUser, Principal
 from app.services.actors import Actor, identify_on
 from app.services.context import Context, Rules
 
@@ -68,8 +68,17 @@ async def get(context: Context, actor: Actor, subscription_id: SubscriptionId) -
 
 
 async def get_as(context: Context, principal: Principal, subscription_id: SubscriptionId) -> Seen:
-    """The hot read: who asks and what he sees, over one connection."""
+    """The hot read: who asks and what he sees in one statement, once a login is linked."""
     async with context.database.connection() as connection:
+        if isinstance(principal, EndUser):
+            linked, view = await subscriptions.view_for_login(
+                connection, subscription_id, issuer=principal.issuer, subject=principal.subject
+            )
+            if linked is not None and principal.customer_claim in (None, linked):
+                seen = None if view is None else see_as(view, linked, context.rules)
+                if seen is None:
+                    raise NotFound()
+                return seen
         actor = await identify_on(connection, principal)
         actor.require_scope("read")
         return await read(connection, actor, subscription_id, context.rules)

@@ -27,8 +27,8 @@ log = structlog.get_logger(__name__)
 
 KINDS = ("product", "price", "customer", "subscription", "invoice")
 """Kinds with a list of their own. Payment methods have none: they are filled at their customer's first read."""
-RUNNERS = 16
-_WORTH_SPLITTING = 6.0
+RUNNERS = 12
+_WORTH_SPLITTING = 8.0
 _OLDEST = 1_293_840_000
 """2011, before Stripe's first account: where an account does not tell its own beginning."""
 _TRIES = 10
@@ -138,6 +138,8 @@ class _Reader:
             page = await _patiently(partial(self._fetch, current))
             after, stretch = _after(current, page)
             finished = not page.has_more
+            if (after.last_created or self.oldest) < self.oldest:
+                self.oldest = _OLDEST  # The account's own beginning was not what it said.
             self._left[current.position] = 0.0 if finished else _pages_left(after, page, self.oldest)
             split = self._split(after) if not finished else None
             if split is not None:

@@ -1,4 +1,4 @@
-"""Periodic work of the worker: forgetting what is past its time, and the regular reconcile. One process at a time."""
+"""Periodic work of the worker: forgetting what is past its time, clearing ended plans, and the regular reconcile."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import structlog
 
 from app.cache import locks, retention, sweeps
 from app.errors import BillingError
-from app.services import reconciling
+from app.services import cleanup, reconciling
 from app.services.context import Context
 
 log = structlog.get_logger(__name__)
@@ -27,6 +27,8 @@ async def keep_up(context: Context) -> None:
             if purged_at is None or loop.time() - purged_at > _PURGE_SECONDS:
                 await purge(context)
                 purged_at = loop.time()
+            while await cleanup.clear_ended(context):
+                pass
             await reconcile_when_due(context)
         except BillingError as error:
             log.warning("upkeep_waits", reason=error.code)

@@ -213,7 +213,7 @@ async def test_item_twenty_one_is_refused_before_stripe_is_asked(april: Shop) ->
     before = await april.service.row_counts()
     refused = problem(await april.add(buyer.headers, items, payment_method_id=card), 422, "invalid_request")
     assert pointers(refused) == ["/items"]
-    one_more = {"items": [{"price_id": prices[20]}]}
+    one_more: dict[str, Any] = {"items": [{"price_id": prices[20]}]}
     refused = problem(await april.change(buyer.headers, full["id"], **one_more), 422, "invalid_request")
     assert pointers(refused) == ["/items"]
     path = f"/v1/subscriptions/{full['id']}/preview"
@@ -398,7 +398,7 @@ async def test_prorations_left_for_the_next_invoice(april: Shop) -> None:
     for (subscription_id, items), behavior, renewal in zip(
         change, ("create_prorations", "none"), (3500, 3000), strict=True
     ):
-        body = {"items": items, "proration_behavior": behavior}
+        body: dict[str, Any] = {"items": items, "proration_behavior": behavior}
         quoted = await april.preview(ADMIN, subscription_id, **body)
         assert (quoted["amount_due_now"], quoted["credit"], quoted["next_total"]) == (0, 0, renewal)
         assert (await april.change(ADMIN, subscription_id, **body)).status_code == 200

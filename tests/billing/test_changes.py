@@ -162,6 +162,12 @@ async def test_cancelling_now_and_at_the_periods_end(shop: Shop) -> None:
         404,
         "not_found",
     )
+    other = await shop.bought(buyer.headers, [{"price_id": await shop.price(unit_amount=777)}])
+    await shop.stripe.post(f"/v1/invoices/{other['latest_invoice_id']}/pay")
+    await shop.listen()
+    # Of several, the first that will be billed at all.
+    answer = await shop.service.get("/v1/customers/me/upcoming-invoice", buyer.headers)
+    assert answer.json()["invoice"]["total"] == 777
     resumed = await shop.service.send("POST", f"{path}/resume", buyer.headers)
     assert resumed.json()["subscription"]["cancel_at_period_end"] is False
     assert resumed.json()["subscription"]["cancel_at"] is None
@@ -284,7 +290,7 @@ async def test_a_lost_answer_changes_and_charges_once(shop: Shop, form: str) -> 
     buyer, made = await seats(shop, 4)
     extra = await shop.price(unit_amount=700)
     item = made["items"][0]["id"]
-    body = {"items": [{"id": item, "quantity": 6}, {"price_id": extra, "quantity": 3}]}
+    body: dict[str, Any] = {"items": [{"id": item, "quantity": 6}, {"price_id": extra, "quantity": 3}]}
     fault: dict[str, Any] = {
         "nothing": {"timeout": 0.2, "effect": "after"},
         "refusal": {"status": 500, "effect": "after", "save": True},
@@ -446,7 +452,10 @@ async def test_access_by_role_and_status(shop: Shop, status: str, opens: bool) -
 async def test_a_seat_opens_flagged_products_only(shop: Shop) -> None:
     buyer, card = await shop.buyer()
     team, plain = await shop.product(shared=True), await shop.product()
-    items = [{"price_id": await shop.price(team), "quantity": 3}, {"price_id": await shop.price(plain)}]
+    items: list[dict[str, Any]] = [
+        {"price_id": await shop.price(team), "quantity": 3},
+        {"price_id": await shop.price(plain)},
+    ]
     made = await shop.bought(buyer.headers, items, payment_method_id=card)
     user = await seated(shop, made["id"])
     assert (await access(shop, buyer, plain))["has_access"] is True
@@ -460,14 +469,15 @@ async def test_roles_decide_who_changes_the_plan(shop: Shop) -> None:
     path = f"/v1/subscriptions/{made['id']}"
     for role in ("manager", "user"):
         person = await seated(shop, made["id"], role)
-        for method, where, body in (
+        asked: list[tuple[str, str, dict[str, Any] | None]] = [
             ("PATCH", path, {"items": [{"id": item, "quantity": 9}]}),
             ("PATCH", path, {"cancel_at_period_end": True}),
             ("POST", f"{path}/preview", {"items": [{"id": item, "quantity": 9}]}),
             ("POST", f"{path}/cancel", {}),
             ("POST", f"{path}/cancel", {"when": "now"}),
             ("POST", f"{path}/resume", None),
-        ):
+        ]
+        for method, where, body in asked:
             answer = await shop.service.send(method, where, person.headers, body)
             problem(answer, 403, "role_required")
     stranger, _ = await shop.buyer(card=None)
@@ -475,15 +485,16 @@ async def test_roles_decide_who_changes_the_plan(shop: Shop) -> None:
     problem(answer, 404, "not_found")
     assert (await shop.true(made["id"]))["items"]["data"][0]["quantity"] == 4
     # Terms of an update are an operator's.
-    for pointer, body in (
+    terms: list[tuple[str, dict[str, Any]]] = [
         ("/proration_behavior", {"proration_behavior": "none"}),
         ("/proration_date", {"proration_date": "2030-01-01T00:00:00Z"}),
         ("/trial_end", {"trial_end": "now"}),
         ("/discounts", {"discounts": []}),
         ("/default_tax_rates", {"default_tax_rates": []}),
-    ):
+    ]
+    for pointer, term in terms:
         items = [{"id": item, "quantity": 5}]
-        answer = await shop.change(buyer.headers, made["id"], items=items, **body)
+        answer = await shop.change(buyer.headers, made["id"], items=items, **term)
         assert pointers(problem(answer, 403, "field_not_allowed")) == [pointer]
     answer = await shop.service.send(
         "POST", f"{path}/cancel", buyer.headers, {"when": "now", "prorate": True}

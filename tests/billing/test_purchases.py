@@ -222,7 +222,7 @@ async def test_quantities_that_cannot_be(shop: Shop) -> None:
     )
     licensed = await shop.price()
     before = await shop.service.row_counts()
-    for items in (
+    impossible: list[list[dict[str, Any]]] = [
         [{"price_id": licensed}, {"price_id": metered, "quantity": 1}],
         [{"price_id": licensed}, {"price_id": metered, "quantity": 0}],
         [{"price_id": metered}, {"price_id": licensed, "quantity": 0}],
@@ -231,12 +231,13 @@ async def test_quantities_that_cannot_be(shop: Shop) -> None:
         [{"price_id": metered}, {"price_id": licensed, "quantity": "2"}],
         [{"price_id": metered}, {"price_id": licensed, "quantity": True}],
         [{"price_id": metered}, {"price_id": licensed, "quantity": 1_000_001}],
-    ):
+    ]
+    for items in impossible:
         answer = await shop.add(buyer.headers, items, payment_method_id=card)
         assert pointers(problem(answer, 422, "invalid_request")) == ["/items/1/quantity"], items
     answer = await shop.add(buyer.headers, [], payment_method_id=card)
     assert pointers(problem(answer, 422, "invalid_request")) == ["/items"]
-    twice = [{"price_id": licensed}, {"price_id": licensed, "quantity": 2}]
+    twice: list[dict[str, Any]] = [{"price_id": licensed}, {"price_id": licensed, "quantity": 2}]
     answer = await shop.add(buyer.headers, twice, payment_method_id=card)
     assert pointers(problem(answer, 422, "invalid_request"))[-1] == "/items/1/price_id"
     assert await shop.service.row_counts() == before
@@ -259,7 +260,7 @@ async def test_mixed_intervals_need_flexible_billing(shop: Shop) -> None:
         {"price_id": await shop.price()},
         {"price_id": await shop.price(recurring={"interval": "year"})},
     ]
-    to = {"to": buyer.customer_id, "payment_method_id": card}
+    to: dict[str, Any] = {"to": buyer.customer_id, "payment_method_id": card}
     answer = await shop.add(ADMIN, items, billing_mode="classic", **to)
     refused = problem(answer, 422, "invalid_request")
     assert [error["code"] for error in refused["errors"]] == ["mixed_intervals"]

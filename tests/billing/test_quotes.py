@@ -202,7 +202,7 @@ async def test_a_quote_is_for_one_change_of_one_plan_by_one_caller(still: Shop) 
     other = await still.bought(buyer.headers, [{"price_id": await still.price(), "quantity": 2}])
     item = change[0]["id"]
     service_key = as_service("write", acting_for=buyer.customer_id)
-    for who, subscription_id, body in (
+    wrong: list[tuple[Any, str, dict[str, Any]]] = [
         (buyer.headers, made["id"], {"items": [{"id": item, "quantity": 6}]}),
         (buyer.headers, made["id"], {"items": [*change, {"price_id": await still.price()}]}),
         (buyer.headers, made["id"], {"items": change, "cancel_at_period_end": True}),
@@ -210,8 +210,9 @@ async def test_a_quote_is_for_one_change_of_one_plan_by_one_caller(still: Shop) 
         (ADMIN, made["id"], {"items": change}),
         (service_key, made["id"], {"items": change}),
         (buyer.headers, made["id"], {"items": change, "quote_id": "qt_" + "0" * 32}),
-    ):
-        asked = {"quote_id": quote, **body}
+    ]
+    for who, subscription_id, body in wrong:
+        asked: dict[str, Any] = {"quote_id": quote, **body}
         answer = await still.change(who, subscription_id, **asked)
         assert pointers(problem(answer, 422, "invalid_request")) == ["/quote_id"], asked
     elsewhere = [{"id": other["items"][0]["id"], "quantity": 5}]
