@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import httpx
@@ -171,6 +173,7 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
+    signal.signal(signal.SIGTERM, _end)
     started = time.monotonic()
     try:
         with (
@@ -191,6 +194,11 @@ def main() -> int:
         return 1
     print(f"\nEverything that the CLI did has reached the cache, {time.monotonic() - started:.1f} s in all.")
     return 0
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """So that what was started is ended too."""
+    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

@@ -136,6 +136,8 @@ class Mirror:
                 where id = $1 and serial = $2 and not final
             )
             select not exists (select from {table} where id = $1 and serial <> $2 and not final)"""
+        self.age = f"""
+            select synced_at < clock_timestamp() - $2 * interval '1 second' from {table} where id = $1"""
         self.serial = f"select serial from {table} where id = $1"
 
     def row(self, snapshot: Snapshot, marker: int) -> dict[str, Any]:
@@ -195,6 +197,11 @@ async def apply_events(
     )
     effects = {row["event_id"]: EventEffect(row["claimed"], row["applied"]) for row in records}
     return [effects[event.id] for event, _ in news]
+
+
+async def is_older_than(connection: Connection, kind: str, object_id: str, *, seconds: int) -> bool:
+    """Was the row last brought up to date longer ago than that? False where there is no row."""
+    return bool(await connection.fetchval(MIRRORS[kind].age, object_id, seconds))
 
 
 async def serial_of(connection: Connection, kind: str, object_id: str) -> int:

@@ -31,7 +31,6 @@ class Limits:
 
     account: int
     shares: Mapping[str, float]
-    spend_seconds: float
     keep_seconds: float
     ahead_seconds: float
     recovery_seconds: float
@@ -56,6 +55,7 @@ async def draw(
     connection: Connection,
     limits: Limits,
     *,
+    spend_seconds: float,
     work: str,
     endpoint: str,
     wanted: int,
@@ -74,7 +74,7 @@ async def draw(
         dict(limits.shares),
         float(endpoint_limit),
         steady,
-        limits.spend_seconds,
+        spend_seconds,
         limits.keep_seconds,
         limits.ahead_seconds,
         limits.recovery_seconds,

@@ -18,6 +18,7 @@ from app.routes.dependencies import (
     ContextDep,
     CursorQuery,
     CustomerPath,
+    FreshQuery,
     LimitQuery,
     ReaderDep,
     SettingsDep,
@@ -28,7 +29,7 @@ from app.schemas.common import SubscriptionIdText
 from app.schemas.customers import CustomerAnswer, NewCustomerRequest, PaymentMethodList
 from app.schemas.invoices import InvoiceList
 from app.schemas.subscriptions import RoleName, SubscriptionList, shown
-from app.services import customers, reads, subscriptions
+from app.services import customers, reads, subscriptions, sync
 from app.services.actors import Actor
 from app.services.customers import Subject
 
@@ -96,10 +97,17 @@ def _subject(actor: Actor, body: NewCustomerRequest, issuer: str) -> Subject:
 
 @router.get("/customers/{customer_id}", response_model=CustomerAnswer, responses=_READ)
 async def get_customer(
-    request: Request, context: ContextDep, actor: ReaderDep, customer_id: CustomerPath
+    request: Request,
+    context: ContextDep,
+    actor: ReaderDep,
+    customer_id: CustomerPath,
+    fresh: FreshQuery = False,
 ) -> Response:
     """A customer's profile."""
-    return answer(request, await _profile(context, actor.customer(customer_id)))
+    acting = actor.customer(customer_id)
+    if fresh:
+        await sync.freshen(context, "customer", acting)
+    return answer(request, await _profile(context, acting))
 
 
 @router.get("/customers/{customer_id}/subscriptions", response_model=SubscriptionList, responses=_READ)

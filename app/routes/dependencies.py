@@ -79,6 +79,7 @@ SubscriptionPath = Annotated[SubscriptionId, Path(pattern=SUBSCRIPTION_PATTERN)]
 InvoicePath = Annotated[InvoiceId, Path(pattern=INVOICE_PATTERN)]
 PaymentMethodPath = Annotated[PaymentMethodId, Path(pattern=PAYMENT_METHOD_PATTERN)]
 
+FreshQuery = Annotated[bool, Query(description="Ask Stripe first; at most once in 10 s for one object.")]
 LimitQuery = Annotated[int, Query(ge=1, le=100, description="Rows a page.")]
 CursorQuery = Annotated[str | None, Query(max_length=600, description="`next_cursor` of the page before.")]
 

@@ -21,6 +21,7 @@ from app.routes.answers import UNCHANGED, answer
 from app.routes.dependencies import (
     ContextDep,
     CursorQuery,
+    FreshQuery,
     LimitQuery,
     ReaderDep,
     SubscriptionPath,
@@ -49,6 +50,7 @@ from app.services import (
     seat_purchases,
     shared_subscriptions,
     subscriptions,
+    sync,
 )
 from app.services.actors import Actor
 from app.services.context import Context
@@ -62,11 +64,17 @@ _WRITE = problems.responses(401, 403, 404, 409, 413, 415, 422, 502, 503)
 
 
 @router.get("/shared-subscriptions/{subscription_id}", response_model=SubscriptionAnswer, responses=_READ)
-async def get_shared_subscription(request: Request, subscription_id: SubscriptionPath) -> Response:
+async def get_shared_subscription(
+    request: Request, subscription_id: SubscriptionPath, fresh: FreshQuery = False
+) -> Response:
     """The shared plan with its seats, each role its own view."""
     # The hot read: each dependency that FastAPI resolves costs as much as parsing the token.
     context = get_context(request)
-    seen = await subscriptions.get_as(context, await principal_of(request), subscription_id)
+    principal = await principal_of(request)
+    seen = await subscriptions.get_as(context, principal, subscription_id)
+    if fresh:
+        await sync.freshen(context, "subscription", subscription_id)
+        seen = await subscriptions.get_as(context, principal, subscription_id)
     return answer(request, SubscriptionAnswer(subscription=shown(seen, context.rules)))
 
 

@@ -9,6 +9,7 @@ from app.routes import problems
 from app.routes.answers import UNCHANGED, answer
 from app.routes.dependencies import (
     ContextDep,
+    FreshQuery,
     InvoicePath,
     ReaderDep,
     SubscriptionPath,
@@ -18,26 +19,39 @@ from app.routes.dependencies import (
 from app.routes.idempotency import IdempotentRoute
 from app.schemas.invoices import InvoiceAnswer
 from app.schemas.subscriptions import SubscriptionAnswer, shown
-from app.services import reads, subscriptions
+from app.services import reads, subscriptions, sync
 
 router = APIRouter(tags=["subscriptions"], route_class=IdempotentRoute)
 _READ = {**UNCHANGED, **problems.responses(401, 403, 404, 422, 503)}
 
 
 @router.get("/subscriptions/{subscription_id}", response_model=SubscriptionAnswer, responses=_READ)
-async def get_subscription(request: Request, subscription_id: SubscriptionPath) -> Response:
+async def get_subscription(
+    request: Request, subscription_id: SubscriptionPath, fresh: FreshQuery = False
+) -> Response:
     """A subscription, as the caller's role shows it."""
     # The hot read: each dependency that FastAPI resolves costs as much as parsing the token.
     context = get_context(request)
-    seen = await subscriptions.get_as(context, await principal_of(request), subscription_id)
+    principal = await principal_of(request)
+    seen = await subscriptions.get_as(context, principal, subscription_id)
+    if fresh:
+        await sync.freshen(context, "subscription", subscription_id)
+        seen = await subscriptions.get_as(context, principal, subscription_id)
     return answer(request, SubscriptionAnswer(subscription=shown(seen, context.rules)))
 
 
 @router.get("/invoices/{invoice_id}", response_model=InvoiceAnswer, responses=_READ)
 async def get_invoice(
-    request: Request, context: ContextDep, actor: ReaderDep, invoice_id: InvoicePath
+    request: Request,
+    context: ContextDep,
+    actor: ReaderDep,
+    invoice_id: InvoicePath,
+    fresh: FreshQuery = False,
 ) -> Response:
     """An invoice, for its payer and for whoever may see the amounts of its subscription."""
+    if fresh:
+        await reads.invoice(context, actor, invoice_id)
+        await sync.freshen(context, "invoice", invoice_id)
     return answer(
         request, InvoiceAnswer.model_validate({"invoice": await reads.invoice(context, actor, invoice_id)})
     )

@@ -24,7 +24,8 @@ ENDPOINT_SHARE = 0.25
 BACKGROUND_SHARE = 0.8
 """Of an endpoint that reads single objects, for work that nobody waits for; the rest is kept for those who do."""
 SHARES = {"interactive": 0.2, "refresh": 0.2, "bulk": 0.1}
-SPEND_SECONDS = 0.04
+SPEND_SECONDS = {"interactive": 0.15, "refresh": 0.05, "bulk": 0.05}
+"""From a grant to its call. A process that was busy for longer asks anew: else its calls would meet later ones."""
 KEEP_SECONDS = 0.5
 AHEAD_SECONDS = 0.2
 SPARE = 2
@@ -43,7 +44,7 @@ class BudgetSpent(ServiceUnavailable):
 class _Lane:
     """Calls of one kind of work to one endpoint: who waits, and grants left over with the time they end."""
 
-    waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
+    waiting: deque[asyncio.Future[float]] = field(default_factory=deque)
     spare: deque[float] = field(default_factory=deque)
     drawer: asyncio.Task[None] | None = None
 
@@ -54,9 +55,7 @@ class RateBudget:
     def __init__(self, database: Database, *, per_second: int) -> None:
         self._database = database
         self._per_endpoint = max(ENDPOINT_PER_SECOND, int(per_second * ENDPOINT_SHARE))
-        self._limits = Limits(
-            per_second, SHARES, SPEND_SECONDS, KEEP_SECONDS, AHEAD_SECONDS, RECOVERY_SECONDS
-        )
+        self._limits = Limits(per_second, SHARES, KEEP_SECONDS, AHEAD_SECONDS, RECOVERY_SECONDS)
         self._lanes: dict[tuple[Work, str], _Lane] = {}
 
     async def acquire(self, work: Work, endpoint: str) -> None:
@@ -66,15 +65,21 @@ class RateBudget:
         while lane.spare:
             if lane.spare.popleft() > loop.time():
                 return
-        granted: asyncio.Future[None] = loop.create_future()
+        try:
+            async with asyncio.timeout(_PATIENCE[work]):
+                while await self._granted(lane, work, endpoint) < loop.time():
+                    pass
+        except TimeoutError as error:
+            raise BudgetSpent("All of Stripe's rate budget is in use.", retry_after=1) from error
+
+    def _granted(self, lane: _Lane, work: Work, endpoint: str) -> asyncio.Future[float]:
+        """Will hold the time until which the grant may be spent."""
+        loop = asyncio.get_running_loop()
+        granted: asyncio.Future[float] = loop.create_future()
         lane.waiting.append(granted)
         if lane.drawer is None:
             lane.drawer = loop.create_task(self._draw(lane, work, endpoint))
-        try:
-            async with asyncio.timeout(_PATIENCE[work]):
-                await granted
-        except TimeoutError as error:
-            raise BudgetSpent("All of Stripe's rate budget is in use.", retry_after=1) from error
+        return granted
 
     async def slow_down(self) -> None:
         async with self._database.connection() as connection:
@@ -116,6 +121,7 @@ class RateBudget:
             found = await rate_budget.draw(
                 connection,
                 self._limits,
+                spend_seconds=SPEND_SECONDS[work],
                 work=work,
                 endpoint=endpoint,
                 wanted=wanted,
@@ -126,11 +132,11 @@ class RateBudget:
         answered_at = loop.time()
         for number in range(min(found.granted, _who_wait(lane))):
             waiter = lane.waiting.popleft()
-            if in_background:
-                moment = answered_at + found.first_seconds + number * found.gap_seconds
-                loop.call_at(moment, _grant, waiter)
+            moment = answered_at + found.first_seconds + number * found.gap_seconds
+            if moment > answered_at:
+                loop.call_at(moment, _grant, waiter, moment + SPEND_SECONDS[work])
             else:
-                waiter.set_result(None)
+                _grant(waiter, moment + SPEND_SECONDS[work])
         # These were made no earlier than they were asked for, so they end no earlier than this.
         lane.spare.extend([asked_at + KEEP_SECONDS] * found.spare)
         return 0.0 if found.granted >= wanted else min(found.wait_seconds, _LONGEST_NAP)
@@ -142,12 +148,12 @@ def _who_wait(lane: _Lane) -> int:
     return len(lane.waiting)
 
 
-def _grant(waiter: asyncio.Future[None]) -> None:
+def _grant(waiter: asyncio.Future[float], ends_at: float) -> None:
     if not waiter.done():
-        waiter.set_result(None)
+        waiter.set_result(ends_at)
 
 
-def _fail(waiter: asyncio.Future[None], error: BillingError) -> None:
+def _fail(waiter: asyncio.Future[float], error: BillingError) -> None:
     if not waiter.done():
         # One exception raised in several tasks would gather all of their tracebacks.
         waiter.set_exception(type(error)(error.detail, code=error.code, retry_after=error.retry_after))

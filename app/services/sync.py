@@ -23,6 +23,7 @@ from app.stripe_gateway.parsing import MalformedObject
 log = structlog.get_logger(__name__)
 
 LEASE_SECONDS = 30.0
+FRESH_SECONDS = 10
 _LEASE_WAIT_SECONDS = 12.0
 _POLL_SECONDS = 0.03
 _LANDING_TRIES = 6
@@ -120,6 +121,14 @@ async def read_through(context: Context, kind: str, object_id: str) -> Snapshot 
     """The object as Stripe has it now, landed in the cache."""
     lease = await take_lease(context, kind, object_id)
     return await land(context, lease, _fetch_again(context, lease))
+
+
+async def freshen(context: Context, kind: str, object_id: str) -> None:
+    """Asks Stripe now, but for one object at most once in FRESH_SECONDS, whoever asks."""
+    async with context.database.connection() as connection:
+        stale = await mirror.is_older_than(connection, kind, object_id, seconds=FRESH_SECONDS)
+    if stale:
+        await read_through(context, kind, object_id)
 
 
 async def refresh(context: Context, lease: Lease) -> bool:

@@ -291,7 +291,7 @@ async def run(
     *,
     subscriptions: int,
     every: float = YEAR_DAYS,
-    within: float = 30.0,
+    within: float = 60.0,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Counter[str]:
     """An account of its own, real API and worker processes, and a year of its clock."""
@@ -306,11 +306,15 @@ async def run(
         )
         await stripe.control("POST", "clock", freeze=True)
         await stripe.settings(dunning=DUNNING)
-        with api_process(environment, port=port) as (base_url, _), worker_process(environment):
+        with api_process(environment, port=port) as (base_url, _), worker_process(environment) as worker:
             async with httpx.AsyncClient(base_url=base_url, timeout=30.0) as api:
                 account = Account(stripe, api, database_url, await stocked(stripe), random.Random(2026))
                 await peopled(account, subscriptions)
-                return await live(account, every=every, within=within, tell=tell)
+                try:
+                    return await live(account, every=every, within=within, tell=tell)
+                except AssertionError as error:
+                    error.add_note("\n".join(["the worker said:", *worker.lines[-40:]]))
+                    raise
 
 
 def main() -> None:

@@ -536,3 +536,24 @@ async def test_the_catalogue_shows_what_is_sold_and_what_is_named(service: Servi
     problem(
         await service.get("/v1/products", {"Authorization": "Bearer csk_unknown"}), 401, "unauthenticated"
     )
+
+
+async def test_fresh_asks_stripe_first_but_not_at_every_request(service: Service) -> None:
+    company = await service.company(seats=3)
+    await service.stripe.post(
+        f"/v1/customers/{company.owner.customer_id}", name="Renamed In The Dashboard"
+    )
+    path = f"/v1/customers/{company.owner.customer_id}"
+    await service.fetch("update customers set synced_at = now() - interval '11 seconds'")
+    stale = await service.get(path, company.owner.headers)
+    assert stale.json()["customer"]["name"] == company.owner.name
+    before = len(await service.stripe.requests(path=path))
+    for _ in range(3):
+        fresh = await service.get(path, company.owner.headers, fresh="true")
+        assert fresh.json()["customer"]["name"] == "Renamed In The Dashboard"
+    assert len(await service.stripe.requests(path=path)) == before + 1
+    asked = len(await service.stripe.requests())
+    for other in (f"/v1/subscriptions/{company.subscription_id}", f"/v1/invoices/{company.invoice_id}"):
+        hidden = await service.get(other, company.stranger.headers, fresh="true")
+        assert hidden.status_code == 404
+    assert len(await service.stripe.requests()) == asked, "nobody's question costs a call for what he may not see"

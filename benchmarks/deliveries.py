@@ -1,0 +1,252 @@
+"""Deliveries as Stripe makes them, prebuilt and freshly signed; `python -m benchmarks.deliveries PLAN` sends them.
+
+Every one is another event. Of each subscription's, `created` rises by three seconds from one to the next, so that
+every payload is clearly newer than the last one of its object.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import quantiles
+
+import orjson
+import uvloop
+
+from app.stripe_gateway.client import API_VERSION
+from benchmarks.load import GRACE_SECONDS, Connection, Measured
+
+STEP_SECONDS = 3
+ITEMS = 3
+HOT = 1_000
+"""Subscriptions that the events are about, spread evenly over all that are cached."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`first` is the number of the first event; `events` are built, more than can be sent in `seconds`."""
+
+    port: int
+    connections: int
+    seconds: float
+    secret: str
+    first: int
+    events: int
+    started: int
+    stride: int
+
+
+class NotEnoughEvents(Exception):
+    """The target was faster than foreseen, and would have been sent duplicates."""
+
+
+def subscription_id(number: int) -> str:
+    return f"sub_bench{number:07}"
+
+
+def event_id(number: int) -> str:
+    return f"evt_bench{number:012}"
+
+
+def body(number: int, *, started: int, stride: int) -> bytes:
+    hot = number % HOT
+    created = started + STEP_SECONDS * (number // HOT)
+    found = subscription(hot * stride, created, quantity=1 + number // HOT % 50)
+    event = {
+        "id": event_id(number),
+        "object": "event",
+        "api_version": API_VERSION,
+        "created": created,
+        "data": {"object": found, "previous_attributes": {"items": {"data": []}}},
+        "livemode": False,
+        "pending_webhooks": 1,
+        "request": {"id": f"req_{number:014}", "idempotency_key": None},
+        "type": "customer.subscription.updated",
+    }
+    return orjson.dumps(event)
+
+
+def subscription(number: int, at: int, *, quantity: int) -> dict[str, object]:
+    """A whole object of Stripe's, about 5.9 kB, of which a service needs the smaller part."""
+    own = subscription_id(number)
+    return {
+        "id": own,
+        "object": "subscription",
+        "application": None,
+        "application_fee_percent": None,
+        "automatic_tax": {"disabled_reason": None, "enabled": False, "liability": None},
+        "billing_cycle_anchor": at,
+        "billing_cycle_anchor_config": None,
+        "billing_mode": {"type": "flexible", "flexible": {"proration_discounts": "included"}},
+        "billing_thresholds": None,
+        "cancel_at": None,
+        "cancel_at_period_end": False,
+        "canceled_at": None,
+        "cancellation_details": {"comment": None, "feedback": None, "reason": None},
+        "collection_method": "charge_automatically",
+        "created": 1_700_000_000,
+        "currency": "usd",
+        "customer": f"cus_bench{number:07}",
+        "days_until_due": None,
+        "default_payment_method": f"pm_bench{number:07}",
+        "default_source": None,
+        "default_tax_rates": [],
+        "description": None,
+        "discounts": [],
+        "ended_at": None,
+        "invoice_settings": {"account_tax_ids": None, "issuer": {"type": "self"}},
+        "items": {
+            "object": "list",
+            "data": [_item(own, position, at, quantity) for position in range(ITEMS)],
+            "has_more": False,
+            "total_count": ITEMS,
+            "url": f"/v1/subscription_items?subscription={own}",
+        },
+        "latest_invoice": f"in_bench{number:07}",
+        "livemode": False,
+        "metadata": {"billing_shared_subscription_owner": f"cus_bench{number:07}", "plan_note": "n" * 200},
+        "next_pending_invoice_item_invoice": None,
+        "on_behalf_of": None,
+        "pause_collection": None,
+        "payment_settings": {
+            "payment_method_options": None,
+            "payment_method_types": None,
+            "save_default_payment_method": "off",
+        },
+        "pending_invoice_item_interval": None,
+        "pending_setup_intent": None,
+        "pending_update": None,
+        "schedule": None,
+        "start_date": 1_700_000_000,
+        "status": "active",
+        "test_clock": None,
+        "transfer_data": None,
+        "trial_end": None,
+        "trial_settings": {"end_behavior": {"missing_payment_method": "create_invoice"}},
+        "trial_start": None,
+    }
+
+
+def _item(own: str, position: int, at: int, quantity: int) -> dict[str, object]:
+    price = f"price_bench{position}"
+    recurring = {
+        "interval": "month",
+        "interval_count": 1,
+        "meter": None,
+        "trial_period_days": None,
+        "usage_type": "licensed",
+    }
+    return {
+        "id": f"si_{own}_{position}",
+        "object": "subscription_item",
+        "billing_thresholds": None,
+        "created": 1_700_000_000,
+        "current_period_end": at + 30 * 86_400,
+        "current_period_start": at,
+        "discounts": [],
+        "metadata": {"note": "n" * 120},
+        "plan": {
+            "id": price,
+            "object": "plan",
+            "active": True,
+            "amount": 1200,
+            "amount_decimal": "1200",
+            "billing_scheme": "per_unit",
+            "created": 1_700_000_000,
+            "currency": "usd",
+            "interval": "month",
+            "interval_count": 1,
+            "livemode": False,
+            "metadata": {"note": "n" * 120},
+            "meter": None,
+            "nickname": "Monthly",
+            "product": f"prod_bench{position}",
+            "tiers_mode": None,
+            "transform_usage": None,
+            "trial_period_days": None,
+            "usage_type": "licensed",
+        },
+        "price": {
+            "id": price,
+            "object": "price",
+            "active": True,
+            "billing_scheme": "per_unit",
+            "created": 1_700_000_000,
+            "currency": "usd",
+            "custom_unit_amount": None,
+            "livemode": False,
+            "lookup_key": f"lookup_{position}",
+            "metadata": {"note": "n" * 120},
+            "nickname": "Monthly",
+            "product": f"prod_bench{position}",
+            "recurring": recurring,
+            "tax_behavior": "exclusive",
+            "tiers_mode": None,
+            "transform_quantity": None,
+            "type": "recurring",
+            "unit_amount": 1200,
+            "unit_amount_decimal": "1200",
+        },
+        "quantity": quantity,
+        "subscription": own,
+        "tax_rates": [],
+    }
+
+
+def delivery(content: bytes, *, port: int, secret: str) -> bytes:
+    """The whole HTTP request, signed now."""
+    at = int(time.time())
+    digest = hmac.new(secret.encode(), b"%d." % at + content, hashlib.sha256).hexdigest()
+    head = (
+        f"POST /webhooks/stripe HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
+        f"Stripe-Signature: t={at},v1={digest}\r\nContent-Length: {len(content)}\r\n\r\n"
+    )
+    return head.encode() + content
+
+
+class Sender(Connection):
+    """Counts what it has sent; a second turn of the same events would be duplicates."""
+
+    @property
+    def used(self) -> int:
+        return self._next
+
+
+async def run(plan: Plan) -> Measured:
+    requests = [
+        delivery(body(number, started=plan.started, stride=plan.stride), port=plan.port, secret=plan.secret)
+        for number in range(plan.first, plan.first + plan.events)
+    ]
+    loop = asyncio.get_running_loop()
+    started = time.perf_counter()
+    senders: list[Sender] = []
+    for first in range(plan.connections):
+        _, sender = await loop.create_connection(
+            lambda first=first: Sender(requests, first, plan.connections, started + plan.seconds),  # type: ignore[misc]
+            "127.0.0.1",
+            plan.port,
+        )
+        senders.append(sender)
+    async with asyncio.timeout(plan.seconds + GRACE_SECONDS):
+        await asyncio.gather(*(sender.done for sender in senders))
+    seconds = time.perf_counter() - started
+    if max(sender.used for sender in senders) > plan.events + plan.connections:
+        raise NotEnoughEvents(f"more than {plan.events} events were sent")
+    latencies = [latency * 1000 for sender in senders for latency in sender.latencies]
+    percentiles = quantiles(latencies, n=100) if len(latencies) > 1 else latencies * 99
+    failed = sum(sender.failed for sender in senders)
+    return Measured(len(latencies), failed, seconds, percentiles[49], percentiles[98])
+
+
+def main() -> None:
+    plan = Plan(**orjson.loads(Path(sys.argv[1]).read_bytes()))
+    sys.stdout.buffer.write(orjson.dumps(asdict(uvloop.run(run(plan)))) + b"\n")
+
+
+if __name__ == "__main__":
+    main()
