@@ -26,6 +26,7 @@ from app.routes import (
     transfers,
 )
 from app.routes.webhooks import stripe_webhook
+from app.services import operations as running_operations
 from app.services.context import Context, Rules
 from app.services.rate_budget import RateBudget
 from app.settings import Settings
@@ -34,6 +35,7 @@ from app.stripe_gateway.client import StripeClient
 from app.stripe_gateway.gateway import StripeGateway
 
 _EXPOSED_HEADERS = ["ETag", "Location", "Retry-After", "X-Request-Id", "Idempotency-Replayed"]
+_DRAIN_SECONDS = 10.0
 _ALLOWED_HEADERS = [
     "Authorization",
     "Content-Type",
@@ -76,6 +78,7 @@ def create_app(settings: Settings) -> FastAPI:
                 app.state.context = context
                 app.state.authenticator = authenticator
                 yield
+                await running_operations.drain(_DRAIN_SECONDS)
         finally:
             await authenticator.aclose()
 

@@ -22,6 +22,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 SCHEMA = """
+    create schema if not exists bare;
     create table if not exists events (
         id text primary key, type text not null, received_at timestamptz not null default now());
     create table if not exists subscriptions (
@@ -110,7 +111,11 @@ def create(database_url: str, pool_size: int, secret: str) -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         app.state.secret = secret.encode()
         async with asyncpg.create_pool(
-            database_url, min_size=1, max_size=pool_size, reset=_keep_session, server_settings={"jit": "off"}
+            database_url,
+            min_size=1,
+            max_size=pool_size,
+            reset=_keep_session,
+            server_settings={"jit": "off", "search_path": "bare"},
         ) as pool:
             await pool.execute(SCHEMA)
             app.state.pool = pool

@@ -28,6 +28,14 @@ HOT = 1_000
 
 
 @dataclass(frozen=True, slots=True)
+class Sent:
+    """`last`: the number of each connection's last event, to be looked for in the database."""
+
+    measured: Measured
+    last: list[int]
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """`first` is the number of the first event; `events` are built, more than can be sent in `seconds`."""
 
@@ -72,7 +80,7 @@ def body(number: int, *, started: int, stride: int) -> bytes:
 
 
 def subscription(number: int, at: int, *, quantity: int) -> dict[str, object]:
-    """A whole object of Stripe's, about 5.9 kB, of which a service needs the smaller part."""
+    """A whole object of Stripe's, about 6 kB, of which a service needs the smaller part."""
     own = subscription_id(number)
     return {
         "id": own,
@@ -109,7 +117,7 @@ def subscription(number: int, at: int, *, quantity: int) -> dict[str, object]:
         },
         "latest_invoice": f"in_bench{number:07}",
         "livemode": False,
-        "metadata": {"billing_shared_subscription_owner": f"cus_bench{number:07}", "plan_note": "n" * 200},
+        "metadata": {"billing_shared_subscription_owner": f"cus_bench{number:07}", "plan_note": "n" * 100},
         "next_pending_invoice_item_invoice": None,
         "on_behalf_of": None,
         "pause_collection": None,
@@ -149,7 +157,7 @@ def _item(own: str, position: int, at: int, quantity: int) -> dict[str, object]:
         "current_period_end": at + 30 * 86_400,
         "current_period_start": at,
         "discounts": [],
-        "metadata": {"note": "n" * 120},
+        "metadata": {"note": "n" * 50},
         "plan": {
             "id": price,
             "object": "plan",
@@ -162,7 +170,7 @@ def _item(own: str, position: int, at: int, quantity: int) -> dict[str, object]:
             "interval": "month",
             "interval_count": 1,
             "livemode": False,
-            "metadata": {"note": "n" * 120},
+            "metadata": {"note": "n" * 50},
             "meter": None,
             "nickname": "Monthly",
             "product": f"prod_bench{position}",
@@ -181,7 +189,7 @@ def _item(own: str, position: int, at: int, quantity: int) -> dict[str, object]:
             "custom_unit_amount": None,
             "livemode": False,
             "lookup_key": f"lookup_{position}",
-            "metadata": {"note": "n" * 120},
+            "metadata": {"note": "n" * 50},
             "nickname": "Monthly",
             "product": f"prod_bench{position}",
             "recurring": recurring,
@@ -217,7 +225,7 @@ class Sender(Connection):
         return self._next
 
 
-async def run(plan: Plan) -> Measured:
+async def run(plan: Plan) -> Sent:
     requests = [
         delivery(body(number, started=plan.started, stride=plan.stride), port=plan.port, secret=plan.secret)
         for number in range(plan.first, plan.first + plan.events)
@@ -240,7 +248,8 @@ async def run(plan: Plan) -> Measured:
     latencies = [latency * 1000 for sender in senders for latency in sender.latencies]
     percentiles = quantiles(latencies, n=100) if len(latencies) > 1 else latencies * 99
     failed = sum(sender.failed for sender in senders)
-    return Measured(len(latencies), failed, seconds, percentiles[49], percentiles[98])
+    last = [plan.first + sender.used - plan.connections for sender in senders]
+    return Sent(Measured(len(latencies), failed, seconds, percentiles[49], percentiles[98]), last)
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import secrets
 import socket
+import subprocess
 import sys
 import time
 import urllib.error
@@ -119,12 +120,18 @@ def start(
         [*shell, sys.executable, "-m", *module],
         environment={**inherited_environment(), **environment},
     )
+    wait_for(port, process, log)
+    return Server(name, port, process.pid)
+
+
+def wait_for(port: int, process: subprocess.Popen[str], log: Path) -> None:
+    """Until /healthz answers. Raises NotStarted with the end of the log."""
     give_up = time.monotonic() + START_SECONDS
     while True:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=2):
-                return Server(name, port, process.pid)
+                return
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             if process.poll() is not None or time.monotonic() > give_up:
-                raise NotStarted(f"{name} did not come up: {log.read_text()[-2000:]}") from None
+                raise NotStarted(f"it did not come up: {log.read_text()[-2000:]}") from None
             time.sleep(0.05)

@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 KINDS = ("product", "price", "customer", "subscription", "invoice")
 """Kinds with a list of their own. Payment methods have none: they are filled at their customer's first read."""
-RUNNERS = 12
+RUNNERS = 16
 _WORTH_SPLITTING = 8.0
 _OLDEST = 1_293_840_000
 """2011, before Stripe's first account: where an account does not tell its own beginning."""

@@ -16,7 +16,6 @@ from app.services import rate_budget
 from app.services.rate_budget import RateBudget
 from app.stripe_gateway.budget import Work, endpoint_of
 from app.stripe_gateway.client import StripeClient
-from tests.support import databases
 from tests.support.simulator import Simulator
 
 LIST, ONE = "GET /v1/customers", "GET /v1/customers/{id}"
@@ -96,7 +95,7 @@ async def test_several_processes_stay_within_one_budget(stripe_account: Simulato
             str(limit),
             work,
             paths,
-            "4",
+            "3",
             env=dict(os.environ),
         )
         for work, paths in works.items()
@@ -107,7 +106,7 @@ async def test_several_processes_stay_within_one_budget(stripe_account: Simulato
     assert most_in_a_second(moments) <= limit
     lists = [entry["started"] for entry in log if entry["path"] == "/v1/customers"]
     assert most_in_a_second(lists) <= rate_budget.ENDPOINT_PER_SECOND
-    assert len(moments) >= 2.5 * limit, "the budget is there to be used"
+    assert len(moments) >= 2 * limit, "the budget is there to be used"
 
 
 async def test_who_waits_is_served_while_bulk_work_takes_all_that_is_free(database: Database) -> None:
@@ -124,26 +123,26 @@ async def test_who_waits_is_served_while_bulk_work_takes_all_that_is_free(databa
             await asyncio.sleep(0.2)
 
     reader = asyncio.create_task(reads_now_and_then())
-    got = await granted(budget, "bulk", LIST, seconds=3.0)
+    got = await granted(budget, "bulk", LIST, seconds=2.0)
     reader.cancel()
     await asyncio.gather(reader, return_exceptions=True)
-    assert got >= 40
+    assert got >= 25
     assert quantiles(waits, n=100)[98] < 0.15
 
 
 async def test_each_kind_of_work_can_count_on_its_share(database: Database) -> None:
     budget = RateBudget(database, per_second=20)
     works: list[Work] = ["interactive", "refresh", "bulk"]
-    got = await asyncio.gather(*(granted(budget, work, f"GET /v1/{work}", seconds=3.0) for work in works))
+    got = await asyncio.gather(*(granted(budget, work, f"GET /v1/{work}", seconds=2.0) for work in works))
     for work, number in zip(works, got, strict=True):
-        assert number >= 2.0 * 20 * rate_budget.SHARES[work], (work, got)
-    assert sum(got) <= 20 * 3.2 + 20
+        assert number >= 1.0 * 20 * rate_budget.SHARES[work], (work, got)
+    assert sum(got) <= 20 * 2.2 + 20
 
 
 async def test_steady_grants_come_at_the_endpoints_rate(database: Database) -> None:
     budget = RateBudget(database, per_second=100)
-    got = await granted(budget, "bulk", LIST, seconds=3.0)
-    assert 60 <= got <= 76
+    got = await granted(budget, "bulk", LIST, seconds=2.0)
+    assert 40 <= got <= 53
 
 
 async def test_spare_grants_save_the_next_call_its_statement(
@@ -193,11 +192,11 @@ async def _factor(database: Database) -> float | None:
 
 
 async def test_without_the_database_a_call_fails_and_says_so(
-    stripe_account: Simulator, postgres_url: str, database_url: str, database: Database
+    stripe_account: Simulator, database: Database
 ) -> None:
     budget = RateBudget(database, per_second=100)
     client = StripeClient(stripe_account.api_key, api_base=stripe_account.base_url, budget=budget)
-    await asyncio.to_thread(databases.drop, postgres_url, database_url)
+    await database.close()
     try:
         with pytest.raises(ServiceUnavailable) as refused:
             await client.post("/v1/customers", {"name": "nobody"}, idempotency_key="k1")
