@@ -59,6 +59,10 @@ stripe-cli: $(READY) ## Run the official Stripe CLI (npm, Linux or macOS) agains
 bench: $(READY) ## Run the benchmarks
 	@exec $(BIN)/python -m benchmarks
 
+.PHONY: year
+year: $(READY) ## A year of the clock over 50 subscriptions of every shape (about 4 minutes)
+	@exec $(BIN)/python -m tests.billing.year
+
 .PHONY: openapi
 openapi: $(READY) ## Record the examples anew and write openapi/openapi.json from the code
 	@mkdir -p openapi

@@ -94,6 +94,8 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.settings = settings
+    # First of all routes: they are tried in turn, and trying the others takes longer than the webhook itself.
+    app.add_route("/webhooks/stripe", stripe_webhook, methods=["POST"], include_in_schema=False)
     # Matched in this order at every request, so the routes that are asked most come first; included one by one,
     # because a router within a router is matched again at each level.
     for part in (
@@ -108,7 +110,6 @@ def create_app(settings: Settings) -> FastAPI:
     ):
         app.include_router(part.router, prefix="/v1")
     app.include_router(health.router)
-    app.add_route("/webhooks/stripe", stripe_webhook, methods=["POST"], include_in_schema=False)
     problems.install(app)
     app.add_middleware(middleware.BodyLimits)
     if settings.cors_origins:

@@ -244,7 +244,8 @@ class Bench:
         if row is None:
             self.tally.wrong.append(f"{source.id}: no row")
             return
-        if row["presence"] == "absent" and source.kind == "product" and source.ended:
+        if source.ended and source.kind == "product" and row["presence"] in ("absent", "deleted"):
+            # What is gone is gone: the last state of its fields is nobody's business any more.
             return
         differing = [name for name, value in expected.items() if row[name] != value]
         if differing:

@@ -87,7 +87,7 @@ async def start(connection: Connection, purpose: Purpose, *, dry_run: bool, plan
 async def add_range(connection: Connection, sweep: Sweep, planned: Range) -> None:
     await connection.execute(
         """insert into sweep_ranges (sweep_id, position, kind, created_from, created_to, open_ids, pages, objects)
-        values ($1, $2, $3, $4, $5, '{}', 0, 0)""",
+        values ($1, $2, $3, $4, $5, '{}', 0, 0) on conflict do nothing""",
         sweep.id,
         planned.position,
         planned.kind,
@@ -133,6 +133,22 @@ async def advance(
         finished,
     )
     return status == "UPDATE 1"
+
+
+async def is_at(connection: Connection, sweep: Sweep, reached: Range) -> bool:
+    """Whether the range stands where this very process has brought it."""
+    return bool(
+        await connection.fetchval(
+            """select exists (select from sweep_ranges r join sweeps s on s.id = r.sweep_id
+            where s.id = $1 and s.fence = $2 and r.position = $3 and r.pages = $4
+              and r.last_id is not distinct from $5)""",
+            sweep.id,
+            sweep.fence,
+            reached.position,
+            reached.pages,
+            reached.last_id,
+        )
+    )
 
 
 async def totals(connection: Connection, sweep: Sweep) -> dict[str, tuple[int, int]]:

@@ -35,6 +35,15 @@ def settings_for(process: Process) -> Settings:
         raise typer.Exit(MISCONFIGURED) from None
 
 
+def logging_settings_for(process: Process) -> Settings:
+    """For a command whose standard output is its report: logs go to standard error."""
+    from app.commands.logs import configure_logs
+
+    settings = settings_for(process)
+    configure_logs(settings.log_level)
+    return settings
+
+
 @contextmanager
 def failures_told(*, as_json: bool) -> Iterator[None]:
     """A failure that has a name ends the process with exit code 1 and that name, not with a traceback."""
@@ -82,7 +91,7 @@ def sync(
     from app.commands.filling import fill_cache
 
     with failures_told(as_json=as_json):
-        seen = asyncio.run(fill_cache(settings_for("sync"), quiet=as_json))
+        seen = asyncio.run(fill_cache(logging_settings_for("sync"), quiet=as_json))
     typer.echo(json.dumps({"objects": seen}) if as_json else f"{seen} objects read.")
 
 
@@ -109,7 +118,10 @@ def reconcile(
     with failures_told(as_json=as_json):
         result = asyncio.run(
             reconcile_cache(
-                settings_for("reconcile"), dry_run=dry_run, allow_removals=allow_removals, quiet=as_json
+                logging_settings_for("reconcile"),
+                dry_run=dry_run,
+                allow_removals=allow_removals,
+                quiet=as_json,
             )
         )
     if as_json:
@@ -133,7 +145,7 @@ def doctor(
     from app.commands.reports import examine, print_findings, print_json
 
     with failures_told(as_json=as_json):
-        findings = asyncio.run(examine(settings_for("doctor")))
+        findings = asyncio.run(examine(logging_settings_for("doctor")))
     to_fix = sum(finding.severity == "fix" for finding in findings)
     if as_json:
         print_json({"to_fix": to_fix, "findings": [asdict(finding) for finding in findings]})
@@ -156,7 +168,7 @@ def replay(
     from app.commands.reports import print_json, print_replayed, replay_dead
 
     with failures_told(as_json=as_json):
-        replayed = asyncio.run(replay_dead(settings_for("replay"), ids or []))
+        replayed = asyncio.run(replay_dead(logging_settings_for("replay"), ids or []))
     unknown = sorted(set(ids or ()) - {row.id for row in replayed})
     if as_json:
         print_json({"replayed": [asdict(row) for row in replayed], "not_dead": unknown})

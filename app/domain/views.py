@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 
 from app.domain.ids import CustomerId, SubscriptionId, SubscriptionItemId
 from app.domain.roles import Relations, Role, role_of, roles_of
@@ -18,7 +19,7 @@ class Contact:
     name: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SubscriptionView:
     """A subscription with its products, its owner if he exists, and the head counts of its seats.
 
@@ -51,7 +52,8 @@ class SubscriptionView:
     asker_role: str | None
     synced_at: datetime
 
-    def seat_items(self) -> list[SeatItem]:
+    @cached_property
+    def _seat_items(self) -> list[SeatItem]:
         return [
             SeatItem(
                 id=SubscriptionItemId(item["id"]),
@@ -62,6 +64,9 @@ class SubscriptionView:
             )
             for item in self.items
         ]
+
+    def seat_items(self) -> list[SeatItem]:
+        return self._seat_items
 
     def is_shared(self) -> bool:
         """Shareable now, or still carrying people from when it was: they keep their standing to read."""
@@ -76,6 +81,7 @@ class SubscriptionView:
             owner_uses_seat=owner_uses_seat,
         )
 
+    @cached_property
     def _relations(self) -> Relations:
         return Relations(
             payer_id=self.customer_id,
@@ -85,10 +91,10 @@ class SubscriptionView:
 
     def role_of(self, customer_id: CustomerId) -> Role | None:
         """The asker's strongest role; only meaningful for the customer for whom this view was read."""
-        return role_of(customer_id, self._relations(), self.asker_role)
+        return role_of(customer_id, self._relations, self.asker_role)
 
     def roles_of(self, customer_id: CustomerId) -> set[Role]:
-        return roles_of(customer_id, self._relations(), self.asker_role)
+        return roles_of(customer_id, self._relations, self.asker_role)
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,7 +95,11 @@ def _subject(actor: Actor, body: NewCustomerRequest, issuer: str) -> Subject:
     return Subject(issuer, body.user_id, email, email is not None, body.name)
 
 
-@router.get("/customers/{customer_id}", response_model=CustomerAnswer, responses=_READ)
+@router.get(
+    "/customers/{customer_id}",
+    response_model=CustomerAnswer,
+    responses={**_READ, **problems.responses(502)},
+)
 async def get_customer(
     request: Request,
     context: ContextDep,

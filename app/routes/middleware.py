@@ -83,7 +83,10 @@ class RequestRecords:
 
 def _record(scope: Scope, status: int, seconds: float, request_id: str) -> None:
     """The route's template, never the path: ids of customers stay out of logs and metrics."""
-    route = getattr(scope.get("route"), "path", "unmatched")
+    route = getattr(scope.get("route"), "path", None)
+    if route is None:
+        # A plain route has no parameters, so its path is its template; anything else was matched by nothing.
+        route = scope["path"] if "endpoint" in scope else "unmatched"
     DURATION.labels(scope["method"], route, status).observe(seconds)
     if route in _UNLOGGED:
         return

@@ -63,7 +63,11 @@ _READ = {**UNCHANGED, **problems.responses(401, 403, 404, 422, 503)}
 _WRITE = problems.responses(401, 403, 404, 409, 413, 415, 422, 502, 503)
 
 
-@router.get("/shared-subscriptions/{subscription_id}", response_model=SubscriptionAnswer, responses=_READ)
+@router.get(
+    "/shared-subscriptions/{subscription_id}",
+    response_model=SubscriptionAnswer,
+    responses={**_READ, **problems.responses(502)},
+)
 async def get_shared_subscription(
     request: Request, subscription_id: SubscriptionPath, fresh: FreshQuery = False
 ) -> Response:

@@ -22,7 +22,7 @@ from app.schemas.subscriptions import SubscriptionAnswer, shown
 from app.services import reads, subscriptions, sync
 
 router = APIRouter(tags=["subscriptions"], route_class=IdempotentRoute)
-_READ = {**UNCHANGED, **problems.responses(401, 403, 404, 422, 503)}
+_READ = {**UNCHANGED, **problems.responses(401, 403, 404, 422, 502, 503)}
 
 
 @router.get("/subscriptions/{subscription_id}", response_model=SubscriptionAnswer, responses=_READ)

@@ -12,8 +12,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import structlog
-
 from app.cache import locks, mirror, refreshes, sweeps
 from app.cache.database import Connection
 from app.cache.refreshes import Lease
@@ -25,8 +23,6 @@ from app.services.context import Context
 from app.services.first_fill import check_account
 from app.services.sweeping import KINDS, Report, Stretch
 from app.stripe_gateway.gateway import Page
-
-log = structlog.get_logger(__name__)
 
 REMOVALS = 20
 REMOVED_SHARE = 0.01
@@ -89,7 +85,6 @@ async def reconcile(
         result = await repair.result(reason, requests=1 + pages + repair.requests)
         async with context.database.connection() as connection:
             await sweeps.finish(connection, sweep, result.outcome, as_json(result))
-    log.info("reconciled", **as_json(result))
     return result
 
 

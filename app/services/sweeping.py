@@ -1,7 +1,7 @@
 """Reading whole lists of Stripe's in parallel: ranges of creation time, split while runners have nothing to do.
 
 Nobody knows beforehand how an account's objects lie in time, so each kind begins as one range; a runner that has read
-a page hands half of what is left (in time) to an idle one. The rate is the budget's matter, not the runners'.
+a page hands parts of what is left (in time) to idle ones. The rate is the budget's matter, not the runners'.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 KINDS = ("product", "price", "customer", "subscription", "invoice")
 """Kinds with a list of their own. Payment methods have none: they are filled at their customer's first read."""
 RUNNERS = 16
-_WORTH_SPLITTING = 8.0
+_WORTH_SPLITTING = 5.0
 _OLDEST = 1_293_840_000
 """2011, before Stripe's first account: where an account does not tell its own beginning."""
 _TRIES = 10
@@ -110,6 +110,7 @@ class _Reader:
     pages: int = 0
     objects: int = 0
     _idle: int = 0
+    _promised: int = 0
     _left: dict[int, float] = dataclasses.field(default_factory=dict)
     _changed: asyncio.Condition = dataclasses.field(default_factory=asyncio.Condition)
     _active: int = 0
@@ -140,20 +141,24 @@ class _Reader:
             finished = not page.has_more
             if (after.last_created or self.oldest) < self.oldest:
                 self.oldest = _OLDEST  # The account's own beginning was not what it said.
-            self._left[current.position] = 0.0 if finished else _pages_left(after, page, self.oldest)
-            split = self._split(after) if not finished else None
-            if split is not None:
-                after.created_from = (split.created_to or 0) + 1
-            await _patiently(partial(self._write, current, page, after, stretch, split))
+            self._left[current.position] = (
+                0.0 if finished else _pages_left(after, newest=self.sweep.planned_at, oldest=self.oldest)
+            )
+            split = [] if finished else self._split(after)
+            self._promised += len(split)
+            try:
+                await _patiently(partial(self._write, current, page, after, stretch, split))
+            finally:
+                self._promised -= len(split)
             current = after
             self.pages += 1
             self.objects += len(page.ids)
-            self.report(Progress(self.pages, self.objects, sum(self._left.values()) + float(len(self.todo))))
-            if split is not None:
-                self._left[current.position] /= 2
-                self._left[split.position] = self._left[current.position]
+            self.report(Progress(self.pages, self.objects, sum(self._left.values())))
+            if split:
+                share = self._left[current.position] / (len(split) + 1)
+                self._left.update({part.position: share for part in (current, *split)})
+                self.todo.extend(split)
                 async with self._changed:
-                    self.todo.append(split)
                     self._changed.notify_all()
 
     async def _fetch(self, current: Range) -> Page:
@@ -177,25 +182,30 @@ class _Reader:
             )
 
     async def _write(
-        self, before: Range, page: Page, after: Range, stretch: Stretch, split: Range | None
+        self, before: Range, page: Page, after: Range, stretch: Stretch, split: list[Range]
     ) -> None:
         async with self.context.database.transaction() as connection:
             await self.handle(connection, before, page, stretch)
-            if split is not None:
-                await sweeps.add_range(connection, self.sweep, split)
-            if not await sweeps.advance(connection, self.sweep, before, after, finished=not page.has_more):
+            for part in split:
+                await sweeps.add_range(connection, self.sweep, part)
+            finished = not page.has_more
+            advanced = await sweeps.advance(connection, self.sweep, before, after, finished=finished)
+            # A commit whose answer was lost is tried again, and finds its work done.
+            if not advanced and not await sweeps.is_at(connection, self.sweep, after):
                 raise Conflict("Another process has taken this sweep over.", code="already_running")
 
-    def _split(self, after: Range) -> Range | None:
-        """The older half, in time, of what is left, where an idle runner can take it."""
-        if self._idle <= len(self.todo) or self._left[after.position] < _WORTH_SPLITTING:
-            return None
-        newest = after.last_created or 0
-        middle = (max(after.created_from, self.oldest) + newest) // 2
-        if not after.created_from < middle < newest:
-            return None
-        position, self.next_position = self.next_position, self.next_position + 1
-        return Range(position, after.kind, after.created_from, middle - 1)
+    def _split(self, after: Range) -> list[Range]:
+        """Older parts, of equal time, of what is left, for the runners that have nothing to do."""
+        newest, oldest = after.last_created or 0, max(after.created_from, self.oldest)
+        free = self._idle - len(self.todo) - self._promised
+        parts = min(free, int(self._left[after.position] / _WORTH_SPLITTING))
+        inner = {oldest + (newest - oldest) * part // (parts + 1) for part in range(1, parts + 1)}
+        found = []
+        for bound in sorted(bound for bound in inner if after.created_from < bound < newest):
+            found.append(Range(self.next_position, after.kind, after.created_from, bound - 1))
+            self.next_position += 1
+            after.created_from = bound
+        return found
 
 
 async def _patiently(step: Callable[[], Awaitable[T]]) -> T:
@@ -231,9 +241,9 @@ def _after(current: Range, page: Page) -> tuple[Range, Stretch]:
     return after, Stretch(first, last, seen)
 
 
-def _pages_left(after: Range, page: Page, oldest: int) -> float:
-    """As if the rest of the range were as dense as this page."""
-    seconds = list(page.ids.values())
-    span = max(1, seconds[0] - seconds[-1])
-    rest = max(0, seconds[-1] - max(after.created_from, oldest))
-    return max(1.0, len(seconds) * rest / span / PAGE_SIZE)
+def _pages_left(after: Range, *, newest: int, oldest: int) -> float:
+    """As if the rest of the range were as dense as what of it was read; a page alone may be one second's crowd."""
+    reached = after.last_created or 0
+    read = max(1, (newest if after.created_to is None else after.created_to) - reached)
+    rest = max(0, reached - max(after.created_from, oldest))
+    return max(1.0, after.objects * rest / read / PAGE_SIZE)

@@ -62,6 +62,7 @@ async def reconcile_when_due(context: Context) -> bool:
         if error.code == "already_running":
             return False
         raise
+    log.info("reconciled", **reconciling.as_json(result))
     if result.reason is not None:
         log.error("reconcile_stopped", reason=result.reason)
     return True

@@ -1,7 +1,10 @@
 // Supabase's engine behind fastify, with the settings of its own server: `node server.mjs DATABASE_URL PORT SECRET`.
-import { StripeSync, runMigrations } from '@supabase/stripe-sync-engine'
+import { createRequire } from 'node:module'
 import fastify from 'fastify'
 import pino from 'pino'
+
+// Its ES module looks for the migrations by a name that only CommonJS has.
+const { StripeSync, runMigrations } = createRequire(import.meta.url)('@supabase/stripe-sync-engine')
 
 const [databaseUrl, port, secret] = process.argv.slice(2)
 const logger = pino({ level: 'info' })
@@ -18,7 +21,7 @@ const sync = new StripeSync({
   logger,
 })
 
-const app = fastify({ loggerInstance: logger, disableRequestLogging: true })
+const app = fastify({ loggerInstance: logger, disableRequestLogging: false })
 app.removeAllContentTypeParsers()
 app.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, { raw: body }))
 app.get('/healthz', async () => 'ok')

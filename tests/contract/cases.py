@@ -18,6 +18,7 @@ Case: TypeAlias = Callable[[World], Awaitable[httpx.Response]]
 General: TypeAlias = Callable[[World, str], Awaitable[httpx.Response]]
 
 LIMIT = 64 * 1024
+ASKS_STRIPE_ONLY_IF_FRESH = {"getCustomer", "getSubscription", "getInvoice", "getSharedSubscription"}
 SPECIFIC: dict[tuple[str, int], Case] = {}
 GENERAL: dict[int, General] = {}
 
@@ -130,7 +131,11 @@ async def _invalid(world: World, operation: str) -> httpx.Response:
 
 @general(502)
 async def _stripe_refuses(world: World, operation: str) -> httpx.Response:
-    asked = await asked_of(world, operation, await world.service.company())
+    company = await world.service.company()
+    asked = await asked_of(world, operation, company)
+    if operation in ASKS_STRIPE_ONLY_IF_FRESH:
+        await world.age(company)
+        asked = replace(asked, query={"fresh": "true"})
     return await world.refused_by_stripe(operation, asked)
 
 

@@ -101,6 +101,14 @@ class World:
         finally:
             await self.service.stripe.clear_faults()
 
+    async def age(self, company: Company) -> None:
+        """The cache has last seen the company a minute ago: what is newer is not asked for again."""
+        ids = [company.owner.customer_id, company.subscription_id, company.invoice_id]
+        for table in ("customers", "subscriptions", "invoices"):
+            await self.service.fetch(
+                f"update {table} set synced_at = synced_at - interval '1 minute' where id = any($1)", ids
+            )
+
     async def stranger_with_claim(self) -> dict[str, str]:
         """A login that is linked to one customer and claims to be another."""
         person = await self.service.person("claimant")
