@@ -14,6 +14,7 @@ from app.cache.database import Database
 from app.identity.authenticator import Authenticator
 from app.routes import (
     customers,
+    direct_reads,
     health,
     middleware,
     operations,
@@ -25,7 +26,7 @@ from app.routes import (
     subscriptions,
     transfers,
 )
-from app.routes.webhooks import stripe_webhook
+from app.routes.webhooks import StripeWebhooks
 from app.services import operations as running_operations
 from app.services.context import Context, Rules
 from app.services.rate_budget import RateBudget
@@ -94,11 +95,10 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.settings = settings
-    # First of all routes: they are tried in turn, and trying the others takes longer than the webhook itself.
-    app.add_route("/webhooks/stripe", stripe_webhook, methods=["POST"], include_in_schema=False)
     # Matched in this order at every request, so the routes that are asked most come first; included one by one,
     # because a router within a router is matched again at each level.
     for part in (
+        direct_reads,
         shared_subscriptions,
         payment_methods,
         customers,
@@ -121,5 +121,6 @@ def create_app(settings: Settings) -> FastAPI:
             expose_headers=_EXPOSED_HEADERS,
             max_age=600,
         )
+    app.add_middleware(StripeWebhooks, settings=settings)
     app.add_middleware(middleware.RequestRecords)
     return app

@@ -64,7 +64,7 @@ def event_id(number: int) -> str:
 def body(number: int, *, started: int, stride: int) -> bytes:
     hot = number % HOT
     created = started + STEP_SECONDS * (number // HOT)
-    found = subscription(hot * stride, created, quantity=1 + number // HOT % 50)
+    found = subscription(hot * stride, created)
     event = {
         "id": event_id(number),
         "object": "event",
@@ -79,8 +79,8 @@ def body(number: int, *, started: int, stride: int) -> bytes:
     return orjson.dumps(event)
 
 
-def subscription(number: int, at: int, *, quantity: int) -> dict[str, object]:
-    """A whole object of Stripe's, about 6 kB, of which a service needs the smaller part."""
+def subscription(number: int, at: int) -> dict[str, object]:
+    """A whole object of Stripe's, about 6 kB, just renewed; a service needs the smaller part of it."""
     own = subscription_id(number)
     return {
         "id": own,
@@ -110,7 +110,7 @@ def subscription(number: int, at: int, *, quantity: int) -> dict[str, object]:
         "invoice_settings": {"account_tax_ids": None, "issuer": {"type": "self"}},
         "items": {
             "object": "list",
-            "data": [_item(own, position, at, quantity) for position in range(ITEMS)],
+            "data": [_item(own, position, at) for position in range(ITEMS)],
             "has_more": False,
             "total_count": ITEMS,
             "url": f"/v1/subscription_items?subscription={own}",
@@ -140,7 +140,7 @@ def subscription(number: int, at: int, *, quantity: int) -> dict[str, object]:
     }
 
 
-def _item(own: str, position: int, at: int, quantity: int) -> dict[str, object]:
+def _item(own: str, position: int, at: int) -> dict[str, object]:
     price = f"price_bench{position}"
     recurring = {
         "interval": "month",
@@ -200,7 +200,7 @@ def _item(own: str, position: int, at: int, quantity: int) -> dict[str, object]:
             "unit_amount": 1200,
             "unit_amount_decimal": "1200",
         },
-        "quantity": quantity,
+        "quantity": 5,
         "subscription": own,
         "tax_rates": [],
     }

@@ -81,7 +81,7 @@ def _service(children: ChildProcesses, name: str, url: str, logs: Path, subscrip
     asyncio.run(_execute(url, SEED, subscriptions))
     port = servers.free_port()
     environment = servers.service_environment(url, port)
-    server = servers.start(children, name, ["app", "serve"], port=port, environment=environment, logs=logs)
+    server = servers.start(children, f"ingest-{name}", ["app", "serve"], port=port, environment=environment, logs=logs)
     newest = "select max((i->>'current_period_start')::bigint) from subscriptions, jsonb_array_elements(items) i where id = $1"
     return Target(name, server, url, newest, stride=subscriptions // HOT)
 
@@ -90,7 +90,7 @@ def _bare(children: ChildProcesses, url: str, logs: Path) -> Target:
     port = servers.free_port()
     pool = str(load_settings(servers.service_environment(url, port)).database_pool_size)
     module = ["benchmarks.bare_ingest", url, str(port), pool, SECRET]
-    server = servers.start(children, "bare", module, port=port, environment={}, logs=logs)
+    server = servers.start(children, "ingest-bare", module, port=port, environment={}, logs=logs)
     return Target(
         "bare", server, url, "select max(current_period_start) from bare.items where subscription = $1"
     )
@@ -129,7 +129,7 @@ SEED = """
         marker, serial, presence, final)
     select 'sub_bench' || to_char(n, 'FM0000000'), 1700000000, 'cus_bench' || to_char(n, 'FM0000000'), 'active', 'usd',
         (select jsonb_agg(jsonb_build_object('id', 'si_sub_bench' || to_char(n, 'FM0000000') || '_' || p, 'price_id',
-            'price_bench' || p, 'product_id', 'prod_bench' || p, 'quantity', 1, 'metered', false,
+            'price_bench' || p, 'product_id', 'prod_bench' || p, 'quantity', 5, 'metered', false,
             'current_period_start', 1, 'current_period_end', 2)) from generate_series(0, 2) p),
         'cus_bench' || to_char(n, 'FM0000000'), false, 1700000000, 1700000000, 'flexible', 'charge_automatically',
         'in_bench' || to_char(n, 'FM0000000'), '[]', '{}', 0, 1, 'present', false

@@ -21,13 +21,10 @@ from app.routes.answers import UNCHANGED, answer
 from app.routes.dependencies import (
     ContextDep,
     CursorQuery,
-    FreshQuery,
     LimitQuery,
     ReaderDep,
     SubscriptionPath,
     WriterDep,
-    get_context,
-    principal_of,
     refuse_admin_fields,
 )
 from app.routes.idempotency import IdempotentRoute
@@ -41,7 +38,6 @@ from app.schemas.shared_subscriptions import (
     SeatQuoteRequest,
     SeatsRequest,
 )
-from app.schemas.subscriptions import SubscriptionAnswer, shown
 from app.services import (
     member_changes,
     operations,
@@ -49,8 +45,6 @@ from app.services import (
     previews,
     seat_purchases,
     shared_subscriptions,
-    subscriptions,
-    sync,
 )
 from app.services.actors import Actor
 from app.services.context import Context
@@ -61,25 +55,6 @@ from app.services.shared_subscriptions import PeopleQuery
 router = APIRouter(tags=["shared subscriptions"], route_class=IdempotentRoute)
 _READ = {**UNCHANGED, **problems.responses(401, 403, 404, 422, 503)}
 _WRITE = problems.responses(401, 403, 404, 409, 413, 415, 422, 502, 503)
-
-
-@router.get(
-    "/shared-subscriptions/{subscription_id}",
-    response_model=SubscriptionAnswer,
-    responses={**_READ, **problems.responses(502)},
-)
-async def get_shared_subscription(
-    request: Request, subscription_id: SubscriptionPath, fresh: FreshQuery = False
-) -> Response:
-    """The shared plan with its seats, each role its own view."""
-    # The hot read: each dependency that FastAPI resolves costs as much as parsing the token.
-    context = get_context(request)
-    principal = await principal_of(request)
-    seen = await subscriptions.get_as(context, principal, subscription_id)
-    if fresh:
-        await sync.freshen(context, "subscription", subscription_id)
-        seen = await subscriptions.get_as(context, principal, subscription_id)
-    return answer(request, SubscriptionAnswer(subscription=shown(seen, context.rules)))
 
 
 @router.get("/shared-subscriptions/{subscription_id}/users", response_model=PersonList, responses=_READ)

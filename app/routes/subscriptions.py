@@ -12,32 +12,13 @@ from app.routes.dependencies import (
     FreshQuery,
     InvoicePath,
     ReaderDep,
-    SubscriptionPath,
-    get_context,
-    principal_of,
 )
 from app.routes.idempotency import IdempotentRoute
 from app.schemas.invoices import InvoiceAnswer
-from app.schemas.subscriptions import SubscriptionAnswer, shown
-from app.services import reads, subscriptions, sync
+from app.services import reads, sync
 
 router = APIRouter(tags=["subscriptions"], route_class=IdempotentRoute)
 _READ = {**UNCHANGED, **problems.responses(401, 403, 404, 422, 502, 503)}
-
-
-@router.get("/subscriptions/{subscription_id}", response_model=SubscriptionAnswer, responses=_READ)
-async def get_subscription(
-    request: Request, subscription_id: SubscriptionPath, fresh: FreshQuery = False
-) -> Response:
-    """A subscription, as the caller's role shows it."""
-    # The hot read: each dependency that FastAPI resolves costs as much as parsing the token.
-    context = get_context(request)
-    principal = await principal_of(request)
-    seen = await subscriptions.get_as(context, principal, subscription_id)
-    if fresh:
-        await sync.freshen(context, "subscription", subscription_id)
-        seen = await subscriptions.get_as(context, principal, subscription_id)
-    return answer(request, SubscriptionAnswer(subscription=shown(seen, context.rules)))
 
 
 @router.get("/invoices/{invoice_id}", response_model=InvoiceAnswer, responses=_READ)

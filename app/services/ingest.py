@@ -16,7 +16,7 @@ from app.cache.mirror import EventEffect, EventRecord
 from app.domain.snapshots import Snapshot
 
 LARGEST_GROUP = 64
-UNDER_WAY = 3
+UNDER_WAY = 1
 """Groups a kind at the same time: while Postgres works on one, the next is filled and sent."""
 
 

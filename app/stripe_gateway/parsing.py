@@ -94,8 +94,8 @@ def _amount(source: Json, key: str) -> int:
 
 def _object(source: Json, key: str) -> JsonObject | None:
     value = source.get(key)
-    if value is None:
-        return None
+    if value is None or type(value) is dict:
+        return value
     if not isinstance(value, Mapping):
         raise MalformedObject(f"{key} is not an object")
     return dict(value)
@@ -112,7 +112,7 @@ def _list(source: Json, key: str) -> list[Any]:
 
 def _objects(source: Json, key: str) -> list[Json]:
     values = _list(source, key)
-    if not all(isinstance(value, Mapping) for value in values):
+    if not all(type(value) is dict or isinstance(value, Mapping) for value in values):
         raise MalformedObject(f"{key} holds something else than objects")
     return values
 

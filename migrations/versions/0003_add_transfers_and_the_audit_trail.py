@@ -68,11 +68,6 @@ declare
     was jsonb;
     is_now jsonb;
 begin
-    select o.id, o.principal, o.actor_id into cause
-    from operation_steps t join operations o on o.id = t.operation_id
-    where o.subscription_id = new.id and t.settled_at is null and t.sent_at is not null
-      and t.action not in ('add', 'remove', 'update')
-    limit 1;
     was := jsonb_build_object('owner', old.owner_id, 'status', old.status, 'cancel_at', old.cancel_at,
         'cancel_at_period_end', old.cancel_at_period_end, 'items', (select jsonb_agg(jsonb_build_object(
             'id', i -> 'id', 'price', i -> 'price_id', 'quantity', i -> 'quantity'))
@@ -84,6 +79,11 @@ begin
     if was = is_now then
         return null;
     end if;
+    select o.id, o.principal, o.actor_id into cause
+    from operation_steps t join operations o on o.id = t.operation_id
+    where o.subscription_id = new.id and t.settled_at is null and t.sent_at is not null
+      and t.action not in ('add', 'remove', 'update')
+    limit 1;
     insert into audit_events (subscription_id, door, operation_id, principal, actor_id, action, before, after)
     select new.id,
         case when cause.id is not null then 'api' when old.status is distinct from new.status then 'stripe'

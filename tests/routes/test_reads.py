@@ -540,9 +540,7 @@ async def test_the_catalogue_shows_what_is_sold_and_what_is_named(service: Servi
 
 async def test_fresh_asks_stripe_first_but_not_at_every_request(service: Service) -> None:
     company = await service.company(seats=3)
-    await service.stripe.post(
-        f"/v1/customers/{company.owner.customer_id}", name="Renamed In The Dashboard"
-    )
+    await service.stripe.post(f"/v1/customers/{company.owner.customer_id}", name="Renamed In The Dashboard")
     path = f"/v1/customers/{company.owner.customer_id}"
     await service.fetch("update customers set synced_at = now() - interval '11 seconds'")
     stale = await service.get(path, company.owner.headers)
@@ -556,4 +554,6 @@ async def test_fresh_asks_stripe_first_but_not_at_every_request(service: Service
     for other in (f"/v1/subscriptions/{company.subscription_id}", f"/v1/invoices/{company.invoice_id}"):
         hidden = await service.get(other, company.stranger.headers, fresh="true")
         assert hidden.status_code == 404
-    assert len(await service.stripe.requests()) == asked, "nobody's question costs a call for what he may not see"
+    assert len(await service.stripe.requests()) == asked, (
+        "nobody's question costs a call for what he may not see"
+    )

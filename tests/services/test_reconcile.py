@@ -69,7 +69,9 @@ async def drift(service: Service, ids: list[str]) -> set[str]:
 
 async def test_the_fill_reads_every_list_once_in_parallel(service: Service) -> None:
     await spread(service.stripe)
+    await service.stripe.add_fault(method="GET", path="/v1/customers", latency_s=0.2, times=0)
     await service.fill()
+    await service.stripe.clear_faults()
     assert await differing(service) == []
     pages = await calls(service, "/v1/customers")
     assert len({json.dumps(entry["params"], sort_keys=True) for entry in pages}) == len(pages)

@@ -1,0 +1,99 @@
+"""`sync`, `reconcile`, `doctor` and `replay` as an operator runs them: exit codes, tables and JSON."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import asyncpg
+
+from app.services.doctor import EVENTS
+from app.stripe_gateway.client import API_VERSION
+from tests.support.service import service_environment
+from tests.support.simulator import Simulator
+
+
+class Operator:
+    def __init__(self, account: Simulator, database_url: str) -> None:
+        settings = service_environment(
+            database_url=database_url, stripe_base=account.base_url, stripe_key=account.api_key
+        )
+        self.environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **settings}
+
+    async def run(self, *arguments: str) -> tuple[int | None, str, str]:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "app",
+            *arguments,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        out, err = await asyncio.wait_for(process.communicate(), 60)
+        return process.returncode, out.decode(), err.decode()
+
+    async def report(self, *arguments: str) -> tuple[int | None, Any]:
+        """With `--json`: standard output is one line of JSON and nothing else."""
+        code, out, err = await self.run(*arguments, "--json")
+        assert out.count("\n") == 1, (out, err)
+        return code, json.loads(out)
+
+
+async def execute(database_url: str, statement: str) -> None:
+    connection = await asyncpg.connect(database_url)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def test_an_operators_day(stripe_account: Simulator, database_url: str) -> None:
+    operator = Operator(stripe_account, database_url)
+    await stripe_account.post(
+        "/v1/webhook_endpoints",
+        url="https://api.example.com/webhooks/stripe",
+        enabled_events=sorted(EVENTS),
+        api_version=API_VERSION,
+    )
+    await stripe_account.control("POST", "bulk", customers=130)
+    code, report = await operator.report("doctor")
+    assert code == 1 and [one["check"] for one in report["findings"] if one["severity"] == "fix"] == ["sync"]
+    assert await operator.report("sync") == (0, {"objects": 130})
+    assert (await operator.report("doctor"))[0] == 0
+
+    await execute(database_url, "delete from customers where id in (select id from customers limit 30)")
+    code, report = await operator.report("reconcile", "--dry-run")
+    assert (code, report["drift"], report["kinds"]["customer"]["repaired"]) == (0, 30, 0)
+    code, out, _ = await operator.run("reconcile")
+    assert code == 0 and "customer" in out and "30 rows differed" in out
+    await stripe_account.control("POST", "reset")
+    code, report = await operator.report("reconcile")
+    assert (code, report["outcome"], report["kinds"]["customer"]["removed"]) == (1, "stopped", 0)
+    code, out, _ = await operator.run("doctor")
+    assert code == 1 and "reconcile" in out
+
+    assert await operator.report("replay") == (0, {"replayed": [], "not_dead": []})
+    await execute(
+        database_url,
+        """insert into refreshes (id, kind, hints, newest_hint, attempts, last_error, dead_at)
+        values ('cus_1', 'customer', 1, 0, 8, 'name is not a string', now())""",
+    )
+    code, report = await operator.report("replay", "cus_1", "cus_2")
+    assert code == 1 and report["not_dead"] == ["cus_2"]
+    assert report["replayed"] == [
+        {"id": "cus_1", "kind": "customer", "reason": "name is not a string", "attempts": 8}
+    ]
+
+
+async def test_a_part_that_is_away_is_named_without_a_traceback(
+    stripe_account: Simulator, database_url: str
+) -> None:
+    operator = Operator(stripe_account, database_url)
+    operator.environment["DATABASE_URL"] = "postgresql://nobody@127.0.0.1:9/nothing"
+    for command in ("reconcile", "doctor", "replay"):
+        code, out, err = await operator.run(command, "--json")
+        assert (code, json.loads(out)["error"]) == (1, "database_unavailable")
+        assert "Traceback" not in err

@@ -1,0 +1,128 @@
+"""What the worker keeps up: old rows forgotten, dead refreshes replayed, outages survived, figures told."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from app.cache import refreshes, retention
+from app.services import sync, upkeep
+from app.services.rate_budget import BudgetSpent
+from tests.support.company import Service, running_service
+from tests.support.plans import new_customer
+from tests.support.simulator import Simulator
+from tests.support.truth import cached_rows
+
+
+@pytest.fixture
+async def service(stripe_account: Simulator, database_url: str) -> AsyncIterator[Service]:
+    async with running_service(stripe_account, database_url) as service:
+        yield service
+
+
+async def refreshed(service: Service, customer: str) -> dict[str, object]:
+    """One leased refresh as the worker makes it; the refresh row afterwards."""
+    lease = await sync.take_lease(service.context, "customer", customer)
+    await sync.refresh(service.context, lease)
+    [row] = await service.fetch("select * from refreshes where id = $1", customer)
+    return dict(row)
+
+
+async def test_what_is_past_its_time_is_forgotten_and_nothing_younger(service: Service) -> None:
+    await service.fetch(
+        f"""insert into webhook_events (id, type, outcome, received_at)
+        select 'evt_' || n, 't', 'applied', now() - interval '36 days' from generate_series(1, {retention.BATCH + 5}) n
+        union all select 'evt_new', 't', 'applied', now() - interval '34 days' returning id"""
+    )
+    await service.fetch(
+        """insert into idempotency_keys (principal, route, key, request_hash, created_at)
+        values ('p', 'r', 'old', '', now() - interval '25 hours'), ('p', 'r', 'new', '', now()) returning key"""
+    )
+    await service.fetch(
+        """insert into refreshes (id, kind, hints, newest_hint, not_before, dead_at) values
+        ('done', 'customer', 0, 0, now() - interval '2 hours', null),
+        ('spaced', 'customer', 0, 0, now(), null),
+        ('wanted', 'customer', 1, 0, now() - interval '2 hours', null),
+        ('dead', 'customer', 0, 0, now() - interval '2 hours', now()) returning id"""
+    )
+    await service.fetch(
+        """insert into reservations (operation_id, position, subscription_id, released_at) values
+        ('op_1', 0, 'sub_1', now() - interval '8 days'), ('op_1', 1, 'sub_1', now()), ('op_1', 2, 'sub_1', null)
+        returning id"""
+    )
+    deleted = await upkeep.purge(service.context)
+    assert deleted == {
+        "webhook_events": retention.BATCH + 5,
+        "idempotency_keys": 1,
+        "quotes": 0,
+        "reservations": 1,
+        "refreshes": 1,
+    }
+    assert {row["id"] for row in await service.fetch("select id from refreshes")} == {
+        "spaced",
+        "wanted",
+        "dead",
+    }
+    assert set((await upkeep.purge(service.context)).values()) == {0}
+
+
+async def test_a_poison_object_dies_with_its_reason_and_lives_again_by_replay(service: Service) -> None:
+    customer = await new_customer(service.stripe, card=None, name="Ada")
+    await service.stripe.add_fault(method="GET", path="/v1/customers/{id}", status=500, times=0)
+    await service.fetch(
+        "insert into refreshes (id, kind, hints, newest_hint, attempts) values ($1, 'customer', 1, 0, $2) returning id",
+        customer,
+        refreshes.MAX_ATTEMPTS - 1,
+    )
+    row = await refreshed(service, customer)
+    assert row["dead_at"] is not None and row["last_error"] == "stripe_unavailable"
+    async with service.context.database.connection() as connection:
+        assert [one.id for one in await refreshes.dead(connection, limit=10)] == [customer]
+        assert await refreshes.replay(connection, ["cus_other"]) == []
+        [replayed] = await refreshes.replay(connection, None)
+        assert (replayed.id, replayed.reason, replayed.attempts) == (customer, "stripe_unavailable", 8)
+        assert await refreshes.replay(connection, None) == []
+        assert [one.id for one in await refreshes.due(connection, limit=5, lease_seconds=0)] == [customer]
+    await service.stripe.clear_faults()
+    row = await refreshed(service, customer)
+    assert (row["hints"], row["dead_at"], row["attempts"]) == (0, None, 0)
+    assert (await cached_rows(service.database_url, "customer"))[customer]["name"] == "Ada"
+
+
+async def test_in_an_outage_nothing_dies(service: Service) -> None:
+    customer = await new_customer(service.stripe, card=None)
+    await service.stripe.add_fault(method="GET", status=500, times=0)
+    await service.fetch(
+        "insert into refreshes (id, kind, hints, newest_hint, attempts) values ($1, 'customer', 1, 0, $2) returning id",
+        customer,
+        refreshes.MAX_ATTEMPTS - 1,
+    )
+    row = await refreshed(service, customer)
+    assert row["dead_at"] is None and row["attempts"] == refreshes.MAX_ATTEMPTS - 1
+    assert row["hints"] == 1 and row["lease_token"] is None
+
+
+async def test_a_spent_budget_is_no_attempt(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    customer = await new_customer(service.stripe, card=None)
+
+    async def spent(*_: object) -> None:
+        raise BudgetSpent("All of it is in use.")
+
+    monkeypatch.setattr("app.services.rate_budget.RateBudget.acquire", spent)
+    row = await refreshed(service, customer)
+    assert (row["attempts"], row["hints"], row["lease_token"]) == (0, 1, None)
+
+
+async def test_the_queue_is_told_by_every_process(service: Service) -> None:
+    await service.fetch(
+        """insert into refreshes (id, kind, hints, newest_hint, not_before, dead_at) values
+        ('cus_1', 'customer', 1, 0, now() - interval '90 seconds', null),
+        ('cus_2', 'customer', 1, 0, now() + interval '90 seconds', null),
+        ('cus_3', 'customer', 1, 0, now(), now()) returning id"""
+    )
+    text = (await service.client.get("/metrics")).text
+    lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert float(lines["coseat_refreshes_due"]) == 1
+    assert float(lines["coseat_refreshes_wanted"]) == 2
+    assert float(lines["coseat_refreshes_dead"]) == 1
+    assert 89 < float(lines["coseat_refreshes_oldest_due_seconds"]) < 120
+    assert float(lines["coseat_database_up"]) == 1
