@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
 
 from app import __version__
 from app.cache.database import Database
@@ -26,7 +27,8 @@ from app.routes import (
     subscriptions,
     transfers,
 )
-from app.routes.webhooks import StripeWebhooks
+from app.routes.webhooks import PATH as WEBHOOK_PATH
+from app.routes.webhooks import StripeWebhook, WebhookFirst
 from app.services import operations as running_operations
 from app.services.context import Context, Rules
 from app.services.rate_budget import RateBudget
@@ -110,6 +112,8 @@ def create_app(settings: Settings) -> FastAPI:
     ):
         app.include_router(part.router, prefix="/v1")
     app.include_router(health.router)
+    webhook = StripeWebhook(settings)
+    app.router.routes.append(Route(WEBHOOK_PATH, webhook, methods=["POST"], include_in_schema=False))
     problems.install(app)
     app.add_middleware(middleware.BodyLimits)
     if settings.cors_origins:
@@ -121,6 +125,6 @@ def create_app(settings: Settings) -> FastAPI:
             expose_headers=_EXPOSED_HEADERS,
             max_age=600,
         )
-    app.add_middleware(StripeWebhooks, settings=settings)
+    app.add_middleware(WebhookFirst, webhook=webhook)
     app.add_middleware(middleware.RequestRecords)
     return app

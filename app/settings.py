@@ -365,6 +365,8 @@ class Settings(BaseSettings):
     """Whole seconds (as `created` is) by which an event must beat a row's marker to be applied unread."""
     operation_deadline: Annotated[float, Field(ge=1, le=60, allow_inf_nan=False)] = 8.0
     """Seconds a request waits for its operation before it is answered 202."""
+    operation_lease: Annotated[float, Field(ge=1, le=300, allow_inf_nan=False)] = 30.0
+    """Seconds after which a worker takes up an operation whose runner does not go on with it."""
 
     reconcile_interval: Annotated[float, Field(ge=0, le=24 * 31, allow_inf_nan=False)] = 24.0
     """Hours between reconciles of the worker; 0: none but those that an operator starts."""

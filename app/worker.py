@@ -15,7 +15,7 @@ import structlog
 from app.cache import operations as operation_rows
 from app.cache import refreshes
 from app.errors import BillingError
-from app.services import operations, recovery, sync, upkeep
+from app.services import recovery, sync, upkeep
 from app.services.context import Context
 from app.services.first_fill import check_account
 
@@ -69,7 +69,7 @@ class _Jobs:
                     self._begin(self._refreshes, sync.refresh(self._refreshing, lease))
             if free := CONCURRENCY - len(self._recoveries):
                 for operation_id in await operation_rows.take_orphaned(
-                    connection, limit=free, lease_token=token, lease_seconds=operations.LEASE_SECONDS
+                    connection, limit=free, lease_token=token, lease_seconds=self._context.rules.operation_lease
                 ):
                     self._begin(self._recoveries, recovery.finish(self._context, operation_id, token))
 

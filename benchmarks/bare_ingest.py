@@ -63,7 +63,9 @@ TOLERANCE_SECONDS = 300
 def is_signed(body: bytes, header: str, secret: bytes) -> bool:
     parts = dict(part.partition("=")[::2] for part in header.split(","))
     expected = hmac.new(secret, parts["t"].encode() + b"." + body, hashlib.sha256).hexdigest()
-    return hmac.compare_digest(expected, parts["v1"]) and abs(time.time() - int(parts["t"])) < TOLERANCE_SECONDS
+    return (
+        hmac.compare_digest(expected, parts["v1"]) and abs(time.time() - int(parts["t"])) < TOLERANCE_SECONDS
+    )
 
 
 async def receive(request: Request) -> Response:

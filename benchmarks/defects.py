@@ -25,7 +25,15 @@ def _edited(owner: Any, name: str, *edits: tuple[str, str]) -> Change:
 def _strict_created() -> list[Change]:
     """The usual way: the newer `created` wins, what is not newer is dropped."""
     return [
-        _edited(m, "apply_events", ("+ $7", "+ 0 * $7"), ("order by i.id\n                on conflict (id) do update set\n    hints", "and false order by i.id\n                on conflict (id) do update set\n    hints"))
+        _edited(
+            m,
+            "apply_events",
+            ("+ $7", "+ 0 * $7"),
+            (
+                "order by i.id\n                on conflict (id) do update set\n    hints",
+                "and false order by i.id\n                on conflict (id) do update set\n    hints",
+            ),
+        )
         for m in MIRRORS.values()
     ]
 
@@ -38,14 +46,22 @@ def _no_lease() -> list[Change]:
     """Whoever comes may fetch, and lands whoever else came meanwhile."""
     anybody = ("and lease_token = $2", "and ($2::uuid is not null)")
     return [
-        _edited(refreshes, "_DUE", ("and (lease_until is null or lease_until < clock_timestamp())", ""), ("for update skip locked", "")),
+        _edited(
+            refreshes,
+            "_DUE",
+            ("set lease_token", "set not_before = clock_timestamp() + interval '1 second', lease_token"),
+            ("and (lease_until is null or lease_until < clock_timestamp())", ""),
+            ("for update skip locked", ""),
+        ),
         _edited(refreshes, "_TAKE", ("where r.lease_until is null or r.lease_until < clock_timestamp()", "")),
         *(_edited(refreshes, name, anybody) for name in ("_HELD", "_LANDED", "_AGAIN", "_FAILED")),
     ]
 
 
 def _no_serial() -> list[Change]:
-    return [_edited(m, "apply_fetched", ("t.serial = $2", "(t.serial = $2 or true)")) for m in MIRRORS.values()]
+    return [
+        _edited(m, "apply_fetched", ("t.serial = $2", "(t.serial = $2 or true)")) for m in MIRRORS.values()
+    ]
 
 
 def _deleted_revived() -> list[Change]:

@@ -67,9 +67,17 @@ def targets(state: Path | None, *, supabase: bool, large: bool) -> Iterator[list
         children = stack.enter_context(ChildProcesses())
         urls = {
             name: stack.enter_context(servers.database(f"bench_ingest_{name}", state))
-            for name in ("service", "bare", *(["supabase"] if supabase else []), *(["large"] if large else []))
+            for name in (
+                "service",
+                "bare",
+                *(["supabase"] if supabase else []),
+                *(["large"] if large else []),
+            )
         }
-        found = [_service(children, "service", urls["service"], logs, HOT), _bare(children, urls["bare"], logs)]
+        found = [
+            _service(children, "service", urls["service"], logs, HOT),
+            _bare(children, urls["bare"], logs),
+        ]
         if supabase:
             found.append(_supabase(children, urls["supabase"], logs))
         if large:
@@ -81,8 +89,10 @@ def _service(children: ChildProcesses, name: str, url: str, logs: Path, subscrip
     asyncio.run(_execute(url, SEED, subscriptions))
     port = servers.free_port()
     environment = servers.service_environment(url, port)
-    server = servers.start(children, f"ingest-{name}", ["app", "serve"], port=port, environment=environment, logs=logs)
-    newest = "select max((i->>'current_period_start')::bigint) from subscriptions, jsonb_array_elements(items) i where id = $1"
+    server = servers.start(
+        children, f"ingest-{name}", ["app", "serve"], port=port, environment=environment, logs=logs
+    )
+    newest = "select (items->0->>'current_period_start')::bigint from subscriptions where id = $1"
     return Target(name, server, url, newest, stride=subscriptions // HOT)
 
 
@@ -152,9 +162,7 @@ def turn(target: Target, connections: int, seconds: float) -> Measured:
     """One target's turn. Raises Lost when an event that was answered cannot be found."""
     events = int(seconds * MOST_PER_SECOND.get(connections, MOST))
     started = 1_800_000_000
-    plan = Plan(
-        target.server.port, connections, seconds, SECRET, target.sent, events, started, target.stride
-    )
+    plan = Plan(target.server.port, connections, seconds, SECRET, target.sent, events, started, target.stride)
     target.sent += events
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
         file.write(orjson.dumps(asdict(plan)))
@@ -186,7 +194,9 @@ async def _check_count(target: Target, plan: Plan, measured: Measured) -> None:
     query = {
         "bare": "select count(*) from bare.events where id between $1 and $2",
         "supabase": None,
-    }.get(target.name, "select count(*) from webhook_events where outcome = 'applied' and id between $1 and $2")
+    }.get(
+        target.name, "select count(*) from webhook_events where outcome = 'applied' and id between $1 and $2"
+    )
     if query is None:
         return
     connection = await asyncpg.connect(target.database_url)
@@ -199,9 +209,7 @@ async def _check_count(target: Target, plan: Plan, measured: Measured) -> None:
         raise Lost(f"{target.name}: {measured.answered} were answered and {count} written")
 
 
-def run(
-    found: list[Target], *, connections: list[int], rounds: int, seconds: float
-) -> None:
+def run(found: list[Target], *, connections: list[int], rounds: int, seconds: float) -> None:
     for target in found:
         turn(target, 8, min(2.0, seconds))
     for number in connections:
@@ -220,7 +228,9 @@ def report(found: list[Target], connections: list[int]) -> tuple[bool, list[dict
     """Prints the table; whether every bar is met, and the figures."""
     by_name = {target.name: target for target in found}
     service, met, figures = by_name["service"], True, []
-    print(f"{'target':<9} {'c':>3} {'events/s':>9} {'p50 ms':>8} {'p99 ms':>8}  the service against it (min..max)")
+    print(
+        f"{'target':<9} {'c':>3} {'events/s':>9} {'p50 ms':>8} {'p99 ms':>8}  the service against it (min..max)"
+    )
     for number in connections:
         for target in found:
             turns = target.turns[number]

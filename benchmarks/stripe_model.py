@@ -75,7 +75,7 @@ class StripeObject:
             ended = last | {"deleted": True}
         self.ended = True
         self._add(ended, "deleted", payload=ended if self.kind == "subscription" else last)
-        if self.kind == "customer" and self.rng.random() < 0.4:
+        if self.kind == "customer" and self.rng.random() < 0.6:
             self.emit(self, self._event("updated", last, self.now + self.rng.uniform(0.0, 9.0)))
 
     def _add(self, version: Json, change: str, *, payload: Json | None = None) -> None:
@@ -112,8 +112,9 @@ class StripeObject:
     async def wait(self) -> None:
         """On the way to Stripe, or back: mostly quick, sometimes slow, once in a while longer than the lease."""
         kind, rng = self.rng.random(), self.rng
-        slow = (0.02, 0.4) if kind < 0.7 else (0.5, 4.0) if kind < 0.93 else (4.0, 12.0) if kind < 0.98 else STALLED_SECONDS
-        await asyncio.sleep(rng.uniform(*slow))
+        quick = (0.02, 0.4) if kind < 0.7 else (0.5, 4.0)
+        slow = (4.0, 12.0) if kind < 0.98 else STALLED_SECONDS
+        await asyncio.sleep(rng.uniform(*(quick if kind < 0.93 else slow)))
 
     async def answer(self, change: Callable[[], None] | None = None) -> Fetched:
         """A read, or a write of ours: effect and answer apart, and a Date that may be long after the reading."""
@@ -179,6 +180,7 @@ def _old_layout(payload: Json) -> Json:
         return payload | {"name": None, "description": payload.get("name")}
     moved = ("current_period_start", "current_period_end")
     items = [
-        {name: value for name, value in item.items() if name not in moved} for item in payload["items"]["data"]
+        {name: value for name, value in item.items() if name not in moved}
+        for item in payload["items"]["data"]
     ]
     return payload | {"current_period_start": CREATED, "items": {"has_more": False, "data": items}}

@@ -10,14 +10,17 @@ from __future__ import annotations
 import asyncio
 import math
 import selectors
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
 
 import asyncpg
 
-from app.cache.database import Connection, Database
+from app.cache.database import Connection, Database, Loan
 
-TICK = 0.1
+TICK = 0.2
+"""Seconds."""
+
 STARTS_AT = 10_000.0
 """Far from today: added to a whole epoch, the loop's own resolution would be lost in rounding."""
 
@@ -34,13 +37,14 @@ CLOCK = """
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    def __init__(self) -> None:
-        self._ticks = math.ceil(STARTS_AT / TICK)
+    def __init__(self, tick: float = TICK) -> None:
+        self._tick = tick
+        self._ticks = math.ceil(STARTS_AT / tick)
         self._real = 0
         super().__init__(_Selector(self))
 
     def time(self) -> float:
-        return self._ticks * TICK
+        return self._ticks * self._tick
 
     @contextmanager
     def real_wait(self) -> Iterator[None]:
@@ -56,7 +60,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._real > 0
 
     def advance(self, seconds: float) -> None:
-        self._ticks += max(1, math.ceil(seconds / TICK))
+        self._ticks += max(1, math.ceil(seconds / self._tick))
 
 
 class _Selector(selectors.DefaultSelector):
@@ -82,6 +86,35 @@ def virtual_loop() -> VirtualLoop:
     return loop
 
 
+class _VirtualLoan(Loan):
+    """Stops time for as long as the connection is out, once the database's clock is the loop's."""
+
+    __slots__ = ("_database", "_waiting")
+
+    def __init__(self, database: VirtualDatabase, pool: asyncpg.Pool[asyncpg.Record]) -> None:
+        super().__init__(pool)
+        self._database = database
+
+    async def __aenter__(self) -> Connection:
+        loop = virtual_loop()
+        self._waiting = loop.real_wait()
+        self._waiting.__enter__()
+        try:
+            await self._database.wind(loop.time())
+            return await super().__aenter__()
+        except BaseException:
+            self._waiting.__exit__(None, None, None)
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await super().__aexit__(kind, error, trace)
+        finally:
+            self._waiting.__exit__(None, None, None)
+
+
 class VirtualDatabase(Database):
     """The service's pool; a connection in use stops time, so none may be held over a wait for anything else."""
 
@@ -90,19 +123,16 @@ class VirtualDatabase(Database):
         self._wound = 0.0
         self._winding = asyncio.Lock()
 
-    @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
-        loop = virtual_loop()
-        with loop.real_wait():
-            if self._wound != loop.time():
-                await self._wind(loop.time())
-            async with super().connection() as connection:
-                yield connection
+    def connection(self) -> Loan:
+        return _VirtualLoan(self, self._pool)
 
-    async def _wind(self, now: float) -> None:
+    async def wind(self, now: float) -> None:
+        """Sets the database's clock, once for each step of the loop's."""
+        if self._wound == now:
+            return
         async with self._winding:
             if self._wound != now:
-                async with super().connection() as connection:
+                async with Loan(self._pool) as connection:
                     await connection.execute("update bench.clock set at = $1", now)
                 self._wound = now
 

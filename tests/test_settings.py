@@ -277,6 +277,7 @@ def refusals() -> Iterator[tuple[str, str]]:
         "STRIPE_RATE_LIMIT": ["0", "-5", "1.5", "10001", "many"],
         "DATABASE_POOL_SIZE": ["0", "101"],
         "OPERATION_DEADLINE": ["0", "61", "nan"],
+        "OPERATION_LEASE": ["0", "301", "nan"],
         "HOST": ["a b", "http://x", "-x", "::1]"],
         "PORT": ["-1", "65536", "x", "80.5"],
         "LOG_LEVEL": ["loud", "trace"],

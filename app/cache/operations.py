@@ -44,6 +44,11 @@ class Step:
     def is_settled(self) -> bool:
         return self.state in ("applied", "unchanged", "refused", "failed")
 
+    @property
+    def was_sent(self) -> bool:
+        """An attempt left, and whatever became of its answer it may have taken effect."""
+        return self.state == "sending" or self.attempt > 0
+
 
 @dataclass(frozen=True, slots=True)
 class FoundPerson:
@@ -197,7 +202,8 @@ async def steps(connection: Connection, operation_id: str) -> list[Step]:
 async def begin_sending(connection: Connection, operation_id: str, position: int, *, attempt: int) -> None:
     """Recorded before the request leaves: from here on the step may have taken effect."""
     await connection.execute(
-        """update operation_steps set state = 'sending', attempt = $3, sent_at = clock_timestamp()
+        """update operation_steps set state = 'sending', attempt = $3,
+            sent_at = coalesce(sent_at, clock_timestamp())
         where operation_id = $1 and position = $2 and settled_at is null""",
         operation_id,
         position,
@@ -230,10 +236,20 @@ async def name_subscription(
 async def next_attempt(connection: Connection, operation_id: str, position: int) -> None:
     """After an answer that is known to be a failure and kept under its key: only a new key can try again."""
     await connection.execute(
-        """update operation_steps set attempt = attempt + 1, state = 'planned'
+        """update operation_steps set attempt = attempt + 1, state = 'planned', sent_at = null
         where operation_id = $1 and position = $2 and settled_at is null""",
         operation_id,
         position,
+    )
+
+
+async def retire_old_keys(connection: Connection, operation_id: str) -> None:
+    """Stripe may forget a key after 24 h: what is still open an hour before is read, and sent under a new one."""
+    await connection.execute(
+        """update operation_steps set attempt = attempt + 1, state = 'planned', sent_at = null
+        where operation_id = $1 and state = 'sending' and settled_at is null
+          and sent_at < clock_timestamp() - interval '23 hours'""",
+        operation_id,
     )
 
 

@@ -12,7 +12,7 @@ from app.cache.database import Connection
 
 _DRAW = """
     select granted, spare, first_seconds, gap_seconds, wait_seconds
-    from draw_stripe_requests($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"""
+    from draw_stripe_requests($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"""
 
 # Refusals that come together are one: the rate is lowered once a second at most.
 _SLOW_DOWN = """
@@ -26,12 +26,14 @@ _SLOW_DOWN = """
 class Limits:
     """`account`: calls a second of all processes; `shares`: the part of it that each kind of work can count on.
 
+    `delay_seconds`: what the way to Stripe may take longer for one call than for another.
     `ahead_seconds`: how far into the future steady grants are given.
     """
 
     account: int
     shares: Mapping[str, float]
     keep_seconds: float
+    delay_seconds: float
     ahead_seconds: float
     recovery_seconds: float
 
@@ -76,6 +78,7 @@ async def draw(
         steady,
         spend_seconds,
         limits.keep_seconds,
+        limits.delay_seconds,
         limits.ahead_seconds,
         limits.recovery_seconds,
     )

@@ -12,7 +12,7 @@ from app.cache import members, operations
 from app.domain.statuses import ENDED
 from app.domain.step_kinds import StepKind
 from app.services.context import Context
-from app.services.operations import LEASE_SECONDS, run
+from app.services.operations import run
 
 BATCH = 20
 SYSTEM = "system:cleanup"
@@ -46,7 +46,7 @@ async def clear_ended(context: Context) -> int:
                 for position, customer_id in enumerate(people)
             ],
             lease_token=token,
-            lease_seconds=LEASE_SECONDS,
+            lease_seconds=context.rules.operation_lease,
         )
     await run(context, operation_id, token)
     return len(people)

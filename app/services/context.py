@@ -16,9 +16,8 @@ from app.stripe_gateway.gateway import StripeGateway
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """`margin` and `operation_deadline` are in seconds; Stripe's instants are whole, so the margin is as well.
-
-    `reconcile_interval` is in hours; 0: never by itself.
+    """`margin`, `operation_deadline` and `operation_lease` are in seconds; Stripe's instants are whole, so the
+    margin is as well. `reconcile_interval` is in hours; 0: never by itself.
     """
 
     roles: RolePolicy
@@ -29,6 +28,7 @@ class Rules:
     margin: int
     operation_deadline: float
     reconcile_interval: float = 0.0
+    operation_lease: float = 30.0
 
     @classmethod
     def of(cls, settings: Settings) -> Rules:
@@ -41,6 +41,7 @@ class Rules:
             margin=settings.sync_margin,
             operation_deadline=settings.operation_deadline,
             reconcile_interval=settings.reconcile_interval,
+            operation_lease=settings.operation_lease,
         )
 
 

@@ -33,7 +33,6 @@ from app.services.quotes import use_quote
 from app.services.seat_purchases import seats_update
 from app.services.subscriptions import read
 
-OPERATION_LEASE_SECONDS = 30.0
 _ADMISSION_TRIES = 5
 UNLIMITED = 2**31
 
@@ -111,7 +110,9 @@ async def leave(
             return Admitted(operation_id, uuid4(), anything_to_run=True, again=True)
         person = Person(actor.customer_id, member_role=seen.view.asker_role)
         step = _step(0, Decision(MemberChange(Action.REMOVE, person), Verdict.RUN))
-        return await insert_steps(connection, actor, subscription_id, operation_id, "leave", [step], {})
+        return await insert_steps(
+            context, connection, actor, subscription_id, operation_id, "leave", [step], {}
+        )
 
 
 async def _admit(
@@ -146,7 +147,7 @@ async def _admit(
     steps += [_step(position, decision) for position, decision in enumerate(decisions, start=len(steps))]
     request = {"changes": len(asked)}
     return await insert_steps(
-        connection, actor, subscription_id, operation_id, "member_change", steps, request
+        context, connection, actor, subscription_id, operation_id, "member_change", steps, request
     )
 
 
@@ -180,6 +181,7 @@ async def _buying(
 
 
 async def insert_steps(
+    context: Context,
     connection: Connection,
     actor: Actor,
     subscription_id: SubscriptionId,
@@ -201,7 +203,7 @@ async def insert_steps(
         request=request,
         steps=steps,
         lease_token=token,
-        lease_seconds=OPERATION_LEASE_SECONDS,
+        lease_seconds=context.rules.operation_lease,
     )
     await operations.finish_if_settled(connection, operation_id)
     return Admitted(operation_id, token, any(step["state"] == "planned" for step in steps))

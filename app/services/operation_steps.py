@@ -6,6 +6,7 @@ whether anything is sent at all: nobody is taken out of a seat that he left, or 
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from app.cache import members, operations, subscriptions, transfers
@@ -23,18 +24,27 @@ from app.services import sync
 from app.services.context import Context
 from app.stripe_gateway.gateway import Fetched
 
+Permitted = Callable[[], Awaitable[bool]]
+"""Asked right before a step is sent for the first time: has the actor the right to it still?"""
 
-async def run_step(context: Context, operation: Operation, step: Step) -> PaymentStep | None:
-    """Raises StripeOutcomeUnknown where the answer was lost, BillingError for a known failure."""
+
+async def run_step(
+    context: Context, operation: Operation, step: Step, permitted: Permitted
+) -> PaymentStep | None:
+    """Raises StripeOutcomeUnknown where the answer was lost, BillingError for a known failure.
+
+    An attempt whose answer is missing is sent again with its key even where its effect shows already: only then is
+    it certain that it comes no later.
+    """
     match step.action:
         case StepKind.SET_OWNER:
-            await _set_owner(context, operation, step)
+            await _set_owner(context, operation, step, permitted)
         case StepKind.BUY_SEATS:
-            return await _buy_seats(context, operation, step)
+            return await _buy_seats(context, operation, step, permitted)
         case StepKind.ADD if step.customer_id is None:
-            await _add_new_customer(context, operation, step)
+            await _add_new_customer(context, operation, step, permitted)
         case _ if step.customer_id is not None:
-            write = _CustomerWrite(context, operation, step, step.customer_id)
+            write = _CustomerWrite(context, operation, step, step.customer_id, permitted)
             lease = await sync.take_lease(context, "customer", step.customer_id)
             await sync.land(context, lease, write.call, write.settle)
         case _:
@@ -54,17 +64,25 @@ async def _begin_sending(context: Context, operation: Operation, step: Step) -> 
 # ------------------------------------------------------------------------------------------------- customers
 
 
-async def _add_new_customer(context: Context, operation: Operation, step: Step) -> None:
+async def _add_new_customer(context: Context, operation: Operation, step: Step, permitted: Permitted) -> None:
     """The seat's metadata goes into the very call that creates the customer: no half-made member can exist."""
     email = step.email or ""
-    await _begin_sending(context, operation, step)
-    values = {
-        **keys.membership_values(operation.subscription_id, step.role or "user"),
-        keys.OPERATION_ID: operation.id,
-    }
-    created = await context.stripe.create_customer(
-        email=email, name=None, metadata=values, idempotency_key=_key(operation, step)
-    )
+    created = await _created_in_vain(context, operation, email) if step.attempt else None
+    if created is None:
+        if step.state == "planned" and not await permitted():
+            async with context.database.connection() as connection:
+                await operations.settle_step(
+                    connection, operation.id, step.position, state="refused", code="role_required"
+                )
+            return
+        await _begin_sending(context, operation, step)
+        values = {
+            **keys.membership_values(operation.subscription_id, step.role or "user"),
+            keys.OPERATION_ID: operation.id,
+        }
+        created = await context.stripe.create_customer(
+            email=email, name=None, metadata=values, idempotency_key=_key(operation, step)
+        )
     if created.snapshot is None:
         raise LookupError("a create that succeeded answered no object")
     customer_id = CustomerId(created.snapshot.id)
@@ -80,22 +98,44 @@ async def _add_new_customer(context: Context, operation: Operation, step: Step) 
     await sync.land(context, lease, created, settle)
 
 
+async def _created_in_vain(context: Context, operation: Operation, email: str) -> Fetched | None:
+    """The customer of an earlier attempt that Stripe answered 5xx and carried out all the same."""
+    for found in await context.stripe.customers_with_email(email):
+        if isinstance(found.snapshot, Customer) and found.snapshot.operation_id == operation.id:
+            return found
+    return None
+
+
 class _CustomerWrite:
     """The truth read first decides whether anything is sent; the same object settles from what is known then."""
 
-    def __init__(self, context: Context, operation: Operation, step: Step, customer_id: CustomerId) -> None:
+    def __init__(
+        self,
+        context: Context,
+        operation: Operation,
+        step: Step,
+        customer_id: CustomerId,
+        permitted: Permitted,
+    ) -> None:
         self._context = context
         self._operation = operation
         self._step = step
         self._customer_id = customer_id
+        self._permitted = permitted
         self._refusal: str | None = None
 
     async def call(self) -> Fetched:
         before = await self._context.stripe.fetch("customer", self._customer_id)
         customer = before.snapshot if isinstance(before.snapshot, Customer) else None
         self._refusal = await self._why_not(customer)
-        if self._refusal is not None or (customer is not None and self._is_done(customer)):
+        if self._refusal is not None or customer is None or customer.deleted:
             return before
+        if self._step.state == "planned":
+            if self._is_done(customer):
+                return before
+            if not await self._permitted():
+                self._refusal = "role_required"
+                return before
         await _begin_sending(self._context, self._operation, self._step)
         values = (
             keys.no_membership_values()
@@ -153,10 +193,13 @@ class _CustomerWrite:
 # ---------------------------------------------------------------------------------------------- subscriptions
 
 
-async def _buy_seats(context: Context, operation: Operation, step: Step) -> PaymentStep | None:
+async def _buy_seats(
+    context: Context, operation: Operation, step: Step, permitted: Permitted
+) -> PaymentStep | None:
     """One quantity write; a raise that needs payment stays unsettled until Stripe shows it, or has dropped it."""
     item_id, quantity = str(step.figures["item_id"]), int(step.figures["quantity"])
     payments: list[PaymentStep | None] = [None]
+    refusal: list[str] = []
     sent = step.state == "sending"
 
     def reached(subscription: Subscription) -> bool:
@@ -173,6 +216,9 @@ async def _buy_seats(context: Context, operation: Operation, step: Step) -> Paym
         ):
             return before
         if sent and step.figures.get("awaits_payment"):
+            return before
+        if not sent and not await permitted():
+            refusal.append("role_required")
             return before
         params: dict[str, Any] = {
             "items": [{"id": item_id, "quantity": quantity}],
@@ -194,6 +240,10 @@ async def _buy_seats(context: Context, operation: Operation, step: Step) -> Paym
             await operations.settle_step(connection, operation.id, step.position, state="applied")
         elif isinstance(snapshot, Subscription) and snapshot.pending_update is not None:
             await operations.await_payment(connection, operation.id, step.position)
+        elif refusal:
+            await operations.settle_step(
+                connection, operation.id, step.position, state="refused", code=refusal[0]
+            )
         else:
             await operations.settle_step(
                 connection, operation.id, step.position, state="failed", code="payment_action_required"
@@ -204,7 +254,7 @@ async def _buy_seats(context: Context, operation: Operation, step: Step) -> Paym
     return payments[0]
 
 
-async def _set_owner(context: Context, operation: Operation, step: Step) -> None:
+async def _set_owner(context: Context, operation: Operation, step: Step, permitted: Permitted) -> None:
     """Control moves: one metadata key. The payer stays; whether the new owner may buy is kept beside it."""
     new_owner = CustomerId(str(operation.request["to_id"]))
     refusal: list[str] = []
@@ -215,14 +265,18 @@ async def _set_owner(context: Context, operation: Operation, step: Step) -> None
         if not isinstance(found, Subscription):
             refusal.append("not_found")
             return before
-        if found.owner_id == new_owner:
+        done = found.owner_id == new_owner
+        if done and step.state == "planned":
             return before
         async with context.database.connection() as connection:
             named = (
                 found.owner_id if found.owner_id and await is_present(connection, found.owner_id) else None
             )
-        if named != operation.request.get("from_id"):
+        if not done and named != operation.request.get("from_id"):
             refusal.append("changed_meanwhile")
+            return before
+        if step.state == "planned" and not await permitted():
+            refusal.append("role_required")
             return before
         await _begin_sending(context, operation, step)
         return await context.billing.set_owner(

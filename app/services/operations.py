@@ -8,7 +8,6 @@ adding again are three effects. The attempt is counted up only after an answer t
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
@@ -31,7 +30,6 @@ from app.services.subscriptions import see_as
 
 log = structlog.get_logger(__name__)
 
-LEASE_SECONDS = 30.0
 CONCURRENCY = 16
 _SERVER_ERROR = 500
 
@@ -65,7 +63,7 @@ async def run(context: Context, operation_id: str, token: UUID) -> PaymentStep |
             batch = [step for step in steps if step.action == kind]
             if kind is StepKind.ADD and batch:
                 batch = await _those_that_fit(context, operation, batch)
-            if batch and not await _phase_may_run(context, operation, kind):
+            if batch and not await _phase_may_run(context, operation, kind, batch):
                 break
             found = await asyncio.gather(
                 *(_guarded(context, operation, step, token, limit) for step in batch)
@@ -76,13 +74,22 @@ async def run(context: Context, operation_id: str, token: UUID) -> PaymentStep |
     return payments[0] if payments else None
 
 
-async def _phase_may_run(context: Context, operation: Operation, kind: StepKind) -> bool:
-    """Nobody is added while seats are being bought, and nothing follows a transfer that is not certain."""
+async def _phase_may_run(
+    context: Context, operation: Operation, kind: StepKind, batch: Sequence[Step]
+) -> bool:
+    """Nobody is added while seats are being bought; nothing follows a transfer that is not certain, or did not
+    come about: who did not become owner keeps his seat.
+    """
     if kind is StepKind.SET_OWNER:
         return True
-    awaited = StepKind.BUY_SEATS if kind is StepKind.ADD else StepKind.SET_OWNER
+    awaited = {StepKind.SET_OWNER} | ({StepKind.BUY_SEATS} if kind is StepKind.ADD else set())
     async with context.database.connection() as connection:
-        before = [step for step in await operations.steps(connection, operation.id) if step.action == awaited]
+        before = [step for step in await operations.steps(connection, operation.id) if step.action in awaited]
+    for step in before:
+        if step.action == StepKind.SET_OWNER and step.state in ("refused", "failed"):
+            for following in batch:
+                await _refuse(context, operation, following, step.code or "changed_meanwhile")
+            return any(following.was_sent for following in batch)
     return all(step.is_settled for step in before)
 
 
@@ -96,7 +103,7 @@ async def _may_begin(context: Context, operation: Operation, steps: Sequence[Ste
         return True
     for step in steps:
         await _refuse(context, operation, step, "role_required")
-    return any(step.state == "sending" for step in steps)
+    return any(step.was_sent for step in steps)
 
 
 async def _has_right(context: Context, operation: Operation, steps: Sequence[Step]) -> bool:
@@ -130,7 +137,7 @@ def _as_change(step: Step) -> MemberChange:
 
 async def _refuse(context: Context, operation: Operation, step: Step, code: str) -> None:
     """Only what was never sent can be refused: anything else may have taken effect."""
-    if step.state == "planned":
+    if not step.was_sent:
         async with context.database.connection() as connection:
             await operations.settle_step(connection, operation.id, step.position, state="refused", code=code)
 
@@ -140,12 +147,8 @@ async def _those_that_fit(context: Context, operation: Operation, adds: list[Ste
     async with context.database.transaction() as connection:
         await subscriptions.lock(connection, operation.subscription_id)
         view = await subscriptions.subscription_view(connection, operation.subscription_id, asker=None)
-        bought = [
-            step
-            for step in await operations.steps(connection, operation.id)
-            if step.action == StepKind.BUY_SEATS
-        ]
-        if any(not step.is_settled for step in bought):
+        others = await operations.steps(connection, operation.id)
+        if any(step.action == StepKind.BUY_SEATS and not step.is_settled for step in others):
             return adds
         code: str | None = None
         figures: dict[str, int] = {}
@@ -162,12 +165,15 @@ async def _those_that_fit(context: Context, operation: Operation, adds: list[Ste
                 figures = {"total": seats.total, "used": seats.used, "required": required}
         if code is None:
             return adds
+        if any(step.action == StepKind.REMOVE and not step.is_settled for step in others):
+            # What the call frees itself is not known to be free yet: its adds wait for that.
+            return [step for step in adds if step.was_sent]
         for step in adds:
-            if step.state == "planned":
+            if not step.was_sent:
                 await operations.settle_step(
                     connection, operation.id, step.position, state="refused", code=code, figures=figures
                 )
-    return [step for step in adds if step.state == "sending"]
+    return [step for step in adds if step.was_sent]
 
 
 async def _guarded(
@@ -176,13 +182,18 @@ async def _guarded(
     """One step; what it cannot settle now stays unsettled, for the worker to take up with the same key."""
     async with limit:
         async with context.database.connection() as connection:
-            if not await operations.renew(connection, operation.id, token, lease_seconds=LEASE_SECONDS):
+            lease_seconds = context.rules.operation_lease
+            if not await operations.renew(connection, operation.id, token, lease_seconds=lease_seconds):
                 return None
-        if step.state == "planned" and not await _has_right(context, operation, [step]):
+
+        async def permitted() -> bool:
+            return await _has_right(context, operation, [step])
+
+        if not step.was_sent and not await permitted():
             await _refuse(context, operation, step, "role_required")
             return None
         try:
-            return await run_step(context, operation, step)
+            return await run_step(context, operation, step, permitted)
         except StripeOutcomeUnknown as error:
             log.warning("step_outcome_unknown", operation_id=operation.id, position=step.position)
             if error.answered:
@@ -207,9 +218,15 @@ async def run_within(context: Context, operation_id: str, token: UUID) -> Paymen
     task = asyncio.create_task(run(context, operation_id, token))
     _running.add(task)
     task.add_done_callback(_note_end)
-    with contextlib.suppress(TimeoutError):
+    try:
         return await asyncio.wait_for(asyncio.shield(task), context.rules.operation_deadline)
-    return None
+    except TimeoutError:
+        return None
+    except BillingError as error:
+        # It is admitted and stays so: the caller learns its id, and a worker goes on when the part is back.
+        if error.status < _SERVER_ERROR:
+            raise
+        return None
 
 
 def _note_end(task: asyncio.Task[PaymentStep | None]) -> None:

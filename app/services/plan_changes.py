@@ -74,6 +74,7 @@ async def update(
                     params["proration_date"] = quoted.proration_date
             call = StripeCall("update", params)
             await insert_operation(
+                context,
                 connection,
                 actor,
                 operation_id,
@@ -238,7 +239,7 @@ async def cancel(
                 params.update({"prorate": prorate, "invoice_now": prorate})
             call = StripeCall("cancel" if now else "update", params)
             await insert_operation(
-                connection, actor, operation_id, "cancel_subscription", subscription_id, call
+                context, connection, actor, operation_id, "cancel_subscription", subscription_id, call
             )
     payment = await write(context, operation_id, subscription_id, call)
     return await seen_now(context, actor, subscription_id, payment)
@@ -262,7 +263,7 @@ async def resume(context: Context, actor: Actor, subscription_id: SubscriptionId
                 "resume" if paused else "update", {} if paused else ending(view, at_period_end=False)
             )
             await insert_operation(
-                connection, actor, operation_id, "resume_subscription", subscription_id, call
+                context, connection, actor, operation_id, "resume_subscription", subscription_id, call
             )
     payment = await write(context, operation_id, subscription_id, call)
     return await seen_now(context, actor, subscription_id, payment)

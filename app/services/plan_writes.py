@@ -36,7 +36,6 @@ from app.services.subscriptions import Seen, read
 from app.stripe_gateway.billing import Changed
 from app.stripe_gateway.gateway import Fetched
 
-LEASE_SECONDS = 30.0
 _SERVER_ERROR = 500
 
 
@@ -139,6 +138,7 @@ async def begun(connection: Connection, operation_id: str) -> StripeCall | None:
 
 
 async def insert_operation(
+    context: Context,
     connection: Connection,
     actor: Actor,
     operation_id: str,
@@ -165,7 +165,7 @@ async def insert_operation(
         request=call.as_request(),
         steps=[step],
         lease_token=uuid4(),
-        lease_seconds=LEASE_SECONDS,
+        lease_seconds=context.rules.operation_lease,
         seat_total=seat_total,
     )
 

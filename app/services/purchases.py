@@ -77,7 +77,7 @@ async def add(
             call.params["discounts"] = [*call.params.get("discounts", []), added]
         async with context.database.transaction() as connection:
             await insert_operation(
-                connection, actor, operation_id, "add_subscription", SubscriptionId(""), call
+                context, connection, actor, operation_id, "add_subscription", SubscriptionId(""), call
             )
     changed = await _create(context, customer_id, operation_id, call)
     lease = await sync.take_lease(context, "subscription", changed.subscription.id)

@@ -27,10 +27,11 @@ SHARES = {"interactive": 0.2, "refresh": 0.2, "bulk": 0.1}
 SPEND_SECONDS = {"interactive": 0.15, "refresh": 0.05, "bulk": 0.05}
 """From a grant to its call. A process that was busy for longer asks anew: else its calls would meet later ones."""
 KEEP_SECONDS = 0.5
+DELAY_SECONDS = 0.1
 AHEAD_SECONDS = 0.2
 SPARE = 2
-RECOVERY_SECONDS = 60.0
-SLOWDOWN, SLOWEST = 0.5, 0.1
+RECOVERY_SECONDS = 30.0
+SLOWDOWN, SLOWEST = 0.75, 0.1
 _PATIENCE: dict[Work, float] = {"interactive": 5.0, "refresh": 10.0, "bulk": 300.0}
 """Seconds that a call waits for its grant; a refresh holds a lease meanwhile."""
 _LONGEST_NAP = 0.25
@@ -55,7 +56,9 @@ class RateBudget:
     def __init__(self, database: Database, *, per_second: int) -> None:
         self._database = database
         self._per_endpoint = max(ENDPOINT_PER_SECOND, int(per_second * ENDPOINT_SHARE))
-        self._limits = Limits(per_second, SHARES, KEEP_SECONDS, AHEAD_SECONDS, RECOVERY_SECONDS)
+        self._limits = Limits(
+            per_second, SHARES, KEEP_SECONDS, DELAY_SECONDS, AHEAD_SECONDS, RECOVERY_SECONDS
+        )
         self._lanes: dict[tuple[Work, str], _Lane] = {}
 
     async def acquire(self, work: Work, endpoint: str) -> None:

@@ -20,6 +20,7 @@ async def finish(context: Context, operation_id: str, token: UUID) -> None:
     """
     async with context.database.connection() as connection:
         operation = await operation_rows.operation(connection, operation_id)
+        await operation_rows.retire_old_keys(connection, operation_id)
     if operation is None or operation.settled_at is not None:
         return
     if operation.kind in _ON_PEOPLE:

@@ -28,7 +28,8 @@ log = structlog.get_logger(__name__)
 KINDS = ("product", "price", "customer", "subscription", "invoice")
 """Kinds with a list of their own. Payment methods have none: they are filled at their customer's first read."""
 RUNNERS = 16
-_WORTH_SPLITTING = 5.0
+_WORTH_SPLITTING, _WORTH_SPLITTING_EARLY = 5.0, 20.0
+"""Pages. Each part costs about a half empty page more, so short ones are made only when few runners are at work."""
 _OLDEST = 1_293_840_000
 """2011, before Stripe's first account: where an account does not tell its own beginning."""
 _TRIES = 10
@@ -198,7 +199,8 @@ class _Reader:
         """Older parts, of equal time, of what is left, for the runners that have nothing to do."""
         newest, oldest = after.last_created or 0, max(after.created_from, self.oldest)
         free = self._idle - len(self.todo) - self._promised
-        parts = min(free, int(self._left[after.position] / _WORTH_SPLITTING))
+        worth = _WORTH_SPLITTING_EARLY if self._active > RUNNERS // 2 else _WORTH_SPLITTING
+        parts = min(free, int(self._left[after.position] / worth))
         inner = {oldest + (newest - oldest) * part // (parts + 1) for part in range(1, parts + 1)}
         found = []
         for bound in sorted(bound for bound in inner if after.created_from < bound < newest):

@@ -55,7 +55,9 @@ async def offer(
             raise Conflict("This subscription has ended.", code="subscription_not_active")
         owner_id = None if view.owner is None else view.owner.customer_id
         if owner_id is None and to_id == view.customer_id and (actor.is_service or seen.role is Role.PAYER):
-            return await _move(connection, actor, seen, operation_id, to_id=to_id, transfer=None)
+            return await _move(
+                context, connection, actor, seen, operation_id, to_id=to_id, transfer=None
+            )
         if not (actor.is_service or seen.role is Role.OWNER):
             raise Forbidden("Only the owner can give a subscription away.")
         if to_id == owner_id:
@@ -117,7 +119,9 @@ async def accept(
         if offered.keep_me_as is not None and owner_id is not None:
             await _check_stay(context, connection, seen, offered, owner_id)
         await transfers.decide(connection, offered.id, state="accepted", operation_id=operation_id)
-        return await _move(connection, actor, seen, operation_id, to_id=offered.to_id, transfer=offered)
+        return await _move(
+            context, connection, actor, seen, operation_id, to_id=offered.to_id, transfer=offered
+        )
 
 
 def _offered_to(actor: Actor, found: Transfer | None) -> Transfer:
@@ -153,6 +157,7 @@ async def _check_stay(
 
 
 async def _move(
+    context: Context,
     connection: Connection,
     actor: Actor,
     seen: Seen,
@@ -175,7 +180,9 @@ async def _move(
         "to_id": to_id,
         "allow_purchases": transfer is not None and transfer.allow_purchases,
     }
-    return await insert_steps(connection, actor, seen.view.id, operation_id, "transfer", steps, request)
+    return await insert_steps(
+        context, connection, actor, seen.view.id, operation_id, "transfer", steps, request
+    )
 
 
 def _step(position: int, kind: StepKind, customer_id: CustomerId | None) -> JsonObject:

@@ -194,6 +194,11 @@ class StripeGateway:
         answer = await self._client.post(_PATHS["customer"], params, idempotency_key=idempotency_key)
         return Fetched(parsing.customer(answer.data), answer.at, stale=answer.replayed)
 
+    async def customers_with_email(self, email: str) -> list[Fetched]:
+        """Those whose e-mail is exactly this one. The list is never behind, as the search may be."""
+        answer = await self._client.get(_PATHS["customer"], {"email": email, "limit": PAGE_SIZE})
+        return [Fetched(parsing.customer(source), answer.at) for source in answer.data["data"]]
+
     async def set_customer_metadata(
         self, customer_id: CustomerId, values: Mapping[str, str], *, idempotency_key: str
     ) -> Fetched:

@@ -16,13 +16,14 @@ LOCK_TIMEOUT = "set local lock_timeout = '5s'"  # A waiting ALTER TABLE makes ev
 
 # One draw of grants: counted, decided and written down under one lock, each statement with a snapshot taken after it.
 # A grant counts for a second after the last moment at which it may be spent, so no second of calls exceeds the limit.
+# What the way to Stripe may delay a call is added for the account; an endpoint's steady calls are evenly spaced anyway.
 # Steady grants are given for moments to come, at equal distances, so that what a draw takes slows nobody down.
 # The tables are unlogged: a draw waits for no disk, and a crash of the server forgets what is a second old anyway.
 DRAW = """
 create function draw_stripe_requests(
     asked_work text, asked_endpoint text, wanted int, wanted_spare int, account_limit float, shares jsonb,
-    endpoint_limit float, is_steady boolean, spend_seconds float, keep_seconds float, ahead_seconds float,
-    recovery_seconds float,
+    endpoint_limit float, is_steady boolean, spend_seconds float, keep_seconds float, delay_seconds float,
+    ahead_seconds float, recovery_seconds float,
     out granted int, out spare int, out first_seconds float, out gap_seconds float, out wait_seconds float)
 language plpgsql as $$
 declare
@@ -53,29 +54,36 @@ begin
     end if;
     loop
         exit when granted = wanted or slot > moment + ahead_seconds * interval '1 second';
-        -- What others can count on and do not use now is not to be had either.
+        -- What others can count on and do not use now is not to be had; the own share always is, since they kept off it.
         with used as (
             select work, sum(number)::int as number from rate_grants where counts_until > slot group by work
         )
-        select account_total - coalesce((select sum(number) from used), 0) - coalesce((
-            select sum(greatest(0, floor(account_total * share.value::float) - coalesce(used.number, 0)))
-            from jsonb_each_text(shares) share left join used on used.work = share.key
-            where share.key <> asked_work), 0)
+        select greatest(
+            floor(account_total * coalesce((shares ->> asked_work)::float, 0))
+                - coalesce((select number from used where work = asked_work), 0),
+            account_total - coalesce((select sum(number) from used), 0) - coalesce((
+                select sum(greatest(0, floor(account_total * share.value::float) - coalesce(used.number, 0)))
+                from jsonb_each_text(shares) share left join used on used.work = share.key
+                where share.key <> asked_work), 0))
         into account_free;
         select endpoint_total - coalesce(sum(number), 0) into endpoint_free
-        from rate_grants where endpoint = asked_endpoint and counts_until > slot;
+        from rate_grants where endpoint = asked_endpoint
+          and counts_until > slot + case when is_steady then delay_seconds else 0 end * interval '1 second';
         exit when least(account_free, endpoint_free) < 1;
         if is_steady then
             granted := granted + 1;
             insert into rate_grants values (
-                slot, slot + (1 + spend_seconds) * interval '1 second', asked_work, asked_endpoint, 1);
+                slot, slot + (1 + spend_seconds + delay_seconds) * interval '1 second', asked_work, asked_endpoint, 1);
             slot := slot + gap_seconds * interval '1 second';
         else
             granted := least(wanted, account_free, endpoint_free);
-            spare := case when granted < wanted then 0
-                else least(wanted_spare, (least(account_free, endpoint_free) - granted) / 2) end;
+            -- Spare ones come out of the lesser half of the work's own share: never at the cost of a call that waits.
+            select greatest(0, least(wanted_spare, (least(account_free, endpoint_free) - granted) / 2,
+                floor(account_total * coalesce((shares ->> asked_work)::float, 0) / 2) - granted
+                - coalesce(sum(number), 0)))
+            into spare from rate_grants where work = asked_work and counts_until > slot;
             insert into rate_grants
-            select moment, moment + (1 + seconds) * interval '1 second', asked_work, asked_endpoint, n
+            select moment, moment + (1 + seconds + delay_seconds) * interval '1 second', asked_work, asked_endpoint, n
             from (values (granted, spend_seconds), (spare, keep_seconds)) as given(n, seconds) where n > 0;
             exit;
         end if;

@@ -179,7 +179,7 @@ async def test_a_refusal_of_stripe_slows_every_process_for_a_while(
     finally:
         await client.close()
     assert await _factor(database) == rate_budget.SLOWDOWN
-    assert await granted(others, "bulk", LIST, seconds=2.0) <= 2 * 25 * 0.6 + 6
+    assert await granted(others, "bulk", LIST, seconds=2.0) <= 2 * 25 * 0.75 + 6
     async with database.connection() as connection:
         await connection.execute("update rate_slowdown set since = since - interval '1 hour'")
     assert await granted(others, "bulk", LIST, seconds=2.0) >= 36

@@ -1,0 +1,29 @@
+"""The sync rule under random schedules (`benchmarks.convergence`), and that a broken rule would be noticed."""
+
+import pytest
+
+from benchmarks.convergence import in_virtual_time, prepare, run
+from benchmarks.defects import DEFECTS
+
+SEED = 20261122
+ENOUGH = {"no margin": 400, "deleted revived": 400}
+"""Schedules; 150 for the other defects."""
+
+
+@pytest.fixture
+def watched_database_url(database_url: str) -> str:
+    in_virtual_time(prepare(database_url))
+    return database_url
+
+
+def test_every_schedule_ends_at_the_truth_and_never_goes_back(watched_database_url: str) -> None:
+    tally = in_virtual_time(run(watched_database_url, schedules=2_000, seed=SEED))
+    assert tally.schedules == 2_000
+    assert tally.is_clean, tally.violations[:10]
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_a_broken_rule_is_caught(watched_database_url: str, defect: str) -> None:
+    schedules = ENOUGH.get(defect, 150)
+    tally = in_virtual_time(run(watched_database_url, schedules=schedules, seed=SEED, defect=defect))
+    assert tally.violations
