@@ -76,6 +76,8 @@ class NotFound(BillingError):
     status = 404
     code = "not_found"
     title = "There is no such object"
+    at = 0
+    """The second of Stripe's answer, where it was Stripe that said so."""
 
 
 class MethodNotAllowed(BillingError):

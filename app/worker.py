@@ -69,7 +69,10 @@ class _Jobs:
                     self._begin(self._refreshes, sync.refresh(self._refreshing, lease))
             if free := CONCURRENCY - len(self._recoveries):
                 for operation_id in await operation_rows.take_orphaned(
-                    connection, limit=free, lease_token=token, lease_seconds=self._context.rules.operation_lease
+                    connection,
+                    limit=free,
+                    lease_token=token,
+                    lease_seconds=self._context.rules.operation_lease,
                 ):
                     self._begin(self._recoveries, recovery.finish(self._context, operation_id, token))
 

@@ -68,8 +68,11 @@ async def race(world: World, rounds: int, racers: int) -> Json:
     for api in range(len(world.clients)):
         await world.call(api, "GET", company.path, company.owner.headers)
     world.seconds.clear()
-    for _ in range(rounds):
+    for number in range(rounds):
         await one_round(world, company, racers, told)
+        if number % 50 == 49:
+            p99 = percentile(world.seconds, 0.99)
+            seat_world.progress(f"{number + 1} rounds, p99 {p99:.2f} s, {dict(told)}")
     at_rest = await company.members() == {company.manager.customer_id: "manager"}
     p99 = percentile(world.seconds, 0.99)
     bad = told["wrong rounds"] + told["answers that are not so"] + told["seats not given back"]
@@ -109,7 +112,10 @@ async def one_lowering(world: World, company: Company, seed: random.Random, told
     seated = {result["customer_id"] for result in added if isinstance(result, dict)}
     if len(members) > quantity:
         told["more members than seats"] += 1
-    if quantity != (LOWERED if lowered else SEATS) or members.keys() - {company.manager.customer_id} != seated:
+    if (
+        quantity != (LOWERED if lowered else SEATS)
+        or members.keys() - {company.manager.customer_id} != seated
+    ):
         told["answers that are not so"] += 1
     for method, where, body in (
         ("PATCH", path, {"remove": sorted(seated)}),
@@ -123,7 +129,7 @@ async def one_lowering(world: World, company: Company, seed: random.Random, told
 
 async def lowering(world: World, rounds: int) -> Json:
     told: Counter[str] = Counter()
-    seed = random.Random(1)  # noqa: S311
+    seed = random.Random(1)
     world.seconds.clear()
     company = await world.service.company(seats=SEATS, users=0)
     for _ in range(rounds):

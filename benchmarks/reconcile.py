@@ -192,7 +192,8 @@ def plant(operator: Operator, number: int, seed: int) -> set[str]:
 def wrong(operator: Operator) -> int:
     """Customers of whom the cache says something else than Stripe."""
     truth = operator.account.customers()
-    cached = dict(operator.rows("select id, case when presence = 'present' then name end from customers"))
+    query = "select id, case when presence = 'present' then name end from customers"
+    cached: dict[str, str | None] = {row[0]: row[1] for row in operator.rows(query)}
     return sum(cached.get(one) != name for one, name in truth.items()) + len(cached.keys() - truth.keys())
 
 
@@ -216,7 +217,8 @@ def busiest(requests: list[Json]) -> tuple[int, int]:
 
 
 def _most(times: list[float]) -> int:
-    ordered, first, most = sorted(times), 0, 0
+    ordered = sorted(times)
+    first = most = 0
     for last, moment in enumerate(ordered):
         while ordered[first] <= moment - 1.0:
             first += 1

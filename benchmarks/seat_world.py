@@ -147,7 +147,8 @@ async def _world(
         made = World(stripe, service, environment, children, servers.directory(state))
         for number, port in enumerate(ports):
             made.start_api(f"{name}-api{number}", port)
-            limits = httpx.Limits(max_connections=64, max_keepalive_connections=64)
+            # Shorter than the server's own, so that no request goes out on a connection that it is closing.
+            limits = httpx.Limits(max_connections=64, max_keepalive_connections=64, keepalive_expiry=2.0)
             client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", limits=limits, timeout=60.0)
             made.clients.append(await stack.enter_async_context(client))
         for number in range(workers):
@@ -163,6 +164,11 @@ async def known_people(world: World, number: int, label: str) -> list[Person]:
 def percentile(values: Sequence[float], share: float) -> float:
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
+
+
+def progress(text: str) -> None:
+    """For whoever waits; the one line of figures is on standard output."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def load_average() -> float:

@@ -6,8 +6,8 @@ from benchmarks.convergence import in_virtual_time, prepare, run
 from benchmarks.defects import DEFECTS
 
 SEED = 20261122
-ENOUGH = {"no margin": 400, "deleted revived": 400}
-"""Schedules; 150 for the other defects."""
+ENOUGH = {"no margin": 300, "deleted revived": 300}
+"""Schedules; 120 for the other defects."""
 
 
 @pytest.fixture
@@ -24,6 +24,6 @@ def test_every_schedule_ends_at_the_truth_and_never_goes_back(watched_database_u
 
 @pytest.mark.parametrize("defect", DEFECTS)
 def test_a_broken_rule_is_caught(watched_database_url: str, defect: str) -> None:
-    schedules = ENOUGH.get(defect, 150)
+    schedules = ENOUGH.get(defect, 120)
     tally = in_virtual_time(run(watched_database_url, schedules=schedules, seed=SEED, defect=defect))
     assert tally.violations

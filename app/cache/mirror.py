@@ -5,8 +5,8 @@ second of the newest news that it reflects) and a `serial` (counted up by every 
 
 - an event's payload is applied when its `created` is later than the marker by more than the margin; else it is
   only a hint that the object is to be fetched again;
-- a fetched object is applied when the row's serial is still the one remembered before the fetch and the lease under
-  which it was fetched still holds (the caller checks the lease in the same transaction);
+- a fetched object is applied when the row's serial is still the one remembered before the fetch, or the row says the
+  very same, and the lease under which it was fetched still holds (the caller checks that in the same transaction);
 - an object on a page of a list is inserted when absent, and is a hint when it differs from the row;
 - facts that stay (`final`: deleted, cancelled, expired) are never undone.
 
@@ -102,11 +102,17 @@ class Mirror:
             select i.event_id, exists (select from claimed c where c.id = i.event_id) as claimed,
                 exists (select from applied a where a.id = i.id) as applied
             from incoming i"""
+
+        def same(row: str) -> str:
+            return ", ".join(f"{row}.{name}" for name in (*self.fields, "presence"))
+
+        # Of our own write the event is often faster than the answer: they say the same, and nothing is to be read.
         self.apply_fetched = f"""
             with incoming as (
                 select * from jsonb_populate_record(null::{table}, $1)
             ), applied as (
-                {upsert.format(source="incoming i")} t.serial = $2
+                {upsert.format(source="incoming i")} (t.serial = $2
+                    or ({same("t")}) is not distinct from ({same("excluded")}))
                 returning t.id
             )
             select exists (select from applied)

@@ -55,9 +55,7 @@ async def offer(
             raise Conflict("This subscription has ended.", code="subscription_not_active")
         owner_id = None if view.owner is None else view.owner.customer_id
         if owner_id is None and to_id == view.customer_id and (actor.is_service or seen.role is Role.PAYER):
-            return await _move(
-                context, connection, actor, seen, operation_id, to_id=to_id, transfer=None
-            )
+            return await _move(context, connection, actor, seen, operation_id, to_id=to_id, transfer=None)
         if not (actor.is_service or seen.role is Role.OWNER):
             raise Forbidden("Only the owner can give a subscription away.")
         if to_id == owner_id:

@@ -18,7 +18,7 @@ from typing import Any, Self
 import httpx
 import stripe
 
-from app.errors import BillingError, ServiceUnavailable, StripeOutcomeUnknown
+from app.errors import BillingError, NotFound, ServiceUnavailable, StripeOutcomeUnknown
 from app.stripe_gateway.budget import Budget, Work, endpoint_of
 from app.stripe_gateway.translate import is_rate_refusal, is_retryable, translate
 
@@ -110,7 +110,7 @@ class StripeClient:
                             await self._slow_down()
                         refused = error
                         if attempt >= _ATTEMPTS or not is_retryable(error, is_write=is_write):
-                            raise translate(error, is_write=is_write) from error
+                            raise _dated(translate(error, is_write=is_write), error) from error
                     await asyncio.sleep(_FIRST_PAUSE_SECONDS * 2 ** (attempt - 1) * random.uniform(0.5, 1.0))  # noqa: S311
                     try:
                         await self._acquire(endpoint)
@@ -133,8 +133,15 @@ class StripeClient:
                 await self._budget.slow_down()
 
 
+def _dated(translated: BillingError, error: stripe.StripeError) -> BillingError:
+    """An absence has its moment as well: what is older does not undo it."""
+    if isinstance(translated, NotFound):
+        translated.at = _date(error.headers or {})
+    return translated
+
+
 def _date(headers: Mapping[str, str]) -> int:
-    """Falls back to 0, under which nothing counts as newer: the object is then simply fetched again."""
+    """0 where there is none; such an answer is not applied, for older events would pass for newer ones."""
     value = headers.get("date")
     if not value:
         return 0

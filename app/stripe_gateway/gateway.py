@@ -114,8 +114,8 @@ class StripeGateway:
             answer = await self._client.get(
                 f"{_PATHS[kind]}/{quote(object_id, safe='')}", {"expand": list(expand)} if expand else None
             )
-        except NotFound:
-            return Fetched(None, 0)
+        except NotFound as absent:
+            return Fetched(None, absent.at)
         return await self._whole(answer.data, answer.at)
 
     async def _whole(self, data: Mapping[str, Any], at: int) -> Fetched:
@@ -209,6 +209,6 @@ class StripeGateway:
                 {"metadata": dict(values)},
                 idempotency_key=idempotency_key,
             )
-        except NotFound:
-            return Fetched(None, 0)
+        except NotFound as absent:
+            return Fetched(None, absent.at)
         return Fetched(parsing.customer(answer.data), answer.at, stale=answer.replayed)

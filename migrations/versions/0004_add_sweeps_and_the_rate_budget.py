@@ -54,7 +54,7 @@ begin
     end if;
     loop
         exit when granted = wanted or slot > moment + ahead_seconds * interval '1 second';
-        -- What others can count on and do not use now is not to be had; the own share always is, since they kept off it.
+        -- What others can count on and do not use now is not to be had; the own share always is: they kept off it.
         with used as (
             select work, sum(number)::int as number from rate_grants where counts_until > slot group by work
         )

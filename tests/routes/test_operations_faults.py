@@ -1,0 +1,223 @@
+"""Changes of members while Stripe fails: lost answers, kept errors, late executions; each is judged by the stand-in."""
+
+import asyncio
+from typing import Any
+
+import httpx
+
+from app.domain.ids import CustomerId, SubscriptionId
+from app.domain.metadata import membership_values, no_membership_values
+from app.services import sync
+from app.stripe_gateway.gateway import Fetched
+from tests.support.company import Company, Service, new_email
+from tests.support.problems import problem
+from tests.support.service import as_service, as_user
+
+LOST = {"timeout": 0.05, "times": 4}
+"""As often as one call is tried: nobody knows what became of it."""
+
+
+def ok(response: httpx.Response, status: int = 200) -> Any:
+    assert response.status_code == status, response.text
+    return response.json()
+
+
+async def recovered(service: Service, answer: Any) -> list[tuple[str, str | None]]:
+    """Outcomes and codes once a worker has taken the operation up from a runner that is gone."""
+    await service.fetch(
+        "update operations set lease_until = now() - interval '1 second' where lease_until is not null"
+    )
+    await service.work_off()
+    told = ok(await service.get(f"/v1/operations/{answer['operation_id']}", as_service("read")))
+    return [(result["outcome"], result["code"]) for result in told["results"]]
+
+
+async def no_promise_is_left(service: Service, company: Company) -> None:
+    live = "select 1 from reservations where released_at is null and subscription_id = $1"
+    assert await service.fetch(live, company.subscription_id) == []
+
+
+async def writes(company: Company, customer_id: str) -> list[Any]:
+    """Those of ours, by the versions that they made."""
+    versions = await company.service.stripe.versions(object=customer_id)
+    return [version for version in versions if version["actor"]["idempotency_key"]]
+
+
+async def test_an_answer_lost_after_the_effect_gives_one_effect(service: Service) -> None:
+    company = await service.company()
+    fault = {"method": "POST", "path": "/v1/customers/{id}", "object": company.stranger.customer_id}
+    await service.stripe.add_fault(**fault, timeout=0.05, effect="after")
+    answer = ok(await company.change(company.owner.headers, add=[company.stranger.email]))
+    assert answer["results"][0]["outcome"] == "applied"
+    assert (await company.members())[company.stranger.customer_id] == "user"
+    assert len(await writes(company, company.stranger.customer_id)) == 1
+
+
+async def test_an_answer_lost_before_the_effect_is_sent_again_with_its_key(service: Service) -> None:
+    company = await service.company()
+    target = company.stranger.customer_id
+    await service.stripe.add_fault(method="POST", path="/v1/customers/{id}", object=target, **LOST)
+    answer = ok(await company.change(company.owner.headers, add=[company.stranger.email]), 202)
+    assert answer["results"][0]["outcome"] == "pending" and answer["seats"]["reserved"] == 1
+    busy = await company.change(company.owner.headers, add=[company.stranger.email])
+    problem(busy, 409, "operation_in_progress")
+    assert await recovered(service, answer) == [("applied", None)]
+    sent = await service.stripe.requests(method="POST", path=f"/v1/customers/{target}")
+    assert len({request["idempotency_key"] for request in sent if request["idempotency_key"]}) == 1
+    await no_promise_is_left(service, company)
+
+
+async def test_an_error_that_stripe_keeps_is_read_and_then_sent_under_a_new_key(service: Service) -> None:
+    company = await service.company()
+    target, email = company.stranger.customer_id, new_email()
+    kept = {"method": "POST", "status": 500, "save": True}
+    await service.stripe.add_fault(**kept, path="/v1/customers/{id}", object=target)
+    await service.stripe.add_fault(**kept, path="/v1/customers", effect="after")
+    answer = ok(await company.change(company.owner.headers, add=[company.stranger.email, email]), 202)
+    assert await recovered(service, answer) == [("applied", None), ("applied", None)]
+    sent = await service.stripe.requests(method="POST", path=f"/v1/customers/{target}")
+    assert len({request["idempotency_key"] for request in sent if request["idempotency_key"]}) == 2
+    created = [one for one in await service.stripe.state("customer") if one["email"] == email]
+    assert len(created) == 1 and created[0]["id"] in await company.members()
+    await no_promise_is_left(service, company)
+
+
+async def test_an_effect_that_stripe_answers_with_an_error_is_never_told_as_refused(service: Service) -> None:
+    company = await service.company()
+    target, email = company.stranger.customer_id, new_email()
+    kept = {"method": "POST", "status": 500, "save": True, "effect": "after"}
+    await service.stripe.add_fault(**kept, path="/v1/customers/{id}", object=target)
+    await service.stripe.add_fault(**kept, path="/v1/customers")
+    answer = ok(await company.change(company.manager.headers, add=[company.stranger.email, email]), 202)
+    ok(await company.change(company.owner.headers, remove=[company.manager.customer_id]))
+    assert await recovered(service, answer) == [("applied", None), ("applied", None)]
+    assert target in await company.members() and email in await company.member_emails()
+
+
+async def test_a_late_execution_is_waited_for(service: Service) -> None:
+    company = await service.company()
+    target = company.stranger.customer_id
+    fault = {"method": "POST", "path": "/v1/customers/{id}", "object": target}
+    await service.stripe.add_fault(**fault, late_s=13.0, effect="after")
+    answer = ok(await company.change(company.owner.headers, add=[company.stranger.email]), 202)
+    await asyncio.sleep(2.5)
+    assert target not in await company.members()
+    assert await recovered(service, answer) == [("pending", None)]
+    await asyncio.sleep(3.0)
+    assert target in await company.members()
+    assert await recovered(service, answer) == [("applied", None)]
+    assert len(await writes(company, target)) == 1
+    ok(await company.change(company.owner.headers, remove=[target]))
+    assert target not in await company.members()
+
+
+async def test_an_answer_from_the_past_never_takes_the_cache_back(service: Service) -> None:
+    company = await service.company()
+    target, context = company.stranger.customer_id, service.context
+    seated = membership_values(SubscriptionId(company.subscription_id), "user")
+
+    async def send() -> Fetched:
+        return await context.stripe.set_customer_metadata(
+            CustomerId(target), seated, idempotency_key=f"once/{target}"
+        )
+
+    for _ in range(2):
+        await sync.land(context, await sync.take_lease(context, "customer", target), send)
+        await service.stripe.post(f"/v1/customers/{target}", metadata=no_membership_values())
+    await service.refresh("customer", target)
+    await sync.land(context, await sync.take_lease(context, "customer", target), send)
+    rows = await service.fetch("select member_of from customers where id = $1", target)
+    assert rows[0]["member_of"] is None and target not in await company.members()
+
+
+async def test_who_is_manager_no_more_adds_nobody(service: Service) -> None:
+    company = await service.company()
+    plan = {"method": "GET", "path": "/v1/subscriptions/{id}", "object": company.subscription_id}
+    await service.stripe.add_fault(**plan, status=500, times=4)
+    answer = ok(await company.change(company.manager.headers, add=[new_email(), company.stranger.email]), 202)
+    before = await company.members()
+    ok(await company.change(company.owner.headers, remove=[company.manager.customer_id]))
+    assert await recovered(service, answer) == [("refused", "role_required")] * 2
+    assert (await company.members()).keys() == before.keys() - {company.manager.customer_id}
+    await no_promise_is_left(service, company)
+
+
+async def test_adds_wait_for_the_seat_that_their_own_call_frees(service: Service) -> None:
+    company = await service.company(seats=2)
+    leaving = company.user.customer_id
+    await service.stripe.add_fault(method="POST", path="/v1/customers/{id}", object=leaving, **LOST)
+    change = await company.change(company.owner.headers, remove=[leaving], add=[company.stranger.email])
+    answer = ok(change, 202)
+    assert [result["outcome"] for result in answer["results"]] == ["pending", "pending"]
+    assert await recovered(service, answer) == [("applied", None), ("applied", None)]
+    assert (await company.members()).keys() == {company.manager.customer_id, company.stranger.customer_id}
+
+
+async def test_adding_removing_and_adding_again_are_three_effects(service: Service) -> None:
+    company = await service.company()
+    target, who = company.stranger.customer_id, company.owner.headers
+    ok(await company.change(who, add=[company.stranger.email]))
+    ok(await company.change(who, remove=[target]))
+    ok(await company.change(who, add=[target]))
+    made = await writes(company, target)
+    states = [version["state"]["metadata"].get("billing_shared_subscription_id") for version in made]
+    assert states == [company.subscription_id, None, company.subscription_id]
+    assert len({version["actor"]["idempotency_key"] for version in made}) == 3
+
+
+async def test_one_key_gives_one_effect_and_one_answer(service: Service) -> None:
+    company = await service.company()
+    email, who = new_email(), company.owner.headers
+    first = await company.change(who, add=[email], key="once")
+    again = await company.change(who, add=[email], key="once")
+    assert ok(first) == ok(again) and again.headers["Idempotency-Replayed"] == "true"
+    problem(await company.change(who, add=[new_email()], key="once"), 422, "idempotency_key_reused")
+    assert [one["email"] for one in await service.stripe.state("customer")].count(email) == 1
+
+
+async def test_the_first_login_reaches_the_seat_once(service: Service) -> None:
+    company = await service.company()
+    email = new_email()
+    result = ok(await company.change(company.owner.headers, add=[email]))["results"][0]
+    unverified = as_user("someone-else", email=email, email_verified=False)
+    other = ok(await service.send("POST", "/v1/customers", unverified, {}), 201)
+    assert other["customer"]["id"] != result["customer_id"]
+    person = as_user(f"person-{email}", email=email, email_verified=True)
+    reached = await service.send("POST", "/v1/customers", person, {})
+    assert reached.status_code in (200, 201) and reached.json()["customer"]["id"] == result["customer_id"]
+    assert ok(await service.get(company.path, person))["subscription"]["role"] == "user"
+    second = as_user(f"second-{email}", email=email, email_verified=True)
+    ok(await service.send("POST", "/v1/customers", second, {}), 201)
+    problem(await service.get(company.path, second), 404, "not_found")
+
+
+async def test_nobody_gets_a_seat_by_editing_his_own_email(service: Service) -> None:
+    company = await service.company()
+    email = new_email()
+    result = ok(await company.change(company.owner.headers, add=[email]))["results"][0]
+    thief = company.stranger
+    edited = await service.send("PATCH", "/v1/customers/me", thief.headers, {"email": email})
+    assert edited.status_code == 403, edited.text
+    await service.stripe.post(f"/v1/customers/{thief.customer_id}", email=email)
+    await service.refresh("customer", thief.customer_id)
+    problem(await service.get(company.path, thief.headers), 404, "not_found")
+    assert (await company.members())[result["customer_id"]] == "user"
+    assert thief.customer_id not in await company.members()
+
+
+async def test_adding_a_foreign_customer_shows_nothing_of_him(service: Service) -> None:
+    company = await service.company()
+    foreign, owner = company.stranger, company.owner.headers
+    result = ok(await company.change(owner, add=[foreign.email.upper()]))["results"][0]
+    people = ok(await service.get(f"{company.path}/users", owner))["data"]
+    row = next(one for one in people if one["customer_id"] == result["customer_id"])
+    assert row["name"] is None and row["email"] == foreign.email
+    for path in (
+        f"/v1/customers/{foreign.customer_id}",
+        f"/v1/customers/{foreign.customer_id}/subscriptions",
+        f"/v1/customers/{foreign.customer_id}/invoices",
+        f"/v1/customers/{foreign.customer_id}/payment-methods",
+    ):
+        problem(await service.get(path, owner), 404, "not_found")
+    by_id = await company.change(owner, add=[(await service.person("other")).customer_id])
+    problem(by_id, 409, "not_found")
