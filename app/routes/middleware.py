@@ -23,7 +23,10 @@ log = structlog.get_logger("app.requests")
 
 API_BODY_BYTES = 64 * 1024
 _CLIENT_ID = re.compile(rb"[A-Za-z0-9_.:\-]{8,64}")
-_UNLOGGED = frozenset({"/healthz", "/readyz", "/metrics"})
+_UNLOGGED = frozenset({"/healthz", "/readyz", "/metrics", "/webhooks/stripe"})
+"""Counted in metrics, and logged only when refused: at a thousand deliveries a second a line for each is noise."""
+
+_REFUSED = 400
 _SERVER_ERROR = 500
 
 DURATION = Histogram(
@@ -88,7 +91,7 @@ def _record(scope: Scope, status: int, seconds: float, request_id: str) -> None:
         # A plain route has no parameters, so its path is its template; anything else was matched by nothing.
         route = scope["path"] if "endpoint" in scope else "unmatched"
     DURATION.labels(scope["method"], route, status).observe(seconds)
-    if route in _UNLOGGED:
+    if route in _UNLOGGED and status < _REFUSED:
         return
     write = log.error if status >= _SERVER_ERROR else log.info
     write(

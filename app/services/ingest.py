@@ -17,7 +17,7 @@ from app.domain.snapshots import Snapshot
 
 LARGEST_GROUP = 64
 UNDER_WAY = 1
-"""Groups a kind at the same time: while Postgres works on one, the next is filled and sent."""
+"""Groups a kind at the same time: a group takes all that came while the one before it was written."""
 
 
 @dataclass(slots=True)
