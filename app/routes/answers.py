@@ -28,7 +28,12 @@ def etag_of(body: bytes) -> str:
 def answer(
     request: Request, model: Answer, *, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
-    body = model.__pydantic_serializer__.to_json(model)
+    return answer_bytes(request, model.__pydantic_serializer__.to_json(model), status=status, headers=headers)
+
+
+def answer_bytes(
+    request: Request, body: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
     sent = dict(headers or {})
     if request.method == "GET":
         sent["ETag"] = etag = etag_of(body)

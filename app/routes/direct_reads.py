@@ -15,9 +15,9 @@ from starlette.responses import Response
 
 from app.domain.ids import SubscriptionId, is_subscription_id
 from app.routes import problems
-from app.routes.answers import UNCHANGED, answer
+from app.routes.answers import UNCHANGED, answer_bytes
 from app.routes.dependencies import FreshQuery, SubscriptionPath, get_context, principal_of
-from app.schemas.subscriptions import SubscriptionAnswer, shown
+from app.schemas.subscriptions import SubscriptionAnswer, body
 from app.services import subscriptions, sync
 
 _READ = {**UNCHANGED, **problems.responses(401, 403, 404, 422, 502, 503)}
@@ -76,4 +76,4 @@ async def _read(request: Request, subscription_id: SubscriptionId, *, fresh: boo
     if fresh:
         await sync.freshen(context, "subscription", subscription_id)
         seen = await subscriptions.get_as(context, principal, subscription_id)
-    return answer(request, SubscriptionAnswer(subscription=shown(seen, context.rules)))
+    return answer_bytes(request, body(seen, context.rules))

@@ -26,7 +26,8 @@ from app.schemas.plans import (
     QuoteAnswer,
     SubscriptionUpdateRequest,
 )
-from app.schemas.subscriptions import SubscriptionAnswer, shown
+from app.schemas.subscriptions import body as subscription_body
+from app.schemas.subscriptions import shown
 from app.services import plan_changes, previews, purchases
 from app.services.context import Rules
 from app.services.plan_writes import Done, MoneyTerms, PlanUpdate
@@ -100,8 +101,7 @@ async def update_subscription(
         expected = request.headers.get("if-match")
         if expected is None or expected.strip() == "*":
             return
-        current = SubscriptionAnswer(subscription=shown(seen, context.rules))
-        etag = etag_of(current.__pydantic_serializer__.to_json(current))
+        etag = etag_of(subscription_body(seen, context.rules))
         if etag not in [tag.strip() for tag in expected.split(",")]:
             raise PreconditionFailed()
 

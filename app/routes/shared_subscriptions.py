@@ -54,7 +54,9 @@ from app.services.shared_subscriptions import PeopleQuery
 
 router = APIRouter(tags=["shared subscriptions"], route_class=IdempotentRoute)
 _READ = {**UNCHANGED, **problems.responses(401, 403, 404, 422, 503)}
-_WRITE = problems.responses(401, 403, 404, 409, 413, 415, 422, 502, 503)
+# What Stripe refuses while an operation runs is told by its results, never as 502.
+_OPERATION = problems.responses(401, 403, 404, 409, 413, 415, 422, 503)
+_WRITE = {**_OPERATION, **problems.responses(502)}
 
 
 @router.get("/shared-subscriptions/{subscription_id}/users", response_model=PersonList, responses=_READ)
@@ -102,7 +104,7 @@ def _cleaned(search: str | None) -> str | None:
 @router.patch(
     "/shared-subscriptions/{subscription_id}/users",
     response_model=OperationAnswer,
-    responses={202: {"model": OperationAnswer, "description": "Accepted, not finished yet"}, **_WRITE},
+    responses={202: {"model": OperationAnswer, "description": "Accepted, not finished yet"}, **_OPERATION},
 )
 async def update_shared_subscription_users(
     request: Request,
@@ -227,7 +229,7 @@ async def quote_seats(
 @router.delete(
     "/shared-subscriptions/{subscription_id}/users/me",
     response_model=OperationAnswer,
-    responses={202: {"model": OperationAnswer, "description": "Accepted, not finished yet"}, **_WRITE},
+    responses={202: {"model": OperationAnswer, "description": "Accepted, not finished yet"}, **_OPERATION},
 )
 async def leave_shared_subscription(
     request: Request, context: ContextDep, actor: WriterDep, subscription_id: SubscriptionPath

@@ -29,8 +29,8 @@ from app.services.context import Context
 
 router = APIRouter(tags=["shared subscriptions"], route_class=IdempotentRoute)
 _READ = {**UNCHANGED, **problems.responses(401, 403, 404, 422, 503)}
-_LOCAL_WRITE = problems.responses(401, 403, 404, 409, 413, 415, 422, 503)
-_WRITE = {**_LOCAL_WRITE, **problems.responses(502)}
+# What Stripe refuses while an operation runs is told by its results, never as 502.
+_WRITE = problems.responses(401, 403, 404, 409, 413, 415, 422, 503)
 
 
 @router.get(
@@ -85,7 +85,7 @@ async def accept_transfer(
 @router.post(
     "/shared-subscriptions/{subscription_id}/transfer/decline",
     response_model=TransferAnswer,
-    responses=_LOCAL_WRITE,
+    responses=_WRITE,
 )
 async def decline_transfer(
     request: Request, context: ContextDep, actor: WriterDep, subscription_id: SubscriptionPath

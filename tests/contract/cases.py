@@ -351,19 +351,6 @@ async def _owner_already(world: World) -> httpx.Response:
     return await world.ask("offerTransfer", replace(asked, body=body))
 
 
-@case("offerTransfer", status=502)
-async def _payer_takes_over(world: World) -> httpx.Response:
-    """A plan without owner: its payer becomes owner at once, which is a write at Stripe."""
-    company = await world.service.company(payer_is_owner=False)
-    path = f"/v1/subscriptions/{company.subscription_id}"
-    await world.service.stripe.post(path, metadata={"billing_shared_subscription_owner": ""})
-    await world.service.refresh("subscription", company.subscription_id)
-    asked = Asked(
-        f"{company.path}/transfer", company.payer.headers, {"to_customer_id": company.payer.customer_id}
-    )
-    return await world.refused_by_stripe("offerTransfer", asked)
-
-
 @case("updateSharedSubscriptionUsers", status=409)
 async def _no_seat_left(world: World) -> httpx.Response:
     company = await world.service.company(seats=2)
