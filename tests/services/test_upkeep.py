@@ -6,7 +6,6 @@ import pytest
 
 from app.cache import refreshes, retention
 from app.services import sync, upkeep
-from app.services.rate_budget import BudgetSpent
 from tests.support.company import Service, running_service
 from tests.support.plans import new_customer
 from tests.support.simulator import Simulator
@@ -101,14 +100,15 @@ async def test_in_an_outage_nothing_dies(service: Service) -> None:
     assert row["hints"] == 1 and row["lease_token"] is None
 
 
-async def test_a_spent_budget_is_no_attempt(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_spent_budget_is_no_attempt(service: Service) -> None:
     customer = await new_customer(service.stripe, card=None)
-
-    async def spent(*_: object) -> None:
-        raise BudgetSpent("All of it is in use.")
-
-    monkeypatch.setattr("app.services.rate_budget.RateBudget.acquire", spent)
+    taken = (
+        "insert into rate_grants values (now(), now() + interval '1 minute', $1, '', 100000) returning number"
+    )
+    for work in ("interactive", "refresh", "bulk"):
+        await service.fetch(taken, work)
     row = await refreshed(service, customer)
+    await service.fetch("delete from rate_grants returning number")
     assert (row["attempts"], row["hints"], row["lease_token"]) == (0, 1, None)
 
 
