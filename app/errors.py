@@ -116,12 +116,6 @@ class InvalidRequest(BillingError):
     title = "The request breaks a rule of this route"
 
 
-class TooManyRequests(BillingError):
-    status = 429
-    code = "rate_limited"
-    title = "Too many requests"
-
-
 class InternalError(BillingError):
     status = 500
     code = "internal_error"

@@ -16,11 +16,6 @@ async def remember_account(connection: Connection, account_id: str, *, livemode:
     return row["id"], row["livemode"]
 
 
-async def known_account(connection: Connection) -> tuple[str, bool] | None:
-    row = await connection.fetchrow("select id, livemode from account")
-    return None if row is None else (row["id"], row["livemode"])
-
-
 async def is_filled(connection: Connection) -> bool:
     return bool(await connection.fetchval("select exists (select from account where filled_at is not null)"))
 

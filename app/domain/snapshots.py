@@ -155,11 +155,3 @@ class Invoice:
 
 
 Snapshot = Product | Price | Customer | Subscription | PaymentMethod | Invoice
-
-
-@dataclass(frozen=True, slots=True)
-class Tombstone:
-    """An object that Stripe said is deleted: a fact that stays."""
-
-    id: str
-    object: str
