@@ -27,31 +27,20 @@ _COLUMNS = """
         exists (select from purchase_grants g
             where g.subscription_id = s.id and g.owner_id = s.owner_id and g.payer_id = s.customer_id)
             as owner_may_purchase,
-        (select a.member_role from customers a
-         where a.id = asker.id and a.member_of = s.id and a.presence = 'present') as asker_role"""
-_OWNER = "left join customers o on o.id = s.owner_id and o.presence = 'present'"
+        a.member_role as asker_role"""
+_PEOPLE = """
+    left join customers o on o.id = s.owner_id and o.presence = 'present'
+    left join customers a on a.id = asker.id and a.member_of = s.id and a.presence = 'present'"""
 
 _VIEW = f"""{_COLUMNS}
-    from (select $1::text as id) asker cross join subscriptions s {_OWNER}
+    from (select $1::text as id) asker cross join subscriptions s {_PEOPLE}
     where s.presence = 'present' and """
 
 # A login and what it may see, in one round trip; a row comes in any case, so that absent and foreign cost the same.
 _BY_LOGIN = f"""{_COLUMNS}, asker.id as asker_id
-    from (select (select customer_id from identities where issuer = $1 and subject = $2) as id) asker
-    left join subscriptions s on s.id = $3 and s.presence = 'present' {_OWNER}"""
-
-# The order of `offers` above: rows, because building the same as JSON takes Postgres longer than all the rest.
-_PRICE = (
-    "currency",
-    "unit_amount",
-    "unit_amount_decimal",
-    "billing_scheme",
-    "recurring",
-    "nickname",
-    "transform_quantity",
-    "tiers_mode",
-    "tiers",
-)
+    from (select) one
+    left join (select customer_id as id from identities where issuer = $1 and subject = $2) asker on true
+    left join subscriptions s on s.id = $3 and s.presence = 'present' {_PEOPLE}"""
 
 _BY_ID = _VIEW + "s.id = $2"
 _BY_CUSTOMER = (
@@ -65,18 +54,41 @@ _BY_CUSTOMER = (
 )
 
 
+# In the order of `offers` above: rows, because building the same as JSON takes Postgres longer than all the rest.
 def _item(item: JsonObject, offer: Record) -> JsonObject:
-    *price, name, supports_sharing, owner_uses_seat = offer
-    return {
-        **item,
-        "price": {"id": item["price_id"], **dict(zip(_PRICE, price, strict=True))},
-        "product": {
-            "id": item["product_id"],
-            "name": name,
-            "supports_shared_subscriptions": supports_sharing is True,
-            "owner_uses_seat": owner_uses_seat,
-        },
+    (
+        currency,
+        unit_amount,
+        unit_amount_decimal,
+        billing_scheme,
+        recurring,
+        nickname,
+        transform_quantity,
+        tiers_mode,
+        tiers,
+        name,
+        supports_sharing,
+        owner_uses_seat,
+    ) = offer
+    item["price"] = {
+        "id": item["price_id"],
+        "currency": currency,
+        "unit_amount": unit_amount,
+        "unit_amount_decimal": unit_amount_decimal,
+        "billing_scheme": billing_scheme,
+        "recurring": recurring,
+        "nickname": nickname,
+        "transform_quantity": transform_quantity,
+        "tiers_mode": tiers_mode,
+        "tiers": tiers,
     }
+    item["product"] = {
+        "id": item["product_id"],
+        "name": name,
+        "supports_shared_subscriptions": supports_sharing is True,
+        "owner_uses_seat": owner_uses_seat,
+    }
+    return item
 
 
 def _view(row: Record | JsonObject) -> SubscriptionView:

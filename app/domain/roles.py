@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 
 from app.domain.ids import CustomerId
 from app.errors import Forbidden
@@ -101,6 +102,7 @@ def roles_of(customer_id: CustomerId, relations: Relations, member_role: str | N
     return found
 
 
+@cache
 def permissions(role: Role, policy: RolePolicy, *, owner_may_purchase: bool) -> frozenset[Permission]:
     """`owner_may_purchase`: the owner pays himself, or the payer allowed it when control moved."""
     granted = _TABLE[role]

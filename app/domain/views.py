@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
 
 from app.domain.ids import CustomerId, SubscriptionId, SubscriptionItemId
 from app.domain.roles import Relations, Role, role_of, roles_of
@@ -19,7 +18,7 @@ class Contact:
     name: str | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SubscriptionView:
     """A subscription with its products, its owner if he exists, and the head counts of its seats.
 
@@ -51,10 +50,12 @@ class SubscriptionView:
     owner_may_purchase: bool
     asker_role: str | None
     synced_at: datetime
+    _seat_items: list[SeatItem] = field(init=False, repr=False, compare=False)
+    _relations: Relations = field(init=False, repr=False, compare=False)
 
-    @cached_property
-    def _seat_items(self) -> list[SeatItem]:
-        return [
+    def __post_init__(self) -> None:
+        # Every reader asks for both, most of them more than once.
+        items = [
             SeatItem(
                 id=SubscriptionItemId(item["id"]),
                 quantity=item["quantity"],
@@ -64,13 +65,16 @@ class SubscriptionView:
             )
             for item in self.items
         ]
+        owner_id = None if self.owner is None else self.owner.customer_id
+        object.__setattr__(self, "_seat_items", items)
+        object.__setattr__(self, "_relations", Relations(self.customer_id, owner_id, is_shareable(items)))
 
     def seat_items(self) -> list[SeatItem]:
         return self._seat_items
 
     def is_shared(self) -> bool:
         """Shareable now, or still carrying people from when it was: they keep their standing to read."""
-        return self.owner is not None or self.members > 0 or is_shareable(self.seat_items())
+        return self.owner is not None or self.members > 0 or self._relations.shareable
 
     def seats(self, *, owner_uses_seat: bool) -> Seats:
         return count_seats(
@@ -79,14 +83,6 @@ class SubscriptionView:
             reserved=self.reserved,
             has_owner=self.owner is not None,
             owner_uses_seat=owner_uses_seat,
-        )
-
-    @cached_property
-    def _relations(self) -> Relations:
-        return Relations(
-            payer_id=self.customer_id,
-            owner_id=None if self.owner is None else self.owner.customer_id,
-            shareable=is_shareable(self.seat_items()),
         )
 
     def role_of(self, customer_id: CustomerId) -> Role | None:

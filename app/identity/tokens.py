@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import math
 import time
 import unicodedata
@@ -18,13 +19,14 @@ from typing import Any
 import orjson
 
 from app.domain.ids import CustomerId, is_customer_id
-from app.identity.keys import KeySource
+from app.identity.keys import KeySource, VerificationKey
 from app.identity.principals import EndUser
 
 MAXIMUM_TOKEN_BYTES = 8192
 MAXIMUM_SUBJECT_LENGTH = 255  # OpenID Connect Core section 2.
 MAXIMUM_EMAIL_LENGTH = 254  # RFC 5321 section 4.5.3.1.3, without the angle brackets.
 MAXIMUM_LEEWAY = 60.0
+REMEMBERED_TOKENS = 4096
 
 # A header that names a key, a link to one, an extension or an encoding is refused, not just ignored.
 _REFUSED_HEADERS = frozenset({"jku", "jwk", "x5u", "x5c", "crit", "b64", "zip", "enc"})
@@ -37,6 +39,18 @@ class TokenRejected(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class _Proven:
+    """What a token said when its signature was verified by `key`. Times are Unix seconds."""
+
+    algorithm: str
+    kid: str | None
+    key: VerificationKey
+    user: EndUser
+    expires: float
+    starts: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +128,28 @@ class TokenVerifier:
         self._customer_claim = customer_claim
         self._leeway = leeway
         self._clock = clock
+        self._proven: dict[bytes, _Proven] = {}
 
     async def verify(self, token: str) -> EndUser:
-        """The person whom `token` proves. Raises TokenRejected, and ServiceUnavailable without any keys."""
+        """The person whom `token` proves. Raises TokenRejected, and ServiceUnavailable without any keys.
+
+        A page sends one token many times, and its signature stays as true as it was: so a verified token is known
+        again by its digest, for as long as its key is in use. Its times are judged at every use.
+        """
+        digest = hashlib.sha256(token.encode(errors="surrogatepass")).digest()
+        proven = self._proven.get(digest)
+        if proven is None or await self._keys.find(proven.algorithm, proven.kid) is not proven.key:
+            proven = await self._prove(token)
+            self._remember(digest, proven)
+        self._check_times(proven)
+        return proven.user
+
+    def _remember(self, digest: bytes, proven: _Proven) -> None:
+        if len(self._proven) >= REMEMBERED_TOKENS:
+            del self._proven[next(iter(self._proven))]
+        self._proven[digest] = proven
+
+    async def _prove(self, token: str) -> _Proven:
         parsed = parse_token(token)
         key = await self._keys.find(parsed.algorithm, parsed.kid)
         if key is None:
@@ -129,27 +162,27 @@ class TokenVerifier:
             raise TokenRejected("malformed") from None
         if not isinstance(claims, dict):
             raise TokenRejected("malformed")
-        self._check_times(claims)
+        expires = _seconds(claims, "exp")
+        if expires is None:
+            raise TokenRejected("missing_claim")
+        starts = max(_seconds(claims, name) or 0.0 for name in ("nbf", "iat"))
         self._check_issuer_and_audience(claims)
         email = _email(claims.get("email"))
-        return EndUser(
+        user = EndUser(
             issuer=self._issuer,
             subject=_subject(claims.get("sub")),
             email=email,
             email_verified=email is not None and claims.get("email_verified") is True,
             customer_claim=self._customer(claims),
         )
+        return _Proven(parsed.algorithm, parsed.kid, key, user, expires, starts)
 
-    def _check_times(self, claims: dict[str, Any]) -> None:
+    def _check_times(self, proven: _Proven) -> None:
         now = self._clock()
-        expires = _seconds(claims, "exp")
-        if expires is None:
-            raise TokenRejected("missing_claim")
-        if expires <= now - self._leeway:
+        if proven.expires <= now - self._leeway:
             raise TokenRejected("expired")
-        for name in ("nbf", "iat"):
-            if (moment := _seconds(claims, name)) is not None and moment > now + self._leeway:
-                raise TokenRejected("not_yet_valid")
+        if proven.starts > now + self._leeway:
+            raise TokenRejected("not_yet_valid")
 
     def _check_issuer_and_audience(self, claims: dict[str, Any]) -> None:
         if claims.get("iss") != self._issuer:

@@ -13,7 +13,8 @@ from starlette.responses import Response
 from app.schemas.common import Answer
 
 # A quote inside a JSON string is escaped, so no caller's text can look like this member.
-_SYNCED_AT = re.compile(rb'"synced_at":"[^"]*"')
+_SYNCED_AT = b'"synced_at":"'
+_EVERY_SYNCED_AT = re.compile(_SYNCED_AT + b'[^"]*"')
 JSON = "application/json"
 
 UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "As it was at the ETag of If-None-Match"}}
@@ -22,7 +23,18 @@ UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "As it was at
 
 def etag_of(body: bytes) -> str:
     """Of what the caller sees, without `synced_at`: reading the same thing again later is no change."""
-    return f'"{hashlib.blake2b(_SYNCED_AT.sub(b"", body), digest_size=12).hexdigest()}"'
+    return f'"{hashlib.blake2b(_without_synced_at(body), digest_size=12).hexdigest()}"'
+
+
+def _without_synced_at(body: bytes) -> bytes:
+    start = body.find(_SYNCED_AT)
+    if start < 0:
+        return body
+    end = body.index(b'"', start + len(_SYNCED_AT)) + 1
+    # One object says it once and needs no pattern.
+    return body[:start] + (
+        body[end:] if body.find(_SYNCED_AT, end) < 0 else _EVERY_SYNCED_AT.sub(b"", body[end:])
+    )
 
 
 def answer(
@@ -41,6 +53,8 @@ def answer_bytes(
         known = request.headers.get("if-none-match")
         if known is not None and _names(known, etag):
             return Response(status_code=304, headers=sent)
+    else:
+        sent["Cache-Control"] = "no-store"
     return Response(body, status, sent, JSON)
 
 

@@ -89,10 +89,6 @@ class SubscriptionList(Page):
     data: list[Subscription]
 
 
-_PRICE = ("currency", "billing_scheme", "nickname", "recurring")
-_AMOUNTS = ("unit_amount", "unit_amount_decimal", "tiers_mode", "tiers", "transform_quantity")
-
-
 def shown(seen: Seen, rules: Rules) -> Subscription:
     return Subscription.model_validate(document(seen, rules))
 
@@ -138,8 +134,15 @@ def _item(item: JsonObject, *, amounts: bool) -> JsonObject:
         "id": item["id"],
         "price": {
             "id": price["id"],
-            **{name: price[name] for name in _PRICE},
-            **{name: price[name] if amounts else None for name in _AMOUNTS},
+            "currency": price["currency"],
+            "billing_scheme": price["billing_scheme"],
+            "nickname": price["nickname"],
+            "recurring": price["recurring"],
+            "unit_amount": price["unit_amount"] if amounts else None,
+            "unit_amount_decimal": price["unit_amount_decimal"] if amounts else None,
+            "tiers_mode": price["tiers_mode"] if amounts else None,
+            "tiers": price["tiers"] if amounts else None,
+            "transform_quantity": price["transform_quantity"] if amounts else None,
         },
         "product": {
             "id": product["id"],

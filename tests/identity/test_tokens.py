@@ -7,10 +7,12 @@ from typing import Any
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from app.errors import Unauthenticated
+from app.identity import tokens
 from app.identity.authenticator import Authenticator
-from app.identity.keys import UnusableKey, static_key
+from app.identity.keys import KeySource, UnusableKey, VerificationKey, key_from_jwk, static_key
 from app.identity.principals import EndUser
 from app.identity.tokens import TokenRejected, TokenVerifier
 from app.settings import JwtSettings
@@ -331,7 +333,6 @@ async def test_hash_longer_than_the_secret_is_refused() -> None:
     "claims",
     [
         {"aud": [AUDIENCE]},
-        {"exp": NOW - 20},
         {"exp": NOW + 600.5},
         {"nbf": NOW + 20},
         {"iat": NOW + 20},
@@ -401,6 +402,65 @@ async def test_customer_claim_under_something_else_than_an_object_is_refused() -
     token = HS256.token(well_formed(app_metadata="cus_1"))
     with pytest.raises(Unauthenticated):
         await end_user(token, AUTH_CUSTOMER_CLAIM="app_metadata.customer")
+
+
+async def test_a_token_may_be_late_by_the_leeway() -> None:
+    await end_user(HS256.token(well_formed(exp=int(time.time()) - 20)))
+
+
+def verifier_with_clock(keys: KeySource) -> tuple[TokenVerifier, list[float]]:
+    clock = [time.time()]
+    claim = ("stripe_customer_id",)
+    verifier = TokenVerifier(
+        keys, issuer=ISSUER, audience=AUDIENCE, customer_claim=claim, clock=lambda: clock[0]
+    )
+    return verifier, clock
+
+
+async def test_a_token_that_was_verified_before_still_expires() -> None:
+    jwt_settings = settings().jwt
+    assert jwt_settings is not None
+    verifier, clock = verifier_with_clock(static_key(jwt_settings))
+    token = HS256.token(well_formed(exp=int(clock[0]) + 60))
+    first = await verifier.verify(token)
+    assert await verifier.verify(token) == first
+    clock[0] += 91
+    with pytest.raises(TokenRejected, match="expired"):
+        await verifier.verify(token)
+
+
+class ReplacedKey:
+    """A provider that replaces its key, as a rotation after a leak does."""
+
+    def __init__(self, signer: Signer) -> None:
+        self.key = key_from_jwk(signer.jwk("k"))
+
+    async def find(self, algorithm: str, kid: str | None) -> VerificationKey | None:
+        return self.key
+
+    async def aclose(self) -> None:
+        """Nothing is held open."""
+
+
+async def test_a_token_that_was_verified_before_goes_with_its_key() -> None:
+    keys = ReplacedKey(RS256)
+    verifier, _ = verifier_with_clock(keys)
+    token = RS256.token(headers={"kid": "k"})
+    await verifier.verify(token)
+    keys.key = key_from_jwk(Signer("RS256", rsa.generate_private_key(65537, 2048)).jwk("k"))
+    with pytest.raises(TokenRejected, match="bad_signature"):
+        await verifier.verify(token)
+
+
+async def test_only_so_many_verified_tokens_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "REMEMBERED_TOKENS", 3)
+    jwt_settings = settings().jwt
+    assert jwt_settings is not None
+    verifier, _ = verifier_with_clock(static_key(jwt_settings))
+    for number in (0, 1, 2, 3, 4, 0):
+        user = await verifier.verify(HS256.token(well_formed(sub=f"user-{number}")))
+        assert user.subject == f"user-{number}"
+    assert len(verifier._proven) == 3
 
 
 async def test_leeway_is_thirty_seconds_and_never_above_sixty() -> None:
