@@ -24,8 +24,15 @@ run: $(READY) ## Set up and start everything: PostgreSQL, Stripe stand-in with d
 test: $(READY) ## Set up and run every test (TEST_OPTIONS="tests/domain -x" for some)
 	@$(BIN)/python -m pytest $(TEST_OPTIONS)
 
+# A release's programs, for the tests on another one than the extra `local` brings (on Debian: apt install postgresql-15).
+POSTGRES ?= /usr/lib/postgresql/15/bin
+
+.PHONY: test-postgres
+test-postgres: $(READY) ## The tests on the PostgreSQL whose programs are in POSTGRES (/usr/lib/postgresql/15/bin)
+	@$(BIN)/python -m tests.support.other_postgres $(POSTGRES) $(TEST_OPTIONS)
+
 .PHONY: check
-check: lint test ## Format, lint, types, import rules and every test
+check: lint audit test ## Format, lint, types, import rules, known vulnerabilities and every test
 
 .PHONY: lint
 lint: $(READY) ## The checks without the tests
@@ -33,6 +40,19 @@ lint: $(READY) ## The checks without the tests
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# uv's exit code is 1 for vulnerabilities that are known and 2 where it could not ask. Only the first says something of
+# the code, so without an answer the check goes on and says so; AUDIT=required fails then too.
+ADVISORIES ?= https://api.osv.dev/
+
+.PHONY: audit
+audit: $(READY) ## Look the locked versions up among known vulnerabilities
+	@told=$$(UV_HTTP_RETRIES=1 $(BIN)/uv audit --frozen --preview-features audit-command \
+	  --service-url $(ADVISORIES) 2>&1); status=$$?; \
+	printf '%s\n' "$$told"; \
+	if [ $$status -eq 2 ] && [ "$(AUDIT)" != required ] && printf '%s' "$$told" | tr '\n' ' ' | grep -q 'for url *('; then \
+	  echo 'Not audited: the advisory service does not answer.'; exit 0; \
+	fi; exit $$status
 
 .PHONY: format
 format: $(READY) ## Format the code and apply safe fixes
@@ -56,7 +76,7 @@ stripe-cli: $(READY) ## Run the official Stripe CLI (npm, Linux or macOS) agains
 	@exec $(BIN)/python examples/stripe_cli.py
 
 .PHONY: bench
-bench: $(READY) ## Run the benchmarks
+bench: $(READY) ## Reads, ingest and first fill beside their neighbours (about 8 minutes; needs npm for one of them)
 	@exec $(BIN)/python -m benchmarks
 
 .PHONY: year

@@ -44,6 +44,12 @@ class BillingError(Exception):
         self.members = dict(members or {})
         self.errors = errors or []
         self.retry_after = retry_after
+        self.kept = False
+        """Stripe gave this answer before, under the same idempotency key: no try of that key is open any more."""
+        self.tries_open = False
+        """An earlier try of the same call was not answered: it may yet take effect."""
+        self.left = True
+        """False where the call is known never to have reached Stripe, or to have been turned away unread."""
 
 
 class InvalidWebhook(BillingError):
@@ -116,6 +122,28 @@ class InvalidRequest(BillingError):
     title = "The request breaks a rule of this route"
 
 
+class RequestTimeout(BillingError):
+    status = 408
+    code = "request_timeout"
+    title = "The body did not arrive in time"
+
+
+class RateLimited(BillingError):
+    """Nothing was done for this request, and nothing was decided."""
+
+    status = 429
+    code = "rate_limited"
+    title = "Too many requests"
+
+
+class StripeLimitReached(BillingError):
+    """Stripe bounds what may be done to one object in a time; it has refused this and may take it later."""
+
+    status = 429
+    code = "stripe_limit_reached"
+    title = "Stripe takes no more of this for a while"
+
+
 class InternalError(BillingError):
     status = 500
     code = "internal_error"
@@ -129,11 +157,16 @@ class StripeRejected(BillingError):
 
 
 class ServiceUnavailable(BillingError):
-    """`code` names the part that is away: `stripe_unavailable` or `database_unavailable`, or one of ours."""
+    """`code` names the part that is away: `stripe_unavailable`, `database_unavailable`, or one of ours."""
 
     status = 503
     code = "stripe_unavailable"
     title = "A part that we depend on does not answer"
+
+
+class Overloaded(ServiceUnavailable):
+    code = "overloaded"
+    title = "This process has as much to do as it can take"
 
 
 class StripeOutcomeUnknown(ServiceUnavailable):

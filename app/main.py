@@ -11,12 +11,13 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
 from app import __version__
-from app.cache.database import Database
 from app.identity.authenticator import Authenticator
 from app.routes import (
     customers,
     direct_reads,
+    documentation,
     health,
+    links,
     middleware,
     operations,
     payment_methods,
@@ -27,15 +28,13 @@ from app.routes import (
     subscriptions,
     transfers,
 )
+from app.routes.overload import AtOnce
+from app.routes.rate_limits import RequestRates
 from app.routes.webhooks import PATH as WEBHOOK_PATH
 from app.routes.webhooks import StripeWebhook, WebhookFirst
 from app.services import operations as running_operations
-from app.services.context import Context, Rules
-from app.services.rate_budget import RateBudget
+from app.services.opening import open_context
 from app.settings import Settings
-from app.stripe_gateway.billing import BillingCalls
-from app.stripe_gateway.client import StripeClient
-from app.stripe_gateway.gateway import StripeGateway
 
 _EXPOSED_HEADERS = ["ETag", "Location", "Retry-After", "X-Request-Id", "Idempotency-Replayed"]
 _DRAIN_SECONDS = 10.0
@@ -53,21 +52,6 @@ def operation_id(route: APIRoute) -> str:
     """The documented name: `get_shared_subscription` becomes `getSharedSubscription`."""
     first, *rest = route.name.split("_")
     return first + "".join(word.capitalize() for word in rest)
-
-
-@asynccontextmanager
-async def open_context(settings: Settings) -> AsyncIterator[Context]:
-    """What use cases need, opened for one event loop and closed again: for the API, the worker and commands."""
-    database = await Database.connect(settings.dsn, pool_size=settings.database_pool_size)
-    budget = RateBudget(database, per_second=settings.stripe_rate_limit)
-    client = StripeClient(settings.stripe_key, api_base=settings.stripe_api_base, budget=budget)
-    gateway = StripeGateway(client, livemode=settings.stripe_livemode)
-    try:
-        yield Context(database, gateway, BillingCalls(client), Rules.of(settings))
-    finally:
-        await client.close()
-        await budget.close()
-        await database.close()
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -91,12 +75,16 @@ def create_app(settings: Settings) -> FastAPI:
         description="Stripe Billing as shared, per-seat subscriptions.",
         lifespan=lifespan,
         generate_unique_id_function=operation_id,
+        # The framework's own pages load their scripts from other hosts.
+        docs_url=None,
         redoc_url=None,
+        openapi_url=None,
         # Metrics and logs are our own; the framework's spans would be looked for at every request.
         telemetry={"tracing": False, "metrics": False, "logs": False},
         redirect_slashes=False,
     )
     app.state.settings = settings
+    app.state.rates = RequestRates(settings)
     # Matched in this order at every request, so the routes that are asked most come first; included one by one,
     # because a router within a router is matched again at each level.
     for part in (
@@ -114,8 +102,14 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(health.router)
     webhook = StripeWebhook(settings)
     app.router.routes.append(Route(WEBHOOK_PATH, webhook, methods=["POST"], include_in_schema=False))
+    if settings.shows_docs:
+        documentation.install(app)
     problems.install(app)
-    app.add_middleware(middleware.BodyLimits)
+    links.install(app)
+    app.add_middleware(direct_reads.PlainReadsFirst)
+    app.add_middleware(AtOnce, most=settings.max_requests, waiting=settings.max_waiting_requests)
+    # Outside of that: whoever sends his body slowly takes nobody's place.
+    app.add_middleware(middleware.BodyLimits, seconds=settings.request_deadline)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -39,6 +39,7 @@ Catalogue = Literal["listed", "open"]
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 
 MINIMUM_SECRET_BYTES = 32  # RFC 7518 section 3.2: an HMAC key is at least as long as its digest.
+MINIMUM_METRICS_TOKEN = 16
 MINIMUM_RSA_BITS = 2048  # RFC 7518 section 3.3.
 
 _AUTH_KEYS = ("AUTH_JWT_SECRET", "AUTH_JWT_PUBLIC_KEY", "AUTH_JWKS_URL")
@@ -312,6 +313,17 @@ def _check_host(text: str) -> str:
     return text
 
 
+def _check_metrics_token(text: str) -> str:
+    if len(text) < MINIMUM_METRICS_TOKEN or not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError(
+            f"must be at least {MINIMUM_METRICS_TOKEN} printable ASCII characters without spaces"
+        )
+    return text
+
+
+RequestsPerSecond = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
 @dataclass(frozen=True, slots=True)
 class JwtSettings:
     """How end users' tokens are verified; one of `secret`, `public_key` (PEM) and `jwks_url` is set."""
@@ -371,6 +383,26 @@ class Settings(BaseSettings):
     reconcile_interval: Annotated[float, Field(ge=0, le=24 * 31, allow_inf_nan=False)] = 24.0
     """Hours between reconciles of the worker; 0: none but those that an operator starts."""
 
+    read_rate_limit: RequestsPerSecond = 50
+    """Requests a second of one end user, or of one customer that a key acts for, in one process."""
+    write_rate_limit: RequestsPerSecond = 5
+    """Of those, writes and reads that ask Stripe, all processes together."""
+    service_read_rate_limit: RequestsPerSecond = 1000
+    service_write_rate_limit: RequestsPerSecond = 50
+    anonymous_rate_limit: RequestsPerSecond = 50
+    """Requests a second without a credential from one address, in one process."""
+    max_requests: Annotated[int, Field(ge=1, le=10_000)] = 200
+    """Requests at work in one process at the same time."""
+    max_waiting_requests: Annotated[int, Field(ge=0, le=10_000)] = 200
+    max_waiting_deliveries: Annotated[int, Field(ge=1, le=100_000)] = 2000
+    """Stripe's deliveries that one process holds and has not yet committed."""
+    request_deadline: Annotated[float, Field(ge=0.1, le=60, allow_inf_nan=False)] = 10.0
+    """Seconds in which a request's head, and then its body, has to arrive."""
+
+    docs: bool | None = None
+    metrics: bool | None = None
+    metrics_token: Annotated[SecretStr, AfterValidator(_secret(_check_metrics_token))] | None = None
+
     host: Annotated[str, AfterValidator(_check_host)] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8000
     log_level: Annotated[LogLevel, BeforeValidator(_lower)] = "info"
@@ -398,6 +430,18 @@ class Settings(BaseSettings):
     def stripe_livemode(self) -> bool:
         """Whether the configured key moves real money; False without a key."""
         return self.stripe_api_key is not None and _is_live(self.stripe_api_key.get_secret_value())
+
+    @property
+    def shows_docs(self) -> bool:
+        """Whether /docs and /openapi.json answer: beside a live key only where `DOCS` says so."""
+        return not self.stripe_livemode if self.docs is None else self.docs
+
+    @property
+    def shows_metrics(self) -> bool:
+        """Whether /metrics answers: beside a live key only with a token, or where `METRICS` says so."""
+        if self.metrics is not None:
+            return self.metrics
+        return self.metrics_token is not None or not self.stripe_livemode
 
     @property
     def dsn(self) -> str:

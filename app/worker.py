@@ -65,7 +65,8 @@ class _Jobs:
         token = uuid4()
         async with self._context.database.connection() as connection:
             if free := CONCURRENCY - len(self._refreshes):
-                for lease in await refreshes.due(connection, limit=free, lease_seconds=sync.LEASE_SECONDS):
+                seconds = self._context.rules.operation_lease
+                for lease in await refreshes.due(connection, limit=free, lease_seconds=seconds):
                     self._begin(self._refreshes, sync.refresh(self._refreshing, lease))
             if free := CONCURRENCY - len(self._recoveries):
                 for operation_id in await operation_rows.take_orphaned(

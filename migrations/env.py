@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterable
 from logging.config import fileConfig
 
+import asyncpg
 from alembic import context
 from alembic.operations import MigrationScript
 from alembic.runtime.migration import MigrationContext
@@ -22,9 +23,10 @@ if context.config.config_file_name is not None and not context.config.attributes
     fileConfig(context.config.config_file_name, disable_existing_loggers=False)
 
 
-def database_url() -> str:
+async def connect() -> "asyncpg.Connection[asyncpg.Record]":
+    """The driver reads the URL itself, as in the service: SQLAlchemy does not know `sslmode` and its kin."""
     given = context.config.get_main_option("sqlalchemy.url") or load_settings(process="migrate").dsn
-    return given.replace("postgresql://", "postgresql+asyncpg://", 1)
+    return await asyncpg.connect(given.replace("postgresql+asyncpg://", "postgresql://", 1))
 
 
 def number_revision(
@@ -50,7 +52,7 @@ def migrate(connection: Connection) -> None:
 
 
 async def migrate_online() -> None:
-    engine = create_async_engine(database_url(), poolclass=NullPool)
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
     async with engine.connect() as connection:
         await connection.run_sync(migrate)
     await engine.dispose()

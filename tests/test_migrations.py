@@ -29,6 +29,12 @@ async def test_up_down_and_up_again(empty_database_url: str) -> None:
     assert await tables_of(empty_database_url) == there
 
 
+async def test_a_url_with_what_only_the_driver_knows(empty_database_url: str) -> None:
+    joint = "&" if "?" in empty_database_url else "?"
+    alembic(f"{empty_database_url}{joint}sslmode=disable", "upgrade", "head")
+    assert await tables_of(empty_database_url)
+
+
 def test_the_tables_are_what_the_migrations_make(database_url: str) -> None:
     assert "No new upgrade operations detected" in alembic(database_url, "check")
 

@@ -1,6 +1,7 @@
 """The OpenAPI document: the committed one is the code's, and it states every answer that a caller may get."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -145,3 +146,50 @@ def test_fields_for_admins_alone_are_marked(stated: dict[str, Any]) -> None:
         if field in terms
     }
     assert found == marked
+
+
+def test_links_name_parameters_and_values_that_exist(stated: dict[str, Any]) -> None:
+    operations = {
+        operation["operationId"]: operation
+        for methods in stated["paths"].values()
+        for operation in methods.values()
+    }
+    linked = 0
+    for operation in operations.values():
+        for status, response in operation["responses"].items():
+            for name, link in response.get("links", {}).items():
+                target = operations[link["operationId"]]
+                linked += 1
+                assert name == link["operationId"] and status.startswith("2")
+                assert set(link.get("parameters", {})) <= {p["name"] for p in target["parameters"]}
+                if "requestBody" in link:
+                    assert link["requestBody"].keys() <= _properties(stated, target["requestBody"])
+                for expression in re.findall(r"\$response\.body#(/[a-z_0-9/]+)", json.dumps(link)):
+                    assert _reaches(stated, response, expression), (operation["operationId"], expression)
+    assert linked >= 50
+
+
+def _resolved(stated: dict[str, Any], schema: dict[str, Any]) -> list[dict[str, Any]]:
+    """The schema and its alternatives, references followed."""
+    if "$ref" in schema:
+        schema = stated["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    return [schema, *(found for branch in schema.get("anyOf", []) for found in _resolved(stated, branch))]
+
+
+def _properties(stated: dict[str, Any], body: dict[str, Any]) -> set[str]:
+    [schema, *_] = _resolved(stated, body["content"]["application/json"]["schema"])
+    return set(schema["properties"])
+
+
+def _reaches(stated: dict[str, Any], response: dict[str, Any], pointer: str) -> bool:
+    """Whether the answer's schema has a value at `pointer`."""
+    schemas = _resolved(stated, response["content"]["application/json"]["schema"])
+    for part in pointer.strip("/").split("/"):
+        inner = [
+            schema["items"] if part.isdigit() else schema["properties"][part]
+            for schema in schemas
+            if ("items" if part.isdigit() else part)
+            in (schema if part.isdigit() else schema.get("properties", {}))
+        ]
+        schemas = [found for schema in inner for found in _resolved(stated, schema)]
+    return bool(schemas)

@@ -65,6 +65,11 @@ def test_defaults() -> None:
     assert (settings.host, settings.port, settings.log_level) == ("127.0.0.1", 8000, "info")
     assert (settings.catalogue, settings.proration_behavior) == ("listed", "always_invoice")
     assert (settings.sync_margin, settings.stripe_rate_limit) == (2, 20)
+    assert (settings.read_rate_limit, settings.write_rate_limit) == (50, 5)
+    assert (settings.service_read_rate_limit, settings.service_write_rate_limit) == (1000, 50)
+    assert settings.anonymous_rate_limit == 50
+    assert (settings.max_requests, settings.max_waiting_requests) == (200, 200)
+    assert (settings.max_waiting_deliveries, settings.request_deadline) == (2000, 10.0)
     assert not settings.owner_uses_seat
     assert not settings.managers_manage_managers
     assert not settings.managers_buy_seats
@@ -278,6 +283,18 @@ def refusals() -> Iterator[tuple[str, str]]:
         "DATABASE_POOL_SIZE": ["0", "101"],
         "OPERATION_DEADLINE": ["0", "61", "nan"],
         "OPERATION_LEASE": ["0", "301", "nan"],
+        "READ_RATE_LIMIT": ["0", "-1", "0.5", "1000001", "many"],
+        "WRITE_RATE_LIMIT": ["0", "1.5"],
+        "SERVICE_READ_RATE_LIMIT": ["0", "x"],
+        "SERVICE_WRITE_RATE_LIMIT": ["0", "x"],
+        "ANONYMOUS_RATE_LIMIT": ["0", "none"],
+        "MAX_REQUESTS": ["0", "10001"],
+        "MAX_WAITING_REQUESTS": ["-1", "10001"],
+        "MAX_WAITING_DELIVERIES": ["0", "100001"],
+        "REQUEST_DEADLINE": ["0", "61", "nan", "inf"],
+        "DOCS": ["2", "maybe"],
+        "METRICS": ["open"],
+        "METRICS_TOKEN": ["x" * 15, "spaces in between it", "é" * 20],
         "HOST": ["a b", "http://x", "-x", "::1]"],
         "PORT": ["-1", "65536", "x", "80.5"],
         "LOG_LEVEL": ["loud", "trace"],
@@ -396,6 +413,7 @@ def test_settings_do_not_change() -> None:
             "STRIPE_API_KEY": f"sk_test_{CANARY}",
             "STRIPE_WEBHOOK_SECRETS": f"{CANARY}1,{CANARY}2",
             "AUTH_JWT_SECRET": CANARY * 4,
+            "METRICS_TOKEN": CANARY * 2,
         },
         {
             "DATABASE_URL": f"mysql://u:{CANARY}@h/d",
@@ -411,6 +429,8 @@ def test_settings_do_not_change() -> None:
             "CATALOGUE": CANARY,
             "PORT": CANARY,
             "OWNER_USES_SEAT": CANARY,
+            "METRICS_TOKEN": CANARY,
+            "READ_RATE_LIMIT": CANARY,
         },
         {"SERVICE_KEYS": CANARY, "DATABASE_URL": f"postgresql://u:p@h:{CANARY}/d"},
     ],

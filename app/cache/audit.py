@@ -6,6 +6,55 @@ from app.cache.database import Connection
 from app.domain.ids import SubscriptionId
 from app.domain.snapshots import JsonObject
 
+# An effect's own events are made before its answer settles the step. One that is made later tells of a request that
+# was held back for longer than anybody waits for one: a process was stopped with it. Where a test clock runs ahead,
+# nothing can be said. Instants of Stripe's and ours may differ; where the step told of an effect, by more.
+_LATE_EFFECT = """
+    insert into audit_events (subscription_id, door, operation_id, principal, actor_id, action, customer_id,
+        before, after)
+    select coalesce(nullif(o.subscription_id, ''), $6), 'api', o.id, o.principal, o.actor_id, 'late_effect', $7, '{}',
+        jsonb_build_object('event', $1::text, 'type', $2::text, 'settled_as', t.state)
+    from operation_steps t join operations o on o.id = t.operation_id
+    where t.operation_id = $3 and t.position = $4
+      and t.settled_at + interval '1 second'
+          * case when t.state in ('refused', 'failed') then $8::float else $9::float end < to_timestamp($5::float)
+      and to_timestamp($5) < clock_timestamp() + interval '1 minute'
+      and not exists (select from audit_events a where a.subscription_id = coalesce(nullif(o.subscription_id, ''), $6)
+          and a.action = 'late_effect' and a.after ->> 'event' = $1)
+    returning 1"""
+_CLOCKS_APART_SECONDS = 10.0
+
+
+async def record_late_effect(
+    connection: Connection,
+    *,
+    event_id: str,
+    event_type: str,
+    operation_id: str,
+    position: int,
+    created: int,
+    subscription_id: str,
+    customer_id: str | None,
+    margin: float,
+) -> bool:
+    """Notes an effect of a step that was settled before it, once an event. True where it is one.
+
+    `created` is the event's second; `subscription_id` is for a purchase that was never named one.
+    """
+    found = await connection.fetchval(
+        _LATE_EFFECT,
+        event_id,
+        event_type,
+        operation_id,
+        position,
+        float(created),
+        subscription_id,
+        customer_id,
+        margin,
+        _CLOCKS_APART_SECONDS,
+    )
+    return found is not None
+
 
 async def page(
     connection: Connection, subscription_id: SubscriptionId, *, before: int | None, limit: int

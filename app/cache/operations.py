@@ -27,7 +27,11 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`state`: planned, sending (an answer may be missing), applied, unchanged, refused or failed."""
+    """`state`: planned, sending (an answer may be missing), applied, unchanged, refused or failed.
+
+    `sent_at`: the first sending with the key of this `attempt`. `unanswered_at`: the last sending whose answer is
+    missing, `unanswered_for` the seconds since then by the database's clock.
+    """
 
     position: int
     action: str
@@ -39,6 +43,9 @@ class Step:
     code: str | None
     figures: JsonObject
     attempt: int
+    sent_at: datetime | None
+    unanswered_at: datetime | None
+    unanswered_for: float | None
 
     @property
     def is_settled(self) -> bool:
@@ -102,14 +109,28 @@ _INSERT_RESERVATIONS = """
     order by coalesce(customer_id, email)"""
 
 _STEPS = """
-    select position, action, customer_id, email, role, role_before, state, code, figures, attempt
+    select position, action, customer_id, email, role, role_before, state, code, figures, attempt,
+        sent_at, unanswered_at, extract(epoch from clock_timestamp() - unanswered_at)::float as unanswered_for
     from operation_steps where operation_id = $1 order by position"""
+
+# Whoever lost the operation's lease begins nothing any more, and a key that Stripe may forget soon is not used again.
+_BEGIN_SENDING = """
+    update operation_steps t set state = 'sending', sent_at = coalesce(t.sent_at, clock_timestamp()),
+        unanswered_at = clock_timestamp()
+    from operations o
+    where t.operation_id = $1 and t.position = $2 and t.settled_at is null and t.attempt = $3
+      and (t.sent_at is null or t.sent_at > clock_timestamp() - interval '23 hours')
+      and o.id = $1 and o.lease_token = $4
+    returning 1"""
 
 _SETTLE_STEP = """
     with step as (
         update operation_steps set state = $3, code = $4, customer_id = coalesce($5, customer_id),
             figures = coalesce($6, figures), settled_at = clock_timestamp()
-        where operation_id = $1 and position = $2 and settled_at is null
+        where operation_id = $1 and position = $2 and settled_at is null returning figures
+    ), quote as (
+        update quotes set used_at = null from step
+        where quotes.id = step.figures ->> 'quote_id' and $3 in ('refused', 'failed')
     )
     update reservations set released_at = clock_timestamp()
     where operation_id = $1 and position = $2 and released_at is null"""
@@ -118,6 +139,20 @@ _FINISH = """
     update operations set state = 'settled', settled_at = clock_timestamp(), lease_token = null, lease_until = null
     where id = $1 and settled_at is null
       and not exists (select from operation_steps t where t.operation_id = $1 and t.settled_at is null)"""
+
+# What never left is as if it had not been asked: the request is told so, and may come again under the same id.
+_DISCARD = """
+    with gone as (
+        delete from operations o where o.id = $1 and o.lease_token = $2 and o.settled_at is null
+          and not exists (select from operation_steps t
+              where t.operation_id = o.id and (t.state <> 'planned' or t.attempt > 0))
+        returning o.id
+    ), steps as (
+        delete from operation_steps t using gone where t.operation_id = gone.id returning t.figures
+    ), quote as (
+        update quotes set used_at = null from steps where quotes.id = steps.figures ->> 'quote_id'
+    )
+    select 1 from gone"""
 
 _ORPHANED = """
     update operations set lease_token = $2, lease_until = clock_timestamp() + $3 * interval '1 second'
@@ -199,15 +234,52 @@ async def steps(connection: Connection, operation_id: str) -> list[Step]:
     return [Step(**dict(row)) for row in await connection.fetch(_STEPS, operation_id)]
 
 
-async def begin_sending(connection: Connection, operation_id: str, position: int, *, attempt: int) -> None:
-    """Recorded before the request leaves: from here on the step may have taken effect."""
+async def begin_sending(
+    connection: Connection, operation_id: str, position: int, *, attempt: int, token: UUID
+) -> bool:
+    """Recorded before the request leaves: from here on the step may have taken effect.
+
+    False where it must not leave: the step is settled, or is another runner's, or its key is too old.
+    """
+    found = await connection.fetchval(_BEGIN_SENDING, operation_id, position, attempt, token)
+    return found is not None
+
+
+async def take_back(connection: Connection, operation_id: str, step: Step) -> None:
+    """The last sending had no effect and never will: the step is as it was when `step` was read."""
     await connection.execute(
-        """update operation_steps set state = 'sending', attempt = $3,
-            sent_at = coalesce(sent_at, clock_timestamp())
-        where operation_id = $1 and position = $2 and settled_at is null""",
+        """update operation_steps set state = $4, sent_at = $5, unanswered_at = $6
+        where operation_id = $1 and position = $2 and attempt = $3 and settled_at is null""",
         operation_id,
-        position,
-        attempt,
+        step.position,
+        step.attempt,
+        step.state,
+        step.sent_at,
+        step.unanswered_at,
+    )
+
+
+async def answered(connection: Connection, operation_id: str, step: Step) -> None:
+    """The last sending got its answer; what earlier ones left open when `step` was read stays open."""
+    await connection.execute(
+        """update operation_steps set unanswered_at = $4
+        where operation_id = $1 and position = $2 and attempt = $3 and settled_at is null""",
+        operation_id,
+        step.position,
+        step.attempt,
+        step.unanswered_at,
+    )
+
+
+async def is_open_elsewhere(connection: Connection, customer_id: CustomerId, operation_id: str) -> bool:
+    """Has another operation sent a write of this customer whose outcome is not known yet?"""
+    return bool(
+        await connection.fetchval(
+            """select exists (select from operation_steps
+            where customer_id = $1 and operation_id <> $2 and settled_at is null and state = 'sending')""",
+            customer_id,
+            operation_id,
+        )
     )
 
 
@@ -236,20 +308,25 @@ async def name_subscription(
 async def next_attempt(connection: Connection, operation_id: str, position: int) -> None:
     """After an answer that is known to be a failure and kept under its key: only a new key can try again."""
     await connection.execute(
-        """update operation_steps set attempt = attempt + 1, state = 'planned', sent_at = null
+        """update operation_steps set attempt = attempt + 1, state = 'planned', sent_at = null, unanswered_at = null
         where operation_id = $1 and position = $2 and settled_at is null""",
         operation_id,
         position,
     )
 
 
-async def retire_old_keys(connection: Connection, operation_id: str) -> None:
-    """Stripe may forget a key after 24 h: what is still open an hour before is read, and sent under a new one."""
+async def retire_old_keys(connection: Connection, operation_id: str, *, late_seconds: float) -> None:
+    """Stripe may forget a key after 24 h: what is still open an hour before is read, and sent under a new one.
+
+    Not before `late_seconds` have passed since its last sending, which may take effect until then.
+    """
     await connection.execute(
-        """update operation_steps set attempt = attempt + 1, state = 'planned', sent_at = null
+        """update operation_steps set attempt = attempt + 1, state = 'planned', sent_at = null, unanswered_at = null
         where operation_id = $1 and state = 'sending' and settled_at is null
-          and sent_at < clock_timestamp() - interval '23 hours'""",
+          and sent_at < clock_timestamp() - interval '23 hours'
+          and coalesce(unanswered_at < clock_timestamp() - $2 * interval '1 second', true)""",
         operation_id,
+        late_seconds,
     )
 
 
@@ -286,6 +363,11 @@ async def settle_step(
     await connection.execute(_SETTLE_STEP, operation_id, position, state, code, customer_id, figures)
 
 
+async def discard(connection: Connection, operation_id: str, token: UUID) -> bool:
+    """Withdraws an operation of which nothing was ever sent; False where something was, or the lease is lost."""
+    return await connection.fetchval(_DISCARD, operation_id, token) is not None
+
+
 async def finish_if_settled(connection: Connection, operation_id: str) -> None:
     await connection.execute(_FINISH, operation_id)
 
@@ -301,6 +383,40 @@ async def renew(connection: Connection, operation_id: str, token: UUID, *, lease
             lease_seconds,
         )
         is not None
+    )
+
+
+async def take(connection: Connection, operation_id: str, *, lease_token: UUID, lease_seconds: float) -> bool:
+    """The lease of one unsettled operation; False while its runner lives."""
+    return (
+        await connection.fetchval(
+            """update operations set lease_token = $2, lease_until = clock_timestamp() + $3 * interval '1 second'
+            where id = $1 and settled_at is null and lease_until < clock_timestamp() returning 1""",
+            operation_id,
+            lease_token,
+            lease_seconds,
+        )
+        is not None
+    )
+
+
+async def hand_over(
+    connection: Connection, operation_id: str, token: UUID, *, longest_seconds: float, payment_seconds: float
+) -> None:
+    """A worker takes it up after 1 s, later after a quarter of its age, at most after so many seconds.
+
+    `payment_seconds` in place of `longest_seconds` where only a payment is awaited.
+    """
+    await connection.execute(
+        """update operations o set lease_until = clock_timestamp() + interval '1 second' * least(
+            case when exists (select from operation_steps t where t.operation_id = o.id and t.settled_at is null
+                and t.figures ? 'awaits_payment') then $4::float else $3::float end,
+            greatest(1, extract(epoch from clock_timestamp() - created_at)::float / 4))
+        where id = $1 and lease_token = $2 and settled_at is null""",
+        operation_id,
+        token,
+        longest_seconds,
+        payment_seconds,
     )
 
 

@@ -49,6 +49,10 @@ _TAKE = """
 
 _HELD = "select 1 from refreshes where id = $1 and lease_token = $2 for update"
 
+_RENEW = """
+    update refreshes set lease_until = clock_timestamp() + $3 * interval '1 second'
+    where id = $1 and lease_token = $2"""
+
 _LANDED = """
     update refreshes set
         hints = case when hints = $3 then 0 else hints end,
@@ -109,6 +113,11 @@ async def take(connection: Connection, kind: str, object_id: str, *, lease_secon
 async def still_held(connection: Connection, lease: Lease) -> bool:
     """Locks the lease row, so that the answer holds until the caller's transaction ends."""
     return await connection.fetchval(_HELD, lease.id, lease.token) is not None
+
+
+async def renew(connection: Connection, lease: Lease, *, lease_seconds: float) -> None:
+    """Its holder is still at it; a lease that somebody else has taken meanwhile stays his."""
+    await connection.execute(_RENEW, lease.id, lease.token, lease_seconds)
 
 
 async def landed(connection: Connection, lease: Lease) -> None:

@@ -6,7 +6,7 @@ import asyncpg
 
 from app.cache.database import Connection
 
-HEAD = "0004"
+HEAD = "0008"
 """The newest migration; a test holds it to the files in migrations/versions."""
 
 

@@ -389,6 +389,11 @@ operation_steps = Table(
     _json("figures", required=True),
     Column("attempt", Integer, nullable=False, server_default=text("0")),
     _instant("sent_at"),
+    Column(
+        "unanswered_at",
+        DateTime(timezone=True),
+        comment="the last sending whose answer is missing",
+    ),
     _instant("settled_at"),
 )
 Index(
@@ -499,3 +504,11 @@ idempotency_keys = Table(
     _instant("created_at", default=True),
 )
 Index(None, idempotency_keys.c.created_at)
+
+request_rates = Table(
+    "request_rates",
+    metadata,
+    Column("name", Text, primary_key=True),
+    _instant("full_at", nullable=False),
+    prefixes=["unlogged"],
+)

@@ -79,7 +79,7 @@ def migrate(
     """Bring the database to this version's schema."""
     from app.commands.migrations import upgrade
 
-    revision = upgrade(settings_for("migrate"))
+    revision = upgrade(logging_settings_for("migrate"))
     typer.echo(json.dumps({"revision": revision}) if as_json else f"The schema is at {revision}.")
 
 

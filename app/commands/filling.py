@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 import time
 
-from app.main import open_context
 from app.services import first_fill, reconciling
+from app.services.opening import open_context
 from app.services.reconciling import Reconciled
 from app.services.sweeping import Progress
 from app.settings import Settings

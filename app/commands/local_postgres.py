@@ -216,6 +216,8 @@ class LocalPostgres:
             "unix_socket_permissions": "0700",
             "port": "5432",
             "max_connections": "200",
+            # Else the log repeats the row of every statement that is refused.
+            "log_error_verbosity": "terse",
             **self._options,
         }
         options = " ".join(f"-c {shlex.quote(f'{name}={value}')}" for name, value in settings.items())

@@ -1,36 +1,132 @@
-"""Structured logs: one JSON object a line on standard error, with nothing of a person or a secret in it."""
+"""Structured logs: one JSON object a line on standard error, with nothing of a person or a secret in it.
+
+Messages of exceptions are such things: Postgres repeats the row that it refuses, pydantic the value, a client library
+the address that it asked. A failure is told by its types and its lines of code; only what this service words itself
+is repeated.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import TextIO
 
 import orjson
 import structlog
+from structlog.typing import EventDict, WrappedLogger
 
-from app.settings import LogLevel
+from app.errors import BillingError
+from app.settings import LogLevel, SettingsError
+
+_OWN_WORDS = (BillingError, SettingsError)
+_SAFE_FACTS = ("sqlstate", "table_name", "column_name", "constraint_name", "errno")
+"""What Postgres and the system name beside their messages: never a value."""
+
+_LONGEST_CHAIN = 8
 
 
 def _serialize(event: object, **_: object) -> str:
-    return orjson.dumps(event, default=str).decode()
+    return orjson.dumps(event, default=lambda value: type(value).__name__, option=orjson.OPT_UTC_Z).decode()
 
 
-def configure_logs(level: LogLevel) -> None:
+def _stamp(_: WrappedLogger, level: str, event: EventDict) -> EventDict:
+    event["level"] = level
+    event["timestamp"] = datetime.now(UTC)
+    return event
+
+
+def told(error: BaseException) -> list[dict[str, object]]:
+    """The failure and what it came from, newest first: types, places in the code, and facts without values."""
+    return [_one(link) for link in _chain(error)]
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    current: BaseException | None = error
+    for _ in range(_LONGEST_CHAIN):
+        if current is None:
+            return
+        yield current
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
+
+
+def _one(error: BaseException) -> dict[str, object]:
+    kind = type(error)
+    found: dict[str, object] = {"type": f"{kind.__module__}.{kind.__qualname__}"}
+    if isinstance(error, _OWN_WORDS):
+        found["message"] = str(error)
+    facts = {name: getattr(error, name, None) for name in _SAFE_FACTS}
+    found |= {name: value for name, value in facts.items() if value is not None}
+    if isinstance(error, BaseExceptionGroup):
+        found["members"] = [told(member) for member in error.exceptions[:_LONGEST_CHAIN]]
+    return {**found, "at": _places(error.__traceback__)}
+
+
+def _places(trace: TracebackType | None) -> list[str]:
+    """`file:line function`, the failing one last."""
+    found = []
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        found.append(f"{code.co_filename}:{trace.tb_lineno} {code.co_name}")
+        trace = trace.tb_next
+    return found
+
+
+def _tell_failure(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    given = event.pop("exc_info", None)
+    error = sys.exc_info()[1] if given is True else given
+    if isinstance(error, tuple):
+        error = error[1]
+    if isinstance(error, BaseException):
+        event["failure"] = told(error)
+    return event
+
+
+class _Record(logging.Formatter):
+    """What libraries log, in the same form: the first line of the message, without its arguments."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        event: dict[str, object] = {"logger": record.name, "level": record.levelname.lower()}
+        lines = str(record.msg).strip().split("\n")
+        first, last = lines[0], lines[-1]
+        if isinstance(record.msg, BaseException):
+            event |= {"event": "failed", "failure": told(record.msg)}
+        elif first.startswith("Traceback"):
+            # uvicorn hands on as text why the application did not start.
+            kind, _, message = last.partition(": ")
+            event |= {"event": "failed", "type": kind}
+            event |= {"message": message} if kind.startswith("app.errors.") else {}
+        else:
+            event["event"] = first
+        if record.exc_info and record.exc_info[1] is not None:
+            event["failure"] = told(record.exc_info[1])
+        return _serialize(event)
+
+
+def configure_logs(level: LogLevel, stream: TextIO | None = None) -> None:
     """For the whole process. Libraries' own loggers speak from `warning` on: at lower levels they print bodies."""
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(number),
         processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
+            _stamp,
+            _tell_failure,
             structlog.processors.JSONRenderer(serializer=_serialize),
         ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(stream or sys.stderr),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(
-        level=max(number, logging.WARNING), stream=sys.stderr, format="%(levelname)s %(name)s %(message)s"
-    )
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(_Record())
+    logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler])
     for name in ("stripe", "httpx", "httpcore", "asyncpg"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    sys.excepthook = _tell_last_words
+
+
+def _tell_last_words(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What ends the process is told like any other failure."""
+    event = {"event": "ended_by_error", "level": "critical", "failure": told(error.with_traceback(trace))}
+    print(_serialize(event), file=sys.stderr)

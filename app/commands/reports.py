@@ -10,9 +10,9 @@ from rich.table import Table
 
 from app.cache.database import Database
 from app.cache.refreshes import Dead, replay
-from app.main import open_context
 from app.services import doctor
 from app.services.doctor import Finding
+from app.services.opening import open_context
 from app.services.reconciling import Counts, Reconciled
 from app.settings import Settings
 

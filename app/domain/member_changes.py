@@ -130,6 +130,9 @@ def _judge_add(change: MemberChange, standing: Standing) -> tuple[Verdict, str |
 def _judge_remove(change: MemberChange, standing: Standing) -> tuple[Verdict, str | None]:
     if change.person.is_owner:
         return Verdict.REFUSED, "owner_cannot_leave"
+    if change.person.member_role is None and change.person.busy:
+        # Whoever is being added is not gone for good yet.
+        return Verdict.REFUSED, "operation_in_progress"
     if change.person.member_role is None:
         return (Verdict.UNCHANGED, None) if change.person.former_member else (Verdict.REFUSED, "not_found")
     return _run_unless(busy=change.person.busy, allowed=standing.edits)

@@ -26,6 +26,8 @@ KEEP_LIMIT = 3600.0
 """Seconds for which the last good set outlives a provider that does not answer."""
 FETCH_DEADLINE = 5.0
 """Seconds for a whole fetch, however slowly the bytes arrive."""
+MAXIMUM_WAITING = 32
+"""Callers with an unknown key who wait for a fetch. More of them would take the places of those whose key is known."""
 MAXIMUM_BODY_BYTES = 256 * 1024
 MAXIMUM_KEYS = 64
 
@@ -50,6 +52,7 @@ class JwksKeys:
         self._attempted_at: float | None = None
         self._last_attempt_failed = False
         self._fetch: asyncio.Task[None] | None = None
+        self._waiting = 0
 
     async def find(self, algorithm: str, kid: str | None) -> VerificationKey | None:
         """The key for a token's header; without `kid`, the only one that fits.
@@ -70,7 +73,7 @@ class JwksKeys:
                 retry_after=self._seconds_to_next_fetch(),
             )
         found = self._select(algorithm, kid)
-        if not found and kid is not None and await self._refresh():
+        if not found and kid is not None and await self._refresh_for_unknown_key():
             found = self._select(algorithm, kid)
         # Two keys for one header are a mistake of the provider's: guessing between them is not ours to do.
         return found[0] if len(found) == 1 else None
@@ -112,6 +115,16 @@ class JwksKeys:
         # Shielded: the caller who began it may go away while others wait for it.
         await asyncio.shield(fetch)
         return True
+
+    async def _refresh_for_unknown_key(self) -> bool:
+        """As `_refresh`, for so many at a time: whoever makes up key ids must not fill the process with waiting."""
+        if self._waiting >= MAXIMUM_WAITING:
+            return False
+        self._waiting += 1
+        try:
+            return await self._refresh()
+        finally:
+            self._waiting -= 1
 
     async def _load(self, started_at: float) -> None:
         succeeded = False

@@ -23,6 +23,7 @@ from app.routes.dependencies import (
     ReaderDep,
     SettingsDep,
     WriterDep,
+    spend,
 )
 from app.routes.idempotency import IdempotentRoute
 from app.schemas.common import SubscriptionIdText
@@ -110,6 +111,7 @@ async def get_customer(
     """A customer's profile."""
     acting = actor.customer(customer_id)
     if fresh:
+        await spend(request)
         await sync.freshen(context, "customer", acting)
     return answer(request, await _profile(context, acting))
 

@@ -18,6 +18,7 @@ from app.domain.ids import (
 from app.errors import FieldError, Forbidden
 from app.identity.authenticator import Authenticator
 from app.identity.principals import Principal
+from app.routes.rate_limits import RequestRates, too_many
 from app.schemas import common
 from app.services.actors import Actor, identify
 from app.services.context import Context
@@ -29,15 +30,24 @@ def get_context(request: Request) -> Context:
 
 
 async def principal_of(request: Request) -> Principal:
-    """Authenticated once a request, however many parts of it ask."""
+    """Authenticated, and counted, once a request, however many parts of it ask. Raises RateLimited."""
     found = getattr(request.state, "principal", None)
     if found is None:
         authenticator: Authenticator = request.app.state.authenticator
         found = await authenticator.authenticate(
             request.headers.get("authorization"), request.headers.get("x-acting-customer")
         )
+        rates: RequestRates = request.app.state.rates
+        if wait := rates.allow(found, request.scope):
+            raise too_many(wait)
         request.state.principal = found
     return cast(Principal, found)
+
+
+async def spend(request: Request, *, cost: int = 1) -> None:
+    """Counts a write, or a read that may ask Stripe, for all processes together. Raises RateLimited."""
+    rates: RequestRates = request.app.state.rates
+    await rates.spend(get_context(request).database, await principal_of(request), cost=cost)
 
 
 def get_settings(request: Request) -> Settings:
@@ -60,9 +70,17 @@ async def reading_actor(request: Request) -> Actor:
     return actor
 
 
+async def asking_actor(request: Request) -> Actor:
+    """For reads that ask Stripe: counted like writes."""
+    actor = await reading_actor(request)
+    await spend(request)
+    return actor
+
+
 async def writing_actor(request: Request) -> Actor:
     actor = await identify(get_context(request), await principal_of(request))
     actor.require_scope("write")
+    await spend(request)
     return actor
 
 
@@ -70,6 +88,7 @@ ContextDep = Annotated[Context, Depends(_context)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
 PrincipalDep = Annotated[Principal, Depends(principal_of)]
 ReaderDep = Annotated[Actor, Depends(reading_actor)]
+AskingDep = Annotated[Actor, Depends(asking_actor)]
 WriterDep = Annotated[Actor, Depends(writing_actor)]
 
 CustomerPath = Annotated[

@@ -1,6 +1,7 @@
 """`Idempotency-Key` on every write: the first answer is kept 24 h, per principal and route, and replayed.
 
-Answers of 5xx and of failed authentication are not kept: nothing was decided, so the same key may try again.
+Answers of 5xx, of failed authentication and `rate_limited` are not kept: nothing was decided, so the same key may try
+again.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from fastapi.routing import APIRoute
 from starlette.responses import Response
 
 from app.cache import idempotency
-from app.errors import BillingError, Conflict, FieldError, InvalidRequest
+from app.errors import BillingError, Conflict, FieldError, InvalidRequest, RateLimited
 from app.identity.principals import Anonymous
 from app.routes import problems
 from app.routes.dependencies import get_context, principal_of
+from app.routes.strict_json import StrictRequest
 
 _LONGEST_KEY = 255
 _KEPT_HEADERS = ("content-type", "location", "retry-after", "etag")
@@ -28,7 +30,7 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class IdempotentRoute(APIRoute):
-    """The route class of routers with writes; reads pass through untouched."""
+    """The route class of routers with writes: their bodies are read strictly, reads pass through untouched."""
 
     def get_route_handler(self) -> Handler:
         handler = super().get_route_handler()
@@ -37,7 +39,8 @@ class IdempotentRoute(APIRoute):
             return handler
         route = f"{methods[0]} {self.path_format}"
 
-        async def guarded(request: Request) -> Response:
+        async def guarded(asked: Request) -> Response:
+            request = StrictRequest(asked.scope, asked.receive)
             key = request.headers.get("idempotency-key")
             if key is None:
                 return await handler(request)
@@ -94,6 +97,8 @@ async def _answered(request: Request, handler: Handler) -> Response:
     """The handler's answer, its refusals included: they are answers too."""
     try:
         return await handler(request)
+    except RateLimited:
+        raise
     except BillingError as error:
         return problems.render(error, request)
     except RequestValidationError as error:
@@ -111,4 +116,5 @@ def _replayed(stored: idempotency.StoredAnswer, asked: bytes) -> Response:
             code="request_in_progress",
             retry_after=1,
         )
-    return Response(stored.body, stored.status, {**stored.headers, "Idempotency-Replayed": "true"})
+    headers = {**stored.headers, "Cache-Control": "no-store", "Idempotency-Replayed": "true"}
+    return Response(stored.body, stored.status, headers)

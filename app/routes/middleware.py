@@ -8,16 +8,17 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from functools import lru_cache
 
 import structlog
-from fastapi import HTTPException
 from prometheus_client import Histogram
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import BillingError, InternalError, PayloadTooLarge, UnsupportedMediaType
+from app.errors import BillingError, InternalError, UnsupportedMediaType
 from app.routes import problems
-from app.stripe_gateway.webhooks import MAXIMUM_BODY_BYTES as WEBHOOK_BODY_BYTES
+from app.routes.bodies import read_body, too_large
 
 log = structlog.get_logger("app.requests")
 
@@ -26,6 +27,15 @@ _CLIENT_ID = re.compile(rb"[A-Za-z0-9_.:\-]{8,64}")
 _UNLOGGED = frozenset({"/healthz", "/readyz", "/metrics", "/webhooks/stripe"})
 """Counted in metrics, and logged only when refused: at a thousand deliveries a second a line for each is noise."""
 
+SECURITY_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"content-security-policy", b"frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+)
+"""On every answer. Whether the address is for TLS alone (HSTS) is for the TLS front to say, which knows it."""
+
+_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 _REFUSED = 400
 _SERVER_ERROR = 500
 
@@ -68,7 +78,7 @@ class RequestRecords:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], id_header, (b"x-content-type-options", b"nosniff")]
+                message["headers"] = [*message["headers"], id_header, *SECURITY_HEADERS]
             await send(message)
 
         try:
@@ -84,13 +94,19 @@ class RequestRecords:
             _record(scope, status, time.perf_counter() - started, request_id)
 
 
+@lru_cache(maxsize=1024)
+def _duration(method: str, route: str, status: int) -> Histogram:
+    """Found again without the library's own look-up; templates and statuses are few, and methods are made so."""
+    return DURATION.labels(method if method in _METHODS else "other", route, status)
+
+
 def _record(scope: Scope, status: int, seconds: float, request_id: str) -> None:
     """The route's template, never the path: ids of customers stay out of logs and metrics."""
     route = getattr(scope.get("route"), "path", None)
     if route is None:
         # A plain route has no parameters, so its path is its template; anything else was matched by nothing.
         route = scope["path"] if "endpoint" in scope else "unmatched"
-    DURATION.labels(scope["method"], route, status).observe(seconds)
+    _duration(scope["method"], route, status).observe(seconds)
     if route in _UNLOGGED and status < _REFUSED:
         return
     write = log.error if status >= _SERVER_ERROR else log.info
@@ -105,43 +121,47 @@ def _record(scope: Scope, status: int, seconds: float, request_id: str) -> None:
 
 
 class BodyLimits:
-    """Stops a body at its limit while it is still arriving, and refuses one that is not JSON."""
+    """Reads a body before anything is done for it: within its limit, within its time, and only JSON."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, seconds: float) -> None:
         self.app = app
+        self.seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
             await self.app(scope, receive, send)
             return
-        is_webhook = scope["path"].startswith("/webhooks/")
-        limit = WEBHOOK_BODY_BYTES if is_webhook else API_BODY_BYTES
-        refusal = _refusal(scope, limit, is_webhook=is_webhook)
-        if refusal is not None:
-            await problems.render(refusal, Request(scope))(scope, receive, send)
+        length = _header(scope, b"content-length")
+        if _header(scope, b"transfer-encoding") is None and length in (None, b"0"):
+            await self.app(scope, receive, send)
             return
-        read = 0
-
-        async def limited() -> Message:
-            nonlocal read
-            message = await receive()
-            if message["type"] == "http.request":
-                read += len(message.get("body", b""))
-                if read > limit:
-                    # FastAPI turns whatever else fails while a body is read into a 400.
-                    raise HTTPException(PayloadTooLarge.status)
-            return message
-
-        await self.app(scope, limited, send)
+        try:
+            _check_kind(scope, length)
+            body = await read_body(receive, limit=API_BODY_BYTES, seconds=self.seconds)
+        except BillingError as error:
+            await problems.render(error, Request(scope))(scope, receive, send)
+        except ClientDisconnect:
+            await Response(status_code=400)(scope, receive, send)
+        else:
+            await self.app(scope, _given(body, receive), send)
 
 
-def _refusal(scope: Scope, limit: int, *, is_webhook: bool) -> BillingError | None:
-    length = _header(scope, b"content-length")
-    if length is not None and length.isdigit() and int(length) > limit:
-        return PayloadTooLarge(f"The body is larger than {limit} bytes.")
-    has_body = _header(scope, b"transfer-encoding") is not None or (length is not None and length != b"0")
-    if has_body and not is_webhook:
-        media_type = (_header(scope, b"content-type") or b"").partition(b";")[0].strip().lower()
-        if media_type != b"application/json":
-            return UnsupportedMediaType()
-    return None
+def _check_kind(scope: Scope, length: bytes | None) -> None:
+    """Raises PayloadTooLarge and UnsupportedMediaType from what the head alone says."""
+    if length is not None and length.isdigit() and int(length) > API_BODY_BYTES:
+        raise too_large(API_BODY_BYTES)
+    media_type = (_header(scope, b"content-type") or b"").partition(b";")[0].strip().lower()
+    if media_type != b"application/json":
+        raise UnsupportedMediaType()
+    if (_header(scope, b"content-encoding") or b"identity").lower() != b"identity":
+        raise UnsupportedMediaType("The body must not be compressed.")
+
+
+def _given(body: bytes, receive: Receive) -> Receive:
+    """The body in one message, and then what the connection says."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def give() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return give

@@ -7,11 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
-from app.errors import NotFound
 from app.routes import problems
 from app.routes.answers import UNCHANGED
 from app.routes.dependencies import ContextDep, ReaderDep
-from app.routes.shared_subscriptions import operation_answer
+from app.routes.operation_answers import operation_answer
 from app.schemas.shared_subscriptions import OperationAnswer
 from app.services import operations
 
@@ -30,7 +29,6 @@ async def get_operation(
     operation_id: Annotated[str, Path(pattern="^op_[0-9a-f]{24}$")],
 ) -> Response:
     """An operation of the caller's own; service keys without an acting customer see every one."""
-    outcome = await operations.outcome(context, operation_id)
-    if not actor.is_service and outcome.operation.principal != actor.principal.key:
-        raise NotFound()
+    only_of = None if actor.is_service else actor.principal.key
+    outcome = await operations.outcome(context, operation_id, only_of=only_of)
     return operation_answer(request, outcome, actor)

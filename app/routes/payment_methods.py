@@ -13,7 +13,14 @@ from app.errors import FieldError, Forbidden, NotFound
 from app.identity.principals import EndUser
 from app.routes import problems
 from app.routes.answers import UNCHANGED, answer
-from app.routes.dependencies import ContextDep, CustomerPath, PaymentMethodPath, ReaderDep, WriterDep
+from app.routes.dependencies import (
+    AskingDep,
+    ContextDep,
+    CustomerPath,
+    PaymentMethodPath,
+    ReaderDep,
+    WriterDep,
+)
 from app.routes.idempotency import IdempotentRoute
 from app.routes.operation_ids import operation_id_of
 from app.schemas.common import SubscriptionIdText
@@ -147,7 +154,7 @@ async def create_setup_intent(
 async def get_promotion_code(
     request: Request,
     context: ContextDep,
-    actor: ReaderDep,
+    actor: AskingDep,
     code: Annotated[str, Path(pattern=r"^[A-Za-z0-9_\-]{1,64}$")],
 ) -> Response:
     """What an active promotion code gives."""
@@ -179,7 +186,7 @@ async def get_promotion_code(
 async def get_upcoming_invoice(
     request: Request,
     context: ContextDep,
-    actor: ReaderDep,
+    actor: AskingDep,
     customer_id: CustomerPath,
     subscription_id: Annotated[SubscriptionIdText | None, Query()] = None,
 ) -> Response:

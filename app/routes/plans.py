@@ -17,6 +17,7 @@ from app.routes import problems
 from app.routes.answers import answer, etag_of
 from app.routes.dependencies import ContextDep, CustomerPath, SubscriptionPath, WriterDep, refuse_admin_fields
 from app.routes.idempotency import IdempotentRoute
+from app.routes.operation_answers import ACCEPTED, accepted_answer
 from app.routes.operation_ids import operation_id_of
 from app.schemas.plans import (
     CancelRequest,
@@ -29,7 +30,9 @@ from app.schemas.plans import (
 from app.schemas.subscriptions import body as subscription_body
 from app.schemas.subscriptions import shown
 from app.services import plan_changes, previews, purchases
-from app.services.context import Rules
+from app.services.actors import Actor
+from app.services.context import Context, Rules
+from app.services.plan_operations import Accepted
 from app.services.plan_writes import Done, MoneyTerms, PlanUpdate
 from app.services.previews import Quoted
 from app.services.purchases import Purchase
@@ -43,7 +46,7 @@ _WRITE = problems.responses(401, 403, 404, 409, 413, 415, 422, 502, 503)
     "/customers/{customer_id}/subscriptions",
     response_model=ChangedSubscription,
     status_code=201,
-    responses={**_WRITE, **problems.responses(402)},
+    responses={**ACCEPTED, **_WRITE, **problems.responses(402)},
 )
 async def add_subscription(
     request: Request,
@@ -79,13 +82,13 @@ async def add_subscription(
     done = await purchases.add(
         context, actor, acting, purchase, await operation_id_of(request, actor.principal)
     )
-    return answer(request, changed_subscription(done, context.rules), status=201)
+    return await change_answer(request, context, actor, done, status=201)
 
 
 @router.patch(
     "/subscriptions/{subscription_id}",
     response_model=ChangedSubscription,
-    responses={**_WRITE, **problems.responses(402, 412)},
+    responses={**ACCEPTED, **_WRITE, **problems.responses(402, 412)},
 )
 async def update_subscription(
     request: Request,
@@ -113,7 +116,7 @@ async def update_subscription(
         await operation_id_of(request, actor.principal),
         precondition,
     )
-    return answer(request, changed_subscription(done, context.rules))
+    return await change_answer(request, context, actor, done)
 
 
 @router.post("/subscriptions/{subscription_id}/preview", response_model=QuoteAnswer, responses=_WRITE)
@@ -130,7 +133,11 @@ async def preview_subscription(
     return answer(request, quote_answer(quoted))
 
 
-@router.post("/subscriptions/{subscription_id}/cancel", response_model=ChangedSubscription, responses=_WRITE)
+@router.post(
+    "/subscriptions/{subscription_id}/cancel",
+    response_model=ChangedSubscription,
+    responses={**ACCEPTED, **_WRITE},
+)
 async def cancel_subscription(
     request: Request,
     context: ContextDep,
@@ -149,10 +156,14 @@ async def cancel_subscription(
         prorate=body.prorate,
         operation_id=await operation_id_of(request, actor.principal),
     )
-    return answer(request, changed_subscription(done, context.rules))
+    return await change_answer(request, context, actor, done)
 
 
-@router.post("/subscriptions/{subscription_id}/resume", response_model=ChangedSubscription, responses=_WRITE)
+@router.post(
+    "/subscriptions/{subscription_id}/resume",
+    response_model=ChangedSubscription,
+    responses={**ACCEPTED, **_WRITE},
+)
 async def resume_subscription(
     request: Request, context: ContextDep, actor: WriterDep, subscription_id: SubscriptionPath
 ) -> Response:
@@ -160,7 +171,7 @@ async def resume_subscription(
     done = await plan_changes.resume(
         context, actor, subscription_id, await operation_id_of(request, actor.principal)
     )
-    return answer(request, changed_subscription(done, context.rules))
+    return await change_answer(request, context, actor, done)
 
 
 def quote_answer(quoted: Quoted) -> QuoteAnswer:
@@ -175,6 +186,15 @@ def quote_answer(quoted: Quoted) -> QuoteAnswer:
             "lines": quoted.now.lines,
         }
     )
+
+
+async def change_answer(
+    request: Request, context: Context, actor: Actor, done: Done | Accepted, *, status: int = 200
+) -> Response:
+    """The subscription as it is now, or 202 with the operation where that is not known yet."""
+    if isinstance(done, Accepted):
+        return await accepted_answer(request, context, actor, done)
+    return answer(request, changed_subscription(done, context.rules), status=status)
 
 
 def changed_subscription(done: Done, rules: Rules) -> ChangedSubscription:

@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from app.errors import (
     BillingError,
@@ -47,9 +48,12 @@ def render(error: BillingError, request: Request) -> Response:
         document["errors"] = [
             {"pointer": e.pointer, "code": e.code, "detail": e.detail} for e in error.errors[:_SHOWN_ERRORS]
         ]
-    headers = {}
+    headers = {"Cache-Control": "no-store"}
     if error.status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
+    if error.status == HTTPStatus.REQUEST_TIMEOUT:
+        # What is left of the body would be taken for the next request.
+        headers["Connection"] = "close"
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
     return Response(orjson.dumps(document), error.status, headers, MEDIA_TYPE)
@@ -62,6 +66,9 @@ def from_validation(error: RequestValidationError) -> InvalidRequest:
         where, *path = (str(part) for part in found["loc"])
         pointer = "/" + "/".join(path) if where == "body" else "/".join([where, *path])
         detail = str(found["msg"]).removeprefix("Value error, ")
+        if found["type"] == "json_invalid":
+            # A position in the text, and a reason that is kept apart.
+            pointer, detail = "", f"{detail}: {found['ctx']['error']}"
         errors.append(FieldError(pointer, str(found["type"]), detail))
     first = errors[0] if errors else None
     return InvalidRequest(f"{first.pointer}: {first.detail}" if first else None, errors=errors)
@@ -87,14 +94,24 @@ def install(app: FastAPI) -> None:
             status, InternalError if status >= HTTPStatus.INTERNAL_SERVER_ERROR else InvalidRequest
         )
         response = render(kind(), request)
-        if isinstance(error, HTTPException) and error.headers and "Allow" in error.headers:
-            response.headers["Allow"] = error.headers["Allow"]
+        if status == HTTPStatus.METHOD_NOT_ALLOWED:
+            response.headers["Allow"] = ", ".join(_allowed(request))
         return response
 
     app.openapi = _only_problems(app)  # type: ignore[method-assign]
     app.add_exception_handler(BillingError, on_billing_error)
     app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(HTTPException, on_http_exception)
+
+
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+
+
+def _allowed(request: Request) -> list[str]:
+    """All methods of the path (RFC 9110 section 10.2.1); a route of it that was matched knows only its own."""
+    routes = request.app.routes
+    asked = ({**request.scope, "method": method} for method in _METHODS)
+    return [scope["method"] for scope in asked if any(r.matches(scope)[0] is Match.FULL for r in routes)]
 
 
 def _only_problems(app: FastAPI) -> Callable[[], dict[str, Any]]:
@@ -114,12 +131,13 @@ def _only_problems(app: FastAPI) -> Callable[[], dict[str, Any]]:
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The problems that a route may answer, for OpenAPI."""
+    """The problems that a route may answer, for OpenAPI: with a limit to every caller's rate, and to a body's time."""
+    given = {*statuses, 429} | ({408} if 413 in statuses else set())
     return {
         status: {
             "description": HTTPStatus(status).phrase,
             "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
             "model": Problem,
         }
-        for status in statuses
+        for status in sorted(given)
     }

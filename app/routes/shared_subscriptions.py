@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from app.cache.operations import Step
 from app.domain.ids import CustomerId, SubscriptionItemId
 from app.domain.member_changes import Action
-from app.domain.payments import PaymentStep
 from app.domain.roles import Role
-from app.domain.seats import Seats
 from app.domain.snapshots import JsonObject
 from app.errors import Conflict
 from app.routes import cursors, problems
@@ -26,15 +22,18 @@ from app.routes.dependencies import (
     SubscriptionPath,
     WriterDep,
     refuse_admin_fields,
+    spend,
 )
 from app.routes.idempotency import IdempotentRoute
+from app.routes.operation_answers import ACCEPTED, ON_PEOPLE, operation_answer, result_of
 from app.routes.operation_ids import operation_id_of
-from app.routes.plans import changed_subscription, quote_answer
+from app.routes.plans import change_answer, quote_answer
 from app.schemas.plans import ChangedSubscription, QuoteAnswer
 from app.schemas.shared_subscriptions import (
     MemberChangeRequest,
     OperationAnswer,
     PersonList,
+    PersonRole,
     SeatQuoteRequest,
     SeatsRequest,
 )
@@ -66,7 +65,7 @@ async def get_shared_subscription_users(
     actor: ReaderDep,
     subscription_id: SubscriptionPath,
     search: Annotated[str | None, Query(max_length=100, description="Within e-mail or name.")] = None,
-    role: Annotated[Role | None, Query()] = None,
+    role: Annotated[PersonRole | None, Query()] = None,
     limit: LimitQuery = 20,
     cursor: CursorQuery = None,
 ) -> Response:
@@ -74,7 +73,10 @@ async def get_shared_subscription_users(
     principal, query = actor.principal.key, ["users", subscription_id, search, role]
     after = cursors.as_text(cursors.decode(cursor, principal=principal, query=query))
     found = await shared_subscriptions.people(
-        context, actor, subscription_id, PeopleQuery(_cleaned(search), role, after, limit)
+        context,
+        actor,
+        subscription_id,
+        PeopleQuery(_cleaned(search), None if role is None else Role(role), after, limit),
     )
     more = found.next_after is not None
     page = {
@@ -104,7 +106,7 @@ def _cleaned(search: str | None) -> str | None:
 @router.patch(
     "/shared-subscriptions/{subscription_id}/users",
     response_model=OperationAnswer,
-    responses={202: {"model": OperationAnswer, "description": "Accepted, not finished yet"}, **_OPERATION},
+    responses={**ACCEPTED, **_OPERATION},
 )
 async def update_shared_subscription_users(
     request: Request,
@@ -118,6 +120,10 @@ async def update_shared_subscription_users(
     200: every result is final. 202: some are pending, see `Location`. 409: nothing was accepted.
     """
     refuse_admin_fields(actor, body)
+    asked = _asked(body)
+    if len(asked) > 1:
+        # Each is a call of Stripe's; the first was counted with the request.
+        await spend(request, cost=len(asked) - 1)
     purchasing = None
     if body.over_capacity == "add_seats":
         purchasing = Purchasing(_item_id(body.subscription_item_id), body.quote_id, body.proration_behavior)
@@ -125,7 +131,7 @@ async def update_shared_subscription_users(
         context,
         actor,
         subscription_id,
-        _asked(body),
+        asked,
         await operation_id_of(request, actor.principal),
         purchasing,
     )
@@ -138,34 +144,10 @@ async def run_and_answer(request: Request, context: Context, actor: Actor, admit
     if admitted.anything_to_run and not admitted.again:
         payment = await operations.run_within(context, admitted.operation_id, admitted.lease_token)
     outcome = await operations.outcome(context, admitted.operation_id)
-    results = [_result(step, actor) for step in outcome.steps if step.action in _ON_PEOPLE]
+    results = [result_of(step, actor) for step in outcome.steps if step.action in ON_PEOPLE]
     if results and all(result["outcome"] == "refused" for result in results):
         raise _nothing_accepted(results, outcome)
     return operation_answer(request, outcome, actor, payment)
-
-
-def operation_answer(
-    request: Request, outcome: Outcome, actor: Actor, payment: PaymentStep | None = None
-) -> Response:
-    """200 with every result final, or 202 that says where to ask again."""
-    settled = all(step.is_settled for step in outcome.steps)
-    seats = outcome.seats or Seats(0, 0, 0)
-    model = OperationAnswer.model_validate(
-        {
-            "operation_id": outcome.operation.id,
-            "state": "settled" if settled else "running",
-            "results": [_result(step, actor) for step in outcome.steps if step.action in _ON_PEOPLE],
-            "seats": seats.as_members(),
-            "payment": None if payment is None else dataclasses.asdict(payment),
-        }
-    )
-    if settled or request.method == "GET":
-        return answer(request, model)
-    headers = {"Location": f"/v1/operations/{outcome.operation.id}", "Retry-After": "1"}
-    return answer(request, model, status=202, headers=headers)
-
-
-_ON_PEOPLE = frozenset({"add", "remove", "update"})
 
 
 def _item_id(value: str | None) -> SubscriptionItemId | None:
@@ -175,7 +157,7 @@ def _item_id(value: str | None) -> SubscriptionItemId | None:
 @router.put(
     "/shared-subscriptions/{subscription_id}/seats",
     response_model=ChangedSubscription,
-    responses=_WRITE,
+    responses={**ACCEPTED, **_WRITE},
 )
 async def set_seats(
     request: Request,
@@ -197,7 +179,7 @@ async def set_seats(
     )
     operation_id = await operation_id_of(request, actor.principal)
     done = await plan_changes.update(context, actor, subscription_id, update, operation_id, lambda _: None)
-    return answer(request, changed_subscription(done, context.rules))
+    return await change_answer(request, context, actor, done)
 
 
 @router.post("/shared-subscriptions/{subscription_id}/quote", response_model=QuoteAnswer, responses=_WRITE)
@@ -229,7 +211,7 @@ async def quote_seats(
 @router.delete(
     "/shared-subscriptions/{subscription_id}/users/me",
     response_model=OperationAnswer,
-    responses={202: {"model": OperationAnswer, "description": "Accepted, not finished yet"}, **_OPERATION},
+    responses={**ACCEPTED, **_OPERATION},
 )
 async def leave_shared_subscription(
     request: Request, context: ContextDep, actor: WriterDep, subscription_id: SubscriptionPath
@@ -265,26 +247,6 @@ def _asked(body: MemberChangeRequest | SeatQuoteRequest) -> list[AskedChange]:
         for position, change in enumerate(body.update)
     ]
     return asked
-
-
-# Why exactly somebody cannot be added is the business of other subscriptions: end users learn that alone.
-_HIDDEN_FROM_END_USERS = {"member_elsewhere": "cannot_be_added"}
-
-
-def _result(step: Step, actor: Actor) -> JsonObject:
-    outcome = "pending" if not step.is_settled else step.state
-    code = step.code if actor.is_service else _HIDDEN_FROM_END_USERS.get(step.code or "", step.code)
-    # An e-mail must not be a way to a stranger's customer id: it is told once he is on the plan.
-    known = step.email is None or step.state in ("applied", "unchanged")
-    return {
-        "action": step.action,
-        "customer_id": step.customer_id if known or actor.is_service else None,
-        "email": step.email,
-        "role": step.role,
-        "outcome": outcome,
-        "code": code,
-        **step.figures,
-    }
 
 
 def _nothing_accepted(results: list[JsonObject], outcome: Outcome) -> Conflict:

@@ -12,6 +12,7 @@ from app.routes.dependencies import (
     FreshQuery,
     InvoicePath,
     ReaderDep,
+    spend,
 )
 from app.routes.idempotency import IdempotentRoute
 from app.schemas.invoices import InvoiceAnswer
@@ -31,6 +32,7 @@ async def get_invoice(
 ) -> Response:
     """An invoice, for its payer and for whoever may see the amounts of its subscription."""
     if fresh:
+        await spend(request)
         await reads.invoice(context, actor, invoice_id)
         await sync.freshen(context, "invoice", invoice_id)
     return answer(

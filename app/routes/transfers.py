@@ -8,6 +8,7 @@ from starlette.responses import Response
 from app.cache.transfers import Transfer
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.snapshots import JsonObject
+from app.errors import Conflict
 from app.routes import cursors, problems
 from app.routes.answers import UNCHANGED, answer
 from app.routes.dependencies import (
@@ -19,6 +20,7 @@ from app.routes.dependencies import (
     WriterDep,
 )
 from app.routes.idempotency import IdempotentRoute
+from app.routes.operation_answers import ACCEPTED, operation_answer
 from app.routes.operation_ids import operation_id_of
 from app.routes.shared_subscriptions import run_and_answer
 from app.schemas.shared_subscriptions import OperationAnswer
@@ -44,7 +46,9 @@ async def get_transfer(
 
 
 @router.post(
-    "/shared-subscriptions/{subscription_id}/transfer", response_model=TransferAnswer, responses=_WRITE
+    "/shared-subscriptions/{subscription_id}/transfer",
+    response_model=TransferAnswer,
+    responses={**ACCEPTED, **_WRITE},
 )
 async def offer_transfer(
     request: Request,
@@ -63,15 +67,22 @@ async def offer_transfer(
         keep_me_as=body.keep_me_as,
         operation_id=await operation_id_of(request, actor.principal),
     )
-    if admitted is not None and not admitted.again:
+    if admitted is None:
+        return await _answer(request, context, actor, subscription_id)
+    if not admitted.again:
         await operations.run_within(context, admitted.operation_id, admitted.lease_token)
+    outcome = await operations.outcome(context, admitted.operation_id)
+    if not all(step.is_settled for step in outcome.steps):
+        return operation_answer(request, outcome, actor)
+    if any(step.state in ("refused", "failed") for step in outcome.steps):
+        raise Conflict("The owner has changed meanwhile.", code="version_conflict")
     return await _answer(request, context, actor, subscription_id)
 
 
 @router.post(
     "/shared-subscriptions/{subscription_id}/transfer/accept",
     response_model=OperationAnswer,
-    responses={202: {"model": OperationAnswer, "description": "Accepted, not finished yet"}, **_WRITE},
+    responses={**ACCEPTED, **_WRITE},
 )
 async def accept_transfer(
     request: Request, context: ContextDep, actor: WriterDep, subscription_id: SubscriptionPath

@@ -8,9 +8,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.errors import BillingError, PayloadTooLarge
+from app.errors import BillingError, Overloaded
 from app.routes import problems
+from app.routes.bodies import read_body, too_large
 from app.services import webhooks
+from app.services.context import Context
 from app.settings import Settings
 from app.stripe_gateway.webhooks import MAXIMUM_BODY_BYTES
 
@@ -18,27 +20,32 @@ PATH = "/webhooks/stripe"
 _ROUTE = SimpleNamespace(path=PATH)
 """What logs and metrics call it."""
 
-_HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"17")]
+_HEADERS = [
+    (b"content-type", b"application/json"),
+    (b"content-length", b"17"),
+    (b"cache-control", b"no-store"),
+]
 _BODY = b'{"received":true}'
+_RETRY_AFTER = 5
 
 
 class StripeWebhook:
-    """Answers 200 once the event is durable, 400 for what Stripe did not sign, 503 where it must try again."""
+    """Answers 200 once the event is durable, 400 for what Stripe did not sign, 503 where it must try again.
+
+    More deliveries than `MAX_WAITING_DELIVERIES` at the same time are left to Stripe, which keeps them for days.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.working = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["route"] = _ROUTE
         try:
-            body, signature = await _read(scope, receive)
-            await webhooks.receive(
-                scope["app"].state.context,
-                body=body,
-                signature=signature,
-                secrets=self.settings.webhook_secrets,
-                livemode=self.settings.stripe_livemode,
-            )
+            signature = _signature(scope)
+            seconds = self.settings.request_deadline
+            body = await read_body(receive, limit=MAXIMUM_BODY_BYTES, seconds=seconds)
+            await self._take(scope["app"].state.context, body, signature)
         except BillingError as error:
             await problems.render(error, Request(scope))(scope, receive, send)
         except ClientDisconnect:
@@ -46,6 +53,21 @@ class StripeWebhook:
         else:
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
             await send({"type": "http.response.body", "body": _BODY})
+
+    async def _take(self, context: Context, body: bytes, signature: str | None) -> None:
+        if self.working >= self.settings.max_waiting_deliveries:
+            raise Overloaded(retry_after=_RETRY_AFTER)
+        self.working += 1
+        try:
+            await webhooks.receive(
+                context,
+                body=body,
+                signature=signature,
+                secrets=self.settings.webhook_secrets,
+                livemode=self.settings.stripe_livemode,
+            )
+        finally:
+            self.working -= 1
 
 
 class WebhookFirst:
@@ -60,25 +82,12 @@ class WebhookFirst:
         await (self.webhook if is_delivery else self.app)(scope, receive, send)
 
 
-async def _read(scope: Scope, receive: Receive) -> tuple[bytes, str | None]:
-    """The body, stopped at its limit while it is still arriving, and the signature."""
+def _signature(scope: Scope) -> str | None:
+    """Raises PayloadTooLarge where the head alone says so."""
     signature: str | None = None
     for name, value in scope["headers"]:
         if name == b"stripe-signature":
             signature = value.decode("latin-1")
         elif name == b"content-length" and value.isdigit() and int(value) > MAXIMUM_BODY_BYTES:
-            raise _too_large()
-    body = b""
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect()
-        body += message.get("body", b"")
-        if len(body) > MAXIMUM_BODY_BYTES:
-            raise _too_large()
-        if not message.get("more_body", False):
-            return body, signature
-
-
-def _too_large() -> PayloadTooLarge:
-    return PayloadTooLarge(f"The body is larger than {MAXIMUM_BODY_BYTES} bytes.")
+            raise too_large(MAXIMUM_BODY_BYTES)
+    return signature

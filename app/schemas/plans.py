@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, model_validator
 
 from app.schemas.common import (
     ADMIN_ONLY,
@@ -27,14 +28,26 @@ Quantity = Annotated[int, Field(ge=1, le=999_999)]
 Currency = Annotated[str, Field(pattern="^[a-z]{3}$", description="ISO 4217, lower case.", examples=["usd"])]
 PromotionCodeText = Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]{1,64}$")]
 TaxRateId = Annotated[str, Field(pattern=r"^txr_[A-Za-z0-9]{1,200}$")]
-Moment = Annotated[AwareDatetime, Field(strict=False, description="RFC 3339.")]
-Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
+
+
+def _of_our_age(moment: datetime) -> datetime:
+    """Stripe would refuse what is years away; what lies beyond the calendar cannot even be told of afterwards."""
+    if not _EARLIEST <= moment <= _LATEST:
+        raise ValueError("give a moment of this century")
+    return moment
+
+
+_EARLIEST, _LATEST = datetime(2001, 1, 1, tzinfo=UTC), datetime(2100, 12, 31, tzinfo=UTC)
+Moment = Annotated[AwareDatetime, AfterValidator(_of_our_age), Field(strict=False, description="RFC 3339.")]
+Reason = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500, pattern=r"^[^\x00]+$")
+]
 
 
 class Discount(Request):
     """Exactly one of the two: a coupon's id, or a promotion code's id (`promo_…`)."""
 
-    coupon: Annotated[str | None, Field(min_length=1, max_length=200)] = None
+    coupon: Annotated[str | None, Field(pattern=r"^[!-~]{1,200}$")] = None
     promotion_code: Annotated[str | None, Field(pattern=r"^promo_[A-Za-z0-9]{1,200}$")] = None
 
     @model_validator(mode="after")

@@ -24,6 +24,17 @@ MAXIMUM_CHANGES = 100
 
 Email = Annotated[str, Field(min_length=3, max_length=254, pattern=r"^[^\s@\x00-\x1f]+@[^\s@\x00-\x1f]+$")]
 MemberRole = Literal["user", "manager"]
+PersonRole = Literal["owner", "manager", "user"]
+ChangeAction = Literal[
+    "add",
+    "remove",
+    "update",
+    "set_owner",
+    "add_subscription",
+    "update_subscription",
+    "cancel_subscription",
+    "resume_subscription",
+]
 
 
 class Person(Answer):
@@ -32,7 +43,7 @@ class Person(Answer):
     customer_id: str | None
     email: str | None
     name: str | None
-    role: Literal["owner", "manager", "user"]
+    role: PersonRole
     state: Literal["active", "pending"]
     since: Instant | None
 
@@ -121,9 +132,9 @@ class SeatQuoteRequest(_Changes):
 
 
 class ChangeResult(Answer):
-    """`total`, `used` and `required` stand beside `seat_limit_reached`."""
+    """`total`, `used` and `required` stand beside `seat_limit_reached`. A change of the plan names no person."""
 
-    action: Literal["add", "remove", "update"]
+    action: ChangeAction
     customer_id: str | None
     email: str | None
     role: MemberRole | None

@@ -35,11 +35,14 @@ class TransferAnswer(Answer):
 
 
 class AuditEvent(Answer):
-    """`door`: api for what this service did, dashboard or stripe for what it saw; `service` names a service key."""
+    """`door`: api for what this service did, dashboard or stripe for what it saw; `service` names a service key.
+
+    `late_effect`: a write that took effect after its operation had been settled.
+    """
 
     at: Instant
     door: Literal["api", "dashboard", "stripe", "reconcile"]
-    action: Literal["member_added", "member_removed", "role_changed", "plan_changed"]
+    action: Literal["member_added", "member_removed", "role_changed", "plan_changed", "late_effect"]
     customer_id: str | None
     before: JsonObject
     after: JsonObject

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from app.cache import customers, identities, operations, subscriptions
 from app.cache.access import AccessRow, best_access
@@ -52,8 +53,8 @@ async def ensure(context: Context, subject: Subject) -> tuple[CustomerId, bool]:
     while True:
         async with context.database.transaction() as connection:
             linked = await identities.customer_of(connection, subject.issuer, subject.subject)
-            if linked is None:
-                linked = await _take_over(connection, subject)
+            taken_over = None if linked is not None else await _take_over(connection, subject)
+            linked = linked or taken_over
             being_added = linked is None and await _is_being_added(connection, subject)
             creation = None
             if linked is None and not being_added:
@@ -61,7 +62,7 @@ async def ensure(context: Context, subject: Subject) -> tuple[CustomerId, bool]:
                     connection, subject.issuer, subject.subject, lease_seconds=_CREATION_LEASE_SECONDS
                 )
         if linked is not None:
-            await _write_user_id(context, linked, subject)
+            await _write_subject(context, linked, subject, is_new_here=taken_over is not None)
             return linked, False
         if creation is not None:
             return await _create(context, subject, f"customer/{creation.key}"), True
@@ -113,16 +114,27 @@ def _id_of(created: Fetched) -> CustomerId:
     return CustomerId(created.snapshot.id)
 
 
-async def _write_user_id(context: Context, customer_id: CustomerId, subject: Subject) -> None:
-    """Tells Stripe whose customer this is, once; the link itself stands in our own table already."""
+async def _write_subject(
+    context: Context, customer_id: CustomerId, subject: Subject, *, is_new_here: bool
+) -> None:
+    """Tells Stripe whose customer this is, once; the link itself stands in our own table already.
+
+    The person's own name goes along where the customer has none.
+    """
     async with context.database.connection() as connection:
-        if await customers.user_id(connection, customer_id) is not None:
-            return
+        known = await customers.user_id(connection, customer_id)
+        profile = await customers.profile(connection, customer_id)
+    values: dict[str, Any] = {} if known is not None else {"metadata": {keys.USER_ID: subject.subject}}
+    nameless = profile is not None and not profile["name"]
+    if subject.name is not None and nameless and (is_new_here or values):
+        values["name"] = subject.name
+    if not values:
+        return
     lease = await sync.take_lease(context, "customer", customer_id)
 
     async def write() -> Fetched:
-        return await context.stripe.set_customer_metadata(
-            customer_id, {keys.USER_ID: subject.subject}, idempotency_key=f"user/{customer_id}/{lease.token}"
+        return await context.billing.update_customer(
+            customer_id, values, idempotency_key=f"user/{customer_id}/{lease.token}"
         )
 
     await sync.land(context, lease, write)

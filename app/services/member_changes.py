@@ -127,6 +127,7 @@ async def _admit(
     seen = await read(connection, actor, subscription_id, context.rules)
     changes = await _find_people(connection, actor, seen.view, asked)
     require(seen.granted, *sorted(permissions_needed(changes)))
+    _refuse_twice(changes, asked, actor)
     if await operations.operation(connection, operation_id) is not None:
         return Admitted(operation_id, uuid4(), anything_to_run=True, again=True)
     if not is_shareable(seen.view.seat_items()) and any(c.action is Action.ADD for c in changes):
@@ -159,6 +160,7 @@ async def seats_needed(
         seen = await read(connection, actor, subscription_id, context.rules)
         changes = await _find_people(connection, actor, seen.view, asked)
     require(seen.granted, *sorted(permissions_needed(changes)))
+    _refuse_twice(changes, asked, actor)
     seats = seen.view.seats(owner_uses_seat=context.rules.owner_uses_seat)
     allowed = standing(seen.view.status, past_due_allows_new_seats=context.rules.past_due_allows_new_seats)
     decisions = admit(changes, seats=seats, capacity=UNLIMITED, standing=allowed)
@@ -177,6 +179,7 @@ async def _buying(
     if purchasing.quote_id is not None:
         change = seats_update(item, quantity, purchasing.quote_id, purchasing.proration_behavior)
         figures["proration_date"] = (await use_quote(connection, actor, view, change)).proration_date
+        figures["quote_id"] = purchasing.quote_id
     return {"position": 0, "action": StepKind.BUY_SEATS.value, "state": "planned", "figures": figures}
 
 
@@ -246,7 +249,6 @@ async def _find_people(
         changes.append(
             MemberChange(change.action, person, None if change.role is None else change.role.value)
         )
-    _refuse_twice(changes, asked)
     return changes
 
 
@@ -284,12 +286,17 @@ def _person(found: FoundPerson, view: SubscriptionView, email: str | None) -> Pe
     )
 
 
-def _refuse_twice(changes: Sequence[MemberChange], asked: Sequence[AskedChange]) -> None:
-    """One person named twice, be it once by e-mail and once by id: what was meant cannot be known."""
+def _refuse_twice(changes: Sequence[MemberChange], asked: Sequence[AskedChange], actor: Actor) -> None:
+    """One person named twice, be it once by e-mail and once by id: what was meant cannot be known.
+
+    That an e-mail and an id are one person is told to an end user only of people whom this subscription has had.
+    """
     seen: set[str] = set()
     errors = []
     for change, source in zip(changes, asked, strict=True):
-        name = change.person.customer_id or change.person.email or ""
+        person = change.person
+        told = actor.is_service or person.is_owner or person.former_member or person.member_role is not None
+        name = (person.customer_id if told or source.email is None else None) or person.email or ""
         if name in seen:
             errors.append(FieldError(source.pointer, "duplicate", "This person is named twice in one call."))
         seen.add(name)

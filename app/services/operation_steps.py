@@ -8,20 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Any
+from uuid import UUID
 
 from app.cache import members, operations, subscriptions, transfers
 from app.cache.database import Connection
 from app.cache.identities import is_present
 from app.cache.operations import Operation, Step
 from app.domain import metadata as keys
-from app.domain.ids import CustomerId
+from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.payments import PaymentStep
 from app.domain.snapshots import Customer, Snapshot, Subscription
-from app.domain.statuses import is_live
+from app.domain.statuses import ENDED, is_live
 from app.domain.step_kinds import StepKind
-from app.errors import NotFound
+from app.errors import BillingError, NotFound, ServiceUnavailable, StripeOutcomeUnknown
 from app.services import sync
 from app.services.context import Context
+from app.services.sending import is_final, may_come_late, send
+from app.stripe_gateway.billing import Changed
 from app.stripe_gateway.gateway import Fetched
 
 Permitted = Callable[[], Awaitable[bool]]
@@ -29,22 +32,23 @@ Permitted = Callable[[], Awaitable[bool]]
 
 
 async def run_step(
-    context: Context, operation: Operation, step: Step, permitted: Permitted
+    context: Context, operation: Operation, step: Step, token: UUID, permitted: Permitted
 ) -> PaymentStep | None:
-    """Raises StripeOutcomeUnknown where the answer was lost, BillingError for a known failure.
+    """Raises StripeOutcomeUnknown where the effect is open, BillingError for a known failure.
 
+    `step` as it was read under the operation's lease, whose `token` is asked for before anything is sent.
     An attempt whose answer is missing is sent again with its key even where its effect shows already: only then is
-    it certain that it comes no later.
+    it certain that it comes no later. Where it must not be sent again, it is waited for until it can come no more.
     """
     match step.action:
         case StepKind.SET_OWNER:
-            await _set_owner(context, operation, step, permitted)
+            await _set_owner(context, operation, step, token, permitted)
         case StepKind.BUY_SEATS:
-            return await _buy_seats(context, operation, step, permitted)
+            return await _buy_seats(context, operation, step, token, permitted)
         case StepKind.ADD if step.customer_id is None:
-            await _add_new_customer(context, operation, step, permitted)
+            await _add_new_customer(context, operation, step, token, permitted)
         case _ if step.customer_id is not None:
-            write = _CustomerWrite(context, operation, step, step.customer_id, permitted)
+            write = _CustomerWrite(context, operation, step, step.customer_id, token, permitted)
             lease = await sync.take_lease(context, "customer", step.customer_id)
             await sync.land(context, lease, write.call, write.settle)
         case _:
@@ -52,19 +56,18 @@ async def run_step(
     return None
 
 
-def _key(operation: Operation, step: Step) -> str:
-    return f"{operation.id}/{step.position}/{step.attempt}"
-
-
-async def _begin_sending(context: Context, operation: Operation, step: Step) -> None:
-    async with context.database.connection() as connection:
-        await operations.begin_sending(connection, operation.id, step.position, attempt=step.attempt)
+def _check_nothing_comes_late(context: Context, step: Step) -> None:
+    """Before a step is settled without its key's answer. Raises StripeOutcomeUnknown."""
+    if may_come_late(context.rules, step):
+        raise StripeOutcomeUnknown("An earlier attempt may take effect yet.", retry_after=2)
 
 
 # ------------------------------------------------------------------------------------------------- customers
 
 
-async def _add_new_customer(context: Context, operation: Operation, step: Step, permitted: Permitted) -> None:
+async def _add_new_customer(
+    context: Context, operation: Operation, step: Step, token: UUID, permitted: Permitted
+) -> None:
     """The seat's metadata goes into the very call that creates the customer: no half-made member can exist."""
     email = step.email or ""
     created = await _created_in_vain(context, operation, email) if step.attempt else None
@@ -75,14 +78,25 @@ async def _add_new_customer(context: Context, operation: Operation, step: Step, 
                     connection, operation.id, step.position, state="refused", code="role_required"
                 )
             return
-        await _begin_sending(context, operation, step)
         values = {
             **keys.membership_values(operation.subscription_id, step.role or "user"),
             keys.OPERATION_ID: operation.id,
         }
-        created = await context.stripe.create_customer(
-            email=email, name=None, metadata=values, idempotency_key=_key(operation, step)
-        )
+
+        async def create(key: str) -> Fetched:
+            return await context.stripe.create_customer(
+                email=email, name=None, metadata=values, idempotency_key=key
+            )
+
+        try:
+            created = await send(context, operation.id, step, token, create)
+        except BillingError as error:
+            # Before it is told as failed, once more: an earlier attempt may have made him.
+            was_open = step.was_sent and is_final(context.rules, step, error)
+            found = await _created_in_vain(context, operation, email) if was_open else None
+            if found is None:
+                raise
+            created = found
     if created.snapshot is None:
         raise LookupError("a create that succeeded answered no object")
     customer_id = CustomerId(created.snapshot.id)
@@ -115,12 +129,14 @@ class _CustomerWrite:
         operation: Operation,
         step: Step,
         customer_id: CustomerId,
+        token: UUID,
         permitted: Permitted,
     ) -> None:
         self._context = context
         self._operation = operation
         self._step = step
         self._customer_id = customer_id
+        self._token = token
         self._permitted = permitted
         self._refusal: str | None = None
 
@@ -128,7 +144,11 @@ class _CustomerWrite:
         before = await self._context.stripe.fetch("customer", self._customer_id)
         customer = before.snapshot if isinstance(before.snapshot, Customer) else None
         self._refusal = await self._why_not(customer)
-        if self._refusal is not None or customer is None or customer.deleted:
+        if customer is None or customer.deleted:
+            return before
+        if self._refusal is not None or self._has_moved(customer):
+            # Sent again it would undo what somebody has done since; it is sent no more.
+            _check_nothing_comes_late(self._context, self._step)
             return before
         if self._step.state == "planned":
             if self._is_done(customer):
@@ -136,15 +156,32 @@ class _CustomerWrite:
             if not await self._permitted():
                 self._refusal = "role_required"
                 return before
-        await _begin_sending(self._context, self._operation, self._step)
+        await self._wait_for_others()
         values = (
             keys.no_membership_values()
             if self._step.action == StepKind.REMOVE
             else keys.membership_values(self._operation.subscription_id, self._step.role or "user")
         )
-        return await self._context.stripe.set_customer_metadata(
-            self._customer_id, values, idempotency_key=_key(self._operation, self._step)
-        )
+
+        async def write(key: str) -> Fetched:
+            return await self._context.stripe.set_customer_metadata(
+                self._customer_id, values, idempotency_key=key
+            )
+
+        return await send(self._context, self._operation.id, self._step, self._token, write)
+
+    def _has_moved(self, customer: Customer) -> bool:
+        """Is he whom this removes on another subscription by now?"""
+        gone = customer.member_of not in (None, self._operation.subscription_id)
+        return gone and self._step.action == StepKind.REMOVE
+
+    async def _wait_for_others(self) -> None:
+        """A write of this customer that another operation has sent, with its answer lost, may come at any time."""
+        async with self._context.database.connection() as connection:
+            if await operations.is_open_elsewhere(connection, self._customer_id, self._operation.id):
+                raise ServiceUnavailable(
+                    "An earlier change of this customer is not certain yet.", retry_after=2
+                )
 
     async def _why_not(self, customer: Customer | None) -> str | None:
         if customer is None or customer.deleted:
@@ -152,12 +189,21 @@ class _CustomerWrite:
         here = customer.member_of == self._operation.subscription_id
         if self._step.action == StepKind.UPDATE and not here:
             return "not_found"
-        if self._step.action == StepKind.ADD and customer.member_of is not None and not here:
-            async with self._context.database.connection() as connection:
-                home = await subscriptions.subscription_view(connection, customer.member_of, asker=None)
-            if home is not None and is_live(home.status):
-                return "member_elsewhere"
+        elsewhere = customer.member_of is not None and not here
+        if self._step.action == StepKind.ADD and elsewhere and await self._is_live(customer.member_of):
+            return "member_elsewhere"
         return None
+
+    async def _is_live(self, home_id: SubscriptionId | None) -> bool:
+        if home_id is None:
+            return False
+        async with self._context.database.connection() as connection:
+            home = await subscriptions.subscription_view(connection, home_id, asker=None)
+        if home is not None:
+            return is_live(home.status)
+        # It may be newer than our news of it.
+        found = (await self._context.stripe.fetch("subscription", home_id)).snapshot
+        return isinstance(found, Subscription) and is_live(found.status)
 
     def _is_done(self, customer: Customer) -> bool:
         here = customer.member_of == self._operation.subscription_id
@@ -194,7 +240,7 @@ class _CustomerWrite:
 
 
 async def _buy_seats(
-    context: Context, operation: Operation, step: Step, permitted: Permitted
+    context: Context, operation: Operation, step: Step, token: UUID, permitted: Permitted
 ) -> PaymentStep | None:
     """One quantity write; a raise that needs payment stays unsettled until Stripe shows it, or has dropped it."""
     item_id, quantity = str(step.figures["item_id"]), int(step.figures["quantity"])
@@ -203,19 +249,18 @@ async def _buy_seats(
     sent = step.state == "sending"
 
     def reached(subscription: Subscription) -> bool:
-        return any(item.id == item_id and (item.quantity or 0) >= quantity for item in subscription.items)
+        return _quantity_of(subscription, item_id) >= quantity
 
     async def call() -> Fetched:
-        nonlocal sent
         before = await context.stripe.fetch("subscription", operation.subscription_id)
         found = before.snapshot
-        if (
-            not isinstance(found, Subscription)
-            or reached(found)
-            or (sent and found.pending_update is not None)
-        ):
+        if not isinstance(found, Subscription) or _cannot_grow(found, item_id, quantity):
+            # Sent again it would be refused, or take away what somebody has added since.
+            _check_nothing_comes_late(context, step)
+            refusal.append("subscription_not_active")
             return before
-        if sent and step.figures.get("awaits_payment"):
+        awaited = sent and (found.pending_update is not None or "awaits_payment" in step.figures)
+        if awaited or (reached(found) and not may_come_late(context.rules, step)):
             return before
         if not sent and not await permitted():
             refusal.append("role_required")
@@ -227,11 +272,13 @@ async def _buy_seats(
         }
         if step.figures.get("proration_date"):
             params["proration_date"] = step.figures["proration_date"]
-        await _begin_sending(context, operation, step)
-        sent = True
-        changed = await context.billing.update_subscription(
-            operation.subscription_id, params, idempotency_key=_key(operation, step)
-        )
+
+        async def write(key: str) -> Changed:
+            return await context.billing.update_subscription(
+                operation.subscription_id, params, idempotency_key=key
+            )
+
+        changed = await send(context, operation.id, step, token, write)
         payments[0] = changed.payment
         return changed.fetched
 
@@ -254,7 +301,18 @@ async def _buy_seats(
     return payments[0]
 
 
-async def _set_owner(context: Context, operation: Operation, step: Step, permitted: Permitted) -> None:
+def _quantity_of(subscription: Subscription, item_id: str) -> int:
+    return next((item.quantity or 0 for item in subscription.items if item.id == item_id), 0)
+
+
+def _cannot_grow(subscription: Subscription, item_id: str, quantity: int) -> bool:
+    """It has ended, or has more than that already."""
+    return subscription.status in ENDED or _quantity_of(subscription, item_id) > quantity
+
+
+async def _set_owner(
+    context: Context, operation: Operation, step: Step, token: UUID, permitted: Permitted
+) -> None:
     """Control moves: one metadata key. The payer stays; whether the new owner may buy is kept beside it."""
     new_owner = CustomerId(str(operation.request["to_id"]))
     refusal: list[str] = []
@@ -263,6 +321,7 @@ async def _set_owner(context: Context, operation: Operation, step: Step, permitt
         before = await context.stripe.fetch("subscription", operation.subscription_id)
         found = before.snapshot
         if not isinstance(found, Subscription):
+            _check_nothing_comes_late(context, step)
             refusal.append("not_found")
             return before
         done = found.owner_id == new_owner
@@ -273,15 +332,17 @@ async def _set_owner(context: Context, operation: Operation, step: Step, permitt
                 found.owner_id if found.owner_id and await is_present(connection, found.owner_id) else None
             )
         if not done and named != operation.request.get("from_id"):
+            _check_nothing_comes_late(context, step)
             refusal.append("changed_meanwhile")
             return before
         if step.state == "planned" and not await permitted():
             refusal.append("role_required")
             return before
-        await _begin_sending(context, operation, step)
-        return await context.billing.set_owner(
-            operation.subscription_id, new_owner, idempotency_key=_key(operation, step)
-        )
+
+        async def write(key: str) -> Fetched:
+            return await context.billing.set_owner(operation.subscription_id, new_owner, idempotency_key=key)
+
+        return await send(context, operation.id, step, token, write)
 
     async def settle(connection: Connection, snapshot: Snapshot | None) -> None:
         done = isinstance(snapshot, Subscription) and snapshot.owner_id == new_owner

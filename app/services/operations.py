@@ -1,6 +1,7 @@
 """Running an operation's steps at Stripe and settling each from a known answer, whoever admitted it.
 
-The request that admitted an operation runs it; should that process die, its lease runs out and a worker goes on.
+The request that admitted an operation runs it, and tries again what stays open until its deadline; then a worker
+does, soon and with growing pauses. Should the process die, the operation's lease runs out and a worker goes on.
 A step's idempotency key is operation, step and attempt: never the state it aims at, so that adding, removing and
 adding again are three effects. The attempt is counted up only after an answer that is known to be a failure.
 """
@@ -8,13 +9,16 @@ adding again are three effects. The attempt is counted up only after an answer t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any, TypeVar
 from uuid import UUID
 
 import structlog
 
 from app.cache import operations, subscriptions
+from app.cache.database import Connection
 from app.cache.operations import Operation, Step
 from app.domain.member_changes import Action, MemberChange, Person, permissions_needed
 from app.domain.payments import PaymentStep
@@ -22,18 +26,21 @@ from app.domain.roles import Permission
 from app.domain.seats import Seats, is_shareable
 from app.domain.statuses import standing
 from app.domain.step_kinds import StepKind
-from app.errors import BillingError, NotFound, StripeOutcomeUnknown
+from app.errors import BillingError, NotFound
 from app.services import sync
 from app.services.context import Context
+from app.services.leases import kept
 from app.services.operation_steps import run_step
+from app.services.sending import HANDED_OVER_SECONDS, is_final, is_known, pauses
 from app.services.subscriptions import see_as
 
 log = structlog.get_logger(__name__)
 
 CONCURRENCY = 16
-_SERVER_ERROR = 500
 
-_running: set[asyncio.Task[PaymentStep | None]] = set()
+Result = TypeVar("Result")
+
+_running: set[asyncio.Task[object]] = set()
 """The event loop holds tasks weakly; these outlive the requests that began them."""
 
 
@@ -46,18 +53,54 @@ class Outcome:
     seats: Seats | None
 
 
-async def run(context: Context, operation_id: str, token: UUID) -> PaymentStep | None:
+async def run(
+    context: Context, operation_id: str, token: UUID, *, patience: float = 0.0
+) -> PaymentStep | None:
     """Runs every step that is not settled, phase by phase; what is left to pay where seats are bought.
 
-    Leaves the operation to a worker when an outcome stays unknown, a payment is awaited, or the lease is lost.
+    What stays open is tried again for `patience` seconds. Leaves the operation to a worker when an outcome is unknown
+    even then, a payment is awaited, or the lease is lost.
     """
+    give_up = asyncio.get_running_loop().time() + patience
+    async with holding(context, operation_id, token):
+        return await _run(context, operation_id, token, give_up)
+
+
+@asynccontextmanager
+async def holding(context: Context, operation_id: str, token: UUID) -> AsyncIterator[None]:
+    """Keeps the operation's lease; what is unsettled at the end goes to a worker."""
+    seconds = context.rules.operation_lease
+
+    async def renew(connection: Connection) -> None:
+        await operations.renew(connection, operation_id, token, lease_seconds=seconds)
+
+    try:
+        async with kept(context, seconds, renew):
+            yield
+    finally:
+        await hand_over(context, operation_id, token)
+
+
+async def hand_over(context: Context, operation_id: str, token: UUID) -> None:
+    """Frees the lease of an operation that is not settled yet, for a worker to take it up after a pause."""
+    async with context.database.connection() as connection:
+        await operations.hand_over(
+            connection,
+            operation_id,
+            token,
+            longest_seconds=min(HANDED_OVER_SECONDS, context.rules.operation_lease),
+            payment_seconds=context.rules.operation_lease,
+        )
+
+
+async def _run(context: Context, operation_id: str, token: UUID, give_up: float) -> PaymentStep | None:
     async with context.database.connection() as connection:
         operation = await operations.operation(connection, operation_id)
         steps = [step for step in await operations.steps(connection, operation_id) if not step.is_settled]
     if operation is None or operation.settled_at is not None:
         return None
     payments: list[PaymentStep] = []
-    if steps and await _may_begin(context, operation, steps):
+    if steps and await _may_begin(context, operation, steps, give_up):
         limit = asyncio.Semaphore(CONCURRENCY)
         for kind in StepKind:
             batch = [step for step in steps if step.action == kind]
@@ -66,7 +109,7 @@ async def run(context: Context, operation_id: str, token: UUID) -> PaymentStep |
             if batch and not await _phase_may_run(context, operation, kind, batch):
                 break
             found = await asyncio.gather(
-                *(_guarded(context, operation, step, token, limit) for step in batch)
+                *(_guarded(context, operation, step, token, limit, give_up) for step in batch)
             )
             payments += [payment for payment in found if payment is not None]
     async with context.database.connection() as connection:
@@ -93,17 +136,28 @@ async def _phase_may_run(
     return all(step.is_settled for step in before)
 
 
-async def _may_begin(context: Context, operation: Operation, steps: Sequence[Step]) -> bool:
+async def _may_begin(context: Context, operation: Operation, steps: Sequence[Step], give_up: float) -> bool:
     """Re-reads the plan and the actor from Stripe; a right that was lost meanwhile cancels what is not sent yet."""
-    reads = [sync.read_through(context, "subscription", operation.subscription_id)]
-    if operation.actor_id is not None:
-        reads.append(sync.read_through(context, "customer", operation.actor_id))
-    await asyncio.gather(*reads)
+    for pause in pauses():
+        try:
+            await _read_again(context, operation)
+            break
+        except BillingError:
+            if asyncio.get_running_loop().time() + pause >= give_up:
+                raise
+        await asyncio.sleep(pause)
     if await _has_right(context, operation, steps):
         return True
     for step in steps:
         await _refuse(context, operation, step, "role_required")
     return any(step.was_sent for step in steps)
+
+
+async def _read_again(context: Context, operation: Operation) -> None:
+    reads = [sync.read_through(context, "subscription", operation.subscription_id)]
+    if operation.actor_id is not None:
+        reads.append(sync.read_through(context, "customer", operation.actor_id))
+    await asyncio.gather(*reads)
 
 
 async def _has_right(context: Context, operation: Operation, steps: Sequence[Step]) -> bool:
@@ -177,61 +231,87 @@ async def _those_that_fit(context: Context, operation: Operation, adds: list[Ste
 
 
 async def _guarded(
-    context: Context, operation: Operation, step: Step, token: UUID, limit: asyncio.Semaphore
+    context: Context,
+    operation: Operation,
+    step: Step,
+    token: UUID,
+    limit: asyncio.Semaphore,
+    give_up: float,
 ) -> PaymentStep | None:
-    """One step; what it cannot settle now stays unsettled, for the worker to take up with the same key."""
-    async with limit:
+    """One step, tried again until `give_up`; what is open then is the worker's, with the same key."""
+    for pause in pauses():
+        async with limit:
+            try:
+                return await _try(context, operation, step, token)
+            except BillingError as error:
+                log.warning("step_open", operation_id=operation.id, position=step.position, code=error.code)
+        if asyncio.get_running_loop().time() + pause >= give_up:
+            break
+        await asyncio.sleep(pause)
         async with context.database.connection() as connection:
-            lease_seconds = context.rules.operation_lease
-            if not await operations.renew(connection, operation.id, token, lease_seconds=lease_seconds):
-                return None
-
-        async def permitted() -> bool:
-            return await _has_right(context, operation, [step])
-
-        if not step.was_sent and not await permitted():
-            await _refuse(context, operation, step, "role_required")
-            return None
-        try:
-            return await run_step(context, operation, step, permitted)
-        except StripeOutcomeUnknown as error:
-            log.warning("step_outcome_unknown", operation_id=operation.id, position=step.position)
-            if error.answered:
-                async with context.database.connection() as connection:
-                    await operations.next_attempt(connection, operation.id, step.position)
-        except BillingError as error:
-            await _fail(context, operation, step, error)
+            found = await operations.steps(connection, operation.id)
+        step = next(one for one in found if one.position == step.position)
+        if step.is_settled:
+            break
     return None
 
 
-async def _fail(context: Context, operation: Operation, step: Step, error: BillingError) -> None:
-    """A refusal of Stripe's is known and final; a part that is away says nothing about the step."""
-    log.warning("step_failed", operation_id=operation.id, position=step.position, code=error.code)
-    if error.status >= _SERVER_ERROR and error.code != "stripe_rejected":
-        return
+async def _try(context: Context, operation: Operation, step: Step, token: UUID) -> PaymentStep | None:
+    """Raises BillingError where the step is open still."""
     async with context.database.connection() as connection:
-        await operations.settle_step(connection, operation.id, step.position, state="failed", code=error.code)
+        lease_seconds = context.rules.operation_lease
+        if not await operations.renew(connection, operation.id, token, lease_seconds=lease_seconds):
+            return None
+
+    async def permitted() -> bool:
+        return await _has_right(context, operation, [step])
+
+    if not step.was_sent and not await permitted():
+        await _refuse(context, operation, step, "role_required")
+        return None
+    try:
+        return await run_step(context, operation, step, token, permitted)
+    except BillingError as error:
+        if not is_final(context.rules, step, error):
+            raise
+        log.warning("step_failed", operation_id=operation.id, position=step.position, code=error.code)
+        async with context.database.connection() as connection:
+            await operations.settle_step(
+                connection, operation.id, step.position, state="failed", code=error.code
+            )
+    return None
 
 
 async def run_within(context: Context, operation_id: str, token: UUID) -> PaymentStep | None:
     """Waits for the operation as long as a request may; what is not finished then goes on in the background."""
-    task = asyncio.create_task(run(context, operation_id, token))
-    _running.add(task)
-    task.add_done_callback(_note_end)
+    deadline = context.rules.operation_deadline
     try:
-        return await asyncio.wait_for(asyncio.shield(task), context.rules.operation_deadline)
+        return await within(deadline, run(context, operation_id, token, patience=deadline))
     except TimeoutError:
         return None
     except BillingError as error:
         # It is admitted and stays so: the caller learns its id, and a worker goes on when the part is back.
-        if error.status < _SERVER_ERROR:
+        if is_known(error):
             raise
         return None
 
 
-def _note_end(task: asyncio.Task[PaymentStep | None]) -> None:
+async def within(seconds: float, work: Coroutine[Any, Any, Result]) -> Result:
+    """The result, if it is there in so many seconds. Raises TimeoutError else: the work goes on in the background."""
+    task = asyncio.create_task(work)
+    _running.add(task)
+    task.add_done_callback(_note_end)
+    return await asyncio.wait_for(asyncio.shield(task), seconds)
+
+
+def _note_end(task: asyncio.Task[Any]) -> None:
     _running.discard(task)
-    if not task.cancelled() and (error := task.exception()) is not None:
+    if task.cancelled() or (error := task.exception()) is None:
+        return
+    if isinstance(error, BillingError):
+        if not is_known(error):
+            log.warning("operation_open", code=error.code)
+    else:
         log.error("operation_run_failed", error=type(error).__name__)
 
 
@@ -241,11 +321,11 @@ async def drain(seconds: float) -> None:
         await asyncio.wait(set(_running), timeout=seconds)
 
 
-async def outcome(context: Context, operation_id: str) -> Outcome:
-    """Raises NotFound for an unknown id; whether the asker may see it is the caller's to check."""
+async def outcome(context: Context, operation_id: str, *, only_of: str | None = None) -> Outcome:
+    """Raises NotFound for an unknown id and, alike and after the same work, for another's than `only_of`'s."""
     async with context.database.connection() as connection:
         operation = await operations.operation(connection, operation_id)
-        if operation is None:
+        if operation is None or only_of not in (None, operation.principal):
             raise NotFound()
         steps = await operations.steps(connection, operation_id)
         view = await subscriptions.subscription_view(connection, operation.subscription_id, asker=None)

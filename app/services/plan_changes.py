@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 from app.cache import catalogue, subscriptions
 from app.domain.ids import SubscriptionId, SubscriptionItemId
+from app.domain.payments import PaymentStep
 from app.domain.plan_changes import (
     OfferedPrice,
     Plan,
@@ -24,19 +26,18 @@ from app.errors import (
 from app.services.actors import Actor
 from app.services.context import Context
 from app.services.payment_details import look_outside
+from app.services.plan_operations import Accepted, Begun, begun, carry_out, insert_operation
 from app.services.plan_writes import (
     Done,
     MoneyTerms,
     PlanUpdate,
     StripeCall,
-    begun,
-    insert_operation,
     price_ids,
     seen_now,
     write,
 )
 from app.services.quotes import use_quote
-from app.services.subscriptions import Seen, read
+from app.services.subscriptions import Seen, get, read
 
 Precondition = Callable[[Seen], None]
 
@@ -48,19 +49,22 @@ async def update(
     change: PlanUpdate,
     operation_id: str,
     precondition: Precondition,
-) -> Done:
+) -> Done | Accepted:
     """Changes items, payment method, discounts or the intended end, in one call to Stripe.
 
     Raises NotFound, Forbidden, Conflict `seats_in_use`, `quote_expired` or `subscription_not_active`,
     PreconditionFailed by `precondition`, InvalidRequest for items, PaymentRequired.
     """
+    if change.payment_method_id is not None or change.promotion_code is not None:
+        # Whoever may not change the plan must not learn which cards and codes exist, nor make us ask Stripe.
+        require((await get(context, actor, subscription_id)).granted, *permissions_for(change))
     outside = await look_outside(context, change.payment_method_id, change.promotion_code)
     async with context.database.transaction() as connection:
         await subscriptions.lock(connection, subscription_id)
         seen = await read(connection, actor, subscription_id, context.rules)
         require(seen.granted, *permissions_for(change))
-        call = await begun(connection, operation_id)
-        if call is None:
+        operation = await begun(context, connection, operation_id)
+        if operation is None:
             precondition(seen)
             prices = await catalogue.prices_for_purchase(connection, price_ids(change.items, seen.view))
             plan = changed(context, actor, seen.view, change, prices)
@@ -73,7 +77,7 @@ async def update(
                 if quoted.proration_date:
                     params["proration_date"] = quoted.proration_date
             call = StripeCall("update", params)
-            await insert_operation(
+            operation = await insert_operation(
                 context,
                 connection,
                 actor,
@@ -82,8 +86,21 @@ async def update(
                 subscription_id,
                 call,
                 seat_total=_lowered_to(seen.view, plan),
+                quote_id=change.quote_id,
+                needs=permissions_for(change),
             )
-    payment = await write(context, operation_id, subscription_id, call)
+    return await _carried_out(context, actor, subscription_id, operation)
+
+
+async def _carried_out(
+    context: Context, actor: Actor, subscription_id: SubscriptionId, begun: Begun
+) -> Done | Accepted:
+    async def attempt(token: UUID) -> PaymentStep | None:
+        return await write(context, begun.operation_id, subscription_id, begun.call, token)
+
+    payment = await carry_out(context, begun, attempt)
+    if isinstance(payment, Accepted):
+        return payment
     return await seen_now(context, actor, subscription_id, payment)
 
 
@@ -93,7 +110,8 @@ def permissions_for(change: PlanUpdate) -> list[Permission]:
     if change.items or change.payment_method_id or change.promotion_code or change.terms != MoneyTerms():
         needed.append(change.permission)
     if change.cancel_at_period_end is not None:
-        needed.append(Permission.CANCEL)
+        # To take an end back is to resume: it goes on costing the payer, who may have ended it himself.
+        needed.append(Permission.CANCEL if change.cancel_at_period_end else Permission.CHANGE_PLAN)
     return needed or [Permission.SEE_PLAN]
 
 
@@ -221,7 +239,7 @@ async def cancel(
     reason: str | None,
     prorate: bool | None,
     operation_id: str,
-) -> Done:
+) -> Done | Accepted:
     """Ends it now, or lets it run out; asking again changes nothing and answers the same."""
     async with context.database.transaction() as connection:
         await subscriptions.lock(connection, subscription_id)
@@ -230,22 +248,30 @@ async def cancel(
         view = seen.view
         if view.status in ENDED or (not now and (view.cancel_at_period_end or view.cancel_at is not None)):
             return Done(seen, None)
-        call = await begun(connection, operation_id)
-        if call is None:
+        operation = await begun(context, connection, operation_id)
+        if operation is None:
             params: dict[str, Any] = {"cancellation_details": {"comment": reason}} if reason else {}
             if not now:
                 params.update(ending(view, at_period_end=True))
             elif prorate is not None:
                 params.update({"prorate": prorate, "invoice_now": prorate})
             call = StripeCall("cancel" if now else "update", params)
-            await insert_operation(
-                context, connection, actor, operation_id, "cancel_subscription", subscription_id, call
+            operation = await insert_operation(
+                context,
+                connection,
+                actor,
+                operation_id,
+                "cancel_subscription",
+                subscription_id,
+                call,
+                needs=[Permission.CANCEL_NOW if now else Permission.CANCEL],
             )
-    payment = await write(context, operation_id, subscription_id, call)
-    return await seen_now(context, actor, subscription_id, payment)
+    return await _carried_out(context, actor, subscription_id, operation)
 
 
-async def resume(context: Context, actor: Actor, subscription_id: SubscriptionId, operation_id: str) -> Done:
+async def resume(
+    context: Context, actor: Actor, subscription_id: SubscriptionId, operation_id: str
+) -> Done | Accepted:
     """Takes an intended cancellation back, or wakes a paused subscription. Raises Conflict for an ended one."""
     async with context.database.transaction() as connection:
         await subscriptions.lock(connection, subscription_id)
@@ -256,14 +282,20 @@ async def resume(context: Context, actor: Actor, subscription_id: SubscriptionId
             raise Conflict("This subscription has ended: buy it anew.", code="subscription_not_active")
         if view.status != "paused" and view.cancel_at is None and not view.cancel_at_period_end:
             return Done(seen, None)
-        call = await begun(connection, operation_id)
-        if call is None:
+        operation = await begun(context, connection, operation_id)
+        if operation is None:
             paused = view.status == "paused"
             call = StripeCall(
                 "resume" if paused else "update", {} if paused else ending(view, at_period_end=False)
             )
-            await insert_operation(
-                context, connection, actor, operation_id, "resume_subscription", subscription_id, call
+            operation = await insert_operation(
+                context,
+                connection,
+                actor,
+                operation_id,
+                "resume_subscription",
+                subscription_id,
+                call,
+                needs=[Permission.CHANGE_PLAN],
             )
-    payment = await write(context, operation_id, subscription_id, call)
-    return await seen_now(context, actor, subscription_id, payment)
+    return await _carried_out(context, actor, subscription_id, operation)

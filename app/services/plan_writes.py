@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-from uuid import uuid4
+from uuid import UUID
 
 from app.cache import operations
 from app.cache.database import Connection
@@ -25,18 +25,17 @@ from app.domain.statuses import ENDED
 from app.domain.views import SubscriptionView
 from app.errors import (
     BillingError,
-    Conflict,
     NotFound,
+    ServiceUnavailable,
     StripeOutcomeUnknown,
 )
 from app.services import sync
 from app.services.actors import Actor
 from app.services.context import Context
+from app.services.sending import is_final, is_known, send
 from app.services.subscriptions import Seen, read
 from app.stripe_gateway.billing import Changed
 from app.stripe_gateway.gateway import Fetched
-
-_SERVER_ERROR = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,61 +130,30 @@ def price_ids(items: Sequence[ItemChange], view: SubscriptionView | None = None)
     return named + ([] if view is None else [str(item["price"]["id"]) for item in view.items])
 
 
-async def begun(connection: Connection, operation_id: str) -> StripeCall | None:
-    """The call of an operation that an earlier request with the same Idempotency-Key began: to be sent again."""
-    operation = await operations.operation(connection, operation_id)
-    return None if operation is None else StripeCall(**operation.request)
-
-
-async def insert_operation(
+async def send_once(
     context: Context,
-    connection: Connection,
-    actor: Actor,
     operation_id: str,
-    kind: str,
     subscription_id: SubscriptionId,
     call: StripeCall,
-    seat_total: int | None = None,
-) -> None:
-    """`seat_total`: the seats that it leaves, where it lowers them: admissions are bound by it from now on.
-
-    Raises Conflict `operation_in_progress` while another change of the plan is unsettled.
-    """
-    if subscription_id and await operations.plan_change_runs(connection, subscription_id):
-        raise Conflict("Another change of this subscription is still running.", retry_after=2)
-    step = {"position": 0, "action": kind, "state": "planned", "figures": {}}
-    await operations.insert(
-        connection,
-        operation_id=operation_id,
-        subscription_id=subscription_id,
-        kind=kind,
-        principal=actor.principal.key,
-        actor_id=actor.customer_id,
-        door="api",
-        request=call.as_request(),
-        steps=[step],
-        lease_token=uuid4(),
-        lease_seconds=context.rules.operation_lease,
-        seat_total=seat_total,
-    )
-
-
-async def send_once(
-    context: Context, operation_id: str, subscription_id: SubscriptionId, call: StripeCall, suffix: str = ""
+    token: UUID,
+    suffix: str = "",
 ) -> Changed:
     """The one call, with the key of operation, step and attempt; recorded as sent before it leaves.
 
-    Raises StripeOutcomeUnknown; where Stripe answered 5xx, which it keeps under the key, the next try has a new one.
+    Raises StripeOutcomeUnknown where its effect is open; where Stripe answered 5xx, which it keeps under the key, the
+    next try has a new one. Any other error is certain.
     """
     async with context.database.connection() as connection:
         (step, *_) = await operations.steps(connection, operation_id)
-        await operations.begin_sending(connection, operation_id, 0, attempt=step.attempt)
+
+    async def perform(key: str) -> Changed:
+        return await call.perform(context, subscription_id, key)
+
     try:
-        return await call.perform(context, subscription_id, f"{operation_id}/0/{step.attempt}{suffix}")
-    except StripeOutcomeUnknown as error:
-        if error.answered:
-            async with context.database.connection() as connection:
-                await operations.next_attempt(connection, operation_id, 0)
+        return await send(context, operation_id, step, token, perform, suffix=suffix)
+    except BillingError as error:
+        if is_known(error) and not is_final(context.rules, step, error):
+            raise StripeOutcomeUnknown("An earlier attempt may take effect yet.", retry_after=2) from error
         raise
 
 
@@ -197,25 +165,25 @@ async def was_answered_in_vain(context: Context, operation_id: str) -> bool:
 
 
 async def _send(
-    context: Context, operation_id: str, subscription_id: SubscriptionId, call: StripeCall
+    context: Context, operation_id: str, subscription_id: SubscriptionId, call: StripeCall, token: UUID
 ) -> Changed:
     """After a 5xx the subscription is read: only what is not there yet is sent again, under a new key."""
     if await was_answered_in_vain(context, operation_id):
-        now = await _now(context, subscription_id)
+        now = await as_it_is(context, subscription_id)
         if call.shows_in(now.subscription):
             return now
     try:
-        return await send_once(context, operation_id, subscription_id, call)
+        return await send_once(context, operation_id, subscription_id, call, token)
     except StripeOutcomeUnknown as error:
         if not error.answered:
             raise
-        now = await _now(context, subscription_id)
+        now = await as_it_is(context, subscription_id)
         if not call.shows_in(now.subscription):
             raise
         return now
 
 
-async def _now(context: Context, subscription_id: SubscriptionId) -> Changed:
+async def as_it_is(context: Context, subscription_id: SubscriptionId) -> Changed:
     changed = await context.billing.subscription(subscription_id)
     if changed.subscription.items_complete:
         return changed
@@ -226,28 +194,30 @@ async def _now(context: Context, subscription_id: SubscriptionId) -> Changed:
 
 
 async def write(
-    context: Context, operation_id: str, subscription_id: SubscriptionId, call: StripeCall
+    context: Context, operation_id: str, subscription_id: SubscriptionId, call: StripeCall, token: UUID
 ) -> PaymentStep | None:
     """Sends, lands and settles a change of an existing subscription; what its payer still has to do."""
     lease = await sync.take_lease(context, "subscription", subscription_id)
     done: list[Changed] = []
 
     async def send() -> Fetched:
-        done.append(await _send(context, operation_id, subscription_id, call))
+        done.append(await _send(context, operation_id, subscription_id, call, token))
         return done[-1].fetched
 
     try:
         await sync.land(context, lease, send, settling(operation_id))
     except BillingError as error:
-        if not done and is_known(error):
+        if is_known(error):
+            if done:
+                raise not_landed() from error
             await settle_failed(context, operation_id, error)
         raise
     return done[-1].payment
 
 
-def is_known(error: BillingError) -> bool:
-    """A refusal of Stripe's is final; a part that is away says nothing of what became of the call."""
-    return error.status < _SERVER_ERROR or error.code == "stripe_rejected"
+def not_landed() -> ServiceUnavailable:
+    """It took effect, and only the reading after it failed: no refusal, however that reads."""
+    return ServiceUnavailable("The change cannot be read back.", retry_after=2)
 
 
 async def land(context: Context, operation_id: str, lease: Lease, changed: Changed) -> None:
@@ -265,7 +235,11 @@ def settling(operation_id: str) -> sync.Settle:
 
 
 async def settle_failed(context: Context, operation_id: str, error: BillingError) -> None:
+    """Of a failure that is known. Raises StripeOutcomeUnknown while an earlier attempt may take effect yet."""
     async with context.database.transaction() as connection:
+        (step, *_) = await operations.steps(connection, operation_id)
+        if not is_final(context.rules, step, error):
+            raise StripeOutcomeUnknown("An earlier attempt may take effect yet.", retry_after=2) from error
         await operations.settle_step(connection, operation_id, 0, state="failed", code=error.code)
         await operations.finish_if_settled(connection, operation_id)
 

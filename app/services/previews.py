@@ -49,11 +49,11 @@ async def preview(
     context: Context, actor: Actor, subscription_id: SubscriptionId, change: PlanUpdate
 ) -> Quoted:
     """What a change would cost now, to the cent, and a quote that holds it for a day."""
-    outside = await look_outside(context, None, change.promotion_code)
     async with context.database.connection() as connection:
         seen = await read(connection, actor, subscription_id, context.rules)
         require(seen.granted, Permission.SEE_AMOUNTS, *permissions_for(change))
         prices = await catalogue.prices_for_purchase(connection, price_ids(change.items, seen.view))
+    outside = await look_outside(context, None, change.promotion_code)
     plan = changed(context, actor, seen.view, change, prices)
     check_status(context, seen.view, plan)
     check_floor(context, seen.view, plan)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from uuid import UUID
 
-from app.cache import catalogue, customers
+from app.cache import catalogue, customers, operations
 from app.domain import metadata as keys
 from app.domain.ids import CustomerId, PaymentMethodId, SubscriptionId
+from app.domain.payments import PaymentStep
 from app.domain.plan_changes import (
     ItemChange,
     OfferedPrice,
@@ -29,20 +31,20 @@ from app.services import sync
 from app.services.actors import Actor
 from app.services.context import Context
 from app.services.payment_details import check_payment_method, promotion
+from app.services.plan_operations import Accepted, begun, carry_out, insert_operation
 from app.services.plan_writes import (
     Done,
     MoneyTerms,
     StripeCall,
-    begun,
-    insert_operation,
-    is_known,
     land,
+    not_landed,
     price_ids,
     seen_now,
     send_once,
     settle_failed,
     was_answered_in_vain,
 )
+from app.services.sending import is_known
 from app.stripe_gateway.billing import Changed
 
 
@@ -57,7 +59,7 @@ class Purchase:
 
 async def add(
     context: Context, actor: Actor, customer_id: CustomerId, purchase: Purchase, operation_id: str
-) -> Done:
+) -> Done | Accepted:
     """Creates a subscription. With a payment method it is charged at once: a declined card leaves nothing behind.
 
     Without one, or where the bank asks its holder, the caller's page completes it with the client secret.
@@ -66,23 +68,40 @@ async def add(
     async with context.database.connection() as connection:
         profile = await customers.profile(connection, customer_id)
         prices = await catalogue.prices_for_purchase(connection, price_ids(purchase.items))
-        call = await begun(connection, operation_id)
+        begun_before = await begun(context, connection, operation_id)
     if profile is None:
         raise NotFound()
-    if call is None:
+    if begun_before is None:
         call = StripeCall("create", _creation(context, actor, profile, purchase, prices, operation_id))
         await check_payment_method(context, purchase.payment_method_id, customer_id)
         if purchase.promotion_code is not None:
             added = await promotion(context, purchase.promotion_code)
             call.params["discounts"] = [*call.params.get("discounts", []), added]
         async with context.database.transaction() as connection:
-            await insert_operation(
+            begun_before = await insert_operation(
                 context, connection, actor, operation_id, "add_subscription", SubscriptionId(""), call
             )
-    changed = await _create(context, customer_id, operation_id, call)
-    lease = await sync.take_lease(context, "subscription", changed.subscription.id)
-    await land(context, operation_id, lease, changed)
-    return await seen_now(context, actor, changed.subscription.id, changed.payment)
+    call = begun_before.call
+
+    async def attempt(token: UUID) -> PaymentStep | None:
+        changed = await _create(context, customer_id, operation_id, call, token)
+        try:
+            lease = await sync.take_lease(context, "subscription", changed.subscription.id)
+            await land(context, operation_id, lease, changed)
+        except BillingError as error:
+            if is_known(error):
+                raise not_landed() from error
+            raise
+        return changed.payment
+
+    payment = await carry_out(context, begun_before, attempt)
+    if isinstance(payment, Accepted):
+        return payment
+    async with context.database.connection() as connection:
+        operation = await operations.operation(connection, operation_id)
+    if operation is None:
+        raise LookupError("a purchase that succeeded has no operation")
+    return await seen_now(context, actor, operation.subscription_id, payment)
 
 
 def _creation(
@@ -136,7 +155,9 @@ def _creation(
     return params
 
 
-async def _create(context: Context, customer_id: CustomerId, operation_id: str, call: StripeCall) -> Changed:
+async def _create(
+    context: Context, customer_id: CustomerId, operation_id: str, call: StripeCall, token: UUID
+) -> Changed:
     """A card whose bank wants its holder gets a subscription that waits for him, under a key of its own.
 
     Where Stripe answered 5xx before, the create may have taken effect: it is looked for before a new key is used.
@@ -146,7 +167,7 @@ async def _create(context: Context, customer_id: CustomerId, operation_id: str, 
         if found is not None:
             return found
     try:
-        return await send_once(context, operation_id, SubscriptionId(""), call)
+        return await send_once(context, operation_id, SubscriptionId(""), call, token)
     except StripeOutcomeUnknown as error:
         found = await _find_created(context, customer_id, operation_id) if error.answered else None
         if found is None:
@@ -158,7 +179,7 @@ async def _create(context: Context, customer_id: CustomerId, operation_id: str, 
                 await settle_failed(context, operation_id, error)
             raise
     waiting = replace(call, params={**call.params, "payment_behavior": "default_incomplete"})
-    changed = await send_once(context, operation_id, SubscriptionId(""), waiting, suffix="/waiting")
+    changed = await send_once(context, operation_id, SubscriptionId(""), waiting, token, suffix="/waiting")
     if changed.payment is None:
         return changed
     return replace(changed, payment=replace(changed.payment, status="requires_action"))
@@ -173,7 +194,10 @@ async def _find_created(context: Context, customer_id: CustomerId, operation_id:
 
 
 async def find_again(context: Context, operation_id: str, call: StripeCall) -> None:
-    """For a purchase whose caller is gone: settled by what Stripe has, without sending it once more."""
+    """For a purchase whose caller is gone: settled by what Stripe has, without sending it once more.
+
+    Raises StripeOutcomeUnknown where Stripe has none and a create that was sent may come late.
+    """
     found = await _find_created(context, CustomerId(call.params["customer"]), operation_id)
     if found is None:
         await settle_failed(context, operation_id, StripeRejected("Stripe has no such subscription."))

@@ -5,22 +5,25 @@ from __future__ import annotations
 from uuid import UUID
 
 from app.cache import operations as operation_rows
-from app.errors import BillingError
-from app.services import operations, plan_writes, purchases
+from app.errors import BillingError, Forbidden
+from app.services import operations, plan_operations, plan_writes, purchases
 from app.services.context import Context
 from app.services.plan_writes import StripeCall
+from app.services.sending import is_known, late_seconds
 
 _ON_PEOPLE = frozenset({"member_change", "leave", "transfer", "cleanup"})
 
 
 async def finish(context: Context, operation_id: str, token: UUID) -> None:
-    """Raises BillingError where a part is away; the operation's lease then runs out and it is taken up again.
+    """Raises BillingError where a part is away or an outcome is open: it is taken up again after a pause.
 
     A purchase is never sent again for a caller who is gone: it is looked for at Stripe, and else has failed.
     """
     async with context.database.connection() as connection:
         operation = await operation_rows.operation(connection, operation_id)
-        await operation_rows.retire_old_keys(connection, operation_id)
+        await operation_rows.retire_old_keys(
+            connection, operation_id, late_seconds=late_seconds(context.rules)
+        )
     if operation is None or operation.settled_at is not None:
         return
     if operation.kind in _ON_PEOPLE:
@@ -28,10 +31,13 @@ async def finish(context: Context, operation_id: str, token: UUID) -> None:
         return
     call = StripeCall(**operation.request)
     try:
-        if operation.kind == "add_subscription":
-            await purchases.find_again(context, operation_id, call)
-        else:
-            await plan_writes.write(context, operation_id, operation.subscription_id, call)
+        async with operations.holding(context, operation_id, token):
+            if operation.kind == "add_subscription":
+                await purchases.find_again(context, operation_id, call)
+            elif not await plan_operations.is_permitted(context, operation):
+                await plan_writes.settle_failed(context, operation_id, Forbidden())
+            else:
+                await plan_writes.write(context, operation_id, operation.subscription_id, call, token)
     except BillingError as error:
-        if not plan_writes.is_known(error):
+        if not is_known(error):
             raise

@@ -45,12 +45,12 @@ async def people(
         view, seats = seen.view, seen.view.seats(owner_uses_seat=context.rules.owner_uses_seat)
         owner = [row for row in _owner_row(view) if _matches(row, query)]
         owner_id = None if view.owner is None else view.owner.customer_id
-        if seen.role is Role.USER and actor.customer_id is not None:
+        if Permission.SEE_MEMBERS not in seen.granted:
+            if actor.customer_id is None or view.asker_role is None:
+                raise Forbidden("Your role on this subscription does not show you its members.")
             own = await members.one(connection, subscription_id, actor.customer_id, owner_id=owner_id)
             rows = [*owner, *([own] if own is not None and _matches(own, query) else [])]
             return People(rows, len(rows), None, seats)
-        if Permission.SEE_MEMBERS not in seen.granted:
-            raise Forbidden("Your role on this subscription does not show you its members.")
         role = None if query.role is None else query.role.value
         first = owner if query.after is None else []
         found = await members.page(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +27,10 @@ log = structlog.get_logger(__name__)
 
 KINDS = ("product", "price", "customer", "subscription", "invoice")
 """Kinds with a list of their own. Payment methods have none: they are filled at their customer's first read."""
-RUNNERS = 16
+RUNNERS = 40
+"""Pages under way at once: what Stripe's limit for the account lets through when a page takes half a second."""
+RUNNERS_A_KIND = 16
+"""A kind's list has the lower limit of one endpoint: more ranges of it would only end in more half empty pages."""
 _WORTH_SPLITTING, _WORTH_SPLITTING_EARLY = 5.0, 20.0
 """Pages. Each part costs about a half empty page more, so short ones are made only when few runners are at work."""
 _OLDEST = 1_293_840_000
@@ -90,6 +93,7 @@ async def read(
     async with context.database.connection() as connection:
         todo, position = await sweeps.ranges(connection, sweep)
     reader = _Reader(context, sweep, account.created or _OLDEST, handle, report, deque(todo), position)
+    reader._open.update(part.kind for part in todo)
     try:
         async with asyncio.TaskGroup() as group:
             for _ in range(RUNNERS):
@@ -113,6 +117,7 @@ class _Reader:
     _idle: int = 0
     _promised: int = 0
     _left: dict[int, float] = dataclasses.field(default_factory=dict)
+    _open: Counter[str] = dataclasses.field(default_factory=Counter)
     _changed: asyncio.Condition = dataclasses.field(default_factory=asyncio.Condition)
     _active: int = 0
 
@@ -131,6 +136,7 @@ class _Reader:
             finally:
                 async with self._changed:
                     self._active -= 1
+                    self._open[current.kind] -= 1
                     self._left.pop(current.position, None)
                     self._changed.notify_all()
 
@@ -147,6 +153,7 @@ class _Reader:
             )
             split = [] if finished else self._split(after)
             self._promised += len(split)
+            self._open[current.kind] += len(split)
             try:
                 await _patiently(partial(self._write, current, page, after, stretch, split))
             finally:
@@ -198,8 +205,9 @@ class _Reader:
     def _split(self, after: Range) -> list[Range]:
         """Older parts, of equal time, of what is left, for the runners that have nothing to do."""
         newest, oldest = after.last_created or 0, max(after.created_from, self.oldest)
-        free = self._idle - len(self.todo) - self._promised
-        worth = _WORTH_SPLITTING_EARLY if self._active > RUNNERS // 2 else _WORTH_SPLITTING
+        open_here = self._open[after.kind]
+        free = min(self._idle - len(self.todo) - self._promised, RUNNERS_A_KIND - open_here)
+        worth = _WORTH_SPLITTING_EARLY if open_here > RUNNERS_A_KIND // 2 else _WORTH_SPLITTING
         parts = min(free, int(self._left[after.position] / worth))
         inner = {oldest + (newest - oldest) * part // (parts + 1) for part in range(1, parts + 1)}
         found = []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 
 import structlog
 
@@ -16,13 +17,13 @@ from app.cache.refreshes import Lease
 from app.domain.snapshots import Snapshot
 from app.errors import BillingError, ServiceUnavailable
 from app.services.context import Context
+from app.services.leases import kept
 from app.services.rate_budget import BudgetSpent
 from app.stripe_gateway.gateway import Fetched
 from app.stripe_gateway.parsing import MalformedObject
 
 log = structlog.get_logger(__name__)
 
-LEASE_SECONDS = 30.0
 FRESH_SECONDS = 10
 _LEASE_WAIT_SECONDS = 12.0
 _POLL_SECONDS = 0.03
@@ -33,11 +34,16 @@ Settle = Callable[[Connection, Snapshot | None], Awaitable[None]]
 
 
 async def take_lease(context: Context, kind: str, object_id: str) -> Lease:
-    """Waits for a refresh or another write of the same object. Raises ServiceUnavailable when it never ends."""
+    """Waits for a refresh or another write of the same object. Raises ServiceUnavailable when it never ends.
+
+    The lease is as long as `OPERATION_LEASE` and is renewed while it is worked under, see `app.services.leases`.
+    """
     give_up = asyncio.get_running_loop().time() + _LEASE_WAIT_SECONDS
     while True:
         async with context.database.connection() as connection:
-            lease = await refreshes.take(connection, kind, object_id, lease_seconds=LEASE_SECONDS)
+            lease = await refreshes.take(
+                connection, kind, object_id, lease_seconds=context.rules.operation_lease
+            )
         if lease is not None:
             return lease
         if asyncio.get_running_loop().time() > give_up:
@@ -56,28 +62,44 @@ async def land(
     stands only where no news of the object has come since.
     """
     try:
-        for _ in range(_LANDING_TRIES):
-            async with context.database.connection() as connection:
-                serial = await mirror.serial_of(connection, lease.kind, lease.id)
-            if isinstance(call, Fetched):
-                fetched = call if serial == 0 and lease.hints == 0 else None
-            else:
-                fetched = await call()
-            if fetched is None or fetched.stale or not _is_dated(fetched):
-                fetched = await context.stripe.fetch(lease.kind, lease.id)
-            async with context.database.transaction() as connection:
-                applied = await _apply(connection, lease, fetched, serial)
-                await _check_lease(connection, lease)
-                if applied:
-                    if settle is not None:
-                        await settle(connection, fetched.snapshot)
-                    await refreshes.landed(connection, lease)
-                    return fetched.snapshot
-            call = _fetch_again(context, lease)
-        raise ServiceUnavailable("The object changes faster than it can be read.", retry_after=2)
+        async with _held(context, lease):
+            return await _land(context, lease, call, settle)
     except BaseException:
         await asyncio.shield(_let_go(context, lease))
         raise
+
+
+def _held(context: Context, lease: Lease) -> AbstractAsyncContextManager[None]:
+    seconds = context.rules.operation_lease
+
+    async def renew(connection: Connection) -> None:
+        await refreshes.renew(connection, lease, lease_seconds=seconds)
+
+    return kept(context, seconds, renew)
+
+
+async def _land(
+    context: Context, lease: Lease, call: Call | Fetched, settle: Settle | None
+) -> Snapshot | None:
+    for _ in range(_LANDING_TRIES):
+        async with context.database.connection() as connection:
+            serial = await mirror.serial_of(connection, lease.kind, lease.id)
+        if isinstance(call, Fetched):
+            fetched = call if serial == 0 and lease.hints == 0 else None
+        else:
+            fetched = await call()
+        if fetched is None or fetched.stale or not _is_dated(fetched):
+            fetched = await context.stripe.fetch(lease.kind, lease.id)
+        async with context.database.transaction() as connection:
+            applied = await _apply(connection, lease, fetched, serial)
+            await _check_lease(connection, lease)
+            if applied:
+                if settle is not None:
+                    await settle(connection, fetched.snapshot)
+                await refreshes.landed(connection, lease)
+                return fetched.snapshot
+        call = _fetch_again(context, lease)
+    raise ServiceUnavailable("The object changes faster than it can be read.", retry_after=2)
 
 
 def _fetch_again(context: Context, lease: Lease) -> Call:
@@ -136,7 +158,8 @@ async def refresh(context: Context, lease: Lease) -> bool:
     try:
         async with context.database.connection() as connection:
             serial = await mirror.serial_of(connection, lease.kind, lease.id)
-        fetched = await context.stripe.fetch(lease.kind, lease.id)
+        async with _held(context, lease):
+            fetched = await context.stripe.fetch(lease.kind, lease.id)
         if not _is_dated(fetched):
             raise MalformedObject("the answer has no date")
         async with context.database.transaction() as connection:

@@ -12,7 +12,7 @@ from app.cache import members, operations, subscriptions, transfers
 from app.cache.database import Connection
 from app.cache.transfers import Transfer
 from app.domain.ids import CustomerId, SubscriptionId
-from app.domain.roles import Role
+from app.domain.roles import Permission, Role
 from app.domain.snapshots import JsonObject
 from app.domain.statuses import ENDED, standing
 from app.domain.step_kinds import StepKind
@@ -51,13 +51,15 @@ async def offer(
         await subscriptions.lock(connection, subscription_id)
         seen = await read(connection, actor, subscription_id, context.rules)
         view = seen.view
+        owner_id = None if view.owner is None else view.owner.customer_id
+        # He may hold a seat besides, as what he then is first of all.
+        repairs = owner_id is None and to_id == view.customer_id and Permission.REPAIR_OWNER in seen.granted
+        if not (repairs or actor.is_service or seen.role is Role.OWNER):
+            raise Forbidden("Only the owner can give a subscription away.")
         if view.status in ENDED:
             raise Conflict("This subscription has ended.", code="subscription_not_active")
-        owner_id = None if view.owner is None else view.owner.customer_id
-        if owner_id is None and to_id == view.customer_id and (actor.is_service or seen.role is Role.PAYER):
+        if repairs:
             return await _move(context, connection, actor, seen, operation_id, to_id=to_id, transfer=None)
-        if not (actor.is_service or seen.role is Role.OWNER):
-            raise Forbidden("Only the owner can give a subscription away.")
         if to_id == owner_id:
             raise Conflict("This customer is the owner already.", code="already_member")
         await _check_receiver(connection, actor, subscription_id, to_id)

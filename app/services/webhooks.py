@@ -11,6 +11,7 @@ from app.cache import inbox
 from app.cache.database import StatementRefused
 from app.cache.mirror import EventRecord
 from app.domain.snapshots import Snapshot
+from app.services import audit
 from app.services.context import Context
 from app.stripe_gateway import parsing, webhooks
 from app.stripe_gateway.client import API_VERSION
@@ -81,6 +82,7 @@ async def _take(context: Context, event: Event, *, livemode: bool) -> str:
     object_id = event.object.get("id")
     if not parsing.is_id(object_id):
         return await _claim(context, event, "ignored: no id")
+    await audit.watch(context, event, kind)
     reason = _distrust(event)
     snapshot = _parsed(event, kind)
     if snapshot is None:

@@ -16,11 +16,22 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import httpx
+import orjson
 import stripe
 
 from app.errors import BillingError, NotFound, ServiceUnavailable, StripeOutcomeUnknown
 from app.stripe_gateway.budget import Budget, Work, endpoint_of
-from app.stripe_gateway.translate import is_rate_refusal, is_retryable, translate
+from app.stripe_gateway.translate import (
+    is_rate_refusal,
+    is_retryable,
+    is_turned_away,
+    is_used_up,
+    never_arrived,
+    translate,
+)
+
+# With STRIPE_LOG in the environment the SDK prints what it sends and gets, whatever this process may log.
+stripe._util.STRIPE_LOG = None
 
 API_VERSION = "2026-10-28.endive"
 CONNECT_SECONDS = 3.0
@@ -41,6 +52,43 @@ class Answer:
     replayed: bool = False
 
 
+class _Unread(httpx.Headers):
+    """The headers of a good answer, and its body as it came."""
+
+    body: bytes
+
+
+class _Transport(stripe.HTTPXClient):
+    """Hides a good answer's body from the SDK, whose ordered dictionaries take it ten times as long to read."""
+
+    async def request_async(
+        self, method: str, url: str, headers: Mapping[str, str], post_data: Any = None
+    ) -> tuple[bytes, int, Mapping[str, str]]:
+        body, status, received = await super().request_async(method, url, headers, post_data)
+        if not 200 <= status < 300:
+            return body, status, received
+        unread = _Unread(received)
+        unread.body = body
+        return b"{}", status, unread
+
+
+def _read(answer: stripe.StripeResponse) -> Mapping[str, Any]:
+    """Raises what the SDK raises of a body that is not JSON: an answer that got lost on its way."""
+    unread = answer.headers
+    if not isinstance(unread, _Unread):
+        raise TypeError("the SDK answered around its transport")
+    try:
+        data: Mapping[str, Any] = orjson.loads(unread.body)
+    except orjson.JSONDecodeError as error:
+        raise stripe.APIError(
+            "The body of the answer is not JSON.",
+            http_body=unread.body,
+            http_status=answer.code,
+            headers=dict(unread),
+        ) from error
+    return data
+
+
 class StripeClient:
     def __init__(self, api_key: str, *, api_base: str | None, budget: Budget | None = None) -> None:
         """`budget`: shared with every other process that calls the account; None where there is none."""
@@ -48,7 +96,7 @@ class StripeClient:
         self._work: Work = "interactive"
         stripe.enable_telemetry = False
         timeout = httpx.Timeout(TOTAL_SECONDS, connect=CONNECT_SECONDS)
-        self._http = stripe.HTTPXClient(timeout=timeout)
+        self._http = _Transport(timeout=timeout)
         self._client = stripe.StripeClient(
             api_key,
             stripe_version=API_VERSION,
@@ -90,13 +138,19 @@ class StripeClient:
     ) -> Answer:
         """Raises the translated error; a write whose answer is lost raises StripeOutcomeUnknown.
 
-        Waiting for the first grant of the budget comes before the clock starts: nothing is sent until then.
+        Waiting for the first grant of the budget comes before the clock starts: nothing is sent until then. The error
+        says whether it is the last word on its key: see `kept`, `tries_open` and `left` of BillingError.
         """
         if idempotency_key is not None:
             params["idempotency_key"] = idempotency_key
         endpoint = endpoint_of(method, path)
         attempt = 0
-        await self._acquire(endpoint)
+        tries_open = False
+        try:
+            await self._acquire(endpoint)
+        except BillingError as error:
+            error.left = False
+            raise
         try:
             async with asyncio.timeout(TOTAL_SECONDS):
                 while True:
@@ -104,19 +158,22 @@ class StripeClient:
                     try:
                         response = await self._client.raw_request_async(method, path, **params)
                         replayed = response.headers.get("idempotent-replayed") == "true"
-                        return Answer(response.data, _date(response.headers), replayed)
+                        return Answer(_read(response), _date(response.headers), replayed)
                     except stripe.StripeError as error:
                         if is_rate_refusal(error):
                             await self._slow_down()
                         refused = error
+                        failure = _told(error, is_write=is_write, tries_open=tries_open)
                         if attempt >= _ATTEMPTS or not is_retryable(error, is_write=is_write):
-                            raise _dated(translate(error, is_write=is_write), error) from error
+                            raise failure from error
+                        # A try that was never answered, or one of the same key that is under way (409).
+                        tries_open |= isinstance(failure, StripeOutcomeUnknown)
                     await asyncio.sleep(_FIRST_PAUSE_SECONDS * 2 ** (attempt - 1) * random.uniform(0.5, 1.0))  # noqa: S311
                     try:
                         await self._acquire(endpoint)
                     except BillingError:
                         # What the first attempt left open is still open: that is what the caller has to know.
-                        raise translate(refused, is_write=is_write) from refused
+                        raise failure from refused
         except TimeoutError as error:
             if is_write:
                 raise StripeOutcomeUnknown(retry_after=2) from error
@@ -133,11 +190,16 @@ class StripeClient:
                 await self._budget.slow_down()
 
 
-def _dated(translated: BillingError, error: stripe.StripeError) -> BillingError:
-    """An absence has its moment as well: what is older does not undo it."""
-    if isinstance(translated, NotFound):
-        translated.at = _date(error.headers or {})
-    return translated
+def _told(error: stripe.StripeError, *, is_write: bool, tries_open: bool) -> BillingError:
+    """The error, with what is known of the call's other tries; an absence has its moment as well."""
+    told = translate(error, is_write=is_write)
+    headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+    if isinstance(told, NotFound):
+        told.at = _date(headers)
+    told.kept = is_used_up(error) or headers.get("idempotent-replayed") == "true"
+    told.tries_open = tries_open and not told.kept
+    told.left = not (is_turned_away(error) or never_arrived(error))
+    return told
 
 
 def _date(headers: Mapping[str, str]) -> int:

@@ -5,18 +5,27 @@ Source of the classes' meaning: Stripe's error reference and its page on idempot
 
 from __future__ import annotations
 
+import re
+
+import httpx
 import stripe
 
 from app.errors import (
     BillingError,
+    FieldError,
+    InvalidRequest,
     NotFound,
     PaymentRequired,
     ServiceUnavailable,
+    StripeLimitReached,
     StripeOutcomeUnknown,
     StripeRejected,
 )
 
 _SILENT_DECLINES = frozenset({"fraudulent", "lost_card", "stolen_card", "pickup_card", "merchant_blacklist"})
+_NAME = re.compile(r"[a-z_]+")
+_OBJECT_LIMIT_SECONDS = 60
+"""The shortest of Stripe's periods; it does not say which of its limits was met."""
 _NOTHING_THERE = frozenset({"resource_missing", "invoice_upcoming_none"})
 _ACTION_CODES = frozenset(
     {
@@ -30,7 +39,7 @@ _ACTION_CODES = frozenset(
 def is_retryable(error: stripe.StripeError, *, is_write: bool) -> bool:
     """A write's 5xx may be stored under its key and would only be replayed, so it is the caller's to settle."""
     if isinstance(error, stripe.RateLimitError):
-        return True
+        return not is_limit_of_object(error)
     if isinstance(error, stripe.APIConnectionError):
         return True
     status = error.http_status or 0
@@ -41,7 +50,34 @@ def is_retryable(error: stripe.StripeError, *, is_write: bool) -> bool:
 
 def is_rate_refusal(error: stripe.StripeError) -> bool:
     """Too many calls; a lock on the object answers 429 as well and says nothing of the rate."""
-    return isinstance(error, stripe.RateLimitError) and stripe_code(error) != "lock_timeout"
+    return isinstance(error, stripe.RateLimitError) and not (
+        stripe_code(error) == "lock_timeout" or is_limit_of_object(error)
+    )
+
+
+def is_limit_of_object(error: stripe.StripeError) -> bool:
+    """Stripe's page on rate limits: 200 changes of quantity an hour, 10 new invoices a minute and 20 a day.
+
+    Counted for each subscription; to ask again in a second does not help.
+    """
+    headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+    return headers.get("stripe-rate-limited-reason") == "resource-specific"
+
+
+def is_turned_away(error: stripe.StripeError) -> bool:
+    """429: Stripe has not begun with the call, and keeps nothing under its key."""
+    return isinstance(error, stripe.RateLimitError)
+
+
+def is_used_up(error: stripe.StripeError) -> bool:
+    """The key was used with other parameters, as of an older release: what it did then has to be looked for."""
+    return isinstance(error, stripe.IdempotencyError)
+
+
+def never_arrived(error: stripe.StripeError) -> bool:
+    """No connection came about, so nothing was sent."""
+    unmade = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+    return isinstance(error, stripe.APIConnectionError) and isinstance(error.__cause__, unmade)
 
 
 def stripe_code(error: stripe.StripeError) -> str | None:
@@ -56,9 +92,16 @@ def translate(error: stripe.StripeError, *, is_write: bool) -> BillingError:
         return _payment_error(error, code)
     if code in _NOTHING_THERE or status == 404:
         return NotFound()
+    if isinstance(error, stripe.RateLimitError) and is_limit_of_object(error):
+        return StripeLimitReached(retry_after=_OBJECT_LIMIT_SECONDS)
     if isinstance(error, stripe.RateLimitError):
         return ServiceUnavailable("Stripe's rate limit is reached.", retry_after=2)
+    if never_arrived(error):
+        return ServiceUnavailable("Stripe cannot be reached.", retry_after=2)
     if isinstance(error, stripe.InvalidRequestError):
+        chosen = _chosen_by_the_caller(error)
+        if chosen is not None:
+            return chosen
         members: dict[str, int | str | None] = {"stripe_code": code}
         param = getattr(error, "param", None)
         if param:
@@ -66,13 +109,37 @@ def translate(error: stripe.StripeError, *, is_write: bool) -> BillingError:
         return StripeRejected("Stripe refused the request.", members=members)
     if isinstance(error, (stripe.AuthenticationError, stripe.PermissionError)):
         return StripeRejected("Stripe does not accept this service's credential.")
-    if isinstance(error, stripe.IdempotencyError):
-        return StripeRejected("Stripe has seen this idempotency key with another request.")
     if is_write:
         unknown = StripeOutcomeUnknown(retry_after=2)
-        unknown.answered = status is not None and status >= 500
+        unknown.answered = is_used_up(error) or (status is not None and status >= 500)
         return unknown
     return ServiceUnavailable("Stripe does not answer.", retry_after=2)
+
+
+_POINTERS = {
+    "trial_end": "/trial_end",
+    "proration_date": "/proration_date",
+    "default_tax_rates": "/default_tax_rates",
+    "tax_rates": "/items",
+    "coupon": "/discounts",
+    "promotion_code": "/promotion_code",
+    "discounts": "/discounts",
+    "currency": "/currency",
+    "payment_method": "/payment_method_id",
+    "default_payment_method": "/payment_method_id",
+}
+"""Parameters of Stripe's whose value is the caller's own, and where he gave it: a wrong one is his to mend."""
+
+
+def _chosen_by_the_caller(error: stripe.InvalidRequestError) -> InvalidRequest | None:
+    """By the last name in `param`: previews nest what changes name at the top (`subscription_details[trial_end]`)."""
+    names = _NAME.findall(str(getattr(error, "param", None) or ""))
+    pointer = _POINTERS.get(names[-1]) if names else None
+    if pointer is None:
+        return None
+    # Stripe's own words would repeat the value.
+    detail = "Stripe does not take this value here."
+    return InvalidRequest(f"{pointer}: {detail}", errors=[FieldError(pointer, "refused_by_stripe", detail)])
 
 
 def _payment_error(error: stripe.CardError, code: str | None) -> PaymentRequired:

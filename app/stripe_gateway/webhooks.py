@@ -23,7 +23,10 @@ _LONGEST_INSTANT = 15
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An envelope whose own fields are of the right types; `object` is as untrusted as any payload."""
+    """An envelope whose own fields are of the right types; `object` is as untrusted as any payload.
+
+    `idempotency_key`: of the API request that caused it, where one did.
+    """
 
     id: str
     type: str
@@ -33,6 +36,7 @@ class Event:
     account: str | None
     object: dict[str, Any]
     previous: dict[str, Any]
+    idempotency_key: str | None = None
 
 
 def verify(body: bytes, header: str | None, secrets: Sequence[str], *, now: float | None = None) -> None:
@@ -104,4 +108,10 @@ def read(body: bytes) -> Event | None:
         account=account if isinstance(account, str) else None,
         object=data["object"],
         previous=previous if isinstance(previous, dict) else {},
+        idempotency_key=_cause(envelope.get("request")),
     )
+
+
+def _cause(request: object) -> str | None:
+    key = request.get("idempotency_key") if isinstance(request, dict) else None
+    return key if isinstance(key, str) else None

@@ -1,13 +1,17 @@
 """A seller's account, its buyers, and a service whose cache hears of everything that the stand-in would deliver."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 import httpx
 
+from app.errors import StripeOutcomeUnknown
 from tests.support.company import Person, Service, Who
 from tests.support.plans import MONTHLY
+from tests.support.service import as_service
 from tests.support.simulator import Simulator
 from tests.support.truth import differences
 
@@ -165,3 +169,34 @@ class Shop:
 def at(instant: str) -> int:
     """Unix seconds of an instant in an answer."""
     return int(datetime.fromisoformat(instant).timestamp())
+
+
+async def settled_by_a_worker(shop: Shop, answer: httpx.Response) -> dict[str, Any]:
+    """The operation of a 202 once a worker has finished it, after its runner gave up."""
+    operation_id = answer.json()["operation_id"]
+    assert answer.headers["location"] == f"/v1/operations/{operation_id}"
+    await handed_over(shop, operation_id)
+    return dict((await worked_on(shop, operation_id)).json())
+
+
+async def handed_over(shop: Shop, operation_id: str) -> None:
+    """Its runner has given up: the lease is short, and nobody makes it longer."""
+    short = (
+        "select 1 from operations where id = $1 and lease_until < clock_timestamp() + interval '1.1 seconds'"
+    )
+    for _ in range(300):
+        if await shop.service.fetch(short, operation_id):
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("the runner holds the operation for fifteen seconds")
+
+
+async def worked_on(shop: Shop, operation_id: str) -> httpx.Response:
+    """The operation after one try of a worker, whoever holds it."""
+    await shop.service.fetch(
+        "update operations set lease_until = now() - interval '1 second' where id = $1 and settled_at is null",
+        operation_id,
+    )
+    with suppress(StripeOutcomeUnknown):
+        await shop.service.work_off()
+    return await shop.service.get(f"/v1/operations/{operation_id}", as_service("read"))

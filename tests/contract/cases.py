@@ -3,7 +3,8 @@
 What every operation answers alike (no credential, a body too large, an absent object) is one function for all.
 """
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -106,6 +107,18 @@ async def _absent(world: World, operation: str) -> httpx.Response:
 _OTHER = {True: "/customers/cus_absent", False: "cus_absent"}
 
 
+@general(408)
+async def _too_slow(world: World, operation: str) -> httpx.Response:
+    asked = ASKED[operation](world.company)
+    return await world.raw(operation, asked, _trickle(), service=world.strict)
+
+
+async def _trickle() -> AsyncIterator[bytes]:
+    for _ in range(100):
+        yield b" "
+        await asyncio.sleep(0.05)
+
+
 @general(413)
 async def _too_large(world: World, operation: str) -> httpx.Response:
     return await world.raw(operation, ASKED[operation](world.company), b" " * (LIMIT + 1))
@@ -127,6 +140,17 @@ async def _invalid(world: World, operation: str) -> httpx.Response:
     place = max(index for index, part in enumerate(template) if part.startswith("{"))
     parts[place] = "%C3%A4"
     return await world.ask(operation, replace(asked, path="/".join(parts)))
+
+
+@general(429)
+async def _too_often(world: World, operation: str) -> httpx.Response:
+    """The caller has used up what one is allowed with reads of his own."""
+    asked = ASKED[operation](world.company)
+    for _ in range(10):
+        await world.strict.get("/v1/products", asked.who)
+    response = await world.ask(operation, asked, service=world.strict)
+    assert int(response.headers["retry-after"]) >= 1
+    return response
 
 
 @general(502)
@@ -310,6 +334,20 @@ async def _slow_change(world: World, operation: str) -> httpx.Response:
         response = await world.ask(operation, asked, service=hasty)
         assert response.headers["location"] == f"/v1/operations/{response.json()['operation_id']}"
         return response
+
+
+@case("offerTransfer", status=202)
+async def _slow_repair(world: World) -> httpx.Response:
+    """The payer of a plan that nobody owns names himself, while Stripe takes its time."""
+    service = world.service
+    company = await service.company()
+    nobody = {"billing_shared_subscription_owner": ""}
+    await service.stripe.post(f"/v1/subscriptions/{company.subscription_id}", metadata=nobody)
+    await service.refresh("subscription", company.subscription_id)
+    asked = replace(ASKED["offerTransfer"](company), body={"to_customer_id": company.payer.customer_id})
+    async with running_service(service.stripe, service.database_url, OPERATION_DEADLINE="1") as hasty:
+        await service.stripe.add_fault(method="POST", latency_s=1.5)
+        return await world.ask("offerTransfer", asked, service=hasty)
 
 
 @case("updateSharedSubscriptionUsers", status=403)

@@ -10,6 +10,11 @@ from tests.support import databases
 from tests.support.company import running_service
 from tests.support.simulator import Simulator, new_account_key
 
+STRICT = {
+    **dict.fromkeys(("READ_RATE_LIMIT", "SERVICE_READ_RATE_LIMIT", "ANONYMOUS_RATE_LIMIT"), "1"),
+    "REQUEST_DEADLINE": "0.1",
+}
+
 
 @pytest.fixture(scope="module")
 def contract_database_url(postgres_url: str, template_database: str) -> Iterator[str]:
@@ -26,7 +31,8 @@ async def world(stripe_simulator: str, contract_database_url: str) -> AsyncItera
         running_service(stripe, contract_database_url) as service,
         proxied(contract_database_url) as door,
         running_service(stripe, door.url) as refused,
+        running_service(stripe, contract_database_url, **STRICT) as strict,
     ):
         company = await service.company()
         await door.shut()
-        yield World(service, refused, company)
+        yield World(service, refused, strict, company)

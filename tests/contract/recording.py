@@ -235,6 +235,34 @@ async def _slow(recording: Recording) -> None:
             through=hasty,
         )
         await _settled(hasty, accepted["operation_id"], "manager")
+        await _slow_plan(recording, hasty)
+
+
+async def _slow_plan(recording: Recording, hasty: Service) -> None:
+    stripe = hasty.stripe
+    nobody = {"billing_shared_subscription_owner": ""}
+    [price] = (await stripe.get("/v1/prices", lookup_keys=["team_yearly"]))["data"]
+    bought = {"items": [{"price_id": price["id"], "quantity": 2}]}
+    slow = {"method": "POST", "latency_s": 1.5}
+    for operation, path, who, body in (
+        ("setSeats", f"{SHARED}/seats", "owner", {"total": 9}),
+        ("updateSubscription", PLAN, "owner", {"cancel_at_period_end": True}),
+        ("resumeSubscription", f"{PLAN}/resume", "owner", None),
+        ("cancelSubscription", f"{PLAN}/cancel", "owner", {"when": "period_end"}),
+        ("offerTransfer", f"{SHARED}/transfer", "owner", {"to_customer_id": "cus_demoowner"}),
+        ("addSubscription", "/v1/customers/me/subscriptions", "stranger", bought),
+    ):
+        if operation == "offerTransfer":
+            await stripe.post("/v1/subscriptions/sub_demoteam", metadata=nobody)
+            await hasty.refresh("subscription", "sub_demoteam")
+        new = operation == "addSubscription"
+        await stripe.add_fault(**slow, path="/v1/subscriptions" if new else "/v1/subscriptions/{id}")
+        accepted = await recording.take(
+            operation, path, who, body, status=httpx.codes.ACCEPTED, through=hasty
+        )
+        await _settled(hasty, accepted["operation_id"], who)
+    resumed = await hasty.send("POST", f"{PLAN}/resume", PEOPLE["owner"])
+    assert resumed.status_code == httpx.codes.OK, resumed.text
 
 
 async def _settled(service: Service, operation_id: str, who: str) -> None:

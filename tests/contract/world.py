@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,10 +26,13 @@ class Asked:
 
 @dataclass(frozen=True)
 class World:
-    """`refused` has the same account as `service` and a database that refuses every connection."""
+    """Beside `service`, with its account: `refused` has a database that refuses every connection, `strict` gives
+    a caller four requests and a body a tenth of a second.
+    """
 
     service: Service
     refused: Service
+    strict: Service
     company: Company
 
     async def ask(
@@ -46,9 +49,15 @@ class World:
         )
 
     async def raw(
-        self, operation: str, asked: Asked, content: bytes, media_type: str = "application/json"
+        self,
+        operation: str,
+        asked: Asked,
+        content: bytes | AsyncIterator[bytes],
+        media_type: str = "application/json",
+        *,
+        service: Service | None = None,
     ) -> httpx.Response:
-        return await self.service.client.request(
+        return await (service or self.service).client.request(
             operations()[operation].method,
             asked.path,
             content=content,

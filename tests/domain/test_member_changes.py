@@ -80,6 +80,8 @@ CASES = [
     (remove(person(is_owner=True)), "refused", "owner_cannot_leave"),
     (remove(person(is_owner=True, member_role="manager")), "refused", "owner_cannot_leave"),
     (remove(person(member_role="user", busy=True)), "refused", "operation_in_progress"),
+    (remove(person(former_member=True, busy=True)), "refused", "operation_in_progress"),
+    (remove(person(busy=True)), "refused", "operation_in_progress"),
     (update(person(member_role="user"), "manager"), "run", None),
     (update(person(member_role="manager"), "user"), "run", None),
     (update(person(member_role="manager"), "manager"), "unchanged", None),

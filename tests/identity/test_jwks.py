@@ -12,7 +12,14 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from app.errors import ServiceUnavailable, Unauthenticated
 from app.identity import jwks
 from app.identity.authenticator import Authenticator
-from app.identity.jwks import FETCH_INTERVAL, IDLE_LIMIT, KEEP_LIMIT, MAXIMUM_KEYS, JwksKeys
+from app.identity.jwks import (
+    FETCH_INTERVAL,
+    IDLE_LIMIT,
+    KEEP_LIMIT,
+    MAXIMUM_KEYS,
+    MAXIMUM_WAITING,
+    JwksKeys,
+)
 from app.identity.keys import UnusableKey, key_from_jwk
 from app.identity.principals import EndUser
 from app.identity.tokens import TokenRejected, TokenVerifier
@@ -200,6 +207,24 @@ async def test_flood_of_unknown_kids_with_a_hanging_provider_costs_one_fetch(ben
     assert bench.server.requests == 2
     for stranger in strangers:
         stranger.cancel()
+
+
+async def test_few_wait_for_a_key_that_nobody_may_have(bench: Bench) -> None:
+    """Each waiting request takes one of the places that a process has: those of known keys need them."""
+    assert await bench.outcome(RS256) == "accepted"
+    bench.server.mode = "hang"
+    bench.now += FETCH_INTERVAL + 1
+    strangers = [
+        asyncio.create_task(bench.outcome(OTHER_RS256, str(number))) for number in range(MAXIMUM_WAITING + 50)
+    ]
+    await bench.server.hanging.wait()
+    done, waiting = await asyncio.wait(strangers, timeout=1.0)
+    assert len(waiting) == MAXIMUM_WAITING
+    assert {stranger.result() for stranger in done} == {"no_such_key"}
+    for stranger in waiting:
+        stranger.cancel()
+    await asyncio.wait(waiting)
+    assert bench.keys._waiting == 0
 
 
 async def test_flood_of_unknown_kids_with_a_failing_provider_costs_one_fetch_an_interval(

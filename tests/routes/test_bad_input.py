@@ -1,6 +1,7 @@
 """Bad input: each with its code, and nothing changed by any of it."""
 
 import base64
+import gzip
 import json
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -471,3 +472,33 @@ async def test_absent_subscriptions_take_no_change_from_anybody(service: Service
     unlinked = as_user("without a customer")
     problem(await service.send("PATCH", path, unlinked, body), 404, "not_found")
     problem(await service.send("PATCH", path, None, body), 401, "unauthenticated")
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "identity, gzip", "GZIP"])
+async def test_compressed_bodies_are_refused_unread(service: Service, company: Company, coding: str) -> None:
+    """What a few bytes unfold to is nobody's guess."""
+    bomb = gzip.compress(b" " * 10_000_000)
+    response = await service.client.patch(
+        f"{company.path}/users",
+        content=bomb,
+        headers={**company.owner.headers, "Content-Type": "application/json", "Content-Encoding": coding},
+    )
+    problem(response, 415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("DELETE", "/v1/subscriptions/sub_x", "GET, PATCH"),
+        ("OPTIONS", "/v1/shared-subscriptions/sub_x/transfer", "GET, POST"),
+        ("PUT", "/v1/customers/me/payment-methods", "GET, POST"),
+        ("POST", "/healthz", "GET"),
+        ("GET", "/webhooks/stripe", "POST"),
+    ],
+)
+async def test_a_405_names_every_method_of_the_path(
+    service: Service, method: str, path: str, allowed: str
+) -> None:
+    response = await service.send(method, path, None)
+    problem(response, 405, "method_not_allowed")
+    assert response.headers["allow"] == allowed

@@ -232,3 +232,31 @@ async def test_one_subject_of_two_issuers_are_two_people(service: Service) -> No
     person = await service.person("here")
     foreign = as_user(person.subject, iss="https://elsewhere.example")
     problem(await service.get("/v1/customers/me", foreign), 401, "unauthenticated")
+
+
+async def test_a_customer_without_a_name_gets_that_of_who_takes_it_over(service: Service) -> None:
+    """Whether a seat was added for the e-mail or the metadata names the subject; a name that is there stays."""
+    company = await service.company()
+    email = new_email()
+    added = (await company.change(company.owner.headers, add=[email])).json()["results"][0]
+    person = as_user(subject(), email=email, email_verified=True)
+    answer = await created(service, person, {"name": "Nora New"})
+    assert customer_of(answer, 200) == added["customer_id"]
+    assert answer.json()["customer"]["name"] == "Nora New"
+    assert (await service.stripe.get(f"/v1/customers/{added['customer_id']}"))["name"] == "Nora New"
+    again = await created(service, person, {"name": "Another Name"})
+    assert again.json()["customer"]["name"] == "Nora New"
+
+    nameless = await service.person("nameless")
+    await service.stripe.post(f"/v1/customers/{nameless.customer_id}", name="")
+    await service.refresh("customer", nameless.customer_id)
+    body = {"user_id": nameless.subject, "name": "Nils Named"}
+    answer = await created(service, as_service("write"), body)
+    assert (customer_of(answer, 200), answer.json()["customer"]["name"]) == (
+        nameless.customer_id,
+        "Nils Named",
+    )
+
+    named = await service.person("named")
+    answer = await created(service, as_service("write"), {"user_id": named.subject, "name": "Somebody Else"})
+    assert (customer_of(answer, 200), answer.json()["customer"]["name"]) == (named.customer_id, named.name)

@@ -581,3 +581,13 @@ async def test_what_stripe_refuses_has_failed_and_gives_its_seat_back(service: S
     assert response.json()["state"] == "settled" and response.json()["seats"]["available"] == 1
     again = await company.change(company.owner.headers, add=[new_email()])
     assert results(again) == [("add", "applied", None)]
+
+
+async def test_the_list_of_people_is_not_asked_for_a_role_that_nobody_on_it_has(service: Service) -> None:
+    company = await service.company()
+    path, who = f"{company.path}/users", company.owner.headers
+    refused = problem(await service.get(path, who, role="payer"), 422, "invalid_request")
+    assert pointers(refused) == ["query/role"]
+    for role in ("owner", "manager", "user"):
+        people = (await service.get(path, who, role=role)).json()["data"]
+        assert {person["role"] for person in people} == {role}

@@ -1,25 +1,59 @@
 """Changes of members while Stripe fails: lost answers, kept errors, late executions; each is judged by the stand-in."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
+import pytest
 
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.metadata import membership_values, no_membership_values
 from app.services import sync
 from app.stripe_gateway.gateway import Fetched
-from tests.support.company import Company, Service, new_email
+from tests.support.company import Company, Service, new_email, running_service
 from tests.support.problems import problem
 from tests.support.service import as_service, as_user
 
 LOST = {"timeout": 0.05, "times": 4}
 """As often as one call is tried: nobody knows what became of it."""
+LASTING = {"timeout": 0.05, "times": 0}
+"""Until the faults are cleared."""
+
+
+@pytest.fixture
+async def hasty(service: Service) -> AsyncIterator[Service]:
+    """The same account and database; a request waits a second for its operation, and a lease lasts two."""
+    async with running_service(
+        service.stripe, service.database_url, OPERATION_DEADLINE="1", OPERATION_LEASE="2"
+    ) as running:
+        yield running
+        await service.stripe.clear_faults()
 
 
 def ok(response: httpx.Response, status: int = 200) -> Any:
     assert response.status_code == status, response.text
     return response.json()
+
+
+async def handed_over(service: Service, answer: Any) -> None:
+    """Its runner has given up: the lease is short, and nobody makes it longer."""
+    short = (
+        "select 1 from operations where id = $1 and lease_until < clock_timestamp() + interval '1.1 seconds'"
+    )
+    for _ in range(200):
+        if await service.fetch(short, answer["operation_id"]):
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("the runner holds the operation for ten seconds")
+
+
+async def comes_no_more(service: Service, answer: Any) -> None:
+    """A minute goes by: what was sent and never answered has had its time."""
+    await service.fetch(
+        "update operation_steps set unanswered_at = unanswered_at - interval '1 minute' where operation_id = $1",
+        answer["operation_id"],
+    )
 
 
 async def recovered(service: Service, answer: Any) -> list[tuple[str, str | None]]:
@@ -57,14 +91,135 @@ async def test_an_answer_lost_before_the_effect_is_sent_again_with_its_key(servi
     company = await service.company()
     target = company.stranger.customer_id
     await service.stripe.add_fault(method="POST", path="/v1/customers/{id}", object=target, **LOST)
-    answer = ok(await company.change(company.owner.headers, add=[company.stranger.email]), 202)
-    assert answer["results"][0]["outcome"] == "pending" and answer["seats"]["reserved"] == 1
-    busy = await company.change(company.owner.headers, add=[company.stranger.email])
-    problem(busy, 409, "operation_in_progress")
-    assert await recovered(service, answer) == [("applied", None)]
-    sent = await service.stripe.requests(method="POST", path=f"/v1/customers/{target}")
-    assert len({request["idempotency_key"] for request in sent if request["idempotency_key"]}) == 1
+    answer = ok(await company.change(company.owner.headers, add=[company.stranger.email]))
+    assert answer["results"][0]["outcome"] == "applied"
+    assert len(await keys_of(service, target)) == 1
     await no_promise_is_left(service, company)
+
+
+async def keys_of(service: Service, customer_id: str) -> set[str]:
+    """Of the requests of ours that were to write a customer."""
+    sent = await service.stripe.requests(method="POST", path=f"/v1/customers/{customer_id}")
+    return {request["idempotency_key"] for request in sent if request["idempotency_key"]}
+
+
+async def test_what_stays_lost_is_soon_a_workers(service: Service, hasty: Service) -> None:
+    company = await hasty.company()
+    target, owner = company.stranger.customer_id, company.owner.headers
+    await service.stripe.add_fault(method="POST", path="/v1/customers/{id}", object=target, **LASTING)
+    answer = ok(await company.change(owner, add=[company.stranger.email]), 202)
+    assert answer["results"][0]["outcome"] == "pending" and answer["seats"]["reserved"] == 1
+    problem(await company.change(owner, add=[company.stranger.email]), 409, "operation_in_progress")
+    problem(await company.change(owner, remove=[target]), 409, "operation_in_progress")
+    await handed_over(service, answer)
+    await service.stripe.clear_faults()
+    assert await recovered(service, answer) == [("applied", None)]
+    assert len(await keys_of(service, target)) == 1
+    await no_promise_is_left(service, company)
+
+
+async def test_nobody_is_refused_while_he_may_be_seated_yet(service: Service, hasty: Service) -> None:
+    """His write was sent and its answer is missing; meanwhile somebody gives him a seat elsewhere by hand."""
+    company, other = await hasty.company(), await service.company()
+    target = company.stranger.customer_id
+    await service.stripe.add_fault(method="POST", path="/v1/customers/{id}", object=target, **LASTING)
+    answer = ok(await company.change(company.owner.headers, add=[company.stranger.email]), 202)
+    await handed_over(service, answer)
+    await service.stripe.clear_faults()
+    seat = membership_values(SubscriptionId(other.subscription_id), "user")
+    await service.stripe.post(f"/v1/customers/{target}", metadata=seat)
+    assert await recovered(service, answer) == [("pending", None)]
+    await comes_no_more(service, answer)
+    assert await recovered(service, answer) == [("refused", "member_elsewhere")]
+    assert await writes(company, target) == [] and target in await other.members()
+    await no_promise_is_left(service, company)
+
+
+async def test_a_removal_never_takes_somebody_from_another_plan(service: Service, hasty: Service) -> None:
+    company, other = await hasty.company(), await service.company()
+    target = company.user.customer_id
+    await service.stripe.add_fault(method="POST", path="/v1/customers/{id}", object=target, **LASTING)
+    answer = ok(await company.change(company.owner.headers, remove=[target]), 202)
+    await handed_over(service, answer)
+    await service.stripe.clear_faults()
+    seat = membership_values(SubscriptionId(other.subscription_id), "user")
+    await service.stripe.post(f"/v1/customers/{target}", metadata=seat)
+    await service.refresh("customer", target)
+    blocked = ok(
+        await other.change(other.owner.headers, update=[{"customer_id": target, "role": "manager"}]), 202
+    )
+    await comes_no_more(service, answer)
+    assert await recovered(service, answer) == [("applied", None)]
+    assert (await service.settled(blocked["operation_id"], as_service("read"))).json()["results"][0][
+        "outcome"
+    ] == "applied"
+    assert (await other.members())[target] == "manager"
+
+
+async def test_a_refusal_of_stripes_is_no_answer_for_what_was_sent_before(
+    service: Service, hasty: Service
+) -> None:
+    company = await hasty.company()
+    target = company.stranger.customer_id
+    where = {"method": "POST", "path": "/v1/customers/{id}", "object": target}
+    await service.stripe.add_fault(**where, timeout=0.05, times=1)
+    await service.stripe.add_fault(**where, status=400, code="parameter_invalid_integer", times=0)
+    answer = ok(await company.change(company.owner.headers, add=[company.stranger.email]), 202)
+    await handed_over(service, answer)
+    assert await recovered(service, answer) == [("pending", None)]
+    await comes_no_more(service, answer)
+    assert await recovered(service, answer) == [("failed", "stripe_rejected")]
+    await service.stripe.clear_faults()
+    await no_promise_is_left(service, company)
+
+
+async def test_a_home_that_is_newer_than_our_news_counts(service: Service) -> None:
+    """His new seat is on a plan of which nothing has been heard here yet."""
+    company = await service.company()
+    target = company.stranger.customer_id
+    plan = await service.stripe.post(
+        "/v1/subscriptions",
+        customer=company.owner.customer_id,
+        items=[{"price": company.price_id, "quantity": 3}],
+    )
+    seat = membership_values(SubscriptionId(plan["id"]), "user")
+    await service.stripe.post(f"/v1/customers/{target}", metadata=seat)
+    answer = await company.change(company.owner.headers, add=[company.stranger.email])
+    problem(answer, 409, "cannot_be_added")
+    assert await writes(company, target) == []
+
+
+async def test_a_key_that_was_used_otherwise_is_looked_after(service: Service) -> None:
+    """As if an older release had sent the step with other parameters: read, then sent with a new key."""
+    company = await service.company()
+    target = company.stranger.customer_id
+    read = {"method": "GET", "path": "/v1/customers/{id}", "object": target}
+    await service.stripe.add_fault(**read, latency_s=1.0)
+    asked = asyncio.create_task(company.change(company.owner.headers, add=[company.stranger.email]))
+    await asyncio.sleep(0.5)
+    found = await service.fetch("select id from operations order by created_at desc limit 1")
+    await service.context.billing.update_customer(
+        CustomerId(target), {"phone": "1"}, idempotency_key=f"{found[0]['id']}/0/0"
+    )
+    assert ok(await asked)["results"][0]["outcome"] == "applied"
+    assert target in await company.members()
+
+
+async def test_who_lost_the_operation_sends_nothing_more(service: Service) -> None:
+    """A stopped process goes on after a worker has taken its operation up."""
+    company = await service.company()
+    target = company.stranger.customer_id
+    read = {"method": "GET", "path": "/v1/customers/{id}", "object": target}
+    await service.stripe.add_fault(**read, latency_s=1.0)
+    asked = asyncio.create_task(company.change(company.owner.headers, add=[company.stranger.email]))
+    await asyncio.sleep(0.5)
+    await service.fetch(
+        "update operations set lease_token = gen_random_uuid() where subscription_id = $1 and settled_at is null",
+        company.subscription_id,
+    )
+    answer = ok(await asked, 202)
+    assert await keys_of(service, target) == set()
+    assert await recovered(service, answer) == [("applied", None)]
 
 
 async def test_an_error_that_stripe_keeps_is_read_and_then_sent_under_a_new_key(service: Service) -> None:
@@ -73,22 +228,35 @@ async def test_an_error_that_stripe_keeps_is_read_and_then_sent_under_a_new_key(
     kept = {"method": "POST", "status": 500, "save": True}
     await service.stripe.add_fault(**kept, path="/v1/customers/{id}", object=target)
     await service.stripe.add_fault(**kept, path="/v1/customers", effect="after")
-    answer = ok(await company.change(company.owner.headers, add=[company.stranger.email, email]), 202)
-    assert await recovered(service, answer) == [("applied", None), ("applied", None)]
-    sent = await service.stripe.requests(method="POST", path=f"/v1/customers/{target}")
-    assert len({request["idempotency_key"] for request in sent if request["idempotency_key"]}) == 2
+    answer = ok(await company.change(company.owner.headers, add=[company.stranger.email, email]))
+    assert [result["outcome"] for result in answer["results"]] == ["applied", "applied"]
+    assert len(await keys_of(service, target)) == 2
     created = [one for one in await service.stripe.state("customer") if one["email"] == email]
     assert len(created) == 1 and created[0]["id"] in await company.members()
     await no_promise_is_left(service, company)
 
 
-async def test_an_effect_that_stripe_answers_with_an_error_is_never_told_as_refused(service: Service) -> None:
-    company = await service.company()
+async def test_an_effect_that_stripe_answers_with_an_error_is_never_told_as_refused(
+    service: Service, hasty: Service
+) -> None:
+    """Nor can it be looked up while the manager who asked for it is taken off the plan."""
+    company = await hasty.company()
     target, email = company.stranger.customer_id, new_email()
     kept = {"method": "POST", "status": 500, "save": True, "effect": "after"}
     await service.stripe.add_fault(**kept, path="/v1/customers/{id}", object=target)
     await service.stripe.add_fault(**kept, path="/v1/customers")
-    answer = ok(await company.change(company.manager.headers, add=[company.stranger.email, email]), 202)
+    await service.stripe.add_fault(method="GET", path="/v1/customers", status=500, times=0)
+    asked = asyncio.create_task(company.change(company.manager.headers, add=[company.stranger.email, email]))
+    for _ in range(200):
+        if await keys_of(service, target):
+            break
+        await asyncio.sleep(0.01)
+    await service.stripe.add_fault(
+        method="GET", path="/v1/customers/{id}", object=target, status=500, times=0
+    )
+    answer = ok(await asked, 202)
+    await handed_over(service, answer)
+    await service.stripe.clear_faults()
     ok(await company.change(company.owner.headers, remove=[company.manager.customer_id]))
     assert await recovered(service, answer) == [("applied", None), ("applied", None)]
     assert target in await company.members() and email in await company.member_emails()
@@ -130,11 +298,13 @@ async def test_an_answer_from_the_past_never_takes_the_cache_back(service: Servi
     assert rows[0]["member_of"] is None and target not in await company.members()
 
 
-async def test_who_is_manager_no_more_adds_nobody(service: Service) -> None:
-    company = await service.company()
+async def test_who_is_manager_no_more_adds_nobody(service: Service, hasty: Service) -> None:
+    company = await hasty.company()
     plan = {"method": "GET", "path": "/v1/subscriptions/{id}", "object": company.subscription_id}
-    await service.stripe.add_fault(**plan, status=500, times=4)
+    await service.stripe.add_fault(**plan, status=500, times=0)
     answer = ok(await company.change(company.manager.headers, add=[new_email(), company.stranger.email]), 202)
+    await handed_over(service, answer)
+    await service.stripe.clear_faults()
     before = await company.members()
     ok(await company.change(company.owner.headers, remove=[company.manager.customer_id]))
     assert await recovered(service, answer) == [("refused", "role_required")] * 2
@@ -142,13 +312,15 @@ async def test_who_is_manager_no_more_adds_nobody(service: Service) -> None:
     await no_promise_is_left(service, company)
 
 
-async def test_adds_wait_for_the_seat_that_their_own_call_frees(service: Service) -> None:
-    company = await service.company(seats=2)
+async def test_adds_wait_for_the_seat_that_their_own_call_frees(service: Service, hasty: Service) -> None:
+    company = await hasty.company(seats=2)
     leaving = company.user.customer_id
-    await service.stripe.add_fault(method="POST", path="/v1/customers/{id}", object=leaving, **LOST)
+    await service.stripe.add_fault(method="POST", path="/v1/customers/{id}", object=leaving, **LASTING)
     change = await company.change(company.owner.headers, remove=[leaving], add=[company.stranger.email])
     answer = ok(change, 202)
     assert [result["outcome"] for result in answer["results"]] == ["pending", "pending"]
+    await handed_over(service, answer)
+    await service.stripe.clear_faults()
     assert await recovered(service, answer) == [("applied", None), ("applied", None)]
     assert (await company.members()).keys() == {company.manager.customer_id, company.stranger.customer_id}
 

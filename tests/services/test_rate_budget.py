@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import random
 import sys
+import time
 from collections.abc import AsyncIterator, Sequence
 from statistics import quantiles
 from typing import Any
@@ -143,6 +145,29 @@ async def test_steady_grants_come_at_the_endpoints_rate(database: Database) -> N
     budget = RateBudget(database, per_second=100)
     got = await granted(budget, "bulk", LIST, seconds=2.0)
     assert 40 <= got <= 53
+
+
+async def test_calls_that_begin_late_do_not_crowd_into_a_later_second(database: Database) -> None:
+    budget = RateBudget(database, per_second=100)
+    begun: list[float] = []
+
+    async def calls() -> None:
+        while True:
+            await budget.acquire("bulk", LIST)
+            begun.append(time.monotonic())
+
+    async def is_busy_now_and_then() -> None:
+        while True:
+            time.sleep(random.uniform(0.0, 0.018))  # noqa: ASYNC251  # as parsing a page is
+            await asyncio.sleep(random.uniform(0.0, 0.05))
+
+    try:
+        async with asyncio.timeout(4.0):
+            await asyncio.gather(is_busy_now_and_then(), *(calls() for _ in range(16)))
+    except TimeoutError:
+        pass
+    assert most_in_a_second(begun) <= rate_budget.ENDPOINT_PER_SECOND
+    assert len(begun) >= 3 * 20, "what begins late is not lost"
 
 
 async def test_spare_grants_save_the_next_call_its_statement(

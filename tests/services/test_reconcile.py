@@ -284,7 +284,7 @@ async def test_a_killed_run_repeats_at_most_a_page_of_each_range(
     pages = [entry for entry in (await calls(service))[seen:] if entry["params"].get("limit")]
     asked = Counter(entry["path"] + json.dumps(entry["params"], sort_keys=True) for entry in pages)
     assert max(asked.values()) <= 2
-    assert sum(number > 1 for number in asked.values()) <= sweeping.RUNNERS
+    assert sum(number > 1 for number in asked.values()) <= sweeping.RUNNERS_A_KIND
 
 
 async def test_the_worker_reconciles_when_it_is_due(service: Service) -> None:

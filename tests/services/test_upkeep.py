@@ -48,6 +48,10 @@ async def test_what_is_past_its_time_is_forgotten_and_nothing_younger(service: S
         ('op_1', 0, 'sub_1', now() - interval '8 days'), ('op_1', 1, 'sub_1', now()), ('op_1', 2, 'sub_1', null)
         returning id"""
     )
+    await service.fetch(
+        """insert into request_rates (name, full_at) values
+        ('full', now() - interval '1 second'), ('not yet', now() + interval '1 minute') returning name"""
+    )
     deleted = await upkeep.purge(service.context)
     assert deleted == {
         "webhook_events": retention.BATCH + 5,
@@ -55,7 +59,9 @@ async def test_what_is_past_its_time_is_forgotten_and_nothing_younger(service: S
         "quotes": 0,
         "reservations": 1,
         "refreshes": 1,
+        "request_rates": 1,
     }
+    assert [row["name"] for row in await service.fetch("select name from request_rates")] == ["not yet"]
     assert {row["id"] for row in await service.fetch("select id from refreshes")} == {
         "spaced",
         "wanted",

@@ -1,0 +1,86 @@
+"""What became of an operation, as its caller may know it: one shape, whichever route began it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from fastapi import Request
+from starlette.responses import Response
+
+from app.cache.operations import Step
+from app.domain.payments import PaymentStep
+from app.domain.seats import Seats
+from app.domain.snapshots import JsonObject
+from app.routes.answers import answer
+from app.schemas.shared_subscriptions import OperationAnswer
+from app.services import operations
+from app.services.actors import Actor
+from app.services.context import Context
+from app.services.operations import Outcome
+from app.services.plan_operations import Accepted
+
+ACCEPTED: dict[int | str, dict[str, Any]] = {
+    202: {"model": OperationAnswer, "description": "Accepted, not finished yet"}
+}
+
+
+async def accepted_answer(request: Request, context: Context, actor: Actor, accepted: Accepted) -> Response:
+    """202 with the operation, for a change whose outcome was not known in time."""
+    outcome = await operations.outcome(context, accepted.operation_id)
+    return operation_answer(request, outcome, actor, accepted=True)
+
+
+def operation_answer(
+    request: Request,
+    outcome: Outcome,
+    actor: Actor,
+    payment: PaymentStep | None = None,
+    *,
+    accepted: bool = False,
+) -> Response:
+    """200 with every result final, or 202 that says where to ask again: always that where it is only `accepted`."""
+    settled = all(step.is_settled for step in outcome.steps)
+    seats = outcome.seats or Seats(0, 0, 0)
+    model = OperationAnswer.model_validate(
+        {
+            "operation_id": outcome.operation.id,
+            "state": "settled" if settled else "running",
+            "results": [result_of(step, actor) for step in shown_steps(outcome)],
+            "seats": seats.as_members(),
+            "payment": None if payment is None else dataclasses.asdict(payment),
+        }
+    )
+    if (settled and not accepted) or request.method == "GET":
+        return answer(request, model)
+    headers = {"Location": f"/v1/operations/{outcome.operation.id}", "Retry-After": "1"}
+    return answer(request, model, status=202, headers=headers)
+
+
+ON_PEOPLE = frozenset({"add", "remove", "update"})
+
+
+def shown_steps(outcome: Outcome) -> list[Step]:
+    """Those on people; of a change of the plan alone its one step."""
+    return [step for step in outcome.steps if step.action in ON_PEOPLE] or outcome.steps
+
+
+# Why exactly somebody cannot be added is the business of other subscriptions: end users learn that alone.
+_HIDDEN_FROM_END_USERS = {"member_elsewhere": "cannot_be_added"}
+_FIGURES = ("total", "used", "required")
+
+
+def result_of(step: Step, actor: Actor) -> JsonObject:
+    outcome = "pending" if not step.is_settled else step.state
+    code = step.code if actor.is_service else _HIDDEN_FROM_END_USERS.get(step.code or "", step.code)
+    # An e-mail must not be a way to a stranger's customer id: it is told once he is on the plan.
+    known = step.email is None or step.state in ("applied", "unchanged")
+    return {
+        "action": step.action,
+        "customer_id": step.customer_id if known or actor.is_service else None,
+        "email": step.email,
+        "role": step.role,
+        "outcome": outcome,
+        "code": code,
+        **{name: step.figures[name] for name in _FIGURES if name in step.figures},
+    }

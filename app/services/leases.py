@@ -1,0 +1,73 @@
+"""One rule for every lease, of an object as of an operation: it lasts `OPERATION_LEASE`, and is renewed while its
+holder lives.
+
+What bounds what:
+
+- A lease is renewed after a third of its length, as often as the work under it takes. So it outlives any call to
+  Stripe (at most 5 s for a grant of the budget and 10 s for the answer), however short it is.
+- A process that is killed leaves its leases to run out: what it held is free again after at most `OPERATION_LEASE`.
+- A process that is stopped and goes on later finds its leases gone. It lands nothing (the token is checked in the
+  landing's transaction) and begins to send nothing (the operation's token is checked where a sending is recorded).
+- The work itself ends by its own bounds: 10 s a call, 15 s a statement, a request's `OPERATION_DEADLINE` for trying
+  again. So no living holder keeps a lease for ever.
+- A request that was sent and never answered may take effect until its time-out and a lease have passed: until then
+  its step is not settled by anything but the answer of its own key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import structlog
+
+from app.cache.database import Connection
+from app.errors import BillingError
+from app.services.context import Context
+
+log = structlog.get_logger(__name__)
+
+_RENEWALS_A_LEASE = 3
+
+Renew = Callable[[Connection], Awaitable[object]]
+
+
+@asynccontextmanager
+async def kept(context: Context, seconds: float, renew: Renew) -> AsyncIterator[None]:
+    """Renews a lease of so many seconds until the block ends. `renew` must leave alone what is another's by now."""
+    keeper = _Keeper(context, seconds / _RENEWALS_A_LEASE, renew)
+    try:
+        yield
+    finally:
+        await keeper.stop()
+
+
+class _Keeper:
+    """A timer, not a task that sleeps: most work ends long before the first renewal."""
+
+    def __init__(self, context: Context, every: float, renew: Renew) -> None:
+        self._context = context
+        self._every = every
+        self._renew = renew
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[None] | None = None
+        self._timer = self._loop.call_later(every, self._begin)
+
+    def _begin(self) -> None:
+        if self._task is None or self._task.done():
+            self._task = self._loop.create_task(self._once())
+        self._timer = self._loop.call_later(self._every, self._begin)
+
+    async def _once(self) -> None:
+        try:
+            async with self._context.database.connection() as connection:
+                await self._renew(connection)
+        except BillingError as error:
+            # The next renewal may be in time; if none is, the lease's next holder does what is left.
+            log.warning("lease_not_renewed", reason=error.code)
+
+    async def stop(self) -> None:
+        self._timer.cancel()
+        if self._task is not None:
+            await self._task

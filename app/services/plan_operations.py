@@ -1,0 +1,192 @@
+"""The operation around one change of a plan: begun, carried out within a request's time, or told as accepted.
+
+A lost answer is asked for again with the same key until the request's deadline; then the caller is told the
+operation's id, and a worker settles it. What was never sent is withdrawn instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from uuid import UUID, uuid4
+
+from app.cache import operations, subscriptions
+from app.cache.database import Connection
+from app.cache.operations import Operation
+from app.domain.ids import SubscriptionId
+from app.domain.payments import PaymentStep
+from app.domain.roles import Permission
+from app.domain.snapshots import JsonObject
+from app.errors import (
+    BillingError,
+    Conflict,
+    Forbidden,
+    NotFound,
+    PaymentRequired,
+    ServiceUnavailable,
+    StripeRejected,
+)
+from app.services import sync
+from app.services.actors import Actor
+from app.services.context import Context
+from app.services.operations import holding, within
+from app.services.plan_writes import StripeCall, as_it_is
+from app.services.sending import is_known, pauses
+from app.services.subscriptions import see_as
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """It is not known in time what became of the change: its operation will tell."""
+
+    operation_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """An operation and its call. `token` is None while somebody else runs it; `outcome` once it is settled.
+
+    `outcome`: the step's state and code.
+    """
+
+    operation_id: str
+    subscription_id: SubscriptionId
+    call: StripeCall
+    token: UUID | None
+    outcome: tuple[str, str | None] | None = None
+
+
+async def begun(context: Context, connection: Connection, operation_id: str) -> Begun | None:
+    """The operation that an earlier request with the same Idempotency-Key began; ours to go on with if it lies idle."""
+    operation = await operations.operation(connection, operation_id)
+    if operation is None:
+        return None
+    found = Begun(operation_id, operation.subscription_id, StripeCall(**operation.request), None)
+    if operation.settled_at is not None:
+        (step, *_) = await operations.steps(connection, operation_id)
+        return replace(found, outcome=(step.state, step.code))
+    token = uuid4()
+    taken = await operations.take(
+        connection, operation_id, lease_token=token, lease_seconds=context.rules.operation_lease
+    )
+    return replace(found, token=token if taken else None)
+
+
+async def insert_operation(
+    context: Context,
+    connection: Connection,
+    actor: Actor,
+    operation_id: str,
+    kind: str,
+    subscription_id: SubscriptionId,
+    call: StripeCall,
+    seat_total: int | None = None,
+    quote_id: str | None = None,
+    needs: Sequence[Permission] = (),
+) -> Begun:
+    """`seat_total`: the seats that it leaves, where it lowers them: admissions are bound by it from now on.
+
+    `needs`: what the actor must be allowed when it is sent for the first time. `quote_id`: the quote that it uses up,
+    unless it fails. Raises Conflict `operation_in_progress` while another change of the plan is unsettled.
+    """
+    if subscription_id and await operations.plan_change_runs(connection, subscription_id):
+        raise Conflict("Another change of this subscription is still running.", retry_after=2)
+    figures: JsonObject = {"needs": list(needs)} | ({} if quote_id is None else {"quote_id": quote_id})
+    step = {"position": 0, "action": kind, "state": "planned", "figures": figures}
+    token = uuid4()
+    await operations.insert(
+        connection,
+        operation_id=operation_id,
+        subscription_id=subscription_id,
+        kind=kind,
+        principal=actor.principal.key,
+        actor_id=actor.customer_id,
+        door="api",
+        request=call.as_request(),
+        steps=[step],
+        lease_token=token,
+        lease_seconds=context.rules.operation_lease,
+        seat_total=seat_total,
+    )
+    return Begun(operation_id, subscription_id, call, token)
+
+
+async def carry_out(
+    context: Context, begun: Begun, attempt: Callable[[UUID], Awaitable[PaymentStep | None]]
+) -> PaymentStep | Accepted | None:
+    """`attempt` with the operation's lease, again until its outcome is known or the request's deadline is near.
+
+    Raises what Stripe refused, once that is certain; ServiceUnavailable where nothing was sent: then the operation is
+    withdrawn, and nothing will be done.
+    """
+    token = begun.token
+    if token is None:
+        return await _of_before(context, begun)
+    deadline = context.rules.operation_deadline
+    try:
+        return await within(deadline, _attempts(context, begun.operation_id, token, attempt, deadline))
+    except TimeoutError:
+        failure: BillingError = ServiceUnavailable("Nothing could be sent to Stripe in time.", retry_after=2)
+    except BillingError as error:
+        if is_known(error):
+            raise
+        failure = error
+    async with context.database.connection() as connection:
+        if await operations.discard(connection, begun.operation_id, token):
+            raise failure
+    return Accepted(begun.operation_id)
+
+
+async def _attempts(
+    context: Context,
+    operation_id: str,
+    token: UUID,
+    attempt: Callable[[UUID], Awaitable[PaymentStep | None]],
+    patience: float,
+) -> PaymentStep | None:
+    loop = asyncio.get_running_loop()
+    give_up = loop.time() + patience
+    async with holding(context, operation_id, token):
+        for pause in pauses():
+            began = loop.time()
+            try:
+                return await attempt(token)
+            except BillingError as error:
+                # Another one that takes as long is to end in time: then it is known whether anything was sent.
+                if is_known(error) or 2 * loop.time() - began + pause >= give_up:
+                    raise
+            await asyncio.sleep(pause)
+    raise AssertionError("there is always another pause")
+
+
+async def _of_before(context: Context, begun: Begun) -> PaymentStep | Accepted | None:
+    """What became of an operation that another request began."""
+    if begun.outcome is None:
+        return Accepted(begun.operation_id)
+    state, code = begun.outcome
+    if state == "applied":
+        return (await as_it_is(context, begun.subscription_id)).payment
+    if code in ("card_declined", "payment_action_required"):
+        raise PaymentRequired(code=code)
+    if code == "not_found":
+        raise NotFound()
+    if code == "role_required":
+        raise Forbidden()
+    raise StripeRejected()
+
+
+async def is_permitted(context: Context, operation: Operation) -> bool:
+    """For a worker: may what was never sent still be sent? Plan and actor are read from Stripe first."""
+    async with context.database.connection() as connection:
+        (step, *_) = await operations.steps(connection, operation.id)
+    if step.was_sent or operation.actor_id is None:
+        return True
+    await sync.read_through(context, "subscription", operation.subscription_id)
+    await sync.read_through(context, "customer", operation.actor_id)
+    async with context.database.connection() as connection:
+        view = await subscriptions.subscription_view(
+            connection, operation.subscription_id, asker=operation.actor_id
+        )
+    seen = None if view is None else see_as(view, operation.actor_id, context.rules)
+    return seen is not None and {Permission(name) for name in step.figures.get("needs", ())} <= seen.granted

@@ -1,0 +1,101 @@
+"""Sending what a step has to send: recorded before it leaves, and what its answer allows to be concluded.
+
+A step is settled from a known answer only. So a failure counts for nothing while an earlier sending of the same step
+may still take effect: one that was never answered, unless Stripe has answered its key since (`kept`), or until its
+time-out and a lease have passed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TypeVar
+from uuid import UUID
+
+from app.cache import operations
+from app.cache.operations import Step
+from app.errors import BillingError, ServiceUnavailable, StripeOutcomeUnknown
+from app.services.context import Context, Rules
+from app.stripe_gateway.client import TOTAL_SECONDS
+
+HANDED_OVER_SECONDS = 15.0
+"""After which a worker, at the latest, tries again what is still open."""
+_SERVER_ERROR = 500
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.25, 2.0
+
+Answer = TypeVar("Answer")
+
+
+def late_seconds(rules: Rules) -> float:
+    """So long after its sending a request that was never answered may still take effect."""
+    return TOTAL_SECONDS + rules.operation_lease
+
+
+def may_come_late(rules: Rules, step: Step) -> bool:
+    """Is a sending without an answer recent enough to take effect yet?"""
+    return step.unanswered_for is not None and step.unanswered_for <= late_seconds(rules)
+
+
+def is_known(error: BillingError) -> bool:
+    """A refusal of Stripe's is final; a part that is away says nothing of what became of the call."""
+    return error.status < _SERVER_ERROR or error.code == "stripe_rejected"
+
+
+def is_final(rules: Rules, step: Step, error: BillingError) -> bool:
+    """May the step, as it was read before, be settled as failed with this error?"""
+    return is_known(error) and (error.kept or not (error.tries_open or may_come_late(rules, step)))
+
+
+async def send(
+    context: Context,
+    operation_id: str,
+    step: Step,
+    token: UUID,
+    call: Callable[[str], Awaitable[Answer]],
+    *,
+    suffix: str = "",
+) -> Answer:
+    """`call` is given the key of operation, step and attempt. `step` must have been read under the lease of `token`.
+
+    Raises StripeOutcomeUnknown where the effect is open, ServiceUnavailable where nothing was sent.
+    """
+    async with context.database.connection() as connection:
+        if not await operations.begin_sending(
+            connection, operation_id, step.position, attempt=step.attempt, token=token
+        ):
+            raise ServiceUnavailable(
+                "This change is carried out elsewhere, or waits for its key.", retry_after=2
+            )
+    try:
+        return await call(f"{operation_id}/{step.position}/{step.attempt}{suffix}")
+    except BillingError as error:
+        await _note(context, operation_id, step, error)
+        raise
+
+
+async def _note(context: Context, operation_id: str, step: Step, error: BillingError) -> None:
+    open_before = not error.kept and (error.tries_open or may_come_late(context.rules, step))
+    async with context.database.connection() as connection:
+        if isinstance(error, StripeOutcomeUnknown):
+            if not error.answered:
+                return
+            if open_before:
+                # A 5xx may be of the way to Stripe and not of the key: the same key is asked again.
+                error.answered = False
+                if not error.tries_open:
+                    await operations.answered(connection, operation_id, step)
+            else:
+                await operations.next_attempt(connection, operation_id, step.position)
+        elif error.tries_open:
+            return
+        elif is_known(error):
+            await operations.answered(connection, operation_id, step)
+        elif not error.left:
+            await operations.take_back(connection, operation_id, step)
+
+
+def pauses() -> Iterator[float]:
+    """Seconds between a running operation's tries, for ever."""
+    pause = _FIRST_PAUSE_SECONDS
+    while True:
+        yield pause
+        pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)

@@ -1,0 +1,183 @@
+"""Connections that hold out: heads and bodies that never end, and floods of either. A real process, raw sockets."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+
+from app.commands.http_server import LateHeads
+from tests.support import databases
+from tests.support.service import api_process, as_user, service_environment
+from tests.support.simulator import new_account_key
+
+DEADLINE = 1.0
+HEAD = b"POST /v1/customers HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+WEBHOOK = b"POST /webhooks/stripe HTTP/1.1\r\nHost: x\r\nStripe-Signature: t=1,v1=0\r\n"
+
+
+@pytest.fixture(scope="module")
+def api(stripe_simulator: str, postgres_url: str, template_database: str) -> Iterator[str]:
+    database_url = databases.clone(postgres_url, template_database)
+    environment = service_environment(
+        database_url=database_url,
+        stripe_base=stripe_simulator,
+        stripe_key=new_account_key(),
+        REQUEST_DEADLINE=str(DEADLINE),
+        MAX_REQUESTS="20",
+        MAX_WAITING_REQUESTS="20",
+    )
+    with api_process(environment) as (base_url, _):
+        yield base_url
+    databases.drop(postgres_url, database_url)
+
+
+def port_of(api: str) -> int:
+    return int(api.rpartition(":")[2])
+
+
+async def until_closed(
+    api: str, first: bytes, drip: bytes = b"", *, every: float = 0.1
+) -> tuple[float, bytes]:
+    """Sends `first`, then `drip` again and again; seconds until the other side closed, and what it said."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(api))
+    started = time.monotonic()
+    writer.write(first)
+
+    async def send() -> None:
+        while drip:
+            await asyncio.sleep(every)
+            writer.write(drip)
+            await writer.drain()
+
+    sending = asyncio.create_task(send())
+    said = b""
+    try:
+        async with asyncio.timeout(DEADLINE + 8):
+            while chunk := await reader.read(65_536):
+                said += chunk
+    except ConnectionError:
+        pass
+    finally:
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+        writer.close()
+    return time.monotonic() - started, said
+
+
+SLOW: dict[str, tuple[bytes, bytes]] = {
+    "silent": (b"", b""),
+    "a head that stops": (b"GET /healthz HT", b""),
+    "a head by the byte": (b"GET /healthz HTTP/1.1\r\nX-A: ", b"a"),
+    "a header by the line": (b"GET /healthz HTTP/1.1\r\n", b"X-A: 1\r\n"),
+    "a second head": (b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /healthz", b"z"),
+    "a body that stops": (HEAD + b"Content-Length: 10\r\n\r\n{", b""),
+    "a body by the byte": (HEAD + b"Content-Length: 60000\r\n\r\n{", b" "),
+    "a chunked body by the byte": (HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+    "a delivery that stops": (WEBHOOK + b"Content-Length: 10\r\n\r\n{", b""),
+    "a delivery by the byte": (WEBHOOK + b"Content-Length: 60000\r\n\r\n{", b" "),
+    "the body of a read": (b"GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n{", b" "),
+}
+
+
+async def test_slow_connections_are_ended_and_hold_nobody_up(api: str) -> None:
+    """Sixty of them, three times as many as may be at work, while others are answered at once."""
+    asked = {name: asyncio.create_task(until_closed(api, *SLOW[name])) for name in SLOW}
+    crowd = [asyncio.create_task(until_closed(api, *SLOW["a body by the byte"])) for _ in range(50)]
+    slowest = 0.0
+    async with httpx.AsyncClient(base_url=api, headers=as_user("somebody")) as client:
+        for _ in range(20):
+            started = time.monotonic()
+            assert (await client.get("/v1/products")).status_code == 200
+            slowest = max(slowest, time.monotonic() - started)
+            await asyncio.sleep(0.05)
+    for name, task in asked.items():
+        seconds, said = await task
+        assert DEADLINE * 0.8 <= seconds < DEADLINE + 6, (name, seconds, said)
+        if ("body" in name and "read" not in name) or "delivery" in name:
+            assert b" 408 " in said and b"request_timeout" in said, (name, said)
+    for task in crowd:
+        assert b" 408 " in (await task)[1]
+    assert slowest < 1
+
+
+FLOODS: dict[str, tuple[bytes, bytes]] = {
+    "one endless header": (b"GET /healthz HTTP/1.1\r\nX-A: ", b"a" * 65_536),
+    "headers without end": (b"GET /healthz HTTP/1.1\r\n", b"X-A: 1\r\n" * 8192),
+    "an endless path": (b"GET /", b"a" * 65_536),
+    "the body of a refused request": (HEAD + b"Content-Length: 1000000000\r\n\r\n", b" " * 65_536),
+}
+
+
+@pytest.mark.parametrize("name", FLOODS)
+async def test_floods_are_cut_off(api: str, name: str) -> None:
+    sent = 0
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(api))
+    first, more = FLOODS[name]
+    writer.write(first)
+    try:
+        for _ in range(1000):
+            writer.write(more)
+            await writer.drain()
+            sent += len(more)
+    except ConnectionError:
+        pass
+    writer.close()
+    # What the kernels on both sides hold comes on top of what the server reads.
+    assert sent < 16 * 1024 * 1024
+    async with httpx.AsyncClient(base_url=api) as client:
+        assert (await client.get("/healthz")).status_code == 200
+    del reader
+
+
+async def test_nothing_tells_what_the_server_is_and_no_upgrade_is_taken(api: str) -> None:
+    upgrade = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Key": "x3JJHMbDL1EzLkh9GBhXDw==",
+        "Sec-WebSocket-Version": "13",
+    }
+    async with httpx.AsyncClient(base_url=api) as client:
+        for headers in ({}, upgrade):
+            answer = await client.get("/healthz", headers=headers)
+            assert answer.status_code == 200
+            assert "server" not in answer.headers
+
+
+@dataclass(eq=False)
+class Connection:
+    """As much of a connection as is looked at."""
+
+    cycle: Any
+    closed: bool = False
+    transport: Any = None
+
+
+def connection(cycle: Any = None) -> Connection:
+    made = Connection(cycle)
+    made.transport = SimpleNamespace(close=lambda: setattr(made, "closed", True))
+    return made
+
+
+def test_only_connections_without_a_request_are_ended() -> None:
+    now = [0.0]
+    late = LateHeads(seconds=10, clock=lambda: now[0])
+    silent, working = connection(), connection(SimpleNamespace(response_complete=False))
+    busy = connection(SimpleNamespace(response_complete=True))
+    everybody = [silent, working, busy]
+    for second in range(30):
+        now[0] = float(second)
+        # One request after another, each answered between two looks.
+        busy.cycle = SimpleNamespace(response_complete=True)
+        late.close(one for one in everybody if not one.closed)
+    assert [one.closed for one in everybody] == [True, False, False]
+    working.cycle.response_complete = True
+    for second in range(30, 39):
+        now[0] = float(second)
+        assert late.close([working]) == 0
+    now[0] = 40.0
+    assert late.close([working]) == 1 and working.closed

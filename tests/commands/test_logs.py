@@ -1,0 +1,113 @@
+"""Failures in logs: types, places and facts of their own, never the words of a library."""
+
+import io
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import asyncpg
+import pytest
+import structlog
+
+from app.commands.logs import configure_logs, told
+from app.errors import Conflict, ServiceUnavailable
+
+SECRET = "mara@example.com"
+
+
+@pytest.fixture
+def lines() -> Iterator[io.StringIO]:
+    """What a process at the level debug writes."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    root.handlers = []
+    hook = sys.excepthook
+    stream = io.StringIO()
+    configure_logs("debug", stream)
+    yield stream
+    root.handlers, root.level = handlers, level
+    sys.excepthook = hook
+    structlog.reset_defaults()
+
+
+def read(stream: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def raised(error: Exception, cause: Exception | None = None) -> Exception:
+    try:
+        raise error from cause
+    except type(error) as caught:
+        return caught
+
+
+async def test_a_refused_row_is_told_without_its_values(lines: io.StringIO, database_url: str) -> None:
+    connection = await asyncpg.connect(database_url)
+    try:
+        await connection.execute("create table t (email text unique)")
+        with pytest.raises(asyncpg.UniqueViolationError) as refused:
+            await connection.execute(f"insert into t values ('{SECRET}'), ('{SECRET}')")
+    finally:
+        await connection.close()
+    assert SECRET in str(refused.value)
+    structlog.get_logger().error("job_failed", exc_info=refused.value)
+    [event] = read(lines)
+    [failure] = event["failure"]
+    assert failure["type"] == "asyncpg.exceptions.UniqueViolationError"
+    assert (failure["sqlstate"], failure["constraint_name"]) == ("23505", "t_email_key")
+    assert any("test_a_refused_row_is_told" in place for place in failure["at"])
+    assert SECRET not in lines.getvalue()
+
+
+def test_causes_are_told_and_our_own_words_repeated() -> None:
+    error = raised(ServiceUnavailable("The database does not answer."), raised(OSError(111, SECRET)))
+    first, second = told(error)
+    assert first["message"] == "The database does not answer."
+    assert (second["type"], second["errno"]) == ("builtins.ConnectionRefusedError", 111)
+    assert SECRET not in json.dumps([first, second])
+
+
+def test_members_of_a_group_are_told() -> None:
+    group = ExceptionGroup(SECRET, [ValueError(SECRET), Conflict("No seat.")])
+    [found] = told(group)
+    assert SECRET not in json.dumps(found)
+    members = found["members"]
+    assert isinstance(members, list)
+    assert [member[0]["type"] for member in members] == ["builtins.ValueError", "app.errors.Conflict"]
+
+
+def test_a_chain_of_causes_has_an_end() -> None:
+    error: Exception | None = None
+    for _ in range(50):
+        error = raised(ValueError(SECRET), error)
+    assert error is not None
+    assert len(told(error)) < 20
+
+
+@pytest.mark.parametrize("name", ["stripe", "httpx", "httpcore", "asyncpg", "asyncio", "uvicorn.error"])
+def test_libraries_say_no_more_than_a_line(lines: io.StringIO, name: str) -> None:
+    logger = logging.getLogger(name)
+    logger.debug("body %s", SECRET)
+    logger.info("GET https://example.com/search?query=%s", SECRET)
+    logger.warning("refused %s\n%s", SECRET, SECRET)
+    two_lines = f"first line\nsecond {SECRET}"
+    logger.error(two_lines, exc_info=raised(ValueError(SECRET)))
+    logger.error(raised(ValueError(SECRET)))
+    events = read(lines)
+    assert [event["event"] for event in events] == ["refused %s", "first line", "failed"]
+    assert SECRET not in lines.getvalue()
+
+
+def test_why_the_application_did_not_start_is_told(lines: io.StringIO) -> None:
+    trace = "Traceback (most recent call last):\n  File x\napp.errors.ServiceUnavailable: The database does not answer."
+    logging.getLogger("uvicorn.error").error(trace)
+    trace = f"Traceback (most recent call last):\nValueError: {SECRET}"
+    logging.getLogger("uvicorn.error").error(trace)
+    ours, other = read(lines)
+    assert (ours["type"], ours["message"]) == (
+        "app.errors.ServiceUnavailable",
+        "The database does not answer.",
+    )
+    assert other["type"] == "ValueError" and "message" not in other

@@ -1,0 +1,88 @@
+"""A write that takes effect after its operation was settled: seen by its event, told in the audit trail, counted."""
+
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+from app.services.audit import LATE
+from tests.support.company import Company, Service, event_of
+
+
+def counted() -> float:
+    return next(s.value for m in LATE.collect() for s in m.samples if s.name.endswith("_total"))
+
+
+async def added(company: Company) -> str:
+    answer = await company.change(company.owner.headers, add=[company.stranger.email])
+    assert answer.status_code == httpx.codes.OK, answer.text
+    return str(answer.json()["operation_id"])
+
+
+async def an_hour_ago(service: Service, operation_id: str, state: str) -> None:
+    await service.fetch(
+        """update operation_steps set settled_at = settled_at - interval '1 hour', state = $2
+        where operation_id = $1""",
+        operation_id,
+        state,
+    )
+
+
+def caused_by(operation_id: str, state: dict[str, Any], *, later: int = 0) -> dict[str, Any]:
+    event = event_of("customer.updated", state, created=int(time.time()) + later)
+    return {**event, "request": {"id": "req_1", "idempotency_key": f"{operation_id}/0/0"}}
+
+
+async def late_entries(company: Company) -> list[dict[str, Any]]:
+    answer = await company.service.get(f"{company.path}/audit-events", company.owner.headers)
+    assert answer.status_code == httpx.codes.OK, answer.text
+    return [entry for entry in answer.json()["data"] if entry["action"] == "late_effect"]
+
+
+async def test_an_effect_of_ones_own_time_is_nothing_special(service: Service) -> None:
+    company, before = await service.company(), counted()
+    operation_id = await added(company)
+    state = await service.stripe.get(f"/v1/customers/{company.stranger.customer_id}")
+    for later in (-5, 0, 5, 3600):
+        event = caused_by(operation_id, state, later=later)
+        assert (await service.deliver(event)).status_code == httpx.codes.OK
+    assert await late_entries(company) == [] and counted() == before
+
+
+@pytest.mark.parametrize("state", ["failed", "refused", "applied"])
+async def test_an_effect_after_the_settlement_is_told_once(service: Service, state: str) -> None:
+    company, before = await service.company(), counted()
+    operation_id = await added(company)
+    await an_hour_ago(service, operation_id, state)
+    customer = await service.stripe.get(f"/v1/customers/{company.stranger.customer_id}")
+    event = caused_by(operation_id, customer)
+    for _ in range(3):
+        assert (await service.deliver(event)).status_code == httpx.codes.OK
+    [entry] = await late_entries(company)
+    assert (entry["operation_id"], entry["customer_id"]) == (operation_id, company.stranger.customer_id)
+    assert entry["after"] == {"event": event["id"], "type": "customer.updated", "settled_as": state}
+    assert entry["actor_customer_id"] == company.owner.customer_id
+    assert counted() == before + 1
+
+
+async def test_keys_of_others_mean_nothing(service: Service) -> None:
+    company, before = await service.company(), counted()
+    operation_id = await added(company)
+    await an_hour_ago(service, operation_id, "failed")
+    customer = await service.stripe.get(f"/v1/customers/{company.stranger.customer_id}")
+    for key in (
+        "op_1/0/0",
+        f"{operation_id}/7/0",
+        f"x{operation_id}/0/0",
+        operation_id,
+        7,
+        None,
+        "op_" + "0" * 24,
+    ):
+        event = {**event_of("customer.updated", customer), "request": {"id": None, "idempotency_key": key}}
+        assert (await service.deliver(event)).status_code == httpx.codes.OK
+    for request in (None, "req_1", [], {"idempotency_key": {}}):
+        event = {**event_of("customer.updated", customer), "request": request}
+        assert (await service.deliver(event)).status_code == httpx.codes.OK
+    assert await late_entries(company) == [] and counted() == before
