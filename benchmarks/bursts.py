@@ -106,7 +106,7 @@ async def _service(database_url: str, stripe: Stripe) -> AsyncIterator[Context]:
     async def work() -> None:
         while True:
             async with database.connection() as connection:
-                leases = await refreshes.due(connection, limit=8, lease_seconds=sync.LEASE_SECONDS)
+                leases = await refreshes.due(connection, limit=8, lease_seconds=context.rules.operation_lease)
             for lease in leases:
                 task = asyncio.create_task(sync.refresh(context, lease))
                 under_way.add(task)

@@ -142,7 +142,9 @@ class Bench:
         """As the service's own: due leases are taken, each is refreshed; here without a limit to their number."""
         while True:
             async with self.database.connection() as connection:
-                leases = await refreshes.due(connection, limit=100, lease_seconds=sync.LEASE_SECONDS)
+                leases = await refreshes.due(
+                    connection, limit=100, lease_seconds=context.rules.operation_lease
+                )
             for lease in leases:
                 self.spawn(self._refresh(context, lease))
             await asyncio.sleep(every)
@@ -150,7 +152,7 @@ class Bench:
     async def _refresh(self, context: Context, lease: refreshes.Lease) -> None:
         now = asyncio.get_running_loop().time()
         running = self._refreshing.setdefault(lease.id, set())
-        if any(now - since < sync.LEASE_SECONDS for _, since in running):
+        if any(now - since < context.rules.operation_lease for _, since in running):
             self.tally.overlapping.append(lease.id)
         running.add((str(lease.token), now))
         await sync.refresh(context, lease)

@@ -20,11 +20,10 @@ import uvloop
 
 from app.stripe_gateway.client import API_VERSION
 from benchmarks.load import GRACE_SECONDS, Connection, Measured
+from benchmarks.seeding import HOT
 
 STEP_SECONDS = 3
 ITEMS = 3
-HOT = 1_000
-"""Subscriptions that the events are about, spread evenly over all that are cached."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -27,10 +26,13 @@ import orjson
 
 from app.commands.child_processes import ChildProcesses
 from app.settings import inherited_environment, load_settings
-from benchmarks import deliveries, servers
-from benchmarks.deliveries import HOT, STEP_SECONDS, Plan
+from benchmarks import deliveries, seeding, servers
+from benchmarks.deliveries import STEP_SECONDS, Plan
 from benchmarks.load import Measured
+from benchmarks.memory import Watched
+from benchmarks.seeding import HOT
 from benchmarks.servers import CHECKOUT, Server
+from benchmarks.verdicts import Bar, Part, print_verdicts
 
 SECRET = "whsec_bench"
 MOST_PER_SECOND = {1: 2_500, 16: 4_000}
@@ -41,6 +43,7 @@ P99_BAR = 1.5
 SIZE_BAR = 0.9
 """The service with a million cached subscriptions against the service with a thousand, at least."""
 LARGE = 1_000_000
+CONNECTIONS = (1, 16, 64)
 
 
 class Lost(Exception):
@@ -61,39 +64,35 @@ class Target:
 
 
 @contextmanager
-def targets(state: Path | None, *, supabase: bool, large: bool) -> Iterator[list[Target]]:
+def targets(state: Path | None, *, supabase: bool, large: tuple[str, int] | None) -> Iterator[list[Target]]:
+    """`large`: the URL of a filled database, and how many subscriptions are in it."""
     logs = servers.directory(state)
     with ExitStack() as stack:
         children = stack.enter_context(ChildProcesses())
         urls = {
             name: stack.enter_context(servers.database(f"bench_ingest_{name}", state))
-            for name in (
-                "service",
-                "bare",
-                *(["supabase"] if supabase else []),
-                *(["large"] if large else []),
-            )
+            for name in ("service", "bare", *(["supabase"] if supabase else []))
         }
+        seeding.fill(urls["service"], HOT, issuer=servers.ISSUER)
         found = [
-            _service(children, "service", urls["service"], logs, HOT),
+            _service(children, "service", urls["service"], HOT, logs),
             _bare(children, urls["bare"], logs),
         ]
         if supabase:
             found.append(_supabase(children, urls["supabase"], logs))
-        if large:
-            found.append(_service(children, "large", urls["large"], logs, LARGE))
+        if large is not None:
+            found.append(_service(children, "large", *large, logs))
         yield found
 
 
-def _service(children: ChildProcesses, name: str, url: str, logs: Path, subscriptions: int) -> Target:
-    asyncio.run(_execute(url, SEED, subscriptions))
+def _service(children: ChildProcesses, name: str, url: str, subscriptions: int, logs: Path) -> Target:
     port = servers.free_port()
     environment = servers.service_environment(url, port)
     server = servers.start(
         children, f"ingest-{name}", ["app", "serve"], port=port, environment=environment, logs=logs
     )
     newest = "select (items->0->>'current_period_start')::bigint from subscriptions where id = $1"
-    return Target(name, server, url, newest, stride=subscriptions // HOT)
+    return Target(name, server, url, newest, stride=seeding.hot_numbers(subscriptions).step)
 
 
 def _bare(children: ChildProcesses, url: str, logs: Path) -> Target:
@@ -133,17 +132,6 @@ def install_supabase(folder: Path) -> Path:
     return home
 
 
-SEED = """
-    insert into subscriptions (id, created, customer_id, status, currency, items, owner_id, cancel_at_period_end,
-        start_date, billing_cycle_anchor, billing_mode, collection_method, latest_invoice_id, discounts, oddities,
-        marker, serial, presence, final)
-    select 'sub_bench' || to_char(n, 'FM0000000'), 1700000000, 'cus_bench' || to_char(n, 'FM0000000'), 'active', 'usd',
-        (select jsonb_agg(jsonb_build_object('id', 'si_sub_bench' || to_char(n, 'FM0000000') || '_' || p, 'price_id',
-            'price_bench' || p, 'product_id', 'prod_bench' || p, 'quantity', 5, 'metered', false,
-            'current_period_start', 1, 'current_period_end', 2)) from generate_series(0, 2) p),
-        'cus_bench' || to_char(n, 'FM0000000'), false, 1700000000, 1700000000, 'flexible', 'charge_automatically',
-        'in_bench' || to_char(n, 'FM0000000'), '[]', '{}', 0, 1, 'present', false
-    from generate_series(0, $1::bigint - 1) n"""
 SEED_SUPABASE = """
     insert into stripe.customers (id, object, created)
     select 'cus_bench' || to_char(n, 'FM0000000'), 'customer', 1700000000 from generate_series(0, $1::bigint - 1) n"""
@@ -209,75 +197,118 @@ async def _check_count(target: Target, plan: Plan, measured: Measured) -> None:
         raise Lost(f"{target.name}: {measured.answered} were answered and {count} written")
 
 
-def run(found: list[Target], *, connections: list[int], rounds: int, seconds: float) -> None:
-    for target in found:
-        turn(target, 8, min(2.0, seconds))
-    for number in connections:
-        for step in range(rounds):
-            order = found[step % len(found) :] + found[: step % len(found)]
-            for target in order:
-                target.turns.setdefault(number, []).append(turn(target, number, seconds))
-
-
 def ratios(target: Target, reference: Target, connections: int) -> list[float]:
     pairs = zip(target.turns[connections], reference.turns[connections], strict=True)
     return [ours.rate / theirs.rate for ours, theirs in pairs]
 
 
-def report(found: list[Target], connections: list[int]) -> tuple[bool, list[dict[str, Any]]]:
-    """Prints the table; whether every bar is met, and the figures."""
-    by_name = {target.name: target for target in found}
-    service, met, figures = by_name["service"], True, []
-    print(
-        f"{'target':<9} {'c':>3} {'events/s':>9} {'p50 ms':>8} {'p99 ms':>8}  the service against it (min..max)"
-    )
-    for number in connections:
+def measure(
+    *,
+    state: Path | None,
+    supabase: bool,
+    large: tuple[str, int] | None,
+    connections: list[int],
+    rounds: int,
+    seconds: float,
+) -> Part:
+    with targets(state, supabase=supabase, large=large) as found:
+        watched = Watched("the API process", found[0].server.pid)
+        watched.note("at its start")
         for target in found:
-            turns = target.turns[number]
-            rate, p50, p99 = (median(getattr(one, name) for one in turns) for name in ("rate", "p50", "p99"))
-            line = f"{target.name:<9} {number:>3} {rate:>9.0f} {p50:>8.2f} {p99:>8.2f}"
-            entry: dict[str, Any] = {"target": target.name, "c": number, "rate": rate, "p50": p50, "p99": p99}
-            if target is not service:
-                large = target.name == "large"
-                ratio = ratios(target, service, number) if large else ratios(service, target, number)
-                entry["ratio"], bar = median(ratio), SIZE_BAR if large else BARS[target.name][number]
-                met &= entry["ratio"] >= bar
-                what = "it against the service " if large else ""
-                line += f"  {what}{entry['ratio']:.2f} ({min(ratio):.2f}..{max(ratio):.2f}), bar {bar}"
-            if target.name == "bare":
-                slower = median(
-                    ours.p99 / theirs.p99 for ours, theirs in zip(service.turns[number], turns, strict=True)
-                )
-                entry["p99_ratio"] = slower
-                met &= slower <= P99_BAR
-                line += f"; p99 {slower:.2f}, bar {P99_BAR}"
-            failed = sum(one.failed for one in turns)
-            met &= failed == 0
-            print(line + (f"  {failed} FAILED" if failed else ""))
-            figures.append(entry)
-    return met, figures
+            turn(target, 8, min(2.0, seconds))
+        watched.note("when warm")
+        part = Part("ingest")
+        print(f"{'target':<9} {'c':>3} {'events/s':>9} {'p50 ms':>8} {'p99 ms':>8}")
+        for number in connections:
+            for step in range(rounds):
+                first = step % len(found)
+                for target in found[first:] + found[:first]:
+                    target.turns.setdefault(number, []).append(turn(target, number, seconds))
+            watched.note(f"after c={number}")
+            for target in found:
+                part.failed += sum(one.failed for one in target.turns[number])
+                part.figures.append(_figures(target, number))
+            part.bars += _bars(found, number, large)
+        part.notes.append(watched.line())
+        part.figures.append({"memory": watched.figures()})
+    return part
+
+
+def _figures(target: Target, connections: int) -> dict[str, Any]:
+    """Prints the target's line."""
+    turns = target.turns[connections]
+    rate, p50, p99 = (median(getattr(one, name) for one in turns) for name in ("rate", "p50", "p99"))
+    print(f"{target.name:<9} {connections:>3} {rate:>9.0f} {p50:>8.2f} {p99:>8.2f}", flush=True)
+    return {
+        "target": target.name,
+        "c": connections,
+        "rate": round(rate, 1),
+        "p50_ms": round(p50, 2),
+        "p99_ms": round(p99, 2),
+    }
+
+
+def _bars(found: list[Target], connections: int, large: tuple[str, int] | None) -> list[Bar]:
+    by_name = {target.name: target for target in found}
+    service, bare = by_name["service"], by_name["bare"]
+    what = f"ingest c={connections}: "
+    bars = []
+    if "supabase" in by_name:
+        against = ratios(service, by_name["supabase"], connections)
+        bars.append(Bar(f"{what}times the rate of Supabase's engine", against, BARS["supabase"][connections]))
+    pairs = zip(service.turns[connections], bare.turns[connections], strict=True)
+    slower = [ours.p99 / theirs.p99 for ours, theirs in pairs]
+    bars += [
+        Bar(
+            f"{what}of a bare receiver's rate",
+            ratios(service, bare, connections),
+            BARS["bare"][connections],
+        ),
+        Bar(f"{what}p99 against the bare receiver's", slower, P99_BAR, at_most=True),
+    ]
+    if large is not None:
+        bars.append(
+            Bar(
+                f"{what}{large[1]:,} subscriptions against {HOT:,}",
+                ratios(by_name["large"], service, connections),
+                SIZE_BAR,
+            )
+        )
+    return bars
+
+
+def has_npm() -> bool:
+    """Says so where Supabase's engine has to be left out."""
+    found = bool(shutil.which("npm") and shutil.which("node"))
+    if not found:
+        print("Supabase's engine is left out: there is no npm on this machine.", file=sys.stderr)
+    return found
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.ingest", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="rounds a concurrency (default 3)")
     parser.add_argument("--seconds", type=float, default=3.0, help="seconds a target and round (default 3)")
-    parser.add_argument("--connections", type=int, nargs="+", default=[1, 16, 64], choices=[1, 16, 64])
+    parser.add_argument("--connections", type=int, nargs="+", default=[*CONNECTIONS], choices=CONNECTIONS)
     parser.add_argument("--no-supabase", action="store_true", help="leave Supabase's engine out")
-    parser.add_argument("--large", action="store_true", help=f"also with {LARGE} subscriptions in the cache")
+    parser.add_argument(
+        "--large", action="store_true", help=f"also with {LARGE:,} subscriptions in the cache"
+    )
     parser.add_argument("--state", type=Path, help="keep the benchmarks' PostgreSQL in this directory")
     given = parser.parse_args()
-    supabase = not given.no_supabase
-    if supabase and not (shutil.which("npm") and shutil.which("node")):
-        print("Supabase's engine is left out: there is no npm on this machine.", file=sys.stderr)
-        supabase = False
-    started = time.monotonic()
-    with targets(given.state, supabase=supabase, large=given.large) as found:
-        run(found, connections=given.connections, rounds=given.rounds, seconds=given.seconds)
-    met, figures = report(found, given.connections)
-    print(f"{time.monotonic() - started:.0f} s: {'met' if met else 'MISSED'}")
-    print(json.dumps({"benchmark": "ingest", "met": met, "results": figures}))
-    return 0 if met else 1
+    with ExitStack() as stack:
+        large = stack.enter_context(seeding.filled(LARGE, given.state)) if given.large else None
+        part = measure(
+            state=given.state,
+            supabase=not given.no_supabase and has_npm(),
+            large=large,
+            connections=given.connections,
+            rounds=given.rounds,
+            seconds=given.seconds,
+        )
+    print_verdicts([part])
+    print(json.dumps({"benchmark": "ingest", **part.dumped()}))
+    return 0 if part.met else 1
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
 
 import orjson
 
@@ -25,27 +24,19 @@ class Round:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """Two targets at one concurrency, round by round: `subject` against `reference`."""
+class Target:
+    """A server and what is asked of it: (path, bearer token), in rotation."""
 
-    connections: int
-    subject: list[Round]
-    reference: list[Round]
-
-    @property
-    def ratios(self) -> list[float]:
-        return [
-            ours.measured.rate / theirs.measured.rate
-            for ours, theirs in zip(self.subject, self.reference, strict=True)
-        ]
+    server: Server
+    requests: list[tuple[str, str]]
 
     @property
-    def ratio(self) -> float:
-        return median(self.ratios)
+    def name(self) -> str:
+        return self.server.name
 
-    @property
-    def failed(self) -> int:
-        return sum(turn.measured.failed for turn in (*self.subject, *self.reference))
+
+Turns = dict[str, list[Round]]
+"""Every target's turns, in the order of the rounds."""
 
 
 def load(port: int, connections: int, seconds: float, requests: list[tuple[str, str]]) -> Measured:
@@ -58,31 +49,30 @@ def load(port: int, connections: int, seconds: float, requests: list[tuple[str, 
     return Measured(**orjson.loads(ran.stdout))
 
 
-def turn(server: Server, connections: int, seconds: float, requests: list[tuple[str, str]]) -> Round:
-    before = processor_seconds(server.pid)
-    measured = load(server.port, connections, seconds, requests)
-    after = processor_seconds(server.pid)
+def turn(target: Target, connections: int, seconds: float) -> Round:
+    pid = target.server.pid
+    before = processor_seconds(pid)
+    measured = load(target.server.port, connections, seconds, target.requests)
+    after = processor_seconds(pid)
     if before is None or after is None:
         return Round(measured, None)
     return Round(measured, (after - before) / measured.answered * 1e6)
 
 
-def compare(
-    subject: Server,
-    reference: Server,
-    requests: list[tuple[str, str]],
-    *,
-    connections: int,
-    rounds: int,
-    seconds: float,
-) -> Comparison:
-    """`rounds` rounds of `seconds` a target; the target that goes first alternates."""
-    found: dict[str, list[Round]] = {subject.name: [], reference.name: []}
+def interleave(targets: list[Target], *, connections: int, rounds: int, seconds: float) -> Turns:
+    """`rounds` rounds of `seconds` a target; each begins with another one."""
+    found: Turns = {target.name: [] for target in targets}
     for number in range(rounds):
-        order = (subject, reference) if number % 2 == 0 else (reference, subject)
-        for server in order:
-            found[server.name].append(turn(server, connections, seconds, requests))
-    return Comparison(connections, found[subject.name], found[reference.name])
+        first = number % len(targets)
+        for target in targets[first:] + targets[:first]:
+            found[target.name].append(turn(target, connections, seconds))
+    return found
+
+
+def ratios(turns: Turns, ours: str, theirs: str) -> list[float]:
+    """Within each round: the rate of one target against another's."""
+    pairs = zip(turns[ours], turns[theirs], strict=True)
+    return [one.measured.rate / other.measured.rate for one, other in pairs]
 
 
 def processor_seconds(pid: int) -> float | None:

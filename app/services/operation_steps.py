@@ -246,6 +246,7 @@ async def _buy_seats(
     item_id, quantity = str(step.figures["item_id"]), int(step.figures["quantity"])
     payments: list[PaymentStep | None] = [None]
     refusal: list[str] = []
+    missed = ["payment_action_required"]
     sent = step.state == "sending"
 
     def reached(subscription: Subscription) -> bool:
@@ -280,6 +281,8 @@ async def _buy_seats(
 
         changed = await send(context, operation.id, step, token, write)
         payments[0] = changed.payment
+        # Should the row not show it any more, somebody has lowered it since.
+        missed[0] = "changed_meanwhile" if reached(changed.subscription) else missed[0]
         return changed.fetched
 
     async def settle(connection: Connection, snapshot: Snapshot | None) -> None:
@@ -293,7 +296,7 @@ async def _buy_seats(
             )
         else:
             await operations.settle_step(
-                connection, operation.id, step.position, state="failed", code="payment_action_required"
+                connection, operation.id, step.position, state="failed", code=missed[0]
             )
 
     lease = await sync.take_lease(context, "subscription", operation.subscription_id)

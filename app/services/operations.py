@@ -37,6 +37,7 @@ from app.services.subscriptions import see_as
 log = structlog.get_logger(__name__)
 
 CONCURRENCY = 16
+_SERVER_ERROR = 500
 
 Result = TypeVar("Result")
 
@@ -291,7 +292,7 @@ async def run_within(context: Context, operation_id: str, token: UUID) -> Paymen
         return None
     except BillingError as error:
         # It is admitted and stays so: the caller learns its id, and a worker goes on when the part is back.
-        if is_known(error):
+        if error.status < _SERVER_ERROR:
             raise
         return None
 

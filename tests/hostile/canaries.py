@@ -1,0 +1,50 @@
+"""`python -m tests.hostile.canaries`: planted secrets and personal data, and where they turn up.
+
+Processes and commands run at LOG_LEVEL=debug, with the SDK's own debugging asked for, through a lively day: every
+route, refusals of every kind, a Stripe whose messages repeat what it was sent, rows that Postgres refuses, lost
+connections, killed processes. Then everything that was printed, every error answer, the metrics, the server's log and
+every column of every table is searched. One JSON line; exit code 1 where a mark stands anywhere but in a column
+that is named for it.
+"""
+
+import argparse
+import json
+import sys
+import time
+
+from tests.hostile.canary_day import Day, Found
+from tests.hostile.grounds import server_at_hand
+from tests.support.simulator import running_simulator
+
+
+def report(found: Found, seconds: float) -> dict[str, object]:
+    return {
+        "benchmark": "canaries",
+        "passed": not found.hits and not found.unseen,
+        "canaries": len(found.canaries),
+        "hits": len(found.hits),
+        "where": found.hits,
+        "kept_where_allowed": sum(len(columns) for columns in found.kept.values()),
+        "not_planted": found.unseen,
+        "processes": found.processes,
+        "log_bytes": found.log_bytes,
+        "error_answers": found.error_answers,
+        "metrics_bytes": found.metrics_bytes,
+        "columns": found.columns,
+        "rows": found.rows,
+        "seconds": round(seconds, 1),
+    }
+
+
+def main() -> int:
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    started = time.monotonic()
+    with running_simulator() as simulator, server_at_hand() as (server_url, log):
+        found = Day(simulator, server_url, log).run()
+    told = report(found, time.monotonic() - started)
+    print(json.dumps(told))
+    return 0 if told["passed"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

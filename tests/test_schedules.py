@@ -1,0 +1,43 @@
+"""Seat operations under held schedules (`benchmarks.schedules`): no invariant breaks, and a break is noticed."""
+
+import asyncio
+
+import pytest
+
+from benchmarks import held_database
+from benchmarks.schedule_defects import DEFECTS
+from benchmarks.schedules import Outcome, play
+
+SEED = "20261122"
+SCHEDULES = 40
+CAUGHT_WITHIN = {"reservations not counted": 12, "no lock at admission": 20}
+
+
+@pytest.fixture
+def held_database_url(database_url: str) -> str:
+    asyncio.run(held_database.install(database_url))
+    return database_url
+
+
+def seeds(number: int) -> list[str]:
+    return [f"{SEED}/{seed}" for seed in range(number)]
+
+
+def test_schedules_keep_every_invariant_and_a_seed_gives_the_same_again(held_database_url: str) -> None:
+    outcomes = play(held_database_url, seeds(SCHEDULES))
+    assert [f"{one.seed} {verdict}" for one in outcomes for verdict in one.verdicts] == []
+    assert min(one.steps for one in outcomes) >= 30
+    assert min(one.actors for one in outcomes) >= 4
+    assert sum(one.faults > 0 for one in outcomes) >= 0.8 * SCHEDULES
+    [again] = play(held_database_url, [outcomes[-1].seed])
+    assert again.digest == outcomes[-1].digest
+
+
+@pytest.mark.parametrize("defect", CAUGHT_WITHIN)
+def test_a_planted_defect_is_noticed(held_database_url: str, defect: str) -> None:
+    found: list[Outcome] = play(held_database_url, seeds(CAUGHT_WITHIN[defect]), defect)
+    assert found[-1].verdicts
+
+
+def test_enough_defects_are_known() -> None:
+    assert len(DEFECTS) >= 20
