@@ -46,7 +46,7 @@ def fuzz(principal: Principal, cases: int, seed: int, *, coverage: bool = True) 
         total.add(run_phase(principal, "coverage", seed=seed, most=int(cases * shares.coverage)))
     chains = int(cases * shares.stateful)
     # A few cases reach a few sources; which ones is another matter for each principal.
-    sources = random.Random(f"{seed}{principal.name}").sample(linking(), min(len(linking()), chains // 4))
+    sources = random.Random(f"{seed}{principal.name}").sample(linking(), min(len(linking()), chains // 8))
     for source in [None, *sources]:
         most = max(4, chains // (len(sources) + 1))
         done = run_phase(

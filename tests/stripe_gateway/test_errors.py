@@ -162,12 +162,13 @@ async def test_a_write_whose_answer_was_lost_is_the_same_under_its_key(
     assert len(await stripe_account.state("customer")) == 1
 
 
-async def test_a_key_with_other_parameters_is_our_mistake(
+async def test_a_key_with_other_parameters_is_used_up_and_what_it_did_is_unknown(
     stripe_account: Simulator, client: StripeClient
 ) -> None:
     assert await write(client) is None
-    with pytest.raises(StripeRejected):
+    with pytest.raises(StripeOutcomeUnknown) as used_up:
         await client.post("/v1/customers", {"name": "Grace"}, idempotency_key="k1")
+    assert used_up.value.answered
     assert len(await sent(stripe_account)) == 2
 
 
