@@ -7,6 +7,7 @@ whether anything is sent at all: nobody is taken out of a seat that he left, or 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -27,7 +28,7 @@ from app.services.sending import is_final, may_come_late, send
 from app.stripe_gateway.billing import Changed
 from app.stripe_gateway.gateway import Fetched
 
-Permitted = Callable[[], Awaitable[bool]]
+Permitted = Callable[[Step], Awaitable[bool]]
 """Asked right before a step is sent for the first time: has the actor the right to it still?"""
 
 
@@ -72,7 +73,7 @@ async def _add_new_customer(
     email = step.email or ""
     created = await _created_in_vain(context, operation, email) if step.attempt else None
     if created is None:
-        if step.state == "planned" and not await permitted():
+        if step.state == "planned" and not await permitted(step):
             async with context.database.connection() as connection:
                 await operations.settle_step(
                     connection, operation.id, step.position, state="refused", code="role_required"
@@ -153,7 +154,10 @@ class _CustomerWrite:
         if self._step.state == "planned":
             if self._is_done(customer):
                 return before
-            if not await self._permitted():
+            # He may have become a manager since the admission, whom not everybody may touch.
+            here = customer.member_of == self._operation.subscription_id
+            now = replace(self._step, role_before=customer.member_role if here else None)
+            if not await self._permitted(now):
                 self._refusal = "role_required"
                 return before
         await self._wait_for_others()
@@ -263,7 +267,7 @@ async def _buy_seats(
         awaited = sent and (found.pending_update is not None or "awaits_payment" in step.figures)
         if awaited or (reached(found) and not may_come_late(context.rules, step)):
             return before
-        if not sent and not await permitted():
+        if not sent and not await permitted(step):
             refusal.append("role_required")
             return before
         params: dict[str, Any] = {
@@ -338,7 +342,7 @@ async def _set_owner(
             _check_nothing_comes_late(context, step)
             refusal.append("changed_meanwhile")
             return before
-        if step.state == "planned" and not await permitted():
+        if step.state == "planned" and not await permitted(step):
             refusal.append("role_required")
             return before
 

@@ -264,10 +264,10 @@ async def _try(context: Context, operation: Operation, step: Step, token: UUID) 
         if not await operations.renew(connection, operation.id, token, lease_seconds=lease_seconds):
             return None
 
-    async def permitted() -> bool:
+    async def permitted(step: Step) -> bool:
         return await _has_right(context, operation, [step])
 
-    if not step.was_sent and not await permitted():
+    if not step.was_sent and not await permitted(step):
         await _refuse(context, operation, step, "role_required")
         return None
     try:

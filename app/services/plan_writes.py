@@ -174,8 +174,10 @@ async def _send(
             return now
     try:
         return await send_once(context, operation_id, subscription_id, call, token)
-    except StripeOutcomeUnknown as error:
-        if not error.answered:
+    except (StripeOutcomeUnknown, NotFound) as error:
+        # Stripe keeps no answer of a DELETE: what an attempt with a lost answer has ended, the next does not find.
+        is_answered = isinstance(error, StripeOutcomeUnknown) and error.answered
+        if not is_answered and call.method != "cancel":
             raise
         now = await as_it_is(context, subscription_id)
         if not call.shows_in(now.subscription):

@@ -1,0 +1,349 @@
+"""Seat operations broken on purpose, in this process alone: a check that never fails proves nothing.
+
+Each defect is one slip that somebody could make in the code, planted in a named function, statement or constant.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import uuid4
+
+from app.cache import idempotency, members, operations, subscriptions
+from app.cache.mirror import MIRRORS
+from app.domain import metadata as keys
+from app.domain.views import SubscriptionView
+from app.routes import shared_subscriptions
+from app.services import (
+    member_changes,
+    operation_steps,
+    plan_changes,
+    sending,
+    webhooks,
+)
+from app.services import operations as running
+from app.services.rate_budget import RateBudget
+from app.stripe_gateway import client as stripe_client
+from app.stripe_gateway.billing import BillingCalls
+from app.stripe_gateway.client import StripeClient
+from app.stripe_gateway.gateway import StripeGateway
+
+Change = tuple[Any, str, object]
+
+
+def _edited(owner: Any, name: str, *edits: tuple[str, str]) -> Change:
+    text = getattr(owner, name)
+    for old, new in edits:
+        if old not in text:
+            raise LookupError(f"{name} does not contain {old!r}")
+        text = text.replace(old, new)
+    return owner, name, text
+
+
+def _answering(value: Any) -> Any:
+    """A coroutine function that answers this whatever it is asked."""
+
+    async def answer(*_: Any, **__: Any) -> Any:
+        return value
+
+    return answer
+
+
+# --------------------------------------------------------------------------------------------------- admission
+
+
+def _no_lock() -> list[Change]:
+    async def lock(connection: Any, subscription_id: Any) -> bool:
+        found = await connection.fetchval("select 1 from subscriptions where id = $1", subscription_id)
+        return found is not None
+
+    return [(subscriptions, "lock", lock)]
+
+
+def _with_seats(change: Callable[[Any], Any]) -> list[Change]:
+    original = SubscriptionView.seats
+
+    def seats(self: SubscriptionView, *, owner_uses_seat: bool) -> Any:
+        return change(original(self, owner_uses_seat=owner_uses_seat))
+
+    return [(SubscriptionView, "seats", seats)]
+
+
+def _reservations_not_counted() -> list[Change]:
+    return _with_seats(lambda seats: dataclasses.replace(seats, reserved=0))
+
+
+def _one_seat_too_many() -> list[Change]:
+    return _with_seats(lambda seats: dataclasses.replace(seats, total=seats.total + 1))
+
+
+def _no_reservation() -> list[Change]:
+    return [
+        _edited(operations, "_INSERT_RESERVATIONS", ("where operation_id", "where false and operation_id"))
+    ]
+
+
+def _lower_target_not_counted() -> list[Change]:
+    return [(operations, "lowest_target", _answering(None))]
+
+
+def _floor_not_checked() -> list[Change]:
+    return [(plan_changes, "check_floor", lambda *_: None)]
+
+
+def _members_of_others_taken() -> list[Change]:
+    nobody = ("(c.member_of <> $1 and", "(false and c.member_of <> $1 and")
+    return [
+        _edited(operations, "_BY_ID", nobody),
+        _edited(operations, "_BY_EMAIL", nobody),
+        (operation_steps._CustomerWrite, "_is_live", _answering(False)),
+    ]
+
+
+def _permission_not_needed() -> list[Change]:
+    return [
+        (member_changes, "permissions_needed", lambda _: set()),
+        (running, "permissions_needed", lambda _: set()),
+    ]
+
+
+# ------------------------------------------------------------------------------------------------------ running
+
+
+def _actor_not_read_again() -> list[Change]:
+    return [(running, "_may_begin", _answering(True)), (running, "_has_right", _answering(True))]
+
+
+def _freed_before_the_removal() -> list[Change]:
+    async def all_of_them(context: Any, operation: Any, adds: Any) -> Any:
+        return adds
+
+    return [(running, "_those_that_fit", all_of_them)]
+
+
+def _seat_released_when_sent() -> list[Change]:
+    begin = operations.begin_sending
+
+    async def begin_sending(connection: Any, operation_id: str, position: int, **more: Any) -> bool:
+        await connection.execute(
+            "update reservations set released_at = clock_timestamp() where operation_id = $1 and position = $2",
+            operation_id,
+            position,
+        )
+        return await begin(connection, operation_id, position, **more)
+
+    return [(operations, "begin_sending", begin_sending)]
+
+
+def _lost_answer_is_a_failure() -> list[Change]:
+    always = lambda *_: True  # noqa: E731
+    return [
+        (running, "is_final", always),
+        (operation_steps, "is_final", always),
+        (sending, "is_final", always),
+    ]
+
+
+def _rate_refusal_is_a_failure() -> list[Change]:
+    known, retry = lambda _: True, lambda *_, **__: False
+    return [
+        (stripe_client, "is_retryable", retry),
+        (sending, "is_known", known),
+        (running, "is_known", known),
+    ]
+
+
+def _same_key_for_ever() -> list[Change]:
+    return [(operations, "next_attempt", _answering(None))]
+
+
+def _key_of_the_target() -> list[Change]:
+    set_metadata = StripeGateway.set_customer_metadata
+
+    async def set_customer_metadata(self: Any, customer_id: Any, values: Any, *, idempotency_key: str) -> Any:
+        target = f"{customer_id}:{'.'.join(values.values())}"
+        return await set_metadata(self, customer_id, values, idempotency_key=target)
+
+    return [(StripeGateway, "set_customer_metadata", set_customer_metadata)]
+
+
+def _new_key_at_every_sending() -> list[Change]:
+    post = StripeClient.post
+
+    async def with_new_key(self: Any, path: str, params: Any, *, idempotency_key: str) -> Any:
+        return await post(self, path, params, idempotency_key=f"{idempotency_key}/{uuid4().hex}")
+
+    return [(StripeClient, "post", with_new_key)]
+
+
+def _earlier_create_not_looked_for() -> list[Change]:
+    return [(operation_steps, "_created_in_vain", _answering(None))]
+
+
+def _orphans_left() -> list[Change]:
+    return [(operations, "take_orphaned", _answering([])), (operations, "take", _answering(False))]
+
+
+def _settled_when_sent() -> list[Change]:
+    """Told as applied before anybody knows."""
+    begin = operations.begin_sending
+
+    async def begin_sending(connection: Any, operation_id: str, position: int, **more: Any) -> bool:
+        found = await begin(connection, operation_id, position, **more)
+        await operations.settle_step(connection, operation_id, position, state="applied")
+        return found
+
+    return [(operations, "begin_sending", begin_sending)]
+
+
+def _connection_kept_over_the_call() -> list[Change]:
+    run_step = operation_steps.run_step
+
+    async def holding(context: Any, *given: Any) -> Any:
+        async with context.database.connection():
+            return await run_step(context, *given)
+
+    return [(running, "run_step", holding)]
+
+
+def _time_out_is_an_error() -> list[Change]:
+    async def run_within(context: Any, operation_id: str, token: Any, **_: Any) -> Any:
+        return await asyncio.wait_for(running.run(context, operation_id, token), 2.0)
+
+    return [(running, "run_within", run_within)]
+
+
+def _client_key_ignored() -> list[Change]:
+    async def operation_id_of(request: Any, principal: Any) -> str:
+        return f"op_{uuid4().hex[:24]}"
+
+    return [
+        (idempotency, "claim", _answering(None)),
+        (shared_subscriptions, "operation_id_of", operation_id_of),
+    ]
+
+
+def _budget_not_asked() -> list[Change]:
+    return [(RateBudget, "acquire", _answering(None))]
+
+
+# ----------------------------------------------------------------------------------------------- what is written
+
+
+def _wrong_key() -> list[Change]:
+    def values(subscription_id: str, role: str) -> dict[str, str]:
+        return {"shared_subscription_id": subscription_id, keys.MEMBER_ROLE: role}
+
+    return [(keys, "membership_values", values)]
+
+
+def _role_verbatim() -> list[Change]:
+    def values(subscription_id: str, role: str) -> dict[str, str]:
+        return {keys.MEMBER_OF: subscription_id, keys.MEMBER_ROLE: f" {role.title()}"}
+
+    return [(keys, "membership_values", values)]
+
+
+def _other_metadata_cleared() -> list[Change]:
+    set_metadata = StripeGateway.set_customer_metadata
+
+    async def set_customer_metadata(self: Any, customer_id: Any, values: Any, *, idempotency_key: str) -> Any:
+        everything = {**values, "crm_reference": ""}
+        return await set_metadata(self, customer_id, everything, idempotency_key=idempotency_key)
+
+    return [(StripeGateway, "set_customer_metadata", set_customer_metadata)]
+
+
+def _owner_stays_a_member() -> list[Change]:
+    return [(members, "is_member", _answering(False))]
+
+
+def _quantity_written_twice() -> list[Change]:
+    update = BillingCalls.update_subscription
+
+    async def update_subscription(
+        self: Any, subscription_id: Any, params: Any, *, idempotency_key: str
+    ) -> Any:
+        items = [
+            {**item, "quantity": item["quantity"] + 1}
+            for item in params.get("items", [])
+            if "quantity" in item
+        ]
+        if items:
+            await update(
+                self, subscription_id, {**params, "items": items}, idempotency_key=f"{idempotency_key}/first"
+            )
+        return await update(self, subscription_id, params, idempotency_key=idempotency_key)
+
+    return [(BillingCalls, "update_subscription", update_subscription)]
+
+
+# ---------------------------------------------------------------------------------------------------- the cache
+
+
+def _deleted_revived() -> list[Change]:
+    final = ("(excluded.final or not t.final)", "(excluded.final or not t.final or true)")
+    margin = ("(excluded.marker > t.marker + $7 or", "(true or")
+    return [_edited(m, "apply_events", final, margin) for m in MIRRORS.values()]
+
+
+def _event_dropped() -> list[Change]:
+    take = webhooks._take
+
+    async def some(context: Any, event: Any, *, livemode: bool) -> str:
+        if event.type == "customer.updated":
+            return "ignored: not kept"
+        return await take(context, event, livemode=livemode)
+
+    return [(webhooks, "_take", some)]
+
+
+DEFECTS: dict[str, Callable[[], list[Change]]] = {
+    "no lock at admission": _no_lock,
+    "reservations not counted": _reservations_not_counted,
+    "one seat too many": _one_seat_too_many,
+    "no reservation": _no_reservation,
+    "lower target not counted": _lower_target_not_counted,
+    "floor not checked": _floor_not_checked,
+    "members of others taken": _members_of_others_taken,
+    "permission not needed": _permission_not_needed,
+    "actor not read again": _actor_not_read_again,
+    "freed before the removal": _freed_before_the_removal,
+    "seat released when sent": _seat_released_when_sent,
+    "lost answer is a failure": _lost_answer_is_a_failure,
+    "rate refusal is a failure": _rate_refusal_is_a_failure,
+    "same key for ever": _same_key_for_ever,
+    "key of the target": _key_of_the_target,
+    "new key at every sending": _new_key_at_every_sending,
+    "earlier create not looked for": _earlier_create_not_looked_for,
+    "orphans left": _orphans_left,
+    "settled when sent": _settled_when_sent,
+    "connection kept over the call": _connection_kept_over_the_call,
+    "time-out is an error": _time_out_is_an_error,
+    "client key ignored": _client_key_ignored,
+    "budget not asked": _budget_not_asked,
+    "wrong key": _wrong_key,
+    "role verbatim": _role_verbatim,
+    "other metadata cleared": _other_metadata_cleared,
+    "owner stays a member": _owner_stays_a_member,
+    "quantity written twice": _quantity_written_twice,
+    "deleted revived": _deleted_revived,
+    "event dropped": _event_dropped,
+}
+
+
+@contextmanager
+def planted(name: str | None) -> Iterator[None]:
+    """With one of `DEFECTS` in place; None is the code as it is."""
+    kept: list[Change] = []
+    try:
+        for owner, attribute, broken in [] if name is None else DEFECTS[name]():
+            kept.append((owner, attribute, getattr(owner, attribute)))
+            setattr(owner, attribute, broken)
+        yield
+    finally:
+        for owner, attribute, original in reversed(kept):
+            setattr(owner, attribute, original)

@@ -1,0 +1,569 @@
+"""The invariants of seat operations, each judged by the stand-in's log and by what the service told and committed.
+
+Nothing here asks the code under test: seats, roles and owners are read from metadata by `schedule_truth`, the order
+of things is the harness's own. Where somebody edits by hand, only what the service was bound to know counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Any
+
+import orjson
+
+from benchmarks.held_stripe import Json
+from benchmarks.schedule_driver import Record
+from benchmarks.schedule_judge import Judge, Operation, Step
+from benchmarks.schedule_truth import (
+    ID_KEY,
+    OPERATION_KEY,
+    OWNER_KEY,
+    ROLE_KEY,
+    Made,
+    is_live,
+    member_of,
+    owner_of,
+    quantity_of,
+    role_of,
+)
+
+ROLE_SECONDS = 2.0
+"""A right that was lost at Stripe may be used for so long."""
+SETTLED_SECONDS = 60.0
+"""After the faults end, every operation is terminal within."""
+KEPT_SECONDS = 86_400.0 - 60.0
+"""For so long an answer is kept under its client's key."""
+_ON_PEOPLE = ("add", "remove", "update")
+
+
+def verdicts(record: Record) -> list[str]:
+    """Every violation, beginning with the invariant's number."""
+    judge = Judge(record)
+    found = [f"harness: {error}" for error in record.errors]
+    for name, violations in INVARIANTS.items():
+        found += [f"{name}: {text}" for text in violations(judge)]
+    return found
+
+
+def admission(judge: Judge) -> Iterator[str]:
+    """I1. Without edits of seats from outside, no version shows more members than seats. With them, no write of the
+    service makes a plan more over-allocated than it was, as far as the service was bound to know when the step was
+    first sent; and a reservation is committed only where members and promised seats fit, after the call's own
+    removals and purchase, as far as it was bound to know then.
+    """
+    if not judge.truth.edited:
+        yield from _over_allocated(judge)
+    yield from _written_beyond(judge)
+    yield from _admitted_beyond(judge)
+
+
+def _over_allocated(judge: Judge) -> Iterator[str]:
+    truth = judge.truth
+    for one in truth.written:
+        if one.kind not in ("customer", "subscription"):
+            continue
+        for plan in truth.plans:
+            members, seats = len(truth.members(plan, one.tick)), truth.quantity(plan, one.tick)
+            if members > seats:
+                yield f"{members} members on {seats} seats of {plan} after {one.key}"
+
+
+def _written_beyond(judge: Judge) -> Iterator[str]:
+    truth = judge.truth
+    for one in truth.written:
+        plan = member_of(one.after)
+        if one.kind != "customer" or plan is None or plan == member_of(one.before):
+            continue
+        sent = truth.first_sent.get((one.operation or "", one.position))
+        if sent is None:
+            continue
+        members, seats = truth.sure_members(plan, sent.tick), truth.most_seats(plan, sent.tick)
+        if any(member_of(state) == plan for state in truth.possible(one.id, sent.tick)):
+            continue
+        if (
+            one.id not in {owner_of(state) for state in truth.possible(plan, sent.tick)}
+            and len(members) >= seats
+        ):
+            yield f"{one.key} adds {one.id} to {len(members)} members on {seats} seats of {plan}"
+
+
+def _admitted_beyond(judge: Judge) -> Iterator[str]:
+    truth = judge.truth
+    for reserved in judge.reservations:
+        operation = judge.operations[reserved.operation]
+        if any(step.action == "buy_seats" for step in operation.steps.values()):
+            continue
+        plan = reserved.subscription_id
+        # Where owners take a seat the new one takes the old one's.
+        freed = int(operation.kind == "transfer" and truth.record.world.rules.owner_uses_seat)
+        taken, seats = judge.taken(plan, reserved.begun) - freed, truth.most_seats(plan, reserved.begun)
+        if taken > seats:
+            yield f"{operation.id} was admitted with {taken} of {seats} seats of {plan}"
+
+
+def floor(judge: Judge) -> Iterator[str]:
+    """I2. No write of the service lowers the quantity below the members and the promised seats that it was bound to
+    know of when the step was first sent.
+    """
+    truth = judge.truth
+    for one in truth.written:
+        if one.kind != "subscription" or one.before is None:
+            continue
+        new = quantity_of(one.after)
+        sent = truth.first_sent.get((one.operation or "", one.position))
+        if sent is None or new >= quantity_of(one.before) or not is_live(one.after):
+            continue
+        if new >= truth.least_seats(one.id, sent.tick):
+            continue
+        taken = judge.taken(one.id, sent.tick)
+        if new < taken:
+            yield f"{one.key} lowers {one.id} to {new}, {taken} are taken"
+
+
+def one_home(judge: Judge) -> Iterator[str]:
+    """I3. No write of the service moves somebody from a living plan to another, as far as it was bound to know when
+    the step was first sent; nobody has two living reservations.
+    """
+    truth = judge.truth
+    for one in truth.written:
+        new = member_of(one.after)
+        sent = truth.first_sent.get((one.operation or "", one.position))
+        if one.kind != "customer" or new is None or sent is None or one.before is None:
+            continue
+        homes = {member_of(state) for state in truth.possible(one.id, sent.tick)}
+        old = homes.pop()
+        if homes or old in (None, new) or old not in truth.plans:
+            continue
+        if all(is_live(state) for state in truth.possible(str(old), sent.tick)):
+            yield f"{one.key} takes {one.id} from {old}"
+    for number, reserved in enumerate(judge.reservations):
+        for other in judge.reservations[:number]:
+            together = other.begun < reserved.ended and reserved.begun < other.ended
+            person = reserved.customer_id is not None and reserved.customer_id == other.customer_id
+            by_mail = (
+                reserved.customer_id is None and other.customer_id is None and reserved.email == other.email
+            )
+            if together and (person or by_mail):
+                whom = reserved.customer_id or reserved.email
+                yield f"two reservations for {whom}: {reserved.operation}, {other.operation}"
+
+
+def _suffices(judge: Judge, operation: Operation, step: Step, tick: float) -> bool:
+    """May the actor, as he was known at a moment, do this step?"""
+    truth, actor = judge.truth, operation.actor_id
+    if actor is None:
+        return not operation.principal.startswith("user:")
+    plan, roles = operation.subscription_id, judge.record.world.rules.roles
+    role = truth.role(actor, plan, tick)
+    state = truth.view(plan, tick) or {}
+    pays = state.get("customer") == actor
+    match operation.kind:
+        case "leave":
+            return True
+        case "transfer":
+            owner = truth.owner(plan, tick, known=True)
+            return owner in (operation.request.get("from_id"), operation.request.get("to_id"))
+        case "cancel_subscription":
+            return role == "owner" or pays
+        case "member_change" if step.action in _ON_PEOPLE:
+            touches_manager = (
+                step.action == "update"
+                or step.role == "manager"
+                or (
+                    step.action == "remove"
+                    and role_of(truth.at(step.customer_id or "", tick)) == "manager"
+                    and member_of(truth.at(step.customer_id or "", tick)) == plan
+                )
+            )
+            if touches_manager:
+                return role == "owner" or (role == "manager" and roles.managers_manage_managers)
+            return role in ("owner", "manager")
+        case _:
+            return role == "owner" or pays or (role == "manager" and roles.managers_buy_seats)
+
+
+def authority(judge: Judge) -> Iterator[str]:
+    """I4. Every write names an operation, and its actor had the right to the step when it was first sent: by what
+    the service was bound to know at some moment of the two seconds before. A role that the service itself has
+    taken away justifies nothing that is first sent after the answer that said so.
+    """
+    truth = judge.truth
+    for call in truth.stripe.calls:
+        key = call.key or ""
+        had_effect = call.executed is not None and call.executed >= call.first_version
+        if key.startswith("op_") and had_effect and key.split("/")[0] not in judge.operations:
+            yield f"{key} belongs to no operation"
+    taken_away = _taken_away(judge)
+    for (operation_id, position), call in truth.first_sent.items():
+        operation = judge.operations.get(operation_id)
+        step = None if operation is None else operation.steps.get(position)
+        if operation is None or step is None:
+            continue
+        moments: list[float] = [truth.tick_at(call.at - ROLE_SECONDS), call.tick]
+        moments += [one.tick for one in truth.made if moments[0] < one.tick < call.tick]
+        if not any(_suffices(judge, operation, step, moment) for moment in moments):
+            yield f"{operation.kind} {call.key} of {operation.actor_id} ({step.action})"
+        for actor, plan, tick in taken_away:
+            if actor == operation.actor_id and plan == operation.subscription_id and tick < call.tick:
+                again = any(
+                    _suffices(judge, operation, step, m) for m in [tick, *(x for x in moments if x > tick)]
+                )
+                if not again and operation.kind == "member_change":
+                    yield f"{call.key} of {actor} was sent after his role had been taken away"
+
+
+def _taken_away(judge: Judge) -> list[tuple[str, str, int]]:
+    """Who lost a role by an operation whose caller was told so, and when."""
+    found: list[tuple[str, str, int]] = []
+    for asked in judge.record.asked:
+        if asked.reply is None or asked.reply.status != 200 or asked.reply_tick is None:
+            continue
+        body = asked.reply.body if isinstance(asked.reply.body, dict) else {}
+        operation = judge.operations.get(str(body.get("operation_id")))
+        if operation is None or body.get("state") != "settled":
+            continue
+        found.extend(
+            (step.customer_id, operation.subscription_id, asked.reply_tick)
+            for step in operation.steps.values()
+            if step.customer_id and step.state == "applied" and step.action in ("remove", "update")
+        )
+    return found
+
+
+def no_escalation(judge: Judge) -> Iterator[str]:
+    """I5. Writes touch our own keys only and leave all other metadata as it was; a role is user or manager; the
+    owner's key is written by a transfer alone, as it was asked for, and a new owner is no member any more.
+    """
+    truth = judge.truth
+    for one in truth.written:
+        if one.kind not in ("customer", "subscription") or one.after is None:
+            continue
+        operation = judge.operations.get(one.operation or "")
+        old, new = (one.before or {}).get("metadata") or {}, one.after.get("metadata") or {}
+        touched = {name for name in {*old, *new} if old.get(name) != new.get(name)}
+        allowed = {ID_KEY, ROLE_KEY} if one.kind == "customer" else {OWNER_KEY}
+        if one.before is None:
+            allowed |= {OPERATION_KEY}
+        if touched - allowed:
+            yield f"{one.key} touches {sorted(touched - allowed)} of {one.id}"
+        if ROLE_KEY in touched and new.get(ROLE_KEY) not in (None, "user", "manager"):
+            yield f"{one.key} writes the role {new.get(ROLE_KEY)!r}"
+        if ID_KEY in touched and new.get(ID_KEY) not in (None, *truth.plans):
+            yield f"{one.key} writes the subscription {new.get(ID_KEY)!r}"
+        if OWNER_KEY in touched:
+            yield from _owner_written(one, operation)
+        other = {n: v for n, v in one.after.items() if n in ("name", "email")}
+        if one.before is not None and any(
+            (one.before or {}).get(name) != value for name, value in other.items()
+        ):
+            yield f"{one.key} changes more of {one.id} than its metadata"
+
+    yield from _owners_seated(judge)
+
+
+def _owner_written(one: Made, operation: Operation | None) -> Iterator[str]:
+    named = owner_of(one.after)
+    if operation is None or operation.kind != "transfer":
+        yield f"{one.key} writes an owner and is no transfer"
+    elif named != operation.request.get("to_id"):
+        yield f"{one.key} makes {named} the owner"
+
+
+def _owners_seated(judge: Judge) -> Iterator[str]:
+    truth = judge.truth
+    for operation in judge.operations.values():
+        new_owner, plan = operation.request.get("to_id"), operation.subscription_id
+        ends = [
+            step
+            for step in operation.steps.values()
+            if step.action == "set_owner" and step.state == "applied"
+        ]
+        if operation.kind != "transfer" or not ends or operation.settled_tick is None or new_owner is None:
+            continue
+        seated = [
+            state for state in truth.possible(new_owner, operation.settled_tick) if member_of(state) == plan
+        ]
+        if len(seated) == len(truth.possible(new_owner, operation.settled_tick)):
+            yield f"{operation.id} makes {new_owner} the owner and leaves him a member"
+
+
+def once(judge: Judge) -> Iterator[str]:
+    """I7. An operation changes each of its targets once at most; one client key and one body have one answer, and
+    another body under the key is refused. Where Stripe answers 5xx and carries the call out all the same, and
+    somebody else undoes it before it is read, nobody can tell it from a call that failed: a second change is counted
+    only where the first one stood.
+    """
+    effects: dict[tuple[str, int, str], list[Made]] = {}
+    for one in judge.truth.written:
+        if one.changes_seats and one.operation in judge.operations:
+            target = one.id if one.before is not None else "new"
+            effects.setdefault((str(one.operation), one.position, target), []).append(one)
+    for (operation, position, target), found in effects.items():
+        standing = [
+            later for earlier, later in pairwise(found) if not _was_changed_between(judge, earlier, later)
+        ]
+        if standing:
+            yield f"{operation}/{position} changed {target} {len(found)} times"
+    targets: dict[tuple[str, str], int] = {}
+    for operation, _, target in effects:
+        if target != "new":
+            targets[operation, target] = targets.get((operation, target), 0) + 1
+    yield from (
+        f"{operation} changed {target} by {n} steps" for (operation, target), n in targets.items() if n > 1
+    )
+    yield from _client_keys(judge)
+
+
+def _was_changed_between(judge: Judge, earlier: Made, later: Made) -> bool:
+    return any(
+        earlier.number < one.number < later.number and one.changes_seats for one in judge.truth.of[earlier.id]
+    )
+
+
+def _client_keys(judge: Judge) -> Iterator[str]:
+    groups: dict[tuple[str, str, str, str], list[Any]] = {}
+    for asked in judge.record.asked:
+        if asked.key is not None:
+            groups.setdefault((asked.who, asked.method, asked.path, asked.key), []).append(asked)
+    for (_, method, path, key), group in groups.items():
+        final: dict[bytes, Any] = {}
+        for asked in sorted(
+            (one for one in group if one.reply is not None), key=lambda one: one.reply_tick or 0
+        ):
+            body, reply = orjson.dumps(asked.body), asked.reply
+            code = reply.body.get("code") if isinstance(reply.body, dict) else None
+            if reply.status >= 500 or code == "request_in_progress":
+                continue
+            others = [known for known in final if known != body]
+            if code == "idempotency_key_reused" or asked.at - group[0].at > KEPT_SECONDS:
+                continue
+            if any(final[known].reply_tick < asked.tick for known in others):
+                yield f"{method} {path} {key}: another body was answered {reply.status}"
+            earlier = final.setdefault(body, asked)
+            if (earlier.reply.status, _bare(earlier.reply.body)) != (reply.status, _bare(reply.body)):
+                yield f"{method} {path} {key}: two answers, {earlier.reply.status} and {reply.status}"
+
+
+def _bare(body: Any) -> Any:
+    return {n: v for n, v in body.items() if n != "request_id"} if isinstance(body, dict) else body
+
+
+def convergence(judge: Judge) -> Iterator[str]:
+    """I9. Once faults and edits have ended and every event has come, the cached rows show what Stripe has."""
+    rows: dict[str, Json] = {}
+    for change in judge.record.changes:
+        if change.table in ("customers", "subscriptions"):
+            rows[change.row["id"]] = change.row
+    for object_id, row in rows.items():
+        made = judge.truth.of.get(object_id)
+        if made is not None and _shown(row) != _projected(made[-1].kind, made[-1].after):
+            yield f"{object_id} is cached as {_shown(row)}, is {_projected(made[-1].kind, made[-1].after)}"
+    known = {*rows, *judge.record.initial}
+    for object_id, versions in judge.truth.of.items():
+        if versions[0].kind in ("customer", "subscription") and object_id not in known:
+            yield f"{object_id} is not cached"
+    if not judge.record.rested:
+        yield "something is still wanted or open"
+
+
+def _shown(row: Json) -> Json:
+    if row["presence"] != "present":
+        return {"gone": True}
+    if "items" in row:
+        items = sorted((item["id"], item["quantity"]) for item in row["items"])
+        return {"status": row["status"], "owner": row["owner_id"], "items": items}
+    return {
+        "email": row["email"],
+        "name": row["name"],
+        "member_of": row["member_of"],
+        "role": row["member_role"] if row["member_of"] else None,
+    }
+
+
+def _projected(kind: str, state: Json | None) -> Json:
+    if state is None or state.get("deleted"):
+        return {"gone": True}
+    if kind == "subscription":
+        items = sorted((item["id"], item["quantity"]) for item in state["_items"])
+        return {"status": state["status"], "owner": owner_of(state), "items": items}
+    return {
+        "email": state["email"],
+        "name": state["name"],
+        "member_of": member_of(state),
+        "role": role_of(state),
+    }
+
+
+def no_regression(judge: Judge) -> Iterator[str]:
+    """I10. The version that a cached row shows never becomes an older one, and what is gone stays gone."""
+    reached: dict[str, int] = {}
+    gone: set[str] = set()
+    for change in judge.record.changes:
+        if change.table not in ("customers", "subscriptions"):
+            continue
+        object_id, shown = change.row["id"], _shown(change.row)
+        if object_id in gone and shown != {"gone": True}:
+            yield f"{object_id} came back"
+        if change.row["presence"] == "deleted":
+            gone.add(object_id)
+        fitting = [
+            one.number
+            for one in judge.truth.of.get(object_id, ())
+            if one.number >= reached.get(object_id, 0)
+            and one.tick <= change.tick
+            and _projected(one.kind, one.after) == shown
+        ]
+        if not fitting:
+            yield f"{object_id} went back to {shown}"
+            continue
+        reached[object_id] = fitting[0]
+
+
+def known_outcome(judge: Judge) -> Iterator[str]:
+    """I11. Every operation ends, within a minute after the faults have; each result is what the log shows of it;
+    nobody is answered 500, and what takes long is answered 202. A step that took effect may be told as refused or
+    failed only where somebody else had undone it before it was settled.
+    """
+    for operation in judge.operations.values():
+        if operation.settled_tick is None:
+            yield f"{operation.kind} {operation.id} never ended"
+        elif (operation.settled_at or 0) - judge.record.calm_at > SETTLED_SECONDS:
+            late = (operation.settled_at or 0) - judge.record.calm_at
+            yield f"{operation.kind} {operation.id} ended {late:.0f} s after the faults"
+    yield from _results(judge)
+    for asked in judge.record.asked:
+        if asked.reply is not None and asked.reply.status in (500, 502, 504):
+            yield f"{asked.method} {asked.path} was answered {asked.reply.status}: {asked.reply.body}"
+        yield from _told(judge, asked)
+
+
+def _results(judge: Judge) -> Iterator[str]:
+    truth = judge.truth
+    effects: dict[tuple[str | None, int], list[Made]] = {}
+    for one in truth.written:
+        if one.operation in judge.operations and judge.operations[one.operation].discarded:
+            yield f"{one.key} took effect and its operation was withdrawn"
+        if one.changes_seats:
+            effects.setdefault((one.operation, one.position), []).append(one)
+    for step in judge.steps:
+        found = effects.get((step.operation, step.position), [])
+        is_denied = step.state in ("refused", "failed", "unchanged") and bool(found)
+        if is_denied and not _was_overtaken(judge, found[-1], step):
+            told = f"{step.state} ({step.code})"
+            yield f"{step.action} {step.operation}/{step.position} is told {told} and took effect"
+        if step.state == "applied" and not found and not _was_so(judge, step):
+            yield f"{step.action} {step.operation}/{step.position} is told applied and has no effect"
+
+
+def _was_overtaken(judge: Judge, effect: Made, step: Step) -> bool:
+    """Had somebody else undone the effect by the time at which the step was settled?"""
+    end = step.settled_tick or 0
+    later = any(effect.tick < one.tick <= end for one in judge.truth.of.get(effect.id, ()))
+    return later and not _is_so(judge.operations[step.operation], step, judge.truth.at(effect.id, end))
+
+
+def _was_so(judge: Judge, step: Step) -> bool:
+    """Was what the step wanted so at some moment between its admission and its settlement?"""
+    truth, operation = judge.truth, judge.operations[step.operation]
+    target = step.customer_id if step.action in _ON_PEOPLE else operation.subscription_id
+    end = step.settled_tick or 0
+    states = [truth.at(target or "", operation.tick)]
+    states += [one.after for one in truth.of.get(target or "", ()) if operation.tick <= one.tick <= end]
+    return any(_is_so(operation, step, state) for state in states)
+
+
+def _is_so(operation: Operation, step: Step, state: Json | None) -> bool:
+    match step.action:
+        case "remove":
+            return member_of(state) != operation.subscription_id
+        case "add" | "update":
+            return member_of(state) == operation.subscription_id and role_of(state) == step.role
+        case "buy_seats":
+            return quantity_of(state) >= int(step.figures["quantity"])
+        case "set_owner":
+            return owner_of(state) == operation.request.get("to_id")
+        case "cancel_subscription":
+            return state is None or not is_live(state) or bool(state.get("cancel_at_period_end"))
+        case _:
+            items = {item["id"]: item["quantity"] for item in (state or {}).get("_items", ())}
+            asked = operation.request.get("params", {}).get("items", [])
+            return all(items.get(item.get("id")) == item.get("quantity") for item in asked)
+
+
+def _told(judge: Judge, asked: Any) -> Iterator[str]:
+    """An answer's results are those that the operation ended with."""
+    body = asked.reply.body if asked.reply is not None and isinstance(asked.reply.body, dict) else {}
+    operation = judge.operations.get(str(body.get("operation_id")))
+    if operation is None or not isinstance(body.get("results"), list):
+        return
+    steps = [step for _, step in sorted(operation.steps.items()) if step.action in _ON_PEOPLE]
+    for step, result in zip(steps, body["results"], strict=False):
+        if result["outcome"] not in ("pending", step.state):
+            yield f"{operation.id}/{step.position} was told {result['outcome']} and ended {step.state}"
+        if result["outcome"] == "pending" and asked.reply.status == 200:
+            yield f"{operation.id}/{step.position} was pending in an answer 200"
+
+
+def billing(judge: Judge) -> Iterator[str]:
+    """I12. An operation writes the quantity once at most, and makes one invoice at most; none where it stays."""
+    writes: dict[str, int] = {}
+    invoices: dict[str, set[str]] = {}
+    for one in judge.truth.written:
+        operation = str(one.operation)
+        if (
+            one.kind == "subscription"
+            and one.before is not None
+            and quantity_of(one.before) != quantity_of(one.after)
+        ):
+            writes[operation] = writes.get(operation, 0) + 1
+        if one.kind == "invoice" and one.before is None:
+            invoices.setdefault(operation, set()).add(one.id)
+    yield from (
+        f"{operation} wrote the quantity {number} times" for operation, number in writes.items() if number > 1
+    )
+    for operation, found in invoices.items():
+        if len(found) > 1:
+            yield f"{operation} made {len(found)} invoices"
+        elif operation not in writes:
+            yield f"{operation} made an invoice and changed no quantity"
+
+
+def bounds(judge: Judge) -> Iterator[str]:
+    """I13. No second sees more requests to Stripe than the budget, and none leaves inside a transaction."""
+    ats = [call.at for call in judge.truth.stripe.calls]
+    first = 0
+    most = judge.record.world.per_second
+    for last, at in enumerate(ats):
+        while at - ats[first] >= 1.0:
+            first += 1
+        if last - first + 1 > most:
+            yield f"{last - first + 1} requests in the second before {at:.3f}, {most} are allowed"
+            break
+    yield from (f"{text} while a connection was lent" for text in judge.truth.stripe.in_transaction)
+
+
+def no_zombie(judge: Judge) -> Iterator[str]:
+    """I16. After an operation is terminal no request under its keys takes effect any more, however late it comes."""
+    for one in judge.truth.written:
+        operation = judge.operations.get(one.operation or "")
+        if operation is None or operation.settled_tick is None or one.tick <= operation.settled_tick:
+            continue
+        if one.kind in ("customer", "subscription"):
+            yield f"{one.key} changed {one.id} after {operation.kind} {operation.id} had ended"
+
+
+INVARIANTS: dict[str, Callable[[Judge], Iterator[str]]] = {
+    "I1": admission,
+    "I2": floor,
+    "I3": one_home,
+    "I4": authority,
+    "I5": no_escalation,
+    "I7": once,
+    "I9": convergence,
+    "I10": no_regression,
+    "I11": known_outcome,
+    "I12": billing,
+    "I13": bounds,
+    "I16": no_zombie,
+}

@@ -1,0 +1,321 @@
+"""What a schedule plays in: an account with two plans, the processes of the service, and the people who use it."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import Any
+
+import httpx
+import orjson
+from fastapi import FastAPI
+
+from app import worker
+from app.cache import mirror
+from app.domain.roles import RolePolicy
+from app.identity.authenticator import Authenticator
+from app.main import create_app
+from app.services import cleanup
+from app.services.context import Context, Rules
+from app.services.rate_budget import RateBudget
+from app.settings import Settings, load_settings
+from app.stripe_gateway import parsing
+from app.stripe_gateway.billing import BillingCalls
+from app.stripe_gateway.client import StripeClient
+from app.stripe_gateway.gateway import StripeGateway
+from benchmarks.held_database import Gate, HeldDatabase
+from benchmarks.held_loop import HeldLoop, Process, held_loop
+from benchmarks.held_stripe import HeldStripe, Json
+from tests.support.company import signed
+from tests.support.service import as_service, as_user, service_environment
+
+FOREIGN_METADATA = {"crm_reference": "  A-17 "}
+API_NAMES = ("api0", "api1")
+WORKER_NAMES = ("worker0", "worker1")
+_PATHS = {
+    "product": "/v1/products",
+    "price": "/v1/prices",
+    "customer": "/v1/customers",
+    "subscription": "/v1/subscriptions",
+    "payment_method": "/v1/payment_methods",
+    "invoice": "/v1/invoices",
+}
+MARKER = 1_790_009_000
+"""Of the rows that a schedule begins with: before everything that happens in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A customer and the end user whom its metadata links; `headers` are his credentials."""
+
+    label: str
+    customer_id: str
+    email: str
+    headers: Mapping[str, str] = field(repr=False)
+
+
+@dataclass(slots=True)
+class Company:
+    subscription_id: str
+    item_id: str
+    owner: Person
+    managers: list[Person]
+    users: list[Person]
+    seats: int
+
+    @property
+    def path(self) -> str:
+        return f"/v1/shared-subscriptions/{self.subscription_id}"
+
+    @property
+    def people(self) -> list[Person]:
+        return [self.owner, *self.managers, *self.users]
+
+
+@dataclass(slots=True)
+class Reply:
+    status: int
+    headers: dict[str, str]
+    body: Any
+
+
+@dataclass(slots=True, eq=False)
+class Asked:
+    """One request of a client; `reply` stays None where its process died before it answered."""
+
+    number: int
+    who: str
+    actor_id: str | None
+    method: str
+    path: str
+    body: Any
+    key: str | None
+    process: Process
+    tick: int
+    at: float
+    headers: Mapping[str, str] = field(repr=False)
+    task: asyncio.Task[Reply] | None = None
+    reply: Reply | None = None
+    reply_tick: int | None = None
+
+
+class Parts:
+    """What costs time to build and holds no state of a schedule: the applications and the official SDK's client."""
+
+    def __init__(self, database_url: str) -> None:
+        environment = service_environment(
+            database_url=database_url,
+            stripe_base="http://127.0.0.1:9",
+            stripe_key="sk_test_schedules",
+            LOG_LEVEL="critical",
+        )
+        self.settings: Settings = load_settings(environment)
+        self.apps: list[FastAPI] = [create_app(self.settings) for _ in API_NAMES]
+        self.authenticator = Authenticator(self.settings)
+        self.client = StripeClient(self.settings.stripe_key, api_base="http://127.0.0.1:9")
+        self._tokens: dict[str, dict[str, str]] = {}
+
+    def headers_of(self, label: str) -> dict[str, str]:
+        if label not in self._tokens:
+            self._tokens[label] = as_user(label, exp=4_000_000_000)
+        return self._tokens[label]
+
+
+class World:
+    def __init__(self, parts: Parts, gate: Gate, seed: str, rng: random.Random, order: Iterator[int]) -> None:
+        self.parts = parts
+        self.gate = gate
+        self.loop: HeldLoop = held_loop()
+        self.rng = rng
+        self.order = order
+        self.stripe = HeldStripe(self.loop, f"sk_test_{seed.replace('/', 'x')}", order, gate.lent)
+        # The SDK takes no transport of its own.
+        http: Any = parts.client._http
+        http._client_async = httpx.AsyncClient(transport=self.stripe, trust_env=False)
+        self._labels = count()
+        self.rules = self._rules()
+        self.per_second = rng.choice((15, 50, 400))
+        self.strangers = [self._person() for _ in range(3)]
+        self.companies = [self._company() for _ in range(2)]
+        self.stripe.new_events()
+        self.first_version = len(self.stripe.versions)
+        self.processes: dict[str, Process] = {}
+        self.contexts: dict[str, Context] = {}
+        self.jobs: dict[str, worker._Jobs] = {}
+        self.started: list[Process] = []
+
+    def _rules(self) -> Rules:
+        draw = self.rng.random
+        rules = Rules.of(self.parts.settings)
+        roles = RolePolicy(managers_manage_managers=draw() < 0.2, managers_buy_seats=draw() < 0.4)
+        return replace(rules, roles=roles, owner_uses_seat=draw() < 0.15)
+
+    def _person(self, **metadata: str) -> Person:
+        label = f"person{next(self._labels)}"
+        email = f"{label}@example.com"
+        made = self.stripe.dashboard(
+            "POST",
+            "/v1/customers",
+            {
+                "email": email,
+                "name": label,
+                "metadata": {"billing_user_id": label, **FOREIGN_METADATA, **metadata},
+            },
+        )
+        return Person(label, made["id"], email, self.parts.headers_of(label))
+
+    def _company(self) -> Company:
+        ask, rng = self.stripe.dashboard, self.rng
+        product = ask(
+            "POST",
+            "/v1/products",
+            {"name": "T", "metadata": {"billing_supports_shared_subscriptions": "true"}},
+        )
+        terms = {
+            "product": product["id"],
+            "currency": "usd",
+            "unit_amount": 1200,
+            "recurring": {"interval": "month"},
+        }
+        price = ask("POST", "/v1/prices", terms)
+        owner = self._person()
+        method = ask("POST", "/v1/payment_methods/pm_card_visa/attach", {"customer": owner.customer_id})
+        path = f"/v1/customers/{owner.customer_id}"
+        ask("POST", path, {"invoice_settings": {"default_payment_method": method["id"]}})
+        managers, users = rng.choice(((1, 1), (2, 1), (1, 2), (2, 2)))
+        seats = managers + users + rng.choice((0, 1, 1, 2, 3)) + (1 if self.rules.owner_uses_seat else 0)
+        made = ask(
+            "POST",
+            "/v1/subscriptions",
+            {
+                "customer": owner.customer_id,
+                "items": [{"price": price["id"], "quantity": seats}],
+                "metadata": {"billing_shared_subscription_owner": owner.customer_id, **FOREIGN_METADATA},
+            },
+        )
+
+        def seated(role: str) -> Person:
+            return self._person(
+                billing_shared_subscription_id=made["id"], billing_shared_subscription_role=role
+            )
+
+        return Company(
+            made["id"],
+            made["items"]["data"][0]["id"],
+            owner,
+            [seated("manager") for _ in range(managers)],
+            [seated("user") for _ in range(users)],
+            seats,
+        )
+
+    async def fill(self) -> None:
+        """The cache as it would be after the first fill."""
+        process = Process("fill")
+        database = HeldDatabase(self.gate, process)
+
+        async def write() -> None:
+            for kind in _PATHS:
+                found = [parsing.PARSERS[kind](source) for source in self._all(kind)]
+                async with database.connection() as connection:
+                    await mirror.apply_page(connection, found, marker=MARKER)
+
+        task = process.spawn(write())
+        while not task.done():
+            await self.loop.quiet()
+            if self.gate.waiting:
+                await self.gate.release(self.gate.waiting[0])
+        await task
+        self.gate.changes.clear()
+
+    def _all(self, kind: str) -> list[Json]:
+        ask = self.stripe.dashboard
+        if kind != "payment_method":
+            found: list[Json] = ask("GET", f"{_PATHS[kind]}?limit=100")["data"]
+            return found
+        stored = self.stripe.world.collection(kind).objects
+        return [ask("GET", f"{_PATHS[kind]}/{identifier}") for identifier in stored]
+
+    # -------------------------------------------------------------------------------------------- processes
+
+    def start(self, name: str) -> Process:
+        process = Process(name)
+        database = HeldDatabase(self.gate, process)
+        client = copy.copy(self.parts.client)
+        client._budget = RateBudget(database, per_second=self.per_second)
+        gateway = StripeGateway(client, livemode=False)
+        context = Context(database, gateway, BillingCalls(client), self.rules)
+        self.processes[name], self.contexts[name] = process, context
+        self.started.append(process)
+        if name in API_NAMES:
+            app = self.parts.apps[API_NAMES.index(name)]
+            app.state.context = context
+            app.state.authenticator = self.parts.authenticator
+        else:
+            self.jobs[name] = worker._Jobs(context)
+        return process
+
+    def start_all(self) -> None:
+        for name in (*API_NAMES, *WORKER_NAMES):
+            self.start(name)
+
+    async def kill(self, name: str) -> None:
+        await self.gate.kill(self.processes[name])
+
+    def look(self, name: str) -> None:
+        """One look of a worker for what is due."""
+        self.processes[name].spawn(self.jobs[name].begin_what_is_due())
+
+    def clean_up(self, name: str) -> asyncio.Task[int]:
+        return self.processes[name].spawn(cleanup.clear_ended(self.contexts[name]))
+
+    def call(
+        self, name: str, method: str, path: str, headers: Mapping[str, str], body: bytes
+    ) -> asyncio.Task[Reply]:
+        app = self.parts.apps[API_NAMES.index(name)]
+        return self.processes[name].spawn(_asgi(app, method, path, headers, body))
+
+    def deliver(self, name: str, event: Json) -> asyncio.Task[Reply]:
+        body = orjson.dumps(event)
+        return self.call(name, "POST", "/webhooks/stripe", signed(body), body)
+
+
+SERVICE = as_service("admin")
+
+
+async def _asgi(app: FastAPI, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
+    sent: list[Any] = []
+    given = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> Any:
+        return given.pop() if given else {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    raw += [(b"host", b"schedules.test"), (b"content-length", str(len(body)).encode())]
+    bare, _, query = path.partition("?")
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": bare,
+        "raw_path": bare.encode(),
+        "root_path": "",
+        "query_string": query.encode(),
+        "headers": raw,
+        "client": ("127.0.0.1", 1),
+        "server": ("schedules.test", 80),
+        "state": {},
+    }
+    await app(scope, receive, send)
+    content = b"".join(message.get("body", b"") for message in sent[1:])
+    answered = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+    is_json = "json" in answered.get("content-type", "")
+    return Reply(sent[0]["status"], answered, orjson.loads(content) if is_json and content else None)
