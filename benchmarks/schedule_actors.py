@@ -192,8 +192,8 @@ class Actors:
         )
         kind = rng.choices(kinds, (3, 1, 3, 2, 2, 2, 1, 2, 0.5, 1))[0]
         id_key, role_key = "billing_shared_subscription_id", "billing_shared_subscription_role"
-        target, fields = f"/v1/customers/{person.customer_id}", {}
-        method = "POST"
+        target, method = f"/v1/customers/{person.customer_id}", "POST"
+        fields: dict[str, Any] = {}
         match kind:
             case "seat":
                 typed = f"  {company.subscription_id} " if rng.random() < 0.3 else company.subscription_id

@@ -195,22 +195,22 @@ def authority(judge: Judge) -> Iterator[str]:
         if key.startswith("op_") and had_effect and key.split("/")[0] not in judge.operations:
             yield f"{key} belongs to no operation"
     taken_away = _taken_away(judge)
-    for (operation_id, position), call in truth.first_sent.items():
+    for (operation_id, position), sent in truth.first_sent.items():
         operation = judge.operations.get(operation_id)
         step = None if operation is None else operation.steps.get(position)
         if operation is None or step is None:
             continue
-        moments: list[float] = [truth.tick_at(call.at - ROLE_SECONDS), call.tick]
-        moments += [one.tick for one in truth.made if moments[0] < one.tick < call.tick]
+        moments: list[float] = [truth.tick_at(sent.at - ROLE_SECONDS), sent.tick]
+        moments += [one.tick for one in truth.made if moments[0] < one.tick < sent.tick]
         if not any(_suffices(judge, operation, step, moment) for moment in moments):
-            yield f"{operation.kind} {call.key} of {operation.actor_id} ({step.action})"
+            yield f"{operation.kind} {sent.key} of {operation.actor_id} ({step.action})"
         for actor, plan, tick in taken_away:
-            if actor == operation.actor_id and plan == operation.subscription_id and tick < call.tick:
+            if actor == operation.actor_id and plan == operation.subscription_id and tick < sent.tick:
                 again = any(
                     _suffices(judge, operation, step, m) for m in [tick, *(x for x in moments if x > tick)]
                 )
                 if not again and operation.kind == "member_change":
-                    yield f"{call.key} of {actor} was sent after his role had been taken away"
+                    yield f"{sent.key} of {actor} was sent after his role had been taken away"
 
 
 def _taken_away(judge: Judge) -> list[tuple[str, str, int]]:

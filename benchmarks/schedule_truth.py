@@ -295,9 +295,9 @@ class Truth:
             if call.is_write and call.key is not None and call.key.startswith("op_"):
                 operation, position = call.key.split("/")[:2]
                 step = (operation, int(position))
-                change = recorded.get(step)
-                if change is not None and change.tick < call.tick:
-                    found.setdefault(step, Sent(call.key, change.tick, change.at))
+                record = recorded.get(step)
+                if record is not None and record.tick < call.tick:
+                    found.setdefault(step, Sent(call.key, record.tick, record.at))
                 else:
                     found.setdefault(step, Sent(call.key, call.tick, call.at))
         return found

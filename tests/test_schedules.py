@@ -33,6 +33,16 @@ def test_schedules_keep_every_invariant_and_a_seed_gives_the_same_again(held_dat
     assert again.digest == outcomes[-1].digest
 
 
+MENDED = ["b/253", "c/178", "c/525", "d/124"]
+"""Each found a fault that was in the service: a raise that was lowered by hand, a plan that was ended by an attempt
+whose answer was lost, a manager made by hand, and seats taken by hand before a lowering was sent."""
+
+
+def test_schedules_that_found_a_fault_find_none_any_more(held_database_url: str) -> None:
+    outcomes = play(held_database_url, MENDED)
+    assert [f"{one.seed} {verdict}" for one in outcomes for verdict in one.verdicts] == []
+
+
 @pytest.mark.parametrize("defect", CAUGHT_WITHIN)
 def test_a_planted_defect_is_noticed(held_database_url: str, defect: str) -> None:
     found: list[Outcome] = play(held_database_url, seeds(CAUGHT_WITHIN[defect]), defect)

@@ -73,6 +73,20 @@ def count_seats(
     return Seats(total=total_seats(items), used=members + owner, reserved=reserved)
 
 
+def check_floor(seats: Seats, left: int) -> None:
+    """Shrinking below what is used or promised is refused; a plan that is over-allocated already may grow.
+
+    Raises Conflict `seats_in_use` with the figures.
+    """
+    taken = seats.used + seats.reserved
+    if left < seats.total and left < taken:
+        raise Conflict(
+            "More seats are in use than this would leave.",
+            code="seats_in_use",
+            members={"used": taken, "requested": left},
+        )
+
+
 def purchase_item(items: list[SeatItem], asked: SubscriptionItemId | None) -> SeatItem:
     """The item whose quantity a purchase of seats changes: the only one that gives seats, or the one named.
 

@@ -17,7 +17,7 @@ from app.domain.plan_changes import (
     changed_plan,
 )
 from app.domain.roles import Permission, require
-from app.domain.seats import total_seats
+from app.domain.seats import check_floor, total_seats
 from app.domain.statuses import ENDED, standing
 from app.domain.views import SubscriptionView
 from app.errors import (
@@ -69,7 +69,8 @@ async def update(
             prices = await catalogue.prices_for_purchase(connection, price_ids(change.items, seen.view))
             plan = changed(context, actor, seen.view, change, prices)
             check_status(context, seen.view, plan)
-            check_floor(context, seen.view, plan)
+            if plan is not None:
+                check_floor(seen.view.seats(owner_uses_seat=context.rules.owner_uses_seat), plan.seats)
             params = update_params(context, seen.view, change, plan)
             outside.apply(seen.view, params)
             if change.quote_id is not None:
@@ -85,6 +86,7 @@ async def update(
                 "update_subscription",
                 subscription_id,
                 call,
+                seats_left=None if plan is None else plan.seats,
                 seat_total=_lowered_to(seen.view, plan),
                 quote_id=change.quote_id,
                 needs=permissions_for(change),
@@ -169,20 +171,6 @@ def check_status(context: Context, view: SubscriptionView, plan: Plan | None) ->
     before = view.seats(owner_uses_seat=context.rules.owner_uses_seat).total
     if not allowed.edits or (plan.seats > before and not allowed.new_seats):
         raise Conflict("The subscription's status does not allow this.", code="subscription_not_active")
-
-
-def check_floor(context: Context, view: SubscriptionView, plan: Plan | None) -> None:
-    """Shrinking below what is used or promised is refused; a plan that is over-allocated already may grow."""
-    if plan is None:
-        return
-    seats = view.seats(owner_uses_seat=context.rules.owner_uses_seat)
-    taken = seats.used + seats.reserved
-    if plan.seats < seats.total and plan.seats < taken:
-        raise Conflict(
-            "More seats are in use than this would leave.",
-            code="seats_in_use",
-            members={"used": taken, "requested": plan.seats},
-        )
 
 
 def update_params(

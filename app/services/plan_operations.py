@@ -81,18 +81,21 @@ async def insert_operation(
     kind: str,
     subscription_id: SubscriptionId,
     call: StripeCall,
+    seats_left: int | None = None,
     seat_total: int | None = None,
     quote_id: str | None = None,
     needs: Sequence[Permission] = (),
 ) -> Begun:
-    """`seat_total`: the seats that it leaves, where it lowers them: admissions are bound by it from now on.
+    """`seats_left`: the seats that there are after it. `seat_total`: the same, where it lowers them: admissions are
+    bound by it from now on.
 
     `needs`: what the actor must be allowed when it is sent for the first time. `quote_id`: the quote that it uses up,
     unless it fails. Raises Conflict `operation_in_progress` while another change of the plan is unsettled.
     """
     if subscription_id and await operations.plan_change_runs(connection, subscription_id):
         raise Conflict("Another change of this subscription is still running.", retry_after=2)
-    figures: JsonObject = {"needs": list(needs)} | ({} if quote_id is None else {"quote_id": quote_id})
+    told = {"quote_id": quote_id, "seats_left": seats_left}
+    figures: JsonObject = {"needs": list(needs)} | {n: v for n, v in told.items() if v is not None}
     step = {"position": 0, "action": kind, "state": "planned", "figures": figures}
     token = uuid4()
     await operations.insert(

@@ -11,24 +11,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
-from app.cache import operations
+from app.cache import operations, subscriptions
 from app.cache.database import Connection
 from app.cache.refreshes import Lease
 from app.domain.ids import PaymentMethodId, SubscriptionId
 from app.domain.payments import PaymentStep
-from app.domain.plan_changes import (
-    ItemChange,
-)
+from app.domain.plan_changes import ItemChange
 from app.domain.roles import Permission
+from app.domain.seats import check_floor
 from app.domain.snapshots import JsonObject, Snapshot, Subscription, SubscriptionItem
 from app.domain.statuses import ENDED
 from app.domain.views import SubscriptionView
-from app.errors import (
-    BillingError,
-    NotFound,
-    ServiceUnavailable,
-    StripeOutcomeUnknown,
-)
+from app.errors import BillingError, NotFound, ServiceUnavailable, StripeOutcomeUnknown
 from app.services import sync
 from app.services.actors import Actor
 from app.services.context import Context
@@ -203,6 +197,7 @@ async def write(
     done: list[Changed] = []
 
     async def send() -> Fetched:
+        await _check_seats_again(context, operation_id, subscription_id)
         done.append(await _send(context, operation_id, subscription_id, call, token))
         return done[-1].fetched
 
@@ -215,6 +210,21 @@ async def write(
             await settle_failed(context, operation_id, error)
         raise
     return done[-1].payment
+
+
+async def _check_seats_again(context: Context, operation_id: str, subscription_id: SubscriptionId) -> None:
+    """Since the admission somebody may have been seated, or seats bought, by hand: what was no loss may be one now.
+
+    A call that was sent once is past that question. Raises Conflict `seats_in_use`.
+    """
+    async with context.database.connection() as connection:
+        (step, *_) = await operations.steps(connection, operation_id)
+        left = step.figures.get("seats_left")
+        if left is None or step.was_sent:
+            return
+        view = await subscriptions.subscription_view(connection, subscription_id, asker=None)
+    if view is not None:
+        check_floor(view.seats(owner_uses_seat=context.rules.owner_uses_seat), left)
 
 
 def not_landed() -> ServiceUnavailable:

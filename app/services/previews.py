@@ -11,12 +11,13 @@ from app.domain.ids import SubscriptionId
 from app.domain.payments import Costs
 from app.domain.plan_changes import Plan, PlanItem
 from app.domain.roles import Permission, require
+from app.domain.seats import check_floor
 from app.domain.views import SubscriptionView
 from app.errors import NotFound
 from app.services.actors import Actor
 from app.services.context import Context
 from app.services.payment_details import look_outside
-from app.services.plan_changes import changed, check_floor, check_status, permissions_for, update_params
+from app.services.plan_changes import changed, check_status, permissions_for, update_params
 from app.services.plan_writes import (
     PlanUpdate,
     price_ids,
@@ -56,7 +57,8 @@ async def preview(
     outside = await look_outside(context, None, change.promotion_code)
     plan = changed(context, actor, seen.view, change, prices)
     check_status(context, seen.view, plan)
-    check_floor(context, seen.view, plan)
+    if plan is not None:
+        check_floor(seen.view.seats(owner_uses_seat=context.rules.owner_uses_seat), plan.seats)
     params = update_params(context, seen.view, change, plan)
     outside.apply(seen.view, params)
     costs, next_total = await _costs(context, seen.view, params, plan)
