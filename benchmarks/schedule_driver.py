@@ -484,7 +484,9 @@ class Schedule:
 
     async def _time(self) -> None:
         drawn, now = self.rng.random(), self.loop.time()
-        if self.temper.long_pause and drawn < LONG_PAUSE_SHARE:
+        # No request is under way for a day.
+        at_rest = not (self.stripe.waiting or self.stripe.late)
+        if self.temper.long_pause and at_rest and drawn < LONG_PAUSE_SHARE:
             self.temper.long_pause = False
             self._advance(now + self.rng.uniform(*LONG_PAUSE_SECONDS))
             return

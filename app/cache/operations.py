@@ -52,6 +52,11 @@ class Step:
         return self.state in ("applied", "unchanged", "refused", "failed")
 
     @property
+    def is_expired(self) -> bool:
+        """Its key is too old to be sent again: what became of it is read, and that is its end."""
+        return self.figures.get("expired") is True
+
+    @property
     def was_sent(self) -> bool:
         """An attempt left, and whatever became of its answer it may have taken effect."""
         return self.state == "sending" or self.attempt > 0
@@ -316,12 +321,13 @@ async def next_attempt(connection: Connection, operation_id: str, position: int)
 
 
 async def retire_old_keys(connection: Connection, operation_id: str, *, late_seconds: float) -> None:
-    """Stripe may forget a key after 24 h: what is still open an hour before is read, and sent under a new one.
+    """Stripe may forget a key after 24 h: what is still open an hour before is read, and sent no more.
 
     Not before `late_seconds` have passed since its last sending, which may take effect until then.
     """
     await connection.execute(
-        """update operation_steps set attempt = attempt + 1, state = 'planned', sent_at = null, unanswered_at = null
+        """update operation_steps set attempt = attempt + 1, state = 'planned', sent_at = null, unanswered_at = null,
+            figures = figures || '{"expired": true}'
         where operation_id = $1 and state = 'sending' and settled_at is null
           and sent_at < clock_timestamp() - interval '23 hours'
           and coalesce(unanswered_at < clock_timestamp() - $2 * interval '1 second', true)""",

@@ -28,6 +28,7 @@ _ROUTES = {
     for start in ("/subscriptions/", "/shared-subscriptions/")
 }
 """What logs and metrics call them: as the routes below, which the same requests would take without the short way."""
+TEMPLATES = frozenset(route.path for route in _ROUTES.values())
 
 
 class PlainReadsFirst:

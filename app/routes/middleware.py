@@ -17,15 +17,15 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import BillingError, InternalError, UnsupportedMediaType
-from app.routes import problems
+from app.routes import direct_reads, problems
 from app.routes.bodies import read_body, too_large
 
 log = structlog.get_logger("app.requests")
 
 API_BODY_BYTES = 64 * 1024
 _CLIENT_ID = re.compile(rb"[A-Za-z0-9_.:\-]{8,64}")
-_UNLOGGED = frozenset({"/healthz", "/readyz", "/metrics", "/webhooks/stripe"})
-"""Counted in metrics, and logged only when refused: at a thousand deliveries a second a line for each is noise."""
+_QUIET = frozenset({"/healthz", "/readyz", "/metrics", "/webhooks/stripe", *direct_reads.TEMPLATES})
+"""Counted in metrics, and logged at `debug` unless refused: at a thousand a second a line for each is noise."""
 
 SECURITY_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -107,9 +107,9 @@ def _record(scope: Scope, status: int, seconds: float, request_id: str) -> None:
         # A plain route has no parameters, so its path is its template; anything else was matched by nothing.
         route = scope["path"] if "endpoint" in scope else "unmatched"
     _duration(scope["method"], route, status).observe(seconds)
-    if route in _UNLOGGED and status < _REFUSED:
-        return
     write = log.error if status >= _SERVER_ERROR else log.info
+    if route in _QUIET and status < _REFUSED:
+        write = log.debug
     write(
         "request",
         request_id=request_id,

@@ -26,7 +26,7 @@ from app.domain.roles import Permission
 from app.domain.seats import Seats, is_shareable
 from app.domain.statuses import standing
 from app.domain.step_kinds import StepKind
-from app.errors import BillingError, NotFound
+from app.errors import BillingError, Conflict, NotFound, ServiceUnavailable
 from app.services import sync
 from app.services.context import Context
 from app.services.leases import kept
@@ -231,6 +231,21 @@ async def _those_that_fit(context: Context, operation: Operation, adds: list[Ste
     return [step for step in adds if step.was_sent]
 
 
+async def _check_seat(context: Context, operation: Operation, step: Step) -> None:
+    """Right before somebody is added: seats may have been taken or lowered by hand since the additions began.
+
+    Raises Conflict with the step settled, or ServiceUnavailable while a removal of the same call may still free one.
+    """
+    if await _those_that_fit(context, operation, [step]):
+        return
+    async with context.database.connection() as connection:
+        found = await operations.steps(connection, operation.id)
+    now = next(one for one in found if one.position == step.position)
+    if now.is_settled:
+        raise Conflict("There is no free seat any more.", code=now.code)
+    raise ServiceUnavailable("A seat may be freed yet.", retry_after=2)
+
+
 async def _guarded(
     context: Context,
     operation: Operation,
@@ -265,9 +280,13 @@ async def _try(context: Context, operation: Operation, step: Step, token: UUID) 
             return None
 
     async def permitted(step: Step) -> bool:
-        return await _has_right(context, operation, [step])
+        if not await _has_right(context, operation, [step]):
+            return False
+        if step.action == StepKind.ADD and not step.was_sent:
+            await _check_seat(context, operation, step)
+        return True
 
-    if not step.was_sent and not await permitted(step):
+    if not step.was_sent and not await _has_right(context, operation, [step]):
         await _refuse(context, operation, step, "role_required")
         return None
     try:

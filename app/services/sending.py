@@ -13,7 +13,7 @@ from uuid import UUID
 
 from app.cache import operations
 from app.cache.operations import Step
-from app.errors import BillingError, ServiceUnavailable, StripeOutcomeUnknown
+from app.errors import BillingError, Conflict, ServiceUnavailable, StripeOutcomeUnknown
 from app.services.context import Context, Rules
 from app.stripe_gateway.client import TOTAL_SECONDS
 
@@ -56,8 +56,11 @@ async def send(
 ) -> Answer:
     """`call` is given the key of operation, step and attempt. `step` must have been read under the lease of `token`.
 
-    Raises StripeOutcomeUnknown where the effect is open, ServiceUnavailable where nothing was sent.
+    Raises StripeOutcomeUnknown where the effect is open, ServiceUnavailable where nothing was sent, and Conflict
+    `operation_expired` for a step whose key is too old: nobody expects a change of yesterday any more.
     """
+    if step.is_expired:
+        raise Conflict("It was not carried out in time.", code="operation_expired")
     async with context.database.connection() as connection:
         if not await operations.begin_sending(
             connection, operation_id, step.position, attempt=step.attempt, token=token

@@ -118,6 +118,32 @@ async def test_what_stays_lost_is_soon_a_workers(service: Service, hasty: Servic
     await no_promise_is_left(service, company)
 
 
+@pytest.mark.parametrize("seated", [False, True], ids=["nothing came of it", "he has the seat"])
+async def test_a_day_later_nothing_is_sent_and_what_came_of_it_is_told(
+    service: Service, hasty: Service, seated: bool
+) -> None:
+    company = await hasty.company()
+    target = company.stranger.customer_id
+    await service.stripe.add_fault(method="POST", path="/v1/customers/{id}", object=target, **LASTING)
+    answer = ok(await company.change(company.owner.headers, add=[company.stranger.email]), 202)
+    await handed_over(service, answer)
+    await service.stripe.clear_faults()
+    if seated:
+        values = membership_values(SubscriptionId(company.subscription_id), "user")
+        await service.stripe.post(f"/v1/customers/{target}", metadata=values)
+    await service.fetch(
+        """update operation_steps set sent_at = sent_at - interval '24 hours',
+            unanswered_at = unanswered_at - interval '24 hours' where operation_id = $1""",
+        answer["operation_id"],
+    )
+    keys = await keys_of(service, target)
+    expected = ("applied", None) if seated else ("failed", "operation_expired")
+    assert await recovered(service, answer) == [expected]
+    assert await keys_of(service, target) == keys
+    assert (target in await company.members()) is seated
+    await no_promise_is_left(service, company)
+
+
 async def test_nobody_is_refused_while_he_may_be_seated_yet(service: Service, hasty: Service) -> None:
     """His write was sent and its answer is missing; meanwhile somebody gives him a seat elsewhere by hand."""
     company, other = await hasty.company(), await service.company()
