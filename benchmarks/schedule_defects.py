@@ -1,4 +1,4 @@
-"""Seat operations broken on purpose, in this process alone: a check that never fails proves nothing.
+"""Seat operations broken on purpose.
 
 Each defect is one slip that somebody could make in the code, planted in a named function, statement or constant.
 """
@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 from uuid import uuid4
 
@@ -21,6 +21,7 @@ from app.services import (
     member_changes,
     operation_steps,
     plan_changes,
+    plan_writes,
     sending,
     webhooks,
 )
@@ -30,17 +31,7 @@ from app.stripe_gateway import client as stripe_client
 from app.stripe_gateway.billing import BillingCalls
 from app.stripe_gateway.client import StripeClient
 from app.stripe_gateway.gateway import StripeGateway
-
-Change = tuple[Any, str, object]
-
-
-def _edited(owner: Any, name: str, *edits: tuple[str, str]) -> Change:
-    text = getattr(owner, name)
-    for old, new in edits:
-        if old not in text:
-            raise LookupError(f"{name} does not contain {old!r}")
-        text = text.replace(old, new)
-    return owner, name, text
+from benchmarks.planting import Change, edited, in_place
 
 
 def _answering(value: Any) -> Any:
@@ -82,7 +73,7 @@ def _one_seat_too_many() -> list[Change]:
 
 def _no_reservation() -> list[Change]:
     return [
-        _edited(operations, "_INSERT_RESERVATIONS", ("where operation_id", "where false and operation_id"))
+        edited(operations, "_INSERT_RESERVATIONS", ("where operation_id", "where false and operation_id"))
     ]
 
 
@@ -91,14 +82,14 @@ def _lower_target_not_counted() -> list[Change]:
 
 
 def _floor_not_checked() -> list[Change]:
-    return [(plan_changes, "check_floor", lambda *_: None)]
+    return [(module, "check_floor", lambda *_: None) for module in (plan_changes, plan_writes)]
 
 
 def _members_of_others_taken() -> list[Change]:
     nobody = ("(c.member_of <> $1 and", "(false and c.member_of <> $1 and")
     return [
-        _edited(operations, "_BY_ID", nobody),
-        _edited(operations, "_BY_EMAIL", nobody),
+        edited(operations, "_BY_ID", nobody),
+        edited(operations, "_BY_EMAIL", nobody),
         (operation_steps._CustomerWrite, "_is_live", _answering(False)),
     ]
 
@@ -287,7 +278,7 @@ def _quantity_written_twice() -> list[Change]:
 def _deleted_revived() -> list[Change]:
     final = ("(excluded.final or not t.final)", "(excluded.final or not t.final or true)")
     margin = ("(excluded.marker > t.marker + $7 or", "(true or")
-    return [_edited(m, "apply_events", final, margin) for m in MIRRORS.values()]
+    return [edited(m, "apply_events", final, margin) for m in MIRRORS.values()]
 
 
 def _event_dropped() -> list[Change]:
@@ -335,15 +326,6 @@ DEFECTS: dict[str, Callable[[], list[Change]]] = {
 }
 
 
-@contextmanager
-def planted(name: str | None) -> Iterator[None]:
+def planted(name: str | None) -> AbstractContextManager[None]:
     """With one of `DEFECTS` in place; None is the code as it is."""
-    kept: list[Change] = []
-    try:
-        for owner, attribute, broken in [] if name is None else DEFECTS[name]():
-            kept.append((owner, attribute, getattr(owner, attribute)))
-            setattr(owner, attribute, broken)
-        yield
-    finally:
-        for owner, attribute, original in reversed(kept):
-            setattr(owner, attribute, original)
+    return in_place([] if name is None else DEFECTS[name]())
