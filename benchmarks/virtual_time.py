@@ -16,7 +16,7 @@ from types import TracebackType
 
 import asyncpg
 
-from app.cache.database import Connection, Database, Loan
+from app.cache.database import Connection, Database, Loan, Spare
 
 TICK = 0.2
 """Seconds."""
@@ -91,8 +91,8 @@ class _VirtualLoan(Loan):
 
     __slots__ = ("_database", "_waiting")
 
-    def __init__(self, database: VirtualDatabase, pool: asyncpg.Pool[asyncpg.Record]) -> None:
-        super().__init__(pool)
+    def __init__(self, database: VirtualDatabase, pool: asyncpg.Pool[asyncpg.Record], spare: Spare) -> None:
+        super().__init__(pool, spare)
         self._database = database
 
     async def __aenter__(self) -> Connection:
@@ -124,7 +124,7 @@ class VirtualDatabase(Database):
         self._winding = asyncio.Lock()
 
     def connection(self) -> Loan:
-        return _VirtualLoan(self, self._pool)
+        return _VirtualLoan(self, self._pool, self._spare)
 
     async def wind(self, now: float) -> None:
         """Sets the database's clock, once for each step of the loop's."""
@@ -132,7 +132,7 @@ class VirtualDatabase(Database):
             return
         async with self._winding:
             if self._wound != now:
-                async with Loan(self._pool) as connection:
+                async with Loan(self._pool, self._spare) as connection:
                     await connection.execute("update bench.clock set at = $1", now)
                 self._wound = now
 

@@ -76,9 +76,9 @@ class Loan:
 
     __slots__ = ("_connection", "_pool", "_spare")
 
-    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], spare: Spare | None = None) -> None:
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], spare: Spare) -> None:
         self._pool = pool
-        self._spare = Spare() if spare is None else spare
+        self._spare = spare
 
     async def __aenter__(self) -> Connection:
         spare = self._spare
