@@ -47,7 +47,8 @@ ADVISORIES ?= https://api.osv.dev/
 
 .PHONY: audit
 audit: $(READY) ## Look the locked versions up among known vulnerabilities
-	@told=$$(UV_HTTP_RETRIES=1 $(BIN)/uv audit --frozen --preview-features audit-command \
+	@lock=$$(mktemp -d); trap 'rm -rf "$$lock"' EXIT; $(BIN)/python -m tests.support.audit_lock "$$lock" || exit; \
+	told=$$(UV_HTTP_RETRIES=1 $(BIN)/uv audit --directory "$$lock" --frozen --preview-features audit-command \
 	  --service-url $(ADVISORIES) 2>&1); status=$$?; \
 	printf '%s\n' "$$told"; \
 	if [ $$status -eq 2 ] && [ "$(AUDIT)" != required ] && printf '%s' "$$told" | tr '\n' ' ' | grep -q 'for url *('; then \

@@ -83,10 +83,8 @@ FORGED: list[tuple[bytes, str | None]] = [
     (BODY, header(secret="whsec_somebody_elses")),
     (BODY, header(secret=NEW + " ")),
     (BODY, header(secret=NEW.upper())),
-    (BODY, header(at=NOW - 400)),
     (BODY, header(at=NOW - 86_400)),
     (BODY, header(at=0)),
-    (BODY, header(at=NOW + 400)),
     (BODY, header(at=NOW + 10 * 365 * 86_400)),
     (BODY, f"t={NOW + 90_000},t={NOW},v1={signature(at=NOW + 90_000)}"),
     (BODY, f" t={NOW},t={NOW + 90_000},v1={signature(at=NOW + 90_000)}"),
@@ -116,7 +114,13 @@ def test_what_a_secret_of_ours_signed_is_accepted(given_header: str) -> None:
     webhooks.verify(BODY, given_header, [OLD, NEW], now=NOW)
 
 
-@pytest.mark.parametrize(("body", "given_header"), FORGED, ids=range(len(FORGED)))
+OUT_OF_TIME = [(BODY, header(at=NOW - 400)), (BODY, header(at=NOW + 400))]
+"""By the tests' clock; by a real one the second is good soon after."""
+
+
+@pytest.mark.parametrize(
+    ("body", "given_header"), [*FORGED, *OUT_OF_TIME], ids=range(len(FORGED) + len(OUT_OF_TIME))
+)
 def test_what_no_secret_of_ours_signed_lately_is_refused(body: bytes, given_header: str | None) -> None:
     with pytest.raises(InvalidWebhook):
         webhooks.verify(body, given_header, [OLD, NEW], now=NOW)
