@@ -26,6 +26,7 @@ from app.domain.roles import Permission
 from app.domain.seats import Seats, is_shareable
 from app.domain.statuses import standing
 from app.domain.step_kinds import StepKind
+from app.domain.views import SubscriptionView
 from app.errors import BillingError, Conflict, NotFound, ServiceUnavailable
 from app.services import sync
 from app.services.context import Context
@@ -205,24 +206,13 @@ async def _those_that_fit(context: Context, operation: Operation, adds: list[Ste
         others = await operations.steps(connection, operation.id)
         if any(step.action == StepKind.BUY_SEATS and not step.is_settled for step in others):
             return adds
-        code: str | None = None
-        figures: dict[str, int] = {}
-        if view is None or not is_shareable(view.seat_items()):
-            code = "not_shareable"
-        else:
-            rules = context.rules
-            seats = view.seats(owner_uses_seat=rules.owner_uses_seat)
-            required = seats.used + seats.reserved
-            if not standing(view.status, past_due_allows_new_seats=rules.past_due_allows_new_seats).new_seats:
-                code = "subscription_not_active"
-            elif required > seats.total:
-                code = "seat_limit_reached"
-                figures = {"total": seats.total, "used": seats.used, "required": required}
-        if code is None:
+        why_not = _why_no_seat(context, view)
+        if why_not is None:
             return adds
         if any(step.action == StepKind.REMOVE and not step.is_settled for step in others):
             # What the call frees itself is not known to be free yet: its adds wait for that.
             return [step for step in adds if step.was_sent]
+        code, figures = why_not
         for step in adds:
             if not step.was_sent:
                 await operations.settle_step(
@@ -231,12 +221,29 @@ async def _those_that_fit(context: Context, operation: Operation, adds: list[Ste
     return [step for step in adds if step.was_sent]
 
 
+def _why_no_seat(context: Context, view: SubscriptionView | None) -> tuple[str, dict[str, int]] | None:
+    """The code and figures of a refusal; None where all that are promised fit."""
+    if view is None or not is_shareable(view.seat_items()):
+        return "not_shareable", {}
+    rules = context.rules
+    if not standing(view.status, past_due_allows_new_seats=rules.past_due_allows_new_seats).new_seats:
+        return "subscription_not_active", {}
+    seats = view.seats(owner_uses_seat=rules.owner_uses_seat)
+    required = seats.used + seats.reserved
+    if required > seats.total:
+        return "seat_limit_reached", {"total": seats.total, "used": seats.used, "required": required}
+    return None
+
+
 async def _check_seat(context: Context, operation: Operation, step: Step) -> None:
     """Right before somebody is added: seats may have been taken or lowered by hand since the additions began.
 
-    Raises Conflict with the step settled, or ServiceUnavailable while a removal of the same call may still free one.
+    Only who does not fit takes the lock, under which it is decided who of several has no seat. Raises Conflict with
+    the step settled, or ServiceUnavailable while a removal of the same call may still free one.
     """
-    if await _those_that_fit(context, operation, [step]):
+    async with context.database.connection() as connection:
+        view = await subscriptions.subscription_view(connection, operation.subscription_id, asker=None)
+    if _why_no_seat(context, view) is None or await _those_that_fit(context, operation, [step]):
         return
     async with context.database.connection() as connection:
         found = await operations.steps(connection, operation.id)

@@ -176,6 +176,8 @@ async def _of_before(context: Context, begun: Begun) -> PaymentStep | Accepted |
         raise NotFound()
     if code == "role_required":
         raise Forbidden()
+    if code in ("seats_in_use", "operation_expired"):
+        raise Conflict(code=code)
     raise StripeRejected()
 
 

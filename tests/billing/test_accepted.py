@@ -94,6 +94,27 @@ async def test_a_change_whose_answer_stays_lost_is_accepted(shop: Shop, hasty: S
     assert (again.status_code, again.content) == (202, answer.content)
 
 
+async def test_who_asks_again_for_what_failed_meanwhile_is_told_why(shop: Shop, hasty: Shop) -> None:
+    """The process that took the first request died before it could keep an answer."""
+    company = await shop.service.company()
+    await shop.stripe.add_fault(**UPDATE, **LASTING)
+    answer = await ask(hasty, "setSeats", company, Idempotency_Key="too late")
+    operation_id = answer.json()["operation_id"]
+    await handed_over(shop, operation_id)
+    await shop.stripe.clear_faults()
+    await shop.service.fetch(
+        """update operation_steps set sent_at = sent_at - interval '24 hours',
+            unanswered_at = unanswered_at - interval '24 hours' where operation_id = $1""",
+        operation_id,
+    )
+    done = await settled_by_a_worker(shop, answer)
+    assert [(r["outcome"], r["code"]) for r in done["results"]] == [("failed", "operation_expired")]
+    await shop.service.fetch("delete from idempotency_keys where key = 'too late' returning key")
+    again = await ask(shop, "setSeats", company, Idempotency_Key="too late")
+    problem(again, 409, "operation_expired")
+    assert not has_happened("setSeats", await company.state())
+
+
 async def test_a_purchase_is_looked_for_until_it_can_come_no_more(shop: Shop, hasty: Shop) -> None:
     buyer, card = await shop.buyer()
     items = [{"price_id": await shop.price(), "quantity": 2}]
