@@ -29,7 +29,7 @@ from app.services import operations as running
 from app.services.rate_budget import RateBudget
 from app.stripe_gateway import client as stripe_client
 from app.stripe_gateway.billing import BillingCalls
-from app.stripe_gateway.client import StripeClient
+from app.stripe_gateway.client import Key, Once, StripeClient
 from app.stripe_gateway.gateway import StripeGateway
 from benchmarks.planting import Change, edited, in_place
 
@@ -151,11 +151,15 @@ def _same_key_for_ever() -> list[Change]:
     return [(operations, "next_attempt", _answering(None))]
 
 
+def _rekeyed(given: Key, change: Callable[[str], str]) -> Key:
+    return Once(change(given.key), given.leaves) if isinstance(given, Once) else change(given)
+
+
 def _key_of_the_target() -> list[Change]:
     set_metadata = StripeGateway.set_customer_metadata
 
-    async def set_customer_metadata(self: Any, customer_id: Any, values: Any, *, idempotency_key: str) -> Any:
-        target = f"{customer_id}:{'.'.join(values.values())}"
+    async def set_customer_metadata(self: Any, customer_id: Any, values: Any, *, idempotency_key: Key) -> Any:
+        target = _rekeyed(idempotency_key, lambda _: f"{customer_id}:{'.'.join(values.values())}")
         return await set_metadata(self, customer_id, values, idempotency_key=target)
 
     return [(StripeGateway, "set_customer_metadata", set_customer_metadata)]
@@ -164,8 +168,9 @@ def _key_of_the_target() -> list[Change]:
 def _new_key_at_every_sending() -> list[Change]:
     post = StripeClient.post
 
-    async def with_new_key(self: Any, path: str, params: Any, *, idempotency_key: str) -> Any:
-        return await post(self, path, params, idempotency_key=f"{idempotency_key}/{uuid4().hex}")
+    async def with_new_key(self: Any, path: str, params: Any, *, idempotency_key: Key) -> Any:
+        another = _rekeyed(idempotency_key, lambda key: f"{key}/{uuid4().hex}")
+        return await post(self, path, params, idempotency_key=another)
 
     return [(StripeClient, "post", with_new_key)]
 
@@ -241,7 +246,7 @@ def _role_verbatim() -> list[Change]:
 def _other_metadata_cleared() -> list[Change]:
     set_metadata = StripeGateway.set_customer_metadata
 
-    async def set_customer_metadata(self: Any, customer_id: Any, values: Any, *, idempotency_key: str) -> Any:
+    async def set_customer_metadata(self: Any, customer_id: Any, values: Any, *, idempotency_key: Key) -> Any:
         everything = {**values, "crm_reference": ""}
         return await set_metadata(self, customer_id, everything, idempotency_key=idempotency_key)
 
@@ -256,7 +261,7 @@ def _quantity_written_twice() -> list[Change]:
     update = BillingCalls.update_subscription
 
     async def update_subscription(
-        self: Any, subscription_id: Any, params: Any, *, idempotency_key: str
+        self: Any, subscription_id: Any, params: Any, *, idempotency_key: Key
     ) -> Any:
         items = [
             {**item, "quantity": item["quantity"] + 1}
@@ -264,9 +269,8 @@ def _quantity_written_twice() -> list[Change]:
             if "quantity" in item
         ]
         if items:
-            await update(
-                self, subscription_id, {**params, "items": items}, idempotency_key=f"{idempotency_key}/first"
-            )
+            before = _rekeyed(idempotency_key, lambda key: f"{key}/first")
+            await update(self, subscription_id, {**params, "items": items}, idempotency_key=before)
         return await update(self, subscription_id, params, idempotency_key=idempotency_key)
 
     return [(BillingCalls, "update_subscription", update_subscription)]

@@ -26,16 +26,21 @@ from app.services import sync
 from app.services.context import Context
 from app.services.sending import is_final, may_come_late, send
 from app.stripe_gateway.billing import Changed
+from app.stripe_gateway.client import Key
 from app.stripe_gateway.gateway import Fetched
 
-Permitted = Callable[[Step], Awaitable[bool]]
-"""Asked right before a step is sent for the first time: has the actor the right to it still?"""
+Permitted = Callable[[Step], Awaitable[None]]
+"""Asked right before a step is sent. Raises NotPermitted where the actor has lost the right to it."""
+
+
+class NotPermitted(Exception):
+    """No effect of the step was found, nothing was sent, and nothing will be."""
 
 
 async def run_step(
     context: Context, operation: Operation, step: Step, token: UUID, permitted: Permitted
 ) -> PaymentStep | None:
-    """Raises StripeOutcomeUnknown where the effect is open, BillingError for a known failure.
+    """Raises StripeOutcomeUnknown where the effect is open, BillingError for a known failure, NotPermitted.
 
     `step` as it was read under the operation's lease, whose `token` is asked for before anything is sent.
     An attempt whose answer is missing is sent again with its key even where its effect shows already: only then is
@@ -73,24 +78,20 @@ async def _add_new_customer(
     email = step.email or ""
     created = await _created_in_vain(context, operation, email) if step.attempt else None
     if created is None:
-        if step.state == "planned" and not await permitted(step):
-            async with context.database.connection() as connection:
-                await operations.settle_step(
-                    connection, operation.id, step.position, state="refused", code="role_required"
-                )
-            return
         values = {
             **keys.membership_values(operation.subscription_id, step.role or "user"),
             keys.OPERATION_ID: operation.id,
         }
 
-        async def create(key: str) -> Fetched:
+        async def create(key: Key) -> Fetched:
             return await context.stripe.create_customer(
                 email=email, name=None, metadata=values, idempotency_key=key
             )
 
         try:
-            created = await send(context, operation.id, step, token, create)
+            created = await send(
+                context, operation.id, step, token, create, may_leave=lambda: permitted(step)
+            )
         except BillingError as error:
             # Before it is told as failed, once more: an earlier attempt may have made him.
             was_open = step.was_sent and is_final(context.rules, step, error)
@@ -151,28 +152,31 @@ class _CustomerWrite:
             # Sent again it would undo what somebody has done since; it is sent no more.
             _check_nothing_comes_late(self._context, self._step)
             return before
-        if self._step.state == "planned":
-            if self._is_done(customer):
-                return before
-            # He may have become a manager since the admission, whom not everybody may touch.
-            here = customer.member_of == self._operation.subscription_id
-            now = replace(self._step, role_before=customer.member_role if here else None)
-            if not await self._permitted(now):
-                self._refusal = "role_required"
-                return before
+        if self._step.state == "planned" and self._is_done(customer):
+            return before
         await self._wait_for_others()
+        # He may have become a manager since the admission, whom not everybody may touch.
+        here = customer.member_of == self._operation.subscription_id
+        now = replace(self._step, role_before=customer.member_role if here else None)
         values = (
             keys.no_membership_values()
             if self._step.action == StepKind.REMOVE
             else keys.membership_values(self._operation.subscription_id, self._step.role or "user")
         )
 
-        async def write(key: str) -> Fetched:
+        async def write(key: Key) -> Fetched:
             return await self._context.stripe.set_customer_metadata(
                 self._customer_id, values, idempotency_key=key
             )
 
-        return await send(self._context, self._operation.id, self._step, self._token, write)
+        return await send(
+            self._context,
+            self._operation.id,
+            self._step,
+            self._token,
+            write,
+            may_leave=lambda: self._permitted(now),
+        )
 
     def _has_moved(self, customer: Customer) -> bool:
         """Is he whom this removes on another subscription by now?"""
@@ -267,9 +271,6 @@ async def _buy_seats(
         awaited = sent and (found.pending_update is not None or "awaits_payment" in step.figures)
         if awaited or (reached(found) and not may_come_late(context.rules, step)):
             return before
-        if not sent and not await permitted(step):
-            refusal.append("role_required")
-            return before
         params: dict[str, Any] = {
             "items": [{"id": item_id, "quantity": quantity}],
             "proration_behavior": step.figures.get("proration_behavior") or context.rules.proration_behavior,
@@ -278,12 +279,12 @@ async def _buy_seats(
         if step.figures.get("proration_date"):
             params["proration_date"] = step.figures["proration_date"]
 
-        async def write(key: str) -> Changed:
+        async def write(key: Key) -> Changed:
             return await context.billing.update_subscription(
                 operation.subscription_id, params, idempotency_key=key
             )
 
-        changed = await send(context, operation.id, step, token, write)
+        changed = await send(context, operation.id, step, token, write, may_leave=lambda: permitted(step))
         payments[0] = changed.payment
         # Should the row not show it any more, somebody has lowered it since.
         missed[0] = "changed_meanwhile" if reached(changed.subscription) else missed[0]
@@ -342,14 +343,11 @@ async def _set_owner(
             _check_nothing_comes_late(context, step)
             refusal.append("changed_meanwhile")
             return before
-        if step.state == "planned" and not await permitted(step):
-            refusal.append("role_required")
-            return before
 
-        async def write(key: str) -> Fetched:
+        async def write(key: Key) -> Fetched:
             return await context.billing.set_owner(operation.subscription_id, new_owner, idempotency_key=key)
 
-        return await send(context, operation.id, step, token, write)
+        return await send(context, operation.id, step, token, write, may_leave=lambda: permitted(step))
 
     async def settle(connection: Connection, snapshot: Snapshot | None) -> None:
         done = isinstance(snapshot, Subscription) and snapshot.owner_id == new_owner

@@ -31,7 +31,7 @@ from app.errors import BillingError, Conflict, NotFound, ServiceUnavailable
 from app.services import sync
 from app.services.context import Context
 from app.services.leases import kept
-from app.services.operation_steps import run_step
+from app.services.operation_steps import NotPermitted, run_step
 from app.services.sending import HANDED_OVER_SECONDS, is_final, is_known, pauses
 from app.services.subscriptions import see_as
 
@@ -286,18 +286,19 @@ async def _try(context: Context, operation: Operation, step: Step, token: UUID) 
         if not await operations.renew(connection, operation.id, token, lease_seconds=lease_seconds):
             return None
 
-    async def permitted(step: Step) -> bool:
+    async def permitted(step: Step) -> None:
         if not await _has_right(context, operation, [step]):
-            return False
+            raise NotPermitted
         if step.action == StepKind.ADD and not step.was_sent:
             await _check_seat(context, operation, step)
-        return True
 
-    if not step.was_sent and not await _has_right(context, operation, [step]):
-        await _refuse(context, operation, step, "role_required")
-        return None
     try:
         return await run_step(context, operation, step, token, permitted)
+    except NotPermitted:
+        async with context.database.connection() as connection:
+            await operations.settle_step(
+                connection, operation.id, step.position, state="refused", code="role_required"
+            )
     except BillingError as error:
         if not is_final(context.rules, step, error):
             raise

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID, uuid4
 
-from app.cache import operations, subscriptions
+from app.cache import operations
 from app.cache.database import Connection
 from app.cache.operations import Operation
 from app.domain.ids import SubscriptionId
@@ -33,7 +33,6 @@ from app.services.context import Context
 from app.services.operations import holding, within
 from app.services.plan_writes import StripeCall, as_it_is
 from app.services.sending import is_known, pauses
-from app.services.subscriptions import see_as
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,17 +180,10 @@ async def _of_before(context: Context, begun: Begun) -> PaymentStep | Accepted |
     raise StripeRejected()
 
 
-async def is_permitted(context: Context, operation: Operation) -> bool:
-    """For a worker: may what was never sent still be sent? Plan and actor are read from Stripe first."""
+async def read_again(context: Context, operation: Operation) -> None:
+    """For a worker: what was never sent is judged by the plan and the actor as Stripe has them now."""
     async with context.database.connection() as connection:
         (step, *_) = await operations.steps(connection, operation.id)
-    if step.was_sent or operation.actor_id is None:
-        return True
-    await sync.read_through(context, "subscription", operation.subscription_id)
-    await sync.read_through(context, "customer", operation.actor_id)
-    async with context.database.connection() as connection:
-        view = await subscriptions.subscription_view(
-            connection, operation.subscription_id, asker=operation.actor_id
-        )
-    seen = None if view is None else see_as(view, operation.actor_id, context.rules)
-    return seen is not None and {Permission(name) for name in step.figures.get("needs", ())} <= seen.granted
+    if not step.was_sent and operation.actor_id is not None:
+        await sync.read_through(context, "subscription", operation.subscription_id)
+        await sync.read_through(context, "customer", operation.actor_id)

@@ -13,11 +13,12 @@ from uuid import UUID
 
 from app.cache import operations, subscriptions
 from app.cache.database import Connection
+from app.cache.operations import Step
 from app.cache.refreshes import Lease
 from app.domain.ids import PaymentMethodId, SubscriptionId
 from app.domain.payments import PaymentStep
 from app.domain.plan_changes import ItemChange
-from app.domain.roles import Permission
+from app.domain.roles import Permission, require
 from app.domain.seats import check_floor
 from app.domain.snapshots import JsonObject, Snapshot, Subscription, SubscriptionItem
 from app.domain.statuses import ENDED
@@ -27,8 +28,9 @@ from app.services import sync
 from app.services.actors import Actor
 from app.services.context import Context
 from app.services.sending import is_final, is_known, send
-from app.services.subscriptions import Seen, read
+from app.services.subscriptions import Seen, read, see_as
 from app.stripe_gateway.billing import Changed
+from app.stripe_gateway.client import Key
 from app.stripe_gateway.gateway import Fetched
 
 
@@ -45,7 +47,7 @@ class StripeCall:
     def as_request(self) -> JsonObject:
         return {"method": self.method, "params": self.params}
 
-    async def perform(self, context: Context, subscription_id: SubscriptionId, key: str) -> Changed:
+    async def perform(self, context: Context, subscription_id: SubscriptionId, key: Key) -> Changed:
         billing = context.billing
         match self.method:
             case "create":
@@ -67,10 +69,26 @@ class StripeCall:
             case "resume":
                 return now.status != "paused"
             case _:
-                asked = self.params.get("items", [])
-                items = {str(item.id): item for item in now.items}
-                prices = {str(item.price_id) for item in now.items}
-                return bool(asked) and all(_item_shows(entry, items, prices) for entry in asked)
+                shown = [_param_shows(name, asked, now) for name, asked in self.params.items()]
+                told = [shows for shows in shown if shows is not None]
+                return bool(told) and all(told)
+
+
+def _param_shows(name: str, asked: Any, now: Subscription) -> bool | None:
+    """None for what a subscription as read does not tell, such as how a change was billed."""
+    match name:
+        case "items":
+            items = {str(item.id): item for item in now.items}
+            prices = {str(item.price_id) for item in now.items}
+            return all(_item_shows(entry, items, prices) for entry in asked)
+        case "cancel_at_period_end":
+            return now.cancel_at_period_end is asked
+        case "cancel_at":
+            return (now.cancel_at is None) is (asked == "")
+        case "default_payment_method":
+            return now.default_payment_method_id == str(asked)
+        case _:
+            return None
 
 
 def _item_shows(
@@ -132,7 +150,7 @@ async def send_once(
     token: UUID,
     suffix: str = "",
 ) -> Changed:
-    """The one call, with the key of operation, step and attempt; recorded as sent before it leaves.
+    """The one call, with the key of operation, step and attempt; judged once more and recorded before it leaves.
 
     Raises StripeOutcomeUnknown where its effect is open; where Stripe answered 5xx, which it keeps under the key, the
     next try has a new one. Any other error is certain.
@@ -140,11 +158,15 @@ async def send_once(
     async with context.database.connection() as connection:
         (step, *_) = await operations.steps(connection, operation_id)
 
-    async def perform(key: str) -> Changed:
+    async def perform(key: Key) -> Changed:
         return await call.perform(context, subscription_id, key)
 
+    async def may_leave() -> None:
+        if subscription_id:
+            await _check_again(context, operation_id, subscription_id, step)
+
     try:
-        return await send(context, operation_id, step, token, perform, suffix=suffix)
+        return await send(context, operation_id, step, token, perform, may_leave=may_leave, suffix=suffix)
     except BillingError as error:
         if is_known(error) and not is_final(context.rules, step, error):
             raise StripeOutcomeUnknown("An earlier attempt may take effect yet.", retry_after=2) from error
@@ -197,7 +219,6 @@ async def write(
     done: list[Changed] = []
 
     async def send() -> Fetched:
-        await _check_seats_again(context, operation_id, subscription_id)
         done.append(await _send(context, operation_id, subscription_id, call, token))
         return done[-1].fetched
 
@@ -212,18 +233,27 @@ async def write(
     return done[-1].payment
 
 
-async def _check_seats_again(context: Context, operation_id: str, subscription_id: SubscriptionId) -> None:
-    """Since the admission somebody may have been seated, or seats bought, by hand: what was no loss may be one now.
+async def _check_again(
+    context: Context, operation_id: str, subscription_id: SubscriptionId, step: Step
+) -> None:
+    """Since the admission the actor may have lost his right, and somebody may have been seated by hand.
 
-    A call that was sent once is past that question. Raises Conflict `seats_in_use`.
+    A call that was sent once is past these questions. Raises Forbidden, and Conflict `seats_in_use`.
     """
+    if step.was_sent:
+        return
     async with context.database.connection() as connection:
-        (step, *_) = await operations.steps(connection, operation_id)
-        left = step.figures.get("seats_left")
-        if left is None or step.was_sent:
-            return
-        view = await subscriptions.subscription_view(connection, subscription_id, asker=None)
-    if view is not None:
+        operation = await operations.operation(connection, operation_id)
+        actor_id = None if operation is None else operation.actor_id
+        view = await subscriptions.subscription_view(connection, subscription_id, asker=actor_id)
+    if actor_id is not None:
+        seen = None if view is None else see_as(view, actor_id, context.rules)
+        require(
+            frozenset() if seen is None else seen.granted,
+            *(Permission(name) for name in step.figures.get("needs", ())),
+        )
+    left = step.figures.get("seats_left")
+    if view is not None and left is not None:
         check_floor(view.seats(owner_uses_seat=context.rules.owner_uses_seat), left)
 
 

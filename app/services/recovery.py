@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from app.cache import operations as operation_rows
-from app.errors import BillingError, Forbidden
+from app.errors import BillingError
 from app.services import operations, plan_operations, plan_writes, purchases
 from app.services.context import Context
 from app.services.plan_writes import StripeCall
@@ -34,9 +34,8 @@ async def finish(context: Context, operation_id: str, token: UUID) -> None:
         async with operations.holding(context, operation_id, token):
             if operation.kind == "add_subscription":
                 await purchases.find_again(context, operation_id, call)
-            elif not await plan_operations.is_permitted(context, operation):
-                await plan_writes.settle_failed(context, operation_id, Forbidden())
             else:
+                await plan_operations.read_again(context, operation)
                 await plan_writes.write(context, operation_id, operation.subscription_id, call, token)
     except BillingError as error:
         if not is_known(error):

@@ -15,7 +15,7 @@ from app.cache import operations
 from app.cache.operations import Step
 from app.errors import BillingError, Conflict, ServiceUnavailable, StripeOutcomeUnknown
 from app.services.context import Context, Rules
-from app.stripe_gateway.client import TOTAL_SECONDS
+from app.stripe_gateway.client import TOTAL_SECONDS, Once
 
 HANDED_OVER_SECONDS = 15.0
 """After which a worker, at the latest, tries again what is still open."""
@@ -50,28 +50,40 @@ async def send(
     operation_id: str,
     step: Step,
     token: UUID,
-    call: Callable[[str], Awaitable[Answer]],
+    call: Callable[[Once], Awaitable[Answer]],
     *,
+    may_leave: Callable[[], Awaitable[None]] | None = None,
     suffix: str = "",
 ) -> Answer:
     """`call` is given the key of operation, step and attempt. `step` must have been read under the lease of `token`.
 
+    `may_leave`: asked when it is about to be sent for the first time, or after an answer that counted for nothing, and
+    after any wait for the rate budget; what it raises is raised, and nothing was sent.
     Raises StripeOutcomeUnknown where the effect is open, ServiceUnavailable where nothing was sent, and Conflict
     `operation_expired` for a step whose key is too old: nobody expects a change of yesterday any more.
     """
     if step.is_expired:
         raise Conflict("It was not carried out in time.", code="operation_expired")
-    async with context.database.connection() as connection:
-        if not await operations.begin_sending(
-            connection, operation_id, step.position, attempt=step.attempt, token=token
-        ):
-            raise ServiceUnavailable(
-                "This change is carried out elsewhere, or waits for its key.", retry_after=2
-            )
+    has_left = False
+
+    async def leaves() -> None:
+        nonlocal has_left
+        if may_leave is not None and step.state == "planned":
+            await may_leave()
+        async with context.database.connection() as connection:
+            if not await operations.begin_sending(
+                connection, operation_id, step.position, attempt=step.attempt, token=token
+            ):
+                raise ServiceUnavailable(
+                    "This change is carried out elsewhere, or waits for its key.", retry_after=2
+                )
+        has_left = True
+
     try:
-        return await call(f"{operation_id}/{step.position}/{step.attempt}{suffix}")
+        return await call(Once(f"{operation_id}/{step.position}/{step.attempt}{suffix}", leaves))
     except BillingError as error:
-        await _note(context, operation_id, step, error)
+        if has_left:
+            await _note(context, operation_id, step, error)
         raise
 
 

@@ -14,7 +14,7 @@ from app.domain.ids import CustomerId, PaymentMethodId, SubscriptionId
 from app.domain.payments import Costs, PaymentStep, PromotionCode
 from app.domain.snapshots import Subscription
 from app.stripe_gateway import parsing
-from app.stripe_gateway.client import Answer, StripeClient
+from app.stripe_gateway.client import Answer, Key, StripeClient
 from app.stripe_gateway.gateway import Fetched
 
 _PAYMENT_EXPANDS = ["latest_invoice.confirmation_secret", "pending_setup_intent"]
@@ -42,14 +42,14 @@ class BillingCalls:
     def __init__(self, client: StripeClient) -> None:
         self._client = client
 
-    async def create_subscription(self, params: Mapping[str, Any], *, idempotency_key: str) -> Changed:
+    async def create_subscription(self, params: Mapping[str, Any], *, idempotency_key: Key) -> Changed:
         answer = await self._client.post(
             "/v1/subscriptions", {**params, "expand": _PAYMENT_EXPANDS}, idempotency_key=idempotency_key
         )
         return _changed(answer)
 
     async def update_subscription(
-        self, subscription_id: SubscriptionId, params: Mapping[str, Any], *, idempotency_key: str
+        self, subscription_id: SubscriptionId, params: Mapping[str, Any], *, idempotency_key: Key
     ) -> Changed:
         answer = await self._client.post(
             f"/v1/subscriptions/{subscription_id}",
@@ -59,7 +59,7 @@ class BillingCalls:
         return _changed(answer)
 
     async def cancel_subscription(
-        self, subscription_id: SubscriptionId, params: Mapping[str, Any], *, idempotency_key: str
+        self, subscription_id: SubscriptionId, params: Mapping[str, Any], *, idempotency_key: Key
     ) -> Changed:
         answer = await self._client.delete(
             f"/v1/subscriptions/{subscription_id}", params, idempotency_key=idempotency_key
@@ -73,7 +73,7 @@ class BillingCalls:
         )
         return _changed(answer)
 
-    async def resume_subscription(self, subscription_id: SubscriptionId, *, idempotency_key: str) -> Changed:
+    async def resume_subscription(self, subscription_id: SubscriptionId, *, idempotency_key: Key) -> Changed:
         """Only for status `paused`; an intended cancellation is taken back by an update."""
         answer = await self._client.post(
             f"/v1/subscriptions/{subscription_id}/resume",
@@ -83,7 +83,7 @@ class BillingCalls:
         return _changed(answer)
 
     async def set_owner(
-        self, subscription_id: SubscriptionId, owner_id: CustomerId, *, idempotency_key: str
+        self, subscription_id: SubscriptionId, owner_id: CustomerId, *, idempotency_key: Key
     ) -> Fetched:
         """Writes the one metadata key of ours that a subscription has; all others stay as they are."""
         answer = await self._client.post(

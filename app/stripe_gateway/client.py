@@ -10,7 +10,7 @@ import asyncio
 import copy
 import email.utils
 import random
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
@@ -50,6 +50,21 @@ class Answer:
     data: Mapping[str, Any]
     at: int
     replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """An idempotency key, and what is looked at when its write is about to leave.
+
+    `leaves` comes after the grant of the rate budget, for which a call may wait for seconds, and before the first try;
+    what it raises is raised, and nothing was sent.
+    """
+
+    key: str
+    leaves: Callable[[], Awaitable[None]]
+
+
+Key = str | Once
 
 
 class _Unread(httpx.Headers):
@@ -117,14 +132,14 @@ class StripeClient:
     async def get(self, path: str, params: Mapping[str, Any] | None = None) -> Answer:
         return await self._call("get", path, dict(params or {}), idempotency_key=None, is_write=False)
 
-    async def post(self, path: str, params: Mapping[str, Any], *, idempotency_key: str) -> Answer:
+    async def post(self, path: str, params: Mapping[str, Any], *, idempotency_key: Key) -> Answer:
         return await self._call("post", path, dict(params), idempotency_key=idempotency_key)
 
     async def post_safely(self, path: str, params: Mapping[str, Any]) -> Answer:
         """A POST that changes nothing (a preview): retried and reported like a read."""
         return await self._call("post", path, dict(params), idempotency_key=None, is_write=False)
 
-    async def delete(self, path: str, params: Mapping[str, Any], *, idempotency_key: str) -> Answer:
+    async def delete(self, path: str, params: Mapping[str, Any], *, idempotency_key: Key) -> Answer:
         return await self._call("delete", path, dict(params), idempotency_key=idempotency_key)
 
     async def _call(
@@ -133,7 +148,7 @@ class StripeClient:
         path: str,
         params: dict[str, Any],
         *,
-        idempotency_key: str | None,
+        idempotency_key: Key | None,
         is_write: bool = True,
     ) -> Answer:
         """Raises the translated error; a write whose answer is lost raises StripeOutcomeUnknown.
@@ -141,16 +156,15 @@ class StripeClient:
         Waiting for the first grant of the budget comes before the clock starts: nothing is sent until then. The error
         says whether it is the last word on its key: see `kept`, `tries_open` and `left` of BillingError.
         """
-        if idempotency_key is not None:
-            params["idempotency_key"] = idempotency_key
         endpoint = endpoint_of(method, path)
         attempt = 0
         tries_open = False
-        try:
-            await self._acquire(endpoint)
-        except BillingError as error:
-            error.left = False
-            raise
+        await self._acquire(endpoint)
+        if isinstance(idempotency_key, Once):
+            await idempotency_key.leaves()
+            idempotency_key = idempotency_key.key
+        if idempotency_key is not None:
+            params["idempotency_key"] = idempotency_key
         try:
             async with asyncio.timeout(TOTAL_SECONDS):
                 while True:

@@ -12,7 +12,7 @@ from app.domain.snapshots import PaymentMethod, Snapshot
 from app.errors import NotFound
 from app.stripe_gateway import parsing
 from app.stripe_gateway.budget import Work
-from app.stripe_gateway.client import StripeClient
+from app.stripe_gateway.client import Key, StripeClient
 
 PAGE_SIZE = 100
 
@@ -184,7 +184,7 @@ class StripeGateway:
         return [parsing.payment_method(source) for source in sources], first.at
 
     async def create_customer(
-        self, *, email: str | None, name: str | None, metadata: Mapping[str, str], idempotency_key: str
+        self, *, email: str | None, name: str | None, metadata: Mapping[str, str], idempotency_key: Key
     ) -> Fetched:
         params: dict[str, Any] = {"metadata": dict(metadata)}
         if email is not None:
@@ -200,7 +200,7 @@ class StripeGateway:
         return [Fetched(parsing.customer(source), answer.at) for source in answer.data["data"]]
 
     async def set_customer_metadata(
-        self, customer_id: CustomerId, values: Mapping[str, str], *, idempotency_key: str
+        self, customer_id: CustomerId, values: Mapping[str, str], *, idempotency_key: Key
     ) -> Fetched:
         """Merged by Stripe; a value of "" removes its key. A customer that is gone gives no snapshot."""
         try:

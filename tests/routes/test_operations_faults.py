@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -336,6 +337,58 @@ async def test_who_is_manager_no_more_adds_nobody(service: Service, hasty: Servi
     assert await recovered(service, answer) == [("refused", "role_required")] * 2
     assert (await company.members()).keys() == before.keys() - {company.manager.customer_id}
     await no_promise_is_left(service, company)
+
+
+@asynccontextmanager
+async def no_grants_for(service: Service, endpoint: str) -> AsyncIterator[None]:
+    """Calls to the endpoint wait for the account's rate budget until the block ends."""
+    await service.fetch(
+        """insert into rate_grants (granted_at, counts_until, work, endpoint, number)
+        values (now(), now() + interval '1 hour', 'bulk', $1, 1000000)""",
+        endpoint,
+    )
+    yield
+    await service.fetch("delete from rate_grants where endpoint = $1", endpoint)
+
+
+async def waiting_to_send(service: Service, company: Company, kind: str) -> None:
+    """Its runner has read what it needs, and nothing has left."""
+    states = """select s.state from operation_steps s join operations o on o.id = s.operation_id
+        where o.subscription_id = $1 and o.kind = $2"""
+    for _ in range(200):
+        if await service.fetch(states, company.subscription_id, kind):
+            break
+        await asyncio.sleep(0.02)
+    await asyncio.sleep(0.5)
+    assert [row["state"] for row in await service.fetch(states, company.subscription_id, kind)] == ["planned"]
+
+
+async def test_who_loses_his_right_while_the_rate_is_spent_adds_nobody(service: Service) -> None:
+    """The right is looked at when the write leaves, not before it waits for its turn."""
+    company = await service.company()
+    manager = company.manager.customer_id
+    async with no_grants_for(service, "POST /v1/customers/{id}"):
+        asked = asyncio.create_task(company.change(company.manager.headers, add=[company.stranger.email]))
+        await waiting_to_send(service, company, "member_change")
+        await service.stripe.post(f"/v1/customers/{manager}", metadata=no_membership_values())
+        await service.refresh("customer", manager)
+    problem(await asked, 409, "role_required")
+    assert await writes(company, company.stranger.customer_id) == []
+    await no_promise_is_left(service, company)
+
+
+async def test_who_loses_his_right_while_the_rate_is_spent_changes_no_plan(service: Service) -> None:
+    company = await service.company()
+    async with no_grants_for(service, "POST /v1/subscriptions/{id}"):
+        asked = asyncio.create_task(
+            service.send("PUT", f"{company.path}/seats", company.owner.headers, {"total": 9})
+        )
+        await waiting_to_send(service, company, "update_subscription")
+        other = {"billing_shared_subscription_owner": company.manager.customer_id}
+        now = await service.stripe.post(f"/v1/subscriptions/{company.subscription_id}", metadata=other)
+        await service.deliver_state("subscription", now)
+    problem(await asked, 403, "role_required")
+    assert (await company.state())["items"]["data"][0]["quantity"] == 5
 
 
 async def test_adds_wait_for_the_seat_that_their_own_call_frees(service: Service, hasty: Service) -> None:
