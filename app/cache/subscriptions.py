@@ -12,12 +12,11 @@ _COLUMNS = """
         s.cancel_at, s.cancel_at_period_end, s.canceled_at, s.ended_at, s.billing_mode, s.latest_invoice_id,
         s.default_payment_method_id, s.pending_update, s.discounts, s.synced_at,
         s.items, array(
-            select row(r.currency, r.unit_amount, r.unit_amount_decimal, r.billing_scheme, r.recurring, r.nickname,
-                r.transform_quantity, r.tiers_mode, r.tiers, p.name, p.supports_sharing, p.owner_uses_seat)
-            from jsonb_array_elements(s.items) with ordinality as x(item, n)
-            left join prices r on r.id = x.item ->> 'price_id'
-            left join products p on p.id = x.item ->> 'product_id'
-            order by x.n) as offers,
+            select row(x.price_id, r.currency, r.unit_amount, r.unit_amount_decimal, r.billing_scheme, r.recurring,
+                r.nickname, r.transform_quantity, r.tiers_mode, r.tiers, p.name, p.supports_sharing, p.owner_uses_seat)
+            from jsonb_to_recordset(s.items) as x(price_id text, product_id text)
+            left join prices r on r.id = x.price_id
+            left join products p on p.id = x.product_id) as offers,
         o.id as owner_id, o.email as owner_email, o.name as owner_name,
         (select count(*) from customers m
          where m.member_of = s.id and m.presence = 'present' and m.id is distinct from o.id) as members,
@@ -57,6 +56,7 @@ _BY_CUSTOMER = (
 # In the order of `offers` above: rows, because building the same as JSON takes Postgres longer than all the rest.
 def _item(item: JsonObject, offer: Record) -> JsonObject:
     (
+        price_id,
         currency,
         unit_amount,
         unit_amount_decimal,
@@ -71,16 +71,16 @@ def _item(item: JsonObject, offer: Record) -> JsonObject:
         owner_uses_seat,
     ) = offer
     item["price"] = {
-        "id": item["price_id"],
+        "id": price_id,
         "currency": currency,
+        "billing_scheme": billing_scheme,
+        "nickname": nickname,
+        "recurring": recurring,
         "unit_amount": unit_amount,
         "unit_amount_decimal": unit_amount_decimal,
-        "billing_scheme": billing_scheme,
-        "recurring": recurring,
-        "nickname": nickname,
-        "transform_quantity": transform_quantity,
         "tiers_mode": tiers_mode,
         "tiers": tiers,
+        "transform_quantity": transform_quantity,
     }
     item["product"] = {
         "id": item["product_id"],
@@ -95,7 +95,8 @@ def _view(row: Record | JsonObject) -> SubscriptionView:
     values = dict(row)
     owner_id, email, name = values.pop("owner_id"), values.pop("owner_email"), values.pop("owner_name")
     offers = values.pop("offers")
-    values["items"] = [_item(item, offer) for item, offer in zip(values["items"] or [], offers, strict=True)]
+    of_price = {offer[0]: offer for offer in offers}
+    values["items"] = [_item(item, of_price[item["price_id"]]) for item in values["items"] or []]
     return SubscriptionView(
         owner=None if owner_id is None else Contact(CustomerId(owner_id), email, name), **values
     )

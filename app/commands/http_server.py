@@ -6,12 +6,11 @@ The times are watched from outside: once a second the open connections are looke
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import sys
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, cast
+from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -27,46 +26,7 @@ _COLLECT_AFTER = 20_000
 _START_FAILED = 3
 
 
-class OneWrite:
-    """A transport that sends an answer's head together with its body.
-
-    uvicorn writes one after the other, which costs a system call more and often wakes the reader twice. A head is held
-    until the body comes, or until the loop's next round.
-    """
-
-    __slots__ = ("_held", "_loop", "_transport")
-
-    def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._held: bytes | None = None
-
-    def write(self, data: bytes) -> None:
-        held = self._held
-        if held is None:
-            self._held = data
-            self._loop.call_soon(self._flush)
-        else:
-            self._held = None
-            self._transport.write(held + data)
-
-    def close(self) -> None:
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        held, self._held = self._held, None
-        if held is not None:
-            self._transport.write(held)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-
 class Connection(HttpToolsProtocol):
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(cast(Any, OneWrite(transport, self.loop)))
-
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
         self._bytes_in_vain = 0

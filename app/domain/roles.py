@@ -90,7 +90,7 @@ def role_of(customer_id: CustomerId, relations: Relations, member_role: str | No
     return Role.USER if member_role is not None else None
 
 
-def roles_of(customer_id: CustomerId, relations: Relations, member_role: str | None) -> set[Role]:
+def roles_of(customer_id: CustomerId, relations: Relations, member_role: str | None) -> frozenset[Role]:
     """All that a customer is at once: the payer may hold a seat, and keeps both rights."""
     strongest = role_of(customer_id, relations, member_role)
     found = set() if strongest is None else {strongest}
@@ -99,10 +99,9 @@ def roles_of(customer_id: CustomerId, relations: Relations, member_role: str | N
             found.add(Role.PAYER)
         if member_role is not None:
             found.add(Role.MANAGER if member_role == Role.MANAGER else Role.USER)
-    return found
+    return frozenset(found)
 
 
-@cache
 def permissions(role: Role, policy: RolePolicy, *, owner_may_purchase: bool) -> frozenset[Permission]:
     """`owner_may_purchase`: the owner pays himself, or the payer allowed it when control moved."""
     granted = _TABLE[role]
@@ -115,6 +114,16 @@ def permissions(role: Role, policy: RolePolicy, *, owner_may_purchase: bool) -> 
     if role is Role.MANAGER and policy.managers_buy_seats:
         granted |= {_P.BUY_SEATS}
     return granted
+
+
+@cache
+def permissions_of_all(
+    roles: frozenset[Role], policy: RolePolicy, *, owner_may_purchase: bool
+) -> frozenset[Permission]:
+    """Whoever has several roles may do what any of them may."""
+    return frozenset[Permission]().union(
+        *(permissions(role, policy, owner_may_purchase=owner_may_purchase) for role in roles)
+    )
 
 
 def require(granted: frozenset[Permission], *needed: Permission) -> None:

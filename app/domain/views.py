@@ -89,7 +89,7 @@ class SubscriptionView:
         """The asker's strongest role; only meaningful for the customer for whom this view was read."""
         return role_of(customer_id, self._relations, self.asker_role)
 
-    def roles_of(self, customer_id: CustomerId) -> set[Role]:
+    def roles_of(self, customer_id: CustomerId) -> frozenset[Role]:
         return roles_of(customer_id, self._relations, self.asker_role)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import Request
 from starlette.responses import Response
 
+from app.routes.headers import header_text
 from app.schemas.common import Answer
 
 # A quote inside a JSON string is escaped, so no caller's text can look like this member.
@@ -50,7 +51,7 @@ def answer_bytes(
     if request.method == "GET":
         sent["ETag"] = etag = etag_of(body)
         sent["Cache-Control"] = "private, no-cache"
-        known = request.headers.get("if-none-match")
+        known = header_text(request.scope, b"if-none-match")
         if known is not None and _names(known, etag):
             return Response(status_code=304, headers=sent)
     else:

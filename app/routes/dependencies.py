@@ -18,6 +18,7 @@ from app.domain.ids import (
 from app.errors import FieldError, Forbidden
 from app.identity.authenticator import Authenticator
 from app.identity.principals import Principal
+from app.routes.headers import header_text
 from app.routes.rate_limits import RequestRates, too_many
 from app.schemas import common
 from app.services.actors import Actor, identify
@@ -31,16 +32,17 @@ def get_context(request: Request) -> Context:
 
 async def principal_of(request: Request) -> Principal:
     """Authenticated, and counted, once a request, however many parts of it ask. Raises RateLimited."""
-    found = getattr(request.state, "principal", None)
+    scope = request.scope
+    found = scope["state"].get("principal")
     if found is None:
         authenticator: Authenticator = request.app.state.authenticator
         found = await authenticator.authenticate(
-            request.headers.get("authorization"), request.headers.get("x-acting-customer")
+            header_text(scope, b"authorization"), header_text(scope, b"x-acting-customer")
         )
         rates: RequestRates = request.app.state.rates
-        if wait := rates.allow(found, request.scope):
+        if wait := rates.allow(found, scope):
             raise too_many(wait)
-        request.state.principal = found
+        scope["state"]["principal"] = found
     return cast(Principal, found)
 
 

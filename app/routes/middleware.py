@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.errors import BillingError, InternalError, UnsupportedMediaType
 from app.routes import direct_reads, problems
 from app.routes.bodies import read_body, too_large
+from app.routes.headers import header
 
 log = structlog.get_logger("app.requests")
 
@@ -47,13 +48,6 @@ DURATION = Histogram(
 )
 
 
-def _header(scope: Scope, name: bytes) -> bytes | None:
-    for key, value in scope["headers"]:
-        if key == name:
-            return bytes(value)
-    return None
-
-
 class RequestRecords:
     """Gives each request its id (the caller's own `X-Request-Id` where it is harmless), answers it, and logs once."""
 
@@ -64,7 +58,7 @@ class RequestRecords:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        given = _header(scope, b"x-request-id")
+        given = header(scope, b"x-request-id")
         if given is not None and _CLIENT_ID.fullmatch(given):
             request_id = given.decode()
         else:
@@ -131,8 +125,8 @@ class BodyLimits:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
             await self.app(scope, receive, send)
             return
-        length = _header(scope, b"content-length")
-        if _header(scope, b"transfer-encoding") is None and length in (None, b"0"):
+        length = header(scope, b"content-length")
+        if header(scope, b"transfer-encoding") is None and length in (None, b"0"):
             await self.app(scope, receive, send)
             return
         try:
@@ -150,10 +144,10 @@ def _check_kind(scope: Scope, length: bytes | None) -> None:
     """Raises PayloadTooLarge and UnsupportedMediaType from what the head alone says."""
     if length is not None and length.isdigit() and int(length) > API_BODY_BYTES:
         raise too_large(API_BODY_BYTES)
-    media_type = (_header(scope, b"content-type") or b"").partition(b";")[0].strip().lower()
+    media_type = (header(scope, b"content-type") or b"").partition(b";")[0].strip().lower()
     if media_type != b"application/json":
         raise UnsupportedMediaType()
-    if (_header(scope, b"content-encoding") or b"identity").lower() != b"identity":
+    if (header(scope, b"content-encoding") or b"identity").lower() != b"identity":
         raise UnsupportedMediaType("The body must not be compressed.")
 
 

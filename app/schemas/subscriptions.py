@@ -128,22 +128,16 @@ def document(seen: Seen, rules: Rules) -> JsonObject:
     }
 
 
+_NO_AMOUNTS = dict.fromkeys(
+    ("unit_amount", "unit_amount_decimal", "tiers_mode", "tiers", "transform_quantity")
+)
+
+
 def _item(item: JsonObject, *, amounts: bool) -> JsonObject:
-    price, product = item["price"], item["product"]
+    product = item["product"]
     return {
         "id": item["id"],
-        "price": {
-            "id": price["id"],
-            "currency": price["currency"],
-            "billing_scheme": price["billing_scheme"],
-            "nickname": price["nickname"],
-            "recurring": price["recurring"],
-            "unit_amount": price["unit_amount"] if amounts else None,
-            "unit_amount_decimal": price["unit_amount_decimal"] if amounts else None,
-            "tiers_mode": price["tiers_mode"] if amounts else None,
-            "tiers": price["tiers"] if amounts else None,
-            "transform_quantity": price["transform_quantity"] if amounts else None,
-        },
+        "price": item["price"] if amounts else {**item["price"], **_NO_AMOUNTS},
         "product": {
             "id": product["id"],
             "name": product["name"],

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from app.cache import identities, subscriptions
 from app.cache.database import Connection
 from app.domain.ids import CustomerId, SubscriptionId
-from app.domain.roles import Permission, Role, permissions
+from app.domain.roles import Permission, Role, permissions_of_all
 from app.domain.views import SubscriptionView
 from app.errors import NotFound
 from app.identity.principals import EndUser, Principal
@@ -44,12 +44,8 @@ def _granted(view: SubscriptionView, customer_id: CustomerId, rules: Rules) -> f
     """The rights of every role that he has; while nobody owns a shared plan, its people are not to be managed."""
     pays = view.owner is None or view.owner.customer_id == view.customer_id
     may_purchase = pays or view.owner_may_purchase
-    granted = frozenset[Permission]().union(
-        *(
-            permissions(role, rules.roles, owner_may_purchase=may_purchase)
-            for role in view.roles_of(customer_id)
-        )
-    )
+    roles = view.roles_of(customer_id)
+    granted = permissions_of_all(roles, rules.roles, owner_may_purchase=may_purchase)
     return granted - _OWNERS_MATTER if view.owner is None and view.is_shared() else granted
 
 
