@@ -15,6 +15,7 @@ import json
 import multiprocessing
 import random
 import secrets
+import signal
 import sys
 import time
 from collections import Counter
@@ -22,9 +23,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from app.commands.logs import configure_logs
 from app.stripe_gateway import client as stripe_client
@@ -39,6 +41,8 @@ FEWEST_STEPS, FEWEST_ACTORS, FAULTY_SHARE = 30, 4, 0.8
 FEWEST_DEFECTS = 20
 _SHOWN = 20
 _PROGRESS_EVERY = 50
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,26 +156,33 @@ def progress(text: str) -> None:
 
 
 class Crew:
-    """`processes` of them, each with a database of its own."""
+    """Processes, each with a database of its own; what there is to do is dealt out among them."""
 
     def __init__(self, urls: Sequence[str]) -> None:
         self._urls = urls
 
     def play(self, seeds: Sequence[str]) -> list[Outcome]:
-        if len(self._urls) == 1:
-            return play(self._urls[0], seeds)
-        shares = [seeds[number :: len(self._urls)] for number in range(len(self._urls))]
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(len(self._urls), mp_context=context) as pool:
-            found = [one for part in pool.map(play, self._urls, shares) for one in part]
+        found = [one for part in self._each(play, seeds) for one in part]
         return sorted(found, key=lambda one: seeds.index(one.seed))
 
+    def catch(self, seeds: Sequence[str]) -> dict[str, str | None]:
+        """For each planted defect the first violation that it led to, None where `seeds` did not show it."""
+        found = self._each(partial(catch, seeds=seeds), list(DEFECTS))
+        return {name: verdict for part in found for name, verdict in part.items()}
 
-def catch(url: str, seed: str, most: int) -> dict[str, str | None]:
-    """For each planted defect the first violation that it led to, None where it was not noticed."""
+    def _each(self, work: Callable[[str, Sequence[str]], Result], what: Sequence[str]) -> list[Result]:
+        if len(self._urls) == 1:
+            return [work(self._urls[0], what)]
+        shares = [what[number :: len(self._urls)] for number in range(len(self._urls))]
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(len(self._urls), mp_context=context) as pool:
+            return list(pool.map(work, self._urls, shares))
+
+
+def catch(url: str, names: Sequence[str], *, seeds: Sequence[str]) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
-    for name in DEFECTS:
-        outcomes = play(url, [f"{seed}/{number}" for number in range(most)], name)
+    for name in names:
+        outcomes = play(url, seeds, name)
         last = outcomes[-1]
         found[name] = f"{last.verdicts[0]} (schedule {len(outcomes)})" if last.verdicts else None
         progress(f"{name}: {found[name] or 'NOT CAUGHT'}")
@@ -228,6 +239,13 @@ def summary(
     }
 
 
+def end(number: int, _: object) -> None:
+    """Ended from outside, the processes that play end too, and the databases are dropped."""
+    for process in multiprocessing.active_children():
+        process.terminate()
+    sys.exit(128 + number)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="benchmarks.schedules", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -247,6 +265,7 @@ def main() -> int:
     )
     parser.add_argument("--state", type=Path, help="keep the benchmarks' PostgreSQL in this directory")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, end)
     started = time.monotonic()
     with ExitStack() as stack:
         urls = [
@@ -261,7 +280,8 @@ def main() -> int:
         seeds = [f"{given.seed}/{number}" for number in range(given.schedules)]
         found = crew.play(seeds)
         replayed = crew.play(seeds[: given.replay][::-1]) if given.replay else []
-        caught = catch(urls[0], given.seed, given.defect_schedules) if given.defects else {}
+        tried = [f"{given.seed}/{number}" for number in range(given.defect_schedules)]
+        caught = crew.catch(tried) if given.defects else {}
     result = summary(found, replayed, caught, time.monotonic() - started)
     print(json.dumps(result))
     return 0 if result["met"] else 1
