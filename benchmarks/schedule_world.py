@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from app import worker
 from app.cache import mirror
 from app.domain.roles import RolePolicy
+from app.errors import BillingError
 from app.identity.authenticator import Authenticator
 from app.main import create_app
 from app.services import cleanup
@@ -270,7 +271,7 @@ class World:
         self.processes[name].spawn(self.jobs[name].begin_what_is_due())
 
     def clean_up(self, name: str) -> asyncio.Task[int]:
-        return self.processes[name].spawn(cleanup.clear_ended(self.contexts[name]))
+        return self.processes[name].spawn(_cleaned_up(self.contexts[name]))
 
     def call(
         self, name: str, method: str, path: str, headers: Mapping[str, str], body: bytes
@@ -319,3 +320,11 @@ async def _asgi(app: FastAPI, method: str, path: str, headers: Mapping[str, str]
     answered = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
     is_json = "json" in answered.get("content-type", "")
     return Reply(sent[0]["status"], answered, orjson.loads(content) if is_json and content else None)
+
+
+async def _cleaned_up(context: Context) -> int:
+    """As the worker's upkeep: where a part is away, another round comes."""
+    try:
+        return await cleanup.clear_ended(context)
+    except BillingError:
+        return 1

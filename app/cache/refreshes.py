@@ -6,6 +6,7 @@ is free for the next taker; what its late holder brings is refused, because its 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -160,6 +161,12 @@ class Dead:
     kind: str
     reason: str | None
     attempts: int
+
+
+async def wanted(connection: Connection, ids: Sequence[str]) -> set[str]:
+    """Those of the objects of which an event has told more than their rows show."""
+    rows = await connection.fetch("select id from refreshes where id = any($1) and hints > 0", ids)
+    return {row["id"] for row in rows}
 
 
 async def dead(connection: Connection, *, limit: int) -> list[Dead]:

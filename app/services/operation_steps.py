@@ -24,13 +24,13 @@ from app.domain.step_kinds import StepKind
 from app.errors import BillingError, NotFound, ServiceUnavailable, StripeOutcomeUnknown
 from app.services import sync
 from app.services.context import Context
-from app.services.sending import is_final, may_come_late, send
+from app.services.sending import is_final, may_come_late, send, took_effect_before
 from app.stripe_gateway.billing import Changed
 from app.stripe_gateway.client import Key
 from app.stripe_gateway.gateway import Fetched
 
-Permitted = Callable[[Step], Awaitable[None]]
-"""Asked right before a step is sent. Raises NotPermitted where the actor has lost the right to it."""
+Permitted = Callable[[Connection, Step], Awaitable[Exception | None]]
+"""What speaks against a step that is about to be sent: NotPermitted where its actor has lost the right to it."""
 
 
 class NotPermitted(Exception):
@@ -90,7 +90,7 @@ async def _add_new_customer(
 
         try:
             created = await send(
-                context, operation.id, step, token, create, may_leave=lambda: permitted(step)
+                context, operation.id, step, token, create, may_leave=lambda on: permitted(on, step)
             )
         except BillingError as error:
             # Before it is told as failed, once more: an earlier attempt may have made him.
@@ -175,7 +175,7 @@ class _CustomerWrite:
             self._step,
             self._token,
             write,
-            may_leave=lambda: self._permitted(now),
+            may_leave=lambda on: self._permitted(on, now),
         )
 
     def _has_moved(self, customer: Customer) -> bool:
@@ -271,6 +271,10 @@ async def _buy_seats(
         awaited = sent and (found.pending_update is not None or "awaits_payment" in step.figures)
         if awaited or (reached(found) and not may_come_late(context.rules, step)):
             return before
+        if await took_effect_before(context, operation.id, operation.subscription_id, step):
+            # Somebody has lowered it since, or it waits for its payment.
+            missed[0] = "changed_meanwhile"
+            return before
         params: dict[str, Any] = {
             "items": [{"id": item_id, "quantity": quantity}],
             "proration_behavior": step.figures.get("proration_behavior") or context.rules.proration_behavior,
@@ -284,7 +288,9 @@ async def _buy_seats(
                 operation.subscription_id, params, idempotency_key=key
             )
 
-        changed = await send(context, operation.id, step, token, write, may_leave=lambda: permitted(step))
+        changed = await send(
+            context, operation.id, step, token, write, may_leave=lambda on: permitted(on, step)
+        )
         payments[0] = changed.payment
         # Should the row not show it any more, somebody has lowered it since.
         missed[0] = "changed_meanwhile" if reached(changed.subscription) else missed[0]
@@ -347,7 +353,7 @@ async def _set_owner(
         async def write(key: Key) -> Fetched:
             return await context.billing.set_owner(operation.subscription_id, new_owner, idempotency_key=key)
 
-        return await send(context, operation.id, step, token, write, may_leave=lambda: permitted(step))
+        return await send(context, operation.id, step, token, write, may_leave=lambda on: permitted(on, step))
 
     async def settle(connection: Connection, snapshot: Snapshot | None) -> None:
         done = isinstance(snapshot, Subscription) and snapshot.owner_id == new_owner

@@ -32,7 +32,7 @@ from app.services import sync
 from app.services.context import Context
 from app.services.leases import kept
 from app.services.operation_steps import NotPermitted, run_step
-from app.services.sending import HANDED_OVER_SECONDS, is_final, is_known, pauses
+from app.services.sending import HANDED_OVER_SECONDS, is_final, is_known, locked_view, pauses
 from app.services.subscriptions import see_as
 
 log = structlog.get_logger(__name__)
@@ -164,14 +164,21 @@ async def _read_again(context: Context, operation: Operation) -> None:
 
 async def _has_right(context: Context, operation: Operation, steps: Sequence[Step]) -> bool:
     """By the cache, which every change of ours has reached before its operation is settled."""
-    if operation.actor_id is None:
-        return not operation.principal.startswith("user:")
-    if operation.kind == "leave":
-        return True  # A seat is its holder's to give back.
     async with context.database.connection() as connection:
         view = await subscriptions.subscription_view(
             connection, operation.subscription_id, asker=operation.actor_id
         )
+    return _allows(context, operation, steps, view)
+
+
+def _allows(
+    context: Context, operation: Operation, steps: Sequence[Step], view: SubscriptionView | None
+) -> bool:
+    """`view` must have been read for the actor."""
+    if operation.actor_id is None:
+        return not operation.principal.startswith("user:")
+    if operation.kind == "leave":
+        return True  # A seat is its holder's to give back.
     if view is None:
         return False
     if operation.kind == "transfer":
@@ -203,21 +210,32 @@ async def _those_that_fit(context: Context, operation: Operation, adds: list[Ste
     async with context.database.transaction() as connection:
         await subscriptions.lock(connection, operation.subscription_id)
         view = await subscriptions.subscription_view(connection, operation.subscription_id, asker=None)
-        others = await operations.steps(connection, operation.id)
-        if any(step.action == StepKind.BUY_SEATS and not step.is_settled for step in others):
-            return adds
-        why_not = _why_no_seat(context, view)
-        if why_not is None:
-            return adds
-        if any(step.action == StepKind.REMOVE and not step.is_settled for step in others):
-            # What the call frees itself is not known to be free yet: its adds wait for that.
-            return [step for step in adds if step.was_sent]
-        code, figures = why_not
-        for step in adds:
-            if not step.was_sent:
-                await operations.settle_step(
-                    connection, operation.id, step.position, state="refused", code=code, figures=figures
-                )
+        return await _fitting(context, connection, operation, adds, view)
+
+
+async def _fitting(
+    context: Context,
+    connection: Connection,
+    operation: Operation,
+    adds: list[Step],
+    view: SubscriptionView | None,
+) -> list[Step]:
+    """Settles those as refused that have no seat; the lock decides who of several has none."""
+    why_not = _why_no_seat(context, view)
+    if why_not is None:
+        return adds
+    others = await operations.steps(connection, operation.id)
+    if any(step.action == StepKind.BUY_SEATS and not step.is_settled for step in others):
+        return adds
+    if any(step.action == StepKind.REMOVE and not step.is_settled for step in others):
+        # What the call frees itself is not known to be free yet: its adds wait for that.
+        return [step for step in adds if step.was_sent]
+    code, figures = why_not
+    for step in adds:
+        if not step.was_sent:
+            await operations.settle_step(
+                connection, operation.id, step.position, state="refused", code=code, figures=figures
+            )
     return [step for step in adds if step.was_sent]
 
 
@@ -235,22 +253,25 @@ def _why_no_seat(context: Context, view: SubscriptionView | None) -> tuple[str, 
     return None
 
 
-async def _check_seat(context: Context, operation: Operation, step: Step) -> None:
-    """Right before somebody is added: seats may have been taken or lowered by hand since the additions began.
+async def _against(
+    context: Context, connection: Connection, operation: Operation, step: Step
+) -> Exception | None:
+    """Right before a step is sent: rights may be lost, and seats taken or lowered by hand, since it was planned.
 
-    Only who does not fit takes the lock, under which it is decided who of several has no seat. Raises Conflict with
-    the step settled, or ServiceUnavailable while a removal of the same call may still free one.
+    Answers Conflict where that settled the step, ServiceUnavailable while a removal of the same call may free a seat.
     """
-    async with context.database.connection() as connection:
-        view = await subscriptions.subscription_view(connection, operation.subscription_id, asker=None)
-    if _why_no_seat(context, view) is None or await _those_that_fit(context, operation, [step]):
-        return
-    async with context.database.connection() as connection:
-        found = await operations.steps(connection, operation.id)
+    view = await locked_view(connection, operation.subscription_id, operation.actor_id)
+    if not _allows(context, operation, [step], view):
+        return NotPermitted()
+    if step.action != StepKind.ADD or step.was_sent:
+        return None
+    if await _fitting(context, connection, operation, [step], view):
+        return None
+    found = await operations.steps(connection, operation.id)
     now = next(one for one in found if one.position == step.position)
     if now.is_settled:
-        raise Conflict("There is no free seat any more.", code=now.code)
-    raise ServiceUnavailable("A seat may be freed yet.", retry_after=2)
+        return Conflict("There is no free seat any more.", code=now.code)
+    return ServiceUnavailable("A seat may be freed yet.", retry_after=2)
 
 
 async def _guarded(
@@ -286,12 +307,12 @@ async def _try(context: Context, operation: Operation, step: Step, token: UUID) 
         if not await operations.renew(connection, operation.id, token, lease_seconds=lease_seconds):
             return None
 
-    async def permitted(step: Step) -> None:
-        if not await _has_right(context, operation, [step]):
-            raise NotPermitted
-        if step.action == StepKind.ADD and not step.was_sent:
-            await _check_seat(context, operation, step)
+    async def permitted(connection: Connection, step: Step) -> Exception | None:
+        return await _against(context, connection, operation, step)
 
+    if step.state == "planned":
+        concerned = {"subscription": operation.subscription_id, "customer": operation.actor_id}
+        await sync.read_news(context, concerned)
     try:
         return await run_step(context, operation, step, token, permitted)
     except NotPermitted:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
-from app.cache import operations, subscriptions
+from app.cache import operations
 from app.cache.database import Connection
 from app.cache.operations import Step
 from app.cache.refreshes import Lease
@@ -27,7 +27,7 @@ from app.errors import BillingError, NotFound, ServiceUnavailable, StripeOutcome
 from app.services import sync
 from app.services.actors import Actor
 from app.services.context import Context
-from app.services.sending import is_final, is_known, send
+from app.services.sending import is_final, is_known, locked_view, send, took_effect_before
 from app.services.subscriptions import Seen, read, see_as
 from app.stripe_gateway.billing import Changed
 from app.stripe_gateway.client import Key
@@ -161,9 +161,8 @@ async def send_once(
     async def perform(key: Key) -> Changed:
         return await call.perform(context, subscription_id, key)
 
-    async def may_leave() -> None:
-        if subscription_id:
-            await _check_again(context, operation_id, subscription_id, step)
+    async def may_leave(connection: Connection) -> BillingError | None:
+        return await _against(context, connection, operation_id, subscription_id, step)
 
     try:
         return await send(context, operation_id, step, token, perform, may_leave=may_leave, suffix=suffix)
@@ -183,10 +182,14 @@ async def was_answered_in_vain(context: Context, operation_id: str) -> bool:
 async def _send(
     context: Context, operation_id: str, subscription_id: SubscriptionId, call: StripeCall, token: UUID
 ) -> Changed:
-    """After a 5xx the subscription is read: only what is not there yet is sent again, under a new key."""
-    if await was_answered_in_vain(context, operation_id):
+    """After a 5xx the subscription is read: only what has not come about is sent again, under a new key."""
+    async with context.database.connection() as connection:
+        (step, *_) = await operations.steps(connection, operation_id)
+    if step.attempt:
         now = await as_it_is(context, subscription_id)
-        if call.shows_in(now.subscription):
+        if call.shows_in(now.subscription) or await took_effect_before(
+            context, operation_id, subscription_id, step
+        ):
             return now
     try:
         return await send_once(context, operation_id, subscription_id, call, token)
@@ -215,6 +218,12 @@ async def write(
     context: Context, operation_id: str, subscription_id: SubscriptionId, call: StripeCall, token: UUID
 ) -> PaymentStep | None:
     """Sends, lands and settles a change of an existing subscription; what its payer still has to do."""
+    async with context.database.connection() as connection:
+        operation = await operations.operation(connection, operation_id)
+        (step, *_) = await operations.steps(connection, operation_id)
+    if operation is not None and step.state == "planned":
+        concerned = {"subscription": subscription_id, "customer": operation.actor_id}
+        await sync.read_news(context, concerned)
     lease = await sync.take_lease(context, "subscription", subscription_id)
     done: list[Changed] = []
 
@@ -233,28 +242,33 @@ async def write(
     return done[-1].payment
 
 
-async def _check_again(
-    context: Context, operation_id: str, subscription_id: SubscriptionId, step: Step
-) -> None:
+async def _against(
+    context: Context,
+    connection: Connection,
+    operation_id: str,
+    subscription_id: SubscriptionId,
+    step: Step,
+) -> BillingError | None:
     """Since the admission the actor may have lost his right, and somebody may have been seated by hand.
 
-    A call that was sent once is past these questions. Raises Forbidden, and Conflict `seats_in_use`.
+    A call that was sent once is past these questions. Answers Forbidden, or Conflict `seats_in_use`.
     """
-    if step.was_sent:
-        return
-    async with context.database.connection() as connection:
-        operation = await operations.operation(connection, operation_id)
-        actor_id = None if operation is None else operation.actor_id
-        view = await subscriptions.subscription_view(connection, subscription_id, asker=actor_id)
-    if actor_id is not None:
-        seen = None if view is None else see_as(view, actor_id, context.rules)
-        require(
-            frozenset() if seen is None else seen.granted,
-            *(Permission(name) for name in step.figures.get("needs", ())),
-        )
+    if step.was_sent or not subscription_id:
+        return None
+    operation = await operations.operation(connection, operation_id)
+    actor_id = None if operation is None else operation.actor_id
+    view = await locked_view(connection, subscription_id, actor_id)
+    needs = [Permission(name) for name in step.figures.get("needs", ())]
     left = step.figures.get("seats_left")
-    if view is not None and left is not None:
-        check_floor(view.seats(owner_uses_seat=context.rules.owner_uses_seat), left)
+    try:
+        if actor_id is not None:
+            seen = None if view is None else see_as(view, actor_id, context.rules)
+            require(frozenset() if seen is None else seen.granted, *needs)
+        if view is not None and left is not None:
+            check_floor(view.seats(owner_uses_seat=context.rules.owner_uses_seat), left)
+    except BillingError as error:
+        return error
+    return None
 
 
 def not_landed() -> ServiceUnavailable:

@@ -11,8 +11,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
 from uuid import UUID
 
-from app.cache import operations
+from app.cache import operations, refreshes, subscriptions
+from app.cache.database import Connection
 from app.cache.operations import Step
+from app.domain.ids import CustomerId, SubscriptionId
+from app.domain.views import SubscriptionView
 from app.errors import BillingError, Conflict, ServiceUnavailable, StripeOutcomeUnknown
 from app.services.context import Context, Rules
 from app.stripe_gateway.client import TOTAL_SECONDS, Once
@@ -20,9 +23,12 @@ from app.stripe_gateway.client import TOTAL_SECONDS, Once
 HANDED_OVER_SECONDS = 15.0
 """After which a worker, at the latest, tries again what is still open."""
 _SERVER_ERROR = 500
+_CLOCKS_APART_SECONDS = 60
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.25, 2.0
 
 Answer = TypeVar("Answer")
+MayLeave = Callable[[Connection], Awaitable[Exception | None]]
+"""Asked in the transaction that records a step as sent, once it is its turn: None, or what speaks against it."""
 
 
 def late_seconds(rules: Rules) -> float:
@@ -52,13 +58,13 @@ async def send(
     token: UUID,
     call: Callable[[Once], Awaitable[Answer]],
     *,
-    may_leave: Callable[[], Awaitable[None]] | None = None,
+    may_leave: MayLeave | None = None,
     suffix: str = "",
 ) -> Answer:
     """`call` is given the key of operation, step and attempt. `step` must have been read under the lease of `token`.
 
     `may_leave`: asked when it is about to be sent for the first time, or after an answer that counted for nothing, and
-    after any wait for the rate budget; what it raises is raised, and nothing was sent.
+    after any wait for the rate budget; what it answers is raised, and nothing was sent.
     Raises StripeOutcomeUnknown where the effect is open, ServiceUnavailable where nothing was sent, and Conflict
     `operation_expired` for a step whose key is too old: nobody expects a change of yesterday any more.
     """
@@ -68,15 +74,18 @@ async def send(
 
     async def leaves() -> None:
         nonlocal has_left
-        if may_leave is not None and step.state == "planned":
-            await may_leave()
-        async with context.database.connection() as connection:
-            if not await operations.begin_sending(
+        why_not: Exception | None = None
+        async with context.database.transaction() as connection:
+            if may_leave is not None and step.state == "planned":
+                why_not = await may_leave(connection)
+            if why_not is None and not await operations.begin_sending(
                 connection, operation_id, step.position, attempt=step.attempt, token=token
             ):
-                raise ServiceUnavailable(
+                why_not = ServiceUnavailable(
                     "This change is carried out elsewhere, or waits for its key.", retry_after=2
                 )
+        if why_not is not None:
+            raise why_not
         has_left = True
 
     try:
@@ -106,6 +115,35 @@ async def _note(context: Context, operation_id: str, step: Step, error: BillingE
             await operations.answered(connection, operation_id, step)
         elif not error.left:
             await operations.take_back(connection, operation_id, step)
+
+
+async def took_effect_before(
+    context: Context, operation_id: str, subscription_id: SubscriptionId, step: Step
+) -> bool:
+    """Did an attempt that was answered 5xx change the subscription all the same, whatever it shows by now?"""
+    if not step.attempt:
+        return False
+    async with context.database.connection() as connection:
+        operation = await operations.operation(connection, operation_id)
+    if operation is None:
+        return False
+    since = int(operation.created_at.timestamp()) - _CLOCKS_APART_SECONDS
+    prefix = f"{operation_id}/{step.position}/"
+    return await context.billing.has_changed(subscription_id, prefix, since=since)
+
+
+async def locked_view(
+    connection: Connection, subscription_id: SubscriptionId, actor_id: CustomerId | None
+) -> SubscriptionView | None:
+    """What a step is judged by when it leaves: the plan, which nobody changes until the transaction ends.
+
+    Raises ServiceUnavailable while there is news of plan or actor that the cache does not show: it is read first.
+    """
+    await subscriptions.lock(connection, subscription_id)
+    concerned = [subscription_id] if actor_id is None else [subscription_id, actor_id]
+    if await refreshes.wanted(connection, concerned):
+        raise ServiceUnavailable("There is news of the plan that is still to be read.", retry_after=1)
+    return await subscriptions.subscription_view(connection, subscription_id, asker=actor_id)
 
 
 def pauses() -> Iterator[float]:

@@ -6,7 +6,7 @@ The rule itself (marker, margin, serial, facts that stay) is in `app.cache.mirro
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 
 import structlog
@@ -143,6 +143,22 @@ async def read_through(context: Context, kind: str, object_id: str) -> Snapshot 
     """The object as Stripe has it now, landed in the cache."""
     lease = await take_lease(context, kind, object_id)
     return await land(context, lease, _fetch_again(context, lease))
+
+
+async def read_news(context: Context, objects: Mapping[str, str | None]) -> None:
+    """Reads those objects (an id by its kind) of which an event has told more than their rows show."""
+    async with context.database.connection() as connection:
+        wanted = await refreshes.wanted(connection, [one for one in objects.values() if one is not None])
+    for kind, object_id in objects.items():
+        if object_id not in wanted:
+            continue
+        lease = await take_lease(context, kind, object_id)
+        if lease.hints:
+            await land(context, lease, _fetch_again(context, lease))
+        else:
+            # Somebody else has read it while this waited for the lease.
+            async with context.database.connection() as connection:
+                await refreshes.release(connection, lease)
 
 
 async def freshen(context: Context, kind: str, object_id: str) -> None:
