@@ -317,6 +317,24 @@ async def test_a_lost_answer_changes_and_charges_once(shop: Shop, form: str) -> 
     assert {invoice["status"] for invoice in invoices} == {"paid"}
 
 
+async def test_what_was_undone_by_hand_is_not_done_again(shop: Shop) -> None:
+    """Stripe carries a raise out and answers 500; before anybody can look, somebody lowers it in the Dashboard."""
+    buyer, made = await seats(shop, 4)
+    item = made["items"][0]["id"]
+    await shop.stripe.add_fault(**UPDATE, status=500, effect="after", save=True)
+    await shop.stripe.add_fault(method="GET", path="/v1/subscriptions/{id}", status=500, times=0)
+    answer = await shop.change(buyer.headers, made["id"], items=[{"id": item, "quantity": 6}])
+    assert answer.status_code == 202, answer.text
+    await shop.stripe.clear_faults()
+    await shop.stripe.post(f"/v1/subscriptions/{made['id']}", items=[{"id": item, "quantity": 4}])
+    told = await settled_by_a_worker(shop, answer)
+    assert [result["outcome"] for result in told["results"]] == ["applied"]
+    versions = await shop.stripe.versions(object=made["id"])
+    keys = {version["actor"]["idempotency_key"] or "" for version in versions}
+    assert len([key for key in keys if key.startswith(answer.json()["operation_id"])]) == 1
+    assert (await shown(shop, buyer, made["id"]))[0][1] == 4
+
+
 async def test_payment_methods_come_and_go(shop: Shop) -> None:
     buyer, first = await shop.buyer()
     made = await shop.bought(buyer.headers, [{"price_id": await shop.price()}], payment_method_id=first)
