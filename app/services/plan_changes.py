@@ -17,7 +17,7 @@ from app.domain.plan_changes import (
     changed_plan,
 )
 from app.domain.roles import Permission, require
-from app.domain.seats import check_floor, total_seats
+from app.domain.seats import check_floor
 from app.domain.statuses import ENDED, standing
 from app.domain.views import SubscriptionView
 from app.errors import (
@@ -87,7 +87,6 @@ async def update(
                 subscription_id,
                 call,
                 seats_left=None if plan is None else plan.seats,
-                seat_total=_lowered_to(seen.view, plan),
                 quote_id=change.quote_id,
                 needs=permissions_for(change),
             )
@@ -210,12 +209,6 @@ def ending(view: SubscriptionView, *, at_period_end: bool) -> dict[str, Any]:
         mixed = view.cancel_at is not None and not view.cancel_at_period_end
         return {"cancel_at": ""} if mixed else {"cancel_at_period_end": False}
     return {"cancel_at": "min_period_end"} if len(ends) > 1 else {"cancel_at_period_end": True}
-
-
-def _lowered_to(view: SubscriptionView, plan: Plan | None) -> int | None:
-    if plan is None:
-        return None
-    return plan.seats if plan.seats < total_seats(view.seat_items()) else None
 
 
 async def cancel(

@@ -81,12 +81,11 @@ async def insert_operation(
     subscription_id: SubscriptionId,
     call: StripeCall,
     seats_left: int | None = None,
-    seat_total: int | None = None,
     quote_id: str | None = None,
     needs: Sequence[Permission] = (),
 ) -> Begun:
-    """`seats_left`: the seats that there are after it. `seat_total`: the same, where it lowers them: admissions are
-    bound by it from now on.
+    """`seats_left`: the seats that there are after it. Admissions are bound by it from now on, though it raise them:
+    who raises them further by hand meanwhile is overwritten.
 
     `needs`: what the actor must be allowed when it is sent for the first time. `quote_id`: the quote that it uses up,
     unless it fails. Raises Conflict `operation_in_progress` while another change of the plan is unsettled.
@@ -109,7 +108,7 @@ async def insert_operation(
         steps=[step],
         lease_token=token,
         lease_seconds=context.rules.operation_lease,
-        seat_total=seat_total,
+        seat_total=seats_left,
     )
     return Begun(operation_id, subscription_id, call, token)
 
