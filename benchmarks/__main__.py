@@ -29,7 +29,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help="few and short rounds, small caches: a look, not a measurement"
     )
-    parser.add_argument("--rounds", type=int, default=3, help="rounds a concurrency (default 3)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds a concurrency (default 5)")
     parser.add_argument("--seconds", type=float, default=3.0, help="seconds a target and round (default 3)")
     parser.add_argument(
         "--large", type=int, default=ingest.LARGE, help="subscriptions of the large cache, 0: none"

@@ -101,10 +101,10 @@ def _record(scope: Scope, status: int, seconds: float, request_id: str) -> None:
         # A plain route has no parameters, so its path is its template; anything else was matched by nothing.
         route = scope["path"] if "endpoint" in scope else "unmatched"
     _duration(scope["method"], route, status).observe(seconds)
-    write = log.error if status >= _SERVER_ERROR else log.info
+    level = "error" if status >= _SERVER_ERROR else "info"
     if route in _QUIET and status < _REFUSED:
-        write = log.debug
-    write(
+        level = "debug"
+    getattr(log, level)(
         "request",
         request_id=request_id,
         method=scope["method"],

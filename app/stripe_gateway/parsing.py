@@ -96,9 +96,7 @@ def _object(source: Json, key: str) -> JsonObject | None:
     value = source.get(key)
     if value is None or type(value) is dict:
         return value
-    if not isinstance(value, Mapping):
-        raise MalformedObject(f"{key} is not an object")
-    return dict(value)
+    raise MalformedObject(f"{key} is not an object")
 
 
 def _list(source: Json, key: str) -> list[Any]:
@@ -112,7 +110,7 @@ def _list(source: Json, key: str) -> list[Any]:
 
 def _objects(source: Json, key: str) -> list[Json]:
     values = _list(source, key)
-    if not all(type(value) is dict or isinstance(value, Mapping) for value in values):
+    if not all(type(value) is dict for value in values):
         raise MalformedObject(f"{key} holds something else than objects")
     return values
 
@@ -120,7 +118,7 @@ def _objects(source: Json, key: str) -> list[Json]:
 def _reference(source: Json, key: str) -> str | None:
     """An id, or the id of an expanded object."""
     value = source.get(key)
-    return _text(value, "id") if isinstance(value, Mapping) else _text(source, key)
+    return _text(value, "id") if type(value) is dict else _text(source, key)
 
 
 def _metadata(source: Json) -> dict[str, str]:
@@ -262,7 +260,7 @@ def _item(source: Json) -> SubscriptionItem:
 
 def _discount(value: object) -> str:
     """An id, or the id of an expanded discount."""
-    return _id(value if isinstance(value, Mapping) else {"id": value})
+    return _id(value if type(value) is dict else {"id": value})
 
 
 def subscription(source: Json, items: list[Json] | None = None) -> Subscription:
