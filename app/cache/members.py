@@ -25,6 +25,9 @@ _PEOPLE = """
         left join customers c on c.id = v.customer_id
         where v.subscription_id = $1 and v.released_at is null
           and (c.member_of is distinct from $1 or c.presence <> 'present')
+          and not exists (select from customers made
+              where v.customer_id is null and made.operation_id = v.operation_id
+                and made.member_of = $1 and made.presence = 'present' and lower(made.email) = v.email)
     ), matching as (
         select * from people
         where ($3::text is null or role = $3)

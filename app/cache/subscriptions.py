@@ -22,7 +22,11 @@ _COLUMNS = """
          where m.member_of = s.id and m.presence = 'present' and m.id is distinct from o.id) as members,
         (select count(*) from reservations v left join customers c on c.id = v.customer_id
          where v.subscription_id = s.id and v.released_at is null
-           and (c.member_of is distinct from s.id or c.presence <> 'present')) as reserved,
+           and (c.member_of is distinct from s.id or c.presence <> 'present')
+           and not exists (select from customers made
+               where v.customer_id is null and made.operation_id = v.operation_id
+                 and made.member_of = s.id and made.presence = 'present' and lower(made.email) = v.email)
+        ) as reserved,
         exists (select from purchase_grants g
             where g.subscription_id = s.id and g.owner_id = s.owner_id and g.payer_id = s.customer_id)
             as owner_may_purchase,
