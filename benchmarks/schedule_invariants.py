@@ -281,9 +281,6 @@ def _owners_seated(judge: Judge) -> Iterator[str]:
         ]
         if operation.kind != "transfer" or not ends or operation.settled_tick is None or new_owner is None:
             continue
-        if any(owner_of(state) != new_owner for state in truth.possible(plan, operation.settled_tick)):
-            # Somebody has named another owner by hand: that this one keeps his seat is what he had before.
-            continue
         seated = [
             state for state in truth.possible(new_owner, operation.settled_tick) if member_of(state) == plan
         ]
