@@ -105,7 +105,7 @@ def _permission_not_needed() -> list[Change]:
 
 
 def _actor_not_read_again() -> list[Change]:
-    return [(running, "_may_begin", _answering(True)), (running, "_has_right", _answering(True))]
+    return [(running, "_may_begin", _answering(True)), (running, "_allows", lambda *_: True)]
 
 
 def _freed_before_the_removal() -> list[Change]:

@@ -7,7 +7,6 @@ of things is the harness's own. Where somebody edits by hand, only what the serv
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import pairwise
 from typing import Any
 
 import orjson
@@ -158,9 +157,9 @@ def _suffices(judge: Judge, operation: Operation, step: Step, tick: float) -> bo
     role = truth.role(actor, plan, tick)
     state = truth.view(plan, tick) or {}
     pays = state.get("customer") == actor
+    if step.action == "remove" and step.customer_id == actor:
+        return True  # A seat is its holder's to give back: by leaving, or by becoming the owner.
     match operation.kind:
-        case "leave":
-            return True
         case "transfer":
             owner = truth.owner(plan, tick, known=True)
             return owner in (operation.request.get("from_id"), operation.request.get("to_id"))
@@ -290,9 +289,7 @@ def _owners_seated(judge: Judge) -> Iterator[str]:
 
 def once(judge: Judge) -> Iterator[str]:
     """I7. An operation changes each of its targets once at most; one client key and one body have one answer, and
-    another body under the key is refused. Where Stripe answers 5xx and carries the call out all the same, and
-    somebody else undoes it before it is read, nobody can tell it from a call that failed: a second change is counted
-    only where the first one stood.
+    another body under the key is refused.
     """
     effects: dict[tuple[str, int, str], list[Made]] = {}
     for one in judge.truth.written:
@@ -300,10 +297,7 @@ def once(judge: Judge) -> Iterator[str]:
             target = one.id if one.before is not None else "new"
             effects.setdefault((str(one.operation), one.position, target), []).append(one)
     for (operation, position, target), found in effects.items():
-        standing = [
-            later for earlier, later in pairwise(found) if not _was_changed_between(judge, earlier, later)
-        ]
-        if standing:
+        if len(found) > 1:
             yield f"{operation}/{position} changed {target} {len(found)} times"
     targets: dict[tuple[str, str], int] = {}
     for operation, _, target in effects:
@@ -313,12 +307,6 @@ def once(judge: Judge) -> Iterator[str]:
         f"{operation} changed {target} by {n} steps" for (operation, target), n in targets.items() if n > 1
     )
     yield from _client_keys(judge)
-
-
-def _was_changed_between(judge: Judge, earlier: Made, later: Made) -> bool:
-    return any(
-        earlier.number < one.number < later.number and one.changes_seats for one in judge.truth.of[earlier.id]
-    )
 
 
 def _client_keys(judge: Judge) -> Iterator[str]:

@@ -24,7 +24,7 @@ from app.domain.step_kinds import StepKind
 from app.errors import BillingError, NotFound, ServiceUnavailable, StripeOutcomeUnknown
 from app.services import sync
 from app.services.context import Context
-from app.services.sending import is_final, may_come_late, send, took_effect_before
+from app.services.sending import SUBSCRIPTION_CHANGES, changed_in_vain, is_final, may_come_late, send
 from app.stripe_gateway.billing import Changed
 from app.stripe_gateway.client import Key
 from app.stripe_gateway.gateway import Fetched
@@ -76,7 +76,7 @@ async def _add_new_customer(
 ) -> None:
     """The seat's metadata goes into the very call that creates the customer: no half-made member can exist."""
     email = step.email or ""
-    created = await _created_in_vain(context, operation, email) if step.attempt else None
+    created = await _created_in_vain(context, operation, step) if step.attempt else None
     if created is None:
         values = {
             **keys.membership_values(operation.subscription_id, step.role or "user"),
@@ -95,7 +95,7 @@ async def _add_new_customer(
         except BillingError as error:
             # Before it is told as failed, once more: an earlier attempt may have made him.
             was_open = step.was_sent and is_final(context.rules, step, error)
-            found = await _created_in_vain(context, operation, email) if was_open else None
+            found = await _created_in_vain(context, operation, step) if was_open else None
             if found is None:
                 raise
             created = found
@@ -104,8 +104,13 @@ async def _add_new_customer(
     customer_id = CustomerId(created.snapshot.id)
     lease = await sync.take_lease(context, "customer", customer_id)
 
-    async def settle(connection: Connection, _: Snapshot | None) -> None:
+    async def settle(connection: Connection, snapshot: Snapshot | None) -> None:
         await operations.record_seat_customer(connection, customer_id, email, operation.id)
+        if not isinstance(snapshot, Customer) or snapshot.deleted:
+            await operations.settle_step(
+                connection, operation.id, step.position, state="failed", code="changed_meanwhile"
+            )
+            return
         await members.record_joined(connection, operation.subscription_id, customer_id, email)
         await operations.settle_step(
             connection, operation.id, step.position, state="applied", customer_id=customer_id
@@ -114,11 +119,13 @@ async def _add_new_customer(
     await sync.land(context, lease, created, settle)
 
 
-async def _created_in_vain(context: Context, operation: Operation, email: str) -> Fetched | None:
-    """The customer of an earlier attempt that Stripe answered 5xx and carried out all the same."""
-    for found in await context.stripe.customers_with_email(email):
+async def _created_in_vain(context: Context, operation: Operation, step: Step) -> Fetched | None:
+    """The customer of an earlier attempt that Stripe answered 5xx and carried out all the same, deleted or not."""
+    for found in await context.stripe.customers_with_email(step.email or ""):
         if isinstance(found.snapshot, Customer) and found.snapshot.operation_id == operation.id:
             return found
+    for customer_id in await changed_in_vain(context, operation.id, step, "customer.created"):
+        return await context.stripe.fetch("customer", customer_id)
     return None
 
 
@@ -153,6 +160,10 @@ class _CustomerWrite:
             _check_nothing_comes_late(self._context, self._step)
             return before
         if self._step.state == "planned" and self._is_done(customer):
+            return before
+        if await changed_in_vain(self._context, self._operation.id, self._step, "customer.updated"):
+            # Somebody has undone it since.
+            _check_nothing_comes_late(self._context, self._step)
             return before
         await self._wait_for_others()
         # He may have become a manager since the admission, whom not everybody may touch.
@@ -271,8 +282,9 @@ async def _buy_seats(
         awaited = sent and (found.pending_update is not None or "awaits_payment" in step.figures)
         if awaited or (reached(found) and not may_come_late(context.rules, step)):
             return before
-        if await took_effect_before(context, operation.id, operation.subscription_id, step):
+        if await changed_in_vain(context, operation.id, step, SUBSCRIPTION_CHANGES):
             # Somebody has lowered it since, or it waits for its payment.
+            _check_nothing_comes_late(context, step)
             missed[0] = "changed_meanwhile"
             return before
         params: dict[str, Any] = {
@@ -345,7 +357,8 @@ async def _set_owner(
             named = (
                 found.owner_id if found.owner_id and await is_present(connection, found.owner_id) else None
             )
-        if not done and named != operation.request.get("from_id"):
+        is_moved = not done and named != operation.request.get("from_id")
+        if is_moved or await changed_in_vain(context, operation.id, step, SUBSCRIPTION_CHANGES):
             _check_nothing_comes_late(context, step)
             refusal.append("changed_meanwhile")
             return before

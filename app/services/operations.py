@@ -148,11 +148,11 @@ async def _may_begin(context: Context, operation: Operation, steps: Sequence[Ste
             if asyncio.get_running_loop().time() + pause >= give_up:
                 raise
         await asyncio.sleep(pause)
-    if await _has_right(context, operation, steps):
-        return True
-    for step in steps:
+    view = await _seen_by_actor(context, operation)
+    denied = [step for step in steps if not _allows(context, operation, step, view)]
+    for step in denied:
         await _refuse(context, operation, step, "role_required")
-    return any(step.was_sent for step in steps)
+    return len(denied) < len(steps) or any(step.was_sent for step in steps)
 
 
 async def _read_again(context: Context, operation: Operation) -> None:
@@ -162,23 +162,21 @@ async def _read_again(context: Context, operation: Operation) -> None:
     await asyncio.gather(*reads)
 
 
-async def _has_right(context: Context, operation: Operation, steps: Sequence[Step]) -> bool:
+async def _seen_by_actor(context: Context, operation: Operation) -> SubscriptionView | None:
     """By the cache, which every change of ours has reached before its operation is settled."""
     async with context.database.connection() as connection:
-        view = await subscriptions.subscription_view(
+        return await subscriptions.subscription_view(
             connection, operation.subscription_id, asker=operation.actor_id
         )
-    return _allows(context, operation, steps, view)
 
 
-def _allows(
-    context: Context, operation: Operation, steps: Sequence[Step], view: SubscriptionView | None
-) -> bool:
+def _allows(context: Context, operation: Operation, step: Step, view: SubscriptionView | None) -> bool:
     """`view` must have been read for the actor."""
     if operation.actor_id is None:
         return not operation.principal.startswith("user:")
-    if operation.kind == "leave":
-        return True  # A seat is its holder's to give back.
+    if step.action == StepKind.REMOVE and step.customer_id == operation.actor_id:
+        # A seat is its holder's to give back: who leaves, and who has become owner, whoever is by now.
+        return True
     if view is None:
         return False
     if operation.kind == "transfer":
@@ -187,10 +185,9 @@ def _allows(
         return owner in (operation.request.get("from_id"), operation.request.get("to_id"))
     seen = see_as(view, operation.actor_id, context.rules)
     granted: frozenset[Permission] = frozenset() if seen is None else seen.granted
-    needed = permissions_needed([_as_change(step) for step in steps if step.action != StepKind.BUY_SEATS])
-    if any(step.action == StepKind.BUY_SEATS for step in steps):
-        needed.add(Permission.BUY_SEATS)
-    return needed <= granted
+    if step.action == StepKind.BUY_SEATS:
+        return Permission.BUY_SEATS in granted
+    return permissions_needed([_as_change(step)]) <= granted
 
 
 def _as_change(step: Step) -> MemberChange:
@@ -261,7 +258,7 @@ async def _against(
     Answers Conflict where that settled the step, ServiceUnavailable while a removal of the same call may free a seat.
     """
     view = await locked_view(connection, operation.subscription_id, operation.actor_id)
-    if not _allows(context, operation, [step], view):
+    if not _allows(context, operation, step, view):
         return NotPermitted()
     if step.action != StepKind.ADD or step.was_sent:
         return None

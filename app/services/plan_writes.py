@@ -27,7 +27,7 @@ from app.errors import BillingError, NotFound, ServiceUnavailable, StripeOutcome
 from app.services import sync
 from app.services.actors import Actor
 from app.services.context import Context
-from app.services.sending import is_final, is_known, locked_view, send, took_effect_before
+from app.services.sending import SUBSCRIPTION_CHANGES, changed_in_vain, is_final, is_known, locked_view, send
 from app.services.subscriptions import Seen, read, see_as
 from app.stripe_gateway.billing import Changed
 from app.stripe_gateway.client import Key
@@ -187,8 +187,8 @@ async def _send(
         (step, *_) = await operations.steps(connection, operation_id)
     if step.attempt:
         now = await as_it_is(context, subscription_id)
-        if call.shows_in(now.subscription) or await took_effect_before(
-            context, operation_id, subscription_id, step
+        if call.shows_in(now.subscription) or await changed_in_vain(
+            context, operation_id, step, SUBSCRIPTION_CHANGES
         ):
             return now
     try:

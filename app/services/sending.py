@@ -117,19 +117,22 @@ async def _note(context: Context, operation_id: str, step: Step, error: BillingE
             await operations.take_back(connection, operation_id, step)
 
 
-async def took_effect_before(
-    context: Context, operation_id: str, subscription_id: SubscriptionId, step: Step
-) -> bool:
-    """Did an attempt that was answered 5xx change the subscription all the same, whatever it shows by now?"""
+SUBSCRIPTION_CHANGES = "customer.subscription.*"
+
+
+async def changed_in_vain(context: Context, operation_id: str, step: Step, event_types: str) -> set[str]:
+    """Ids of what attempts that were answered 5xx have changed all the same, whatever is to be seen of it by now.
+
+    `event_types`: as `customer.updated`, or a group as `SUBSCRIPTION_CHANGES`.
+    """
     if not step.attempt:
-        return False
+        return set()
     async with context.database.connection() as connection:
         operation = await operations.operation(connection, operation_id)
     if operation is None:
-        return False
+        return set()
     since = int(operation.created_at.timestamp()) - _CLOCKS_APART_SECONDS
-    prefix = f"{operation_id}/{step.position}/"
-    return await context.billing.has_changed(subscription_id, prefix, since=since)
+    return await context.stripe.changed_by(f"{operation_id}/{step.position}/", event_types, since=since)
 
 
 async def locked_view(

@@ -66,22 +66,6 @@ class BillingCalls:
         )
         return Changed(parsing.subscription(answer.data), None, answer.at, answer.replayed)
 
-    async def has_changed(self, subscription_id: SubscriptionId, key_prefix: str, *, since: int) -> bool:
-        """Has a request whose idempotency key begins so changed it? `since`: Unix seconds, at most 30 days ago.
-
-        Its events tell, also where somebody has undone the change meanwhile.
-        """
-        params: dict[str, Any] = {"type": "customer.subscription.*", "created": {"gte": since}, "limit": 100}
-        while True:
-            page = (await self._client.get("/v1/events", params)).data
-            for event in page["data"]:
-                key = (event.get("request") or {}).get("idempotency_key") or ""
-                if key.startswith(key_prefix) and event["data"]["object"]["id"] == subscription_id:
-                    return True
-            if not page["has_more"]:
-                return False
-            params["starting_after"] = page["data"][-1]["id"]
-
     async def subscription(self, subscription_id: SubscriptionId) -> Changed:
         """As it is now, with what its payer still has to do: after a write whose answer said nothing."""
         answer = await self._client.get(
