@@ -6,6 +6,7 @@ times the time of the same statement (README, decisions).
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import TracebackType
@@ -37,6 +38,7 @@ _LOST = (
 )
 _ACQUIRE_SECONDS = 5
 _STATEMENT_SECONDS = 15
+_CLOSE_SECONDS = 5
 
 
 def _encode_jsonb(value: object) -> bytes:
@@ -141,9 +143,15 @@ class Database:
         return cls(pool)
 
     async def close(self) -> None:
+        """Waits for what is lent out, a few seconds at most: work that goes on then fails as if Postgres were away."""
+        # Whoever gives one back from now on gives it to the pool, which waits for it.
+        self._spare.waiting += 1
         while self._spare.connections:
             await self._pool.release(self._spare.connections.pop())
-        await self._pool.close()
+        try:
+            await asyncio.wait_for(self._pool.close(), _CLOSE_SECONDS)
+        except TimeoutError:
+            self._pool.terminate()
 
     def connection(self) -> Loan:
         """A connection in autocommit: for single statements."""

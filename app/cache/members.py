@@ -6,8 +6,19 @@ from app.cache.database import Connection, Record
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.views import MemberRow
 
+PROMISED_SEATS = """reservations v left join customers c on c.id = v.customer_id
+    where v.released_at is null
+      and (c.member_of is distinct from v.subscription_id or c.presence <> 'present')
+      and not exists (select from customers made
+          where v.customer_id is null and made.operation_id = v.operation_id and made.presence = 'present'
+            and made.member_of = v.subscription_id and lower(made.email) = v.email)"""
+"""Reservations `v` of those who are no members yet, to go on with `and`.
+
+A customer that was made for an e-mail is a member before his operation knows, where his event overtakes the answer.
+"""
+
 # A person who has never logged in is shown as the one who added him typed him: adding must reveal nothing.
-_PEOPLE = """
+_PEOPLE = f"""
     with people as (
         select c.id as customer_id,
             case when shown.own then c.email else k.typed_email end as email,
@@ -20,14 +31,8 @@ _PEOPLE = """
         where c.member_of = $1 and c.presence = 'present' and c.id is distinct from $2
         union all
         select v.customer_id, t.email, null, t.role, 'pending', v.created_at, '~' || v.id
-        from reservations v
+        from (select v.* from {PROMISED_SEATS} and v.subscription_id = $1) v
         join operation_steps t on t.operation_id = v.operation_id and t.position = v.position
-        left join customers c on c.id = v.customer_id
-        where v.subscription_id = $1 and v.released_at is null
-          and (c.member_of is distinct from $1 or c.presence <> 'present')
-          and not exists (select from customers made
-              where v.customer_id is null and made.operation_id = v.operation_id
-                and made.member_of = $1 and made.presence = 'present' and lower(made.email) = v.email)
     ), matching as (
         select * from people
         where ($3::text is null or role = $3)

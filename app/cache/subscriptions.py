@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from app.cache.database import Connection, Record
+from app.cache.members import PROMISED_SEATS
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.snapshots import JsonObject
 from app.domain.views import Contact, SubscriptionView
 
-_COLUMNS = """
+_COLUMNS = f"""
     select s.id, s.customer_id, s.status, s.currency, s.created, s.start_date, s.trial_start, s.trial_end,
         s.cancel_at, s.cancel_at_period_end, s.canceled_at, s.ended_at, s.billing_mode, s.latest_invoice_id,
         s.default_payment_method_id, s.pending_update, s.discounts, s.synced_at,
@@ -20,13 +21,7 @@ _COLUMNS = """
         o.id as owner_id, o.email as owner_email, o.name as owner_name,
         (select count(*) from customers m
          where m.member_of = s.id and m.presence = 'present' and m.id is distinct from o.id) as members,
-        (select count(*) from reservations v left join customers c on c.id = v.customer_id
-         where v.subscription_id = s.id and v.released_at is null
-           and (c.member_of is distinct from s.id or c.presence <> 'present')
-           and not exists (select from customers made
-               where v.customer_id is null and made.operation_id = v.operation_id
-                 and made.member_of = s.id and made.presence = 'present' and lower(made.email) = v.email)
-        ) as reserved,
+        (select count(*) from {PROMISED_SEATS} and v.subscription_id = s.id) as reserved,
         exists (select from purchase_grants g
             where g.subscription_id = s.id and g.owner_id = s.owner_id and g.payer_id = s.customer_id)
             as owner_may_purchase,

@@ -75,6 +75,11 @@ def no_membership_values() -> dict[str, str]:
     return {MEMBER_OF: "", MEMBER_ROLE: ""}
 
 
+def shows(metadata: Metadata, written: Mapping[str, str]) -> bool:
+    """Has this metadata what was written? Of a key that was removed, nothing."""
+    return all(metadata.get(name, "") == value for name, value in written.items())
+
+
 def membership_oddities(metadata: Metadata) -> dict[str, str]:
     """What of a customer's membership keys confers less than its writer meant; the doctor's report lists it."""
     found: dict[str, str] = {}

@@ -124,7 +124,7 @@ async def _created_in_vain(context: Context, operation: Operation, step: Step) -
     for found in await context.stripe.customers_with_email(step.email or ""):
         if isinstance(found.snapshot, Customer) and found.snapshot.operation_id == operation.id:
             return found
-    for customer_id in await changed_in_vain(context, operation.id, step, "customer.created"):
+    for customer_id, _ in await changed_in_vain(context, operation.id, step, "customer.created"):
         return await context.stripe.fetch("customer", customer_id)
     return None
 
@@ -161,7 +161,13 @@ class _CustomerWrite:
             return before
         if self._step.state == "planned" and self._is_done(customer):
             return before
-        if await changed_in_vain(self._context, self._operation.id, self._step, "customer.updated"):
+        values = (
+            keys.no_membership_values()
+            if self._step.action == StepKind.REMOVE
+            else keys.membership_values(self._operation.subscription_id, self._step.role or "user")
+        )
+        changed = await changed_in_vain(self._context, self._operation.id, self._step, "customer.updated")
+        if any(keys.shows(metadata, values) for _, metadata in changed):
             # Somebody has undone it since.
             _check_nothing_comes_late(self._context, self._step)
             return before
@@ -169,11 +175,6 @@ class _CustomerWrite:
         # He may have become a manager since the admission, whom not everybody may touch.
         here = customer.member_of == self._operation.subscription_id
         now = replace(self._step, role_before=customer.member_role if here else None)
-        values = (
-            keys.no_membership_values()
-            if self._step.action == StepKind.REMOVE
-            else keys.membership_values(self._operation.subscription_id, self._step.role or "user")
-        )
 
         async def write(key: Key) -> Fetched:
             return await self._context.stripe.set_customer_metadata(
@@ -358,7 +359,8 @@ async def _set_owner(
                 found.owner_id if found.owner_id and await is_present(connection, found.owner_id) else None
             )
         is_moved = not done and named != operation.request.get("from_id")
-        if is_moved or await changed_in_vain(context, operation.id, step, SUBSCRIPTION_CHANGES):
+        changed = [] if is_moved else await changed_in_vain(context, operation.id, step, SUBSCRIPTION_CHANGES)
+        if is_moved or any(keys.shows(metadata, {keys.OWNER: new_owner}) for _, metadata in changed):
             _check_nothing_comes_late(context, step)
             refusal.append("changed_meanwhile")
             return before

@@ -7,7 +7,7 @@ time-out and a lease have passed.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import TypeVar
 from uuid import UUID
 
@@ -120,17 +120,20 @@ async def _note(context: Context, operation_id: str, step: Step, error: BillingE
 SUBSCRIPTION_CHANGES = "customer.subscription.*"
 
 
-async def changed_in_vain(context: Context, operation_id: str, step: Step, event_types: str) -> set[str]:
-    """Ids of what attempts that were answered 5xx have changed all the same, whatever is to be seen of it by now.
+async def changed_in_vain(
+    context: Context, operation_id: str, step: Step, event_types: str
+) -> list[tuple[str, Mapping[str, str]]]:
+    """What attempts that were answered 5xx have changed all the same, whatever is to be seen of it by now.
 
+    Ids, and the metadata that was left then.
     `event_types`: as `customer.updated`, or a group as `SUBSCRIPTION_CHANGES`.
     """
     if not step.attempt:
-        return set()
+        return []
     async with context.database.connection() as connection:
         operation = await operations.operation(connection, operation_id)
     if operation is None:
-        return set()
+        return []
     since = int(operation.created_at.timestamp()) - _CLOCKS_APART_SECONDS
     return await context.stripe.changed_by(f"{operation_id}/{step.position}/", event_types, since=since)
 

@@ -173,17 +173,20 @@ class StripeGateway:
             at=answer.at,
         )
 
-    async def changed_by(self, key_prefix: str, event_types: str, *, since: int) -> set[str]:
-        """Ids of the objects that requests whose idempotency keys begin so have changed, by Stripe's events.
+    async def changed_by(
+        self, key_prefix: str, event_types: str, *, since: int
+    ) -> list[tuple[str, Mapping[str, str]]]:
+        """Ids of the objects that requests whose idempotency keys begin so have changed, and the metadata left then.
 
-        They tell it also where somebody has undone the change meanwhile. `event_types`: one, or a group as
-        `customer.subscription.*`. `since`: Unix seconds, at most 30 days ago.
+        By Stripe's events, which tell it also where somebody has undone the change meanwhile. `event_types`: one, or
+        a group as `customer.subscription.*`. `since`: Unix seconds, at most 30 days ago.
         """
-        found: set[str] = set()
+        found: list[tuple[str, Mapping[str, str]]] = []
         for event in await self._all("/v1/events", {"type": event_types, "created": {"gte": since}}):
             key = (event.get("request") or {}).get("idempotency_key") or ""
             if key.startswith(key_prefix):
-                found.add(str(event["data"]["object"]["id"]))
+                left = event["data"]["object"]
+                found.append((str(left["id"]), left.get("metadata") or {}))
         return found
 
     async def payment_methods(self, customer_id: CustomerId) -> tuple[list[PaymentMethod], int]:
