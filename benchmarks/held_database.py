@@ -174,6 +174,9 @@ class Gate:
             self.sent.remove(turn)
             if not turn.blocked:
                 self._loop.under_way -= 1
+        while turn.was_blocked and any(other.text in ("commit", "rollback") for other in self.sent):
+            # The end of the transaction that it waited for came first, whichever answer is read first.
+            await asyncio.sleep(0)
         if not session.in_transaction:
             self._commit(session)
         if turn.was_blocked:

@@ -54,9 +54,10 @@ async def run_step(
         case StepKind.ADD if step.customer_id is None:
             await _add_new_customer(context, operation, step, token, permitted)
         case _ if step.customer_id is not None:
-            write = _CustomerWrite(context, operation, step, step.customer_id, token, permitted)
             lease = await sync.take_lease(context, "customer", step.customer_id)
-            await sync.land(context, lease, write.call, write.settle)
+            reading = sync.Reading(context, lease)
+            write = _CustomerWrite(context, operation, step, step.customer_id, token, permitted, reading)
+            await sync.land(context, lease, write.call, write.settle, reading)
         case _:
             raise NotFound()
     return None
@@ -140,6 +141,7 @@ class _CustomerWrite:
         customer_id: CustomerId,
         token: UUID,
         permitted: Permitted,
+        reading: sync.Reading,
     ) -> None:
         self._context = context
         self._operation = operation
@@ -147,10 +149,11 @@ class _CustomerWrite:
         self._customer_id = customer_id
         self._token = token
         self._permitted = permitted
+        self._reading = reading
         self._refusal: str | None = None
 
     async def call(self) -> Fetched:
-        before = await self._context.stripe.fetch("customer", self._customer_id)
+        before = await self._reading.read()
         customer = before.snapshot if isinstance(before.snapshot, Customer) else None
         self._refusal = await self._why_not(customer)
         if customer is None or customer.deleted:
@@ -273,7 +276,7 @@ async def _buy_seats(
         return _quantity_of(subscription, item_id) >= quantity
 
     async def call() -> Fetched:
-        before = await context.stripe.fetch("subscription", operation.subscription_id)
+        before = await reading.read()
         found = before.snapshot
         if not isinstance(found, Subscription) or _cannot_grow(found, item_id, quantity):
             # Sent again it would be refused, or take away what somebody has added since.
@@ -324,7 +327,8 @@ async def _buy_seats(
             )
 
     lease = await sync.take_lease(context, "subscription", operation.subscription_id)
-    await sync.land(context, lease, call, settle)
+    reading = sync.Reading(context, lease)
+    await sync.land(context, lease, call, settle, reading)
     return payments[0]
 
 
@@ -345,7 +349,7 @@ async def _set_owner(
     refusal: list[str] = []
 
     async def call() -> Fetched:
-        before = await context.stripe.fetch("subscription", operation.subscription_id)
+        before = await reading.read()
         found = before.snapshot
         if not isinstance(found, Subscription):
             _check_nothing_comes_late(context, step)
@@ -386,4 +390,5 @@ async def _set_owner(
             )
 
     lease = await sync.take_lease(context, "subscription", operation.subscription_id)
-    await sync.land(context, lease, call, settle)
+    reading = sync.Reading(context, lease)
+    await sync.land(context, lease, call, settle, reading)

@@ -180,13 +180,19 @@ async def was_answered_in_vain(context: Context, operation_id: str) -> bool:
 
 
 async def _send(
-    context: Context, operation_id: str, subscription_id: SubscriptionId, call: StripeCall, token: UUID
+    context: Context,
+    operation_id: str,
+    subscription_id: SubscriptionId,
+    call: StripeCall,
+    token: UUID,
+    reading: sync.Reading,
 ) -> Changed:
     """After a 5xx the subscription is read: only what has not come about is sent again, under a new key."""
     async with context.database.connection() as connection:
         (step, *_) = await operations.steps(connection, operation_id)
     if step.attempt:
         now = await as_it_is(context, subscription_id)
+        reading.found = now.fetched
         if call.shows_in(now.subscription) or await changed_in_vain(
             context, operation_id, step, SUBSCRIPTION_CHANGES
         ):
@@ -225,14 +231,15 @@ async def write(
         concerned = {"subscription": subscription_id, "customer": operation.actor_id}
         await sync.read_news(context, concerned)
     lease = await sync.take_lease(context, "subscription", subscription_id)
+    reading = sync.Reading(context, lease)
     done: list[Changed] = []
 
     async def send() -> Fetched:
-        done.append(await _send(context, operation_id, subscription_id, call, token))
+        done.append(await _send(context, operation_id, subscription_id, call, token, reading))
         return done[-1].fetched
 
     try:
-        await sync.land(context, lease, send, settling(operation_id))
+        await sync.land(context, lease, send, settling(operation_id), reading)
     except BillingError as error:
         if is_known(error):
             if done:

@@ -33,6 +33,23 @@ Call = Callable[[], Awaitable[Fetched]]
 Settle = Callable[[Connection, Snapshot | None], Awaitable[None]]
 
 
+class Reading:
+    """What a call has read of its object before it wrote: that lands, whatever becomes of the write.
+
+    `serial`: the row's before that, so that it never takes the place of anything that landed since.
+    """
+
+    def __init__(self, context: Context, lease: Lease) -> None:
+        self._context = context
+        self._lease = lease
+        self.serial = 0
+        self.found: Fetched | None = None
+
+    async def read(self) -> Fetched:
+        self.found = await self._context.stripe.fetch(self._lease.kind, self._lease.id)
+        return self.found
+
+
 async def take_lease(context: Context, kind: str, object_id: str) -> Lease:
     """Waits for a refresh or another write of the same object. Raises ServiceUnavailable when it never ends.
 
@@ -52,7 +69,11 @@ async def take_lease(context: Context, kind: str, object_id: str) -> Lease:
 
 
 async def land(
-    context: Context, lease: Lease, call: Call | Fetched, settle: Settle | None = None
+    context: Context,
+    lease: Lease,
+    call: Call | Fetched,
+    settle: Settle | None = None,
+    reading: Reading | None = None,
 ) -> Snapshot | None:
     """Calls Stripe, applies the answer, and settles in the same transaction; releases the lease whatever happens.
 
@@ -63,9 +84,9 @@ async def land(
     """
     try:
         async with _held(context, lease):
-            return await _land(context, lease, call, settle)
+            return await _land(context, lease, call, settle, reading)
     except BaseException:
-        await asyncio.shield(_let_go(context, lease))
+        await asyncio.shield(_let_go(context, lease, reading))
         raise
 
 
@@ -79,11 +100,13 @@ def _held(context: Context, lease: Lease) -> AbstractAsyncContextManager[None]:
 
 
 async def _land(
-    context: Context, lease: Lease, call: Call | Fetched, settle: Settle | None
+    context: Context, lease: Lease, call: Call | Fetched, settle: Settle | None, reading: Reading | None
 ) -> Snapshot | None:
     for _ in range(_LANDING_TRIES):
         async with context.database.connection() as connection:
             serial = await mirror.serial_of(connection, lease.kind, lease.id)
+        if reading is not None and reading.found is None:
+            reading.serial = serial
         if isinstance(call, Fetched):
             fetched = call if serial == 0 and lease.hints == 0 else None
         else:
@@ -130,10 +153,14 @@ async def _apply(connection: Connection, lease: Lease, fetched: Fetched, serial:
     return await mirror.apply_fetched(connection, fetched.snapshot, serial=serial, marker=fetched.at)
 
 
-async def _let_go(context: Context, lease: Lease) -> None:
+async def _let_go(context: Context, lease: Lease, reading: Reading | None) -> None:
     """The write may have taken effect: its object is wanted again, and the worker will see what became of it."""
     try:
-        async with context.database.connection() as connection:
+        async with context.database.transaction() as connection:
+            found = None if reading is None else reading.found
+            if reading is not None and found is not None and not found.stale and _is_dated(found):
+                await _apply(connection, lease, found, reading.serial)
+                await _check_lease(connection, lease)
             await refreshes.run_again(connection, lease)
     except BillingError as error:
         log.warning("lease_not_released", object_id=lease.id, reason=error.code)

@@ -120,6 +120,28 @@ async def test_what_stays_lost_is_soon_a_workers(service: Service, hasty: Servic
     await no_promise_is_left(service, company)
 
 
+async def test_what_a_change_has_read_is_known_though_nothing_came_of_it(
+    service: Service, hasty: Service
+) -> None:
+    """No event tells of him whom somebody has put on the plan by hand; the change that meets him there does."""
+    company = await hasty.company(seats=3)
+    target = company.stranger.customer_id
+    await service.stripe.post(
+        f"/v1/customers/{target}",
+        metadata=membership_values(SubscriptionId(company.subscription_id), "manager"),
+    )
+    await service.stripe.add_fault(method="POST", path="/v1/customers/{id}", object=target, **LASTING)
+    answer = ok(await company.change(company.owner.headers, add=[company.stranger.email]), 202)
+    await handed_over(service, answer)
+    await service.stripe.clear_faults()
+    seats = ok(await service.get(f"{company.path}/users", company.owner.headers))["seats"]
+    assert (seats["used"], seats["reserved"]) == (3, 0)
+    refusal = problem(
+        await company.change(company.owner.headers, add=[new_email()]), 409, "seat_limit_reached"
+    )
+    assert refusal["used"] == 3
+
+
 @pytest.mark.parametrize("seated", [False, True], ids=["nothing came of it", "he has the seat"])
 async def test_a_day_later_nothing_is_sent_and_what_came_of_it_is_told(
     service: Service, hasty: Service, seated: bool
