@@ -87,6 +87,7 @@ class Turn:
     text: str
     values: tuple[Any, ...]
     go: asyncio.Future[None]
+    over: asyncio.Future[None]
     blocked: bool = False
     was_blocked: bool = False
     """Its answer is held as well: when Postgres lets go of a lock, two go on, and their order is to be chosen."""
@@ -159,7 +160,7 @@ class Gate:
         if process is None:
             raise LookupError("a connection was used after it had been given back")
         process.check()
-        turn = Turn(process, session, text, values, self._loop.create_future())
+        turn = Turn(process, session, text, values, self._loop.create_future(), self._loop.create_future())
         await self._let_through(turn)
         self.statements += 1
         self.sent.append(turn)
@@ -172,11 +173,13 @@ class Gate:
             raise
         finally:
             self.sent.remove(turn)
+            turn.over.set_result(None)
             if not turn.blocked:
                 self._loop.under_way -= 1
-        while turn.was_blocked and any(other.text in ("commit", "rollback") for other in self.sent):
+        if turn.was_blocked:
             # The end of the transaction that it waited for came first, whichever answer is read first.
-            await asyncio.sleep(0)
+            for ending in [other for other in self.sent if other.text in ("commit", "rollback")]:
+                await ending.over
         if not session.in_transaction:
             self._commit(session)
         if turn.was_blocked:

@@ -153,11 +153,13 @@ class Truth:
     @cached_property
     def _committed(self) -> dict[str, int]:
         """Event id to the moment at which it was in the inbox and in its row."""
-        return {
-            change.row["id"]: change.tick
-            for change in self.record.changes
-            if change.table == "webhook_events" and change.row["outcome"] == "applied"
-        }
+        came: dict[str, int] = {}
+        outcomes: dict[str, str] = {}
+        for change in self.record.changes:
+            if change.table == "webhook_events":
+                came.setdefault(change.row["id"], change.tick)
+                outcomes[change.row["id"]] = change.row["outcome"]
+        return {event: tick for event, tick in came.items() if outcomes[event] == "applied"}
 
     @cached_property
     def _news(self) -> dict[str, list[tuple[int, int]]]:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from app.cache.database import Connection
+from app.cache.database import Connection, Record
 from app.domain.snapshots import Customer, Invoice, PaymentMethod, Price, Product, Snapshot, Subscription
 from app.domain.statuses import ENDED
 
@@ -45,10 +45,15 @@ class EventRecord:
 
 @dataclass(frozen=True, slots=True)
 class EventEffect:
-    """`claimed`: seen for the first time; `applied`: the payload became the row; else it was noted as a hint."""
+    """`claimed`: seen for the first time. `outcome`: what was done, as the inbox keeps it."""
 
     claimed: bool
-    applied: bool
+    outcome: str
+
+
+APPLIED, NOTED = "applied", "noted"
+HAD_ENDED = "ignored: had ended"
+"""It came after the fact that stays: the object is deleted, cancelled or expired."""
 
 
 class Mirror:
@@ -80,9 +85,9 @@ class Mirror:
                        case when not i.usable then i.reason
                             when i.presence <> 'deleted'
                                 and i.marker <= (select t.marker + $7 from {table} t where t.id = i.id)
-                            then 'noted' else 'applied' end
+                            then '{NOTED}' else '{APPLIED}' end
                 from incoming i order by i.event_id
-                on conflict (id) do nothing returning id
+                on conflict (id) do nothing returning id, outcome
             ), applied as (
                 {upsert.format(source=_CLAIMED)}
                     (excluded.marker > t.marker + $7 or excluded.presence = 'deleted')
@@ -94,13 +99,15 @@ class Mirror:
                   and not exists (select from {table} t where t.id = i.id and t.final and not i.final)
                 order by i.id
                 {HINT_AGAIN}
+                returning r.id
             ), cleared as (
                 update refreshes r set hints = 0, attempts = 0, last_error = null, dead_at = null
                 from applied a join incoming i on i.id = a.id
                 where r.id = a.id and r.lease_token is null and r.newest_hint + $7 < i.marker and r.hints > 0
             )
-            select i.event_id, exists (select from claimed c where c.id = i.event_id) as claimed,
-                exists (select from applied a where a.id = i.id) as applied
+            select i.event_id, (select c.outcome from claimed c where c.id = i.event_id) as expected,
+                exists (select from applied a where a.id = i.id) as applied,
+                exists (select from noted n where n.id = i.id) as noted
             from incoming i"""
 
         def same(row: str) -> str:
@@ -201,8 +208,24 @@ async def apply_events(
         [event.reason for event, _ in news],
         margin,
     )
-    effects = {row["event_id"]: EventEffect(row["claimed"], row["applied"]) for row in records}
-    return [effects[event.id] for event, _ in news]
+    found = {row["event_id"]: row for row in records}
+    return [await _effect(connection, event, found[event.id]) for event, _ in news]
+
+
+async def _effect(connection: Connection, event: EventRecord, row: Record) -> EventEffect:
+    """The inbox's row is written first and says what is expected: another transaction may have come between."""
+    expected = row["expected"]
+    if expected is None:
+        return EventEffect(claimed=False, outcome="duplicate")
+    if row["applied"]:
+        outcome = APPLIED
+    elif row["noted"]:
+        outcome = NOTED if event.usable else event.reason
+    else:
+        outcome = HAD_ENDED
+    if outcome != expected:
+        await connection.execute("update webhook_events set outcome = $2 where id = $1", event.id, outcome)
+    return EventEffect(claimed=True, outcome=outcome)
 
 
 async def is_older_than(connection: Connection, kind: str, object_id: str, *, seconds: int) -> bool:

@@ -102,9 +102,7 @@ async def _take(context: Context, event: Event, *, livemode: bool) -> str:
         effect = await context.ingest.apply(context.database, record, snapshot, margin=context.rules.margin)
     except StatementRefused:
         return await _claim(context, event, "noted: not storable", [(kind, object_id), *hints])
-    if not effect.claimed:
-        return "duplicate"
-    return "applied" if effect.applied else record.reason if reason else "noted"
+    return effect.outcome
 
 
 def _distrust(event: Event) -> str | None:

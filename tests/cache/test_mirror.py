@@ -30,10 +30,10 @@ async def event(
     usable: bool = True,
     reason: str = "noted: other version",
 ) -> str:
-    """What applying a delivery did: duplicate, applied or noted."""
+    """What applying a delivery did."""
     record = EventRecord(id or f"evt_{next(numbers)}", "some.event", snapshot.id, created, usable, reason)
     effect = await mirror.apply_event(connection, record, snapshot, margin=MARGIN)
-    return "duplicate" if not effect.claimed else "applied" if effect.applied else "noted"
+    return effect.outcome
 
 
 async def row(connection: Connection, snapshot: Snapshot) -> dict[str, Any]:
@@ -148,8 +148,33 @@ async def test_many_events_of_one_object_at_once_leave_the_newest(database: Data
     assert (found["name"], found["marker"]) == ("at 1390", 1390)
 
 
+async def test_the_inbox_tells_what_came_of_an_event_that_was_overtaken_while_it_waited(
+    database: Database,
+) -> None:
+    """A fetch lands the same second: what the event's statement expected when it began is not so any more."""
+    async with database.connection() as connection:
+        await event(connection, CUSTOMER, 1000)
+
+    async def deliver() -> str:
+        async with database.connection() as connection:
+            return await event(connection, like(CUSTOMER, name="Event"), 2000, id="evt_waits")
+
+    async with database.connection() as connection:
+        async with connection.transaction():
+            assert await mirror.apply_fetched(connection, like(CUSTOMER, name="Read"), serial=1, marker=2000)
+            waiting = asyncio.create_task(deliver())
+            await asyncio.sleep(0.2)
+            assert not waiting.done()
+        assert await waiting == "noted"
+        assert (
+            await connection.fetchval("select outcome from webhook_events where id = 'evt_waits'") == "noted"
+        )
+        assert (await row(connection, CUSTOMER))["name"] == "Read"
+        assert await hints(connection, CUSTOMER) == 1
+
+
 async def test_an_unusable_payload_is_noted_even_for_an_object_never_seen(connection: Connection) -> None:
-    assert await event(connection, CUSTOMER, 1000, usable=False) == "noted"
+    assert await event(connection, CUSTOMER, 1000, usable=False) == "noted: other version"
     assert await row(connection, CUSTOMER) == {}
     assert await hints(connection, CUSTOMER) == 1
     assert await connection.fetchval("select outcome from webhook_events") == "noted: other version"
@@ -160,7 +185,9 @@ async def test_a_deletion_stays(connection: Connection, snapshot: Snapshot) -> N
     """Whatever its instant, and whatever comes after it."""
     await event(connection, snapshot, 1000)
     assert await event(connection, like(snapshot, deleted=True), 990) == "applied"
-    assert await event(connection, snapshot, 5000) == "noted"
+    assert await event(connection, snapshot, 5000, id="evt_after") == mirror.HAD_ENDED
+    kept = await connection.fetchval("select outcome from webhook_events where id = 'evt_after'")
+    assert kept == mirror.HAD_ENDED
     found = await row(connection, snapshot)
     assert (found["presence"], found["final"], found["marker"]) == ("deleted", True, 1000)
     assert await hints(connection, snapshot) == 0, "there is nothing left to fetch"
@@ -178,7 +205,7 @@ async def test_an_ended_subscription_stays_ended(connection: Connection, status:
     ended = like(SUBSCRIPTION, status=status)
     await event(connection, SUBSCRIPTION, 1000)
     assert await event(connection, ended, 1010) == "applied"
-    assert await event(connection, SUBSCRIPTION, 5000) == "noted"
+    assert await event(connection, SUBSCRIPTION, 5000) == mirror.HAD_ENDED
     assert await hints(connection, SUBSCRIPTION) == 0
     assert (await row(connection, SUBSCRIPTION))["status"] == status
     serial = await mirror.serial_of(connection, "subscription", "sub_1")

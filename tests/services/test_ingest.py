@@ -14,7 +14,7 @@ from app.errors import ServiceUnavailable
 from app.services.ingest import Ingest
 from tests.support.snapshots import CUSTOMER, PRODUCT, like
 
-APPLIED = EventEffect(claimed=True, applied=True)
+APPLIED = EventEffect(claimed=True, outcome="applied")
 numbers = itertools.count(1)
 
 
