@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import __version__
 from app.identity.authenticator import Authenticator
@@ -48,13 +49,30 @@ _ALLOWED_HEADERS = [
 ]
 
 
+class Service(FastAPI):
+    """FastAPI, with our own layers around it and not among its own: what they answer does not pass through those."""
+
+    entry: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope["app"] = self
+            await self.entry(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+    async def routed(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """By the framework: routes, their parameters and the handlers of what they raise."""
+        await super().__call__(scope, receive, send)
+
+
 def operation_id(route: APIRoute) -> str:
     """The documented name: `get_shared_subscription` becomes `getSharedSubscription`."""
     first, *rest = route.name.split("_")
     return first + "".join(word.capitalize() for word in rest)
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings) -> Service:
     """The API. Nothing is opened before its lifespan starts, so building it for OpenAPI needs no configuration."""
 
     @asynccontextmanager
@@ -69,7 +87,7 @@ def create_app(settings: Settings) -> FastAPI:
         finally:
             await authenticator.aclose()
 
-    app = FastAPI(
+    app = Service(
         title="Coseat",
         version=__version__,
         description="Stripe Billing as shared, per-seat subscriptions.",
@@ -106,19 +124,18 @@ def create_app(settings: Settings) -> FastAPI:
         documentation.install(app)
     problems.install(app)
     links.install(app)
-    app.add_middleware(direct_reads.PlainReadsFirst)
-    app.add_middleware(AtOnce, most=settings.max_requests, waiting=settings.max_waiting_requests)
+    entry: ASGIApp = direct_reads.PlainReadsFirst(app.routed)
+    entry = AtOnce(entry, most=settings.max_requests, waiting=settings.max_waiting_requests)
     # Outside of that: whoever sends his body slowly takes nobody's place.
-    app.add_middleware(middleware.BodyLimits, seconds=settings.request_deadline)
+    entry = middleware.BodyLimits(entry, seconds=settings.request_deadline)
     if settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
+        entry = CORSMiddleware(
+            entry,
             allow_origins=list(settings.cors_origins),
             allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
             allow_headers=_ALLOWED_HEADERS,
             expose_headers=_EXPOSED_HEADERS,
             max_age=600,
         )
-    app.add_middleware(WebhookFirst, webhook=webhook)
-    app.add_middleware(middleware.RequestRecords)
+    app.entry = middleware.RequestRecords(WebhookFirst(entry, webhook=webhook))
     return app

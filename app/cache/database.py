@@ -46,7 +46,7 @@ def _encode_jsonb(value: object) -> bytes:
 
 
 def _decode_jsonb(data: bytes) -> Any:
-    return orjson.loads(memoryview(data)[1:])
+    return orjson.loads(data[1:])
 
 
 async def _prepare(connection: asyncpg.Connection[asyncpg.Record]) -> None:

@@ -90,8 +90,7 @@ def _item(item: JsonObject, offer: Record) -> JsonObject:
     return item
 
 
-def _view(row: Record | JsonObject) -> SubscriptionView:
-    values = dict(row)
+def _view(values: JsonObject) -> SubscriptionView:
     owner_id, email, name = values.pop("owner_id"), values.pop("owner_email"), values.pop("owner_name")
     offers = values.pop("offers")
     of_price = {offer[0]: offer for offer in offers}
@@ -105,7 +104,7 @@ async def subscription_view(
     connection: Connection, subscription_id: SubscriptionId, *, asker: CustomerId | None
 ) -> SubscriptionView | None:
     row = await connection.fetchrow(_BY_ID, asker, subscription_id)
-    return None if row is None else _view(row)
+    return None if row is None else _view(dict(row))
 
 
 async def view_for_login(
@@ -124,7 +123,7 @@ async def customer_subscriptions(
     connection: Connection, customer_id: CustomerId, *, statuses: list[str] | None
 ) -> list[SubscriptionView]:
     """All that the customer pays for, owns or is a member of, newest first."""
-    return [_view(row) for row in await connection.fetch(_BY_CUSTOMER, customer_id, statuses)]
+    return [_view(dict(row)) for row in await connection.fetch(_BY_CUSTOMER, customer_id, statuses)]
 
 
 async def lock(connection: Connection, subscription_id: SubscriptionId) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
+from typing import NamedTuple
 
 from app.domain.ids import CustomerId
 from app.errors import Forbidden
@@ -61,8 +62,7 @@ _TABLE: dict[Role, frozenset[Permission]] = {
 _PURCHASES = frozenset({_P.BUY_SEATS, _P.CHANGE_PLAN})
 
 
-@dataclass(frozen=True, slots=True)
-class Relations:
+class Relations(NamedTuple):
     """How people stand to one subscription, as far as roles need it.
 
     `owner_id` is the customer named in metadata if that customer exists, else None. `shareable`: a product of it

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from app.domain.ids import SubscriptionItemId
 from app.errors import Conflict, InvalidRequest
 
 
-@dataclass(frozen=True, slots=True)
-class SeatItem:
+class SeatItem(NamedTuple):
     """A subscription item as far as seats go; `shareable` and `owner_uses_seat` come from its product."""
 
     id: SubscriptionItemId
@@ -24,8 +23,7 @@ class SeatItem:
         return self.shareable and not self.metered
 
 
-@dataclass(frozen=True, slots=True)
-class Seats:
+class Seats(NamedTuple):
     """`used` counts members (and the owner where he counts), `reserved` seats promised by unsettled operations."""
 
     total: int

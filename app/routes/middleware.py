@@ -78,11 +78,9 @@ class RequestRecords:
         try:
             await self.app(scope, receive, send_with_id)
         except Exception as error:
-            # Starlette raises again what its last handler has answered; here it has been answered and logged.
+            # The framework raises again what its last handler has answered.
+            log.error("unexpected_error", request_id=request_id, error=type(error).__name__, exc_info=error)
             if status == 0:
-                log.error(
-                    "unanswered_error", request_id=request_id, error=type(error).__name__, exc_info=error
-                )
                 await problems.render(InternalError(), Request(scope))(scope, receive, send_with_id)
         finally:
             _record(scope, status, time.perf_counter() - started, request_id)

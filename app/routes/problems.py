@@ -98,10 +98,14 @@ def install(app: FastAPI) -> None:
             response.headers["Allow"] = ", ".join(_allowed(request))
         return response
 
+    async def on_anything_else(request: Request, _: Exception) -> Response:
+        return render(InternalError(), request)
+
     app.openapi = _only_problems(app)  # type: ignore[method-assign]
     app.add_exception_handler(BillingError, on_billing_error)
     app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(HTTPException, on_http_exception)
+    app.add_exception_handler(Exception, on_anything_else)
 
 
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
