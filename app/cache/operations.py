@@ -436,7 +436,16 @@ async def take_orphaned(
 async def record_seat_customer(
     connection: Connection, customer_id: CustomerId, email: str, operation_id: str
 ) -> None:
-    """A customer that a seat add made for an e-mail: its person reaches it at first login, once."""
+    """A customer that a seat add made for an e-mail: its person reaches it at first login, once.
+
+    He takes the place of one whom nobody reached and who is gone.
+    """
+    await connection.execute(
+        """delete from seat_customers s where s.email = $2 and s.claimed_at is null and s.customer_id <> $1
+        and not exists (select from customers c where c.id = s.customer_id and c.presence = 'present')""",
+        customer_id,
+        email,
+    )
     await connection.execute(
         """insert into seat_customers (customer_id, email, operation_id) values ($1, $2, $3)
         on conflict do nothing""",

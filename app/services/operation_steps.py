@@ -106,8 +106,11 @@ async def _add_new_customer(
     lease = await sync.take_lease(context, "customer", customer_id)
 
     async def settle(connection: Connection, snapshot: Snapshot | None) -> None:
-        await operations.record_seat_customer(connection, customer_id, email, operation.id)
-        if not isinstance(snapshot, Customer) or snapshot.deleted:
+        customer = snapshot if isinstance(snapshot, Customer) and not snapshot.deleted else None
+        if customer is not None:
+            await operations.record_seat_customer(connection, customer_id, email, operation.id)
+        if customer is None or customer.member_of != operation.subscription_id:
+            # Somebody has deleted him since, or taken the seat away.
             await operations.settle_step(
                 connection, operation.id, step.position, state="failed", code="changed_meanwhile"
             )
@@ -126,7 +129,8 @@ async def _created_in_vain(context: Context, operation: Operation, step: Step) -
         if isinstance(found.snapshot, Customer) and found.snapshot.operation_id == operation.id:
             return found
     for customer_id, _ in await changed_in_vain(context, operation.id, step, "customer.created"):
-        return await context.stripe.fetch("customer", customer_id)
+        found = await context.stripe.fetch("customer", customer_id)
+        return found if found.snapshot is not None else None
     return None
 
 

@@ -102,7 +102,9 @@ async def _run(context: Context, operation_id: str, token: UUID, give_up: float)
     if operation is None or operation.settled_at is not None:
         return None
     payments: list[PaymentStep] = []
-    if steps and await _may_begin(context, operation, steps, give_up):
+    if steps:
+        steps = await _those_permitted(context, operation, steps, give_up)
+    if steps:
         limit = asyncio.Semaphore(CONCURRENCY)
         for kind in StepKind:
             batch = [step for step in steps if step.action == kind]
@@ -138,7 +140,9 @@ async def _phase_may_run(
     return all(step.is_settled for step in before)
 
 
-async def _may_begin(context: Context, operation: Operation, steps: Sequence[Step], give_up: float) -> bool:
+async def _those_permitted(
+    context: Context, operation: Operation, steps: list[Step], give_up: float
+) -> list[Step]:
     """Re-reads the plan and the actor from Stripe; a right that was lost meanwhile cancels what is not sent yet."""
     for pause in pauses():
         try:
@@ -149,10 +153,11 @@ async def _may_begin(context: Context, operation: Operation, steps: Sequence[Ste
                 raise
         await asyncio.sleep(pause)
     view = await _seen_by_actor(context, operation)
-    denied = [step for step in steps if not _allows(context, operation, step, view)]
-    for step in denied:
-        await _refuse(context, operation, step, "role_required")
-    return len(denied) < len(steps) or any(step.was_sent for step in steps)
+    permitted = [step for step in steps if step.was_sent or _allows(context, operation, step, view)]
+    for step in steps:
+        if step not in permitted:
+            await _refuse(context, operation, step, "role_required")
+    return permitted
 
 
 async def _read_again(context: Context, operation: Operation) -> None:

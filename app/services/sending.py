@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import TypeVar
 from uuid import UUID
 
+import structlog
+
 from app.cache import operations, refreshes, subscriptions
 from app.cache.database import Connection
 from app.cache.operations import Step
@@ -19,6 +21,8 @@ from app.domain.views import SubscriptionView
 from app.errors import BillingError, Conflict, ServiceUnavailable, StripeOutcomeUnknown
 from app.services.context import Context, Rules
 from app.stripe_gateway.client import TOTAL_SECONDS, Once
+
+log = structlog.get_logger(__name__)
 
 HANDED_OVER_SECONDS = 15.0
 """After which a worker, at the latest, tries again what is still open."""
@@ -128,14 +132,22 @@ async def changed_in_vain(
     Ids, and the metadata that was left then.
     `event_types`: as `customer.updated`, or a group as `SUBSCRIPTION_CHANGES`.
     """
-    if not step.attempt:
+    if not step.attempt or step.state != "planned" or step.is_expired:
+        # Nothing was answered 5xx, or the next attempt has been sent by now and its own key tells, or none will be.
         return []
     async with context.database.connection() as connection:
         operation = await operations.operation(connection, operation_id)
     if operation is None:
         return []
     since = int(operation.created_at.timestamp()) - _CLOCKS_APART_SECONDS
-    return await context.stripe.changed_by(f"{operation_id}/{step.position}/", event_types, since=since)
+    try:
+        return await context.stripe.changed_by(f"{operation_id}/{step.position}/", event_types, since=since)
+    except BillingError as error:
+        if not is_known(error):
+            raise
+        # A restricted key that may not read events: what the object shows has to do.
+        log.warning("events_not_readable", code=error.code)
+        return []
 
 
 async def locked_view(

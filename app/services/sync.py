@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager
 import structlog
 
 from app.cache import mirror, refreshes
-from app.cache.database import Connection
+from app.cache.database import Connection, StatementRefused
 from app.cache.refreshes import Lease
 from app.domain.snapshots import Snapshot
 from app.errors import BillingError, ServiceUnavailable
@@ -155,12 +155,16 @@ async def _apply(connection: Connection, lease: Lease, fetched: Fetched, serial:
 
 async def _let_go(context: Context, lease: Lease, reading: Reading | None) -> None:
     """The write may have taken effect: its object is wanted again, and the worker will see what became of it."""
-    try:
-        async with context.database.transaction() as connection:
-            found = None if reading is None else reading.found
-            if reading is not None and found is not None and not found.stale and _is_dated(found):
+    found = None if reading is None else reading.found
+    if reading is not None and found is not None and not found.stale and _is_dated(found):
+        try:
+            async with context.database.transaction() as connection:
                 await _apply(connection, lease, found, reading.serial)
                 await _check_lease(connection, lease)
+        except (BillingError, StatementRefused) as error:
+            log.warning("reading_not_landed", object_id=lease.id, error=type(error).__name__)
+    try:
+        async with context.database.connection() as connection:
             await refreshes.run_again(connection, lease)
     except BillingError as error:
         log.warning("lease_not_released", object_id=lease.id, reason=error.code)
@@ -189,10 +193,11 @@ async def read_news(context: Context, objects: Mapping[str, str | None]) -> None
 
 
 async def freshen(context: Context, kind: str, object_id: str) -> None:
-    """Asks Stripe now, but for one object at most once in FRESH_SECONDS, whoever asks."""
+    """Asks Stripe now, but for one object at most once in FRESH_SECONDS, whoever asks, unless there is news of it."""
     async with context.database.connection() as connection:
         stale = await mirror.is_older_than(connection, kind, object_id, seconds=FRESH_SECONDS)
-    if stale:
+        wanted = stale or await refreshes.wanted(connection, [object_id])
+    if wanted:
         await read_through(context, kind, object_id)
 
 

@@ -178,16 +178,22 @@ class StripeGateway:
     ) -> list[tuple[str, Mapping[str, str]]]:
         """Ids of the objects that requests whose idempotency keys begin so have changed, and the metadata left then.
 
-        By Stripe's events, which tell it also where somebody has undone the change meanwhile. `event_types`: one, or
+        By Stripe's events, which tell it also where somebody has undone the change meanwhile; those of the newest page
+        that has any, for one request's events are of one moment. `event_types`: one, or
         a group as `customer.subscription.*`. `since`: Unix seconds, at most 30 days ago.
         """
-        found: list[tuple[str, Mapping[str, str]]] = []
-        for event in await self._all("/v1/events", {"type": event_types, "created": {"gte": since}}):
-            key = (event.get("request") or {}).get("idempotency_key") or ""
-            if key.startswith(key_prefix):
-                left = event["data"]["object"]
-                found.append((str(left["id"]), left.get("metadata") or {}))
-        return found
+        query: dict[str, Any] = {"type": event_types, "created": {"gte": since}, "limit": PAGE_SIZE}
+        while True:
+            page = (await self._client.get("/v1/events", query)).data
+            found: list[tuple[str, Mapping[str, str]]] = []
+            for event in page["data"]:
+                key = (event.get("request") or {}).get("idempotency_key") or ""
+                if key.startswith(key_prefix):
+                    left = event["data"]["object"]
+                    found.append((str(left["id"]), left.get("metadata") or {}))
+            if found or not page["has_more"]:
+                return found
+            query["starting_after"] = page["data"][-1]["id"]
 
     async def payment_methods(self, customer_id: CustomerId) -> tuple[list[PaymentMethod], int]:
         """All payment methods of a customer, and the second of the first answer."""

@@ -456,16 +456,17 @@ async def test_who_was_made_for_an_email_is_counted_once_before_his_answer_comes
     assert len(await company.members()) == 4
 
 
-@pytest.mark.parametrize("act", ["add", "remove", "create"])
+@pytest.mark.parametrize("act", ["add", "remove", "create", "create and seat"])
 async def test_what_came_about_behind_a_500_and_was_undone_is_not_done_again(
     service: Service, hasty: Service, act: str
 ) -> None:
     """Stripe answers 500 and carries it out all the same; before anybody can look, somebody undoes it by hand."""
     company = await hasty.company()
     person = company.user if act == "remove" else company.stranger
-    target, email = person.customer_id, new_email() if act == "create" else person.email
+    is_new = act.startswith("create")
+    target, email = person.customer_id, new_email() if is_new else person.email
     path, of = "/v1/customers", {"path": "/v1/customers"}
-    if act != "create":
+    if not is_new:
         path, of = f"/v1/customers/{target}", {"path": "/v1/customers/{id}", "object": target}
     await service.stripe.add_fault(**of, method="POST", status=500, save=True, effect="after")
     add, remove = ([], [target]) if act == "remove" else ([email], [])
@@ -478,8 +479,9 @@ async def test_what_came_about_behind_a_500_and_was_undone_is_not_done_again(
     answer = ok(await asked, 202)
     await handed_over(service, answer)
     await service.stripe.clear_faults()
-    if act == "create":
+    if is_new:
         [target] = [one["id"] for one in await service.stripe.state("customer") if one.get("email") == email]
+    if act == "create":
         await service.stripe.delete(f"/v1/customers/{target}")
     else:
         home = SubscriptionId(company.subscription_id)
@@ -489,6 +491,33 @@ async def test_what_came_about_behind_a_500_and_was_undone_is_not_done_again(
     assert len(await writes(company, target)) == 1
     assert (email in await company.member_emails()) is (act == "remove")
     await no_promise_is_left(service, company)
+
+
+async def test_the_first_login_reaches_the_seat_of_an_email_whose_first_customer_was_deleted(
+    service: Service,
+) -> None:
+    company = await service.company()
+    email, who = new_email(), company.owner.headers
+    first = ok(await company.change(who, add=[email]))["results"][0]["customer_id"]
+    await service.stripe.delete(f"/v1/customers/{first}")
+    await service.refresh("customer", first)
+    second = ok(await company.change(who, add=[email]))["results"][0]["customer_id"]
+    person = as_user(f"person-{email}", email=email, email_verified=True)
+    reached = ok(await service.send("POST", "/v1/customers", person, {}))
+    assert reached["customer"]["id"] == second != first
+
+
+async def test_a_key_that_may_not_read_events_settles_nothing_as_failed(service: Service) -> None:
+    """A restricted key: what the object shows has to do then."""
+    company = await service.company()
+    target = company.stranger.customer_id
+    await service.stripe.add_fault(method="GET", path="/v1/events", status=403, times=0)
+    kept = {"method": "POST", "path": "/v1/customers/{id}", "object": target, "status": 500, "save": True}
+    await service.stripe.add_fault(**kept)
+    answer = ok(await company.change(company.owner.headers, add=[company.stranger.email]))
+    await service.stripe.clear_faults()
+    assert answer["results"][0]["outcome"] == "applied"
+    assert len(await keys_of(service, target)) == 2
 
 
 async def test_adding_removing_and_adding_again_are_three_effects(service: Service) -> None:
