@@ -52,7 +52,7 @@ SETUP = """
     end $$;"""
 WATCHED = ("operations", "operation_steps", "reservations", "customers", "subscriptions", "webhook_events")
 WHOLE_EVERY = 20
-ORDERED = ("operations", "operation_steps", "reservations", "refreshes")
+ORDERED = ("operations", "operation_steps", "reservations", "refreshes", "subscriptions")
 """Rows that are taken in an order that their place in the table may decide: emptied so that it is the same again."""
 
 
