@@ -6,7 +6,6 @@ Each defect is one slip that somebody could make in the code, planted in a named
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -64,11 +63,11 @@ def _with_seats(change: Callable[[Any], Any]) -> list[Change]:
 
 
 def _reservations_not_counted() -> list[Change]:
-    return _with_seats(lambda seats: dataclasses.replace(seats, reserved=0))
+    return _with_seats(lambda seats: seats._replace(reserved=0))
 
 
 def _one_seat_too_many() -> list[Change]:
-    return _with_seats(lambda seats: dataclasses.replace(seats, total=seats.total + 1))
+    return _with_seats(lambda seats: seats._replace(total=seats.total + 1))
 
 
 def _no_reservation() -> list[Change]:
