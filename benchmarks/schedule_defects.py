@@ -111,10 +111,10 @@ def _actor_not_read_again() -> list[Change]:
 
 
 def _freed_before_the_removal() -> list[Change]:
-    async def all_of_them(context: Any, operation: Any, adds: Any) -> Any:
+    async def all_of_them(context: Any, connection: Any, operation: Any, adds: Any, view: Any) -> Any:
         return adds
 
-    return [(running, "_those_that_fit", all_of_them)]
+    return [(running, "_fitting", all_of_them)]
 
 
 def _seat_released_when_sent() -> list[Change]:
