@@ -6,7 +6,7 @@ import asyncpg
 
 from app.cache.database import Connection
 
-HEAD = "0008"
+HEAD = "0009"
 """The newest migration; a test holds it to the files in migrations/versions."""
 
 

@@ -113,6 +113,7 @@ prices = _mirrored(
     _text("tax_behavior"),
     _text("lookup_key"),
     _text("nickname"),
+    _yes_no("sellable", required=False),
 )
 Index(None, prices.c.product_id)
 
@@ -160,6 +161,9 @@ subscriptions = _mirrored(
     _json("pending_update"),
     _json("discounts", required=True),
     _json("oddities", required=True),
+    _json("pause_collection"),
+    _text("schedule_id"),
+    _json("discount_details"),
 )
 Index(None, subscriptions.c.customer_id)
 Index(None, subscriptions.c.owner_id, postgresql_where=subscriptions.c.owner_id.is_not(None))
@@ -488,6 +492,12 @@ quotes = Table(
     Column("proration_date", BigInteger, nullable=False),
     _instant("expires_at", nullable=False),
     _instant("used_at"),
+    _text("currency", required=True),
+    _whole("amount_due", required=True),
+    _whole("credit", required=True),
+    _whole("credit_forgone", required=True),
+    _whole("tax", required=True),
+    _yes_no("crediting"),
 )
 Index(None, quotes.c.expires_at)
 
