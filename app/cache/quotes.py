@@ -33,8 +33,10 @@ async def insert(
 ) -> datetime:
     """Returns when it expires, by the database's clock."""
     expires_at: datetime = await connection.fetchval(
-        """insert into quotes (id, subscription_id, principal, change_hash, state_hash, proration_date, expires_at)
-        values ($1, $2, $3, $4, $5, $6, clock_timestamp() + $7 * interval '1 hour') returning expires_at""",
+        """insert into quotes (id, subscription_id, principal, change_hash, state_hash, proration_date,
+            currency, amount_due, credit, credit_forgone, tax, crediting, expires_at)
+        values ($1, $2, $3, $4, $5, $6, '', 0, 0, 0, 0, false, clock_timestamp() + $7 * interval '1 hour')
+        returning expires_at""",
         quote_id,
         subscription_id,
         principal,

@@ -37,6 +37,7 @@ def upgrade() -> None:
         op.add_column("subscriptions", column.copy())
     for column in QUOTED:
         op.add_column("quotes", column.copy())
+        op.alter_column("quotes", column.name, server_default=None)
     op.execute("update quotes set expires_at = clock_timestamp() where expires_at > clock_timestamp()")
 
 
