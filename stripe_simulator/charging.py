@@ -166,13 +166,12 @@ def make_pending(tx: Transaction, old: Obj, change: Rebill, invoice: Obj) -> Obj
         for name in ("_items", "billing_cycle_anchor", "trial_end", "trial_start", "discounts", "metadata")
         if new[name] != old[name]
     }
-    expires = tx.now + PENDING_UPDATE_SECONDS
     update_ = {
         "billing_cycle_anchor": held.get("billing_cycle_anchor"),
         "cancel_at_period_end": None,
         "discount": None,
         "discounts": held.get("discounts"),
-        "expires_at": expires,
+        "expires_at": _expiry(tx, old),
         "metadata": held.get("metadata"),
         "subscription_items": held.get("_items"),
         "trial_end": held.get("trial_end"),
@@ -184,6 +183,14 @@ def make_pending(tx: Transaction, old: Obj, change: Rebill, invoice: Obj) -> Obj
         "pending_update": update_,
         "_pending": {"state": held, "invoice": invoice["id"]},
     }
+
+
+def _expiry(tx: Transaction, sub: Obj) -> int:
+    """When a held-back change lapses: at the trial's end, the first item period's end, or after 23 hours."""
+    moments = [tx.now + PENDING_UPDATE_SECONDS, *(item["current_period_end"] for item in sub["_items"])]
+    if in_trial(sub, tx.now):
+        moments.append(sub["trial_end"])
+    return min(int(moment) for moment in moments)
 
 
 def drop_pending_update(tx: Transaction, sub: Obj) -> Obj:

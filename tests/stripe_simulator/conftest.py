@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.stripe_simulator.simulator_support import Account, Catalogue, Receiver, start, stop
+from tests.stripe_simulator.simulator_support import START, Account, Catalogue, Receiver, start, stop
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +21,12 @@ def simulator() -> Iterator[str]:
 @pytest.fixture
 def account(simulator: str) -> Account:
     return Account(simulator, f"sk_test_{uuid.uuid4().hex}")
+
+
+@pytest.fixture
+def frozen(account: Account) -> Account:
+    account.control("POST", "clock", {"freeze": START})
+    return account
 
 
 @pytest.fixture

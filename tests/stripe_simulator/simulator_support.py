@@ -16,6 +16,10 @@ import stripe
 
 ROOT = Path(__file__).resolve().parents[2]
 WEBHOOK_SECRET = "whsec_test_simulator"
+DAY = 86_400
+START = 1_800_000_000
+"""15 January 2027, 08:00 UTC: the moment at which `frozen` accounts stand."""
+CARD_FAILS_LATER = "pm_card_chargeCustomerFail"
 
 
 def start(*arguments: str) -> tuple[subprocess.Popen[str], str]:
@@ -119,3 +123,27 @@ class Catalogue:
     yearly: str
     customer: str
     method: str
+
+
+def items_of(sub: Any) -> list[dict[str, Any]]:
+    return list(sub.to_dict()["items"]["data"])
+
+
+def subscribe(account: Account, catalogue: Catalogue, quantity: int = 2, **given: Any) -> Any:
+    """A subscription to the monthly price of 10.00 unless ``given`` says otherwise."""
+    params: Any = {
+        "customer": catalogue.customer,
+        "items": [{"price": catalogue.monthly, "quantity": quantity}],
+        **given,
+    }
+    return account.client.v1.subscriptions.create(params)
+
+
+def use_card(account: Account, catalogue: Catalogue, token: str) -> None:
+    client = account.client.v1
+    method = client.payment_methods.attach(token, {"customer": catalogue.customer}).id
+    client.customers.update(catalogue.customer, {"invoice_settings": {"default_payment_method": method}})
+
+
+def advance(account: Account, seconds: float) -> None:
+    account.control("POST", "clock", {"advance": seconds})

@@ -5,40 +5,17 @@ from typing import Any
 import pytest
 import stripe
 
-from tests.stripe_simulator.simulator_support import Account, Catalogue
-
-DAY = 86_400
-START = 1_800_000_000
-CARD_FAILS_LATER = "pm_card_chargeCustomerFail"
-
-
-@pytest.fixture
-def frozen(account: Account) -> Account:
-    account.control("POST", "clock", {"freeze": START})
-    return account
-
-
-def items_of(sub: Any) -> list[dict[str, Any]]:
-    return list(sub.to_dict()["items"]["data"])
-
-
-def subscribe(account: Account, catalogue: Catalogue, quantity: int = 2, **given: Any) -> Any:
-    params: Any = {
-        "customer": catalogue.customer,
-        "items": [{"price": catalogue.monthly, "quantity": quantity}],
-        **given,
-    }
-    return account.client.v1.subscriptions.create(params)
-
-
-def use_card(account: Account, catalogue: Catalogue, token: str) -> None:
-    client = account.client.v1
-    method = client.payment_methods.attach(token, {"customer": catalogue.customer}).id
-    client.customers.update(catalogue.customer, {"invoice_settings": {"default_payment_method": method}})
-
-
-def advance(account: Account, seconds: float) -> None:
-    account.control("POST", "clock", {"advance": seconds})
+from tests.stripe_simulator.simulator_support import (
+    CARD_FAILS_LATER,
+    DAY,
+    START,
+    Account,
+    Catalogue,
+    advance,
+    items_of,
+    subscribe,
+    use_card,
+)
 
 
 def event_types(account: Account) -> list[str]:
