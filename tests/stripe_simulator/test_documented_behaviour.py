@@ -72,7 +72,7 @@ def pending_update_near_a_renewal(account: Account, catalogue: Catalogue) -> Any
 def pending_update_near_the_end_of_a_trial(account: Account, catalogue: Catalogue) -> Any:
     sub = subscribe(account, catalogue, trial_end=START + 10 * 3600)
     use_card(account, catalogue, CARD_FAILS_LATER)
-    held = account.client.v1.subscriptions.update(
+    held: Any = account.client.v1.subscriptions.update(
         sub.id, {"trial_end": "now", "payment_behavior": "pending_if_incomplete"}
     )
     return held.pending_update.expires_at - START
