@@ -1,6 +1,6 @@
 """The payer's browser: confirming payment and setup intents by their client secrets."""
 
-from .charging import settled
+from .charging import begun, settled
 from .errors import ApiError, card_error, refused
 from .invoicing import attempt
 from .objects import Obj
@@ -33,7 +33,7 @@ def _setup(tx: Transaction, intent: Obj, token: str, authenticate: bool) -> Obj:
 
 
 def _payment(tx: Transaction, intent: Obj, token: str, authenticate: bool) -> Obj:
-    if intent["status"] in ("succeeded", "canceled"):
+    if intent["status"] in ("succeeded", "canceled", "processing"):
         raise refused(
             f"You cannot confirm this PaymentIntent because it has a status of {intent['status']}.",
             code="payment_intent_unexpected_state",
@@ -49,6 +49,8 @@ def _payment(tx: Transaction, intent: Obj, token: str, authenticate: bool) -> Ob
     invoice, decline = attempt(tx, invoice, method, automatic=False)
     if decline is None:
         settled(tx, invoice, method)
+    elif decline == "processing":
+        begun(tx, invoice)
     elif decline != "authentication_required":
         raise _declined(tx, intent["id"], decline)
     return wire(tx, tx.need("payment_intent", intent["id"]))

@@ -11,14 +11,16 @@ from .invoicing import (
     compose,
     default_method,
     finalize,
+    mark_paid,
     pending_items,
     store_draft,
+    unpaid,
     void,
 )
 from .objects import Obj
 from .rebilling import Rebill, in_trial
 from .resources.coupons import without_spent
-from .resources.intents import new_setup_intent
+from .resources.intents import finish_debit, new_setup_intent
 from .wire import wire
 from .world import Transaction
 
@@ -29,7 +31,11 @@ INVOICES_PER_MINUTE, INVOICES_PER_DAY, QUANTITY_UPDATES_PER_HOUR = 10, 20, 200
 
 @dataclass(slots=True)
 class Charged:
-    """``outcome`` is paid, open (nothing was tried), failed, action (the cardholder must act) or none."""
+    """A change that was invoiced.
+
+    ``outcome`` is paid, open (nothing was tried), processing (a bank debit), failed, action (the cardholder must act),
+    or none (there is no invoice).
+    """
 
     sub: Obj
     invoice: Obj | None
@@ -114,6 +120,8 @@ def charge(
     invoice, decline = attempt(tx, invoice, method, automatic=False)
     if decline is None:
         return Charged(sub, invoice, "paid")
+    if decline == "processing":
+        return Charged(sub, invoice, "processing")
     if behavior == "error_if_incomplete":
         raise _incomplete(decline)
     return Charged(sub, invoice, "action" if decline == "authentication_required" else "failed")
@@ -230,9 +238,33 @@ def collect(tx: Transaction, invoice: Obj, method: Obj | None, *, automatic: boo
     invoice, decline = attempt(tx, invoice, method, automatic=automatic)
     if decline is None:
         settled(tx, invoice, method)
+    elif decline == "processing":
+        begun(tx, invoice)
     elif automatic:
         overdue(tx, invoice)
     return invoice, decline
+
+
+def begun(tx: Transaction, invoice: Obj) -> None:
+    """A bank debit is on its way: Stripe counts the first invoice's subscription as active from here on."""
+    old = tx.get("subscription", invoice["_subscription"])
+    if old is not None and old["status"] == "incomplete":
+        status = "trialing" if in_trial(old, tx.now) else "active"
+        update(tx, old, {**old, "status": status}, "customer.subscription.updated")
+
+
+def debit_due(tx: Transaction, intent: Obj) -> None:
+    """The bank answers a processing debit: its invoice is paid, or the attempt has failed after all."""
+    method = tx.need("payment_method", intent["payment_method"])
+    decline = finish_debit(tx, intent, method)
+    invoice = tx.need("invoice", intent["_invoice"])
+    if decline is None:
+        settled(tx, mark_paid(tx, invoice), method)
+        return
+    automatic = invoice["collection_method"] == "charge_automatically"
+    invoice = unpaid(tx, dict(invoice), decline, automatic=automatic)
+    if automatic:
+        overdue(tx, invoice)
 
 
 def overdue(tx: Transaction, invoice: Obj) -> None:

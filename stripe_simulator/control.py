@@ -33,6 +33,7 @@ SETTINGS = {
     "subscription_limits",
     "deliveries",
     "dunning",
+    "debit_days",
 }
 
 

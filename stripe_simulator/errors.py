@@ -72,8 +72,8 @@ def no_such(kind: str, identifier: str, param: str = "id", status: int = 404) ->
 
 
 def card_error(decline: str, **details: Any) -> ApiError:
-    """HTTP 402 as Stripe gives it for a card that does not pay."""
-    code, decline_code, message = {
+    """HTTP 402 as Stripe gives it for a card or a bank that does not pay."""
+    reasons: dict[str, tuple[str, str | None, str]] = {
         "generic_decline": ("card_declined", "generic_decline", "Your card was declined."),
         "insufficient_funds": ("card_declined", "insufficient_funds", "Your card has insufficient funds."),
         "lost_card": ("card_declined", "lost_card", "Your card was declined."),
@@ -90,5 +90,18 @@ def card_error(decline: str, **details: Any) -> ApiError:
             "authentication_required",
             "Your card was declined. This transaction requires authentication.",
         ),
-    }[decline]
-    return ApiError(402, message, kind="card_error", code=code, decline_code=decline_code, **details)
+        "debit_not_authorized": (
+            "debit_not_authorized",
+            None,
+            "The customer has notified their bank that this payment is not authorized.",
+        ),
+        "debit_insufficient_funds": (
+            "insufficient_funds",
+            None,
+            "The customer's account has insufficient funds to cover this payment.",
+        ),
+    }
+    code, decline_code, message = reasons[decline]
+    if decline_code is not None:
+        details["decline_code"] = decline_code
+    return ApiError(402, message, kind="card_error", code=code, **details)

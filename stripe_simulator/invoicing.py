@@ -232,7 +232,7 @@ def finalize(tx: Transaction, invoice: Obj) -> Obj:
         "status": "open",
         "status_transitions": {**invoice["status_transitions"], "finalized_at": tx.now},
     }
-    if invoice["amount_due"] > 0 and invoice["collection_method"] == "charge_automatically":
+    if invoice["amount_due"] > 0:
         intent = new_payment_intent(tx, opened)
         opened["_payment_intent"] = intent["id"]
         opened["_confirmation_secret"] = {"client_secret": intent["client_secret"], "type": "payment_intent"}
@@ -276,11 +276,23 @@ def mark_paid(tx: Transaction, invoice: Obj, *, attempted: bool = True) -> Obj:
 
 
 def attempt(tx: Transaction, invoice: Obj, method: Obj | None, *, automatic: bool) -> tuple[Obj, str | None]:
-    """Tries to collect an open invoice; gives it afterwards, and why it was not paid (None when it was)."""
+    """Tries to collect an open invoice; gives it afterwards, and why it was not paid.
+
+    The reason is None when it was paid, and ``processing`` while a bank debit is on its way.
+    """
     tried = {**invoice, "attempted": True, "attempt_count": invoice["attempt_count"] + 1}
     decline = "no_payment_method" if method is None else try_payment(tx, invoice["_payment_intent"], method)
     if decline is None:
         return mark_paid(tx, tried), None
+    if decline == "processing":
+        tried["next_payment_attempt"] = None
+        update(tx, invoice, tried, "invoice.updated")
+        return tried, decline
+    return unpaid(tx, tried, decline, automatic=automatic), decline
+
+
+def unpaid(tx: Transaction, tried: Obj, decline: str, *, automatic: bool) -> Obj:
+    """Records a failed attempt on its invoice, and when the next one follows."""
     if automatic:
         tried["next_payment_attempt"] = next_attempt(tx, tried)
     tx.store("invoice", tried)
@@ -288,10 +300,10 @@ def attempt(tx: Transaction, invoice: Obj, method: Obj | None, *, automatic: boo
     tx.emit("invoice.payment_failed", shown)
     if decline == "authentication_required":
         tx.emit("invoice.payment_action_required", shown)
-    customer = tx.need("customer", invoice["customer"], "customer", 400)
+    customer = tx.need("customer", tried["customer"], "customer", 400)
     if automatic and not customer["delinquent"]:
         update(tx, customer, {**customer, "delinquent": True}, "customer.updated")
-    return tried, decline
+    return tried
 
 
 DEFAULT_RETRY_DAYS = [3, 5, 7]

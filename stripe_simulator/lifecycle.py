@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from .call import update
-from .charging import charge, collect, drop_pending_update, issue_cycle, settled, spent
+from .charging import charge, collect, debit_due, drop_pending_update, issue_cycle, settled, spent
 from .invoicing import default_method, finalize, pending_items, void
 from .objects import Obj
 from .rebilling import Rebill, renewed
@@ -32,6 +32,8 @@ def run_due(world: World, commit: Commit, until: float) -> int:
         tx.at, tx.now = float(moment), int(moment)
         if kind == "invoice":
             _invoice(tx, obj)
+        elif kind == "payment_intent":
+            debit_due(tx, obj)
         else:
             _subscription(tx, obj)
         commit(tx)

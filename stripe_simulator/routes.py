@@ -8,6 +8,7 @@ from .objects import Obj
 from .resources import (
     account,
     catalogue,
+    charges,
     coupons,
     customers,
     intents,
@@ -145,6 +146,8 @@ _TABLE: list[tuple[str, str, Handler, str | None]] = [
     ("GET", "/v1/payment_intents", intents.list_payment_intents, "PaymentIntentListParams"),
     ("GET", "/v1/payment_intents/{id}", intents.retrieve_payment_intent, "PaymentIntentRetrieveParams"),
     ("POST", "/v1/setup_intents", intents.create_setup_intent, "SetupIntentCreateParams"),
+    ("GET", "/v1/charges", charges.list_charges, "ChargeListParams"),
+    ("GET", "/v1/charges/{id}", charges.retrieve_charge, "ChargeRetrieveParams"),
     ("GET", "/v1/setup_intents", intents.list_setup_intents, "SetupIntentListParams"),
     ("GET", "/v1/setup_intents/{id}", intents.retrieve_setup_intent, "SetupIntentRetrieveParams"),
     ("POST", "/v1/setup_intents/{id}", intents.update_setup_intent, "SetupIntentUpdateParams"),

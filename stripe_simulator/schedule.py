@@ -9,11 +9,13 @@ TRIAL_WARNING_SECONDS = 3 * 86_400
 
 
 def due(obj: Obj) -> Any:
-    """The next moment (int, seconds; None: never) at which a subscription or an invoice changes by itself."""
+    """The next moment (int, seconds; None: never) at which an object changes by itself."""
     if obj.get("deleted"):
         return None
     if obj["object"] == "invoice":
         return _invoice(obj)
+    if obj["object"] == "payment_intent":
+        return obj["_settles_at"] if obj["status"] == "processing" else None
     return _subscription(obj)
 
 

@@ -149,7 +149,12 @@ _REFERENCES: dict[str, dict[str, str]] = {
     },
     "invoiceitem": {"customer": "customer", "invoice": "invoice", "discounts": "discount"},
     "setup_intent": {"customer": "customer", "payment_method": "payment_method"},
-    "payment_intent": {"customer": "customer", "payment_method": "payment_method"},
+    "payment_intent": {
+        "customer": "customer",
+        "latest_charge": "charge",
+        "payment_method": "payment_method",
+    },
+    "charge": {"customer": "customer", "payment_intent": "payment_intent"},
     "discount": {"customer": "customer", "source.coupon": "coupon", "promotion_code": "promotion_code"},
     "promotion_code": {"customer": "customer", "promotion.coupon": "coupon"},
     "invoice_payment": {"invoice": "invoice", "payment.payment_intent": "payment_intent"},
@@ -159,7 +164,8 @@ _SCALAR_REFERENCES = {
     "subscription": ("default_source", "schedule", "test_clock", "application", "on_behalf_of"),
     "invoice": ("default_source", "test_clock", "application", "on_behalf_of", "latest_revision"),
     "setup_intent": ("latest_attempt", "mandate", "application", "on_behalf_of", "single_use_mandate"),
-    "payment_intent": ("latest_charge", "application", "on_behalf_of", "review", "source"),
+    "charge": ("application", "application_fee", "balance_transaction", "on_behalf_of", "review"),
+    "payment_intent": ("application", "on_behalf_of", "review", "source"),
     "product": ("tax_code",),
 }
 

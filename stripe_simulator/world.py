@@ -30,11 +30,15 @@ INDEXED: dict[str, tuple[str, ...]] = {
     "invoiceitem": ("customer",),
     "setup_intent": ("customer",),
     "invoice_payment": ("invoice",),
+    "charge": ("customer", "payment_intent"),
     "discount": ("customer",),
     "promotion_code": ("code",),
     "billing.meter_event": ("_stream", "identifier"),
     "billing.meter": ("event_name",),
 }
+CLOCKED = ("subscription", "invoice", "payment_intent")
+"""Kinds of objects that change by themselves as time passes."""
+
 REQUEST_LOG_SIZE = 200_000
 KEY_LIFETIME_SECONDS = 86_400
 PREVIEWS_KEPT = 100
@@ -210,7 +214,7 @@ class World:
         if kind == "subscription":
             for item in state["_items"]:
                 self.item_parents[item["id"]] = identifier
-        if kind in ("subscription", "invoice") and (moment := due(state)) is not None:
+        if kind in CLOCKED and (moment := due(state)) is not None:
             heapq.heappush(self._due, (moment, kind, identifier))
 
     def remembered(self, key: str) -> Stored | None:

@@ -7,7 +7,11 @@ from ..listing import page
 from ..objects import Obj
 from ..wire import bare, wire
 from ..world import Transaction
-from .payment_methods import attach_to, decline_of, resolve
+from .charges import finish_charge, new_charge
+from .payment_methods import attach_to, decline_of, refusal_of_bank, resolve, settles_later
+
+DEBIT_DAYS = 5
+"""How long a bank debit is processing, unless the account's setting ``debit_days`` says otherwise."""
 
 _NEXT_ACTION = {"type": "use_stripe_sdk", "use_stripe_sdk": {"type": "three_d_secure_redirect"}}
 
@@ -64,6 +68,7 @@ def new_payment_intent(tx: Transaction, invoice: Obj) -> Obj:
         "transfer_data": None,
         "transfer_group": None,
         "_invoice": invoice["id"],
+        "_settles_at": None,
     }
     create(tx, intent, "payment_intent.created")
     return intent
@@ -74,14 +79,26 @@ def _failure(decline: str, method: Obj) -> Obj:
 
 
 def try_payment(tx: Transaction, intent_id: str, method: Obj) -> str | None:
-    """Charges the card; None when it pays, else the reason why not, kept on the intent."""
+    """Charges the method; None when it pays, else the reason why not, kept on the intent.
+
+    A bank debit neither pays nor fails at once: the reason is ``processing`` until `finish_debit`.
+    """
     intent = tx.need("payment_intent", intent_id)
+    if intent["status"] == "processing":
+        raise refused(
+            "You cannot confirm this PaymentIntent because it has a status of processing.",
+            code="payment_intent_unexpected_state",
+        )
+    if settles_later(method):
+        _begin_debit(tx, intent, method)
+        return "processing"
     decline = decline_of(method, "charge")
     if decline is None:
         done = {
             **intent,
             "amount_received": intent["amount"],
             "last_payment_error": None,
+            "latest_charge": new_charge(tx, intent, method, "succeeded")["id"],
             "next_action": None,
             "payment_method": method["id"],
             "status": "succeeded",
@@ -101,6 +118,7 @@ def try_payment(tx: Transaction, intent_id: str, method: Obj) -> str | None:
         refused_ = {
             **intent,
             "last_payment_error": _failure(decline, method),
+            "latest_charge": new_charge(tx, intent, method, "failed", decline)["id"],
             "payment_method": None,
             "status": "requires_payment_method",
         }
@@ -109,9 +127,45 @@ def try_payment(tx: Transaction, intent_id: str, method: Obj) -> str | None:
     return decline
 
 
+def _begin_debit(tx: Transaction, intent: Obj, method: Obj) -> None:
+    days = float(tx.world.settings.get("debit_days", DEBIT_DAYS))
+    pending = {
+        **intent,
+        "last_payment_error": None,
+        "latest_charge": new_charge(tx, intent, method, "pending")["id"],
+        "next_action": None,
+        "payment_method": method["id"],
+        "payment_method_types": sorted({*intent["payment_method_types"], method["type"]}),
+        "status": "processing",
+        "_settles_at": tx.now + int(days * 86_400),
+    }
+    tx.store("payment_intent", pending)
+    tx.emit("payment_intent.processing", wire(tx, pending))
+
+
+def finish_debit(tx: Transaction, intent: Obj, method: Obj) -> str | None:
+    """The bank's answer to a processing debit; None when it pays, else the reason why not."""
+    decline = refusal_of_bank(method)
+    finish_charge(tx, tx.need("charge", intent["latest_charge"]), decline)
+    if decline is None:
+        done = {**intent, "amount_received": intent["amount"], "status": "succeeded"}
+        tx.store("payment_intent", done)
+        tx.emit("payment_intent.succeeded", wire(tx, done))
+        return None
+    failed = {
+        **intent,
+        "last_payment_error": _failure(decline, method),
+        "payment_method": None,
+        "status": "requires_payment_method",
+    }
+    tx.store("payment_intent", failed)
+    tx.emit("payment_intent.payment_failed", wire(tx, failed))
+    return decline
+
+
 def cancel_payment_intent(tx: Transaction, intent_id: str, reason: str) -> None:
     intent = tx.need("payment_intent", intent_id)
-    if intent["status"] in ("succeeded", "canceled"):
+    if intent["status"] in ("succeeded", "canceled", "processing"):
         return
     ended = {
         **intent,

@@ -148,13 +148,16 @@ def pay_invoice(call: Call) -> Obj:
             code="invoice_payment_intent_requires_action",
             commit=True,
         )
-    if decline is not None:
+    if decline not in (None, "processing"):
         raise card_error(decline, commit=True)
     return wire(tx, invoice)
 
 
 def void_invoice(call: Call) -> Obj:
     invoice = _of_status(call.tx, call.id, "open", "uncollectible")
+    intent = call.tx.get("payment_intent", invoice["_payment_intent"])
+    if intent is not None and intent["status"] == "processing":
+        raise refused("You cannot void this invoice because a payment of it is processing.", "invoice")
     sub = call.tx.get("subscription", invoice["_subscription"])
     voided = void(call.tx, invoice)
     if sub is not None and sub["status"] == "incomplete":

@@ -1,9 +1,9 @@
-"""Payment methods; Stripe's test tokens become cards of their own when they are used."""
+"""Payment methods; Stripe's test tokens become cards or bank debits of their own when they are used."""
 
 from typing import Any
 
 from ..call import Call, metadata, reference, text, update
-from ..errors import card_error, invalid, refused
+from ..errors import card_error, invalid, missing_parameter, refused
 from ..listing import page
 from ..objects import Obj
 from ..wire import wire
@@ -16,6 +16,8 @@ TEST_CARDS: dict[str, tuple[str, str, str | None, str | None]] = {
     "pm_card_mastercard": ("mastercard", "4444", None, None),
     "pm_card_amex": ("amex", "0005", None, None),
     "pm_card_discover": ("discover", "1117", None, None),
+    "pm_card_visa_applePay": ("visa", "4242", None, None),
+    "pm_card_visa_googlePay": ("visa", "4242", None, None),
     "pm_card_chargeDeclined": ("visa", "0002", "generic_decline", "generic_decline"),
     "pm_card_visa_chargeDeclined": ("visa", "0002", "generic_decline", "generic_decline"),
     "pm_card_visa_chargeDeclinedInsufficientFunds": (
@@ -45,11 +47,53 @@ TEST_NUMBERS = {
     "4000002500003155": "pm_card_authenticationRequiredOnSetup",
     "4000000000003220": "pm_card_threeDSecure2Required",
 }
+WALLETS = {"pm_card_visa_applePay": "apple_pay", "pm_card_visa_googlePay": "google_pay"}
+
+TEST_DEBITS: dict[str, tuple[str, str, str | None]] = {
+    # token: type, last four characters of the account, why the bank refuses (None: it pays)
+    "pm_sepaDebit": ("sepa_debit", "3000", None),
+    "pm_sepaDebitFailed": ("sepa_debit", "3001", "debit_not_authorized"),
+    "pm_sepaDebitInsufficientFunds": ("sepa_debit", "3006", "debit_insufficient_funds"),
+    "pm_usBankAccount": ("us_bank_account", "6789", None),
+    "pm_usBankAccountFailed": ("us_bank_account", "1116", "debit_insufficient_funds"),
+}
+TEST_ACCOUNTS = {
+    "DE89370400440532013000": "pm_sepaDebit",
+    "DE62370400440532013001": "pm_sepaDebitFailed",
+    "DE65370400440000343434": "pm_sepaDebitInsufficientFunds",
+    "000123456789": "pm_usBankAccount",
+    "000111111116": "pm_usBankAccountFailed",
+}
 
 
-def _card(tx: Transaction, token: str, given: Obj | None = None) -> Obj:
-    brand, last4, _, _ = TEST_CARDS[token]
-    given = given or {}
+def _debit(tx: Transaction, token: str) -> Obj:
+    kind, last4, _ = TEST_DEBITS[token]
+    fingerprint = f"{kind}{last4}".replace("_", "").ljust(16, "0")[:16]
+    if kind == "sepa_debit":
+        details: Obj = {
+            "bank_code": "37040044",
+            "branch_code": "",
+            "country": "DE",
+            "fingerprint": fingerprint,
+            "generated_from": {"charge": None, "setup_attempt": None},
+            "last4": last4,
+        }
+    else:
+        details = {
+            "account_holder_type": "individual",
+            "account_type": "checking",
+            "bank_name": "STRIPE TEST BANK",
+            "financial_connections_account": None,
+            "fingerprint": fingerprint,
+            "last4": last4,
+            "networks": {"preferred": "ach", "supported": ["ach"]},
+            "routing_number": "110000000",
+            "status_details": {},
+        }
+    return {**_blank(tx, token), kind: details, "type": kind}
+
+
+def _blank(tx: Transaction, token: str) -> Obj:
     return {
         "id": tx.new_id("pm_"),
         "object": "payment_method",
@@ -61,6 +105,21 @@ def _card(tx: Transaction, token: str, given: Obj | None = None) -> Obj:
             "phone": None,
             "tax_id": None,
         },
+        "created": tx.now,
+        "customer": None,
+        "customer_account": None,
+        "livemode": False,
+        "metadata": {},
+        "_token": token,
+    }
+
+
+def _card(tx: Transaction, token: str, given: Obj | None = None) -> Obj:
+    brand, last4, _, _ = TEST_CARDS[token]
+    given = given or {}
+    wallet = WALLETS.get(token)
+    return {
+        **_blank(tx, token),
         "card": {
             "brand": brand,
             "checks": {
@@ -79,27 +138,28 @@ def _card(tx: Transaction, token: str, given: Obj | None = None) -> Obj:
             "networks": {"available": [brand], "preferred": None},
             "regulated_status": "unregulated",
             "three_d_secure_usage": {"supported": True},
-            "wallet": None,
+            "wallet": None if wallet is None else {"dynamic_last4": None, "type": wallet, wallet: {}},
         },
-        "created": tx.now,
-        "customer": None,
-        "customer_account": None,
-        "livemode": False,
-        "metadata": {},
         "type": "card",
-        "_token": token,
     }
 
 
 def resolve(tx: Transaction, identifier: str, param: str = "payment_method", status: int = 404) -> Obj:
-    """The named payment method; a test token becomes a new card."""
+    """The named payment method; a test token becomes a new card or bank debit."""
     if identifier in TEST_CARDS:
         return tx.store("payment_method", _card(tx, identifier))
+    if identifier in TEST_DEBITS:
+        return tx.store("payment_method", _debit(tx, identifier))
     return tx.need("payment_method", identifier, param, status)
 
 
 def decline_of(method: Obj, when: str) -> str | None:
-    """Why the card refuses, ``when`` being ``attach`` or ``charge``; None when it pays."""
+    """Why the method refuses, ``when`` being ``attach`` or ``charge``; None when it pays.
+
+    A bank debit refuses neither: whether the bank pays is known only days later (`refusal_of_bank`).
+    """
+    if method["type"] != "card":
+        return None
     _, _, attach, charge = TEST_CARDS[method["_token"]]
     if when == "attach":
         return attach
@@ -108,10 +168,25 @@ def decline_of(method: Obj, when: str) -> str | None:
     return charge
 
 
+def settles_later(method: Obj | None) -> bool:
+    """Whether the method is a bank debit, whose payment is processing for days."""
+    return method is not None and method["type"] != "card"
+
+
+def refusal_of_bank(method: Obj) -> str | None:
+    """Why the bank returns a debit at its end; None when it pays."""
+    return TEST_DEBITS[method["_token"]][2]
+
+
 def create_payment_method(call: Call) -> Obj:
     tx, params = call.tx, call.params
-    if params.get("type") != "card" or not isinstance(params.get("card"), dict):
-        raise invalid("Only payment methods of type card are simulated.", "type")
+    kind: Any = params.get("type")
+    if kind in ("sepa_debit", "us_bank_account"):
+        return _create_debit(tx, params, kind)
+    if kind != "card" or not isinstance(params.get("card"), dict):
+        raise invalid(
+            "Only payment methods of type card, sepa_debit and us_bank_account are simulated.", "type"
+        )
     card: Any = params["card"]
     token = card.get("token")
     if token is not None:
@@ -120,7 +195,23 @@ def create_payment_method(call: Call) -> Obj:
         token = TEST_NUMBERS.get(str(card.get("number", "")).replace(" ", ""))
     if token not in TEST_CARDS:
         raise card_error("incorrect_cvc") if token is None else invalid("No such token", "card[token]")
-    method = _card(tx, token, card)
+    return _created(tx, params, _card(tx, token, card))
+
+
+def _create_debit(tx: Transaction, params: Obj, kind: str) -> Obj:
+    given = params.get(kind) or {}
+    name = "iban" if kind == "sepa_debit" else "account_number"
+    if not given.get(name):
+        raise missing_parameter(f"{kind}[{name}]")
+    token = TEST_ACCOUNTS.get(given[name].replace(" ", ""))
+    if token is None or TEST_DEBITS[token][0] != kind:
+        raise refused(
+            f"The {name} is none of the test accounts.", f"{kind}[{name}]", "account_number_invalid"
+        )
+    return _created(tx, params, _debit(tx, token))
+
+
+def _created(tx: Transaction, params: Obj, method: Obj) -> Obj:
     if "billing_details" in params:
         method["billing_details"] = {**method["billing_details"], **params["billing_details"]}
     method["metadata"] = metadata({}, params.get("metadata"))

@@ -21,6 +21,7 @@ from ..search import search
 from ..usage import accrued_lines
 from ..wire import wire
 from ..world import Transaction
+from .payment_methods import settles_later
 from .subscription_objects import blank, change_items, check_count, check_items, new_item
 from .subscription_terms import (
     PRORATIONS,
@@ -130,6 +131,7 @@ def update_subscription(call: Call) -> Obj:
             raise refused(
                 f"{strange[0]} is not supported when payment_behavior is pending_if_incomplete.", strange[0]
             )
+        _check_pending_updates(tx, old)
     old_plain = drop_pending_update(tx, old) if "items" in params else old
     new, change, proration, at = proposed(tx, old_plain, params)
     check_quantity_limit(tx, old, new)
@@ -138,6 +140,26 @@ def update_subscription(call: Call) -> Obj:
             tx, old_plain, change, behavior, proration, at if "proration_date" in params else None
         )
     return update(tx, old, new, "customer.subscription.updated")
+
+
+def _check_pending_updates(tx: Transaction, sub: Obj) -> None:
+    """Stripe holds an update back only where it charges a card (documentation, "Pending updates").
+
+    Raises 400 for a subscription whose invoices are sent, and for one that a bank debit pays.
+    """
+    if sub["collection_method"] != "charge_automatically":
+        raise refused(
+            "payment_behavior pending_if_incomplete can only be used when collection_method is "
+            "charge_automatically.",
+            "payment_behavior",
+        )
+    method = default_method(tx, sub)
+    if method is not None and settles_later(method):
+        raise refused(
+            "payment_behavior pending_if_incomplete is not supported for payment methods of type "
+            f"{method['type']}.",
+            "payment_behavior",
+        )
 
 
 def _update_ended(tx: Transaction, old: Obj, params: Obj) -> Obj:
@@ -205,7 +227,7 @@ def _rebilled(
     charged = charge(
         tx, change, reason="subscription_update", behavior=behavior, proration_date=proration_date
     )
-    if charged.outcome in ("paid", "none") or charged.invoice is None:
+    if charged.outcome in ("paid", "none", "processing") or charged.invoice is None:
         return charged.sub
     if behavior == "pending_if_incomplete":
         change.sub = charged.sub

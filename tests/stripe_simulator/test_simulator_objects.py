@@ -13,6 +13,7 @@ CLASSES: dict[str, Any] = {
     "billing.meter_event": stripe.billing.MeterEvent,
     "billing.meter_event_adjustment": stripe.billing.MeterEventAdjustment,
     "billing.meter_event_summary": stripe.billing.MeterEventSummary,
+    "charge": stripe.Charge,
     "coupon": stripe.Coupon,
     "customer": stripe.Customer,
     "discount": stripe.Discount,
@@ -36,6 +37,7 @@ CLASSES: dict[str, Any] = {
 OPTIONAL = {
     "account": {"company", "future_requirements", "groups", "individual", "requirements", "tos_acceptance"}
     | {"external_accounts", "metadata"},
+    "charge": {"level3", "presentment_details", "radar_options", "refunds", "transfer"},
     "coupon": {"applies_to", "currency_options"},
     "customer": {"business_name", "cash_balance", "individual_name", "invoice_credit_balance", "sources"}
     | {"subscriptions", "tax", "tax_ids"},
@@ -119,6 +121,7 @@ def test_every_object_has_the_keys_of_the_sdks_class(account: Account, catalogue
         "/v1/invoices?expand[]=data.confirmation_secret",
         "/v1/invoiceitems",
         "/v1/invoice_payments?expand[]=data.payment.payment_intent",
+        "/v1/charges",
         "/v1/coupons?expand[]=data.applies_to",
         "/v1/promotion_codes",
         "/v1/tax_rates",
