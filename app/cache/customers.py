@@ -7,8 +7,10 @@ from app.domain.ids import CustomerId, PaymentMethodId
 from app.domain.snapshots import JsonObject
 
 _PROFILE = """
-    select id, email, name, phone, currency, balance, default_payment_method_id, created, synced_at
-    from customers where id = $1 and presence = 'present'"""
+    select id, email, name, phone, currency, balance, default_payment_method_id, created, synced_at,
+        (select s.currency from subscriptions s
+         where s.customer_id = c.id and s.presence = 'present' and not s.final limit 1) as fixed_currency
+    from customers c where id = $1 and presence = 'present'"""
 
 _PAYMENT_METHOD = """
     select m.id, m.type, m.card, m.created, m.synced_at,
@@ -26,6 +28,7 @@ _PAYMENT_METHODS = (
 
 
 async def profile(connection: Connection, customer_id: CustomerId) -> JsonObject | None:
+    """`currency` is that of the last purchase; `fixed_currency` that of the subscriptions that have not ended."""
     row = await connection.fetchrow(_PROFILE, customer_id)
     return None if row is None else dict(row)
 

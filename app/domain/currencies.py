@@ -1,7 +1,7 @@
 """The currency that a customer is shown prices in. Source: Stripe's page on multi-currency customers.
 
-A customer who has bought once keeps that currency; before that his own choice or his country's counts, where a price
-is offered in it.
+A subscription that has not ended fixes the customer's currency. Otherwise their own choice or their country's counts,
+if a price is offered in it.
 """
 
 from __future__ import annotations

@@ -16,6 +16,11 @@ from app.errors import FieldError, InvalidRequest
 
 MAXIMUM_ITEMS = 20
 
+_OWN_CODES = frozenset({"price_not_available", "currency_mismatch", "mixed_intervals"})
+"""Codes of a field that are also the code of the whole refusal; the others are `invalid_request`."""
+_UNITS = {"day": ("day", 1), "week": ("day", 7), "month": ("month", 1), "year": ("month", 12)}
+"""Stripe's interval words in units that convert into each other: 7 days are a week, 12 months a year."""
+
 
 @dataclass(frozen=True, slots=True)
 class OfferedPrice:
@@ -141,10 +146,11 @@ def changed_plan(
             items[change.id] = after
         params.append(_param(change, before, after))
     result = [*items.values(), *added]
-    errors += _whole_plan_errors(result, asked, terms)
+    # The items as a whole are judged only once each entry holds: a refused price would also count as a missing item.
+    errors = errors or _whole_plan_errors(result, asked, terms)
     if errors:
         first = errors[0]
-        code = first.code if first.code in ("price_not_available", "currency_mismatch") else None
+        code = first.code if first.code in _OWN_CODES else None
         raise InvalidRequest(f"{first.pointer}: {first.detail}", code=code, errors=errors)
     return Plan(result, params, altered=result != list(current), restarted=_restarted(current, result))
 
@@ -215,15 +221,41 @@ def _whole_plan_errors(items: list[PlanItem], asked: Sequence[ItemChange], terms
     common = frozenset.intersection(*(item.price.currencies for item in items)) if items else frozenset({""})
     if terms.currency is None and not common:
         errors.append(FieldError("/items", "currency_mismatch", "The prices share no currency."))
-    intervals = {item.price.interval for item in items}
-    if len(intervals) > 1 and not terms.flexible:
-        detail = "Prices of different intervals need the flexible billing mode."
-        errors.append(FieldError("/items", "mixed_intervals", detail))
+    errors += _interval_errors([item.price.interval for item in items if item.price.interval], terms)
     return errors
 
 
-def common_currency(items: Sequence[PlanItem]) -> str:
-    """What a new subscription is billed in when nobody chose: the first price's own currency where all share it."""
+def _interval_errors(intervals: Sequence[tuple[str, int]], terms: Terms) -> list[FieldError]:
+    """Stripe's rule for mixed intervals (notes on its page "Mixed interval subscriptions"), and its own precondition.
+
+    Every interval must be a multiple of the shortest. No number of days or weeks is a multiple of a month, nor the
+    other way round, so the two kinds never stand on one subscription.
+    """
+    if len(set(intervals)) <= 1:
+        return []
+    if not terms.flexible:
+        detail = "Prices of different intervals need the flexible billing mode."
+        return [FieldError("/items", "mixed_intervals", detail)]
+    lengths = [
+        (unit, size * count)
+        for (unit, size), count in ((_UNITS.get(word, (word, 1)), n) for word, n in intervals)
+    ]
+    shortest = min(length for _, length in lengths)
+    if len({unit for unit, _ in lengths}) == 1 and all(length % shortest == 0 for _, length in lengths):
+        return []
+    detail = (
+        "Every interval must be a multiple of the shortest, as a year is of a month; weeks and months cannot be "
+        "mixed. Buy the other price as a subscription of its own."
+    )
+    return [FieldError("/items", "mixed_intervals", detail)]
+
+
+def common_currency(items: Sequence[PlanItem], *, preferred: str | None = None) -> str:
+    """The currency of a new subscription if nobody chose one and nothing fixes it.
+
+    `preferred`, the customer's last one, if all prices can be bought in it; else the first price's own if they all
+    share it.
+    """
     shared = frozenset.intersection(*(item.price.currencies for item in items))
     first = items[0].price.currency
-    return first if first in shared else min(shared)
+    return next((name for name in (preferred, first) if name in shared), None) or min(shared)

@@ -38,7 +38,7 @@ async def get_products(
 ) -> Response:
     """Products with their active prices: those named by `ids` in that order, or all that are on sale.
 
-    `local_currency` is the customer's own once he has bought; before, the asked one or the country's, if on offer.
+    `local_currency` is that of the customer's subscriptions; without any, the asked one or the country's, if on offer.
     """
     customer_id = (
         None if isinstance(principal, Anonymous) else (await identify(context, principal)).customer_id

@@ -13,7 +13,10 @@ from app.schemas.subscriptions import RoleName
 
 
 class Customer(Answer):
-    """`balance` in minor units of `currency`: negative is credit. `currency` is fixed by the first purchase."""
+    """`balance` in minor units of `currency`: negative is credit. `currency` is that of the last purchase.
+
+    It is fixed only while a subscription, quote or invoice item in it is active.
+    """
 
     id: str
     email: str | None

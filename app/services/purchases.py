@@ -113,7 +113,7 @@ def _creation(
     operation_id: str,
 ) -> dict[str, Any]:
     terms = purchase.terms
-    fixed = profile["currency"]
+    fixed = profile["fixed_currency"]
     if fixed is not None and purchase.currency not in (None, fixed):
         detail = f"This customer is billed in {fixed}."
         raise InvalidRequest(
@@ -134,7 +134,7 @@ def _creation(
     params: dict[str, Any] = {
         "customer": profile["id"],
         "items": plan.params,
-        "currency": purchase.currency or fixed or common_currency(plan.items),
+        "currency": purchase.currency or fixed or common_currency(plan.items, preferred=profile["currency"]),
         "metadata": metadata,
         "payment_settings": {"save_default_payment_method": "on_subscription"},
         "billing_mode": {"type": terms.billing_mode or "flexible"},

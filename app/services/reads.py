@@ -47,7 +47,7 @@ async def local_currency(
             profile = await customers.profile(connection, customer_id)
     prices = [price for product in products for price in product["prices"]]
     return currencies.local_currency(
-        fixed=None if profile is None else profile["currency"],
+        fixed=None if profile is None else profile["fixed_currency"],
         chosen=chosen,
         of_country=None if country is None else _currency_of(country),
         offered={

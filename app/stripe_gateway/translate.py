@@ -12,6 +12,7 @@ import stripe
 
 from app.errors import (
     BillingError,
+    Conflict,
     FieldError,
     InvalidRequest,
     NotFound,
@@ -33,6 +34,13 @@ _ACTION_CODES = frozenset(
         "authentication_required",
         "invoice_payment_intent_requires_action",
     }
+)
+_OTHER_CURRENCY = "You cannot combine currencies on a single customer"
+_CURRENCY = re.compile(r"currency ([a-z]{3})\b")
+_MANAGED = "is managed by the subscription schedule"
+MANAGED_BY_SCHEDULE = (
+    "A subscription schedule manages when this subscription ends: change or release the schedule in the Dashboard, "
+    "or cancel at once with when: now."
 )
 
 
@@ -99,9 +107,9 @@ def translate(error: stripe.StripeError, *, is_write: bool) -> BillingError:
     if never_arrived(error):
         return ServiceUnavailable("Stripe cannot be reached.", retry_after=2)
     if isinstance(error, stripe.InvalidRequestError):
-        chosen = _chosen_by_the_caller(error)
-        if chosen is not None:
-            return chosen
+        known = _known_by_its_text(error) or _chosen_by_the_caller(error)
+        if known is not None:
+            return known
         members: dict[str, int | str | None] = {"stripe_code": code}
         param = getattr(error, "param", None)
         if param:
@@ -129,6 +137,23 @@ _POINTERS = {
     "default_payment_method": "/payment_method_id",
 }
 """Parameters of Stripe's whose value is the caller's own, and where he gave it: a wrong one is his to mend."""
+
+
+def _known_by_its_text(error: stripe.InvalidRequestError) -> BillingError | None:
+    """Refusals that Stripe marks by neither code nor parameter; the sentences are those of public bug reports."""
+    text = str(error.user_message or "")
+    if _OTHER_CURRENCY in text:
+        fixed = _CURRENCY.search(text)
+        detail = (
+            f"This customer is still billed in {fixed[1] if fixed else 'another currency'}: a subscription, quote, "
+            "discount or invoice item fixes it. Buy in that currency, or end what fixes it first."
+        )
+        return InvalidRequest(
+            detail, code="currency_mismatch", errors=[FieldError("/currency", "currency_mismatch", detail)]
+        )
+    if _MANAGED in text:
+        return Conflict(MANAGED_BY_SCHEDULE, code="managed_by_schedule")
+    return None
 
 
 def _chosen_by_the_caller(error: stripe.InvalidRequestError) -> InvalidRequest | None:

@@ -421,7 +421,7 @@ async def test_local_currency(shop: Shop) -> None:
     price = (await shop.stripe.get("/v1/prices", product=product))["data"][0]["id"]
     await shop.bought(buyer.headers, [{"price_id": price}], payment_method_id=card, currency="eur")
     await shop.listen()
-    # What he bought first fixes his currency.
+    # A subscription fixes the currency while it lives.
     assert await local(currency="gbp") == "eur"
     assert await local(country="GB") == "eur"
 

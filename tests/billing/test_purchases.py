@@ -209,6 +209,19 @@ async def test_mixed_currencies(shop: Shop) -> None:
     assert len(await shop.all_of(buyer)) == 1
 
 
+async def test_a_currency_that_stripe_finds_fixed_is_reported_as_mismatch(shop: Shop) -> None:
+    """M10: what else fixes a currency (an invoice item, a quote) is known to Stripe alone."""
+    buyer, card = await shop.buyer()
+    await shop.stripe.post(
+        "/v1/subscriptions", customer=buyer.customer_id, items=[{"price": await shop.price()}]
+    )
+    euros = await shop.price(currency="eur")
+    answer = await shop.add(buyer.headers, [{"price_id": euros}], payment_method_id=card)
+    refused = problem(answer, 422, "currency_mismatch")
+    assert refused["errors"][0]["pointer"] == "/currency"
+    assert "usd" in refused["detail"]
+
+
 async def test_quantities_that_cannot_be(shop: Shop) -> None:
     buyer, card = await shop.buyer()
     meter = await shop.stripe.post(
@@ -262,14 +275,44 @@ async def test_mixed_intervals_need_flexible_billing(shop: Shop) -> None:
     ]
     to: dict[str, Any] = {"to": buyer.customer_id, "payment_method_id": card}
     answer = await shop.add(ADMIN, items, billing_mode="classic", **to)
-    refused = problem(answer, 422, "invalid_request")
+    refused = problem(answer, 422, "mixed_intervals")
     assert [error["code"] for error in refused["errors"]] == ["mixed_intervals"]
     await nothing_of(shop, buyer)
     classic = await shop.bought(ADMIN, items[:1], billing_mode="classic", **to)
     assert classic["billing_mode"] == "classic"
     answer = await shop.change(buyer.headers, classic["id"], items=items[1:])
-    problem(answer, 422, "invalid_request")
+    problem(answer, 422, "mixed_intervals")
     assert (await shop.bought(buyer.headers, items, payment_method_id=card))["billing_mode"] == "flexible"
+
+
+async def test_intervals_that_stripe_cannot_mix_are_refused_before_it_is_asked(shop: Shop) -> None:
+    """T1: a weekly price beside a monthly one went to Stripe and came back as 502."""
+    buyer, card = await shop.buyer()
+    monthly, weekly, yearly = [
+        await shop.price(recurring={"interval": interval}) for interval in ("month", "week", "year")
+    ]
+    two, three = [
+        await shop.price(recurring={"interval": "month", "interval_count": count}) for count in (2, 3)
+    ]
+    for first, second in ((monthly, weekly), (weekly, yearly), (two, three)):
+        items = [{"price_id": first}, {"price_id": second}]
+        problem(await shop.add(buyer.headers, items, payment_method_id=card), 422, "mixed_intervals")
+    await nothing_of(shop, buyer)
+    made = await shop.bought(
+        buyer.headers, [{"price_id": monthly}, {"price_id": yearly}], payment_method_id=card
+    )
+    path = f"/v1/subscriptions/{made['id']}"
+    before = await shop.true(made["id"])
+    asked = await shop.asked("POST", path)
+    for items in (
+        [{"price_id": weekly}],
+        [{"id": made["items"][0]["id"], "price_id": two}, {"price_id": three}],
+        [{"id": made["items"][1]["id"], "price_id": weekly}],
+    ):
+        problem(await shop.change(buyer.headers, made["id"], items=items), 422, "mixed_intervals")
+        previewed = await shop.service.send("POST", f"{path}/preview", buyer.headers, {"items": items})
+        problem(previewed, 422, "mixed_intervals")
+    assert (await shop.asked("POST", path), await shop.true(made["id"])) == (asked, before)
 
 
 TERMS: list[tuple[str, dict[str, Any]]] = [

@@ -64,7 +64,7 @@ async def stocked(shop: Shop) -> Catalogue:
             {"billing_scheme": "tiered", "tiers_mode": "graduated", "tiers": TIERS},
             {"billing_scheme": "tiered", "tiers_mode": "volume", "tiers": TIERS},
             {"unit_amount": 9999, "recurring": {"interval": "year"}},
-            {"unit_amount": 299, "recurring": {"interval": "week"}},
+            {"unit_amount": 299, "recurring": {"interval": "month", "interval_count": 3}},
         )
     ]
     codes = []
