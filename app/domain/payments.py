@@ -9,14 +9,20 @@ from app.domain.snapshots import JsonObject
 
 @dataclass(frozen=True, slots=True)
 class PaymentStep:
-    """What the caller's browser still has to do. `kind`: payment, or setup where nothing is due yet.
+    """What is left to pay or to set up. `kind`: payment of an open invoice, or setup if nothing is due yet.
 
-    `status` is that of Stripe's intent: requires_payment_method, requires_confirmation or requires_action.
+    `status` is the status of Stripe's intent, as Stripe has it (requires_payment_method, requires_action, processing,
+    ...). `status` and `client_secret` are None for an invoice without an intent, such as one that was sent by e-mail.
+    `payment_method_id` is the payment method that the intent names, or the one that its last failure names;
+    `decline_code` is the code of that failure. `hosted_invoice_url` is Stripe's own page for the open invoice.
     """
 
-    status: str
-    client_secret: str
+    status: str | None
+    client_secret: str | None
     kind: str
+    payment_method_id: str | None = None
+    decline_code: str | None = None
+    hosted_invoice_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

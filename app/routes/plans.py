@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -202,9 +203,7 @@ def changed_subscription(done: Done, rules: Rules) -> ChangedSubscription:
     return ChangedSubscription.model_validate(
         {
             "subscription": shown(done.seen, rules),
-            "payment": None
-            if payment is None
-            else {"status": payment.status, "client_secret": payment.client_secret, "kind": payment.kind},
+            "payment": None if payment is None else dataclasses.asdict(payment),
         }
     )
 

@@ -75,11 +75,18 @@ class Seats(Answer):
 
 
 class Payment(Answer):
-    """What the caller's page still has to do with Stripe's own elements: confirm a payment, or a set-up."""
+    """What is left to pay or to set up: confirm it with Stripe's own elements, or open the hosted invoice.
 
-    status: str
-    client_secret: str
+    `status` is the status of Stripe's intent. `status` and `client_secret` are null if the invoice has no intent.
+    `decline_code` is the reason of the last failure, `payment_method_id` the payment method that failed or is used.
+    """
+
+    status: str | None
     kind: Literal["payment", "setup"]
+    client_secret: str | None
+    payment_method_id: str | None
+    decline_code: str | None
+    hosted_invoice_url: str | None
 
 
 class ProblemError(Answer):

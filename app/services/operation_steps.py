@@ -271,7 +271,7 @@ async def _buy_seats(
 ) -> PaymentStep | None:
     """One quantity write; a raise that needs payment stays unsettled until Stripe shows it, or has dropped it."""
     item_id, quantity = str(step.figures["item_id"]), int(step.figures["quantity"])
-    payments: list[PaymentStep | None] = [None]
+    written: list[Changed] = []
     refusal: list[str] = []
     missed = ["payment_action_required"]
     sent = step.state == "sending"
@@ -311,7 +311,7 @@ async def _buy_seats(
         changed = await send(
             context, operation.id, step, token, write, may_leave=lambda on: permitted(on, step)
         )
-        payments[0] = changed.payment
+        written.append(changed)
         # Should the row not show it any more, somebody has lowered it since.
         missed[0] = "changed_meanwhile" if reached(changed.subscription) else missed[0]
         return changed.fetched
@@ -333,7 +333,7 @@ async def _buy_seats(
     lease = await sync.take_lease(context, "subscription", operation.subscription_id)
     reading = sync.Reading(context, lease)
     await sync.land(context, lease, call, settle, reading)
-    return payments[0]
+    return await context.billing.payment_step(written[-1]) if written else None
 
 
 def _quantity_of(subscription: Subscription, item_id: str) -> int:

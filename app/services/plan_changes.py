@@ -8,7 +8,6 @@ from uuid import UUID
 
 from app.cache import catalogue, subscriptions
 from app.domain.ids import SubscriptionId, SubscriptionItemId
-from app.domain.payments import PaymentStep
 from app.domain.plan_changes import (
     OfferedPrice,
     Plan,
@@ -26,7 +25,14 @@ from app.errors import (
 from app.services.actors import Actor
 from app.services.context import Context
 from app.services.payment_details import look_outside
-from app.services.plan_operations import Accepted, Begun, begun, carry_out, insert_operation
+from app.services.plan_operations import (
+    Accepted,
+    Begun,
+    begun,
+    carry_out,
+    insert_operation,
+    payment_of,
+)
 from app.services.plan_writes import (
     Done,
     MoneyTerms,
@@ -38,6 +44,7 @@ from app.services.plan_writes import (
 )
 from app.services.quotes import use_quote
 from app.services.subscriptions import Seen, get, read
+from app.stripe_gateway.billing import Changed
 
 Precondition = Callable[[Seen], None]
 
@@ -96,10 +103,13 @@ async def update(
 async def _carried_out(
     context: Context, actor: Actor, subscription_id: SubscriptionId, begun: Begun
 ) -> Done | Accepted:
-    async def attempt(token: UUID) -> PaymentStep | None:
+    async def attempt(token: UUID) -> Changed:
         return await write(context, begun.operation_id, subscription_id, begun.call, token)
 
-    payment = await carry_out(context, begun, attempt)
+    changed = await carry_out(context, begun, attempt)
+    if isinstance(changed, Accepted):
+        return changed
+    payment = await payment_of(context, begun, changed)
     if isinstance(payment, Accepted):
         return payment
     return await seen_now(context, actor, subscription_id, payment)

@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID, uuid4
 
+import structlog
+
 from app.cache import operations
 from app.cache.database import Connection
 from app.cache.operations import Operation
@@ -33,6 +35,11 @@ from app.services.context import Context
 from app.services.operations import holding, within
 from app.services.plan_writes import StripeCall, as_it_is
 from app.services.sending import is_known, pauses
+from app.stripe_gateway.billing import Changed
+
+log = structlog.get_logger(__name__)
+
+PAYMENT_READ_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +121,8 @@ async def insert_operation(
 
 
 async def carry_out(
-    context: Context, begun: Begun, attempt: Callable[[UUID], Awaitable[PaymentStep | None]]
-) -> PaymentStep | Accepted | None:
+    context: Context, begun: Begun, attempt: Callable[[UUID], Awaitable[Changed]]
+) -> Changed | Accepted:
     """`attempt` with the operation's lease, again until its outcome is known or the request's deadline is near.
 
     Raises what Stripe refused, once that is certain; ServiceUnavailable where nothing was sent: then the operation is
@@ -143,9 +150,9 @@ async def _attempts(
     context: Context,
     operation_id: str,
     token: UUID,
-    attempt: Callable[[UUID], Awaitable[PaymentStep | None]],
+    attempt: Callable[[UUID], Awaitable[Changed]],
     patience: float,
-) -> PaymentStep | None:
+) -> Changed:
     loop = asyncio.get_running_loop()
     give_up = loop.time() + patience
     async with holding(context, operation_id, token):
@@ -161,13 +168,28 @@ async def _attempts(
     raise AssertionError("there is always another pause")
 
 
-async def _of_before(context: Context, begun: Begun) -> PaymentStep | Accepted | None:
+async def payment_of(context: Context, begun: Begun, changed: Changed) -> PaymentStep | Accepted | None:
+    """Read what is left to pay after a change that is settled; Accepted if Stripe does not answer.
+
+    The change stands, so a failure to read its payment is no failure of the change: its operation says what it did.
+    """
+    try:
+        return await within(PAYMENT_READ_SECONDS, context.billing.payment_step(changed))
+    except TimeoutError:
+        reason = "timeout"
+    except BillingError as error:
+        reason = error.code
+    log.warning("payment_not_read", operation_id=begun.operation_id, reason=reason)
+    return Accepted(begun.operation_id)
+
+
+async def _of_before(context: Context, begun: Begun) -> Changed | Accepted:
     """What became of an operation that another request began."""
     if begun.outcome is None:
         return Accepted(begun.operation_id)
     state, code = begun.outcome
     if state == "applied":
-        return (await as_it_is(context, begun.subscription_id)).payment
+        return await as_it_is(context, begun.subscription_id)
     if code in ("card_declined", "payment_action_required"):
         raise PaymentRequired(code=code)
     if code == "not_found":

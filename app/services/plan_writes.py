@@ -222,8 +222,8 @@ async def as_it_is(context: Context, subscription_id: SubscriptionId) -> Changed
 
 async def write(
     context: Context, operation_id: str, subscription_id: SubscriptionId, call: StripeCall, token: UUID
-) -> PaymentStep | None:
-    """Sends, lands and settles a change of an existing subscription; what its payer still has to do."""
+) -> Changed:
+    """Sends, lands and settles a change of an existing subscription."""
     async with context.database.connection() as connection:
         operation = await operations.operation(connection, operation_id)
         (step, *_) = await operations.steps(connection, operation_id)
@@ -246,7 +246,7 @@ async def write(
                 raise not_landed() from error
             await settle_failed(context, operation_id, error)
         raise
-    return done[-1].payment
+    return done[-1]
 
 
 async def _against(
@@ -308,10 +308,7 @@ async def settle_failed(context: Context, operation_id: str, error: BillingError
 
 
 async def seen_now(
-    context: Context,
-    actor: Actor,
-    subscription_id: SubscriptionId,
-    payment: PaymentStep | None,
+    context: Context, actor: Actor, subscription_id: SubscriptionId, payment: PaymentStep | None
 ) -> Done:
     async with context.database.connection() as connection:
         return Done(await read(connection, actor, subscription_id, context.rules), payment)

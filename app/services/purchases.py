@@ -10,7 +10,6 @@ from uuid import UUID
 from app.cache import catalogue, customers, operations
 from app.domain import metadata as keys
 from app.domain.ids import CustomerId, PaymentMethodId, SubscriptionId
-from app.domain.payments import PaymentStep
 from app.domain.plan_changes import (
     ItemChange,
     OfferedPrice,
@@ -31,7 +30,7 @@ from app.services import sync
 from app.services.actors import Actor
 from app.services.context import Context
 from app.services.payment_details import check_payment_method, promotion
-from app.services.plan_operations import Accepted, begun, carry_out, insert_operation
+from app.services.plan_operations import Accepted, begun, carry_out, insert_operation, payment_of
 from app.services.plan_writes import (
     Done,
     MoneyTerms,
@@ -83,7 +82,7 @@ async def add(
             )
     call = begun_before.call
 
-    async def attempt(token: UUID) -> PaymentStep | None:
+    async def attempt(token: UUID) -> Changed:
         changed = await _create(context, customer_id, operation_id, call, token)
         try:
             lease = await sync.take_lease(context, "subscription", changed.subscription.id)
@@ -92,9 +91,12 @@ async def add(
             if is_known(error):
                 raise not_landed() from error
             raise
-        return changed.payment
+        return changed
 
-    payment = await carry_out(context, begun_before, attempt)
+    changed = await carry_out(context, begun_before, attempt)
+    if isinstance(changed, Accepted):
+        return changed
+    payment = await payment_of(context, begun_before, changed)
     if isinstance(payment, Accepted):
         return payment
     async with context.database.connection() as connection:
@@ -178,11 +180,9 @@ async def _create(
             if is_known(error):
                 await settle_failed(context, operation_id, error)
             raise
-    waiting = replace(call, params={**call.params, "payment_behavior": "default_incomplete"})
-    changed = await send_once(context, operation_id, SubscriptionId(""), waiting, token, suffix="/waiting")
-    if changed.payment is None:
-        return changed
-    return replace(changed, payment=replace(changed.payment, status="requires_action"))
+    # The bank is asked once more: then the intent itself waits for the card's holder, and names the card.
+    waiting = replace(call, params={**call.params, "payment_behavior": "allow_incomplete"})
+    return await send_once(context, operation_id, SubscriptionId(""), waiting, token, suffix="/waiting")
 
 
 async def _find_created(context: Context, customer_id: CustomerId, operation_id: str) -> Changed | None:

@@ -17,18 +17,24 @@ from app.stripe_gateway import parsing
 from app.stripe_gateway.client import Answer, Key, StripeClient
 from app.stripe_gateway.gateway import Fetched
 
-_PAYMENT_EXPANDS = ["latest_invoice.confirmation_secret", "pending_setup_intent"]
+_PAYMENT_EXPANDS = ["latest_invoice", "pending_setup_intent"]
+# From the subscription the intent lies five levels deep, and Stripe expands four: the invoice is read for it.
+_INTENT_OF_INVOICE = ["payments.data.payment.payment_intent"]
 _LONGEST_PAGE = 100
-_OPEN_PAYMENT = frozenset({"incomplete", "past_due"})
 
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """A subscription after a write, and what its payer still has to do."""
+    """A subscription after a write.
+
+    `open_invoice_id`: its latest invoice, if that was open. `setup`: the pending set-up of a payment method.
+    `BillingCalls.payment_step` reads what is left to pay from these two.
+    """
 
     subscription: Subscription
-    payment: PaymentStep | None
     at: int
+    open_invoice_id: str | None = None
+    setup: PaymentStep | None = None
     replayed: bool = False
 
     @property
@@ -64,10 +70,23 @@ class BillingCalls:
         answer = await self._client.delete(
             f"/v1/subscriptions/{subscription_id}", params, idempotency_key=idempotency_key
         )
-        return Changed(parsing.subscription(answer.data), None, answer.at, answer.replayed)
+        return Changed(parsing.subscription(answer.data), answer.at, replayed=answer.replayed)
+
+    async def payment_step(self, changed: Changed) -> PaymentStep | None:
+        """Read what is left to pay, from the intent of the open invoice; else the pending set-up, if there is one.
+
+        An open invoice comes first: a set-up may be left over from a time when nothing was due.
+        Raises ServiceUnavailable, StripeRejected.
+        """
+        if changed.open_invoice_id is None:
+            return changed.setup
+        answer = await self._client.get(
+            f"/v1/invoices/{changed.open_invoice_id}", {"expand": list(_INTENT_OF_INVOICE)}
+        )
+        return parsing.invoice_payment_step(answer.data) or changed.setup
 
     async def subscription(self, subscription_id: SubscriptionId) -> Changed:
-        """As it is now, with what its payer still has to do: after a write whose answer said nothing."""
+        """Read it as it is now, with what `payment_step` needs: after a write whose answer said nothing."""
         answer = await self._client.get(
             f"/v1/subscriptions/{subscription_id}", {"expand": list(_PAYMENT_EXPANDS)}
         )
@@ -145,8 +164,7 @@ class BillingCalls:
             {"customer": customer_id, "usage": "off_session", "automatic_payment_methods": {"enabled": True}},
             idempotency_key=idempotency_key,
         )
-        step = PaymentStep(str(answer.data["status"]), str(answer.data["client_secret"]), "setup")
-        return str(answer.data["id"]), step
+        return str(answer.data["id"]), parsing.intent_step(answer.data, "setup")
 
     async def attach_payment_method(
         self, payment_method_id: PaymentMethodId, customer_id: CustomerId, *, idempotency_key: str
@@ -176,24 +194,16 @@ class BillingCalls:
 
 
 def _changed(answer: Answer) -> Changed:
-    return Changed(parsing.subscription(answer.data), _payment_step(answer.data), answer.at, answer.replayed)
-
-
-def _payment_step(source: Mapping[str, Any]) -> PaymentStep | None:
-    """A pending set-up first (a trial, or nothing due), then an invoice that is not paid yet."""
-    setup = source.get("pending_setup_intent")
-    if isinstance(setup, Mapping) and setup.get("client_secret"):
-        return PaymentStep(str(setup.get("status")), str(setup["client_secret"]), "setup")
-    invoice = source.get("latest_invoice")
-    if not isinstance(invoice, Mapping) or invoice.get("status") != "open":
-        return None
-    awaited = source.get("status") in _OPEN_PAYMENT or source.get("pending_update") is not None
-    secret = invoice.get("confirmation_secret")
-    if not awaited or not isinstance(secret, Mapping):
-        return None
-    attempted = invoice.get("attempted") is True
-    status = "requires_action" if attempted else "requires_payment_method"
-    return PaymentStep(status, str(secret["client_secret"]), "payment")
+    source = answer.data
+    invoice, setup = source.get("latest_invoice"), source.get("pending_setup_intent")
+    is_open = isinstance(invoice, Mapping) and invoice.get("status") == "open"
+    return Changed(
+        parsing.subscription(source),
+        answer.at,
+        open_invoice_id=str(invoice["id"]) if isinstance(invoice, Mapping) and is_open else None,
+        setup=parsing.intent_step(setup, "setup") if isinstance(setup, Mapping) else None,
+        replayed=answer.replayed,
+    )
 
 
 def discounts(existing: Sequence[str], added: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:

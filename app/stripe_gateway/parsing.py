@@ -21,7 +21,7 @@ from app.domain.ids import (
     SubscriptionId,
     SubscriptionItemId,
 )
-from app.domain.payments import PromotionCode
+from app.domain.payments import PaymentStep, PromotionCode
 from app.domain.snapshots import (
     Customer,
     Invoice,
@@ -366,6 +366,45 @@ def invoice(source: Json, all_lines: list[Json] | None = None) -> Invoice:
         lines=[_line(line) for line in (_objects(lines, "data") if all_lines is None else all_lines)],
         deleted=source.get("deleted") is True,
     )
+
+
+SILENT_DECLINES = frozenset({"fraudulent", "lost_card", "stolen_card", "pickup_card", "merchant_blacklist"})
+"""Reasons that Stripe asks not to show to a customer (its page "Decline codes")."""
+
+
+def intent_step(source: Json, kind: str, hosted_invoice_url: str | None = None) -> PaymentStep:
+    """Return what a payment intent (`kind` payment) or a setup intent (`kind` setup) leaves to its customer."""
+    failure = _object(source, "last_setup_error" if kind == "setup" else "last_payment_error") or {}
+    decline = _text(failure, "decline_code")
+    return PaymentStep(
+        status=_need(source, "status"),
+        client_secret=_text(source, "client_secret"),
+        kind=kind,
+        payment_method_id=_reference(source, "payment_method") or _reference(failure, "payment_method"),
+        decline_code=None if decline in SILENT_DECLINES else decline,
+        hosted_invoice_url=hosted_invoice_url,
+    )
+
+
+def invoice_payment_step(source: Json) -> PaymentStep | None:
+    """Return what an open invoice leaves to its customer; None if the invoice is not open.
+
+    Needs `payments.data.payment.payment_intent` expanded. Of several payments the open one counts, and of several
+    open ones the default (Stripe allows an invoice to be paid in parts).
+    """
+    if _text(source, "status") != "open":
+        return None
+    url = _text(source, "hosted_invoice_url")
+    payments = [
+        one
+        for one in _objects(_object(source, "payments") or {}, "data")
+        if _text(one, "status") == "open" and _object(_object(one, "payment") or {}, "payment_intent")
+    ]
+    payments.sort(key=lambda one: one.get("is_default") is not True)
+    intent = _object(_object(payments[0], "payment") or {}, "payment_intent") if payments else None
+    if intent is None:
+        return PaymentStep(None, None, "payment", hosted_invoice_url=url)
+    return intent_step(intent, "payment", url)
 
 
 def proration_date(source: Json) -> int | None:

@@ -22,8 +22,8 @@ from app.errors import (
     StripeOutcomeUnknown,
     StripeRejected,
 )
+from app.stripe_gateway.parsing import SILENT_DECLINES
 
-_SILENT_DECLINES = frozenset({"fraudulent", "lost_card", "stolen_card", "pickup_card", "merchant_blacklist"})
 _NAME = re.compile(r"[a-z_]+")
 _OBJECT_LIMIT_SECONDS = 60
 """The shortest of Stripe's periods; it does not say which of its limits was met."""
@@ -172,5 +172,5 @@ def _payment_error(error: stripe.CardError, code: str | None) -> PaymentRequired
     if code in _ACTION_CODES:
         return PaymentRequired("The bank asks the card's holder to confirm.", code="payment_action_required")
     decline = getattr(error.error, "decline_code", None) if error.error is not None else None
-    shown = None if decline in _SILENT_DECLINES else decline
+    shown = None if decline in SILENT_DECLINES else decline
     return PaymentRequired("The card was declined.", members={"decline_code": shown})
