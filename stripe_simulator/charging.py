@@ -7,6 +7,7 @@ from .call import update
 from .errors import ApiError, card_error, refused
 from .invoicing import (
     FINALIZE_AFTER_SECONDS,
+    as_billed,
     attempt,
     compose,
     default_method,
@@ -105,7 +106,7 @@ def charge(
         proration_date=proration_date,
     )
     invoice = finalize(tx, store_draft(tx, draft))
-    sub = {**spent(tx, sub), "latest_invoice": invoice["id"]}
+    sub = {**spent(tx, as_billed(sub, invoice)), "latest_invoice": invoice["id"]}
     if invoice["status"] == "paid":
         return Charged(sub, invoice, "paid")
     if sub["collection_method"] == "send_invoice" or behavior == "default_incomplete":

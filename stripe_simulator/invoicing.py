@@ -1,6 +1,6 @@
 """From invoice lines to a draft, a finalised and a paid invoice. Amounts are minor units."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .billing import (
@@ -38,21 +38,56 @@ def item_state(tx: Transaction, sub: Obj, item: Obj) -> ItemState:
     return ItemState(item["id"], price, product["name"], item["quantity"], sub["currency"], discounts)
 
 
-def full_debit(state: ItemState, period: Period) -> Debit | None:
+def full_debit(state: ItemState, period: Period, key: str) -> Debit:
     """What a whole period of a licensed item debits, net of its discounts."""
-    if state.quantity is None:
-        return None
-    return Debit(net_amount(state.full_amount, state.product_id, state.currency, state.discounts), period)
+    amount = net_amount(state.full_amount, state.product_id, state.currency, state.discounts)
+    return Debit(amount, period, key)
 
 
-def pack_debit(debit: Debit | None) -> Obj | None:
-    if debit is None:
-        return None
-    return {"amount": debit.amount, "start": debit.period.start, "end": debit.period.end}
+def pack_debits(debits: Iterable[Debit]) -> list[Obj]:
+    return [
+        {
+            "amount": debit.amount,
+            "start": debit.period.start,
+            "end": debit.period.end,
+            "key": debit.key,
+            "credited_from": debit.credited_from,
+        }
+        for debit in debits
+    ]
 
 
-def unpack_debit(stored: Obj | None) -> Debit | None:
-    return None if stored is None else Debit(stored["amount"], Period(stored["start"], stored["end"]))
+def unpack_debits(item: Obj) -> tuple[Debit, ...]:
+    return tuple(
+        Debit(
+            stored["amount"], Period(stored["start"], stored["end"]), stored["key"], stored["credited_from"]
+        )
+        for stored in item["_debits"]
+    )
+
+
+def as_billed(sub: Obj, invoice: Obj) -> Obj:
+    """The subscription with its items' debits at what the invoice's lines came to after discounts."""
+    amounts = {
+        row["id"]: row["amount"] - sum(entry["amount"] for entry in row["discount_amounts"])
+        for row in invoice["_lines"]
+    }
+    items = []
+    for item in sub["_items"]:
+        debits = [
+            {**debit, "amount": amounts.get(debit["key"], debit["amount"])} for debit in item["_debits"]
+        ]
+        items.append(item if debits == item["_debits"] else {**item, "_debits": debits})
+    return {**sub, "_items": items}
+
+
+def without_debit(sub: Obj, key: str) -> Obj:
+    """The subscription without a debit that will never be billed, so that no later change credits it."""
+    items = [
+        {**item, "_debits": [debit for debit in item["_debits"] if debit["key"] != key]}
+        for item in sub["_items"]
+    ]
+    return {**sub, "_items": items}
 
 
 def pack_line(line: Line) -> Obj:
@@ -68,18 +103,24 @@ def pack_line(line: Line) -> Obj:
         "proration": line.proration,
         "discountable": line.discountable,
         "unit_amount_decimal": line.unit_amount_decimal,
+        "key": line.key,
+        "credits": list(line.credits),
     }
 
 
 def unpack_line(stored: Obj) -> Line:
-    return Line(**{**stored, "period": Period(*stored["period"])})
+    return Line(**{**stored, "period": Period(*stored["period"]), "credits": tuple(stored["credits"])})
 
 
 def keep_pending(tx: Transaction, sub: Obj, lines: Iterable[Line]) -> None:
-    """Leaves proration lines for the subscription's next invoice, as invoice items."""
+    """Leaves proration lines for the subscription's next invoice, as invoice items.
+
+    A credit names what it gives back where that stands now: a pending invoice item, or a line of an invoice.
+    """
     for line in lines:
         item = blank_item(tx, sub, line.as_stripe(sub["id"]), line.discountable)
         item["_line"] = pack_line(line)
+        item["proration_details"] = {"credited_items": _credited_item(tx, sub, line), "discount_amounts": []}
         tx.store("invoiceitem", item)
         tx.emit("invoiceitem.created", wire(tx, item))
 
@@ -87,6 +128,28 @@ def keep_pending(tx: Transaction, sub: Obj, lines: Iterable[Line]) -> None:
 def pending_items(tx: Transaction, sub: Obj) -> list[Obj]:
     found = tx.find("invoiceitem", "customer", sub["customer"])
     return [item for item in found if item["invoice"] is None and item["_subscription"] == sub["id"]]
+
+
+def _credited_item(tx: Transaction, sub: Obj, line: Line) -> Obj | None:
+    """What a pending credit names, in the form of an invoice item."""
+    for item in pending_items(tx, sub):
+        if item["_line"]["key"] in line.credits:
+            return {"invoice_item": item["id"], "invoice_line_item_details": None, "type": "invoice_item"}
+    details = _invoiced_lines(tx, sub, line.credits)
+    if details is None:
+        return None
+    return {"invoice_item": None, "invoice_line_item_details": details, "type": "invoice_line_items"}
+
+
+def _invoiced_lines(tx: Transaction, sub: Obj, keys: Sequence[str]) -> Obj | None:
+    """The stored invoice on which lines with these ids stand, and those lines."""
+    if not keys:
+        return None
+    for invoice in reversed(tx.find("invoice", "_subscription", sub["id"])):
+        found = [row["id"] for row in invoice["_lines"] if row["id"] in keys]
+        if found:
+            return {"invoice": invoice["id"], "invoice_line_items": found}
+    return None
 
 
 def drop_pending(tx: Transaction, sub: Obj) -> None:
@@ -130,9 +193,11 @@ def compose(
     if preview:
         invoice["id"] = PREVIEW_ID + invoice["id"][3:]
     sources = [item["id"] for item in pending] + [None] * len(lines)
+    ids = [_line_id(tx, line, preview) for line in totals.lines]
+    own = {line.key: identifier for line, identifier in zip(totals.lines, ids, strict=True)}
     rows = [
-        _row(tx, sub, line, invoice["id"], source, preview)
-        for line, source in zip(totals.lines, sources, strict=True)
+        {"id": identifier, **_row(tx, sub, line, invoice["id"], source, own)}
+        for line, identifier, source in zip(totals.lines, ids, sources, strict=True)
     ]
     invoice.update(
         totals.as_stripe(),
@@ -179,13 +244,19 @@ def _rates(tx: Transaction, ids: Iterable[str]) -> list[Obj]:
     return [rate for identifier in ids if (rate := tx.get("tax_rate", identifier)) is not None]
 
 
-def _row(tx: Transaction, sub: Obj, line: Line, invoice: str, source: str | None, preview: bool) -> Obj:
-    row = line.as_stripe(sub["id"], source)
-    identifier = tx.new_id("il_")
-    if preview:
-        identifier = "il_tmp_" + identifier[3:]
+def _line_id(tx: Transaction, line: Line, preview: bool) -> str:
+    identifier = line.key or tx.new_id("il_")
+    return "il_tmp_" + identifier[3:] if preview else identifier
+
+
+def _row(
+    tx: Transaction, sub: Obj, line: Line, invoice: str, source: str | None, own: Mapping[str | None, str]
+) -> Obj:
+    """The line in Stripe's form. A credit names lines of this invoice by ``own``, others where they are stored."""
+    here = [own[key] for key in line.credits if key in own]
+    credited = {"invoice": invoice, "invoice_line_items": here} if here else None
+    row = line.as_stripe(sub["id"], source, credited or _invoiced_lines(tx, sub, line.credits))
     return {
-        "id": identifier,
         **row,
         "discounts": [entry["discount"] for entry in row["discount_amounts"]],
         "invoice": invoice,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from .call import update
 from .charging import charge, collect, debit_due, drop_pending_update, issue_cycle, settled, spent
-from .invoicing import default_method, finalize, pending_items, void
+from .invoicing import as_billed, default_method, finalize, pending_items, void
 from .objects import Obj
 from .rebilling import Rebill, renewed
 from .resources.subscription_pauses import paused
@@ -132,4 +132,5 @@ def _renew(tx: Transaction, sub: Obj) -> None:
         moved = {**moved, "status": "active"}
     tx.store("subscription", moved)
     invoice = issue_cycle(tx, moved, Rebill(moved, lines, True, moved["_items"]), "subscription_cycle")
-    update(tx, sub, {**spent(tx, moved), "latest_invoice": invoice["id"]}, "customer.subscription.updated")
+    billed = spent(tx, as_billed(moved, invoice))
+    update(tx, sub, {**billed, "latest_invoice": invoice["id"]}, "customer.subscription.updated")

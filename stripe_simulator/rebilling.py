@@ -1,11 +1,13 @@
 """What a new or changed subscription bills: lines now, prorations later, and the items' periods afterwards."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from .billing import (
     BillingInputError,
     BillingMode,
     Cadence,
+    Debit,
     ItemChange,
     Line,
     Period,
@@ -16,11 +18,12 @@ from .billing import (
     next_period_end,
     period_at,
     period_line,
+    prorate,
     prorate_all,
     trial_line,
 )
 from .errors import invalid, refused
-from .invoicing import full_debit, item_state, pack_debit, unpack_debit
+from .invoicing import full_debit, item_state, pack_debits, unpack_debits
 from .objects import Obj
 from .usage import item_usage
 from .world import Transaction
@@ -44,13 +47,13 @@ def in_trial(sub: Obj, moment: int) -> bool:
     return sub["trial_end"] is not None and sub["trial_end"] > moment
 
 
-def _moved(item: Obj, period: Period, debit: Obj | None, anchor: int | None = None) -> Obj:
+def _moved(item: Obj, period: Period, debits: Iterable[Debit], anchor: int | None = None) -> Obj:
     return {
         **item,
         "current_period_start": period.start,
         "current_period_end": period.end,
         "_anchor": item["_anchor"] if anchor is None else anchor,
-        "_debit": debit,
+        "_debits": pack_debits(debits),
     }
 
 
@@ -65,20 +68,20 @@ def first_lines(tx: Transaction, sub: Obj, proration: str) -> Rebill:
             period = Period(tx.now, sub["trial_end"])
             if not is_metered(state.price):
                 lines.append(trial_line(state, period))
-            items.append(_moved(item, period, None, anchor))
+            items.append(_moved(item, period, (), anchor))
             continue
         if is_metered(state.price):
             period = Period(tx.now, period_at(anchor, state.cadence, tx.now).end)
             if mode_of(sub) is BillingMode.CLASSIC:
                 # Flexible billing leaves this empty line out ("Compare classic and flexible billing mode").
                 lines.append(item_line(state, 0, state.product_name, period))
-            items.append(_moved(item, period, None, anchor))
+            items.append(_moved(item, period, (), anchor))
             continue
-        first = first_period(state, tx.now, anchor)
+        first = first_period(state, tx.now, anchor, tx.new_id("il_"))
         free = proration == "none" and any(line.proration for line in first.lines)
         if not free:
             lines.extend(first.lines)
-        items.append(_moved(item, first.period, None if free else pack_debit(first.debit), anchor))
+        items.append(_moved(item, first.period, () if free else first.debits, anchor))
     return Rebill({**sub, "_items": items}, lines, True, items)
 
 
@@ -139,10 +142,11 @@ def _changes(
             old=None if was is None else item_state(tx, old, was),
             new=None if now is None else item_state(tx, new, now),
             period=period,
-            debit=None if was is None else unpack_debit(was["_debit"]),
+            debits=() if was is None else unpack_debits(was),
             full_period=full,
             trial_before=before,
             trial_after=after,
+            key=tx.new_id("il_"),
         )
         changes.append((item, change))
     return changes
@@ -198,37 +202,44 @@ def _after(
     trial: bool,
     at: int,
 ) -> Obj:
-    """The item with its period and last debit after the change."""
+    """The item with its period and outstanding debits after the change.
+
+    A change that prorates nothing credits nothing, so what was outstanding before it still is.
+    """
     if change.new is not None and (change.old is None or change.old.price["id"] != change.new.price["id"]):
         item = {**item, "_usage_from": at}
     if trial:
         start = item["current_period_start"] if change.trial_before and change.old is not None else tx.now
-        return _moved(item, Period(start, new["trial_end"]), None, new["trial_end"])
+        return _moved(item, Period(start, new["trial_end"]), (), new["trial_end"])
     restarted = result.period != change.period
     anchor = result.period.start if restarted else item["_anchor"]
     if anchor is None:
         anchor = new["billing_cycle_anchor"]
-    kept = proration == "none" and not restarted
-    debit = item["_debit"] if kept else pack_debit(result.debit)
-    period = result.period
-    if change.old is None and not restarted and proration == "none":
-        debit = None
-    return _moved(item, period, debit, anchor)
+    debits = result.debits
+    if proration == "none":
+        own = (result.debit,) if restarted and result.debit is not None else ()
+        debits = (*change.debits, *own)
+    return _moved(item, result.period, debits, anchor)
 
 
-def unused_time(tx: Transaction, sub: Obj, at: int) -> list[Line]:
-    """Credit lines for what was paid ahead, when a subscription ends at ``at``."""
+def unused_time(tx: Transaction, sub: Obj, at: int) -> Rebill:
+    """Credit lines for what was debited ahead, when a subscription ends or pauses at ``at``."""
     if in_trial(sub, at):
-        return []
-    changes = []
+        return Rebill(sub, [], False, sub["_items"])
+    lines: list[Line] = []
+    items = []
     for item in sub["_items"]:
         period = Period(item["current_period_start"], item["current_period_end"])
         if not period.start <= at <= period.end:
+            items.append(item)
             continue
         state = item_state(tx, sub, item)
-        debit = unpack_debit(item["_debit"])
-        changes.append(ItemChange(state, None, period, debit, _full_period(tx, item, period)))
-    return [line for result in prorate_all(changes, at, mode=mode_of(sub)) for line in result.lines]
+        debits = unpack_debits(item)
+        change = ItemChange(state, None, period, debits, _full_period(tx, item, period))
+        result = prorate(change, at, mode=mode_of(sub))
+        lines.extend(result.lines)
+        items.append({**item, "_debits": pack_debits(result.debits)})
+    return Rebill({**sub, "_items": items}, lines, False, items)
 
 
 def renewed(tx: Transaction, sub: Obj, moment: int) -> tuple[Obj, list[Line]]:
@@ -248,15 +259,16 @@ def renewed(tx: Transaction, sub: Obj, moment: int) -> tuple[Obj, list[Line]]:
         own = anchor if trial_over or item["_anchor"] is None else item["_anchor"]
         start = item["current_period_end"]
         period = Period(start, next_period_end(own, state.cadence, start))
-        debit = None
+        debits = tuple(debit for debit in unpack_debits(item) if debit.outstanding(start) is not None)
         if is_metered(state.price):
             used = None if trial_over else item_usage(tx, sub, item, start)
             if used is not None:
                 lines.append(used)
         else:
-            lines.append(period_line(state, period))
-            debit = pack_debit(full_debit(state, period))
-        items.append({**_moved(item, period, debit, own), "_previous_start": item["current_period_start"]})
+            key = tx.new_id("il_")
+            lines.append(replace(period_line(state, period), key=key))
+            debits = (*debits, full_debit(state, period, key))
+        items.append({**_moved(item, period, debits, own), "_previous_start": item["current_period_start"]})
     return {**sub, "_items": items, "billing_cycle_anchor": anchor}, lines
 
 

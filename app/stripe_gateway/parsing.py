@@ -321,7 +321,8 @@ def _customer_reference(source: Json) -> CustomerId | None:
 
 def _line(source: Json) -> JsonObject:
     parent = _object(source, "parent") or {}
-    details = _object(parent, "subscription_item_details") or {}
+    # A line that was collected from a pending invoice item names that item instead of a subscription item.
+    details = _object(parent, "subscription_item_details") or _object(parent, "invoice_item_details") or {}
     pricing = _object(source, "pricing") or {}
     prices = _object(pricing, "price_details") or {}
     period = _object(source, "period") or {}

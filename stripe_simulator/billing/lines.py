@@ -92,7 +92,11 @@ class ItemState:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One invoice line; `amount` is before discounts and exclusive taxes, in minor units, negative for a credit."""
+    """One invoice line; `amount` is before discounts and exclusive taxes, in minor units, negative for a credit.
+
+    `key` is the id that the line will have once it stands on an invoice (`il_…`), also while it waits as an invoice
+    item. `credits` are the keys of the lines that a credit gives money back for.
+    """
 
     amount: int
     currency: str
@@ -107,6 +111,8 @@ class Line:
     unit_amount_decimal: str | None = None
     discount_amounts: tuple[DiscountAmount, ...] = ()
     taxes: tuple[TaxAmount, ...] = ()
+    key: str | None = None
+    credits: tuple[str, ...] = ()
 
     @property
     def discounted(self) -> int:
@@ -121,8 +127,16 @@ class Line:
     def inclusive_tax(self) -> int:
         return sum(tax.amount for tax in self.taxes if tax.inclusive)
 
-    def as_stripe(self, subscription: str, invoice_item: str | None = None) -> dict[str, Any]:
-        """The line's fields as Stripe names them; `discounts`, `livemode`, `metadata` and ids are the caller's."""
+    def as_stripe(
+        self,
+        subscription: str,
+        invoice_item: str | None = None,
+        credited_items: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """The line's fields as Stripe names them; `discounts`, `livemode`, `metadata` and ids are the caller's.
+
+        A line that was collected from an invoice item names that item as its parent, any other its subscription item.
+        """
         return {
             "amount": self.amount,
             "currency": self.currency,
@@ -130,17 +144,7 @@ class Line:
             "discount_amounts": [{"amount": d.amount, "discount": d.discount} for d in self.discount_amounts],
             "discountable": self.discountable,
             "object": "line_item",
-            "parent": {
-                "invoice_item_details": None,
-                "subscription_item_details": {
-                    "invoice_item": invoice_item,
-                    "proration": self.proration,
-                    "proration_details": {"credited_items": None},
-                    "subscription": subscription,
-                    "subscription_item": self.subscription_item,
-                },
-                "type": "subscription_item_details",
-            },
+            "parent": self._parent(subscription, invoice_item, credited_items),
             "period": {"end": self.period.end, "start": self.period.start},
             "pretax_credit_amounts": [
                 {"amount": d.amount, "discount": d.discount, "type": "discount"}
@@ -156,6 +160,27 @@ class Line:
             "subscription": subscription,
             "subtotal": self.amount,
             "taxes": [tax.as_stripe() for tax in self.taxes],
+        }
+
+    def _parent(
+        self, subscription: str, invoice_item: str | None, credited_items: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        details = {
+            "invoice_item": invoice_item,
+            "proration": self.proration,
+            "proration_details": {"credited_items": credited_items},
+            "subscription": subscription,
+        }
+        if invoice_item is not None:
+            return {
+                "invoice_item_details": details,
+                "subscription_item_details": None,
+                "type": "invoice_item_details",
+            }
+        return {
+            "invoice_item_details": None,
+            "subscription_item_details": {**details, "subscription_item": self.subscription_item},
+            "type": "subscription_item_details",
         }
 
 

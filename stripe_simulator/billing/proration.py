@@ -6,7 +6,7 @@ Source: Stripe's documentation, "Prorations" and "Compare classic and flexible b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 
@@ -29,10 +29,41 @@ class BillingMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Debit:
-    """What an item last debited, net of discounts, minor units, and the time that it paid for."""
+    """One charge of an item, net of discounts, in minor units, and the time that it is for.
+
+    `key` is the id of the invoice line that it stands on. Credits give it back from its end: `credited_from` is the
+    second from which that has happened (None: nothing was credited), so what is outstanding ends there.
+    """
 
     amount: int
     period: Period
+    key: str | None = None
+    credited_from: int | None = None
+
+    @property
+    def outstanding_until(self) -> int:
+        return self.period.end if self.credited_from is None else self.credited_from
+
+    def outstanding(self, at: int) -> Period | None:
+        """The time from `at` on that no credit covers yet; None when there is none."""
+        start = max(at, self.period.start)
+        return Period(start, self.outstanding_until) if start < self.outstanding_until else None
+
+    def credit(self, at: int) -> int:
+        """What giving back the outstanding time from `at` on is worth; all credits add up to at most `amount`."""
+        if self.amount < 0:
+            raise BillingInputError(f"a debit is 0 or more, not {self.amount}")
+        left = self.outstanding(at)
+        if left is None:
+            return 0
+        whole = self.period.seconds
+        given = share(self.amount, self.period.end - left.end, whole)
+        return share(self.amount, self.period.end - left.start, whole) - given
+
+    def credited(self, at: int) -> Debit:
+        """The debit after its time from `at` on was credited."""
+        left = self.outstanding(at)
+        return self if left is None else replace(self, credited_from=left.start)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +71,18 @@ class ItemChange:
     """One item before (`old`) and after (`new`) an update; None stands for an item added or removed.
 
     `period` is the item's current billing period; for an added item, the one that it joins. `full_period` is the
-    whole interval around it where the billing period is cut short by an anchor (default: `period`). `debit` is the
-    item's last debit, used in flexible mode only: without one there is no credit.
+    whole interval around it where the billing period is cut short by an anchor (default: `period`). `debits` are the
+    item's outstanding ones; flexible mode gives one credit for each, and none without them. `key` is the new charge's.
     """
 
     old: ItemState | None
     new: ItemState | None
     period: Period
-    debit: Debit | None = None
+    debits: tuple[Debit, ...] = ()
     full_period: Period | None = None
     trial_before: bool = False
     trial_after: bool = False
+    key: str | None = None
 
     @property
     def interval_changes(self) -> bool:
@@ -67,11 +99,15 @@ class ItemChange:
 
 @dataclass(frozen=True, slots=True)
 class Proration:
-    """The lines of one item's change, its billing period afterwards, and the debit to keep for the next one."""
+    """The lines of one item's change, its billing period afterwards, and the debits that are outstanding then.
+
+    `debit` is the one of `debits` that the change itself charges.
+    """
 
     lines: tuple[Line, ...]
     period: Period
-    debit: Debit | None
+    debits: tuple[Debit, ...] = ()
+    debit: Debit | None = None
 
     @property
     def amount(self) -> int:
@@ -90,16 +126,18 @@ def prorate(change: ItemChange, at: int, *, mode: BillingMode, reset_cycle: bool
         (reset_cycle or change.interval_changes) and change.new is not None and not change.trial_after
     )
     if change.is_noop and not starts_over:
-        return Proration((), change.period, change.debit)
+        return Proration((), change.period, change.debits)
     lines = list(_credit(change, at, mode))
     period, debit = change.period, None
+    debits = tuple(kept for old in change.debits if (kept := old.credited(at)).outstanding(0) is not None)
     if change.new is not None:
         if starts_over:
             period = Period(at, next_period_end(at, change.new.cadence, at))
         if not (change.trial_after or is_metered(change.new.price)):
             charge, debit = _charge(change.new, change, period, at, whole=starts_over)
             lines.append(charge)
-    return Proration(tuple(lines), period, debit)
+            debits = (*debits, debit)
+    return Proration(tuple(lines), period, debits, debit)
 
 
 def prorate_all(
@@ -113,16 +151,17 @@ def prorate_all(
     return tuple(prorate(change, at, mode=mode, reset_cycle=reset_cycle or together) for change in changes)
 
 
-def first_period(item: ItemState, start: int, anchor: int) -> Proration:
+def first_period(item: ItemState, start: int, anchor: int, key: str | None = None) -> Proration:
     """The first charge of an item from `start`: a full period, or the part up to an anchor that lies ahead."""
     full = period_at(anchor, item.cadence, start)
     if is_metered(item.price):
-        return Proration((), Period(start, full.end), None)
+        return Proration((), Period(start, full.end))
     if full.start == start:
-        line = period_line(item, full)
-        return Proration((line,), full, Debit(_net(item, item.full_amount), full))
+        line = replace(period_line(item, full), key=key)
+        debit = Debit(_net(item, item.full_amount), full, key)
+        return Proration((line,), full, (debit,), debit)
     period = Period(start, full.end)
-    change = ItemChange(old=None, new=item, period=period, full_period=full)
+    change = ItemChange(old=None, new=item, period=period, full_period=full, key=key)
     return prorate(change, start, mode=BillingMode.CLASSIC)
 
 
@@ -131,17 +170,16 @@ def _credit(change: ItemChange, at: int, mode: BillingMode) -> tuple[Line, ...]:
     if old is None or change.trial_before or is_metered(old.price):
         return ()
     if mode is BillingMode.FLEXIBLE:
-        debit = change.debit
-        if debit is None or debit.amount == 0 or debit.period.seconds == 0 or debit.period.end <= at:
-            return ()
-        if debit.amount < 0:
-            raise BillingInputError(f"a debit is 0 or more, not {debit.amount}")
-        # A proration date before the debit gives back all of it, never more than was paid.
-        period = Period(max(at, debit.period.start), debit.period.end)
-        credit = share(debit.amount, period.seconds, debit.period.seconds)
-    else:
-        credit = _prorated(old, change, change.period, at)
-        period = Period(at, change.period.end)
+        return tuple(
+            replace(
+                item_line(old, -debit.credit(at), _wording("Unused", old, at), period, proration=True),
+                credits=() if debit.key is None else (debit.key,),
+            )
+            for debit in change.debits
+            if debit.amount != 0 and (period := debit.outstanding(at)) is not None
+        )
+    credit = _prorated(old, change, change.period, at)
+    period = Period(at, change.period.end)
     return (item_line(old, -credit, _wording("Unused", old, at), period, proration=True),)
 
 
@@ -149,11 +187,12 @@ def _charge(
     item: ItemState, change: ItemChange, period: Period, at: int, *, whole: bool
 ) -> tuple[Line, Debit]:
     if whole:
-        return period_line(item, period), Debit(_net(item, item.full_amount), period)
+        full = replace(period_line(item, period), key=change.key)
+        return full, Debit(_net(item, item.full_amount), period, change.key)
     amount = _prorated(item, change, period, at)
     rest = Period(at, period.end)
     line = item_line(item, amount, _wording("Remaining", item, at), rest, proration=True)
-    return line, Debit(amount, rest)
+    return replace(line, key=change.key), Debit(amount, rest, change.key)
 
 
 def _prorated(item: ItemState, change: ItemChange, period: Period, at: int) -> int:

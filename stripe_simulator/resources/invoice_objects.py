@@ -132,7 +132,7 @@ def blank_item(tx: Transaction, sub: Obj, line: Obj, discountable: bool) -> Obj:
         "period": line["period"],
         "pricing": line["pricing"],
         "proration": details["proration"],
-        "proration_details": {"discount_amounts": []},
+        "proration_details": {"credited_items": None, "discount_amounts": []},
         "quantity": line["quantity"],
         "quantity_decimal": str(line["quantity"]),
         "tax_rates": [],

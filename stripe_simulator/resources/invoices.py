@@ -1,5 +1,8 @@
 """Invoices, their lines and payments, invoice items, and previews that share the real invoices' arithmetic."""
 
+from collections.abc import Sequence
+
+from ..billing import Line
 from ..call import Call, metadata, reference, text, update
 from ..charging import collect, settled
 from ..errors import ApiError, card_error, invalid, missing_parameter, refused
@@ -8,10 +11,10 @@ from ..invoicing import (
     compose,
     default_method,
     finalize,
-    keep_pending,
     mark_paid,
     pending_items,
     void,
+    without_debit,
 )
 from ..listing import page, sequence
 from ..objects import Obj
@@ -212,6 +215,9 @@ def delete_invoice_item(call: Call) -> Obj:
         raise refused("You can't delete an invoice item that is attached to an invoice.", "invoiceitem")
     tx.emit("invoiceitem.deleted", wire(tx, item))
     tx.remove("invoiceitem", item["id"])
+    sub = tx.get("subscription", item["_subscription"])
+    if sub is not None:
+        tx.store("subscription", without_debit(sub, item["_line"]["key"]))
     return {"id": item["id"], "object": "invoiceitem", "deleted": True}
 
 
@@ -291,7 +297,7 @@ def _preview_existing(tx: Transaction, params: Obj, details: Obj, wanted: Obj) -
         )
     if details.get("cancel_now"):
         at = int(details.get("proration_date", tx.now))
-        lines = [*accrued_lines(tx, old, at, final=True), *unused_time(tx, old, at)]
+        lines = [*accrued_lines(tx, old, at, final=True), *unused_time(tx, old, at).lines]
         return compose(tx, old, lines, reason="upcoming", pending=pending_items(tx, old), preview=True)
     anchor = wanted.get("billing_cycle_anchor")
     if isinstance(anchor, dict) and anchor.get("type") == "timestamp":
@@ -317,26 +323,27 @@ def _preview_existing(tx: Transaction, params: Obj, details: Obj, wanted: Obj) -
             proration_date=date,
             preview=True,
         )
-    if change is not None:
-        keep_pending(tx, new, change.lines)
-    return upcoming(tx, new, items, date)
+    own = [] if change is None else change.lines
+    return upcoming(tx, new, items, date, own)
 
 
-def upcoming(tx: Transaction, sub: Obj, items: list[Obj], proration_date: int | None) -> Obj:
-    """The invoice at the end of the current period."""
+def upcoming(
+    tx: Transaction, sub: Obj, items: list[Obj], proration_date: int | None, own: Sequence[Line]
+) -> Obj:
+    """The invoice at the end of the current period; ``own`` are the prorations of a change that is only previewed."""
     pending = pending_items(tx, sub)
     moment = min(item["current_period_end"] for item in sub["_items"])
     ends = sub["cancel_at"] is not None and sub["cancel_at"] <= moment
     if ends:
         used = accrued_lines(tx, sub, int(sub["cancel_at"]))
-        if not (used or pending):
+        if not (used or pending or own):
             raise refused(
                 "No upcoming invoices for customer", code="invoice_upcoming_none", param="subscription"
             )
         return compose(
             tx,
             sub,
-            used,
+            [*own, *used],
             reason="upcoming",
             pending=pending,
             items=items,
@@ -347,7 +354,7 @@ def upcoming(tx: Transaction, sub: Obj, items: list[Obj], proration_date: int | 
     draft = compose(
         tx,
         moved,
-        lines,
+        [*own, *lines],
         reason="upcoming",
         pending=pending,
         items=items,

@@ -109,7 +109,7 @@ def new_item(tx: Transaction, sub: Obj, given: Obj, place: str) -> Obj:
         "subscription": sub["id"],
         "tax_rates": checked_rates(tx, given.get("tax_rates"), f"{place}[tax_rates]"),
         "_anchor": None,
-        "_debit": None,
+        "_debits": [],
         "_previous_start": None,
     }
 

@@ -28,7 +28,9 @@ def pause_subscription(call: Call) -> Obj:
         lines += accrued_lines(tx, old, tx.now, final=True)
         current = {**old, "_items": [{**item, "_usage_from": tx.now + 1} for item in old["_items"]]}
     if unused in ("now", "item_current_period_start"):
-        lines += unused_time(tx, old, tx.now)
+        credited = unused_time(tx, current, tx.now)
+        lines += credited.lines
+        current = credited.sub
     if lines and params.get("invoicing_behavior") == "invoice":
         change = Rebill(current, lines, False, current["_items"])
         current = charge(tx, change, reason="subscription_update", behavior="allow_incomplete").sub
@@ -89,7 +91,7 @@ def _past_trial(tx: Transaction, sub: Obj) -> int | None:
 
 def _restarted(tx: Transaction, item: Obj) -> Obj:
     period = period_at(tx.now, Cadence.of(tx.need("price", item["price"])), tx.now)
-    return {**item, "current_period_start": period.start, "current_period_end": period.end, "_debit": None}
+    return {**item, "current_period_start": period.start, "current_period_end": period.end, "_debits": []}
 
 
 def migrate_subscription(call: Call) -> Obj:

@@ -279,7 +279,7 @@ def cancel_subscription(call: Call) -> Obj:
         raise no_such("subscription", call.id)
     prorate, invoice_now = params.get("prorate", False), params.get("invoice_now", False)
     if prorate:
-        keep_pending(tx, old, unused_time(tx, old, tx.now))
+        keep_pending(tx, old, unused_time(tx, old, tx.now).lines)
     current = old
     if invoice_now:
         unbilled = [] if old["status"] == "paused" else accrued_lines(tx, old, tx.now, final=True)

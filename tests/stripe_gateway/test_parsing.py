@@ -191,6 +191,20 @@ async def test_a_payment_method_and_an_invoice(stripe_account: Simulator, gatewa
     assert (method.card["brand"], method.card["last4"], method.card["wallet"]) == ("visa", "4242", None)
 
 
+async def test_an_invoice_line_stays_a_proration_when_it_was_collected_from_an_invoice_item(
+    stripe_account: Simulator, gateway: StripeGateway
+) -> None:
+    """S10: the parent of such a line is the invoice item, whether the line is on an invoice or in a preview."""
+    plan = await new_plan(stripe_account)
+    payer = await new_customer(stripe_account)
+    made = await new_subscription(stripe_account, payer, [{"price": plan.price, "quantity": 2}])
+    item = made["items"]["data"][0]["id"]
+    await stripe_account.post(f"/v1/subscription_items/{item}", quantity=5)
+    preview = await stripe_account.post("/v1/invoices/create_preview", subscription=made["id"])
+    lines = parsing.invoice(preview).lines
+    assert [(line["proration"], line["quantity"]) for line in lines] == [(True, 2), (True, 5), (False, 5)]
+
+
 async def test_what_is_not_there_has_no_snapshot(gateway: StripeGateway) -> None:
     for kind in parsing.PARSERS:
         assert (await gateway.fetch(kind, "cus_none")).snapshot is None

@@ -161,46 +161,48 @@ def test_metered_items_do_not_prorate() -> None:
     assert prorate(changed(metered, None), MID_NOVEMBER, mode=CLASSIC).lines == ()
     assert prorate(changed(None, metered), MID_NOVEMBER, mode=CLASSIC).lines == ()
     first = first_period(metered, at(2026, 11, 21), at(2026, 12, 1))
-    assert first == Proration((), Period(at(2026, 11, 21), at(2026, 12, 1)), None)
+    assert first == Proration((), Period(at(2026, 11, 21), at(2026, 12, 1)))
 
 
 def test_flexible_credits_what_was_debited() -> None:
     # The price list says 3000, the customer paid 2400 after a coupon that has since ended.
-    change = changed(item(quantity=3), item(quantity=1), debit=Debit(2400, NOVEMBER))
+    change = changed(item(quantity=3), item(quantity=1), debits=(Debit(2400, NOVEMBER),))
     assert amounts(prorate(change, MID_NOVEMBER, mode=FLEXIBLE)) == [-1200, 500]
     assert amounts(prorate(change, MID_NOVEMBER, mode=CLASSIC)) == [-1500, 500]
 
 
 def test_flexible_credits_a_proration_over_the_time_that_it_paid_for() -> None:
     first = prorate(
-        changed(item(quantity=1), item(quantity=3), debit=Debit(1000, NOVEMBER)), MID_NOVEMBER, mode=FLEXIBLE
+        changed(item(quantity=1), item(quantity=3), debits=(Debit(1000, NOVEMBER),)),
+        MID_NOVEMBER,
+        mode=FLEXIBLE,
     )
     assert amounts(first) == [-500, 1500]
     assert first.debit == Debit(1500, Period(MID_NOVEMBER, NOVEMBER.end))
     # 5 of the 15 days paid for are left: 1500 / 3 back, 1000 × 5 / 30 due.
     second = prorate(
-        changed(item(quantity=3), item(quantity=1), debit=first.debit), at(2026, 11, 26), mode=FLEXIBLE
+        changed(item(quantity=3), item(quantity=1), debits=first.debits), at(2026, 11, 26), mode=FLEXIBLE
     )
     assert amounts(second) == [-500, 167]
 
 
 def test_flexible_gives_no_credit_without_a_debit() -> None:
     for debit in (
-        None,
-        Debit(0, NOVEMBER),
-        Debit(900, Period(at(2026, 10, 1), MID_NOVEMBER)),
-        Debit(1, Period(NOVEMBER.end, NOVEMBER.end)),
+        (),
+        (Debit(0, NOVEMBER),),
+        (Debit(900, Period(at(2026, 10, 1), MID_NOVEMBER)),),
+        (Debit(1, Period(NOVEMBER.end, NOVEMBER.end)),),
     ):
-        change = changed(item(quantity=3), item(quantity=1), debit=debit)
+        change = changed(item(quantity=3), item(quantity=1), debits=debit)
         assert amounts(prorate(change, MID_NOVEMBER, mode=FLEXIBLE)) == [500]
 
 
 def test_flexible_never_credits_more_than_was_debited() -> None:
     late = Debit(900, Period(at(2026, 11, 20), NOVEMBER.end))
-    result = prorate(changed(item(quantity=3), None, debit=late), MID_NOVEMBER, mode=FLEXIBLE)
+    result = prorate(changed(item(quantity=3), None, debits=(late,)), MID_NOVEMBER, mode=FLEXIBLE)
     assert amounts(result) == [-900]
     with pytest.raises(BillingInputError):
-        prorate(changed(item(), None, debit=Debit(-1, NOVEMBER)), MID_NOVEMBER, mode=FLEXIBLE)
+        prorate(changed(item(), None, debits=(Debit(-1, NOVEMBER),)), MID_NOVEMBER, mode=FLEXIBLE)
 
 
 def test_discounts_are_in_the_amounts_and_the_wording() -> None:
@@ -255,7 +257,7 @@ def test_prorating_nothing_gives_nothing(
 ) -> None:
     same = item(of, quantity)
     debit = Debit(same.full_amount, NOVEMBER)
-    assert prorate(changed(same, item(of, quantity), debit=debit), moment, mode=mode).lines == ()
+    assert prorate(changed(same, item(of, quantity), debits=(debit,)), moment, mode=mode).lines == ()
 
 
 @PROPERTY
@@ -265,7 +267,7 @@ def test_crediting_and_charging_the_same_state_nets_to_zero(
 ) -> None:
     state = item(of, quantity)
     renamed = item({**of, "id": "price_copy"}, quantity)
-    change = changed(state, renamed, debit=Debit(state.full_amount, NOVEMBER))
+    change = changed(state, renamed, debits=(Debit(state.full_amount, NOVEMBER),))
     assert prorate(change, moment, mode=mode).amount == 0
 
 
@@ -275,8 +277,8 @@ def test_a_change_taken_back_at_once_nets_to_zero(
     of: dict[str, Any], few: int, many: int, moment: int, mode: BillingMode
 ) -> None:
     small, large = item(of, few), item(of, many)
-    there = prorate(changed(small, large, debit=Debit(small.full_amount, NOVEMBER)), moment, mode=mode)
-    back = prorate(changed(large, small, debit=there.debit), moment, mode=mode)
+    there = prorate(changed(small, large, debits=(Debit(small.full_amount, NOVEMBER),)), moment, mode=mode)
+    back = prorate(changed(large, small, debits=there.debits), moment, mode=mode)
     assert there.amount + back.amount == 0
 
 
