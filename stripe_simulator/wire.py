@@ -185,8 +185,8 @@ def _included(tx: Transaction, holder: Obj, name: str) -> Callable[[], Any] | No
         return lambda: (raw or {}).get("_confirmation_secret")
     if kind == "invoice" and name == "payments":
         return lambda: _payments(tx, holder["id"])
-    if kind == "coupon" and name == "applies_to":
-        return lambda: (raw or {}).get("_applies_to")
+    if kind == "coupon" and name in ("applies_to", "currency_options"):
+        return lambda: (raw or {}).get("_" + name)
     return None
 
 

@@ -33,6 +33,17 @@ async def profile(connection: Connection, customer_id: CustomerId) -> JsonObject
     return None if row is None else dict(row)
 
 
+async def has_paid(connection: Connection, customer_id: CustomerId) -> bool:
+    """True if one of the customer's invoices was paid with money."""
+    return bool(
+        await connection.fetchval(
+            """select exists (select from invoices
+            where customer_id = $1 and presence = 'present' and status = 'paid' and amount_paid > 0)""",
+            customer_id,
+        )
+    )
+
+
 async def payment_methods_filled(connection: Connection, customer_id: CustomerId) -> bool:
     return (
         await connection.fetchval("select 1 from payment_method_fills where customer_id = $1", customer_id)

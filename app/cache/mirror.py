@@ -23,8 +23,18 @@ from app.cache.database import Connection, Record
 from app.domain.snapshots import Customer, Invoice, PaymentMethod, Price, Product, Snapshot, Subscription
 from app.domain.statuses import ENDED
 
-NOT_COLUMNS = frozenset({"deleted", "items_complete"})
+NOT_COLUMNS = frozenset({"deleted", "items_complete", "discounts_complete"})
 SYNC_COLUMNS = ("marker", "serial", "presence", "final", "synced_at")
+
+# Stripe's payloads name discounts by their ids. A payload is applied only if the row, or the payload itself, knows what
+# each of them gives; the row keeps what it knows of those that are left.
+_DISCOUNTS_OF = "coalesce(jsonb_path_query_array({row}.discount_details, '$[*].id'), '[]')"
+_OWN_DETAILS = f"excluded.discounts <@ {_DISCOUNTS_OF.format(row='excluded')}"
+_KNOWN_DETAILS = f"({_OWN_DETAILS} or excluded.discounts <@ {_DISCOUNTS_OF.format(row='t')})"
+_KEPT_DETAILS = f"""discount_details = case when {_OWN_DETAILS} then excluded.discount_details else (
+    select jsonb_agg(d.detail order by k.position)
+    from jsonb_array_elements_text(excluded.discounts) with ordinality k(id, position)
+    join jsonb_array_elements(t.discount_details) d(detail) on d.detail ->> 'id' = k.id) end"""
 
 _CLAIMED = "incoming i join claimed c on c.id = i.event_id where i.usable order by i.id"
 HINT_AGAIN = """on conflict (id) do update set
@@ -65,17 +75,25 @@ class Mirror:
         self.fields = tuple(f.name for f in fields(snapshot) if f.name not in NOT_COLUMNS)
         written = (*self.fields, "marker", "presence", "final")
         columns = ", ".join(written)
-        changes = ", ".join(f"{name} = excluded.{name}" for name in written if name not in ("id", "marker"))
+        taken = {name: f"{name} = excluded.{name}" for name in written if name not in ("id", "marker")}
+        kept, known, all_known = taken, "true", "true"
+        if "discount_details" in taken:
+            kept = {**taken, "discount_details": _KEPT_DETAILS}
+            known = _KNOWN_DETAILS
+            of_row = f"(select {_DISCOUNTS_OF.format(row='t')} from {table} t where t.id = i.id)"
+            all_known = f"""(i.discounts <@ {_DISCOUNTS_OF.format(row="i")}
+                or i.discounts <@ coalesce({of_row}, '[]'))"""
         upsert = f"""
             insert into {table} as t ({columns}, serial, synced_at)
             select {", ".join(f"i.{name}" for name in written)}, 1, clock_timestamp() from {{source}}
-            on conflict (id) do update set {changes}, marker = greatest(t.marker, excluded.marker),
+            on conflict (id) do update set {{changes}}, marker = greatest(t.marker, excluded.marker),
                 serial = t.serial + 1, synced_at = clock_timestamp()
             where (excluded.final or not t.final) and """
         # Each phase is sorted (claims, rows, refreshes), so that groups of several processes never deadlock.
         self.apply_events = f"""
             with incoming as (
-                select e.event_id, e.event_type, e.usable, e.reason, i.*
+                select e.event_id, e.event_type, e.usable and {all_known} as usable,
+                    case when e.usable then '{NOTED}' else e.reason end as reason, i.*
                 from unnest($2::text[], $3::text[], $4::text[], $5::boolean[], $6::text[])
                     as e(object_id, event_id, event_type, usable, reason)
                 join jsonb_populate_recordset(null::{table}, $1) i on i.id = e.object_id
@@ -89,8 +107,8 @@ class Mirror:
                 from incoming i order by i.event_id
                 on conflict (id) do nothing returning id, outcome
             ), applied as (
-                {upsert.format(source=_CLAIMED)}
-                    (excluded.marker > t.marker + $7 or excluded.presence = 'deleted')
+                {upsert.format(source=_CLAIMED, changes=", ".join(kept.values()))}
+                    {known} and (excluded.marker > t.marker + $7 or excluded.presence = 'deleted')
                 returning t.id
             ), noted as (
                 insert into refreshes as r (id, kind, hints, newest_hint)
@@ -118,7 +136,7 @@ class Mirror:
             with incoming as (
                 select * from jsonb_populate_record(null::{table}, $1)
             ), applied as (
-                {upsert.format(source="incoming i")} (t.serial = $2
+                {upsert.format(source="incoming i", changes=", ".join(taken.values()))} (t.serial = $2
                     or ({same("t")}) is not distinct from ({same("excluded")}))
                 returning t.id
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from app.domain.ids import CustomerId
 from app.domain.snapshots import JsonObject
 
 
@@ -39,11 +40,23 @@ class Costs:
 
 @dataclass(frozen=True, slots=True)
 class PromotionCode:
-    """`percent_off` is a percentage, `amount_off` minor units of `currency`; one of them is set."""
+    """`percent_off` is a percentage, `amount_off` minor units of `currency`; one of them is set.
+
+    `active` is false too if the coupon behind it is not valid any more. `customer_id`: the only one who may use it.
+    `used_up`: code or coupon were redeemed as often as they may be. `currencies`: those in which an `amount_off` is
+    defined, empty for a percentage. `minimum_amount` is in minor units of `minimum_amount_currency`.
+    `expires_at` (Unix seconds) is the code's or the coupon's end, whichever is first.
+    """
 
     id: str
     code: str
     active: bool
+    customer_id: CustomerId | None
+    used_up: bool
+    first_time_transaction: bool
+    minimum_amount: int | None
+    minimum_amount_currency: str | None
+    currencies: frozenset[str]
     percent_off: float | None
     amount_off: int | None
     currency: str | None

@@ -57,6 +57,8 @@ class Price:
     tax_behavior: str | None
     lookup_key: str | None
     nickname: str | None
+    sellable: bool | None = None
+    """True: on sale; False: never on sale; None: on sale if it is the default price of a product on sale."""
     deleted: bool = False
 
 
@@ -116,7 +118,10 @@ class Subscription:
     pending_update: JsonObject | None
     discounts: list[str]
     oddities: JsonObject
+    discount_details: list[JsonObject] | None = None
+    """One entry for each id of `discounts`, see `app.domain.discounts`; None where there is no discount."""
     items_complete: bool = True
+    discounts_complete: bool = True
     deleted: bool = False
 
 

@@ -44,6 +44,7 @@ class SubscriptionView:
     default_payment_method_id: str | None
     pending_update: JsonObject | None
     discounts: list[str]
+    discount_details: list[JsonObject] | None
     items: list[JsonObject]
     owner: Contact | None
     members: int

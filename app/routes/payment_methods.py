@@ -37,6 +37,7 @@ from app.schemas.customers import (
 )
 from app.services import customers, payment_methods
 from app.services.actors import Actor
+from app.services.payment_details import find_promotion
 
 router = APIRouter(tags=["customers"], route_class=IdempotentRoute)
 _READ = {**UNCHANGED, **problems.responses(401, 403, 404, 422, 502, 503)}
@@ -157,10 +158,12 @@ async def get_promotion_code(
     actor: AskingDep,
     code: Annotated[str, Path(pattern=r"^[A-Za-z0-9_\-]{1,64}$")],
 ) -> Response:
-    """What an active promotion code gives."""
-    del actor  # It takes any credential, but it takes one: codes are not to be guessed by everybody.
-    found = await context.billing.promotion_code(code)
-    if found is None or not found.active:
+    """What a promotion code gives that the caller's customer may use now.
+
+    A code that is over, used up, restricted to another customer, or to first purchases and this is none, is 404.
+    """
+    found = await find_promotion(context, code, actor.customer_id)
+    if found is None:
         raise NotFound()
     return answer(
         request,
@@ -174,6 +177,8 @@ async def get_promotion_code(
                     "duration": found.duration,
                     "duration_in_months": found.duration_in_months,
                     "expires_at": found.expires_at,
+                    "minimum_amount": found.minimum_amount,
+                    "minimum_amount_currency": found.minimum_amount_currency,
                 }
             }
         ),

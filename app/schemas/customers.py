@@ -85,7 +85,10 @@ class SetupIntentAnswer(Answer):
 
 
 class PromotionCode(Answer):
-    """`percent_off` is a percentage, `amount_off` minor units of `currency`; one of them is set."""
+    """`percent_off` is a percentage, `amount_off` minor units of `currency`; one of them is set.
+
+    A purchase below `minimum_amount` (minor units of `minimum_amount_currency`) is refused by Stripe.
+    """
 
     code: str
     percent_off: float | None
@@ -94,6 +97,8 @@ class PromotionCode(Answer):
     duration: Literal["once", "repeating", "forever"] | str
     duration_in_months: int | None
     expires_at: Instant | None
+    minimum_amount: int | None
+    minimum_amount_currency: str | None
 
 
 class PromotionCodeAnswer(Answer):

@@ -50,6 +50,20 @@ class SubscriptionItem(Answer):
     current_period_end: Instant | None
 
 
+class AppliedDiscount(Answer):
+    """`promotion_code` is the code's text, null for a coupon. `percent_off` or `amount_off` (minor units) is set.
+
+    `ends_at` is null for a discount that has no end or counts once.
+    """
+
+    promotion_code: str | None
+    name: str | None
+    percent_off: float | None
+    amount_off: int | None
+    currency: str | None
+    ends_at: Instant | None
+
+
 class Shared(Answer):
     """`owner` is null where metadata names no existing customer: member management is closed then."""
 
@@ -58,7 +72,10 @@ class Shared(Answer):
 
 
 class Subscription(Answer):
-    """`role` is the caller's own, null for a service key that acts for nobody."""
+    """`role` is the caller's own, null for a service key that acts for nobody.
+
+    `discounts` is null for a role that may not see amounts.
+    """
 
     id: str
     customer_id: str
@@ -78,6 +95,7 @@ class Subscription(Answer):
     billing_mode: str | None
     latest_invoice_id: str | None
     default_payment_method_id: str | None
+    discounts: list[AppliedDiscount] | None
     synced_at: Instant
 
 
@@ -124,6 +142,7 @@ def document(seen: Seen, rules: Rules) -> JsonObject:
         "billing_mode": view.billing_mode,
         "latest_invoice_id": view.latest_invoice_id if amounts else None,
         "default_payment_method_id": view.default_payment_method_id if amounts else None,
+        "discounts": [_discount(detail) for detail in view.discount_details or ()] if amounts else None,
         "synced_at": view.synced_at,
     }
 
@@ -147,6 +166,15 @@ def _item(item: JsonObject, *, amounts: bool) -> JsonObject:
         "current_period_start": _instant(item["current_period_start"]),
         "current_period_end": _instant(item["current_period_end"]),
     }
+
+
+def _discount(detail: JsonObject) -> JsonObject:
+    shown = {name: detail[name] for name in _DISCOUNT}
+    shown["ends_at"] = _instant(detail["ends_at"])
+    return shown
+
+
+_DISCOUNT = ("promotion_code", "name", "percent_off", "amount_off", "currency")
 
 
 def _instant(seconds: int | None) -> datetime | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -24,7 +25,7 @@ from app.errors import (
 )
 from app.services.actors import Actor
 from app.services.context import Context
-from app.services.payment_details import look_outside
+from app.services.payment_details import Outside, look_outside
 from app.services.plan_operations import (
     Accepted,
     Begun,
@@ -47,6 +48,7 @@ from app.services.subscriptions import Seen, get, read
 from app.stripe_gateway.billing import Changed
 
 Precondition = Callable[[Seen], None]
+_NO_CHANGE = PlanUpdate([], None, None, None, None, MoneyTerms())
 
 
 async def update(
@@ -59,13 +61,20 @@ async def update(
 ) -> Done | Accepted:
     """Changes items, payment method, discounts or the intended end, in one call to Stripe.
 
-    Raises NotFound, Forbidden, Conflict `seats_in_use`, `quote_expired` or `subscription_not_active`,
+    Raises NotFound, Forbidden, Conflict `seats_in_use`, `quote_expired`, `promotion_code_in_use` or
+    `subscription_not_active`,
     PreconditionFailed by `precondition`, InvalidRequest for items, PaymentRequired.
     """
+    outside, asked = Outside(None), change
     if change.payment_method_id is not None or change.promotion_code is not None:
         # Whoever may not change the plan must not learn which cards and codes exist, nor make us ask Stripe.
-        require((await get(context, actor, subscription_id)).granted, *permissions_for(change))
-    outside = await look_outside(context, change.payment_method_id, change.promotion_code)
+        now = await get(context, actor, subscription_id)
+        require(now.granted, *permissions_for(change))
+        outside = await look_outside(
+            context, actor, now.view, change.payment_method_id, change.promotion_code
+        )
+    if outside.promotion_applies:
+        change = replace(change, promotion_code=None)
     async with context.database.transaction() as connection:
         await subscriptions.lock(connection, subscription_id)
         seen = await read(connection, actor, subscription_id, context.rules)
@@ -73,6 +82,8 @@ async def update(
         operation = await begun(context, connection, operation_id)
         if operation is None:
             precondition(seen)
+            if outside.promotion_applies and replace(change, quote_id=None) == _NO_CHANGE:
+                return Done(seen, None)
             prices = await catalogue.prices_for_purchase(connection, price_ids(change.items, seen.view))
             plan = changed(context, actor, seen.view, change, prices)
             check_status(context, seen.view, plan)
@@ -81,7 +92,7 @@ async def update(
             params = update_params(context, seen.view, change, plan)
             outside.apply(seen.view, params)
             if change.quote_id is not None:
-                quoted = await use_quote(connection, actor, seen.view, change)
+                quoted = await use_quote(connection, actor, seen.view, asked)
                 if quoted.proration_date:
                     params["proration_date"] = quoted.proration_date
             call = StripeCall("update", params)

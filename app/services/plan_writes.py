@@ -29,7 +29,7 @@ from app.services.actors import Actor
 from app.services.context import Context
 from app.services.sending import SUBSCRIPTION_CHANGES, changed_in_vain, is_final, is_known, locked_view, send
 from app.services.subscriptions import Seen, read, see_as
-from app.stripe_gateway.billing import Changed
+from app.stripe_gateway.billing import Changed, is_whole
 from app.stripe_gateway.client import Key
 from app.stripe_gateway.gateway import Fetched
 
@@ -212,7 +212,7 @@ async def _send(
 
 async def as_it_is(context: Context, subscription_id: SubscriptionId) -> Changed:
     changed = await context.billing.subscription(subscription_id)
-    if changed.subscription.items_complete:
+    if is_whole(changed.subscription):
         return changed
     whole = await context.stripe.fetch("subscription", subscription_id)
     if not isinstance(whole.snapshot, Subscription):

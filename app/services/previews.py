@@ -54,7 +54,7 @@ async def preview(
         seen = await read(connection, actor, subscription_id, context.rules)
         require(seen.granted, Permission.SEE_AMOUNTS, *permissions_for(change))
         prices = await catalogue.prices_for_purchase(connection, price_ids(change.items, seen.view))
-    outside = await look_outside(context, None, change.promotion_code)
+    outside = await look_outside(context, actor, seen.view, None, change.promotion_code)
     plan = changed(context, actor, seen.view, change, prices)
     check_status(context, seen.view, plan)
     if plan is not None:

@@ -74,7 +74,7 @@ async def add(
         call = StripeCall("create", _creation(context, actor, profile, purchase, prices, operation_id))
         await check_payment_method(context, purchase.payment_method_id, customer_id)
         if purchase.promotion_code is not None:
-            added = await promotion(context, purchase.promotion_code)
+            added = await promotion(context, purchase.promotion_code, customer_id, call.params["currency"])
             call.params["discounts"] = [*call.params.get("discounts", []), added]
         async with context.database.transaction() as connection:
             begun_before = await insert_operation(

@@ -5,7 +5,7 @@ A method that writes takes the idempotency key of its operation, and answers wit
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +15,14 @@ from app.domain.payments import Costs, PaymentStep, PromotionCode
 from app.domain.snapshots import Subscription
 from app.stripe_gateway import parsing
 from app.stripe_gateway.client import Answer, Key, StripeClient
-from app.stripe_gateway.gateway import Fetched
+from app.stripe_gateway.gateway import DISCOUNT_EXPANDS, Fetched
 
-_PAYMENT_EXPANDS = ["latest_invoice", "pending_setup_intent"]
+_PAYMENT_EXPANDS = ["latest_invoice", "pending_setup_intent", *DISCOUNT_EXPANDS]
 # From the subscription the intent lies five levels deep, and Stripe expands four: the invoice is read for it.
 _INTENT_OF_INVOICE = ["payments.data.payment.payment_intent"]
 _LONGEST_PAGE = 100
+_MOST_PAGES_OF_CODES = 10
+_ISSUED = frozenset({"open", "paid", "uncollectible"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,7 @@ class Changed:
 
     `open_invoice_id`: its latest invoice, if that was open. `setup`: the pending set-up of a payment method.
     `BillingCalls.payment_step` reads what is left to pay from these two.
+    `invoiced_at`: the second in which its latest invoice was made, None if that is a draft, void or not known.
     """
 
     subscription: Subscription
@@ -36,12 +39,16 @@ class Changed:
     open_invoice_id: str | None = None
     setup: PaymentStep | None = None
     replayed: bool = False
+    invoiced_at: int | None = None
 
     @property
     def fetched(self) -> Fetched:
-        return Fetched(
-            self.subscription, self.at, stale=self.replayed or not self.subscription.items_complete
-        )
+        return Fetched(self.subscription, self.at, stale=self.replayed or not is_whole(self.subscription))
+
+
+def is_whole(subscription: Subscription) -> bool:
+    """True if an answer carried all items, and each discount with what it gives."""
+    return subscription.items_complete and subscription.discounts_complete
 
 
 class BillingCalls:
@@ -68,7 +75,9 @@ class BillingCalls:
         self, subscription_id: SubscriptionId, params: Mapping[str, Any], *, idempotency_key: Key
     ) -> Changed:
         answer = await self._client.delete(
-            f"/v1/subscriptions/{subscription_id}", params, idempotency_key=idempotency_key
+            f"/v1/subscriptions/{subscription_id}",
+            {**params, "expand": list(DISCOUNT_EXPANDS)},
+            idempotency_key=idempotency_key,
         )
         return Changed(parsing.subscription(answer.data), answer.at, replayed=answer.replayed)
 
@@ -107,11 +116,11 @@ class BillingCalls:
         """Writes the one metadata key of ours that a subscription has; all others stay as they are."""
         answer = await self._client.post(
             f"/v1/subscriptions/{subscription_id}",
-            {"metadata": {keys.OWNER: owner_id}},
+            {"metadata": {keys.OWNER: owner_id}, "expand": list(DISCOUNT_EXPANDS)},
             idempotency_key=idempotency_key,
         )
         found = parsing.subscription(answer.data)
-        return Fetched(found, answer.at, stale=answer.replayed or not found.items_complete)
+        return Fetched(found, answer.at, stale=answer.replayed or not is_whole(found))
 
     async def subscriptions_of(self, customer_id: CustomerId) -> list[Subscription]:
         """The newest hundred of a customer, ended ones included: to find a create whose answer was lost."""
@@ -147,14 +156,29 @@ class BillingCalls:
             if not page.data["has_more"]:
                 return found
 
-    async def promotion_code(self, code: str) -> PromotionCode | None:
-        """The active code of that text, compared by Stripe without regard to case."""
-        answer = await self._client.get(
-            "/v1/promotion_codes",
-            {"code": code, "active": True, "limit": 1, "expand": ["data.promotion.coupon"]},
-        )
-        found = answer.data["data"]
-        return parsing.promotion_code(found[0]) if found else None
+    async def promotion_codes(
+        self, code: str, customer_id: CustomerId | None = None
+    ) -> AsyncIterator[tuple[PromotionCode, int]]:
+        """Yield the active codes of that text, newest first, each with the second of Stripe's answer.
+
+        Stripe compares without regard to case; a text is unique for each customer only, so there may be many.
+        `customer_id`: only the codes that are restricted to this customer.
+        """
+        query: dict[str, Any] = {
+            "code": code,
+            "active": True,
+            "limit": _LONGEST_PAGE,
+            "expand": ["data.promotion.coupon.currency_options"],
+        }
+        if customer_id is not None:
+            query["customer"] = customer_id
+        for _ in range(_MOST_PAGES_OF_CODES):
+            answer = await self._client.get("/v1/promotion_codes", query)
+            for source in answer.data["data"]:
+                yield parsing.promotion_code(source), answer.at
+            if not answer.data["has_more"]:
+                return
+            query["starting_after"] = answer.data["data"][-1]["id"]
 
     async def create_setup_intent(
         self, customer_id: CustomerId, *, idempotency_key: str
@@ -196,6 +220,7 @@ class BillingCalls:
 def _changed(answer: Answer) -> Changed:
     source = answer.data
     invoice, setup = source.get("latest_invoice"), source.get("pending_setup_intent")
+    issued = isinstance(invoice, Mapping) and invoice.get("status") in _ISSUED
     is_open = isinstance(invoice, Mapping) and invoice.get("status") == "open"
     return Changed(
         parsing.subscription(source),
@@ -203,6 +228,7 @@ def _changed(answer: Answer) -> Changed:
         open_invoice_id=str(invoice["id"]) if isinstance(invoice, Mapping) and is_open else None,
         setup=parsing.intent_step(setup, "setup") if isinstance(setup, Mapping) else None,
         replayed=answer.replayed,
+        invoiced_at=int(invoice["created"]) if isinstance(invoice, Mapping) and issued else None,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from app.domain.ids import CustomerId
-from app.domain.snapshots import PaymentMethod, Snapshot
+from app.domain.snapshots import PaymentMethod, Snapshot, Subscription
 from app.errors import NotFound
 from app.stripe_gateway import parsing
 from app.stripe_gateway.budget import Work
@@ -24,7 +24,13 @@ _PATHS = {
     "payment_method": "/v1/payment_methods",
     "invoice": "/v1/invoices",
 }
-_EXPAND = {"price": ("tiers", "currency_options")}
+DISCOUNT_EXPANDS = ("discounts.promotion_code", "discounts.source.coupon.currency_options")
+_EXPAND = {"price": ("tiers", "currency_options"), "subscription": DISCOUNT_EXPANDS}
+# Stripe expands four levels at most, and `data` is one of them.
+_EXPAND_PAGE = {
+    "price": ("data.tiers", "data.currency_options"),
+    "subscription": ("data.discounts.promotion_code", "data.discounts.source.coupon"),
+}
 _LIST_FILTERS: dict[str, dict[str, str]] = {"subscription": {"status": "all"}}
 
 
@@ -146,8 +152,8 @@ class StripeGateway:
         Ended ones are included. Raises NotFound where `starting_after` is gone.
         """
         params: dict[str, Any] = {"limit": PAGE_SIZE, **_LIST_FILTERS.get(kind, {})}
-        if kind in _EXPAND:
-            params["expand"] = [f"data.{name}" for name in _EXPAND[kind]]
+        if kind in _EXPAND_PAGE:
+            params["expand"] = list(_EXPAND_PAGE[kind])
         created = {"gte": created_from or None, "lte": created_to}
         if bounds := {name: second for name, second in created.items() if second is not None}:
             params["created"] = bounds
@@ -158,9 +164,11 @@ class StripeGateway:
         snapshots, cut_short = [], []
         for source in sources:
             try:
-                if kind in _EXPAND or parsing.is_complete(source):
-                    snapshots.append(parsing.PARSERS[kind](source))
-                    continue
+                if kind == "price" or parsing.is_complete(source):
+                    snapshot = parsing.PARSERS[kind](source)
+                    if not isinstance(snapshot, Subscription) or snapshot.discounts_complete:
+                        snapshots.append(snapshot)
+                        continue
             except parsing.MalformedObject:
                 if not parsing.is_id(source.get("id")):
                     raise

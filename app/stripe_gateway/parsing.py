@@ -215,6 +215,7 @@ def price(source: Json) -> Price:
         tax_behavior=_text(source, "tax_behavior"),
         lookup_key=_text(source, "lookup_key"),
         nickname=_text(source, "nickname"),
+        sellable=keys.optional_flag(_metadata(source), keys.SELLABLE),
         deleted=source.get("deleted") is True,
     )
 
@@ -263,9 +264,59 @@ def _discount(value: object) -> str:
     return _id(value if type(value) is dict else {"id": value})
 
 
+def _percent(source: Json) -> float | None:
+    value = source.get("percent_off")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise MalformedObject("percent_off is not a number")
+    return float(value)
+
+
+def _amount_off(coupon: Json, currency: str) -> tuple[int | None, str | None]:
+    """Return a coupon's amount and its currency: those of `currency` where the coupon has an option for it."""
+    option = _object(_object(coupon, "currency_options") or {}, currency)
+    if _text(coupon, "currency") != currency and option is not None:
+        return _whole(option, "amount_off"), currency
+    return _whole(coupon, "amount_off"), _text(coupon, "currency")
+
+
+def _discount_detail(discount: Json, currency: str) -> JsonObject:
+    """Return what a discount gives. Needs `promotion_code` and `source.coupon` expanded."""
+    code = discount.get("promotion_code")
+    coupon = _object(_object(discount, "source") or {}, "coupon") or {}
+    amount, of = _amount_off(coupon, currency)
+    return {
+        "id": _id(discount),
+        "promotion_code_id": _reference(discount, "promotion_code"),
+        "promotion_code": _text(code, "code") if type(code) is dict else None,
+        "name": _text(coupon, "name"),
+        "percent_off": _percent(coupon),
+        "amount_off": amount,
+        "currency": of,
+        "duration": _text(coupon, "duration"),
+        "start": _whole(discount, "start"),
+        "ends_at": _whole(discount, "end"),
+    }
+
+
+def _is_detailed(discount: object, currency: str) -> bool:
+    """True if a discount is expanded far enough for `_discount_detail` to be right in `currency`."""
+    if type(discount) is not dict or isinstance(discount.get("promotion_code"), str):
+        return False
+    coupon = (_object(discount, "source") or {}).get("coupon")
+    if isinstance(coupon, str):
+        return False
+    foreign = type(coupon) is dict and coupon.get("currency") not in (None, currency)
+    return not foreign or (coupon is not None and "currency_options" in coupon)
+
+
 def subscription(source: Json, items: list[Json] | None = None) -> Subscription:
     """`items`: the whole list where the embedded one was cut short."""
     metadata = _metadata(source)
+    currency = _text(source, "currency") or ""
+    discounts = _list(source, "discounts")
+    expanded = [discount for discount in discounts if _is_detailed(discount, currency)]
     embedded = _object(source, "items") or {}
     sources = _objects(embedded, "data") if items is None else items
     billing_mode = _object(source, "billing_mode") or {}
@@ -274,7 +325,7 @@ def subscription(source: Json, items: list[Json] | None = None) -> Subscription:
         created=_amount(source, "created"),
         customer_id=CustomerId(_reference(source, "customer") or ""),
         status=_need(source, "status"),
-        currency=_text(source, "currency") or "",
+        currency=currency,
         items=[_item(item) for item in sources],
         owner_id=keys.owner_of(metadata),
         operation_id=keys.text(metadata, keys.OPERATION_ID),
@@ -291,9 +342,11 @@ def subscription(source: Json, items: list[Json] | None = None) -> Subscription:
         default_payment_method_id=_reference(source, "default_payment_method"),
         latest_invoice_id=_reference(source, "latest_invoice"),
         pending_update=_picked(_object(source, "pending_update"), ("expires_at", "trial_end")),
-        discounts=[_discount(discount) for discount in _list(source, "discounts")],
+        discounts=[_discount(discount) for discount in discounts],
         oddities=keys.owner_oddities(metadata),
+        discount_details=[_discount_detail(discount, currency) for discount in expanded] or None,
         items_complete=items is not None or embedded.get("has_more") is False,
+        discounts_complete=len(expanded) == len(discounts),
     )
 
 
@@ -416,20 +469,36 @@ def proration_date(source: Json) -> int | None:
 
 
 def promotion_code(source: Json) -> PromotionCode:
-    """Needs `promotion.coupon` expanded."""
+    """Needs `promotion.coupon.currency_options` expanded."""
     coupon = _object(_object(source, "promotion") or {}, "coupon") or {}
-    percent = coupon.get("percent_off")
+    restrictions = _object(source, "restrictions") or {}
+    customer_id = _reference(source, "customer")
+    ends = [_whole(source, "expires_at"), _whole(coupon, "redeem_by")]
+    amount_in = (_text(coupon, "currency"), *(_object(coupon, "currency_options") or {}))
     return PromotionCode(
         id=_id(source),
         code=_need(source, "code"),
         active=source.get("active") is True and coupon.get("valid") is not False,
-        percent_off=None if percent is None else float(percent),
+        percent_off=_percent(coupon),
         amount_off=_whole(coupon, "amount_off"),
         currency=_text(coupon, "currency"),
         duration=_text(coupon, "duration") or "once",
         duration_in_months=_whole(coupon, "duration_in_months"),
-        expires_at=_whole(source, "expires_at"),
+        expires_at=min((end for end in ends if end is not None), default=None),
+        customer_id=None if customer_id is None else CustomerId(customer_id),
+        used_up=_is_used_up(source) or _is_used_up(coupon),
+        first_time_transaction=restrictions.get("first_time_transaction") is True,
+        minimum_amount=_whole(restrictions, "minimum_amount"),
+        minimum_amount_currency=_text(restrictions, "minimum_amount_currency"),
+        currencies=frozenset()
+        if coupon.get("amount_off") is None
+        else frozenset(currency for currency in amount_in if currency is not None),
     )
+
+
+def _is_used_up(source: Json) -> bool:
+    most = _whole(source, "max_redemptions")
+    return most is not None and _amount(source, "times_redeemed") >= most
 
 
 PARSERS: dict[str, Callable[[Json], Snapshot]] = {

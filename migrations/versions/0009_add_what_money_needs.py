@@ -3,6 +3,8 @@
 Revision: 0009, after 0008. Created: 2026-11-27.
 """
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
@@ -15,7 +17,7 @@ depends_on = None
 LOCK_TIMEOUT = "set local lock_timeout = '5s'"  # A waiting ALTER TABLE makes every query behind it wait.
 
 # What a quote promised. A quote of an older version promised none of it, so the upgrade ends those quotes.
-QUOTED = (
+QUOTED: tuple[sa.Column[Any], ...] = (
     sa.Column("currency", sa.Text(), nullable=False, server_default=""),
     sa.Column("amount_due", sa.BigInteger(), nullable=False, server_default="0"),
     sa.Column("credit", sa.BigInteger(), nullable=False, server_default="0"),
@@ -23,11 +25,19 @@ QUOTED = (
     sa.Column("tax", sa.BigInteger(), nullable=False, server_default="0"),
     sa.Column("crediting", sa.Boolean(), nullable=False, server_default=sa.false()),
 )
-SUBSCRIPTION = (
+SUBSCRIPTION: tuple[sa.Column[Any], ...] = (
     sa.Column("pause_collection", postgresql.JSONB(), nullable=True),
     sa.Column("schedule_id", sa.Text(), nullable=True),
     sa.Column("discount_details", postgresql.JSONB(), nullable=True),
 )
+# Read again once: the new columns of these rows are empty, and their objects may have something to say there.
+READ_AGAIN = """
+    insert into refreshes (id, kind, hints, newest_hint)
+    select id, 'price', 1, 0 from prices where active and presence = 'present'
+    union all
+    select id, 'subscription', 1, 0 from subscriptions
+    where presence = 'present' and not final and discounts <> '[]'
+    on conflict (id) do update set hints = refreshes.hints + 1"""
 
 
 def upgrade() -> None:
@@ -38,6 +48,7 @@ def upgrade() -> None:
     for column in QUOTED:
         op.add_column("quotes", column.copy())
         op.alter_column("quotes", column.name, server_default=None)
+    op.execute(READ_AGAIN)
     op.execute("update quotes set expires_at = clock_timestamp() where expires_at > clock_timestamp()")
 
 

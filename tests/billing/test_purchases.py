@@ -485,6 +485,8 @@ async def test_promotion_codes(shop: Shop) -> None:
         "duration": "forever",
         "duration_in_months": None,
         "expires_at": None,
+        "minimum_amount": None,
+        "minimum_amount_currency": None,
     }
     problem(await shop.service.get("/v1/promotion-codes/NOSUCH", buyer.headers), 404, "not_found")
     problem(await shop.service.get("/v1/promotion-codes/TWENTY"), 401, "unauthenticated")

@@ -82,7 +82,8 @@ async def test_every_field_comes_back_as_it_went(connection: Connection, snapsho
 @pytest.mark.parametrize("snapshot", KINDS)
 async def test_empty_fields_come_back_empty(connection: Connection, snapshot: Snapshot) -> None:
     columns = tables.metadata.tables[mirror.mirror_of(snapshot).table].columns
-    sparse = like(snapshot, **{name: None for name in stored(snapshot) if columns[name].nullable})
+    empty = {name: None for name in stored(snapshot) if columns[name].nullable}
+    sparse = like(snapshot, **empty, **({"discounts": []} if "discount_details" in empty else {}))
     assert await event(connection, sparse, 1000) == "applied"
     found = await row(connection, sparse)
     assert {name: found[name] for name in stored(sparse)} == stored(sparse)
@@ -321,6 +322,30 @@ async def test_a_page_sees_a_difference_in_every_field(connection: Connection, s
     for name, changed in changes:
         effect = await mirror.apply_page(connection, [like(snapshot, **{name: changed})], marker=1000)
         assert effect.differing == 1, name
+
+
+async def test_a_payload_is_noted_when_it_names_a_discount_that_the_row_does_not_know(
+    connection: Connection,
+) -> None:
+    """M25: webhooks carry a discount's id alone; what it gives is read once, and kept while it is named."""
+    spring = {"id": "di_1", "promotion_code": "SPRING"}
+    summer = {"id": "di_2", "promotion_code": "SUMMER"}
+    unknown = like(SUBSCRIPTION, discounts=["di_1"], discount_details=None)
+    assert await event(connection, unknown, 1000) == "noted"
+    assert await connection.fetchval("select count(*) from subscriptions") == 0
+    both = like(SUBSCRIPTION, discounts=["di_1", "di_2"], discount_details=[spring, summer])
+    assert await event(connection, both, 1010) == "applied"
+    left = like(SUBSCRIPTION, discounts=["di_2"], discount_details=None)
+    assert await event(connection, left, 1020) == "applied"
+    found = await row(connection, SUBSCRIPTION)
+    assert (found["discounts"], found["discount_details"]) == (["di_2"], [summer])
+    assert await event(connection, like(unknown, discounts=["di_2", "di_3"]), 1030) == "noted"
+    assert (await row(connection, SUBSCRIPTION))["marker"] == 1020
+    assert await event(connection, like(unknown, discounts=[]), 1040) == "applied"
+    found = await row(connection, SUBSCRIPTION)
+    assert (found["discounts"], found["discount_details"]) == ([], None)
+    kept = await connection.fetch("select outcome from webhook_events order by created")
+    assert [entry["outcome"] for entry in kept] == ["noted", "applied", "applied", "noted", "applied"]
 
 
 async def test_events_in_any_order_end_at_the_newest(database: Database) -> None:

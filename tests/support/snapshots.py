@@ -56,6 +56,7 @@ PRICE = Price(
     tax_behavior="inclusive",
     lookup_key="team",
     nickname="Team, monthly",
+    sellable=True,
 )
 CUSTOMER = Customer(
     id=CustomerId("cus_1"),
@@ -103,6 +104,7 @@ SUBSCRIPTION = Subscription(
     pending_update={"expires_at": 5, "trial_end": None},
     discounts=["di_1"],
     oddities={"key": "is odd"},
+    discount_details=[{"id": "di_1", "promotion_code": "SPRING", "percent_off": 12.5}],
 )
 PAYMENT_METHOD = PaymentMethod(
     id=PaymentMethodId("pm_1"),

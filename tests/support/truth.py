@@ -9,6 +9,7 @@ import orjson
 
 from app.cache.mirror import MIRRORS
 from app.stripe_gateway import parsing
+from app.stripe_gateway.gateway import DISCOUNT_EXPANDS
 from tests.support.simulator import Simulator
 
 PLURALS = {
@@ -42,7 +43,7 @@ async def expected_row(simulator: Simulator, kind: str, state: Any) -> dict[str,
     snapshot: Any
     if kind == "subscription":
         items = await whole_list(simulator, "/v1/subscription_items", subscription=object_id)
-        snapshot = parsing.subscription(await simulator.get(path), items)
+        snapshot = parsing.subscription(await simulator.get(path, expand=list(DISCOUNT_EXPANDS)), items)
     elif kind == "invoice":
         snapshot = parsing.invoice(await simulator.get(path), await whole_list(simulator, f"{path}/lines"))
     elif kind == "price":

@@ -1,0 +1,192 @@
+"""Promotion codes: whose they are, one at a time on a subscription, and what every read shows of a discount."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.billing.shop import Shop
+from tests.support.company import Person
+from tests.support.problems import pointers, problem
+from tests.support.service import as_service
+
+ADMIN = as_service("admin")
+FOREVER: dict[str, Any] = {"percent_off": 30, "duration": "forever"}
+
+
+async def code(shop: Shop, text: str, *, coupon: dict[str, Any] | None = None, **fields: Any) -> str:
+    """The id of a new promotion code, with a coupon of its own."""
+    made = await shop.stripe.post("/v1/coupons", **(coupon or FOREVER))
+    promotion = {"type": "coupon", "coupon": made["id"]}
+    found = await shop.stripe.post("/v1/promotion_codes", promotion=promotion, code=text, **fields)
+    return str(found["id"])
+
+
+async def subscriber(shop: Shop, **more: Any) -> tuple[Person, str]:
+    buyer, card = await shop.buyer()
+    made = await shop.bought(
+        buyer.headers, [{"price_id": await shop.price()}], payment_method_id=card, **more
+    )
+    return buyer, str(made["id"])
+
+
+def texts(subscription: dict[str, Any]) -> list[str | None]:
+    return [discount["promotion_code"] for discount in subscription["discounts"]]
+
+
+async def test_code_is_refused_when_another_one_applies(shop: Shop) -> None:
+    """M13: three codes by three PATCHes took 70 % off; one code at a time, and the same again changes nothing."""
+    for text in ("FIRST30", "SECOND30", "THIRD30"):
+        await code(shop, text)
+    buyer, mine = await subscriber(shop)
+    assert (await shop.change(buyer.headers, mine, promotion_code="FIRST30")).status_code == 200
+    writes = await shop.asked("POST", f"/v1/subscriptions/{mine}")
+    for text in ("SECOND30", "THIRD30", "NOSUCH"):
+        answer = await shop.change(buyer.headers, mine, promotion_code=text)
+        problem(answer, 409, "promotion_code_in_use")
+        preview = await shop.service.send(
+            "POST", f"/v1/subscriptions/{mine}/preview", buyer.headers, {"promotion_code": text}
+        )
+        problem(preview, 409, "promotion_code_in_use")
+    same = await shop.change(buyer.headers, mine, promotion_code="first30")
+    assert (same.status_code, texts(same.json()["subscription"])) == (200, ["FIRST30"])
+    assert await shop.asked("POST", f"/v1/subscriptions/{mine}") == writes
+    assert len((await shop.true(mine))["discounts"]) == 1
+    assert (await shop.upcoming(buyer.headers, mine))["total"] == 700
+    # With something else to change, the same code does not stand in the way of it.
+    [item] = (await shop.subscription(buyer.headers, mine))["items"]
+    more = [{"id": item["id"], "quantity": 2}]
+    both = await shop.change(buyer.headers, mine, items=more, promotion_code="FIRST30")
+    assert (both.status_code, both.json()["subscription"]["items"][0]["quantity"]) == (200, 2)
+    assert len((await shop.true(mine))["discounts"]) == 1
+
+
+async def test_code_is_taken_when_it_was_removed_or_has_ended(shop: Shop) -> None:
+    """M13: counted are the codes that still apply at Stripe, whatever the cache says."""
+    await code(shop, "GONE")
+    await code(shop, "NEXT")
+    buyer, mine = await subscriber(shop, promotion_code="GONE")
+    # Removed in the Dashboard, and no event of it has come yet.
+    await shop.stripe.post(f"/v1/subscriptions/{mine}", discounts="")
+    answer = await shop.change(buyer.headers, mine, promotion_code="NEXT")
+    assert (answer.status_code, texts(answer.json()["subscription"])) == (200, ["NEXT"])
+    once = {"percent_off": 10, "duration": "once"}
+    await code(shop, "ONCE", coupon=once)
+    other, used = await subscriber(shop, promotion_code="ONCE")
+    answer = await shop.change(other.headers, used, promotion_code="NEXT")
+    assert (answer.status_code, texts(answer.json()["subscription"])) == (200, ["NEXT"])
+
+
+async def test_operators_coupon_stays_when_a_code_is_added(shop: Shop) -> None:
+    """M13: an operator's coupon is no promotion code; an admin's key may add a second code."""
+    await code(shop, "BESIDE")
+    await code(shop, "ADMINS")
+    buyer, mine = await subscriber(shop)
+    coupon = await shop.stripe.post("/v1/coupons", percent_off=10, duration="forever", name="Loyal")
+    await shop.stripe.post(f"/v1/subscriptions/{mine}", discounts=[{"coupon": coupon["id"]}])
+    answer = await shop.change(buyer.headers, mine, promotion_code="BESIDE")
+    assert (answer.status_code, texts(answer.json()["subscription"])) == (200, [None, "BESIDE"])
+    problem(await shop.change(buyer.headers, mine, promotion_code="ADMINS"), 409, "promotion_code_in_use")
+    second = await shop.change(ADMIN, mine, promotion_code="ADMINS")
+    assert texts(second.json()["subscription"]) == [None, "BESIDE", "ADMINS"]
+
+
+async def test_one_code_of_two_is_taken_when_both_are_sent_at_once(shop: Shop) -> None:
+    """M13: two changes that race leave one code."""
+    await code(shop, "RACEA")
+    await code(shop, "RACEB")
+    buyer, mine = await subscriber(shop)
+    answers = await asyncio.gather(
+        *(shop.change(buyer.headers, mine, promotion_code=text) for text in ("RACEA", "RACEB"))
+    )
+    assert sorted(answer.status_code for answer in answers) == [200, 409]
+    assert len((await shop.true(mine))["discounts"]) == 1
+
+
+async def test_discounts_are_shown_when_they_apply(shop: Shop) -> None:
+    """M25: every read of a subscription shows what is taken off, and until when."""
+    coupon = {"percent_off": 12.5, "duration": "repeating", "duration_in_months": 3, "name": "Spring"}
+    await code(shop, "SPRING", coupon=coupon)
+    buyer, mine = await subscriber(shop, promotion_code="SPRING")
+    fixed = await shop.stripe.post(
+        "/v1/coupons",
+        amount_off=200,
+        currency="eur",
+        duration="forever",
+        currency_options={"usd": {"amount_off": 250}},
+    )
+    kept = [{"discount": (await shop.true(mine))["discounts"][0]}, {"coupon": fixed["id"]}]
+    await shop.stripe.post(f"/v1/subscriptions/{mine}", discounts=kept)
+    await shop.listen()
+    end = (await shop.stripe.get(f"/v1/subscriptions/{mine}", expand=["discounts"]))["discounts"][0]["end"]
+    shown = (await shop.subscription(buyer.headers, mine))["discounts"]
+    assert [discount.pop("ends_at") is None for discount in shown] == [False, True]
+    assert shown == [
+        {
+            "promotion_code": "SPRING",
+            "name": "Spring",
+            "percent_off": 12.5,
+            "amount_off": None,
+            "currency": None,
+        },
+        {"promotion_code": None, "name": None, "percent_off": None, "amount_off": 250, "currency": "usd"},
+    ]
+    listed = (await shop.service.get("/v1/customers/me/subscriptions", buyer.headers)).json()["data"]
+    assert [len(entry["discounts"]) for entry in listed] == [2]
+    await shop.cache_is_true()
+    await shop.stripe.post(f"/v1/subscriptions/{mine}", discounts="")
+    await shop.cache_is_true()
+    assert (await shop.subscription(buyer.headers, mine))["discounts"] == []
+    assert end is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "terms", "coupon"),
+    [
+        ("OVER", {"expires_at": 1}, None),
+        ("SPENT", {"max_redemptions": 1}, None),
+        ("FULL", {}, {**FOREVER, "max_redemptions": 1}),
+        ("NEWCOMERS", {"restrictions": {"first_time_transaction": True}}, None),
+    ],
+)
+async def test_code_is_unknown_when_it_cannot_be_redeemed(
+    shop: Shop, text: str, terms: dict[str, Any], coupon: dict[str, Any] | None
+) -> None:
+    """M12: over, used up, or for first purchases only: not shown as good and then refused."""
+    buyer, mine = await subscriber(shop)
+    await shop.listen()
+    late = terms.pop("expires_at", None)
+    now = int((await shop.stripe.control("GET", "clock"))["now"])
+    fields = {**terms, **({} if late is None else {"expires_at": now + 1})}
+    made = await code(shop, text, coupon=coupon, **fields)
+    if late is not None:
+        await asyncio.sleep(2)
+    if "restrictions" not in terms and late is None:
+        other, _ = await subscriber(shop)
+        await shop.stripe.post(
+            f"/v1/subscriptions/{(await shop.all_of(other))[0]['id']}", discounts=[{"promotion_code": made}]
+        )
+    problem(await shop.service.get(f"/v1/promotion-codes/{text}", buyer.headers), 404, "not_found")
+    answer = await shop.change(buyer.headers, mine, promotion_code=text)
+    assert pointers(problem(answer, 422, "invalid_request")) == ["/promotion_code"]
+
+
+async def test_code_is_refused_when_its_amount_is_in_another_currency(shop: Shop) -> None:
+    """T6: an amount in euros takes nothing off a bill in dollars."""
+    euros = {"amount_off": 500, "currency": "eur", "duration": "forever"}
+    await code(shop, "EUROS", coupon=euros)
+    buyer, mine = await subscriber(shop)
+    answers = [
+        await shop.change(buyer.headers, mine, promotion_code="EUROS"),
+        await shop.service.send(
+            "POST", f"/v1/subscriptions/{mine}/preview", buyer.headers, {"promotion_code": "EUROS"}
+        ),
+        await shop.add(buyer.headers, [{"price_id": await shop.price()}], promotion_code="EUROS"),
+    ]
+    for answer in answers:
+        assert pointers(problem(answer, 422, "currency_mismatch")) == ["/promotion_code"]
+    both = {**euros, "currency_options": {"usd": {"amount_off": 400}}}
+    await code(shop, "BOTH", coupon=both)
+    answer = await shop.change(buyer.headers, mine, promotion_code="BOTH")
+    [discount] = answer.json()["subscription"]["discounts"]
+    assert (discount["amount_off"], discount["currency"]) == (400, "usd")
