@@ -16,7 +16,7 @@ from .lifecycle import run_due
 from .objects import Obj
 from .resources import customers, subscriptions
 from .server import Engine, api_key, read_body
-from .wire import bare, subscription
+from .wire import bare, invoice, subscription
 from .world import Transaction, World
 
 logger = logging.getLogger("stripe_simulator.control")
@@ -258,6 +258,8 @@ class Control:
 def _whole(tx: Transaction, state: Obj) -> Obj:
     if state.get("object") == "subscription":
         return subscription(tx, state, UNCAPPED)
+    if state.get("object") == "invoice":
+        return invoice(tx, state, UNCAPPED)
     return bare(state)
 
 

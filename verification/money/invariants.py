@@ -1,0 +1,222 @@
+"""What must hold of every life, judged by the stand-in's log and the answers that callers saw.
+
+a  A change gives back no more than was paid for the time that is left; all that the service gave back to a customer
+   stays within what they settled.
+b  What a quote said is what is charged, to the cent; otherwise nothing is charged.
+c  `next_total` of a quote is the upcoming invoice, read right after the change.
+d  After a call that failed nobody has more seats, access or money than before.
+e  A cancel at the period's end and a removal succeed within one call, whatever the state.
+f  While Stripe answers, no call is answered 5xx.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from verification.money.journal import Journal, Json
+from verification.money.ledger import Ledger, returned
+from verification.money.life import ENDED, Call, Record
+from verification.money.world import memberships
+
+PATIENCE = 610.0
+"""Seconds: a quote of a crediting change is good for ten minutes, and its date may lie back as far."""
+
+
+def verdicts(record: Record) -> list[str]:
+    """What is wrong with a life, one line each; begins with the letter of the invariant."""
+    found = [*_credits(record), *_quotes(record)]
+    for call in record.calls:
+        found += [*_failure(record.journal, call), *_way_out(record.journal, call), *_foreseen(call)]
+    return found
+
+
+# --------------------------------------------------------------------------------------------------------- a
+
+
+def _credits(record: Record) -> Iterator[str]:
+    journal = record.journal
+    ledger = Ledger(journal, patience=PATIENCE)
+    given: dict[tuple[str, str], int] = defaultdict(int)
+    tolerance: dict[tuple[str, str], int] = defaultdict(int)
+    for change in ledger.changes:
+        if not ledger.stands(change):
+            continue
+        for item in change.items:
+            currency = (journal.state("subscription", item.subscription) or {}).get("currency", "")
+            given[item.customer, currency] += item.amount
+            tolerance[item.customer, currency] += item.tolerance
+            if item.amount > item.limit + item.tolerance:
+                call = _call_of(record, change.group.first)
+                yield (
+                    f"a: {call}: {item.amount} given back for an item"
+                    f"{' that was replaced' if item.replaced else ''}, of which {item.limit:.0f} was paid and left"
+                )
+    for (customer, currency), amount in given.items():
+        settled = _settled(journal, customer, currency)
+        if amount > settled + tolerance[customer, currency]:
+            yield f"a: over the whole life {amount} {currency} given back, {settled} settled"
+
+
+def _settled(journal: Journal, customer: str, currency: str) -> int:
+    """Cash and balance that paid the customer's invoices, less refunds and disputes, in minor units."""
+    total = 0
+    for invoice in journal.all("invoice"):
+        if (invoice["customer"], invoice["currency"]) != (customer, currency) or invoice["status"] != "paid":
+            continue
+        back, disputed = returned(journal, invoice["id"], journal.last)
+        cash = 0 if disputed else max(0, invoice["amount_paid"] - back)
+        total += cash + max(0, (invoice["ending_balance"] or 0) - invoice["starting_balance"])
+    return total
+
+
+def _call_of(record: Record, number: int) -> str:
+    for position, call in enumerate(record.calls):
+        if call.first < number <= call.last:
+            return f"call {position} ({call.who}: {call.name})"
+    return "outside of every call"
+
+
+# ------------------------------------------------------------------------------------------------------- b, c
+
+
+def _quotes(record: Record) -> Iterator[str]:
+    for position, call in enumerate(record.calls):
+        if call.quote is None:
+            continue
+        where = f"call {position} ({call.who}: {call.name})"
+        made = _invoices_made(record.journal, call)
+        if not call.ok:
+            if made:
+                yield f"b: {where} was answered {call.reply.status} {call.reply.code}, and an invoice was made"
+            continue
+        yield from _charged(where, call, made)
+        yield from _next(where, call)
+
+
+def _invoices_made(journal: Journal, call: Call) -> list[Json]:
+    """The invoices that the service made during the call, as they were at its end; void ones count for nothing."""
+    names = {
+        version.id
+        for version in journal.versions[call.first : call.last]
+        if version.kind == "invoice"
+        and version.actor == "api"
+        and journal.state("invoice", version.id, call.first) is None
+    }
+    found = (journal.state("invoice", name, call.last) for name in sorted(names))
+    return [invoice for invoice in found if invoice is not None and invoice["status"] != "void"]
+
+
+def _charged(where: str, call: Call, made: list[Json]) -> Iterator[str]:
+    quote = call.quote or {}
+    charged = sum(invoice["amount_due"] for invoice in made)
+    credited = sum(max(0, -invoice["total"]) for invoice in made)
+    if (charged, credited) != (quote["amount_due_now"], quote["credit"]):
+        yield (
+            f"b: {where} was quoted {quote['amount_due_now']} due and {quote['credit']} credit, "
+            f"and made {charged} due and {credited} credit"
+        )
+
+
+def _next(where: str, call: Call) -> Iterator[str]:
+    if call.upcoming is None or not call.undisturbed:
+        return
+    quoted = (call.quote or {})["next_total"]
+    found = call.upcoming.body["invoice"]["total"] if call.upcoming.ok else None
+    if quoted != found:
+        yield f"c: {where} was told that {quoted} comes next, and the upcoming invoice says {found}"
+
+
+# --------------------------------------------------------------------------------------------------------- d
+
+
+def _failure(journal: Journal, call: Call) -> Iterator[str]:
+    if call.reply.status < 400:
+        return
+    where = f"{call.who}: {call.name}, {call.reply.status} {call.reply.code}"
+    changed = {(version.kind, version.id) for version in journal.versions[call.first : call.last]}
+    for kind, name in sorted(changed):
+        before = journal.state(kind, name, call.first) or {}
+        after = journal.state(kind, name, call.last) or {}
+        if kind == "subscription":
+            yield from (f"d: {where}: {more}" for more in _more_of_subscription(before, after))
+        elif kind == "customer":
+            yield from (f"d: {where}: {more}" for more in _more_of_customer(before, after))
+        elif kind == "invoiceitem" and after.get("amount", 0) < 0 and not before:
+            yield f"d: {where}: a credit of {-after['amount']} waits for the next invoice"
+
+
+def seats_of(subscription: Json) -> int:
+    return sum(item.get("quantity") or 0 for item in (subscription.get("items") or {}).get("data", []))
+
+
+def _more_of_subscription(before: Json, after: Json) -> Iterator[str]:
+    if seats_of(after) > seats_of(before) and after.get("status") not in (*ENDED, "incomplete"):
+        yield f"{seats_of(after)} of everything, and {seats_of(before)} before"
+    if _has_access(after) and not _has_access(before):
+        yield f"the subscription is {after['status']}, and was {before.get('status')}"
+    if before and len(after.get("discounts") or ()) > len(before.get("discounts") or ()):
+        yield "there is a discount more"
+    if before.get("cancel_at") is not None and after.get("cancel_at") is None and _has_access(after):
+        yield "the end was taken back"
+
+
+def _has_access(subscription: Json) -> bool:
+    return subscription.get("status") in ("active", "trialing", "past_due")
+
+
+def _more_of_customer(before: Json, after: Json) -> Iterator[str]:
+    if (after.get("balance") or 0) < (before.get("balance") or 0):
+        yield f"the balance is {after['balance']}, and was {before.get('balance') or 0}"
+    gained = memberships(after).keys() - memberships(before).keys()
+    if gained:
+        yield f"a seat on {len(gained)} subscription"
+
+
+# ------------------------------------------------------------------------------------------------------- e, f
+
+
+def _way_out(journal: Journal, call: Call) -> Iterator[str]:
+    if not (call.ends or call.removes) or call.subscription is None:
+        return
+    before = journal.state("subscription", call.subscription, call.first) or {}
+    if call.removes and before.get("status") in ENDED:
+        return
+    where = f"{call.name} by {call.who}, {before.get('status')}{_complications(before)}"
+    if call.reply.status != 200:
+        yield f"e: {where}: {call.reply.status} {call.reply.code} {_told(call)}"
+        return
+    after = journal.state("subscription", call.subscription, call.last) or {}
+    if call.ends and not _ends_soon(after):
+        yield f"e: {where}: 200, and it ends at {after.get('cancel_at')}"
+    if call.removes:
+        customer = journal.state("customer", call.removes, call.last) or {}
+        if call.subscription in memberships(customer):
+            yield f"e: {where}: 200, and the member is still there"
+
+
+def _told(call: Call) -> str:
+    body = call.reply.body if isinstance(call.reply.body, dict) else {}
+    return str(body.get("detail", ""))
+
+
+def _complications(subscription: Json) -> str:
+    found = [
+        name
+        for name in ("pending_update", "pause_collection", "cancel_at", "schedule")
+        if subscription.get(name) is not None
+    ]
+    return f" with {', '.join(found)}" if found else ""
+
+
+def _ends_soon(subscription: Json) -> bool:
+    """Ended, or ends with the period of one of its items."""
+    if subscription.get("status") in ENDED:
+        return True
+    ends = [item["current_period_end"] for item in subscription["items"]["data"]]
+    return subscription.get("cancel_at") is not None and subscription["cancel_at"] <= max(ends)
+
+
+def _foreseen(call: Call) -> Iterator[str]:
+    if call.reply.status >= 500:
+        yield f"f: {call.who}: {call.name}: {call.reply.status} {call.reply.code} {_told(call)}"
