@@ -190,6 +190,18 @@ def _included(tx: Transaction, holder: Obj, name: str) -> Callable[[], Any] | No
     return None
 
 
+def _currency_options(tx: Transaction, price: Obj, rest: list[str]) -> Obj:
+    """A price's options; the tiers of one come only by ``currency_options.<currency>.tiers``."""
+    whole: Obj = (tx.get("price", price["id"]) or {}).get("_currency_options") or {}
+    shown = price.get("currency_options") or {
+        currency: {name: value for name, value in option.items() if name != "tiers"}
+        for currency, option in whole.items()
+    }
+    if len(rest) == 2 and rest[1] == "tiers" and rest[0] in whole:
+        shown = {**shown, rest[0]: {**shown[rest[0]], "tiers": whole[rest[0]].get("tiers")}}
+    return shown
+
+
 def _of_customer(tx: Transaction, customer: str) -> Obj:
     found = [
         sub for sub in reversed(tx.find("subscription", "customer", customer)) if sub["status"] != "canceled"
@@ -236,6 +248,8 @@ def _expand(tx: Transaction, node: Any, parts: list[str], path: str, owner: str 
     if kind is not None and kind != "list":
         owner, inside = kind, ""
     name, rest = parts[0], parts[1:]
+    if kind == "price" and name == "currency_options":
+        return {**node, name: _currency_options(tx, node, rest)}
     include = _included(tx, node, name) if name not in node else None
     if include is not None:
         value = include()

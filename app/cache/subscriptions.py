@@ -14,7 +14,8 @@ _COLUMNS = f"""
         s.default_payment_method_id, s.pending_update, s.discounts, s.discount_details, s.synced_at,
         s.items, array(
             select row(x.price_id, r.currency, r.unit_amount, r.unit_amount_decimal, r.billing_scheme, r.recurring,
-                r.nickname, r.transform_quantity, r.tiers_mode, r.tiers, p.name, p.supports_sharing, p.owner_uses_seat)
+                r.nickname, r.transform_quantity, r.tiers_mode, r.tiers, r.currency_options -> s.currency,
+                p.name, p.supports_sharing, p.owner_uses_seat)
             from jsonb_to_recordset(s.items) as x(price_id text, product_id text)
             left join prices r on r.id = x.price_id
             left join products p on p.id = x.product_id) as offers,
@@ -53,7 +54,8 @@ _BY_CUSTOMER = (
 
 
 # In the order of `offers` above: rows, because building the same as JSON takes Postgres longer than all the rest.
-def _item(item: JsonObject, offer: Record) -> JsonObject:
+def _item(item: JsonObject, offer: Record, billed_in: str) -> JsonObject:
+    """The item with its price in the currency that the subscription is billed in."""
     (
         price_id,
         currency,
@@ -65,10 +67,14 @@ def _item(item: JsonObject, offer: Record) -> JsonObject:
         transform_quantity,
         tiers_mode,
         tiers,
+        option,
         name,
         supports_sharing,
         owner_uses_seat,
     ) = offer
+    if option is not None and currency != billed_in:
+        currency, tiers = billed_in, option["tiers"]
+        unit_amount, unit_amount_decimal = option["unit_amount"], option["unit_amount_decimal"]
     item["price"] = {
         "id": price_id,
         "currency": currency,
@@ -94,7 +100,8 @@ def _view(values: JsonObject) -> SubscriptionView:
     owner_id, email, name = values.pop("owner_id"), values.pop("owner_email"), values.pop("owner_name")
     offers = values.pop("offers")
     of_price = {offer[0]: offer for offer in offers}
-    values["items"] = [_item(item, of_price[item["price_id"]]) for item in values["items"] or []]
+    billed_in = values["currency"]
+    values["items"] = [_item(item, of_price[item["price_id"]], billed_in) for item in values["items"] or []]
     return SubscriptionView(
         owner=None if owner_id is None else Contact(CustomerId(owner_id), email, name), **values
     )

@@ -81,6 +81,16 @@ class WebhookEndpoint:
     events: frozenset[str]
 
 
+def _tiers_not_shown(source: Mapping[str, Any]) -> list[str]:
+    """Return the currencies of a tiered price whose tiers did not come: Stripe shows each by an expand of its own."""
+    if source.get("object") != "price" or source.get("billing_scheme") != "tiered":
+        return []
+    options = source.get("currency_options")
+    if not isinstance(options, Mapping):
+        return []
+    return [name for name, option in options.items() if isinstance(option, Mapping) and "tiers" not in option]
+
+
 class StripeGateway:
     def __init__(self, client: StripeClient, *, livemode: bool) -> None:
         self._client = client
@@ -115,11 +125,12 @@ class StripeGateway:
 
     async def fetch(self, kind: str, object_id: str) -> Fetched:
         """The object as it is now, with every list that is projected complete."""
-        expand = _EXPAND.get(kind)
+        path, expand = f"{_PATHS[kind]}/{quote(object_id, safe='')}", list(_EXPAND.get(kind, ()))
         try:
-            answer = await self._client.get(
-                f"{_PATHS[kind]}/{quote(object_id, safe='')}", {"expand": list(expand)} if expand else None
-            )
+            answer = await self._client.get(path, {"expand": expand} if expand else None)
+            if unshown := _tiers_not_shown(answer.data):
+                tiers = [f"currency_options.{currency}.tiers" for currency in unshown]
+                answer = await self._client.get(path, {"expand": [*expand, *tiers]})
         except NotFound as absent:
             return Fetched(None, absent.at)
         return await self._whole(answer.data, answer.at)
@@ -164,7 +175,7 @@ class StripeGateway:
         snapshots, cut_short = [], []
         for source in sources:
             try:
-                if kind == "price" or parsing.is_complete(source):
+                if (kind == "price" or parsing.is_complete(source)) and not _tiers_not_shown(source):
                     snapshot = parsing.PARSERS[kind](source)
                     if not isinstance(snapshot, Subscription) or snapshot.discounts_complete:
                         snapshots.append(snapshot)

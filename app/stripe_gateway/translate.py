@@ -27,7 +27,8 @@ from app.stripe_gateway.parsing import SILENT_DECLINES
 _NAME = re.compile(r"[a-z_]+")
 _OBJECT_LIMIT_SECONDS = 60
 """The shortest of Stripe's periods; it does not say which of its limits was met."""
-_NOTHING_THERE = frozenset({"resource_missing", "invoice_upcoming_none"})
+_MISSING, _NO_UPCOMING = "resource_missing", "invoice_upcoming_none"
+_NO_PAYMENT_METHOD = "no attached payment source"
 _ACTION_CODES = frozenset(
     {
         "subscription_payment_intent_requires_action",
@@ -98,7 +99,7 @@ def translate(error: stripe.StripeError, *, is_write: bool) -> BillingError:
     status = error.http_status
     if isinstance(error, stripe.CardError):
         return _payment_error(error, code)
-    if code in _NOTHING_THERE or status == 404:
+    if code == _NO_UPCOMING or status == 404:
         return NotFound()
     if isinstance(error, stripe.RateLimitError) and is_limit_of_object(error):
         return StripeLimitReached(retry_after=_OBJECT_LIMIT_SECONDS)
@@ -107,7 +108,11 @@ def translate(error: stripe.StripeError, *, is_write: bool) -> BillingError:
     if never_arrived(error):
         return ServiceUnavailable("Stripe cannot be reached.", retry_after=2)
     if isinstance(error, stripe.InvalidRequestError):
-        known = _known_by_its_text(error) or _chosen_by_the_caller(error)
+        known = (
+            _known_by_its_text(error)
+            or (_missing(error) if code == _MISSING else None)
+            or _chosen_by_the_caller(error)
+        )
         if known is not None:
             return known
         members: dict[str, int | str | None] = {"stripe_code": code}
@@ -151,8 +156,39 @@ def _known_by_its_text(error: stripe.InvalidRequestError) -> BillingError | None
         return InvalidRequest(
             detail, code="currency_mismatch", errors=[FieldError("/currency", "currency_mismatch", detail)]
         )
+    if _NO_PAYMENT_METHOD in text:
+        detail = (
+            "The customer has no payment method that can be charged: name one in payment_method_id, "
+            "or make one the default first."
+        )
+        return InvalidRequest(detail, errors=[FieldError("/payment_method_id", "missing", detail)])
     if _MANAGED in text:
         return Conflict(MANAGED_BY_SCHEDULE, code="managed_by_schedule")
+    return None
+
+
+def _missing(error: stripe.InvalidRequestError) -> BillingError | None:
+    """Stripe did not find an object: the one that `param` names, which is seldom the one of the path (that is a 404).
+
+    None for a parameter that is neither the route's nor the caller's.
+    """
+    names = _NAME.findall(str(getattr(error, "param", None) or ""))
+    match names:
+        case [] | [("customer" | "subscription" | "id" | "starting_after")]:
+            return NotFound()
+        case [*_, ("payment_method" | "default_payment_method")]:
+            # The same answer as for somebody else's payment method.
+            return NotFound("There is no such payment method.")
+        case [*_, "items", "price"]:
+            detail = "Stripe does not sell one of these prices any more."
+            return InvalidRequest(
+                f"/items: {detail}",
+                code="price_not_available",
+                errors=[FieldError("/items", "price_not_available", detail)],
+            )
+        case [*_, "items", "id"]:
+            detail = "One of these items is not on the subscription any more: read it again."
+            return InvalidRequest(f"/items: {detail}", errors=[FieldError("/items", "unknown_item", detail)])
     return None
 
 

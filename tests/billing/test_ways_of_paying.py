@@ -7,6 +7,7 @@ import pytest
 
 from tests.billing.shop import DECLINED, Shop
 from tests.support.company import Person
+from tests.support.problems import problem
 
 UPDATE = {"method": "POST", "path": "/v1/subscriptions/{id}"}
 
@@ -94,3 +95,62 @@ async def test_payment_is_read_after_the_change_stands_when_stripe_falls_silent(
     await shop.stripe.clear_faults()
     invoices = await shop.stripe.get("/v1/invoices", subscription=made["id"])
     assert [invoice["status"] for invoice in invoices["data"]] == ["open", "paid"]
+
+
+async def test_item_prices_are_in_the_subscriptions_currency_when_bought_in_an_option(shop: Shop) -> None:
+    """M9: a price of 12.00 USD with an option of 11.00 EUR, bought in EUR, costs 11.00 EUR on every read."""
+    buyer, card = await shop.buyer()
+    product = await shop.product(shared=True)
+    plain = await shop.price(product, unit_amount=1200, currency_options={"eur": {"unit_amount": 1100}})
+    ladder = [{"up_to": 5, "unit_amount": 900}, {"up_to": "inf", "unit_amount_decimal": "649.5"}]
+    in_euros = [{"up_to": 5, "unit_amount": 800, "flat_amount": 100}, {"up_to": "inf", "unit_amount": 600}]
+    tiered = await shop.price(
+        billing_scheme="tiered",
+        tiers_mode="graduated",
+        tiers=ladder,
+        currency_options={"eur": {"tiers": in_euros}},
+    )
+    items = [{"price_id": plain, "quantity": 3}, {"price_id": tiered, "quantity": 7}]
+    made = await shop.bought(buyer.headers, items, payment_method_id=card, currency="eur")
+    path = f"/v1/subscriptions/{made['id']}"
+    listed = (await shop.service.get("/v1/customers/me/subscriptions", buyer.headers)).json()["data"]
+    shared = await shop.service.get(f"/v1/shared-subscriptions/{made['id']}", buyer.headers)
+    read = (await shop.service.get(path, buyer.headers)).json()["subscription"]
+    for shown in (made, read, listed[0], shared.json()["subscription"]):
+        first, second = (item["price"] for item in shown["items"])
+        assert (first["currency"], first["unit_amount"], first["unit_amount_decimal"]) == (
+            "eur",
+            1100,
+            "1100",
+        )
+        assert (second["currency"], second["unit_amount"]) == ("eur", None)
+        assert [(t["up_to"], t["unit_amount"], t["flat_amount"]) for t in second["tiers"]] == [
+            (5, 800, 100),
+            (None, 600, None),
+        ]
+    # In the price's own currency nothing changes.
+    other, other_card = await shop.buyer()
+    dollars = await shop.bought(other.headers, items[:1], payment_method_id=other_card)
+    price = dollars["items"][0]["price"]
+    assert (price["currency"], price["unit_amount"]) == ("usd", 1200)
+
+
+async def test_upgrade_says_what_is_missing_when_there_is_a_code_and_no_card(shop: Shop) -> None:
+    """M11: Stripe's resource_missing is about the payment method; the subscription is found all the time."""
+    buyer, _ = await shop.buyer(card=None)
+    free, paid = await shop.price(unit_amount=0), await shop.price(unit_amount=1900)
+    made = await shop.bought(buyer.headers, [{"price_id": free}])
+    coupon = await shop.stripe.post("/v1/coupons", percent_off=10, duration="forever")
+    promotion = {"type": "coupon", "coupon": coupon["id"]}
+    await shop.stripe.post("/v1/promotion_codes", promotion=promotion, code="NOCARD")
+    before = await shop.true(made["id"])
+    switch = [{"id": made["items"][0]["id"], "price_id": paid}]
+    answer = await shop.change(buyer.headers, made["id"], items=switch, promotion_code="NOCARD")
+    refused = problem(answer, 422, "invalid_request")
+    assert [(error["pointer"], error["code"]) for error in refused["errors"]] == [
+        ("/payment_method_id", "missing")
+    ]
+    assert "payment_method_id" in refused["detail"]
+    assert await shop.true(made["id"]) == before
+    unsettled = "select id from operations where settled_at is null and subscription_id = $1"
+    assert await shop.service.fetch(unsettled, made["id"]) == []

@@ -4,9 +4,11 @@ import asyncio
 from typing import Any
 
 import pytest
+import stripe
 
 from app.errors import (
     BillingError,
+    InvalidRequest,
     NotFound,
     PaymentRequired,
     ServiceUnavailable,
@@ -16,6 +18,7 @@ from app.errors import (
 from app.stripe_gateway import client as client_module
 from app.stripe_gateway.client import StripeClient
 from app.stripe_gateway.gateway import StripeGateway
+from app.stripe_gateway.translate import translate
 from tests.support.plans import new_customer, new_plan
 from tests.support.simulator import Simulator
 
@@ -212,3 +215,36 @@ async def test_an_answer_carries_the_second_at_which_it_was_given(
     customer = await new_customer(stripe_account, card=None)
     assert (await gateway.fetch("customer", customer)).at == 1_900_000_000
     assert (await gateway.page("customer", starting_after=None)).at == 1_900_000_000
+
+
+MISSING: list[tuple[str | None, type[BillingError], str, list[str]]] = [
+    (None, NotFound, "not_found", []),
+    ("subscription", NotFound, "not_found", []),
+    ("customer", NotFound, "not_found", []),
+    ("starting_after", NotFound, "not_found", []),
+    ("discounts[0][promotion_code]", InvalidRequest, "invalid_request", ["/promotion_code"]),
+    ("discounts[0][coupon]", InvalidRequest, "invalid_request", ["/discounts"]),
+    ("default_tax_rates[0]", InvalidRequest, "invalid_request", ["/default_tax_rates"]),
+    ("items[0][tax_rates][0]", InvalidRequest, "invalid_request", ["/items"]),
+    ("items[0][price]", InvalidRequest, "price_not_available", ["/items"]),
+    ("subscription_details[items][0][price]", InvalidRequest, "price_not_available", ["/items"]),
+    ("items[1][id]", InvalidRequest, "invalid_request", ["/items"]),
+    ("default_payment_method", NotFound, "not_found", []),
+    ("invoice_settings[default_payment_method]", NotFound, "not_found", []),
+    ("transfer_data[destination]", StripeRejected, "stripe_rejected", []),
+]
+
+
+@pytest.mark.parametrize(("param", "expected", "code", "pointers"), MISSING, ids=str)
+def test_resource_missing_belongs_to_its_param_when_stripe_answers_400(
+    param: str | None, expected: type[BillingError], code: str, pointers: list[str]
+) -> None:
+    """M11: what Stripe did not find is told as what it is, and only an object of the path as not found."""
+    body = {"error": {"type": "invalid_request_error", "code": "resource_missing", "param": param}}
+    refused = stripe.InvalidRequestError(  # type: ignore[no-untyped-call]
+        "No such object: 'x'", param, code="resource_missing", http_status=400, json_body=body
+    )
+    told = translate(refused, is_write=True)
+    assert (type(told), told.code) == (expected, code)
+    assert [error.pointer for error in told.errors] == pointers
+    assert "subscription" not in told.detail or "/items" in pointers

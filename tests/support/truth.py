@@ -47,7 +47,10 @@ async def expected_row(simulator: Simulator, kind: str, state: Any) -> dict[str,
     elif kind == "invoice":
         snapshot = parsing.invoice(await simulator.get(path), await whole_list(simulator, f"{path}/lines"))
     elif kind == "price":
-        snapshot = parsing.price(await simulator.get(path, expand=["tiers", "currency_options"]))
+        options = (await simulator.get(path, expand=["currency_options"]))["currency_options"]
+        tiers = [f"currency_options.{currency}.tiers" for currency in options]
+        shown = await simulator.get(path, expand=["tiers", "currency_options", *tiers])
+        snapshot = parsing.price(shown)
     else:
         snapshot = parsing.PARSERS[kind](state)
     row = MIRRORS[kind].row(snapshot, 0)
