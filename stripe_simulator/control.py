@@ -14,7 +14,7 @@ from .errors import ApiError, invalid, no_such
 from .history import Version
 from .lifecycle import run_due
 from .objects import Obj
-from .resources import customers, subscriptions
+from .resources import customers, refunds, subscriptions
 from .server import Engine, api_key, read_body
 from .wire import bare, invoice, subscription
 from .world import Transaction, World
@@ -34,6 +34,8 @@ SETTINGS = {
     "deliveries",
     "dunning",
     "debit_days",
+    "detach_keeps_default",
+    "schedule_refuses",
 }
 
 
@@ -44,6 +46,7 @@ class Control:
             ("POST", "clock"): self.move_clock,
             ("GET", "clock"): lambda world, _: {"now": world.clock.now(), **world.clock.state()},
             ("POST", "confirm"): self.confirm,
+            ("POST", "disputes"): self.dispute,
             ("GET", "versions"): self.versions,
             ("GET", "requests"): self.requests,
             ("GET", "state"): self.state,
@@ -110,6 +113,13 @@ class Control:
             if failure.commit:
                 self.engine.commit(tx)
             raise
+        self.engine.commit(tx)
+        return answer
+
+    def dispute(self, world: World, given: Obj) -> Obj:
+        """Plays the payer's bank: opens a dispute of a ``charge`` or ``payment_intent``, or decides a ``dispute``."""
+        tx = Transaction(world, {"type": "control", "request": None, "idempotency_key": None})
+        answer = refunds.dispute(tx, given)
         self.engine.commit(tx)
         return answer
 

@@ -15,6 +15,7 @@ from .billing import (
 )
 from .call import update
 from .objects import Obj
+from .resources.balances import record
 from .resources.coupons import running
 from .resources.intents import cancel_payment_intent, new_payment_intent, try_payment
 from .resources.invoice_objects import blank, blank_item, blank_payment
@@ -279,6 +280,17 @@ def store_draft(tx: Transaction, invoice: Obj) -> Obj:
 def finalize(tx: Transaction, invoice: Obj) -> Obj:
     """Opens the draft: number, balance, and the payment intent of what is due. Nothing due means paid."""
     customer = tx.need("customer", invoice["customer"], "customer", 400)
+    applied = invoice["_ending_balance"] - customer["balance"]
+    if applied:
+        currency = customer["currency"] or invoice["currency"]
+        record(
+            tx,
+            {**customer, "currency": currency},
+            applied,
+            invoice["_ending_balance"],
+            "applied_to_invoice",
+            invoice=invoice["id"],
+        )
     sequence = customer["next_invoice_sequence"]
     update(
         tx,
@@ -329,6 +341,8 @@ def mark_paid(tx: Transaction, invoice: Obj, *, attempted: bool = True) -> Obj:
     }
     tx.store("invoice", paid)
     for payment in tx.find("invoice_payment", "invoice", paid["id"]):
+        if payment["status"] != "open":
+            continue
         done = {
             **payment,
             "amount_paid": paid["amount_due"],
@@ -405,10 +419,15 @@ def void(tx: Transaction, invoice: Obj) -> Obj:
 
 
 def default_method(tx: Transaction, sub: Obj) -> Obj | None:
-    """The subscription's default payment method, else the customer's."""
+    """What pays the subscription's invoices: its own method, then its source, then the customer's in that order."""
     customer = tx.get("customer", sub["customer"]) or {}
     settings: Any = customer.get("invoice_settings") or {}
-    for identifier in (sub["default_payment_method"], settings.get("default_payment_method")):
+    for identifier in (
+        sub["default_payment_method"],
+        sub["default_source"],
+        settings.get("default_payment_method"),
+        customer.get("default_source"),
+    ):
         method = tx.get("payment_method", identifier)
         if method is not None and method["customer"] == sub["customer"]:
             return method

@@ -7,6 +7,7 @@ from .charging import charge, collect, debit_due, drop_pending_update, issue_cyc
 from .invoicing import as_billed, default_method, finalize, pending_items, void
 from .objects import Obj
 from .rebilling import Rebill, renewed
+from .resources.schedules import released
 from .resources.subscription_pauses import paused
 from .resources.subscriptions import end_subscription
 from .schedule import EXPIRE_INCOMPLETE_SECONDS, TRIAL_WARNING_SECONDS, due
@@ -34,11 +35,21 @@ def run_due(world: World, commit: Commit, until: float) -> int:
             _invoice(tx, obj)
         elif kind == "payment_intent":
             debit_due(tx, obj)
+        elif kind == "subscription_schedule":
+            _schedule(tx, obj)
         else:
             _subscription(tx, obj)
         commit(tx)
         steps += 1
     return steps
+
+
+def _schedule(tx: Transaction, schedule: Obj) -> None:
+    """The last phase ends: the subscription goes on by itself, or ends with its schedule."""
+    if schedule["end_behavior"] == "release":
+        released(tx, schedule)
+        return
+    _end_of_term(tx, tx.need("subscription", schedule["subscription"]))
 
 
 def _invoice(tx: Transaction, invoice: Obj) -> None:

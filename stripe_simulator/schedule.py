@@ -16,6 +16,8 @@ def due(obj: Obj) -> Any:
         return _invoice(obj)
     if obj["object"] == "payment_intent":
         return obj["_settles_at"] if obj["status"] == "processing" else None
+    if obj["object"] == "subscription_schedule":
+        return obj["current_phase"]["end_date"] if obj["status"] == "active" else None
     return _subscription(obj)
 
 

@@ -29,7 +29,66 @@ def wire(tx: Transaction, obj: Obj) -> Obj:
         return subscription_item(tx, obj)
     if kind == "invoice" and "_lines" in obj:
         return invoice(tx, obj)
+    if kind == "credit_note" and "_lines" in obj:
+        return _credit_note(obj)
     return bare(obj)
+
+
+def _credit_note(obj: Obj) -> Obj:
+    shown = bare(obj)
+    lines = [bare(line) for line in obj["_lines"]]
+    shown["lines"] = {
+        "object": "list",
+        "data": lines[:EMBEDDED_LIST_SIZE],
+        "has_more": len(lines) > EMBEDDED_LIST_SIZE,
+        "url": f"/v1/credit_notes/{obj['id']}/lines",
+    }
+    return shown
+
+
+def card_source(method: Obj) -> Obj:
+    """A payment method `card_…` in the form of a source, the older one of Stripe's two."""
+    card, address = method["card"], method["billing_details"]["address"]
+    checks = card["checks"]
+    return {
+        "id": method["id"],
+        "object": "card",
+        "address_city": address["city"],
+        "address_country": address["country"],
+        "address_line1": address["line1"],
+        "address_line1_check": checks["address_line1_check"],
+        "address_line2": address["line2"],
+        "address_state": address["state"],
+        "address_zip": address["postal_code"],
+        "address_zip_check": checks["address_postal_code_check"],
+        "brand": {"visa": "Visa", "mastercard": "MasterCard", "amex": "American Express"}.get(
+            card["brand"], "Discover"
+        ),
+        "country": card["country"],
+        "customer": method["customer"],
+        "cvc_check": checks["cvc_check"],
+        "dynamic_last4": None,
+        "exp_month": card["exp_month"],
+        "exp_year": card["exp_year"],
+        "fingerprint": card["fingerprint"],
+        "funding": card["funding"],
+        "last4": card["last4"],
+        "metadata": method["metadata"],
+        "name": method["billing_details"]["name"],
+        "regulated_status": card["regulated_status"],
+        "tokenization_method": None,
+    }
+
+
+def source_cards(tx: Transaction, customer: Obj) -> list[Obj]:
+    """The customer's sources, the default first and then the youngest first."""
+    found = [
+        method
+        for method in reversed(tx.find("payment_method", "customer", customer["id"]))
+        if method["id"].startswith("card_")
+    ]
+    found.sort(key=lambda method: method["id"] != customer["default_source"])
+    return [card_source(method) for method in found]
 
 
 def plan(price: Obj) -> Obj:
@@ -125,11 +184,13 @@ _REFERENCES: dict[str, dict[str, str]] = {
     "product": {"default_price": "price"},
     "price": {"product": "product"},
     "plan": {"product": "product"},
-    "customer": {"invoice_settings.default_payment_method": "payment_method"},
+    "customer": {"invoice_settings.default_payment_method": "payment_method", "default_source": "source"},
     "payment_method": {"customer": "customer"},
     "subscription": {
         "customer": "customer",
         "default_payment_method": "payment_method",
+        "default_source": "source",
+        "schedule": "subscription_schedule",
         "latest_invoice": "invoice",
         "pending_setup_intent": "setup_intent",
         "discounts": "discount",
@@ -155,13 +216,33 @@ _REFERENCES: dict[str, dict[str, str]] = {
         "payment_method": "payment_method",
     },
     "charge": {"customer": "customer", "payment_intent": "payment_intent"},
+    "refund": {
+        "charge": "charge",
+        "customer": "customer",
+        "payment_intent": "payment_intent",
+        "payment_method": "payment_method",
+    },
+    "dispute": {"charge": "charge", "payment_intent": "payment_intent"},
+    "credit_note": {
+        "customer": "customer",
+        "customer_balance_transaction": "customer_balance_transaction",
+        "invoice": "invoice",
+        "refunds.refund": "refund",
+    },
+    "customer_balance_transaction": {
+        "credit_note": "credit_note",
+        "customer": "customer",
+        "invoice": "invoice",
+    },
+    "subscription_schedule": {"customer": "customer", "subscription": "subscription"},
+    "card": {"customer": "customer"},
     "discount": {"customer": "customer", "source.coupon": "coupon", "promotion_code": "promotion_code"},
     "promotion_code": {"customer": "customer", "promotion.coupon": "coupon"},
     "invoice_payment": {"invoice": "invoice", "payment.payment_intent": "payment_intent"},
 }
 _SCALAR_REFERENCES = {
-    "customer": ("default_source", "test_clock"),
-    "subscription": ("default_source", "schedule", "test_clock", "application", "on_behalf_of"),
+    "customer": ("test_clock",),
+    "subscription": ("test_clock", "application", "on_behalf_of"),
     "invoice": ("default_source", "test_clock", "application", "on_behalf_of", "latest_revision"),
     "setup_intent": ("latest_attempt", "mandate", "application", "on_behalf_of", "single_use_mandate"),
     "charge": ("application", "application_fee", "balance_transaction", "on_behalf_of", "review"),
@@ -178,9 +259,13 @@ def _included(tx: Transaction, holder: Obj, name: str) -> Callable[[], Any] | No
         return lambda: (raw or {}).get("_" + name)
     if kind == "customer" and name == "subscriptions":
         return lambda: _of_customer(tx, holder["id"])
-    if kind == "customer" and name in ("sources", "tax_ids"):
-        url = f"/v1/customers/{holder['id']}/{name}"
-        return lambda: {"object": "list", "data": [], "has_more": False, "url": url}
+    if kind == "customer" and name == "sources":
+        return lambda: _short(source_cards(tx, holder), f"/v1/customers/{holder['id']}/sources")
+    if kind == "customer" and name == "tax_ids":
+        return lambda: _short([], f"/v1/customers/{holder['id']}/tax_ids")
+    if kind == "charge" and name == "refunds":
+        refunds = reversed(tx.find("refund", "charge", holder["id"]))
+        return lambda: _short([bare(made) for made in refunds], f"/v1/charges/{holder['id']}/refunds")
     if kind == "invoice" and name == "confirmation_secret":
         return lambda: (raw or {}).get("_confirmation_secret")
     if kind == "invoice" and name == "payments":
@@ -200,6 +285,11 @@ def _currency_options(tx: Transaction, price: Obj, rest: list[str]) -> Obj:
     if len(rest) == 2 and rest[1] == "tiers" and rest[0] in whole:
         shown = {**shown, rest[0]: {**shown[rest[0]], "tiers": whole[rest[0]].get("tiers")}}
     return shown
+
+
+def _short(rows: list[Obj], url: str) -> Obj:
+    more = len(rows) > EMBEDDED_LIST_SIZE
+    return {"object": "list", "data": rows[:EMBEDDED_LIST_SIZE], "has_more": more, "url": url}
 
 
 def _of_customer(tx: Transaction, customer: str) -> Obj:
@@ -279,5 +369,8 @@ def _resolve(tx: Transaction, value: Any, owner: str | None, place: str, path: s
 def _reference(tx: Transaction, kind: str, value: Any) -> Any:
     if not isinstance(value, str):
         return value
+    if kind == "source":
+        method = tx.get("payment_method", value)
+        return value if method is None else card_source(method)
     found = tx.get(kind, value)
     return value if found is None else wire(tx, found)

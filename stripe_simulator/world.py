@@ -31,12 +31,16 @@ INDEXED: dict[str, tuple[str, ...]] = {
     "setup_intent": ("customer",),
     "invoice_payment": ("invoice",),
     "charge": ("customer", "payment_intent"),
+    "refund": ("charge",),
+    "dispute": ("charge",),
+    "credit_note": ("invoice",),
+    "customer_balance_transaction": ("customer",),
     "discount": ("customer",),
     "promotion_code": ("code",),
     "billing.meter_event": ("_stream", "identifier"),
     "billing.meter": ("event_name",),
 }
-CLOCKED = ("subscription", "invoice", "payment_intent")
+CLOCKED = ("subscription", "invoice", "payment_intent", "subscription_schedule")
 """Kinds of objects that change by themselves as time passes."""
 
 REQUEST_LOG_SIZE = 200_000

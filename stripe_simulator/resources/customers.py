@@ -9,6 +9,7 @@ from ..objects import Obj
 from ..search import search
 from ..wire import bare, wire
 from ..world import Transaction
+from .balances import record
 
 _TEXTS = ("business_name", "description", "email", "individual_name", "name", "phone")
 
@@ -106,6 +107,7 @@ def _default_method(tx: Transaction, customer: Obj, identifier: str | None) -> s
 
 def create_customer(call: Call) -> Obj:
     from . import payment_methods
+    from .sources import take_sources
 
     tx, params = call.tx, dict(call.params)
     identifier = call.ids[0] if call.ids else tx.new_id("cus_")
@@ -115,7 +117,13 @@ def create_customer(call: Call) -> Obj:
     if default is not None:
         params["invoice_settings"] = {k: v for k, v in settings.items() if k != "default_payment_method"}
     customer = _fill(tx, blank(identifier, tx.now, identifier[-8:].upper()), params)
+    opening = customer["balance"]
     shown = create(tx, customer, "customer.created")
+    if opening:
+        record(tx, customer, opening, opening, "initial")
+    if params.get("source"):
+        customer = take_sources(tx, customer, params)
+        shown = wire(tx, customer)
     if method_token is None:
         return shown
     method = payment_methods.attach_to(tx, method_token, identifier)
@@ -133,9 +141,17 @@ def retrieve_customer(call: Call) -> Obj:
 
 
 def update_customer(call: Call) -> Obj:
+    from .sources import take_sources
+
     tx = call.tx
     old = tx.need("customer", call.id)
-    return update(tx, old, _fill(tx, old, call.params), "customer.updated")
+    new = _fill(tx, old, call.params)
+    if new["balance"] != old["balance"]:
+        record(tx, new, new["balance"] - old["balance"], new["balance"], "adjustment")
+    shown = update(tx, old, new, "customer.updated")
+    if "source" in call.params or "default_source" in call.params:
+        return wire(tx, take_sources(tx, new, call.params))
+    return shown
 
 
 def delete_customer(call: Call) -> Obj:

@@ -6,7 +6,7 @@ from ..call import Call, metadata, reference, text, update
 from ..errors import card_error, invalid, missing_parameter, refused
 from ..listing import page
 from ..objects import Obj
-from ..wire import wire
+from ..wire import card_source, source_cards, wire
 from ..world import Transaction
 
 TEST_CARDS: dict[str, tuple[str, str, str | None, str | None]] = {
@@ -114,7 +114,7 @@ def _blank(tx: Transaction, token: str) -> Obj:
     }
 
 
-def _card(tx: Transaction, token: str, given: Obj | None = None) -> Obj:
+def new_card(tx: Transaction, token: str, given: Obj | None = None) -> Obj:
     brand, last4, _, _ = TEST_CARDS[token]
     given = given or {}
     wallet = WALLETS.get(token)
@@ -147,7 +147,7 @@ def _card(tx: Transaction, token: str, given: Obj | None = None) -> Obj:
 def resolve(tx: Transaction, identifier: str, param: str = "payment_method", status: int = 404) -> Obj:
     """The named payment method; a test token becomes a new card or bank debit."""
     if identifier in TEST_CARDS:
-        return tx.store("payment_method", _card(tx, identifier))
+        return tx.store("payment_method", new_card(tx, identifier))
     if identifier in TEST_DEBITS:
         return tx.store("payment_method", _debit(tx, identifier))
     return tx.need("payment_method", identifier, param, status)
@@ -195,7 +195,7 @@ def create_payment_method(call: Call) -> Obj:
         token = TEST_NUMBERS.get(str(card.get("number", "")).replace(" ", ""))
     if token not in TEST_CARDS:
         raise card_error("incorrect_cvc") if token is None else invalid("No such token", "card[token]")
-    return _created(tx, params, _card(tx, token, card))
+    return _created(tx, params, new_card(tx, token, card))
 
 
 def _create_debit(tx: Transaction, params: Obj, kind: str) -> Obj:
@@ -277,28 +277,46 @@ def attach(call: Call) -> Obj:
 
 def detach(call: Call) -> Obj:
     """Frees the method for good, and clears it wherever it was a default."""
-    tx = call.tx
-    old = tx.need("payment_method", call.id)
+    old = call.tx.need("payment_method", call.id)
     if old["customer"] is None:
         raise refused(
             "The payment method you provided is not attached to a customer so detachment is impossible.",
             "payment_method",
         )
+    return detach_from(call.tx, old)
+
+
+def detach_from(tx: Transaction, old: Obj) -> Obj:
+    """Detach an attached method. Whoever had it as a default is told of that, and nobody else.
+
+    Stripe does not say what becomes of the customer's default: by the account's setting ``detach_keeps_default`` the
+    detached id stays there, and the customer is not touched at all.
+    """
+    new = {**old, "customer": None, "_detached": True}
+    shown = update(tx, old, new, "payment_method.detached")
+    if old["id"].startswith("card_"):
+        tx.emit("customer.source.deleted", card_source(old))
     owner = tx.get("customer", old["customer"])
     if owner is not None and not owner.get("deleted"):
-        settings = owner["invoice_settings"]
-        if settings["default_payment_method"] == old["id"]:
-            cleared = {**settings, "default_payment_method": None}
-            update(tx, owner, {**owner, "invoice_settings": cleared}, "customer.updated")
-    for subscription in tx.find("subscription", "customer", old["customer"]):
-        if subscription["default_payment_method"] == old["id"]:
-            update(
-                tx,
-                subscription,
-                {**subscription, "default_payment_method": None},
-                "customer.subscription.updated",
-            )
-    return update(tx, old, {**old, "customer": None, "_detached": True}, "payment_method.detached")
+        update(tx, owner, _without(tx, owner, old["id"]), "customer.updated")
+    for sub in tx.find("subscription", "customer", old["customer"]):
+        freed = {
+            name: None for name in ("default_payment_method", "default_source") if sub[name] == old["id"]
+        }
+        if freed:
+            update(tx, sub, {**sub, **freed}, "customer.subscription.updated")
+    return shown
+
+
+def _without(tx: Transaction, owner: Obj, identifier: str) -> Obj:
+    settings = owner["invoice_settings"]
+    new = dict(owner)
+    if settings["default_payment_method"] == identifier and not tx.world.settings.get("detach_keeps_default"):
+        new["invoice_settings"] = {**settings, "default_payment_method": None}
+    if owner["default_source"] == identifier:
+        left = source_cards(tx, owner)
+        new["default_source"] = left[0]["id"] if left else None
+    return new
 
 
 def list_payment_methods(call: Call) -> Obj:

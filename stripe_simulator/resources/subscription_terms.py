@@ -10,6 +10,7 @@ from ..rebilling import first_lines, in_trial
 from ..request_parameters import whole
 from ..world import Transaction
 from .coupons import checked_rates, redeem
+from .sources import owned_source
 
 PRORATIONS = ("create_prorations", "always_invoice", "none")
 
@@ -24,7 +25,6 @@ _UNSIMULATED = (
     "billing_schedules",
     "billing_thresholds",
     "customer_account",
-    "default_source",
     "managed_payments",
     "on_behalf_of",
     "pending_invoice_item_interval",
@@ -75,6 +75,19 @@ def _payment_method(tx: Transaction, customer: str, identifier: str) -> str:
     return str(method["id"])
 
 
+def _take_payers(tx: Transaction, new: Obj, params: Obj) -> None:
+    if "default_payment_method" in params:
+        identifier = text(params["default_payment_method"])
+        new["default_payment_method"] = (
+            None if identifier is None else _payment_method(tx, new["customer"], identifier)
+        )
+    if "default_source" in params:
+        identifier = text(params["default_source"])
+        if identifier is not None:
+            owned_source(tx, new["customer"], identifier, "default_source")
+        new["default_source"] = identifier
+
+
 def take_terms(tx: Transaction, new: Obj, params: Obj) -> None:
     """The plain fields that create and update share."""
     new["metadata"] = metadata(new["metadata"], params.get("metadata"))
@@ -86,11 +99,7 @@ def take_terms(tx: Transaction, new: Obj, params: Obj) -> None:
         new["days_until_due"] = params["days_until_due"]
     if new["collection_method"] == "send_invoice" and new["days_until_due"] is None:
         raise missing_parameter("days_until_due")
-    if "default_payment_method" in params:
-        identifier = text(params["default_payment_method"])
-        new["default_payment_method"] = (
-            None if identifier is None else _payment_method(tx, new["customer"], identifier)
-        )
+    _take_payers(tx, new, params)
     if "default_tax_rates" in params:
         new["default_tax_rates"] = checked_rates(tx, params["default_tax_rates"], "default_tax_rates")
     if "discounts" in params:

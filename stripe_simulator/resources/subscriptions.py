@@ -132,6 +132,7 @@ def update_subscription(call: Call) -> Obj:
                 f"{strange[0]} is not supported when payment_behavior is pending_if_incomplete.", strange[0]
             )
         _check_pending_updates(tx, old)
+    _check_schedule(tx, old, params)
     old_plain = drop_pending_update(tx, old) if "items" in params else old
     new, change, proration, at = proposed(tx, old_plain, params)
     check_quantity_limit(tx, old, new)
@@ -140,6 +141,21 @@ def update_subscription(call: Call) -> Obj:
             tx, old_plain, change, behavior, proration, at if "proration_date" in params else None
         )
     return update(tx, old, new, "customer.subscription.updated")
+
+
+def _check_schedule(tx: Transaction, sub: Obj, params: Obj) -> None:
+    """Raises 400 for what only the schedule of a managed subscription may change.
+
+    Stripe refuses the end. Whether it refuses other changes is not documented: the account's setting
+    ``schedule_refuses`` names further parameters.
+    """
+    held = ("cancel_at_period_end", "cancel_at", *(tx.world.settings.get("schedule_refuses") or ()))
+    if sub["schedule"] is None or not any(name in params for name in held):
+        return
+    raise refused(
+        f"The subscription is managed by the subscription schedule `{sub['schedule']}`, and updating any cancelation "
+        "behavior directly is not allowed. Please update the schedule instead."
+    )
 
 
 def _check_pending_updates(tx: Transaction, sub: Obj) -> None:
@@ -256,6 +272,7 @@ def end_subscription(tx: Transaction, old: Obj, *, reason: str | None, details: 
             "reason": old["cancellation_details"]["reason"] if expired else reason,
         },
     }
+    new["schedule"] = _end_schedule(tx, old)
     tx.store("subscription", new)
     shown = wire(tx, new)
     if expired:
@@ -270,6 +287,18 @@ def end_subscription(tx: Transaction, old: Obj, *, reason: str | None, details: 
             halted = {**invoice, "auto_advance": False, "next_payment_attempt": None, "_finalize_at": None}
             update(tx, invoice, halted, "invoice.updated")
     return shown
+
+
+def _end_schedule(tx: Transaction, sub: Obj) -> str | None:
+    """End the schedule with its subscription; returns what the subscription then names."""
+    schedule = tx.get("subscription_schedule", sub["schedule"])
+    if schedule is not None and schedule["status"] == "active":
+        own_end = schedule["end_behavior"] == "cancel" and schedule["current_phase"]["end_date"] <= tx.now
+        status, moment = ("completed", "completed_at") if own_end else ("canceled", "canceled_at")
+        ended = {**schedule, moment: tx.now, "current_phase": None, "status": status}
+        tx.store("subscription_schedule", ended)
+        tx.emit(f"subscription_schedule.{status}", wire(tx, ended))
+    return None if schedule is None else str(schedule["id"])
 
 
 def cancel_subscription(call: Call) -> Obj:
