@@ -310,6 +310,24 @@ async def name_subscription(
     )
 
 
+async def set_request(connection: Connection, operation_id: str, request: JsonObject) -> None:
+    """Keep what is about to be sent, so that a retry under the same key sends the very same."""
+    await connection.execute(
+        "update operations set request = $2 where id = $1 and settled_at is null", operation_id, request
+    )
+
+
+async def set_sent(connection: Connection, operation_id: str, position: int, params: JsonObject) -> None:
+    """Keep the parameters that a step is about to send, for its retries under the same key."""
+    await connection.execute(
+        """update operation_steps set figures = figures || jsonb_build_object('sent', $3::jsonb)
+        where operation_id = $1 and position = $2 and settled_at is null""",
+        operation_id,
+        position,
+        params,
+    )
+
+
 async def next_attempt(connection: Connection, operation_id: str, position: int) -> None:
     """After an answer that is known to be a failure and kept under its key: only a new key can try again."""
     await connection.execute(

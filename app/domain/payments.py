@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
+from app.domain.credits import BilledLine
 from app.domain.ids import CustomerId
 from app.domain.snapshots import JsonObject
 
@@ -28,7 +30,10 @@ class PaymentStep:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What an invoice preview says. Amounts in minor units of `currency`, credits positive in `credit`."""
+    """What an invoice preview says. Amounts in minor units of `currency`, credits positive in `credit`.
+
+    `tax` includes inclusive taxes. `billed` are the lines before tax; `line_totals` what each adds to the total.
+    """
 
     currency: str
     total: int
@@ -36,6 +41,9 @@ class Costs:
     credit: int
     lines: list[JsonObject]
     proration_date: int | None
+    tax: int = 0
+    billed: Sequence[BilledLine] = ()
+    line_totals: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

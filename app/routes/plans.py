@@ -128,7 +128,7 @@ async def preview_subscription(
     subscription_id: SubscriptionPath,
     body: SubscriptionUpdateRequest,
 ) -> Response:
-    """What that change would cost, to the cent, and a quote that holds it for 24 hours, for one use."""
+    """Quote a change: what it costs, to the cent, promised for one use until `expires_at`."""
     refuse_admin_fields(actor, body)
     quoted = await previews.preview(context, actor, subscription_id, _plan_update(body))
     return answer(request, quote_answer(quoted))
@@ -184,6 +184,8 @@ def quote_answer(quoted: Quoted) -> QuoteAnswer:
             "amount_due_now": quoted.now.amount_due,
             "credit": quoted.now.credit,
             "next_total": quoted.next_total,
+            "credit_forgone": quoted.credit_forgone,
+            "invoice_unpaid": quoted.invoice_unpaid,
             "lines": quoted.now.lines,
         }
     )
@@ -203,6 +205,7 @@ def changed_subscription(done: Done, rules: Rules) -> ChangedSubscription:
     return ChangedSubscription.model_validate(
         {
             "subscription": shown(done.seen, rules),
+            "credit_forgone": done.credit_forgone,
             "payment": None if payment is None else dataclasses.asdict(payment),
         }
     )
@@ -224,6 +227,7 @@ def _plan_update(body: SubscriptionUpdateRequest) -> PlanUpdate:
         promotion_code=body.promotion_code,
         cancel_at_period_end=body.cancel_at_period_end,
         quote_id=body.quote_id,
+        forgo_credit=body.forgo_credit,
         terms=MoneyTerms(
             discounts=_discounts(body.discounts),
             default_tax_rates=body.default_tax_rates,

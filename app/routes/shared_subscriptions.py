@@ -126,7 +126,9 @@ async def update_shared_subscription_users(
         await spend(request, cost=len(asked) - 1)
     purchasing = None
     if body.over_capacity == "add_seats":
-        purchasing = Purchasing(_item_id(body.subscription_item_id), body.quote_id, body.proration_behavior)
+        purchasing = Purchasing(
+            _item_id(body.subscription_item_id), body.quote_id, body.proration_behavior, body.forgo_credit
+        )
     admitted = await member_changes.admit_changes(
         context,
         actor,
@@ -176,6 +178,7 @@ async def set_seats(
         item_id=_item_id(body.subscription_item_id),
         quote_id=body.quote_id,
         proration_behavior=body.proration_behavior,
+        forgo_credit=body.forgo_credit,
     )
     operation_id = await operation_id_of(request, actor.principal)
     done = await plan_changes.update(context, actor, subscription_id, update, operation_id, lambda _: None)

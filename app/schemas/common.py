@@ -48,6 +48,13 @@ PaymentMethodIdText = Annotated[str, Field(pattern=PAYMENT_METHOD_PATTERN)]
 InvoiceIdText = Annotated[str, Field(pattern=INVOICE_PATTERN)]
 
 QuoteId = Annotated[str, Field(pattern="^qt_[0-9a-f]{32}$")]
+ForgoCredit = Annotated[
+    bool,
+    Field(
+        description="Make a reducing change without credit where what it would credit was not paid. "
+        "A credit that was paid is given in any case."
+    ),
+]
 ProrationBehavior = Literal["always_invoice", "create_prorations", "none"]
 
 

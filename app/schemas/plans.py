@@ -10,6 +10,7 @@ from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, mo
 from app.schemas.common import (
     ADMIN_ONLY,
     Answer,
+    ForgoCredit,
     Instant,
     Payment,
     PaymentMethodIdText,
@@ -113,6 +114,7 @@ class SubscriptionUpdateRequest(Request):
     promotion_code: PromotionCodeText | None = None
     cancel_at_period_end: bool | None = None
     quote_id: QuoteId | None = None
+    forgo_credit: ForgoCredit = False
     discounts: Discounts = None
     default_tax_rates: TaxRates = None
     trial_end: Annotated[Moment | Literal["now"] | None, Field(json_schema_extra=ADMIN_ONLY)] = None
@@ -121,7 +123,7 @@ class SubscriptionUpdateRequest(Request):
 
     @model_validator(mode="after")
     def _some_change(self) -> SubscriptionUpdateRequest:
-        if not self.model_fields_set - {"quote_id"}:
+        if not self.model_fields_set - {"quote_id", "forgo_credit"}:
             raise ValueError("name at least one thing to change")
         return self
 
@@ -133,14 +135,33 @@ class CancelRequest(Request):
 
 
 class ChangedSubscription(Answer):
+    """`credit_forgone`: the credit that the change did not give because it was not paid, in minor units."""
+
     subscription: Subscription
     payment: Payment | None
+    credit_forgone: int = 0
+
+
+class UnpaidInvoice(Answer):
+    """The invoice that would have to be paid before its lines can be credited.
+
+    `status` is Stripe's, or `refunded`. `hosted_invoice_url` is null where nobody can pay it, or the caller may not
+    see it. `credit`: what the change would credit. `retry_after`: seconds until a draft is charged.
+    """
+
+    invoice_id: str | None
+    status: str | None
+    hosted_invoice_url: str | None
+    credit: int
+    retry_after: int | None = None
 
 
 class QuoteAnswer(Answer):
     """`amount_due_now` is charged when the change is made with this quote, `credit` goes to the balance.
 
-    `next_total`: the first ordinary invoice afterwards, null where none will come.
+    `credit_forgone`: what is not credited because `invoice_unpaid` was not paid; such a quote is executed with
+    `forgo_credit`. `next_total`: the first ordinary invoice afterwards, null where none will come. A quote is good
+    until `expires_at`: 24 hours, or 10 minutes for a change that credits.
     """
 
     quote_id: str
@@ -149,4 +170,6 @@ class QuoteAnswer(Answer):
     amount_due_now: int
     credit: int
     next_total: int | None
+    credit_forgone: int
+    invoice_unpaid: UnpaidInvoice | None
     lines: list[InvoiceLine]

@@ -10,6 +10,7 @@ from app.schemas.common import (
     ADMIN_ONLY,
     Answer,
     CustomerIdText,
+    ForgoCredit,
     Instant,
     Page,
     Payment,
@@ -80,6 +81,7 @@ class _Changes(Request):
     remove: list[CustomerIdText] = Field(default_factory=list, max_length=MAXIMUM_CHANGES)
     update: list[RoleChange] = Field(default_factory=list, max_length=MAXIMUM_CHANGES)
     subscription_item_id: SubscriptionItemIdText | None = None
+    forgo_credit: ForgoCredit = False
     proration_behavior: Annotated[ProrationBehavior | None, Field(json_schema_extra=ADMIN_ONLY)] = None
 
     @property
@@ -114,6 +116,7 @@ class SeatsRequest(Request):
     total: SeatTotal
     subscription_item_id: SubscriptionItemIdText | None = None
     quote_id: QuoteId | None = None
+    forgo_credit: ForgoCredit = False
     proration_behavior: Annotated[ProrationBehavior | None, Field(json_schema_extra=ADMIN_ONLY)] = None
 
 

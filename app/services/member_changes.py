@@ -55,6 +55,7 @@ class Purchasing:
     item_id: SubscriptionItemId | None = None
     quote_id: str | None = None
     proration_behavior: str | None = None
+    forgo_credit: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,15 +171,15 @@ async def seats_needed(
 async def _buying(
     connection: Connection, actor: Actor, view: SubscriptionView, missing: int, purchasing: Purchasing
 ) -> JsonObject:
-    """The one quantity write of the call, at its quote's date where there is one."""
+    """Return the step of the one quantity write of the call."""
     item = purchase_item(view.seat_items(), purchasing.item_id)
     quantity = (item.quantity or 0) + missing
-    figures: JsonObject = {"item_id": item.id, "quantity": quantity}
+    figures: JsonObject = {"item_id": item.id, "quantity": quantity, "forgo_credit": purchasing.forgo_credit}
     if purchasing.proration_behavior is not None:
         figures["proration_behavior"] = purchasing.proration_behavior
     if purchasing.quote_id is not None:
         change = seats_update(item, quantity, purchasing.quote_id, purchasing.proration_behavior)
-        figures["proration_date"] = (await use_quote(connection, actor, view, change)).proration_date
+        await use_quote(connection, actor, view, change)
         figures["quote_id"] = purchasing.quote_id
     return {"position": 0, "action": StepKind.BUY_SEATS.value, "state": "planned", "figures": figures}
 

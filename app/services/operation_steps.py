@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any
 from uuid import UUID
 
 from app.cache import members, operations, subscriptions, transfers
@@ -18,12 +17,13 @@ from app.cache.operations import Operation, Step
 from app.domain import metadata as keys
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.payments import PaymentStep
-from app.domain.snapshots import Customer, Snapshot, Subscription
+from app.domain.snapshots import Customer, JsonObject, Snapshot, Subscription
 from app.domain.statuses import ENDED, is_live
 from app.domain.step_kinds import StepKind
 from app.errors import BillingError, NotFound, ServiceUnavailable, StripeOutcomeUnknown
 from app.services import sync
 from app.services.context import Context
+from app.services.quotes import price_as_quoted
 from app.services.sending import SUBSCRIPTION_CHANGES, changed_in_vain, is_final, may_come_late, send
 from app.stripe_gateway.billing import Changed
 from app.stripe_gateway.client import Key
@@ -295,13 +295,7 @@ async def _buy_seats(
             _check_nothing_comes_late(context, step)
             missed[0] = "changed_meanwhile"
             return before
-        params: dict[str, Any] = {
-            "items": [{"id": item_id, "quantity": quantity}],
-            "proration_behavior": step.figures.get("proration_behavior") or context.rules.proration_behavior,
-            "payment_behavior": "pending_if_incomplete",
-        }
-        if step.figures.get("proration_date"):
-            params["proration_date"] = step.figures["proration_date"]
+        params = await _priced_seats(context, operation, step, found, before.at)
 
         async def write(key: Key) -> Changed:
             return await context.billing.update_subscription(
@@ -334,6 +328,34 @@ async def _buy_seats(
     reading = sync.Reading(context, lease)
     await sync.land(context, lease, call, settle, reading)
     return await context.billing.payment_step(written[-1]) if written else None
+
+
+async def _priced_seats(
+    context: Context, operation: Operation, step: Step, found: Subscription, at: int
+) -> JsonObject:
+    """Return the parameters of a seat purchase, priced before its first sending and the same for each retry.
+
+    Raises Conflict `invoice_unpaid`, or `quote_expired` where the quote cannot be kept.
+    """
+    if step.state != "planned" and "sent" in step.figures:
+        return dict(step.figures["sent"])
+    params: JsonObject = {
+        "items": [{"id": str(step.figures["item_id"]), "quantity": int(step.figures["quantity"])}],
+        "proration_behavior": step.figures.get("proration_behavior") or context.rules.proration_behavior,
+        "payment_behavior": "pending_if_incomplete",
+    }
+    priced = await price_as_quoted(
+        context,
+        found,
+        at,
+        params,
+        quote_id=step.figures.get("quote_id"),
+        restarts=False,
+        forgo_credit=step.figures.get("forgo_credit") is True,
+    )
+    async with context.database.connection() as connection:
+        await operations.set_sent(connection, operation.id, step.position, priced.params)
+    return priced.params
 
 
 def _quantity_of(subscription: Subscription, item_id: str) -> int:

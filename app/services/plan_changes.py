@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from app.cache import catalogue, subscriptions
+from app.cache import catalogue, operations, subscriptions
 from app.domain.ids import SubscriptionId, SubscriptionItemId
 from app.domain.plan_changes import (
     OfferedPrice,
@@ -16,7 +16,7 @@ from app.domain.plan_changes import (
     Terms,
     changed_plan,
 )
-from app.domain.roles import Permission, require
+from app.domain.roles import Permission, Role, require
 from app.domain.seats import check_floor
 from app.domain.statuses import ENDED, standing
 from app.domain.views import SubscriptionView
@@ -61,7 +61,7 @@ async def update(
 ) -> Done | Accepted:
     """Changes items, payment method, discounts or the intended end, in one call to Stripe.
 
-    Raises NotFound, Forbidden, Conflict `seats_in_use`, `quote_expired`, `promotion_code_in_use` or
+    Raises NotFound, Forbidden, Conflict `seats_in_use`, `quote_expired`, `invoice_unpaid`, `promotion_code_in_use` or
     `subscription_not_active`,
     PreconditionFailed by `precondition`, InvalidRequest for items, PaymentRequired.
     """
@@ -92,10 +92,14 @@ async def update(
             params = update_params(context, seen.view, change, plan)
             outside.apply(seen.view, params)
             if change.quote_id is not None:
-                quoted = await use_quote(connection, actor, seen.view, asked)
-                if quoted.proration_date:
-                    params["proration_date"] = quoted.proration_date
-            call = StripeCall("update", params)
+                await use_quote(connection, actor, seen.view, asked)
+            call = StripeCall(
+                "update",
+                params,
+                quote_id=change.quote_id,
+                forgo_credit=change.forgo_credit,
+                restarts=plan is not None and bool(plan.restarted),
+            )
             operation = await insert_operation(
                 context,
                 connection,
@@ -108,7 +112,17 @@ async def update(
                 quote_id=change.quote_id,
                 needs=permissions_for(change),
             )
-    return await _carried_out(context, actor, subscription_id, operation)
+    try:
+        return await _carried_out(context, actor, subscription_id, operation)
+    except Conflict as refusal:
+        raise _as_seen(refusal, seen) from refusal
+
+
+def _as_seen(refusal: Conflict, seen: Seen) -> Conflict:
+    """A manager who may buy seats sees amounts, and no links to the payer's invoices."""
+    if refusal.code == "invoice_unpaid" and seen.role is Role.MANAGER:
+        refusal.members["hosted_invoice_url"] = None
+    return refusal
 
 
 async def _carried_out(
@@ -123,7 +137,11 @@ async def _carried_out(
     payment = await payment_of(context, begun, changed)
     if isinstance(payment, Accepted):
         return payment
-    return await seen_now(context, actor, subscription_id, payment)
+    done = await seen_now(context, actor, subscription_id, payment)
+    async with context.database.connection() as connection:
+        operation = await operations.operation(connection, begun.operation_id)
+    forgone = 0 if operation is None else StripeCall(**operation.request).credit_forgone
+    return replace(done, credit_forgone=forgone)
 
 
 def permissions_for(change: PlanUpdate) -> list[Permission]:

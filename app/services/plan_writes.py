@@ -7,7 +7,7 @@ transaction that lands it.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -24,7 +24,7 @@ from app.domain.snapshots import JsonObject, Snapshot, Subscription, Subscriptio
 from app.domain.statuses import ENDED
 from app.domain.views import SubscriptionView
 from app.errors import BillingError, NotFound, ServiceUnavailable, StripeOutcomeUnknown
-from app.services import sync
+from app.services import charges, quotes, sync
 from app.services.actors import Actor
 from app.services.context import Context
 from app.services.sending import SUBSCRIPTION_CHANGES, changed_in_vain, is_final, is_known, locked_view, send
@@ -38,24 +38,32 @@ from app.stripe_gateway.gateway import Fetched
 class StripeCall:
     """A write as it is kept with its operation, so that whoever finishes it can send the very same again.
 
-    `method`: create, update, cancel or resume.
+    `method`: create, update, cancel or resume. `params` are those that were admitted; `sent` are those that leave,
+    with their date and without a credit that was not paid: written before the first sending, the same for each
+    retry of one key. `restarts`: the interval of an item changes. `credit_forgone`: minor units.
     """
 
     method: str
     params: dict[str, Any]
+    quote_id: str | None = None
+    forgo_credit: bool = False
+    restarts: bool = False
+    sent: dict[str, Any] | None = None
+    credit_forgone: int = 0
 
     def as_request(self) -> JsonObject:
-        return {"method": self.method, "params": self.params}
+        return asdict(self)
 
     async def perform(self, context: Context, subscription_id: SubscriptionId, key: Key) -> Changed:
         billing = context.billing
+        params = self.params if self.sent is None else self.sent
         match self.method:
             case "create":
-                return await billing.create_subscription(self.params, idempotency_key=key)
+                return await billing.create_subscription(params, idempotency_key=key)
             case "update":
-                return await billing.update_subscription(subscription_id, self.params, idempotency_key=key)
+                return await billing.update_subscription(subscription_id, params, idempotency_key=key)
             case "cancel":
-                return await billing.cancel_subscription(subscription_id, self.params, idempotency_key=key)
+                return await billing.cancel_subscription(subscription_id, params, idempotency_key=key)
             case "resume":
                 return await billing.resume_subscription(subscription_id, idempotency_key=key)
             case _:
@@ -118,7 +126,11 @@ class MoneyTerms:
 
 @dataclass(frozen=True, slots=True)
 class PlanUpdate:
-    """`items` empty: none change. `quote_id`: carry out what was quoted, at the quote's proration date."""
+    """A change as it was asked for.
+
+    `items` empty: none change. `quote_id`: carry out what was quoted, at the quote's date. `forgo_credit`: make a
+    reducing change without credit where what it would credit was not paid.
+    """
 
     items: Sequence[ItemChange]
     payment_method_id: PaymentMethodId | None
@@ -127,14 +139,19 @@ class PlanUpdate:
     quote_id: str | None
     terms: MoneyTerms
     permission: Permission = Permission.CHANGE_PLAN
+    forgo_credit: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The subscription as its caller may see it now, and what is left to pay or to set up."""
+    """The subscription as its caller may see it now, and what is left to pay or to set up.
+
+    `credit_forgone`: the credit that the change did not give, minor units.
+    """
 
     seen: Seen
     payment: PaymentStep | None
+    credit_forgone: int = 0
 
 
 def price_ids(items: Sequence[ItemChange], view: SubscriptionView | None = None) -> list[str]:
@@ -197,6 +214,8 @@ async def _send(
             context, operation_id, step, SUBSCRIPTION_CHANGES
         ):
             return now
+    if step.state == "planned":
+        call = await _priced(context, operation_id, call, reading)
     try:
         return await send_once(context, operation_id, subscription_id, call, token)
     except (StripeOutcomeUnknown, NotFound) as error:
@@ -208,6 +227,42 @@ async def _send(
         if not call.shows_in(now.subscription):
             raise
         return now
+
+
+async def _priced(context: Context, operation_id: str, call: StripeCall, reading: sync.Reading) -> StripeCall:
+    """Price the change under the subscription's lease, and keep what is to be sent with its operation.
+
+    Raises:
+        Conflict: `invoice_unpaid`, or `quote_expired` where the quote cannot be kept.
+        NotFound: Stripe has no such subscription.
+    """
+    prices_items = call.method == "update" and not {"items", "trial_end"}.isdisjoint(call.params)
+    credits_time = call.method == "cancel" and call.params.get("prorate") is True
+    if not (prices_items or credits_time):
+        return call
+    found = await reading.read()
+    if not isinstance(found.snapshot, Subscription):
+        raise NotFound()
+    if credits_time:
+        sent, forgone = dict(call.params), 0
+        unpaid = await charges.credits_unpaid_on_cancel(context, found.snapshot, found.at)
+        if unpaid is not None:
+            sent, forgone = {**sent, "prorate": False}, unpaid.credit
+    else:
+        priced = await quotes.price_as_quoted(
+            context,
+            found.snapshot,
+            found.at,
+            call.params,
+            quote_id=call.quote_id,
+            restarts=call.restarts,
+            forgo_credit=call.forgo_credit,
+        )
+        sent, forgone = priced.params, priced.credit_forgone
+    call = replace(call, sent=sent, credit_forgone=forgone)
+    async with context.database.connection() as connection:
+        await operations.set_request(connection, operation_id, call.as_request())
+    return call
 
 
 async def as_it_is(context: Context, subscription_id: SubscriptionId) -> Changed:
@@ -227,6 +282,9 @@ async def write(
     async with context.database.connection() as connection:
         operation = await operations.operation(connection, operation_id)
         (step, *_) = await operations.steps(connection, operation_id)
+    if operation is not None:
+        # An earlier attempt may have priced it.
+        call = StripeCall(**operation.request)
     if operation is not None and step.state == "planned":
         concerned = {"subscription": subscription_id, "customer": operation.actor_id}
         await sync.read_news(context, concerned)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
@@ -10,11 +11,12 @@ from app.cache import catalogue, quotes
 from app.domain.ids import SubscriptionId
 from app.domain.payments import Costs
 from app.domain.plan_changes import Plan, PlanItem
-from app.domain.roles import Permission, require
+from app.domain.roles import Permission, Role, require
 from app.domain.seats import check_floor
-from app.domain.views import SubscriptionView
+from app.domain.snapshots import JsonObject, Subscription
 from app.errors import NotFound
 from app.services.actors import Actor
+from app.services.charges import Priced, asked, price
 from app.services.context import Context
 from app.services.payment_details import look_outside
 from app.services.plan_changes import changed, check_status, permissions_for, update_params
@@ -22,34 +24,36 @@ from app.services.plan_writes import (
     PlanUpdate,
     price_ids,
 )
-from app.services.quotes import change_hash, state_hash
-from app.services.subscriptions import read
-
-_PREVIEWED = (
-    "items",
-    "proration_behavior",
-    "proration_date",
-    "trial_end",
-    "default_tax_rates",
-    "cancel_at",
-    "cancel_at_period_end",
-)
+from app.services.quotes import promise
+from app.services.subscriptions import Seen, read
 
 
 @dataclass(frozen=True, slots=True)
 class Quoted:
-    """`next_total`: the first ordinary invoice after the change, in the same currency."""
+    """A quote as its caller sees it; amounts are minor units.
+
+    `next_total`: the first ordinary invoice after the change, None where none follows. `invoice_unpaid`: why
+    `credit_forgone` is not credited.
+    """
 
     quote_id: str
-    expires_at: object
+    expires_at: datetime
     now: Costs
     next_total: int | None
+    credit_forgone: int
+    invoice_unpaid: JsonObject | None
 
 
 async def preview(
     context: Context, actor: Actor, subscription_id: SubscriptionId, change: PlanUpdate
 ) -> Quoted:
-    """What a change would cost now, to the cent, and a quote that holds it for a day."""
+    """Return what a change would cost now, to the cent, in a quote that promises it.
+
+    Raises:
+        NotFound, Forbidden, InvalidRequest: as the change itself.
+        Conflict: `invoice_unpaid` where the change charges beside a credit that was not paid, `seats_in_use`,
+            `subscription_not_active`.
+    """
     async with context.database.connection() as connection:
         seen = await read(connection, actor, subscription_id, context.rules)
         require(seen.granted, Permission.SEE_AMOUNTS, *permissions_for(change))
@@ -61,61 +65,64 @@ async def preview(
         check_floor(seen.view.seats(owner_uses_seat=context.rules.owner_uses_seat), plan.seats)
     params = update_params(context, seen.view, change, plan)
     outside.apply(seen.view, params)
-    costs, next_total = await _costs(context, seen.view, params, plan)
+    found = await context.stripe.fetch("subscription", subscription_id)
+    subscription = found.snapshot
+    if not isinstance(subscription, Subscription):
+        raise NotFound()
+    priced = await price(
+        context,
+        subscription,
+        found.at,
+        params,
+        restarts=plan is not None and bool(plan.restarted),
+        forgo_credit=True,
+    )
+    next_total = await _next_total(context, subscription, params, priced, plan)
     quote_id = f"qt_{uuid4().hex}"
     async with context.database.connection() as connection:
         expires_at = await quotes.insert(
             connection,
             quote_id,
+            promise(change, subscription, priced),
             subscription_id=subscription_id,
             principal=actor.principal.key,
-            change_hash=change_hash(change),
-            state_hash=state_hash(seen.view),
-            proration_date=costs.proration_date or 0,
         )
-    return Quoted(quote_id, expires_at, costs, next_total)
+    return Quoted(
+        quote_id, expires_at, priced.now, next_total, priced.credit_forgone, _unpaid_as_seen(priced, seen)
+    )
 
 
-async def _costs(
-    context: Context, view: SubscriptionView, params: dict[str, Any], plan: Plan | None
-) -> tuple[Costs, int | None]:
-    """What is due at once, and the total of the first ordinary invoice after it."""
-    details = {name: params[name] for name in _PREVIEWED if name in params}
-    behavior = details.setdefault("proration_behavior", context.rules.proration_behavior)
-    asked: dict[str, Any] = {"subscription": view.id, "subscription_details": details}
-    if "discounts" in params:
-        asked["discounts"] = params["discounts"]
-    trial_stays = view.status == "trialing" and "trial_end" not in params
-    prorated = plan is not None and plan.altered and behavior == "always_invoice" and not trial_stays
-    if not prorated and not (plan is not None and plan.restarted) and "trial_end" not in params:
-        if trial_stays:
-            details["proration_behavior"] = "none"
-        return await _nothing_due(context, view, asked)
-    now = await context.billing.preview(asked)
-    return now, await _next_total(context, view, asked, plan, now)
-
-
-async def _nothing_due(
-    context: Context, view: SubscriptionView, asked: dict[str, Any]
-) -> tuple[Costs, int | None]:
-    """Stripe previews the next invoice where nothing is invoiced at once; its lines tell what will be on it."""
-    try:
-        upcoming = await context.billing.preview(asked)
-    except NotFound:
-        return Costs(view.currency, 0, 0, 0, [], None), None
-    return replace(upcoming, total=0, amount_due=0, credit=0), upcoming.total
+def _unpaid_as_seen(priced: Priced, seen: Seen) -> JsonObject | None:
+    """A manager who may buy seats sees amounts, and no links to the payer's invoices."""
+    if priced.unpaid is None:
+        return None
+    shown = priced.unpaid.as_members()
+    return {**shown, "hosted_invoice_url": None} if seen.role is Role.MANAGER else shown
 
 
 async def _next_total(
-    context: Context, view: SubscriptionView, asked: dict[str, Any], plan: Plan | None, now: Costs
+    context: Context,
+    subscription: Subscription,
+    params: JsonObject,
+    priced: Priced,
+    plan: Plan | None,
 ) -> int | None:
-    """Items that start over are billed with the change itself, so the next invoice may be of the others alone."""
-    details = {**asked["subscription_details"], "proration_behavior": "none"}
-    again = {**asked, "subscription_details": details}
+    """Return the total of the first ordinary invoice after the change.
+
+    Items that start over are billed with the change itself, so the next invoice may be of the others alone. What the
+    change's own invoice collects, such as pending items, is not on the next one.
+    """
+    if not priced.is_invoiced:
+        behavior = str(priced.params.get("proration_behavior") or context.rules.proration_behavior)
+        if subscription.status == "trialing":
+            behavior = "none"
+        return await _total(context, asked(subscription, priced.params, behavior))
+    again = asked(subscription, params, "none")
+    details: dict[str, Any] = again["subscription_details"]
     if details.get("trial_end") == "now":
         again["preview_mode"] = "recurring"
     elif plan is not None and plan.restarted:
-        left_out, start_over = _not_on_the_next(view, plan, now)
+        left_out, start_over = _not_on_the_next(subscription, plan, priced.now)
         ids = {item.id for item in left_out}
         prices = {item.price.id for item in left_out if item.id is None}
         kept = [
@@ -124,15 +131,24 @@ async def _next_total(
         details["items"] = [*kept, *({"id": item_id, "deleted": True} for item_id in ids if item_id)]
         if start_over:
             again["preview_mode"] = "recurring"
+    return await _total(context, again, without_pending=True)
+
+
+async def _total(context: Context, asked: dict[str, Any], *, without_pending: bool = False) -> int | None:
     try:
-        return (await context.billing.preview(again)).total
+        costs = await context.billing.preview(asked)
     except NotFound:
         return None
+    if not without_pending:
+        return costs.total
+    return costs.total - sum(
+        costs.line_totals[line.id] for line in costs.billed if line.invoice_item_id is not None
+    )
 
 
-def _not_on_the_next(view: SubscriptionView, plan: Plan, now: Costs) -> tuple[list[PlanItem], bool]:
+def _not_on_the_next(subscription: Subscription, plan: Plan, now: Costs) -> tuple[list[PlanItem], bool]:
     """The items that the first ordinary invoice will not be of, and whether it is of those that start over."""
-    current = {item["id"]: item["current_period_end"] for item in view.items}
+    current = {str(item.id): item.current_period_end for item in subscription.items}
     charged = {line["price_id"]: line["period_end"] for line in now.lines if line["amount"] >= 0}
     ends = {item.price.id: charged.get(item.price.id, current.get(str(item.id))) for item in plan.items}
     first = min(end for end in ends.values() if end is not None)

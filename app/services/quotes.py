@@ -1,26 +1,37 @@
-"""Quotes: what a change was said to cost, held for a day, used once, for that very change of that very plan."""
+"""Quotes: what a change costs, promised for one use by the principal who asked, and kept to the cent or refused."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from app.cache import quotes
 from app.cache.database import Connection
+from app.cache.quotes import Promise
+from app.domain.snapshots import Subscription
 from app.domain.views import SubscriptionView
 from app.errors import (
+    BillingError,
     Conflict,
     FieldError,
     InvalidRequest,
 )
 from app.services.actors import Actor
-from app.services.plan_writes import PlanUpdate
+from app.services.charges import Priced, price
+from app.services.context import Context
+
+if TYPE_CHECKING:
+    from app.services.plan_writes import PlanUpdate
+
+_SERVER_ERROR = 500
 
 
 def change_hash(change: PlanUpdate) -> bytes:
-    """All that decides what it costs or what it does; the card that pays may still be another."""
+    """Hash all that decides what the change costs or does; the card that pays may still be another."""
     asked = [
         [[i.id, i.price_id, i.quantity, i.deleted] for i in change.items],
         change.promotion_code,
@@ -30,24 +41,123 @@ def change_hash(change: PlanUpdate) -> bytes:
     return hashlib.sha256(orjson.dumps(asked)).digest()
 
 
-def state_hash(view: SubscriptionView) -> bytes:
-    """What a quote depends on: the items, their prices, quantities and periods."""
-    state = [[i["id"], i["price"]["id"], i["quantity"], i["current_period_end"]] for i in view.items]
-    return hashlib.sha256(orjson.dumps(state)).digest()
+def state_of_view(view: SubscriptionView) -> bytes:
+    """Hash what a quote depends on, as the cache has it."""
+    return _state_hash(
+        (i["id"], i["price"]["id"], i["quantity"], i["current_period_end"]) for i in view.items
+    )
 
 
-async def use_quote(
-    connection: Connection, actor: Actor, view: SubscriptionView, change: PlanUpdate
-) -> quotes.Quote:
-    """Raises InvalidRequest for another change than the quoted one, Conflict `quote_expired` once it is stale."""
+def state_of(subscription: Subscription) -> bytes:
+    """Hash what a quote depends on, as Stripe has it: the items, their prices, quantities and periods."""
+    return _state_hash((i.id, i.price_id, i.quantity, i.current_period_end) for i in subscription.items)
+
+
+def _state_hash(items: Iterable[tuple[object, ...]]) -> bytes:
+    return hashlib.sha256(orjson.dumps([list(item) for item in items])).digest()
+
+
+def promise(change: PlanUpdate, subscription: Subscription, priced: Priced) -> Promise:
+    """Return what a quote of this change promises."""
+    return Promise(
+        change_hash=change_hash(change),
+        state_hash=state_of(subscription),
+        proration_date=priced.date or 0,
+        currency=priced.now.currency,
+        amount_due=priced.now.amount_due,
+        credit=priced.now.credit,
+        credit_forgone=priced.credit_forgone,
+        tax=priced.now.tax,
+        crediting=priced.crediting,
+    )
+
+
+async def use_quote(connection: Connection, actor: Actor, view: SubscriptionView, change: PlanUpdate) -> None:
+    """Mark the quote as used.
+
+    Raises:
+        InvalidRequest: the quote is another principal's, or was made for another change.
+        Conflict: `quote_expired`, once it was used, is too old, or the items changed.
+    """
     quote_id = change.quote_id or ""
     quote = await quotes.find(connection, quote_id, subscription_id=view.id, principal=actor.principal.key)
-    if quote is None or quote.change_hash != change_hash(change):
-        detail = "This quote was not made for this change."
+    if quote is None or quote.promise.change_hash != change_hash(change):
+        detail = "quote_id names no quote that was made for this change. Ask for a new quote of it."
         raise InvalidRequest(detail, errors=[FieldError("/quote_id", "invalid", detail)])
-    if not quote.open or quote.state_hash != state_hash(view):
-        raise Conflict(
-            "The quote was used, is older than a day, or the plan changed since.", code="quote_expired"
-        )
+    if not quote.open or quote.promise.state_hash != state_of_view(view):
+        raise expired()
     await quotes.use(connection, quote_id)
-    return quote
+
+
+async def price_as_quoted(
+    context: Context,
+    subscription: Subscription,
+    at: int,
+    params: Mapping[str, Any],
+    *,
+    quote_id: str | None,
+    restarts: bool,
+    forgo_credit: bool,
+) -> Priced:
+    """Price a change that is about to be sent; with a quote, at its date and only as it promised.
+
+    `subscription` and `at`: as Stripe has it now, and the second of its answer.
+
+    Raises:
+        Conflict: `invoice_unpaid`, or `quote_expired` where the quote cannot be kept.
+        BillingError: what Stripe answers to the preview of a change without a quote.
+    """
+    quoted: Promise | None = None
+    if quote_id is not None:
+        async with context.database.connection() as connection:
+            quoted = await quotes.promised(connection, quote_id)
+        if quoted is None:
+            raise expired()
+        check_age(quoted, subscription, at)
+    try:
+        priced = await price(
+            context,
+            subscription,
+            at,
+            params,
+            restarts=restarts,
+            forgo_credit=forgo_credit,
+            date=None if quoted is None else quoted.proration_date or None,
+        )
+    except BillingError as error:
+        if quoted is None or error.status >= _SERVER_ERROR:
+            raise
+        if error.code == "invoice_unpaid" and quoted.credit_forgone > 0:
+            # It was quoted without credit, and the caller has not said that they forgo it.
+            raise
+        raise expired() from error
+    if quoted is not None:
+        check_kept(quoted, priced)
+    return priced
+
+
+def check_age(quoted: Promise, subscription: Subscription, at: int) -> None:
+    """Raise Conflict `quote_expired` where the items changed, or the quote is too old by Stripe's clock.
+
+    The database's clock ended it already where that is the later one. `at`: Unix seconds.
+    """
+    is_old = quoted.proration_date > 0 and at - quoted.proration_date > quoted.lifetime
+    if is_old or quoted.state_hash != state_of(subscription):
+        raise expired()
+
+
+def check_kept(quoted: Promise, priced: Priced) -> None:
+    """Raise Conflict `quote_expired` unless the change costs now what was quoted, to the cent."""
+    now = (priced.now.currency, priced.now.amount_due, priced.now.credit, priced.now.tax)
+    promised = (quoted.currency, quoted.amount_due, quoted.credit, quoted.tax)
+    if now != promised or (priced.credit_forgone > 0) != (quoted.credit_forgone > 0):
+        raise expired()
+
+
+def expired() -> Conflict:
+    """The refusal of a quote that cannot be kept; nothing was charged."""
+    detail = (
+        "The quote was used, is too old, or what it was computed from has changed. Nothing was charged. "
+        "Ask for a new quote."
+    )
+    return Conflict(detail, code="quote_expired")

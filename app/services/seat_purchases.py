@@ -14,7 +14,12 @@ from app.services.subscriptions import get
 
 
 def seats_update(
-    item: SeatItem, quantity: int, quote_id: str | None, proration_behavior: str | None
+    item: SeatItem,
+    quantity: int,
+    quote_id: str | None,
+    proration_behavior: str | None,
+    *,
+    forgo_credit: bool = False,
 ) -> PlanUpdate:
     """The one form in which seats are quoted and bought, so that a quote fits whichever route uses it."""
     return PlanUpdate(
@@ -25,6 +30,7 @@ def seats_update(
         quote_id=quote_id,
         terms=MoneyTerms(proration_behavior=proration_behavior),
         permission=Permission.BUY_SEATS,
+        forgo_credit=forgo_credit,
     )
 
 
@@ -37,6 +43,7 @@ async def total_update(
     item_id: SubscriptionItemId | None,
     quote_id: str | None,
     proration_behavior: str | None,
+    forgo_credit: bool = False,
 ) -> PlanUpdate:
     """The change that brings all seats of the subscription to `total`, by the one item that is named or plain.
 
@@ -48,4 +55,4 @@ async def total_update(
     if quantity < 1:
         detail = "The other items alone give more seats than that."
         raise InvalidRequest(detail, errors=[FieldError("/total", "too_small", detail)])
-    return seats_update(item, quantity, quote_id, proration_behavior)
+    return seats_update(item, quantity, quote_id, proration_behavior, forgo_credit=forgo_credit)

@@ -14,6 +14,7 @@ from app.domain.ids import CustomerId, PaymentMethodId, SubscriptionId
 from app.domain.payments import Costs, PaymentStep, PromotionCode
 from app.domain.snapshots import Subscription
 from app.stripe_gateway import parsing
+from app.stripe_gateway.bills import BillCalls
 from app.stripe_gateway.client import Answer, Key, StripeClient
 from app.stripe_gateway.gateway import DISCOUNT_EXPANDS, Fetched
 
@@ -54,6 +55,7 @@ def is_whole(subscription: Subscription) -> bool:
 class BillingCalls:
     def __init__(self, client: StripeClient) -> None:
         self._client = client
+        self.bills = BillCalls(client)
 
     async def create_subscription(self, params: Mapping[str, Any], *, idempotency_key: Key) -> Changed:
         answer = await self._client.post(
@@ -132,7 +134,9 @@ class BillingCalls:
     async def preview(self, params: Mapping[str, Any]) -> Costs:
         """What Stripe would invoice; nothing is changed, so no key is needed and a lost answer is asked again."""
         answer = await self._client.post_safely("/v1/invoices/create_preview", params)
-        invoice = parsing.invoice(answer.data, await self._preview_lines(answer.data))
+        all_lines = await self._preview_lines(answer.data)
+        invoice = parsing.invoice(answer.data, all_lines)
+        sources = answer.data["lines"]["data"] if all_lines is None else all_lines
         return Costs(
             currency=invoice.currency,
             total=invoice.total,
@@ -140,6 +144,9 @@ class BillingCalls:
             credit=max(0, -invoice.total),
             lines=invoice.lines,
             proration_date=parsing.proration_date(answer.data),
+            tax=parsing.tax(answer.data),
+            billed=[parsing.billed_line(source) for source in sources],
+            line_totals={str(source["id"]): parsing.line_total(source) for source in sources},
         )
 
     async def _preview_lines(self, source: Mapping[str, Any]) -> list[Mapping[str, Any]] | None:

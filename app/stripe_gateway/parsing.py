@@ -7,11 +7,12 @@ comes in is untrusted: a wrong type raises MalformedObject, which parks the obje
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, TypeGuard
 
 from app.domain import metadata as keys
+from app.domain.credits import Bill, BilledLine, CreditedLines
 from app.domain.ids import (
     CustomerId,
     InvoiceId,
@@ -466,6 +467,92 @@ def proration_date(source: Json) -> int | None:
     parent = _object(source, "parent") or {}
     details = _object(parent, "subscription_details") or {}
     return _whole(details, "subscription_proration_date")
+
+
+def tax(source: Json) -> int:
+    """All taxes of an invoice, inclusive ones too, in minor units."""
+    return sum(_amount(entry, "amount") for entry in _objects(source, "total_taxes"))
+
+
+def line_total(source: Json) -> int:
+    """What one invoice line adds to the invoice's total: its amount less discounts, with exclusive taxes."""
+    taxes = [entry for entry in _objects(source, "taxes") if entry.get("tax_behavior") != "inclusive"]
+    return _net_of_discounts(source) + sum(_amount(entry, "amount") for entry in taxes)
+
+
+def _net_of_discounts(source: Json) -> int:
+    taken = sum(_amount(entry, "amount") for entry in _objects(source, "discount_amounts"))
+    return _amount(source, "amount") - taken
+
+
+def billed_line(source: Json) -> BilledLine:
+    """A line of an invoice or a preview. A line that stands for an invoice item may not name its subscription item."""
+    parent = _object(source, "parent") or {}
+    details = _object(parent, "subscription_item_details") or _object(parent, "invoice_item_details") or {}
+    named = _object(_object(details, "proration_details") or {}, "credited_items")
+    period = _object(source, "period") or {}
+    item_id = _text(details, "subscription_item")
+    return BilledLine(
+        id=_id(source),
+        item_id=None if item_id is None else SubscriptionItemId(item_id),
+        amount=_net_of_discounts(source),
+        period_start=_amount(period, "start"),
+        period_end=_amount(period, "end"),
+        invoice_item_id=_text(details, "invoice_item"),
+        credited=None if named is None else _credited(named),
+    )
+
+
+def _credited(named: Json) -> CreditedLines:
+    invoice_id = _need(named, "invoice")
+    return CreditedLines(InvoiceId(invoice_id), frozenset(map(str, _list(named, "invoice_line_items"))))
+
+
+def invoice_item(source: Json) -> BilledLine:
+    """An invoice item as a line; one that is pending stands on no invoice yet."""
+    details = _object(_object(source, "parent") or {}, "subscription_details") or {}
+    named = _object(_object(source, "proration_details") or {}, "credited_items")
+    period = _object(source, "period") or {}
+    item_id = _text(details, "subscription_item")
+    return BilledLine(
+        id=_id(source),
+        item_id=None if item_id is None else SubscriptionItemId(item_id),
+        amount=_amount(source, "net_amount" if source.get("net_amount") is not None else "amount"),
+        period_start=_amount(period, "start"),
+        period_end=_amount(period, "end"),
+        invoice_item_id=_id(source),
+        credited=None if named is None else _credited_by_item(named),
+    )
+
+
+def _credited_by_item(named: Json) -> CreditedLines | None:
+    lines = _object(named, "invoice_line_item_details")
+    if lines is not None:
+        return _credited(lines)
+    item_id = _text(named, "invoice_item")
+    return None if item_id is None else CreditedLines(None, frozenset({item_id}))
+
+
+def bill(source: Json, lines: Sequence[BilledLine]) -> Bill:
+    """An invoice as a source of credit, with `payments` expanded. Its charges and credit notes tell what went back."""
+    noted = (_amount(source, f"{when}_payment_credit_notes_amount") for when in ("pre", "post"))
+    return Bill(
+        id=InvoiceId(_id(source)),
+        created=_amount(source, "created"),
+        status=_need(source, "status"),
+        total=_amount(source, "total"),
+        lines=lines,
+        hosted_invoice_url=_text(source, "hosted_invoice_url"),
+        finalizes_at=_whole(source, "automatically_finalizes_at"),
+        intents=_paying_intents(source),
+        has_credit_notes=any(noted),
+    )
+
+
+def _paying_intents(source: Json) -> list[str]:
+    payments = _objects(_object(source, "payments") or {}, "data")
+    paid = (_object(entry, "payment") or {} for entry in payments if entry.get("status") == "paid")
+    return [intent for one in paid if (intent := _reference(one, "payment_intent")) is not None]
 
 
 def promotion_code(source: Json) -> PromotionCode:

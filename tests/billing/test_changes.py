@@ -285,6 +285,13 @@ async def test_a_declined_card_and_a_code_change_nothing(shop: Shop) -> None:
     assert (await shop.upcoming(buyer.headers, made["id"]))["total"] == 8100
 
 
+async def the_look_up_fails(shop: Shop) -> None:
+    """The subscription can be read once, to price the change, and not again after it was sent."""
+    read = {"method": "GET", "path": "/v1/subscriptions/{id}"}
+    await shop.stripe.add_fault(**read, latency_s=0.001, times=1)
+    await shop.stripe.add_fault(**read, status=500, times=0)
+
+
 @pytest.mark.parametrize("form", ["nothing", "refusal", "refusal, look-up too", "refusal, before"])
 async def test_a_lost_answer_changes_and_charges_once(shop: Shop, form: str) -> None:
     buyer, made = await seats(shop, 4)
@@ -299,7 +306,7 @@ async def test_a_lost_answer_changes_and_charges_once(shop: Shop, form: str) -> 
     }[form]
     await shop.stripe.add_fault(**UPDATE, **fault)
     if form == "refusal, look-up too":
-        await shop.stripe.add_fault(method="GET", path="/v1/subscriptions/{id}", status=500, times=0)
+        await the_look_up_fails(shop)
     answer = await shop.change(buyer.headers, made["id"], key=f"lost {form}", **body)
     assert answer.status_code == (202 if form == "refusal, look-up too" else 200), answer.text
     await shop.stripe.clear_faults()
@@ -322,7 +329,7 @@ async def test_what_was_undone_by_hand_is_not_done_again(shop: Shop) -> None:
     buyer, made = await seats(shop, 4)
     item = made["items"][0]["id"]
     await shop.stripe.add_fault(**UPDATE, status=500, effect="after", save=True)
-    await shop.stripe.add_fault(method="GET", path="/v1/subscriptions/{id}", status=500, times=0)
+    await the_look_up_fails(shop)
     answer = await shop.change(buyer.headers, made["id"], items=[{"id": item, "quantity": 6}])
     assert answer.status_code == 202, answer.text
     await shop.stripe.clear_faults()

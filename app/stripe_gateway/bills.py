@@ -1,0 +1,105 @@
+"""Reads what was billed and what was paid for it: the facts that a credit is judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from app.domain.credits import Bill, BilledLine
+from app.domain.ids import CustomerId, InvoiceId, SubscriptionId, SubscriptionItemId
+from app.stripe_gateway import parsing
+from app.stripe_gateway.client import StripeClient
+
+_LONGEST_PAGE = 100
+_DISPUTES_WON = frozenset({"won", "warning_closed", "prevented"})
+
+Json = Mapping[str, Any]
+
+
+class BillCalls:
+    """Raises what every call of the client raises; nothing here writes."""
+
+    def __init__(self, client: StripeClient) -> None:
+        self._client = client
+
+    async def of_subscription(self, subscription_id: SubscriptionId, *, created_from: int) -> list[Bill]:
+        """Return the invoices of a subscription since a Unix second, of every status, oldest first."""
+        query = {
+            "subscription": subscription_id,
+            "created": {"gte": created_from},
+            "expand": ["data.payments"],
+        }
+        sources = await self._all("/v1/invoices", query)
+        return [await self._bill(source) for source in reversed(sources)]
+
+    async def one(self, invoice_id: InvoiceId) -> Bill:
+        """Return one invoice. Raises NotFound."""
+        return await self._bill(
+            (await self._client.get(f"/v1/invoices/{invoice_id}", {"expand": ["payments"]})).data
+        )
+
+    async def pending(self, customer_id: CustomerId) -> list[BilledLine]:
+        """Return the customer's invoice items that no invoice has collected yet, oldest first."""
+        sources = await self._all("/v1/invoiceitems", {"customer": customer_id, "pending": True})
+        return [parsing.invoice_item(source) for source in reversed(sources)]
+
+    async def reversed_of(self, bill: Bill) -> int:
+        """Return what was given back of a paid invoice: refunds, credit notes, disputes open or lost. Minor units."""
+        noted = await self._noted(bill.id) if bill.has_credit_notes else 0
+        return noted + sum([await self._returned(intent_id) for intent_id in bill.intents])
+
+    async def _noted(self, invoice_id: InvoiceId) -> int:
+        """Credit notes without the refunds that they made, which the charge shows."""
+        notes = await self._all("/v1/credit_notes", {"invoice": invoice_id})
+        return sum(
+            int(note["total"]) - sum(int(refund["amount_refunded"]) for refund in note.get("refunds") or ())
+            for note in notes
+            if note.get("status") != "void"
+        )
+
+    async def _returned(self, intent_id: str) -> int:
+        """What a payment's charge gave back to its payer, or may have to."""
+        intent = await self._client.get(f"/v1/payment_intents/{intent_id}", {"expand": ["latest_charge"]})
+        charge = intent.data.get("latest_charge")
+        if not isinstance(charge, Mapping):
+            return 0
+        refunded = int(charge.get("amount_refunded") or 0)
+        if not charge.get("disputed"):
+            return refunded
+        disputes = await self._all("/v1/disputes", {"charge": charge["id"]})
+        return refunded + sum(int(one["amount"]) for one in disputes if one["status"] not in _DISPUTES_WON)
+
+    async def _bill(self, source: Json) -> Bill:
+        lines: Sequence[Json] = source["lines"]["data"]
+        if not parsing.is_complete(source):
+            lines = await self._all(f"/v1/invoices/{source['id']}/lines", {})
+        found = [parsing.billed_line(line) for line in lines]
+        return parsing.bill(source, await self._with_items(str(source["id"]), found))
+
+    async def _with_items(self, invoice_id: str, lines: list[BilledLine]) -> list[BilledLine]:
+        """A line that stands for an invoice item leaves it to that to name its subscription item."""
+        if all(line.item_id is not None or line.invoice_item_id is None for line in lines):
+            return lines
+        sources = await self._all("/v1/invoiceitems", {"invoice": invoice_id})
+        return with_items(lines, [parsing.invoice_item(source) for source in sources])
+
+    async def _all(self, path: str, params: Mapping[str, Any]) -> list[Json]:
+        found: list[Json] = []
+        query = {**params, "limit": _LONGEST_PAGE}
+        while True:
+            page = (await self._client.get(path, query)).data
+            found += page["data"]
+            if not page["has_more"]:
+                return found
+            query["starting_after"] = found[-1]["id"]
+
+
+def with_items(lines: Sequence[BilledLine], items: Sequence[BilledLine]) -> list[BilledLine]:
+    """Return the lines with the subscription item that each one's invoice item names."""
+    by_id: dict[str, SubscriptionItemId | None] = {item.id: item.item_id for item in items}
+    return [
+        line
+        if line.item_id is not None or line.invoice_item_id is None
+        else line.of_item(by_id.get(line.invoice_item_id))
+        for line in lines
+    ]
