@@ -131,6 +131,7 @@ def _price(plan: tuple[str, str, int, int], now: int) -> Json:
         "unit_amount_decimal": str(amount),
         "recurring": {"interval": "month", "interval_count": 1, "usage_type": "licensed"},
         "nickname": f"{title} monthly",
+        "metadata": {"billing_sellable": "true"},
     }
 
 

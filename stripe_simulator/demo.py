@@ -127,5 +127,10 @@ def _product(tx: Transaction, identifier: str, name: str, marks: dict[str, str])
 
 
 def _price(tx: Transaction, product: str, params: dict[str, object]) -> str:
-    made = catalogue.create_price(Call(tx, {"product": product, "currency": "usd", **params}, []))
+    """The first price of a product becomes its default, which the product puts on sale; any other is marked itself."""
+    default = tx.need("product", product, "product")["default_price"]
+    marks = {} if default is None else {"metadata": {"billing_sellable": "true"}}
+    made = catalogue.create_price(Call(tx, {"product": product, "currency": "usd", **marks, **params}, []))
+    if default is None:
+        catalogue.update_product(Call(tx, {"default_price": made["id"]}, [product]))
     return str(made["id"])

@@ -1,4 +1,4 @@
-"""Reads of products with their active prices."""
+"""Reads of products with their prices, and of what is on sale."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from app.domain.ids import PriceId
 from app.domain.plan_changes import OfferedPrice
 from app.domain.snapshots import JsonObject
 
-_PRODUCTS = """
+# What design and README call on sale: a price that says so itself, else the default price of a product that says so.
+# In an open catalogue every active price is, unless it says no. `{open}` is a boolean of the statement.
+_ON_SALE = """(r.active and r.presence = 'present' and p.active and p.presence = 'present'
+    and coalesce(r.sellable, {open} or (p.sellable and p.default_price_id = r.id), false))"""
+
+# $1: the catalogue is open; $2: show what is on sale, and nothing else.
+_ON_SALE_HERE = _ON_SALE.format(open="$1::boolean")
+_PRODUCTS = f"""
     select p.id, p.name, p.description, p.active, p.images, p.unit_label, p.default_price_id, p.created,
         p.supports_sharing as supports_shared_subscriptions, p.sellable, p.synced_at,
         coalesce((select jsonb_agg(jsonb_build_object(
@@ -17,43 +24,80 @@ _PRODUCTS = """
                 'transform_quantity', r.transform_quantity, 'currency_options', r.currency_options,
                 'tax_behavior', r.tax_behavior, 'lookup_key', r.lookup_key, 'nickname', r.nickname)
                 order by r.created, r.id)
-            from prices r where r.product_id = p.id and r.active and r.presence = 'present'), '[]') as prices
+            from prices r where r.product_id = p.id and r.active and r.presence = 'present'
+                and (not $2::boolean or {_ON_SALE_HERE})), '[]') as prices
     from products p
-    where p.presence = 'present' and """
+    where p.presence = 'present'
+        and (not $2::boolean or exists (select from prices r where r.product_id = p.id and {_ON_SALE_HERE})) and """
 
-_NAMED = _PRODUCTS + "p.id = any($1) order by array_position($1, p.id)"
+_NAMED = _PRODUCTS + "p.id = any($3) order by array_position($3, p.id)"
 _OFFERED = (
     _PRODUCTS
-    + """p.active and (p.sellable or $1) and ($2::bigint is null or (p.created, p.id) < ($2, $3))
-    order by p.created desc, p.id desc limit $4"""
+    + """($3::bigint is null or (p.created, p.id) < ($3, $4)) order by p.created desc, p.id desc limit $5"""
 )
 
 
-async def named_products(connection: Connection, ids: list[str]) -> list[JsonObject]:
-    """In the asked order; ids that name nothing are simply not there."""
-    return [dict(row) for row in await connection.fetch(_NAMED, ids)]
+async def named_products(
+    connection: Connection, ids: list[str], *, open_catalogue: bool, on_sale_only: bool
+) -> list[JsonObject]:
+    """Return products in the asked order, without those that do not exist, or are not on sale."""
+    rows = await connection.fetch(_NAMED, open_catalogue, on_sale_only, ids)
+    return [dict(row) for row in rows]
 
 
 async def offered_products(
-    connection: Connection, *, unlisted_too: bool, after: tuple[int, str] | None, limit: int
+    connection: Connection, *, open_catalogue: bool, after: tuple[int, str] | None, limit: int
 ) -> list[JsonObject]:
-    """Active products, newest first: those marked sellable, or all in an open catalogue."""
+    """Return the products that have a price on sale, newest first, each with its prices on sale."""
     created, product_id = after or (None, None)
-    return [dict(row) for row in await connection.fetch(_OFFERED, unlisted_too, created, product_id, limit)]
+    rows = await connection.fetch(_OFFERED, open_catalogue, True, created, product_id, limit)
+    return [dict(row) for row in rows]
 
 
-_PRICES = """
+_PRICES = f"""
     select r.id, r.active, r.currency, r.recurring, r.currency_options, r.type,
         coalesce(p.active and p.presence = 'present', false) as product_active,
-        coalesce(p.sellable, false) as sellable, coalesce(p.supports_sharing, false) as shareable,
+        coalesce({_ON_SALE.format(open="$2::boolean")}, false) as on_sale,
+        coalesce(p.supports_sharing, false) as shareable,
         p.owner_uses_seat
     from prices r left join products p on p.id = r.product_id
     where r.id = any($1) and r.presence = 'present'"""
 
 
-async def prices_for_purchase(connection: Connection, ids: list[str]) -> dict[PriceId, OfferedPrice]:
-    """The prices that exist, each with what of its product decides whether it may be bought."""
-    return {PriceId(row["id"]): _offered(row) for row in await connection.fetch(_PRICES, ids)}
+async def prices_for_purchase(
+    connection: Connection, ids: list[str], *, open_catalogue: bool
+) -> dict[PriceId, OfferedPrice]:
+    """Return the prices that exist, each with what decides whether it may be bought."""
+    rows = await connection.fetch(_PRICES, ids, open_catalogue)
+    return {PriceId(row["id"]): _offered(row) for row in rows}
+
+
+_SAME_TERMS = f"""
+    select p.id, c.currency, r.recurring ->> 'interval' as interval,
+        coalesce(r.recurring ->> 'interval_count', '1') as count, array_agg(r.id order by r.id) as prices
+    from products p join prices r on r.product_id = p.id
+    cross join lateral (
+        select r.currency union select jsonb_object_keys(coalesce(r.currency_options, '{{}}'))) c(currency)
+    where r.recurring is not null and {_ON_SALE_HERE}
+    group by 1, 2, 3, 4, r.recurring ->> 'usage_type' having count(*) > 1 order by 1, 3, 4, 2 limit $2"""
+
+_NO_DEFAULT = """
+    select p.id, exists (select from prices r where r.product_id = p.id and r.active and r.sellable
+        and r.presence = 'present') as has_marked
+    from products p
+    where p.presence = 'present' and p.active and p.sellable and not exists (
+        select from prices r where r.id = p.default_price_id and r.active and r.presence = 'present')
+    order by p.id limit $1"""
+
+
+async def same_terms(connection: Connection, *, open_catalogue: bool, limit: int) -> list[JsonObject]:
+    """Return the products that sell several prices for one interval and currency, with these prices."""
+    return [dict(row) for row in await connection.fetch(_SAME_TERMS, open_catalogue, limit)]
+
+
+async def without_default(connection: Connection, *, limit: int) -> list[JsonObject]:
+    """Return the products marked for sale whose default price is missing or archived."""
+    return [dict(row) for row in await connection.fetch(_NO_DEFAULT, limit)]
 
 
 def _offered(row: Record) -> OfferedPrice:
@@ -62,7 +106,7 @@ def _offered(row: Record) -> OfferedPrice:
         id=PriceId(row["id"]),
         active=row["active"],
         product_active=row["product_active"],
-        sellable=row["sellable"],
+        on_sale=row["on_sale"],
         recurring=bool(recurring),
         metered=recurring.get("usage_type") == "metered",
         interval=(recurring["interval"], recurring["interval_count"]) if recurring else None,

@@ -29,7 +29,7 @@ class OfferedPrice:
     id: PriceId
     active: bool
     product_active: bool
-    sellable: bool
+    on_sale: bool
     recurring: bool
     metered: bool
     interval: tuple[str, int] | None
@@ -90,7 +90,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """`may_buy_unlisted`: an admin's key, or an open catalogue. `currency`: fixed by customer or subscription."""
+    """`may_buy_unlisted`: an admin's key. `currency`: fixed by customer or subscription."""
 
     may_buy_unlisted: bool
     currency: str | None
@@ -191,7 +191,7 @@ def _item_after(
 
 
 def _on_offer(price: OfferedPrice, terms: Terms) -> bool:
-    return price.active and price.product_active and (price.sellable or terms.may_buy_unlisted)
+    return price.active and price.product_active and (price.on_sale or terms.may_buy_unlisted)
 
 
 def _param(change: ItemChange, before: PlanItem | None, after: PlanItem) -> dict[str, Any]:

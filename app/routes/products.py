@@ -14,7 +14,7 @@ from app.routes.answers import UNCHANGED, answer
 from app.routes.cursors import Paging
 from app.routes.dependencies import ContextDep, CursorQuery, LimitQuery, PrincipalDep
 from app.schemas.common import ProductIdText
-from app.schemas.products import ProductList
+from app.schemas.products import INTERNAL, ProductList
 from app.services import reads
 from app.services.actors import identify
 
@@ -36,21 +36,31 @@ async def get_products(
     limit: LimitQuery = 20,
     cursor: CursorQuery = None,
 ) -> Response:
-    """Products with their active prices: those named by `ids` in that order, or all that are on sale.
+    """Products with their prices on sale: those named by `ids` in that order, or all that are on sale.
 
+    A service key that acts for nobody is shown any product that it names, with all active prices.
     `local_currency` is that of the customer's subscriptions; without any, the asked one or the country's, if on offer.
     """
-    customer_id = (
-        None if isinstance(principal, Anonymous) else (await identify(context, principal)).customer_id
-    )
+    actor = None if isinstance(principal, Anonymous) else await identify(context, principal)
+    sees_all = actor is not None and actor.is_service
     page: JsonObject = {"missing_ids": [], "has_more": False, "next_cursor": None}
     if ids:
-        page["data"], page["missing_ids"] = await reads.named_products(context, list(dict.fromkeys(ids)))
+        page["data"], page["missing_ids"] = await reads.named_products(
+            context, list(dict.fromkeys(ids)), on_sale_only=not sees_all
+        )
     else:
         paging = Paging.of(cursor, limit, principal=principal.key, query="products")
         found = await reads.offered_products(context, after=paging.after, limit=limit + 1)
         page.update(paging.frame(found))
     page["local_currency"] = await reads.local_currency(
-        context, customer_id, chosen=currency, country=country, products=page["data"]
+        context,
+        None if actor is None else actor.customer_id,
+        chosen=currency,
+        country=country,
+        products=page["data"],
     )
+    if not sees_all:
+        for price in (price for product in page["data"] for price in product["prices"]):
+            for name in INTERNAL:
+                del price[name]
     return answer(request, ProductList.model_validate(page))

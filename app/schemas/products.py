@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, cast
+
+from pydantic import GetJsonSchemaHandler, SerializerFunctionWrapHandler, model_serializer
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from app.schemas.common import Answer, Instant, Page
 
@@ -38,7 +42,33 @@ class CurrencyOption(Answer):
     tiers: list[Tier] | None
 
 
-class Price(Answer):
+INTERNAL = ("lookup_key", "nickname")
+"""The operator's own words about a price: shown to service keys that act for nobody."""
+
+
+class WithInternal(Answer):
+    """Answers whose members of INTERNAL are absent unless they were given."""
+
+    @model_serializer(mode="wrap")
+    def _given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        shown: dict[str, Any] = handler(self)
+        for name in INTERNAL:
+            if name not in self.model_fields_set:
+                shown.pop(name, None)
+        return shown
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Describe the members: of the serializer above, a schema would know only that it answers an object."""
+        plain = {name: value for name, value in core_schema.items() if name != "serialization"}
+        return handler(cast(CoreSchema, plain))
+
+
+class Price(WithInternal):
+    """`lookup_key` and `nickname` are shown to service keys that act for nobody."""
+
     id: str
     currency: str
     type: Literal["recurring", "one_time"] | str
@@ -51,8 +81,8 @@ class Price(Answer):
     transform_quantity: TransformQuantity | None
     currency_options: dict[str, CurrencyOption] | None
     tax_behavior: str | None
-    lookup_key: str | None
-    nickname: str | None
+    lookup_key: str | None = None
+    nickname: str | None = None
 
 
 class Product(Answer):
@@ -71,7 +101,7 @@ class Product(Answer):
 
 
 class ProductList(Page):
-    """In the asked order where ids were asked for; `missing_ids` names nothing on offer, or nothing at all."""
+    """In the asked order where ids were asked for; `missing_ids` are those that name nothing on sale."""
 
     data: list[Product]
     missing_ids: list[str]

@@ -11,20 +11,20 @@ from app.domain.roles import Permission
 from app.domain.snapshots import JsonObject
 from app.domain.views import SubscriptionView
 from app.schemas.common import Answer, Contact, Instant, Page, Seats
-from app.schemas.products import Recurring, Tier, TransformQuantity
+from app.schemas.products import Recurring, Tier, TransformQuantity, WithInternal
 from app.services.context import Rules
 from app.services.subscriptions import Seen
 
 RoleName = Literal["owner", "manager", "user", "payer"]
 
 
-class ItemPrice(Answer):
-    """Amounts are null for whoever may not see them."""
+class ItemPrice(WithInternal):
+    """Amounts are null for a role that may not see them; `nickname` is shown to service keys that act for nobody."""
 
     id: str
     currency: str | None
     billing_scheme: str | None
-    nickname: str | None
+    nickname: str | None = None
     recurring: Recurring | None
     unit_amount: int | None
     unit_amount_decimal: str | None
@@ -129,7 +129,7 @@ def document(seen: Seen, rules: Rules) -> JsonObject:
         "status": view.status,
         "role": None if seen.role is None else seen.role.value,
         "currency": view.currency,
-        "items": [_item(item, amounts=amounts) for item in view.items],
+        "items": [_item(item, amounts=amounts, internal=seen.role is None) for item in view.items],
         "shared": _shared(view, rules),
         "created": _instant(view.created),
         "start_date": _instant(view.start_date),
@@ -152,11 +152,15 @@ _NO_AMOUNTS = dict.fromkeys(
 )
 
 
-def _item(item: JsonObject, *, amounts: bool) -> JsonObject:
-    product = item["product"]
+def _item(item: JsonObject, *, amounts: bool, internal: bool) -> JsonObject:
+    product, price = item["product"], item["price"]
+    if not (amounts and internal):
+        price = {**price, **({} if amounts else _NO_AMOUNTS)}
+        if not internal:
+            del price["nickname"]
     return {
         "id": item["id"],
-        "price": item["price"] if amounts else {**item["price"], **_NO_AMOUNTS},
+        "price": price,
         "product": {
             "id": product["id"],
             "name": product["name"],

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
 
-from app.cache import diagnosis, fills, refreshes, subscriptions, sweeps
+from app.cache import catalogue, diagnosis, fills, refreshes, subscriptions, sweeps
 from app.cache.database import Connection
 from app.domain import metadata as keys
 from app.domain.seats import is_shareable
@@ -77,6 +77,7 @@ async def examine(context: Context) -> list[Finding]:
             *await _metadata(connection),
             *await _memberships(connection),
             *await _seats(connection, context.rules),
+            *await _catalogue(connection, context.rules),
             *webhook_findings(endpoints),
             *await _sync(connection),
             *await _last_reconcile(connection),
@@ -148,6 +149,25 @@ async def _seats(connection: Connection, rules: Rules) -> list[Finding]:
                     f"Buy {seats.over_allocated} more, or remove as many members.",
                 )
             )
+    return found
+
+
+async def _catalogue(connection: Connection, rules: Rules) -> list[Finding]:
+    found = []
+    for row in await catalogue.same_terms(
+        connection, open_catalogue=rules.open_catalogue, limit=diagnosis.LIMIT
+    ):
+        every = row["interval"] if row["count"] == "1" else f"{row['count']} {row['interval']}s"
+        problem = f"sells several prices in {row['currency']} for one {every}: {', '.join(row['prices'])}"
+        fix = f"Set {keys.SELLABLE} to false on each price that end users shall not see."
+        found.append(Finding("catalogue", row["id"], problem, fix, "notice"))
+    for row in await catalogue.without_default(connection, limit=diagnosis.LIMIT):
+        sold = (
+            f"only its prices with {keys.SELLABLE} are on sale" if row["has_marked"] else "nothing is on sale"
+        )
+        problem = f"carries {keys.SELLABLE} and has no active default price: {sold}"
+        fix = f"Give it a default price, or set {keys.SELLABLE} on the prices to sell."
+        found.append(Finding("catalogue", row["id"], problem, fix, "notice" if row["has_marked"] else "fix"))
     return found
 
 

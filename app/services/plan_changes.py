@@ -84,7 +84,9 @@ async def update(
             precondition(seen)
             if outside.promotion_applies and replace(change, quote_id=None) == _NO_CHANGE:
                 return Done(seen, None)
-            prices = await catalogue.prices_for_purchase(connection, price_ids(change.items, seen.view))
+            prices = await catalogue.prices_for_purchase(
+                connection, price_ids(change.items, seen.view), open_catalogue=context.rules.open_catalogue
+            )
             plan = changed(context, actor, seen.view, change, prices)
             check_status(context, seen.view, plan)
             if plan is not None:
@@ -165,7 +167,7 @@ def _current_items(view: SubscriptionView, prices: dict[Any, OfferedPrice]) -> l
             id=item["price"]["id"],
             active=False,
             product_active=False,
-            sellable=False,
+            on_sale=False,
             recurring=True,
             metered=item["metered"],
             interval=(recurring["interval"], recurring["interval_count"]) if recurring else None,
@@ -192,7 +194,7 @@ def changed(
         change.items,
         prices,
         Terms(
-            may_buy_unlisted=actor.is_admin or context.rules.open_catalogue,
+            may_buy_unlisted=actor.is_admin,
             currency=view.currency,
             flexible=view.billing_mode == "flexible",
         ),

@@ -57,7 +57,9 @@ async def preview(
     async with context.database.connection() as connection:
         seen = await read(connection, actor, subscription_id, context.rules)
         require(seen.granted, Permission.SEE_AMOUNTS, *permissions_for(change))
-        prices = await catalogue.prices_for_purchase(connection, price_ids(change.items, seen.view))
+        prices = await catalogue.prices_for_purchase(
+            connection, price_ids(change.items, seen.view), open_catalogue=context.rules.open_catalogue
+        )
     outside = await look_outside(context, actor, seen.view, None, change.promotion_code)
     plan = changed(context, actor, seen.view, change, prices)
     check_status(context, seen.view, plan)

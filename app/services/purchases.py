@@ -66,7 +66,9 @@ async def add(
     """
     async with context.database.connection() as connection:
         profile = await customers.profile(connection, customer_id)
-        prices = await catalogue.prices_for_purchase(connection, price_ids(purchase.items))
+        prices = await catalogue.prices_for_purchase(
+            connection, price_ids(purchase.items), open_catalogue=context.rules.open_catalogue
+        )
         begun_before = await begun(context, connection, operation_id)
     if profile is None:
         raise NotFound()
@@ -125,7 +127,7 @@ def _creation(
         purchase.items,
         prices,
         Terms(
-            may_buy_unlisted=actor.is_admin or context.rules.open_catalogue,
+            may_buy_unlisted=actor.is_admin,
             currency=purchase.currency or fixed,
             flexible=terms.billing_mode != "classic",
         ),

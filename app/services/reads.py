@@ -17,10 +17,17 @@ from app.services.subscriptions import see
 Position = tuple[int, str]
 
 
-async def named_products(context: Context, ids: list[str]) -> tuple[list[JsonObject], list[str]]:
-    """Products in the asked order with their active prices, and the ids that name nothing on offer."""
+async def named_products(
+    context: Context, ids: list[str], *, on_sale_only: bool
+) -> tuple[list[JsonObject], list[str]]:
+    """Return products in the asked order with their active prices, and the ids that name none.
+
+    `on_sale_only`: show what is on sale, and nothing else.
+    """
     async with context.database.connection() as connection:
-        found = await catalogue.named_products(connection, ids)
+        found = await catalogue.named_products(
+            connection, ids, open_catalogue=context.rules.open_catalogue, on_sale_only=on_sale_only
+        )
     present = {product["id"] for product in found}
     return found, [product_id for product_id in ids if product_id not in present]
 
@@ -28,7 +35,7 @@ async def named_products(context: Context, ids: list[str]) -> tuple[list[JsonObj
 async def offered_products(context: Context, *, after: Position | None, limit: int) -> list[JsonObject]:
     async with context.database.connection() as connection:
         return await catalogue.offered_products(
-            connection, unlisted_too=context.rules.open_catalogue, after=after, limit=limit
+            connection, open_catalogue=context.rules.open_catalogue, after=after, limit=limit
         )
 
 

@@ -40,9 +40,16 @@ class Shop:
         return str(made["id"])
 
     async def price(self, product: str | None = None, **fields: Any) -> str:
-        """10.00 USD a month unless said otherwise, of a product of its own unless one is named."""
+        """10.00 USD a month unless said otherwise, of a product of its own unless one is named.
+
+        A price of a listed product is marked for sale, unless `metadata` is given.
+        """
         owner = product or await self.product()
-        given: dict[str, Any] = {"currency": "usd", "recurring": MONTHLY, **fields}
+        listed = (await self.stripe.get(f"/v1/products/{owner}"))["metadata"].get(
+            "billing_sellable"
+        ) == "true"
+        marks = {"metadata": {"billing_sellable": "true"}} if listed else {}
+        given: dict[str, Any] = {"currency": "usd", "recurring": MONTHLY, **marks, **fields}
         if not {"unit_amount", "unit_amount_decimal", "tiers"} & given.keys():
             given["unit_amount"] = 1000
         made = await self.stripe.post("/v1/prices", product=owner, **given)

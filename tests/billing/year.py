@@ -89,7 +89,10 @@ async def stocked(stripe: Simulator) -> Catalogue:
     )
 
     async def price(product: str, recurring: Mapping[str, Any], **fields: Any) -> str:
-        made = await stripe.post("/v1/prices", product=product, currency="usd", recurring=recurring, **fields)
+        sold = {"billing_sellable": "true"}
+        made = await stripe.post(
+            "/v1/prices", product=product, currency="usd", recurring=recurring, metadata=sold, **fields
+        )
         return str(made["id"])
 
     return Catalogue(

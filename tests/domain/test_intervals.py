@@ -14,7 +14,7 @@ def offered(price_id: str, interval: Interval = ("month", 1), **fields: object) 
         "id": PriceId(price_id),
         "active": True,
         "product_active": True,
-        "sellable": True,
+        "on_sale": True,
         "recurring": True,
         "metered": False,
         "interval": interval,

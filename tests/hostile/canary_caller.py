@@ -66,7 +66,7 @@ class Account:
             currency="usd",
             unit_amount=1200,
             recurring=MONTHLY,
-            metadata=foreign,
+            metadata={"billing_sellable": "true", **foreign},
         )
         owner = await stripe.post(
             "/v1/customers",

@@ -75,7 +75,8 @@ class _Account:
             ),
             (solo, {"recurring": MONTHLY, "unit_amount": 900}),
         ):
-            await self.make("prices", "/v1/prices", product=product, currency="usd", **fields)
+            sold = {"product": product, "currency": "usd", "metadata": marks, **fields}
+            await self.make("prices", "/v1/prices", **sold)
         return self.ids["prices"]
 
     async def charged(self, customer: str, *, cards: int) -> None:

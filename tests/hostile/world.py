@@ -140,15 +140,17 @@ class Builder:
 
         async def price(of: str, amount: int, **fields: Any) -> str:
             given = {"currency": "usd", "unit_amount": amount, "recurring": MONTHLY, **fields}
+            if of not in (hidden, plain):
+                given["metadata"] = {"billing_sellable": "true"}
             return str((await self.stripe.post("/v1/prices", product=of, **given))["id"])
 
         team, other = await product(seats), await product(seats)
-        archived, hidden = await product(seats), await product(flag)
+        archived, hidden, plain = await product(seats), await product(flag), await product({})
         world.product_id, world.unlisted_product_id = team, hidden
         world.prices = {
             "seats": await price(team, 1000),
             "dearer": await price(team, 1500),
-            "plain": await price(await product({}), 700),
+            "plain": await price(plain, 700),
             "on offer": await price(other, 500),
             "not listed": await price(hidden, 500),
             "inactive": await price(other, 501),

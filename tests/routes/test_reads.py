@@ -515,9 +515,36 @@ async def shelf(service: Service, team: Company) -> Shelf:
             active=active,
             recurring={"interval": "month"},
             currency_options={"eur": {"unit_amount": amount - 50}},
+            metadata={"billing_sellable": " True "},
+        )
+        await service.refresh("price", price["id"])
+    for product, amount in ((made[0], 600), (made[1], 800), (made[2], 900)):
+        price = await service.stripe.post(
+            "/v1/prices",
+            product=product,
+            currency="usd",
+            unit_amount=amount,
+            recurring={"interval": "month"},
+            nickname="ACME deal, do not show",
+            lookup_key=f"acme_{amount}",
         )
         await service.refresh("price", price["id"])
     return Shelf(*made)
+
+
+async def test_products_show_prices_on_sale_only_when_an_end_user_or_nobody_asks(
+    service: Service, team: Company, shelf: Shelf
+) -> None:
+    """M14: a price that nobody put on sale is not shown, nor what the operator calls a price, nor what is archived."""
+    clamped = {**as_service("read"), "X-Acting-Customer": team.owner.customer_id}
+    for who in (None, team.owner.headers, clamped):
+        for query in ({}, {"ids": [shelf.inactive, shelf.unlisted, shelf.sellable]}):
+            body = (await service.get("/v1/products", who, **query)).json()
+            assert [product["id"] for product in body["data"]] == [shelf.sellable]
+            assert body["missing_ids"] == ([shelf.inactive, shelf.unlisted] if query else [])
+            [price] = body["data"][0]["prices"]
+            assert price["unit_amount"] == 500
+            assert not {"nickname", "lookup_key"} & price.keys()
 
 
 async def test_the_catalogue_shows_what_is_sold_and_what_is_named(service: Service, shelf: Shelf) -> None:
@@ -525,12 +552,19 @@ async def test_the_catalogue_shows_what_is_sold_and_what_is_named(service: Servi
     assert [product["id"] for product in offered["data"]] == [shelf.sellable]
     assert offered["missing_ids"] == [] and offered["data"][0]["sellable"] is True
     named = [shelf.inactive, "prod_absent", shelf.unlisted, shelf.sellable, "prod_absent"]
-    body = (await service.get("/v1/products", ids=named)).json()
+    body = (await service.get("/v1/products", as_service("read"), ids=named)).json()
     assert [product["id"] for product in body["data"]] == [shelf.inactive, shelf.unlisted, shelf.sellable]
     assert body["missing_ids"] == ["prod_absent"]
-    prices = body["data"][2]["prices"]
-    assert [(price["unit_amount"], price["recurring"]["interval"]) for price in prices] == [(500, "month")]
+    prices = sorted(body["data"][2]["prices"], key=lambda price: int(price["unit_amount"]))
+    assert [(price["unit_amount"], price["recurring"]["interval"]) for price in prices] == [
+        (500, "month"),
+        (600, "month"),
+    ]
     assert prices[0]["currency_options"]["eur"]["unit_amount"] == 450
+    assert [(price["nickname"], price["lookup_key"]) for price in prices] == [
+        (None, None),
+        ("ACME deal, do not show", "acme_600"),
+    ]
     for query in ({"ids": "a b"}, {"ids": ["prod_x"] * 101}, {"currency": "EURO"}, {"currency": "EUR"}):
         problem(await service.get("/v1/products", None, **query), 422, "invalid_request")
     problem(
