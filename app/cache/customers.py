@@ -14,7 +14,7 @@ _PROFILE = """
 
 _PAYMENT_METHOD = """
     select m.id, m.type, m.card, m.created, m.synced_at,
-        coalesce(m.id = c.default_payment_method_id, false) as is_default
+        coalesce(m.id = coalesce(c.default_payment_method_id, c.default_source_id), false) as is_default
     from payment_methods m join customers c on c.id = m.customer_id
     where m.customer_id = $1 and m.presence = 'present' and """
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from app.domain.credits import BilledLine
 from app.domain.ids import CustomerId
-from app.domain.snapshots import JsonObject
+from app.domain.snapshots import Customer, JsonObject, Subscription
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,20 @@ class PaymentStep:
     payment_method_id: str | None = None
     decline_code: str | None = None
     hosted_invoice_url: str | None = None
+
+
+def charged_method(subscription: Subscription, customer: Customer) -> str | None:
+    """Return the id of the payment method or source that a subscription is charged to; None if there is none.
+
+    Stripe takes the first that is set: the subscription's own default method, its own default source, the customer's
+    default method, the customer's default source (Stripe's API reference, `Subscription.default_payment_method`).
+    """
+    return (
+        subscription.default_payment_method_id
+        or subscription.default_source_id
+        or customer.default_payment_method_id
+        or customer.default_source_id
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,6 +72,7 @@ class Customer:
     currency: str | None
     balance: int
     default_payment_method_id: str | None
+    default_source_id: str | None
     member_of: SubscriptionId | None
     member_role: str | None
     user_id: str | None
@@ -114,6 +115,7 @@ class Subscription:
     billing_mode: str | None
     collection_method: str | None
     default_payment_method_id: str | None
+    default_source_id: str | None
     latest_invoice_id: str | None
     pending_update: JsonObject | None
     discounts: list[str]

@@ -45,7 +45,7 @@ class Outside:
             Conflict: `promotion_code_in_use`: another code was added since the discounts were judged.
         """
         if self.payment_method is not None:
-            if self.payment_method.customer_id != view.customer_id:
+            if self.payment_method.customer_id not in (None, view.customer_id):
                 raise NotFound("There is no such payment method.")
             params["default_payment_method"] = self.payment_method.id
         if self.promotion is not None:
@@ -72,7 +72,7 @@ async def look_outside(
     """
     method = None
     if payment_method_id is not None:
-        method = await fetch_payment_method(context, payment_method_id)
+        method = await fetch_free_or_own(context, payment_method_id, view.customer_id)
     if promotion_code is None:
         return Outside(method)
     read, codes = await _codes_now(context, view.id)
@@ -111,22 +111,54 @@ def _in_use(code: AppliedCode) -> Conflict:
     )
 
 
-async def fetch_payment_method(context: Context, payment_method_id: PaymentMethodId) -> PaymentMethod:
-    """Ownership is judged on the fetched object: an id says nothing of whose it is."""
+async def fetch_free_or_own(
+    context: Context, payment_method_id: PaymentMethodId, customer_id: CustomerId
+) -> PaymentMethod:
+    """Read a payment method that is this customer's, or nobody's yet. An own one is applied to the cache.
+
+    Ownership is judged on the object that Stripe answers: an id says nothing of whose it is. The cache may not know
+    the method yet: a confirmed SetupIntent attaches it at Stripe, and the webhook comes later.
+    Raises NotFound for somebody else's, as for one that does not exist.
+    """
     fetched = await context.stripe.fetch("payment_method", payment_method_id)
-    if not isinstance(fetched.snapshot, PaymentMethod):
+    method = fetched.snapshot
+    if not isinstance(method, PaymentMethod) or method.customer_id not in (None, customer_id):
         raise NotFound("There is no such payment method.")
-    return fetched.snapshot
+    if method.customer_id == customer_id:
+        async with context.database.connection() as connection:
+            known = await customers.payment_method(connection, customer_id, method.id)
+        if known is None:
+            lease = await sync.take_lease(context, "payment_method", method.id)
+            await sync.land(context, lease, fetched)
+    return method
 
 
-async def check_payment_method(
-    context: Context, payment_method_id: PaymentMethodId | None, customer_id: CustomerId
-) -> None:
-    if payment_method_id is None:
-        return
-    method = await fetch_payment_method(context, payment_method_id)
-    if method.customer_id != customer_id:
+async def fetch_own(
+    context: Context, payment_method_id: PaymentMethodId, customer_id: CustomerId
+) -> PaymentMethod:
+    """Read a payment method of this customer and apply it to the cache. Raises NotFound for any other."""
+    method = await fetch_free_or_own(context, payment_method_id, customer_id)
+    if method.customer_id is None:
         raise NotFound("There is no such payment method.")
+    return method
+
+
+async def attach_payment_method(
+    context: Context, customer_id: CustomerId, payment_method_id: PaymentMethodId, *, operation_id: str
+) -> PaymentMethodId:
+    """Attach it at Stripe, apply the answer, and return its id there: a test token becomes a card of its own.
+
+    Sent again with the same operation it has no further effect. Raises NotFound, PaymentRequired for a decline.
+    """
+    fetched = await context.billing.attach_payment_method(
+        payment_method_id, customer_id, idempotency_key=f"{operation_id}/attach"
+    )
+    if fetched.snapshot is None:
+        raise NotFound("There is no such payment method.")
+    attached = PaymentMethodId(fetched.snapshot.id)
+    lease = await sync.take_lease(context, "payment_method", attached)
+    await sync.land(context, lease, fetched)
+    return attached
 
 
 async def find_promotion(context: Context, code: str, customer_id: CustomerId | None) -> PromotionCode | None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from app.cache import customers, subscriptions
+from app.cache import customers
 from app.domain.ids import CustomerId, PaymentMethodId, SubscriptionId
-from app.domain.payments import PaymentStep
-from app.domain.snapshots import JsonObject
-from app.domain.statuses import is_live
+from app.domain.payments import PaymentStep, charged_method
+from app.domain.snapshots import Customer, JsonObject
 from app.errors import Conflict, NotFound
 from app.services import sync
 from app.services.context import Context
-from app.services.payment_details import check_payment_method, fetch_payment_method
+from app.services.payment_details import attach_payment_method, fetch_free_or_own, fetch_own
 from app.services.reads import payment_methods
 from app.stripe_gateway.gateway import Fetched
 
@@ -23,20 +22,17 @@ async def attach(
     use_as_default: bool,
     operation_id: str,
 ) -> JsonObject:
-    """Raises NotFound for one that is another customer's, PaymentRequired where the bank declines it."""
+    """Attach a payment method that belongs to nobody yet; one of this customer's is answered as it is.
+
+    Raises NotFound for one that is another customer's, PaymentRequired where the bank declines it.
+    """
     await _known(context, customer_id)
-    method = await fetch_payment_method(context, payment_method_id)
-    if method.customer_id not in (None, customer_id):
-        raise NotFound("There is no such payment method.")
+    method = await fetch_free_or_own(context, payment_method_id, customer_id)
     attached = method.id
     if method.customer_id is None:
-        fetched = await context.billing.attach_payment_method(
-            payment_method_id, customer_id, idempotency_key=f"{operation_id}/attach"
+        attached = await attach_payment_method(
+            context, customer_id, payment_method_id, operation_id=operation_id
         )
-        if fetched.snapshot is None:
-            raise NotFound("There is no such payment method.")
-        attached = PaymentMethodId(fetched.snapshot.id)
-        await _land(context, "payment_method", attached, fetched)
     if use_as_default:
         await set_default(context, customer_id, attached, operation_id=operation_id)
     return await _one(context, customer_id, attached)
@@ -45,20 +41,19 @@ async def attach(
 async def detach(
     context: Context, customer_id: CustomerId, payment_method_id: PaymentMethodId, *, operation_id: str
 ) -> None:
-    """Raises Conflict `payment_method_in_use` while a live subscription is charged to it, or would be left bare."""
-    await check_payment_method(context, payment_method_id, customer_id)
-    others = await payment_methods(context, customer_id, kind=None, after=None, limit=2)
-    async with context.database.connection() as connection:
-        profile = await customers.profile(connection, customer_id)
-        live = [
-            view
-            for view in await subscriptions.customer_subscriptions(connection, customer_id, statuses=None)
-            if view.customer_id == customer_id and is_live(view.status)
-        ]
-    default = None if profile is None else profile["default_payment_method_id"]
-    charged = {view.default_payment_method_id or default for view in live}
-    is_last = all(method["id"] == payment_method_id for method in others)
-    if live and (is_last or payment_method_id in charged):
+    """Detach a payment method, judged on the customer, methods and subscriptions as Stripe has them now.
+
+    Raises Conflict `payment_method_in_use` while a live subscription is charged to it, or would be left bare.
+    """
+    method = await fetch_own(context, payment_method_id, customer_id)
+    customer = await sync.read_through(context, "customer", customer_id)
+    if not isinstance(customer, Customer) or customer.deleted:
+        raise NotFound()
+    live = await context.billing.live_subscriptions_of(customer_id)
+    others, _ = await context.stripe.payment_methods(customer_id)
+    charged = {charged_method(subscription, customer) for subscription in live}
+    is_last = all(one.id == method.id for one in others)
+    if live and (is_last or method.id in charged):
         raise Conflict(
             "A live subscription is charged to it: make another one the default first.",
             code="payment_method_in_use",
@@ -76,8 +71,13 @@ async def detach(
 async def set_default(
     context: Context, customer_id: CustomerId, payment_method_id: PaymentMethodId, *, operation_id: str
 ) -> JsonObject:
-    """For the customer, and for each live subscription that carries a default of its own, which would win else."""
-    await check_payment_method(context, payment_method_id, customer_id)
+    """Make it the default of the customer, and of each live subscription that has a default of its own.
+
+    Such a subscription's own method or source would win otherwise. The subscriptions are those that Stripe lists:
+    one whose webhook has not come yet is reached too. Stripe changes no payment method of an `incomplete` one.
+    """
+    await fetch_own(context, payment_method_id, customer_id)
+    live = await context.billing.live_subscriptions_of(customer_id)
     lease = await sync.take_lease(context, "customer", customer_id)
 
     async def customer_default() -> Fetched:
@@ -88,12 +88,10 @@ async def set_default(
         )
 
     await sync.land(context, lease, customer_default)
-    async with context.database.connection() as connection:
-        views = await subscriptions.customer_subscriptions(connection, customer_id, statuses=None)
-    for view in views:
-        own = view.default_payment_method_id
-        if view.customer_id == customer_id and is_live(view.status) and own not in (None, payment_method_id):
-            await _set_on_subscription(context, view.id, payment_method_id, operation_id)
+    for subscription in live:
+        own = subscription.default_payment_method_id or subscription.default_source_id
+        if subscription.status != "incomplete" and own not in (None, payment_method_id):
+            await _set_on_subscription(context, subscription.id, payment_method_id, operation_id)
     return await _one(context, customer_id, payment_method_id)
 
 
@@ -124,11 +122,6 @@ async def _known(context: Context, customer_id: CustomerId) -> None:
     async with context.database.connection() as connection:
         if await customers.profile(connection, customer_id) is None:
             raise NotFound()
-
-
-async def _land(context: Context, kind: str, object_id: str, fetched: Fetched) -> None:
-    lease = await sync.take_lease(context, kind, object_id)
-    await sync.land(context, lease, fetched)
 
 
 async def _one(context: Context, customer_id: CustomerId, payment_method_id: PaymentMethodId) -> JsonObject:

@@ -39,6 +39,7 @@ from app.services.plan_writes import (
     MoneyTerms,
     PlanUpdate,
     StripeCall,
+    attachment,
     price_ids,
     seen_now,
     write,
@@ -101,6 +102,7 @@ async def update(
                 quote_id=change.quote_id,
                 forgo_credit=change.forgo_credit,
                 restarts=plan is not None and bool(plan.restarted),
+                attach=attachment(outside.payment_method, seen.view.customer_id),
             )
             operation = await insert_operation(
                 context,

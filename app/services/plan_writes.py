@@ -15,18 +15,19 @@ from app.cache import operations
 from app.cache.database import Connection
 from app.cache.operations import Step
 from app.cache.refreshes import Lease
-from app.domain.ids import PaymentMethodId, SubscriptionId
+from app.domain.ids import CustomerId, PaymentMethodId, SubscriptionId
 from app.domain.payments import PaymentStep
 from app.domain.plan_changes import ItemChange
 from app.domain.roles import Permission, require
 from app.domain.seats import check_floor
-from app.domain.snapshots import JsonObject, Snapshot, Subscription, SubscriptionItem
+from app.domain.snapshots import JsonObject, PaymentMethod, Snapshot, Subscription, SubscriptionItem
 from app.domain.statuses import ENDED
 from app.domain.views import SubscriptionView
 from app.errors import BillingError, NotFound, ServiceUnavailable, StripeOutcomeUnknown
 from app.services import charges, quotes, sync
 from app.services.actors import Actor
 from app.services.context import Context
+from app.services.payment_details import attach_payment_method
 from app.services.sending import SUBSCRIPTION_CHANGES, changed_in_vain, is_final, is_known, locked_view, send
 from app.services.subscriptions import Seen, read, see_as
 from app.stripe_gateway.billing import Changed, is_whole
@@ -41,6 +42,7 @@ class StripeCall:
     `method`: create, update, cancel or resume. `params` are those that were admitted; `sent` are those that leave,
     with their date and without a credit that was not paid: written before the first sending, the same for each
     retry of one key. `restarts`: the interval of an item changes. `credit_forgone`: minor units.
+    `attach`: `payment_method_id` and `customer_id` of a method that is attached first, and then charged.
     """
 
     method: str
@@ -50,6 +52,7 @@ class StripeCall:
     restarts: bool = False
     sent: dict[str, Any] | None = None
     credit_forgone: int = 0
+    attach: JsonObject | None = None
 
     def as_request(self) -> JsonObject:
         return asdict(self)
@@ -157,6 +160,31 @@ class Done:
 def price_ids(items: Sequence[ItemChange], view: SubscriptionView | None = None) -> list[str]:
     named = [str(item.price_id) for item in items if item.price_id is not None]
     return named + ([] if view is None else [str(item["price"]["id"]) for item in view.items])
+
+
+def attachment(method: PaymentMethod | None, customer_id: CustomerId) -> JsonObject | None:
+    """Return the `attach` of a call that is charged to this payment method; None if it is attached already."""
+    if method is None or method.customer_id is not None:
+        return None
+    return {"payment_method_id": method.id, "customer_id": customer_id}
+
+
+async def attach_first(context: Context, operation_id: str, call: StripeCall) -> StripeCall:
+    """Attach the payment method that the call brings along, and return the call that is charged to it.
+
+    Repeated with the same operation it has no further effect. A decline settles the operation as failed.
+    Raises PaymentRequired, NotFound, StripeOutcomeUnknown.
+    """
+    if call.attach is None:
+        return call
+    method_id, customer_id = (call.attach[name] for name in ("payment_method_id", "customer_id"))
+    try:
+        attached = await attach_payment_method(context, customer_id, method_id, operation_id=operation_id)
+    except BillingError as error:
+        if is_known(error):
+            await settle_failed(context, operation_id, error)
+        raise
+    return replace(call, params={**call.params, "default_payment_method": attached}, attach=None)
 
 
 async def send_once(
@@ -285,6 +313,7 @@ async def write(
     if operation is not None:
         # An earlier attempt may have priced it.
         call = StripeCall(**operation.request)
+    call = await attach_first(context, operation_id, call)
     if operation is not None and step.state == "planned":
         concerned = {"subscription": subscription_id, "customer": operation.actor_id}
         await sync.read_news(context, concerned)

@@ -29,12 +29,14 @@ from app.errors import (
 from app.services import sync
 from app.services.actors import Actor
 from app.services.context import Context
-from app.services.payment_details import check_payment_method, promotion
+from app.services.payment_details import fetch_free_or_own, promotion
 from app.services.plan_operations import Accepted, begun, carry_out, insert_operation, payment_of
 from app.services.plan_writes import (
     Done,
     MoneyTerms,
     StripeCall,
+    attach_first,
+    attachment,
     land,
     not_landed,
     price_ids,
@@ -74,7 +76,9 @@ async def add(
         raise NotFound()
     if begun_before is None:
         call = StripeCall("create", _creation(context, actor, profile, purchase, prices, operation_id))
-        await check_payment_method(context, purchase.payment_method_id, customer_id)
+        if purchase.payment_method_id is not None:
+            method = await fetch_free_or_own(context, purchase.payment_method_id, customer_id)
+            call = replace(call, attach=attachment(method, customer_id))
         if purchase.promotion_code is not None:
             added = await promotion(context, purchase.promotion_code, customer_id, call.params["currency"])
             call.params["discounts"] = [*call.params.get("discounts", []), added]
@@ -85,7 +89,8 @@ async def add(
     call = begun_before.call
 
     async def attempt(token: UUID) -> Changed:
-        changed = await _create(context, customer_id, operation_id, call, token)
+        charged = await attach_first(context, operation_id, call)
+        changed = await _create(context, customer_id, operation_id, charged, token)
         try:
             lease = await sync.take_lease(context, "subscription", changed.subscription.id)
             await land(context, operation_id, lease, changed)

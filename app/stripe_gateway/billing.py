@@ -13,6 +13,7 @@ from app.domain import metadata as keys
 from app.domain.ids import CustomerId, PaymentMethodId, SubscriptionId
 from app.domain.payments import Costs, PaymentStep, PromotionCode
 from app.domain.snapshots import Subscription
+from app.domain.statuses import is_live
 from app.stripe_gateway import parsing
 from app.stripe_gateway.bills import BillCalls
 from app.stripe_gateway.client import Answer, Key, StripeClient
@@ -130,6 +131,17 @@ class BillingCalls:
             "/v1/subscriptions", {"customer": customer_id, "status": "all", "limit": 100}
         )
         return [parsing.subscription(source) for source in answer.data["data"]]
+
+    async def live_subscriptions_of(self, customer_id: CustomerId) -> list[Subscription]:
+        """Read every subscription that the customer pays for and that has not ended, newest first."""
+        query: dict[str, Any] = {"customer": customer_id, "limit": _LONGEST_PAGE}
+        found: list[Subscription] = []
+        while True:
+            page = (await self._client.get("/v1/subscriptions", query)).data
+            found += [parsing.subscription(source) for source in page["data"]]
+            if not page["has_more"]:
+                return [one for one in found if is_live(one.status)]
+            query["starting_after"] = page["data"][-1]["id"]
 
     async def preview(self, params: Mapping[str, Any]) -> Costs:
         """What Stripe would invoice; nothing is changed, so no key is needed and a lost answer is asked again."""

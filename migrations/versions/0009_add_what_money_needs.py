@@ -29,6 +29,7 @@ SUBSCRIPTION: tuple[sa.Column[Any], ...] = (
     sa.Column("pause_collection", postgresql.JSONB(), nullable=True),
     sa.Column("schedule_id", sa.Text(), nullable=True),
     sa.Column("discount_details", postgresql.JSONB(), nullable=True),
+    sa.Column("default_source_id", sa.Text(), nullable=True),
 )
 # Read again once: the new columns of these rows are empty, and their objects may have something to say there.
 READ_AGAIN = """
@@ -43,6 +44,7 @@ READ_AGAIN = """
 def upgrade() -> None:
     op.execute(LOCK_TIMEOUT)
     op.add_column("prices", sa.Column("sellable", sa.Boolean(), nullable=True))
+    op.add_column("customers", sa.Column("default_source_id", sa.Text(), nullable=True))
     for column in SUBSCRIPTION:
         op.add_column("subscriptions", column.copy())
     for column in QUOTED:
@@ -58,4 +60,5 @@ def downgrade() -> None:
         op.drop_column("quotes", column.name)
     for column in reversed(SUBSCRIPTION):
         op.drop_column("subscriptions", column.name)
+    op.drop_column("customers", "default_source_id")
     op.drop_column("prices", "sellable")

@@ -154,3 +154,128 @@ async def test_upgrade_says_what_is_missing_when_there_is_a_code_and_no_card(sho
     assert await shop.true(made["id"]) == before
     unsettled = "select id from operations where settled_at is null and subscription_id = $1"
     assert await shop.service.fetch(unsettled, made["id"]) == []
+
+
+METHODS = "/v1/customers/me/payment-methods"
+DEFAULT = "/v1/customers/me/default-payment-method"
+
+
+async def fresh(shop: Shop, number: str = "4242424242424242") -> str:
+    """A payment method as a page makes it: it belongs to nobody yet."""
+    card = {"number": number, "exp_month": 12, "exp_year": 2034, "cvc": "123"}
+    made = await shop.stripe.post("/v1/payment_methods", type="card", card=card)
+    return str(made["id"])
+
+
+async def test_method_is_attached_and_made_default_when_its_webhook_is_held(shop: Shop) -> None:
+    """M22: a confirmed SetupIntent attached the method at Stripe; the object just read is applied."""
+    for route in ("attach", "default"):
+        buyer, _ = await shop.buyer()
+        assert (await shop.service.get(METHODS, buyer.headers)).status_code == 200
+        answer = await shop.service.send("POST", "/v1/customers/me/setup-intents", buyer.headers)
+        secret = answer.json()["setup_intent"]["client_secret"]
+        confirmed = await shop.stripe.control("POST", "confirm", client_secret=secret)
+        body = {"payment_method_id": confirmed["payment_method"]}
+        if route == "attach":
+            answer = await shop.service.send("POST", METHODS, buyer.headers, {**body, "use_as_default": True})
+            assert answer.status_code == 201, answer.text
+        else:
+            answer = await shop.service.send("PUT", DEFAULT, buyer.headers, body)
+            assert answer.status_code == 200, answer.text
+        assert answer.json()["payment_method"]["is_default"] is True
+        listed = (await shop.service.get(METHODS, buyer.headers)).json()["data"]
+        assert confirmed["payment_method"] in [method["id"] for method in listed]
+
+
+async def test_detach_is_judged_on_the_object_just_read_when_its_webhook_is_held(shop: Shop) -> None:
+    """M22: the default was changed in the Dashboard a moment ago; the card that is charged now is not detached."""
+    buyer, first = await shop.buyer()
+    made = await shop.bought(buyer.headers, [{"price_id": await shop.price()}], payment_method_id=first)
+    second = await shop.card(buyer)
+    await shop.stripe.post(f"/v1/subscriptions/{made['id']}", default_payment_method=second)
+    answer = await shop.service.send("DELETE", f"{METHODS}/{second}", buyer.headers)
+    problem(answer, 409, "payment_method_in_use")
+    answer = await shop.service.send("DELETE", f"{METHODS}/{first}", buyer.headers)
+    assert answer.status_code == 204, answer.text
+
+
+async def test_default_reaches_subscriptions_that_stripe_lists_when_the_cache_is_behind(shop: Shop) -> None:
+    """M27: a subscription got a card of its own in the Dashboard, and another one is not known here yet."""
+    buyer, first = await shop.buyer()
+    made = await shop.bought(buyer.headers, [{"price_id": await shop.price()}], payment_method_id=first)
+    price = made["items"][0]["price"]["id"]
+    own = await shop.card(buyer)
+    await shop.stripe.post(f"/v1/subscriptions/{made['id']}", default_payment_method=own)
+    unknown = await shop.stripe.post(
+        "/v1/subscriptions",
+        customer=buyer.customer_id,
+        items=[{"price": await shop.price(unit_amount=500)}],
+        default_payment_method=own,
+    )
+    waiting = await shop.stripe.post(
+        "/v1/subscriptions",
+        customer=buyer.customer_id,
+        items=[{"price": price}],
+        default_payment_method=own,
+        payment_behavior="default_incomplete",
+    )
+    chosen = await shop.card(buyer)
+    answer = await shop.service.send("PUT", DEFAULT, buyer.headers, {"payment_method_id": chosen})
+    assert answer.status_code == 200, answer.text
+    assert (await shop.true(made["id"]))["default_payment_method"] == chosen
+    assert (await shop.true(unknown["id"]))["default_payment_method"] == chosen
+    # Stripe changes no payment method of a subscription that waits for its first payment.
+    assert (await shop.true(waiting["id"]))["default_payment_method"] == own
+    await shop.cache_is_true()
+
+
+async def test_purchase_attaches_the_pages_own_method_when_it_is_nobodys(shop: Shop) -> None:
+    """M26: attach and buy in one call; a repeated call does both once."""
+    buyer, _ = await shop.buyer(card=None)
+    method = await fresh(shop)
+    items = [{"price_id": await shop.price()}]
+    first = await shop.add(buyer.headers, items, payment_method_id=method, key="fresh")
+    assert first.status_code == 201, first.text
+    made = first.json()["subscription"]
+    assert (made["status"], made["default_payment_method_id"]) == ("active", method)
+    again = await shop.add(buyer.headers, items, payment_method_id=method, key="fresh")
+    assert again.content == first.content
+    assert len(await shop.all_of(buyer)) == 1
+    listed = (await shop.service.get(METHODS, buyer.headers)).json()["data"]
+    assert [one["id"] for one in listed] == [method]
+    # Another customer does not get at it by its id.
+    other, _ = await shop.buyer(card=None)
+    problem(await shop.add(other.headers, items, payment_method_id=method), 404, "not_found")
+    # A change takes a fresh one as well.
+    second = await fresh(shop, "5555555555554444")
+    answer = await shop.change(buyer.headers, made["id"], payment_method_id=second)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["subscription"]["default_payment_method_id"] == second
+    await shop.cache_is_true()
+
+
+@pytest.mark.parametrize(
+    ("number", "kept"), [("4000000000000002", False), ("4000000000000341", True)], ids=["attach", "charge"]
+)
+async def test_purchase_leaves_no_subscription_when_the_pages_method_declines(
+    shop: Shop, number: str, kept: bool
+) -> None:
+    """M26: declined when it is attached, or when it is charged: 402 both times, and nothing is bought."""
+    buyer, _ = await shop.buyer(card=None)
+    method = await fresh(shop, number)
+    items = [{"price_id": await shop.price()}]
+    answer = await shop.add(buyer.headers, items, payment_method_id=method)
+    assert problem(answer, 402, "card_declined")["decline_code"] == "generic_decline"
+    assert await shop.all_of(buyer) == []
+    unsettled = "select id from operations where settled_at is null and actor_id = $1"
+    assert await shop.service.fetch(unsettled, buyer.customer_id) == []
+    listed = (await shop.service.get(METHODS, buyer.headers)).json()["data"]
+    assert [one["id"] for one in listed] == ([method] if kept else [])
+    # A subscription keeps its card when the new one cannot be attached.
+    good = await shop.bought(buyer.headers, items, payment_method_id=await fresh(shop))
+    if not kept:
+        refused = await fresh(shop, number)
+        answer = await shop.change(buyer.headers, good["id"], payment_method_id=refused)
+        problem(answer, 402, "card_declined")
+        true = await shop.true(good["id"])
+        assert true["default_payment_method"] == good["default_payment_method_id"]
