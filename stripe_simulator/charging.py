@@ -9,6 +9,7 @@ from .invoicing import (
     FINALIZE_AFTER_SECONDS,
     as_billed,
     attempt,
+    collectable_items,
     compose,
     default_method,
     finalize,
@@ -87,13 +88,11 @@ def charge(
     *,
     reason: str,
     behavior: str,
-    pending: bool = True,
     proration_date: int | None = None,
 ) -> Charged:
     """Makes, finalises and (by behaviour) collects the invoice of a change. Raises 402 for ``error_if_incomplete``."""
     sub = change.sub
-    waiting = pending_items(tx, sub) if pending else []
-    if not change.lines and not waiting:
+    if not change.lines and not pending_items(tx, sub):
         return Charged(sub, None, "none")
     check_invoice_limits(tx, sub)
     draft = compose(
@@ -101,7 +100,7 @@ def charge(
         sub,
         change.lines,
         reason=reason,
-        pending=waiting,
+        pending=collectable_items(tx, sub),
         items=change.items,
         proration_date=proration_date,
     )
@@ -286,7 +285,7 @@ def overdue(tx: Transaction, invoice: Obj) -> None:
 
 def issue_cycle(tx: Transaction, sub: Obj, lines: Rebill, reason: str) -> Obj:
     """The draft of a renewal; Stripe leaves it open to changes for an hour."""
-    waiting = pending_items(tx, sub)
+    waiting = collectable_items(tx, sub)
     invoice = compose(tx, sub, lines.lines, reason=reason, pending=waiting, items=lines.items)
     moment = tx.now + FINALIZE_AFTER_SECONDS
     behavior = (sub["pause_collection"] or {}).get("behavior")

@@ -12,10 +12,11 @@ from .billing import (
     apply_taxes,
     compose_invoice,
     net_amount,
+    settle,
 )
 from .call import update
 from .objects import Obj
-from .resources.balances import record
+from .resources.balances import balance_in, record, with_balance
 from .resources.coupons import running
 from .resources.intents import cancel_payment_intent, new_payment_intent, try_payment
 from .resources.invoice_objects import blank, blank_item, blank_payment
@@ -127,8 +128,21 @@ def keep_pending(tx: Transaction, sub: Obj, lines: Iterable[Line]) -> None:
 
 
 def pending_items(tx: Transaction, sub: Obj) -> list[Obj]:
+    """What waits for this subscription's next invoice alone."""
     found = tx.find("invoiceitem", "customer", sub["customer"])
     return [item for item in found if item["invoice"] is None and item["_subscription"] == sub["id"]]
+
+
+def collectable_items(tx: Transaction, sub: Obj) -> list[Obj]:
+    """What an invoice of this subscription collects: also items of the customer that name no subscription."""
+    found = tx.find("invoiceitem", "customer", sub["customer"])
+    return [
+        item
+        for item in found
+        if item["invoice"] is None
+        and item["_subscription"] in (None, sub["id"])
+        and item["currency"] == sub["currency"]
+    ]
 
 
 def _credited_item(tx: Transaction, sub: Obj, line: Line) -> Obj | None:
@@ -154,7 +168,10 @@ def _invoiced_lines(tx: Transaction, sub: Obj, keys: Sequence[str]) -> Obj | Non
 
 
 def drop_pending(tx: Transaction, sub: Obj) -> None:
+    """Remove pending prorations; items made by hand stay, and the customer's next invoice collects them."""
     for item in pending_items(tx, sub):
+        if not item["proration"]:
+            continue
         tx.emit("invoiceitem.deleted", wire(tx, item))
         tx.remove("invoiceitem", item["id"])
 
@@ -189,11 +206,13 @@ def compose(
         default_rates=_rates(tx, sub["default_tax_rates"]),
         item_rates={key: _rates(tx, item["tax_rates"]) for key, item in known.items() if item["tax_rates"]},
     )
-    totals = compose_invoice(taxed, currency=sub["currency"], starting_balance=customer["balance"])
+    totals = compose_invoice(
+        taxed, currency=sub["currency"], starting_balance=balance_in(customer, sub["currency"])
+    )
     invoice = blank(tx, customer, sub["currency"])
     if preview:
         invoice["id"] = PREVIEW_ID + invoice["id"][3:]
-    sources = [item["id"] for item in pending] + [None] * len(lines)
+    sources: list[Obj | None] = [*pending, *([None] * len(lines))]
     ids = [_line_id(tx, line, preview) for line in totals.lines]
     own = {line.key: identifier for line, identifier in zip(totals.lines, ids, strict=True)}
     rows = [
@@ -251,19 +270,22 @@ def _line_id(tx: Transaction, line: Line, preview: bool) -> str:
 
 
 def _row(
-    tx: Transaction, sub: Obj, line: Line, invoice: str, source: str | None, own: Mapping[str | None, str]
+    tx: Transaction, sub: Obj, line: Line, invoice: str, source: Obj | None, own: Mapping[str | None, str]
 ) -> Obj:
     """The line in Stripe's form. A credit names lines of this invoice by ``own``, others where they are stored."""
     here = [own[key] for key in line.credits if key in own]
     credited = {"invoice": invoice, "invoice_line_items": here} if here else None
-    row = line.as_stripe(sub["id"], source, credited or _invoiced_lines(tx, sub, line.credits))
+    subscription = sub["id"] if source is None else source["_subscription"]
+    credited = credited or _invoiced_lines(tx, sub, line.credits)
+    row = line.as_stripe(subscription, None if source is None else source["id"], credited)
+    data = {} if line.proration else sub["metadata"] if source is None else source["metadata"]
     return {
         **row,
         "discounts": [entry["discount"] for entry in row["discount_amounts"]],
         "invoice": invoice,
         "livemode": False,
-        "metadata": {} if line.proration else sub["metadata"],
-        "subscription": sub["id"],
+        "metadata": data,
+        "subscription": subscription,
     }
 
 
@@ -277,30 +299,33 @@ def store_draft(tx: Transaction, invoice: Obj) -> Obj:
     return invoice
 
 
+def _settled_with(invoice: Obj, balance: int) -> Obj:
+    """The draft settled with the balance of now, which another invoice or an edit may have changed since."""
+    due, ending, _ = settle(invoice["total"], balance, invoice["currency"])
+    return {
+        **invoice,
+        "amount_due": due,
+        "amount_remaining": due,
+        "starting_balance": balance,
+        "_ending_balance": ending,
+    }
+
+
 def finalize(tx: Transaction, invoice: Obj) -> Obj:
     """Opens the draft: number, balance, and the payment intent of what is due. Nothing due means paid."""
     customer = tx.need("customer", invoice["customer"], "customer", 400)
-    applied = invoice["_ending_balance"] - customer["balance"]
+    currency = invoice["currency"]
+    invoice = _settled_with(invoice, balance_in(customer, currency))
+    ending = invoice["_ending_balance"]
+    applied = ending - invoice["starting_balance"]
     if applied:
-        currency = customer["currency"] or invoice["currency"]
-        record(
-            tx,
-            {**customer, "currency": currency},
-            applied,
-            invoice["_ending_balance"],
-            "applied_to_invoice",
-            invoice=invoice["id"],
-        )
+        kind = "applied_to_invoice"
+        record(tx, customer, applied, ending, kind, currency=currency, invoice=invoice["id"])
     sequence = customer["next_invoice_sequence"]
     update(
         tx,
         customer,
-        {
-            **customer,
-            "balance": invoice["_ending_balance"],
-            "currency": customer["currency"] or invoice["currency"],
-            "next_invoice_sequence": sequence + 1,
-        },
+        {**with_balance(customer, currency, ending), "next_invoice_sequence": sequence + 1},
         "customer.updated",
     )
     opened = {

@@ -76,7 +76,7 @@ def spread(total: int, weights: Sequence[int]) -> list[int]:
     return shares
 
 
-def covers(coupon: Coupon, product: str) -> bool:
+def covers(coupon: Coupon, product: str | None) -> bool:
     """Whether the coupon applies to the product: to all of them without `applies_to`."""
     products = (coupon.get("applies_to") or {}).get("products")
     return not products or product in products

@@ -95,7 +95,8 @@ class Line:
     """One invoice line; `amount` is before discounts and exclusive taxes, in minor units, negative for a credit.
 
     `key` is the id that the line will have once it stands on an invoice (`il_…`), also while it waits as an invoice
-    item. `credits` are the keys of the lines that a credit gives money back for.
+    item. `credits` are the keys of the lines that a credit gives money back for. A line of an invoice item made by hand
+    has no subscription item, and no price unless one was named.
     """
 
     amount: int
@@ -103,9 +104,9 @@ class Line:
     description: str
     period: Period
     quantity: int
-    price: str
-    product: str
-    subscription_item: str
+    price: str | None
+    product: str | None
+    subscription_item: str | None
     proration: bool = False
     discountable: bool = True
     unit_amount_decimal: str | None = None
@@ -129,7 +130,7 @@ class Line:
 
     def as_stripe(
         self,
-        subscription: str,
+        subscription: str | None,
         invoice_item: str | None = None,
         credited_items: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
@@ -151,7 +152,9 @@ class Line:
                 for d in self.discount_amounts
             ],
             "pricing": {
-                "price_details": {"price": self.price, "product": self.product},
+                "price_details": None
+                if self.price is None
+                else {"price": self.price, "product": self.product},
                 "type": "price_details",
                 "unit_amount_decimal": self.unit_amount_decimal,
             },
@@ -163,7 +166,7 @@ class Line:
         }
 
     def _parent(
-        self, subscription: str, invoice_item: str | None, credited_items: Mapping[str, Any] | None
+        self, subscription: str | None, invoice_item: str | None, credited_items: Mapping[str, Any] | None
     ) -> dict[str, Any]:
         details = {
             "invoice_item": invoice_item,

@@ -26,7 +26,9 @@ def apply_taxes(
     """
     own = item_rates or {}
     return tuple(
-        replace(line, taxes=line_taxes(line.discounted, own.get(line.subscription_item) or default_rates))
+        replace(
+            line, taxes=line_taxes(line.discounted, own.get(line.subscription_item or "") or default_rates)
+        )
         for line in lines
     )
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from ..call import Call, metadata, text, update
-from ..errors import invalid, refused
+from ..errors import invalid
 from ..listing import page
 from ..objects import Obj
 from ..wire import wire
@@ -35,17 +35,34 @@ def record(tx: Transaction, customer: Obj, amount: int, ending: int, kind: str, 
     )
 
 
+def balance_in(customer: Obj, currency: str) -> int:
+    """The balance that an invoice in the currency starts from."""
+    if customer["currency"] in (None, currency):
+        return int(customer["balance"])
+    return int((customer.get("_balances") or {}).get(currency, 0))
+
+
+def with_balance(customer: Obj, currency: str, balance: int) -> Obj:
+    """The customer after an invoice in the currency: the currency is theirs now, other balances are kept apart."""
+    new = {**customer, "balance": balance, "currency": currency}
+    if customer["currency"] not in (None, currency):
+        others = {**(customer.get("_balances") or {}), customer["currency"]: customer["balance"]}
+        others.pop(currency, None)
+        new["_balances"] = others
+    return new
+
+
 def adjust(
     tx: Transaction, customer: Obj, amount: int, kind: str, *, currency: str | None = None, **details: Any
 ) -> Obj:
-    """Change the balance by ``amount`` and return the transaction. Raises 400 for another currency."""
+    """Change the balance in a currency by ``amount`` and return the transaction."""
     wanted = (currency or customer["currency"] or "usd").lower()
-    if customer["currency"] not in (None, wanted):
-        raise refused(
-            f"The customer's balance is held in {customer['currency']}, not in {wanted}.", "currency"
-        )
-    new = {**customer, "balance": customer["balance"] + amount, "currency": wanted}
-    made = record(tx, new, amount, new["balance"], kind, **details)
+    ending = balance_in(customer, wanted) + amount
+    if customer["currency"] in (None, wanted):
+        new = with_balance(customer, wanted, ending)
+    else:
+        new = {**customer, "_balances": {**(customer.get("_balances") or {}), wanted: ending}}
+    made = record(tx, customer, amount, ending, kind, currency=wanted, **details)
     update(tx, customer, new, "customer.updated")
     return made
 

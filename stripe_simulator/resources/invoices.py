@@ -8,13 +8,13 @@ from ..charging import collect, settled
 from ..errors import ApiError, card_error, invalid, missing_parameter, refused
 from ..invoicing import (
     PREVIEW_ID,
+    collectable_items,
     compose,
     default_method,
     finalize,
     mark_paid,
     pending_items,
     void,
-    without_debit,
 )
 from ..listing import page, sequence
 from ..objects import Obj
@@ -190,37 +190,6 @@ def delete_invoice(call: Call) -> Obj:
     return {"id": invoice["id"], "object": "invoice", "deleted": True}
 
 
-def list_invoice_items(call: Call) -> Obj:
-    params = call.params
-    among = None
-    if "customer" in params:
-        among = call.tx.world.collection("invoiceitem").find("customer", params["customer"])
-
-    def match(item: Obj) -> bool:
-        return ("pending" not in params or (item["invoice"] is None) == params["pending"]) and (
-            "invoice" not in params or item["invoice"] == params["invoice"]
-        )
-
-    return page(call.tx, "invoiceitem", params, "/v1/invoiceitems", wire, among=among, match=match)
-
-
-def retrieve_invoice_item(call: Call) -> Obj:
-    return wire(call.tx, call.tx.need("invoiceitem", call.id, "invoiceitem"))
-
-
-def delete_invoice_item(call: Call) -> Obj:
-    tx = call.tx
-    item = tx.need("invoiceitem", call.id, "invoiceitem")
-    if item["invoice"] is not None:
-        raise refused("You can't delete an invoice item that is attached to an invoice.", "invoiceitem")
-    tx.emit("invoiceitem.deleted", wire(tx, item))
-    tx.remove("invoiceitem", item["id"])
-    sub = tx.get("subscription", item["_subscription"])
-    if sub is not None:
-        tx.store("subscription", without_debit(sub, item["_line"]["key"]))
-    return {"id": item["id"], "object": "invoiceitem", "deleted": True}
-
-
 _DETAILS = (
     "items",
     "billing_cycle_anchor",
@@ -279,10 +248,12 @@ def _preview_new(tx: Transaction, params: Obj, wanted: Obj) -> Obj:
     sub["_scratch"] = True
     tx.store("subscription", sub)
     change = first_lines(tx, sub, given.get("proration_behavior", "create_prorations"))
-    lines = change.lines
+    lines, pending = change.lines, collectable_items(tx, change.sub)
     if params.get("preview_mode") == "recurring":
-        lines = recurring_lines(tx, change.sub)
-    return compose(tx, change.sub, lines, reason="upcoming", items=change.items, preview=True)
+        lines, pending = recurring_lines(tx, change.sub), []
+    return compose(
+        tx, change.sub, lines, reason="upcoming", pending=pending, items=change.items, preview=True
+    )
 
 
 def _preview_existing(tx: Transaction, params: Obj, details: Obj, wanted: Obj) -> Obj:
@@ -298,7 +269,7 @@ def _preview_existing(tx: Transaction, params: Obj, details: Obj, wanted: Obj) -
     if details.get("cancel_now"):
         at = int(details.get("proration_date", tx.now))
         lines = [*accrued_lines(tx, old, at, final=True), *unused_time(tx, old, at).lines]
-        return compose(tx, old, lines, reason="upcoming", pending=pending_items(tx, old), preview=True)
+        return compose(tx, old, lines, reason="upcoming", pending=collectable_items(tx, old), preview=True)
     anchor = wanted.get("billing_cycle_anchor")
     if isinstance(anchor, dict) and anchor.get("type") == "timestamp":
         raise refused(
@@ -312,7 +283,7 @@ def _preview_existing(tx: Transaction, params: Obj, details: Obj, wanted: Obj) -
         return compose(tx, new, recurring_lines(tx, new), reason="upcoming", items=items, preview=True)
     if change is not None and (change.whole or proration == "always_invoice"):
         tx.store("subscription", new)
-        pending = pending_items(tx, new)
+        pending = collectable_items(tx, new)
         return compose(
             tx,
             new,
@@ -331,12 +302,12 @@ def upcoming(
     tx: Transaction, sub: Obj, items: list[Obj], proration_date: int | None, own: Sequence[Line]
 ) -> Obj:
     """The invoice at the end of the current period; ``own`` are the prorations of a change that is only previewed."""
-    pending = pending_items(tx, sub)
+    pending = collectable_items(tx, sub)
     moment = min(item["current_period_end"] for item in sub["_items"])
     ends = sub["cancel_at"] is not None and sub["cancel_at"] <= moment
     if ends:
         used = accrued_lines(tx, sub, int(sub["cancel_at"]))
-        if not (used or pending or own):
+        if not (used or pending_items(tx, sub) or own):
             raise refused(
                 "No upcoming invoices for customer", code="invoice_upcoming_none", param="subscription"
             )

@@ -10,6 +10,7 @@ from ..rebilling import first_lines, in_trial
 from ..request_parameters import whole
 from ..world import Transaction
 from .coupons import checked_rates, redeem
+from .currencies import check_currency, fixed_currency
 from .sources import owned_source
 
 PRORATIONS = ("create_prorations", "always_invoice", "none")
@@ -48,18 +49,16 @@ def word(params: Obj, name: str, allowed: tuple[str, ...], default: str) -> str:
 
 
 def currency_of(tx: Transaction, customer: Obj, items: list[Obj], asked: str | None) -> str:
-    """The subscription's currency; the customer's first subscription fixed theirs."""
+    """The subscription's currency: the one asked for, else the customer's if the price has it, else the price's.
+
+    Raises 400 when something of the customer is billed in another currency.
+    """
     price = tx.need("price", items[0]["price"])
-    fixed = customer["currency"]
+    usual = fixed_currency(tx, customer) or customer["currency"]
     wanted = asked.lower() if asked else None
     if wanted is None:
-        wanted = fixed if fixed in price["_currency_options"] else price["currency"]
-    if fixed is not None and wanted != fixed:
-        raise refused(
-            "You cannot combine currencies on a single customer. This customer has an active subscription, "
-            f"subscription schedule, discount, quote, or invoice item with currency {fixed}",
-            "currency",
-        )
+        wanted = usual if usual in price["_currency_options"] else price["currency"]
+    check_currency(tx, customer, str(wanted), "currency")
     return str(wanted)
 
 

@@ -60,7 +60,7 @@ def create_subscription(call: Call) -> Obj:
     proration = word(params, "proration_behavior", PRORATIONS, "create_prorations")
     change = first_lines(tx, made, proration)
     tx.store("subscription", change.sub)
-    charged = charge(tx, change, reason="subscription_create", behavior=behavior, pending=False)
+    charged = charge(tx, change, reason="subscription_create", behavior=behavior)
     new = {**charged.sub, "status": started_status(tx, charged.sub, charged.outcome)}
     if charged.outcome in ("paid", "none") and (charged.invoice or {"amount_due": 0})["amount_due"] == 0:
         new = needs_setup(tx, new, behavior)

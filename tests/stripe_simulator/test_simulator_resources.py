@@ -320,3 +320,121 @@ def test_schedule_that_cancels_ends_the_subscription(account: Account, catalogue
     third, other = managed(account, catalogue)
     client.subscription_schedules.cancel(other)
     assert client.subscriptions.retrieve(third).status == "canceled"
+
+
+def add_item(account: Account, catalogue: Catalogue, amount: int, **given: Any) -> Any:
+    """An amount in usd that waits for the customer's, or a subscription's, next invoice."""
+    params: Any = {"customer": catalogue.customer, "currency": "usd", "amount": amount, **given}
+    item = account.client.v1.invoice_items.create(params)
+    check_keys(item.to_dict())
+    return item
+
+
+def test_invoice_items_wait_for_the_next_invoice(frozen: Account, catalogue: Catalogue) -> None:
+    """S7: amounts of either sign, on a subscription or on the customer."""
+    client = frozen.client.v1
+    sub, _, _ = paid(frozen, catalogue)
+    other, _, _ = paid(frozen, catalogue)
+    own = add_item(frozen, catalogue, 300, subscription=sub, description="Set-up")
+    credit = add_item(frozen, catalogue, -120, subscription=sub, metadata={"a": "b"})
+    free = add_item(frozen, catalogue, 50)
+    elsewhere = client.invoices.create_preview({"subscription": other}).to_dict()
+    assert elsewhere["total"] == 2050
+    item = items_of(client.subscriptions.retrieve(sub))[0]["id"]
+    params: Any = {
+        "items": [{"id": item, "quantity": 3}],
+        "proration_behavior": "always_invoice",
+        "expand": ["latest_invoice"],
+    }
+    raised = client.subscriptions.update(sub, params).to_dict()
+    invoice = raised["latest_invoice"]
+    check_keys(invoice)
+    by_item = {
+        row["parent"]["invoice_item_details"]["invoice_item"]: row
+        for row in invoice["lines"]["data"]
+        if row["parent"]["type"] == "invoice_item_details"
+    }
+    assert {key: row["amount"] for key, row in by_item.items()} == {own.id: 300, credit.id: -120, free.id: 50}
+    assert by_item[own.id]["description"] == "Set-up"
+    assert by_item[own.id]["parent"]["invoice_item_details"]["subscription"] == sub
+    assert by_item[free.id]["parent"]["invoice_item_details"]["subscription"] is None
+    assert invoice["total"] == 1000 + 230
+    assert client.invoice_items.list({"customer": catalogue.customer, "pending": True}).data == []
+
+
+def test_invoice_item_on_the_customer_joins_the_first_invoice(account: Account, catalogue: Catalogue) -> None:
+    client = account.client.v1
+    fee = client.prices.create({"product": catalogue.product, "currency": "usd", "unit_amount": 700}).id
+    made = client.invoice_items.create(
+        {"customer": catalogue.customer, "pricing": {"price": fee}, "quantity": 2}
+    )
+    assert made.amount == 1400
+    new: Any = {"items": [{"price": catalogue.monthly}]}
+    shown = client.invoices.create_preview({"customer": catalogue.customer, "subscription_details": new})
+    assert shown.total == 2400
+    _, invoice, _ = paid(account, catalogue)
+    assert invoice["total"] == 3400
+    with pytest.raises(stripe.InvalidRequestError) as refusal:
+        client.invoice_items.create({"customer": catalogue.customer, "pricing": {"price": catalogue.monthly}})
+    assert refusal.value.param == "pricing[price]"
+    with pytest.raises(stripe.InvalidRequestError) as mixed:
+        add_item(account, catalogue, 1, currency="eur")
+    assert "combine currencies" in str(mixed.value)
+
+
+def test_pending_item_made_by_hand_stays_when_the_subscription_is_cancelled(
+    account: Account, catalogue: Catalogue
+) -> None:
+    client = account.client.v1
+    sub, _, _ = paid(account, catalogue)
+    kept = add_item(account, catalogue, 300, subscription=sub).id
+    gone = add_item(account, catalogue, 300).id
+    client.invoice_items.delete(gone)
+    client.subscriptions.cancel(sub)
+    assert [found.id for found in client.invoice_items.list({"pending": True}).data] == [kept]
+
+
+def test_draft_is_settled_with_the_balance_of_its_finalisation(frozen: Account, catalogue: Catalogue) -> None:
+    """A balance edited within the renewal's hour as a draft counts, and is not spent twice."""
+    client = frozen.client.v1
+    sub, _, _ = paid(frozen, catalogue)
+    advance(frozen, 31 * DAY + 60)
+    client.customers.update(catalogue.customer, {"balance": -500})
+    advance(frozen, 3600)
+    invoice = client.invoices.list({"subscription": sub, "limit": 1}).data[0]
+    assert (invoice.starting_balance, invoice.amount_due, invoice.status) == (-500, 1500, "paid")
+    assert client.customers.retrieve(catalogue.customer).balance == 0
+
+
+def test_currency_of_a_customer_is_free_when_nothing_is_billed_in_it(
+    account: Account, catalogue: Catalogue
+) -> None:
+    """S4: an active subscription or a waiting invoice item fixes the currency, an ended one does not."""
+    client = account.client.v1
+    euro = client.prices.create(
+        {
+            "product": catalogue.product,
+            "currency": "eur",
+            "unit_amount": 900,
+            "recurring": {"interval": "month"},
+        }
+    ).id
+    sub, _, _ = paid(account, catalogue)
+    buy: Any = {"customer": catalogue.customer, "items": [{"price": euro}]}
+    with pytest.raises(stripe.InvalidRequestError) as mixed:
+        client.subscriptions.create(buy)
+    assert "combine currencies" in str(mixed.value)
+    client.customers.update(catalogue.customer, {"balance": -300})
+    client.subscriptions.cancel(sub)
+    waiting = add_item(account, catalogue, 100)
+    with pytest.raises(stripe.InvalidRequestError):
+        client.subscriptions.create(buy)
+    client.invoice_items.delete(waiting.id)
+    buy["expand"] = ["latest_invoice"]
+    made = client.subscriptions.create(buy).to_dict()
+    assert (made["currency"], made["latest_invoice"]["amount_due"]) == ("eur", 900)
+    customer = client.customers.retrieve(catalogue.customer)
+    assert (customer.currency, customer.balance) == ("eur", 0)
+    client.subscriptions.cancel(made["id"])
+    _, invoice, _ = paid(account, catalogue, currency="usd")
+    assert (invoice["starting_balance"], invoice["amount_due"]) == (-300, 1700)
