@@ -2,8 +2,9 @@
 
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
-from .call import update
+from .call import metadata, update
 from .errors import ApiError, card_error, refused
 from .invoicing import (
     FINALIZE_AFTER_SECONDS,
@@ -166,12 +167,15 @@ def started_status(tx: Transaction, sub: Obj, outcome: str) -> str:
     return "trialing" if in_trial(sub, tx.now) else "active"
 
 
-def make_pending(tx: Transaction, old: Obj, change: Rebill, invoice: Obj) -> Obj:
-    """The old subscription with the change held back until its invoice is paid."""
+def make_pending(tx: Transaction, old: Obj, change: Rebill, invoice: Obj, given: Any) -> Obj:
+    """The old subscription with the change held back until its invoice is paid.
+
+    ``given`` is the metadata of the request: it is kept as sent, and merged only when the change is applied.
+    """
     new = change.sub
     held = {
         name: new[name]
-        for name in ("_items", "billing_cycle_anchor", "trial_end", "trial_start", "discounts", "metadata")
+        for name in ("_items", "billing_cycle_anchor", "trial_end", "trial_start", "discounts")
         if new[name] != old[name]
     }
     update_ = {
@@ -180,7 +184,7 @@ def make_pending(tx: Transaction, old: Obj, change: Rebill, invoice: Obj) -> Obj
         "discount": None,
         "discounts": held.get("discounts"),
         "expires_at": _expiry(tx, old),
-        "metadata": held.get("metadata"),
+        "metadata": given or None,
         "subscription_items": held.get("_items"),
         "trial_end": held.get("trial_end"),
         "trial_from_plan": None,
@@ -189,7 +193,7 @@ def make_pending(tx: Transaction, old: Obj, change: Rebill, invoice: Obj) -> Obj
         **old,
         "latest_invoice": invoice["id"],
         "pending_update": update_,
-        "_pending": {"state": held, "invoice": invoice["id"]},
+        "_pending": {"state": held, "invoice": invoice["id"], "metadata": given},
     }
 
 
@@ -219,7 +223,9 @@ def settled(tx: Transaction, invoice: Obj, method: Obj | None) -> None:
     new = dict(old)
     applied = old["_pending"] is not None and old["_pending"]["invoice"] == invoice["id"]
     if applied:
-        new.update(old["_pending"]["state"], pending_update=None, _pending=None)
+        held = old["_pending"]
+        new.update(held["state"], pending_update=None, _pending=None)
+        new["metadata"] = metadata(old["metadata"], held["metadata"])
     first = old["status"] == "incomplete"
     latest = old["latest_invoice"] == invoice["id"]
     if first or (old["status"] in ("past_due", "unpaid") and latest):

@@ -1,10 +1,12 @@
 """From invoice lines to a draft, a finalised and a paid invoice. Amounts are minor units."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from .billing import (
     Debit,
+    Discount,
     ItemState,
     Line,
     Period,
@@ -13,6 +15,7 @@ from .billing import (
     compose_invoice,
     net_amount,
     settle,
+    share_discounts,
 )
 from .call import update
 from .objects import Obj
@@ -25,6 +28,8 @@ from .world import Transaction
 
 FINALIZE_AFTER_SECONDS = 3600
 PREVIEW_ID = "upcoming_in_"
+_EXEMPTIONS = {"exempt": "customer_exempt", "reverse": "reverse_charge"}
+"""`tax_exempt` of a customer who pays no tax, and the reason that Stripe gives for it on each tax."""
 
 
 def whole_price(tx: Transaction, identifier: str) -> Obj:
@@ -33,11 +38,31 @@ def whole_price(tx: Transaction, identifier: str) -> Obj:
     return {**bare(price), "tiers": price["_tiers"], "currency_options": price["_currency_options"]}
 
 
-def item_state(tx: Transaction, sub: Obj, item: Obj) -> ItemState:
+def item_state(tx: Transaction, sub: Obj, item: Obj, at: int | None = None) -> ItemState:
+    """The item with the discounts that apply to it at the second ``at`` (now, unless given)."""
+    shared = _shared_discounts(tx, sub, at)
+    state = _own_state(tx, sub, item, at)
+    return replace(state, discounts=(*state.discounts, *shared.get(item["id"], ())))
+
+
+def _own_state(tx: Transaction, sub: Obj, item: Obj, at: int | None) -> ItemState:
     price = whole_price(tx, item["price"])
     product = tx.get("product", price["product"]) or {"name": "Deleted product"}
-    discounts = (*running(tx, item["discounts"]), *running(tx, sub["discounts"]))
+    discounts = running(tx, item["discounts"], at)
     return ItemState(item["id"], price, product["name"], item["quantity"], sub["currency"], discounts)
+
+
+def _shared_discounts(tx: Transaction, sub: Obj, at: int | None) -> dict[str, tuple[Discount, ...]]:
+    """The subscription's discounts for each of its items; an amount off is shared out among the items.
+
+    Flexible billing shares it in proportion to the items' amounts, classic billing evenly (Stripe's documentation,
+    "Compare classic and flexible billing mode").
+    """
+    discounts = running(tx, sub["discounts"], at)
+    if all(discount.coupon.get("percent_off") is not None for discount in discounts):
+        return {item["id"]: discounts for item in sub["_items"]}
+    states = [_own_state(tx, sub, item, at) for item in sub["_items"]]
+    return share_discounts(states, discounts, evenly=sub["billing_mode"]["type"] == "classic")
 
 
 def full_debit(state: ItemState, period: Period, key: str) -> Debit:
@@ -186,25 +211,29 @@ def compose(
     items: Sequence[Obj] = (),
     proration_date: int | None = None,
     preview: bool = False,
+    at: int | None = None,
 ) -> Obj:
     """The draft of an invoice, stored nowhere: previews and real invoices both come from here.
 
     ``items`` are the subscription items that lines may name, removed ones included; their discounts and tax rates hold.
+    Discounts that have ended by the second ``at`` (now, unless given) are left out.
     """
     customer = tx.need("customer", sub["customer"], "customer", 400)
     known = {item["id"]: item for item in (*items, *sub["_items"])}
     every = [*(unpack_line(item["_line"]) for item in pending), *lines]
     discounted = apply_discounts(
         every,
-        subscription_discounts=running(tx, sub["discounts"]),
+        subscription_discounts=running(tx, sub["discounts"], at),
         item_discounts={
-            key: running(tx, item["discounts"]) for key, item in known.items() if item["discounts"]
+            key: running(tx, item["discounts"], at) for key, item in known.items() if item["discounts"]
         },
+        evenly=sub["billing_mode"]["type"] == "classic",
     )
     taxed = apply_taxes(
         discounted,
         default_rates=_rates(tx, sub["default_tax_rates"]),
         item_rates={key: _rates(tx, item["tax_rates"]) for key, item in known.items() if item["tax_rates"]},
+        exempt=_EXEMPTIONS.get(customer["tax_exempt"]),
     )
     totals = compose_invoice(
         taxed, currency=sub["currency"], starting_balance=balance_in(customer, sub["currency"])
@@ -228,7 +257,7 @@ def compose(
         default_payment_method=None,
         default_tax_rates=sub["default_tax_rates"],
         description=sub["invoice_settings"]["description"],
-        discounts=[discount.id for discount in running(tx, sub["discounts"])],
+        discounts=[discount.id for discount in running(tx, sub["discounts"], at)],
         payment_settings={**invoice["payment_settings"], "payment_method_types": None},
         parent={
             "quote_details": None,
@@ -390,7 +419,9 @@ def attempt(tx: Transaction, invoice: Obj, method: Obj | None, *, automatic: boo
 
     The reason is None when it was paid, and ``processing`` while a bank debit is on its way.
     """
-    tried = {**invoice, "attempted": True, "attempt_count": invoice["attempt_count"] + 1}
+    # After the first attempt of any kind only automatic ones count (SDK, Invoice.attempt_count).
+    count = invoice["attempt_count"]
+    tried = {**invoice, "attempted": True, "attempt_count": count + 1 if automatic or count == 0 else count}
     decline = "no_payment_method" if method is None else try_payment(tx, invoice["_payment_intent"], method)
     if decline is None:
         return mark_paid(tx, tried), None

@@ -13,6 +13,7 @@ from .billing import (
     Period,
     Proration,
     first_period,
+    free_line,
     is_metered,
     item_line,
     next_period_end,
@@ -67,7 +68,8 @@ def first_lines(tx: Transaction, sub: Obj, proration: str) -> Rebill:
         if in_trial(sub, tx.now):
             period = Period(tx.now, sub["trial_end"])
             if not is_metered(state.price):
-                lines.append(trial_line(state, period))
+                nothing = free_line if mode_of(sub) is BillingMode.FLEXIBLE else trial_line
+                lines.append(nothing(state, period))
             items.append(_moved(item, period, (), anchor))
             continue
         if is_metered(state.price):
@@ -88,15 +90,20 @@ def first_lines(tx: Transaction, sub: Obj, proration: str) -> Rebill:
 def rebill(tx: Transaction, old: Obj, new: Obj, *, proration: str, at: int, reset: bool) -> Rebill:
     """Turns ``old`` into ``new`` (whose items carry their old periods still) as of second ``at``.
 
-    ``proration`` none leaves prorations out, but a cycle that starts anew is billed all the same. Raises 400 when
-    ``at`` lies outside the current period.
+    With ``reset`` the new cycle starts now, whatever second the credits count from. ``proration`` none leaves
+    prorations out, but a cycle that starts anew is billed all the same. Raises 400 when ``at`` lies outside the current
+    period.
     """
     before, after = in_trial(old, tx.now), in_trial(new, tx.now)
     ended = before and not after
     changes = _changes(tx, old, new, at, before, after)
     try:
         results = prorate_all(
-            [change for _, change in changes], at, mode=mode_of(new), reset_cycle=reset or ended
+            [change for _, change in changes],
+            at,
+            mode=mode_of(new),
+            reset_cycle=reset or ended,
+            restart=tx.now if reset else at,
         )
     except BillingInputError as failure:
         raise invalid(
@@ -109,12 +116,14 @@ def rebill(tx: Transaction, old: Obj, new: Obj, *, proration: str, at: int, rese
     for (item, change), result in zip(changes, results, strict=True):
         fresh = [line for line in result.lines if not line.proration]
         whole = whole or bool(fresh)
-        lines.extend(_ended_usage(tx, old, change, result, proration, at))
+        lines.extend(_ended_usage(tx, old, change, result, proration, tx.now if reset else at))
         lines.extend(result.lines if proration != "none" else fresh)
         if change.new is not None:
             items.append(_after(tx, item, change, result, new, proration, after, at))
     anchor = new["billing_cycle_anchor"]
-    if reset or ended or (whole and mode_of(new) is BillingMode.CLASSIC):
+    if reset:
+        anchor = tx.now
+    elif ended or (whole and mode_of(new) is BillingMode.CLASSIC):
         anchor = at
     if after and new["trial_end"] != old["trial_end"]:
         anchor = new["trial_end"]
@@ -223,8 +232,11 @@ def _after(
 
 
 def unused_time(tx: Transaction, sub: Obj, at: int) -> Rebill:
-    """Credit lines for what was debited ahead, when a subscription ends or pauses at ``at``."""
-    if in_trial(sub, at):
+    """Credit lines for what was debited ahead, when a subscription ends or pauses at ``at``.
+
+    An incomplete subscription was never paid: its first invoice is voided, and nothing is given back.
+    """
+    if in_trial(sub, at) or sub["status"] == "incomplete":
         return Rebill(sub, [], False, sub["_items"])
     lines: list[Line] = []
     items = []
@@ -255,7 +267,7 @@ def renewed(tx: Transaction, sub: Obj, moment: int) -> tuple[Obj, list[Line]]:
         if item["current_period_end"] > moment:
             items.append(item)
             continue
-        state = item_state(tx, sub, item)
+        state = item_state(tx, sub, item, moment)
         own = anchor if trial_over or item["_anchor"] is None else item["_anchor"]
         start = item["current_period_end"]
         period = Period(start, next_period_end(own, state.cadence, start))

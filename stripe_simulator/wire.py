@@ -31,6 +31,8 @@ def wire(tx: Transaction, obj: Obj) -> Obj:
         return invoice(tx, obj)
     if kind == "credit_note" and "_lines" in obj:
         return _credit_note(obj)
+    if kind == "coupon":
+        return {**bare(obj), "valid": redeemable(tx, obj)}
     return bare(obj)
 
 
@@ -89,6 +91,12 @@ def source_cards(tx: Transaction, customer: Obj) -> list[Obj]:
     ]
     found.sort(key=lambda method: method["id"] != customer["default_source"])
     return [card_source(method) for method in found]
+
+
+def redeemable(tx: Transaction, coupon: Obj) -> bool:
+    """Whether a coupon can still be redeemed: neither used up nor past its date."""
+    used_up = coupon["max_redemptions"] is not None and coupon["times_redeemed"] >= coupon["max_redemptions"]
+    return not used_up and (coupon["redeem_by"] is None or coupon["redeem_by"] > tx.now)
 
 
 def plan(price: Obj) -> Obj:

@@ -11,7 +11,7 @@ from stripe_simulator.billing.amounts import (
     unit_amount,
     usage_amount,
 )
-from stripe_simulator.billing.discounts import apply_discounts, discount_end, net_amount
+from stripe_simulator.billing.discounts import apply_discounts, discount_end, net_amount, share_discounts
 from stripe_simulator.billing.invoice import InvoiceTotals, TotalDiscount, TotalTax, compose_invoice, settle
 from stripe_simulator.billing.lines import (
     Discount,
@@ -19,6 +19,7 @@ from stripe_simulator.billing.lines import (
     ItemState,
     Line,
     TaxAmount,
+    free_line,
     item_line,
     period_line,
     trial_line,
@@ -69,6 +70,7 @@ __all__ = [
     "compose_invoice",
     "discount_end",
     "first_period",
+    "free_line",
     "is_metered",
     "item_line",
     "item_periods",
@@ -82,6 +84,7 @@ __all__ = [
     "prorate_all",
     "quantity_amount",
     "settle",
+    "share_discounts",
     "trial_line",
     "unit_amount",
     "usage_amount",

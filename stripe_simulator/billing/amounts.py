@@ -47,6 +47,11 @@ def quantity_amount(price: Price, quantity: int, currency: str | None = None) ->
 
     Raises BillingInputError for a metered price or a currency that the price does not have.
     """
+    return round_half_up(exact_quantity_amount(price, quantity, currency))
+
+
+def exact_quantity_amount(price: Price, quantity: int, currency: str | None = None) -> Fraction:
+    """`quantity_amount` before it is rounded: a proration is rounded once, after its share was taken."""
     if is_metered(price):
         raise BillingInputError(f"price {price.get('id')} is metered: it takes usage, not a quantity")
     return _amount(price, quantity, currency)
@@ -56,7 +61,7 @@ def usage_amount(price: Price, usage: int | Decimal, currency: str | None = None
     """Amount of the usage reported over one whole period; packages are formed from the period's total."""
     if not is_metered(price):
         raise BillingInputError(f"price {price.get('id')} is licensed: it takes a quantity, not usage")
-    return _amount(price, usage, currency)
+    return round_half_up(_amount(price, usage, currency))
 
 
 def volume_tier(price: Price, units: Fraction, currency: str | None = None) -> tuple[int, Fraction]:
@@ -66,13 +71,13 @@ def volume_tier(price: Price, units: Fraction, currency: str | None = None) -> t
     return number + 1, _either(tiers[number], "unit_amount")
 
 
-def _amount(price: Price, quantity: int | Decimal, currency: str | None) -> int:
+def _amount(price: Price, quantity: int | Decimal, currency: str | None) -> Fraction:
     units = billed_units(price, quantity)
     if price.get("billing_scheme") == "tiered":
         tiered = _graduated if price.get("tiers_mode") == "graduated" else _volume
-        return round_half_up(tiered(_tiers(price, currency), units))
+        return tiered(_tiers(price, currency), units)
     # Decimal unit amounts are multiplied first; only the line is rounded (Stripe's documentation, "Decimal amounts").
-    return round_half_up(units * _either(_in_currency(price, currency), "unit_amount"))
+    return units * _either(_in_currency(price, currency), "unit_amount")
 
 
 def _graduated(tiers: Sequence[Mapping[str, Any]], units: Fraction) -> Fraction:

@@ -23,13 +23,14 @@ class TotalTax:
     amount: int
     inclusive: bool
     taxable_amount: int
+    reason: str = "not_available"
 
     def as_stripe(self) -> dict[str, Any]:
         return {
             "amount": self.amount,
             "tax_behavior": "inclusive" if self.inclusive else "exclusive",
             "tax_rate_details": {"tax_rate": self.tax_rate},
-            "taxability_reason": "not_available",
+            "taxability_reason": self.reason,
             "taxable_amount": self.taxable_amount,
             "type": "tax_rate_details",
         }
@@ -128,10 +129,12 @@ def _discount_totals(lines: Sequence[Line]) -> tuple[TotalDiscount, ...]:
 
 
 def _tax_totals(lines: Sequence[Line]) -> tuple[TotalTax, ...]:
-    sums: dict[tuple[str, bool], tuple[int, int]] = {}
+    sums: dict[tuple[str, bool, str], tuple[int, int]] = {}
     for tax in (tax for line in lines for tax in line.taxes):
-        amount, base = sums.get((tax.tax_rate, tax.inclusive), (0, 0))
-        sums[tax.tax_rate, tax.inclusive] = (amount + tax.amount, base + tax.taxable_amount)
+        key = (tax.tax_rate, tax.inclusive, tax.reason)
+        amount, base = sums.get(key, (0, 0))
+        sums[key] = (amount + tax.amount, base + tax.taxable_amount)
     return tuple(
-        TotalTax(rate, amount, inclusive, base) for (rate, inclusive), (amount, base) in sums.items()
+        TotalTax(rate, amount, inclusive, base, reason)
+        for (rate, inclusive, reason), (amount, base) in sums.items()
     )

@@ -5,27 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 from stripe_simulator.billing.amounts import (
     Price,
     billed_units,
+    exact_quantity_amount,
     is_metered,
-    quantity_amount,
     unit_amount,
     usage_amount,
     volume_tier,
 )
-from stripe_simulator.billing.money import BillingInputError, decimal_text, display_amount
+from stripe_simulator.billing.money import BillingInputError, decimal_text, display_amount, round_half_up
 from stripe_simulator.billing.periods import Cadence, Period
 
 
 @dataclass(frozen=True, slots=True)
 class Discount:
-    """A redeemed coupon: the discount's id (`di_…`) and the coupon as plain data, `applies_to` expanded."""
+    """A redeemed coupon: the discount's id (`di_…`) and the coupon as plain data, `applies_to` expanded.
+
+    `share` is one item's part, in minor units, of an amount off that several items share; None takes it whole.
+    """
 
     id: str
     coupon: Mapping[str, Any]
+    share: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +51,14 @@ class TaxAmount:
     inclusive: bool
     taxable_amount: int
     percentage: Decimal
+    reason: str = "not_available"
 
     def as_stripe(self) -> dict[str, Any]:
         return {
             "amount": self.amount,
             "tax_behavior": "inclusive" if self.inclusive else "exclusive",
             "tax_rate_details": {"tax_rate": self.tax_rate},
-            "taxability_reason": "not_available",
+            "taxability_reason": self.reason,
             "taxable_amount": self.taxable_amount,
             "type": "tax_rate_details",
         }
@@ -85,9 +91,14 @@ class ItemState:
     @property
     def full_amount(self) -> int:
         """Amount of a whole period before discounts, minor units. Raises BillingInputError without a quantity."""
+        return round_half_up(self.exact_amount)
+
+    @property
+    def exact_amount(self) -> Fraction:
+        """`full_amount` before it is rounded to minor units."""
         if self.quantity is None:
             raise BillingInputError(f"item {self.subscription_item} has no quantity")
-        return quantity_amount(self.price, self.quantity, self.currency)
+        return exact_quantity_amount(self.price, self.quantity, self.currency)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,8 +234,13 @@ def usage_line(item: ItemState, usage: int, period: Period) -> Line:
 
 
 def trial_line(item: ItemState, period: Period) -> Line:
-    """The zero line that a trial puts on the first invoice."""
+    """The zero line that a trial puts on the first invoice in classic mode."""
     return item_line(item, 0, f"Trial period for {item.product_name}", period)
+
+
+def free_line(item: ItemState, period: Period) -> Line:
+    """The zero line of an item in a trial in flexible mode."""
+    return item_line(item, 0, f"Free trial for {item.quantity} × {item.product_name}", period)
 
 
 def _rate(item: ItemState, quantity: int) -> str:

@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 from stripe_simulator.billing.amounts import is_metered
-from stripe_simulator.billing.discounts import covers, net_amount, wording
-from stripe_simulator.billing.lines import ItemState, Line, item_line, period_line
-from stripe_simulator.billing.money import BillingInputError, share
+from stripe_simulator.billing.discounts import covers, exact_net, net_amount, wording
+from stripe_simulator.billing.lines import ItemState, Line, free_line, item_line, period_line
+from stripe_simulator.billing.money import BillingInputError, round_half_up, share
 from stripe_simulator.billing.periods import Period, next_period_end, period_at
 
 # Spelled out because strftime follows the process's locale.
@@ -115,11 +115,14 @@ class Proration:
         return sum(line.amount for line in self.lines)
 
 
-def prorate(change: ItemChange, at: int, *, mode: BillingMode, reset_cycle: bool = False) -> Proration:
+def prorate(
+    change: ItemChange, at: int, *, mode: BillingMode, reset_cycle: bool = False, restart: int | None = None
+) -> Proration:
     """Credit for the old state's unused time and charge for the new state's remaining time, from second `at` on.
 
-    When the interval changes, or with `reset_cycle`, a new full period starts at `at` and is billed by an ordinary
-    line. Time in a trial and metered prices give no lines. Raises BillingInputError when `at` is outside the period.
+    When the interval changes, or with `reset_cycle`, a new full period starts at `restart` (`at`, unless given) and is
+    billed by an ordinary line. Metered prices give no lines, and neither does time in a trial, but that flexible mode
+    tells of a change within a trial by a line of 0. Raises BillingInputError when `at` is outside the period.
     """
     change.period.remaining(at)
     starts_over = (
@@ -132,7 +135,10 @@ def prorate(change: ItemChange, at: int, *, mode: BillingMode, reset_cycle: bool
     debits = tuple(kept for old in change.debits if (kept := old.credited(at)).outstanding(0) is not None)
     if change.new is not None:
         if starts_over:
-            period = Period(at, next_period_end(at, change.new.cadence, at))
+            start = at if restart is None else restart
+            period = Period(start, next_period_end(start, change.new.cadence, start))
+        if change.trial_before and change.trial_after and mode is BillingMode.FLEXIBLE:
+            lines.extend(_free(change.new, Period(at, period.end)))
         if not (change.trial_after or is_metered(change.new.price)):
             charge, debit = _charge(change.new, change, period, at, whole=starts_over)
             lines.append(charge)
@@ -141,14 +147,35 @@ def prorate(change: ItemChange, at: int, *, mode: BillingMode, reset_cycle: bool
 
 
 def prorate_all(
-    changes: Sequence[ItemChange], at: int, *, mode: BillingMode, reset_cycle: bool = False
+    changes: Sequence[ItemChange],
+    at: int,
+    *,
+    mode: BillingMode,
+    reset_cycle: bool = False,
+    restart: int | None = None,
 ) -> tuple[Proration, ...]:
     """Prorations of all items of a subscription, in their order; unchanged items belong in the list too.
 
-    In classic mode all items share one cycle, so a change of one item's interval starts a new period for every item.
+    In classic mode all items share one cycle: it starts anew for every item when one item's interval changes, and when
+    a subscription that cost nothing begins to cost something.
     """
-    together = mode is BillingMode.CLASSIC and any(change.interval_changes for change in changes)
-    return tuple(prorate(change, at, mode=mode, reset_cycle=reset_cycle or together) for change in changes)
+    together = mode is BillingMode.CLASSIC and (
+        any(change.interval_changes for change in changes) or _begins_to_cost(changes)
+    )
+    reset = reset_cycle or together
+    return tuple(prorate(change, at, mode=mode, reset_cycle=reset, restart=restart) for change in changes)
+
+
+def _begins_to_cost(changes: Sequence[ItemChange]) -> bool:
+    if any(is_metered(state.price) for change in changes if (state := change.old) is not None):
+        return False
+    before = [change.old.exact_amount for change in changes if change.old is not None]
+    after = [
+        change.new.exact_amount
+        for change in changes
+        if change.new is not None and change.new.quantity is not None
+    ]
+    return bool(before) and not any(before) and any(after)
 
 
 def first_period(item: ItemState, start: int, anchor: int, key: str | None = None) -> Proration:
@@ -183,6 +210,13 @@ def _credit(change: ItemChange, at: int, mode: BillingMode) -> tuple[Line, ...]:
     return (item_line(old, -credit, _wording("Unused", old, at), period, proration=True),)
 
 
+def _free(item: ItemState, period: Period) -> tuple[Line, ...]:
+    """The line of 0 that flexible mode makes for an item that was changed within a trial."""
+    if is_metered(item.price):
+        return ()
+    return (replace(free_line(item, period), proration=True, discountable=False),)
+
+
 def _charge(
     item: ItemState, change: ItemChange, period: Period, at: int, *, whole: bool
 ) -> tuple[Line, Debit]:
@@ -199,7 +233,9 @@ def _prorated(item: ItemState, change: ItemChange, period: Period, at: int) -> i
     full = change.full_period or change.period
     if full.seconds == 0:
         raise BillingInputError("cannot prorate over an empty period")
-    return share(_net(item, item.full_amount), period.remaining(at), full.seconds)
+    # Rounded once, at the end: 12.5 a day for half a day is 6.25, not half of 13.
+    net = exact_net(item.exact_amount, item.product_id, item.currency, item.discounts)
+    return round_half_up(net * period.remaining(at) / full.seconds)
 
 
 def _net(item: ItemState, amount: int) -> int:

@@ -19,25 +19,32 @@ def apply_taxes(
     *,
     default_rates: Sequence[TaxRate] = (),
     item_rates: Mapping[str, Sequence[TaxRate]] | None = None,
+    exempt: str | None = None,
 ) -> tuple[Line, ...]:
     """The lines with their `taxes`. An item's own rates replace the subscription's default rates; none keeps them.
 
+    `exempt` is Stripe's word for why the customer pays no tax (None: they do): then every tax is 0 for that reason.
     Raises BillingInputError for a rate that is not a percentage.
     """
     own = item_rates or {}
     return tuple(
         replace(
-            line, taxes=line_taxes(line.discounted, own.get(line.subscription_item or "") or default_rates)
+            line,
+            taxes=line_taxes(line.discounted, own.get(line.subscription_item or "") or default_rates, exempt),
         )
         for line in lines
     )
 
 
-def line_taxes(amount: int, rates: Sequence[TaxRate]) -> tuple[TaxAmount, ...]:
+def line_taxes(amount: int, rates: Sequence[TaxRate], exempt: str | None = None) -> tuple[TaxAmount, ...]:
     """Taxes of one amount after discounts, in the order of the rates.
 
     Inclusive rates share the part of the amount that is tax; exclusive ones come on top of the rest.
     """
+    if exempt is not None:
+        return tuple(
+            TaxAmount(rate["id"], 0, bool(rate["inclusive"]), amount, Decimal(0), exempt) for rate in rates
+        )
     inclusive = sum((_percentage(rate) for rate in rates if rate["inclusive"]), Fraction(0))
     amounts = [
         round_half_up(amount * _percentage(rate) / (100 + inclusive)) if rate["inclusive"] else 0

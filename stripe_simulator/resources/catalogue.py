@@ -28,7 +28,7 @@ def create_product(call: Call) -> Obj:
         "livemode": False,
         "marketing_features": params.get("marketing_features") or [],
         "metadata": metadata({}, params.get("metadata")),
-        "name": params["name"],
+        "name": _name(params["name"]),
         "package_dimensions": params.get("package_dimensions"),
         "shippable": params.get("shippable"),
         "statement_descriptor": params.get("statement_descriptor"),
@@ -47,6 +47,18 @@ def create_product(call: Call) -> Obj:
     return create(tx, product, "product.created")
 
 
+def _name(given: str) -> str:
+    """A product's name, which every product has. Raises 400 for an empty one."""
+    if given == "":
+        raise invalid(
+            "You passed an empty string for 'name'. We assume empty values are an attempt to unset a parameter; "
+            "however 'name' cannot be unset. You should remove 'name' from your request or supply a non-empty value.",
+            "name",
+            "parameter_invalid_empty",
+        )
+    return given
+
+
 def retrieve_product(call: Call) -> Obj:
     return wire(call.tx, call.tx.need("product", call.id))
 
@@ -55,7 +67,9 @@ def update_product(call: Call) -> Obj:
     tx, params = call.tx, call.params
     old = tx.need("product", call.id)
     new = dict(old)
-    for name in ("active", "name", "shippable", "package_dimensions"):
+    if "name" in params:
+        new["name"] = _name(params["name"])
+    for name in ("active", "shippable", "package_dimensions"):
         if name in params:
             new[name] = params[name] if params[name] != "" else None
     for name in ("description", "statement_descriptor", "tax_code", "unit_label", "url"):

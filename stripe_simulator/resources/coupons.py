@@ -8,7 +8,7 @@ from ..errors import invalid, missing_parameter, refused
 from ..identifiers import token
 from ..listing import page
 from ..objects import Obj
-from ..wire import wire
+from ..wire import redeemable, wire
 from ..world import Transaction
 
 
@@ -269,21 +269,20 @@ def _redeemed(tx: Transaction, entry: Obj, place: str, customer: str) -> tuple[O
     else:
         raise missing_parameter(f"{place}[coupon]")
     coupon = reference(tx, "coupon", coupon_id, f"{place}[coupon]")
-    expired = coupon["redeem_by"] is not None and coupon["redeem_by"] <= tx.now
-    full = coupon["max_redemptions"] is not None and coupon["times_redeemed"] >= coupon["max_redemptions"]
-    if expired or full:
+    if not redeemable(tx, coupon):
         raise refused(f"Coupon expired: {coupon['id']}", f"{place}[coupon]", "coupon_expired")
     redeemed = {**coupon, "times_redeemed": coupon["times_redeemed"] + 1}
     tx.store("coupon", redeemed)
     return redeemed, code_id
 
 
-def running(tx: Transaction, ids: list[str]) -> tuple[Discount, ...]:
-    """The discounts that still apply now, in their order."""
+def running(tx: Transaction, ids: list[str], at: int | None = None) -> tuple[Discount, ...]:
+    """The discounts that still apply at the second ``at`` (now, unless given), in their order."""
     found = []
+    moment = tx.now if at is None else at
     for identifier in ids:
         discount = tx.get("discount", identifier)
-        if discount is not None and (discount["end"] is None or discount["end"] > tx.now):
+        if discount is not None and (discount["end"] is None or discount["end"] > moment):
             found.append(Discount(discount["id"], discount["_coupon"]))
     return tuple(found)
 

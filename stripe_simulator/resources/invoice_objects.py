@@ -99,6 +99,7 @@ def blank(tx: Transaction, customer: Obj, currency: str) -> Obj:
         "_finalize_at": None,
         "_items": [],
         "_lines": [],
+        "_pause": None,
         "_payment_intent": None,
         "_subscription": None,
     }

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ..billing import Line
 from ..call import Call, metadata, reference, text, update
-from ..charging import collect, settled
+from ..charging import collect, drop_pending_update, settled, spent
 from ..errors import ApiError, card_error, invalid, missing_parameter, refused
 from ..invoicing import (
     PREVIEW_ID,
@@ -165,6 +165,9 @@ def void_invoice(call: Call) -> Obj:
     voided = void(call.tx, invoice)
     if sub is not None and sub["status"] == "incomplete":
         subscriptions.end_subscription(call.tx, sub, reason="expired")
+    elif sub is not None and sub["_pending"] is not None and sub["_pending"]["invoice"] == invoice["id"]:
+        # To cancel a pending update is to void the invoice that it made (Stripe's documentation, "Pending updates").
+        update(call.tx, sub, drop_pending_update(call.tx, sub), "customer.subscription.updated")
     return wire(call.tx, voided)
 
 
@@ -248,12 +251,24 @@ def _preview_new(tx: Transaction, params: Obj, wanted: Obj) -> Obj:
     sub["_scratch"] = True
     tx.store("subscription", sub)
     change = first_lines(tx, sub, given.get("proration_behavior", "create_prorations"))
-    lines, pending = change.lines, collectable_items(tx, change.sub)
     if params.get("preview_mode") == "recurring":
-        lines, pending = recurring_lines(tx, change.sub), []
+        return _recurring(tx, change.sub, change.items)
     return compose(
-        tx, change.sub, lines, reason="upcoming", pending=pending, items=change.items, preview=True
+        tx,
+        change.sub,
+        change.lines,
+        reason="upcoming",
+        pending=collectable_items(tx, change.sub),
+        items=change.items,
+        preview=True,
     )
+
+
+def _recurring(tx: Transaction, sub: Obj, items: list[Obj]) -> Obj:
+    """What a whole period costs, without the discounts that are used up or have ended by then."""
+    lines = recurring_lines(tx, sub)
+    moment = min(line.period.start for line in lines)
+    return compose(tx, spent(tx, sub), lines, reason="upcoming", items=items, preview=True, at=moment)
 
 
 def _preview_existing(tx: Transaction, params: Obj, details: Obj, wanted: Obj) -> Obj:
@@ -280,7 +295,7 @@ def _preview_existing(tx: Transaction, params: Obj, details: Obj, wanted: Obj) -
     date = at if change is not None else None
     items = [*new["_items"], *old["_items"]]
     if params.get("preview_mode") == "recurring":
-        return compose(tx, new, recurring_lines(tx, new), reason="upcoming", items=items, preview=True)
+        return _recurring(tx, new, items)
     if change is not None and (change.whole or proration == "always_invoice"):
         tx.store("subscription", new)
         pending = collectable_items(tx, new)
@@ -327,6 +342,7 @@ def upcoming(
         moved,
         [*own, *lines],
         reason="upcoming",
+        at=moment,
         pending=pending,
         items=items,
         proration_date=proration_date,

@@ -131,7 +131,8 @@ def take_trial(tx: Transaction, new: Obj, params: Obj) -> None:
     if end is None:
         return
     if end == "now":
-        new["trial_end"] = tx.now if new["trial_end"] is not None else None
+        if in_trial(new, tx.now):
+            new["trial_end"] = tx.now
         return
     moment = whole(end, "trial_end")
     if moment <= tx.now:

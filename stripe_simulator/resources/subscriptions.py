@@ -134,12 +134,10 @@ def update_subscription(call: Call) -> Obj:
         _check_pending_updates(tx, old)
     _check_schedule(tx, old, params)
     old_plain = drop_pending_update(tx, old) if "items" in params else old
-    new, change, proration, at = proposed(tx, old_plain, params)
+    new, change, proration, _ = proposed(tx, old_plain, params)
     check_quantity_limit(tx, old, new)
     if change is not None:
-        new = _rebilled(
-            tx, old_plain, change, behavior, proration, at if "proration_date" in params else None
-        )
+        new = _rebilled(tx, old_plain, change, behavior, proration, params)
     return update(tx, old, new, "customer.subscription.updated")
 
 
@@ -219,7 +217,7 @@ def proposed(tx: Transaction, old: Obj, params: Obj) -> tuple[Obj, Rebill | None
     after = {item["id"]: tuple(str(item[name]) for name in billed) for item in new["_items"]}
     change = None
     if before != after or reset or new["trial_end"] != old["trial_end"]:
-        when = tx.now if reset or new["trial_end"] != old["trial_end"] else at
+        when = tx.now if new["trial_end"] != old["trial_end"] else at
         change = rebill(tx, old, new, proration=proration, at=when, reset=reset)
         new = change.sub
         if new["status"] in ("trialing", "active"):
@@ -232,22 +230,24 @@ def proposed(tx: Transaction, old: Obj, params: Obj) -> tuple[Obj, Rebill | None
     return ended, change, proration, at
 
 
-def _rebilled(
-    tx: Transaction, old: Obj, change: Rebill, behavior: str, proration: str, proration_date: int | None
-) -> Obj:
+def _rebilled(tx: Transaction, old: Obj, change: Rebill, behavior: str, proration: str, params: Obj) -> Obj:
     """Bills the change now or leaves its prorations for later; gives the subscription afterwards."""
     if not (change.whole or proration == "always_invoice"):
         keep_pending(tx, change.sub, change.lines)
         return change.sub
     tx.store("subscription", change.sub)
     charged = charge(
-        tx, change, reason="subscription_update", behavior=behavior, proration_date=proration_date
+        tx,
+        change,
+        reason="subscription_update",
+        behavior=behavior,
+        proration_date=params.get("proration_date"),
     )
     if charged.outcome in ("paid", "none", "processing") or charged.invoice is None:
         return charged.sub
     if behavior == "pending_if_incomplete":
         change.sub = charged.sub
-        return make_pending(tx, old, change, charged.invoice)
+        return make_pending(tx, old, change, charged.invoice, params.get("metadata"))
     if charged.outcome == "open" and charged.sub["collection_method"] == "send_invoice":
         return charged.sub
     return {
@@ -284,7 +284,13 @@ def end_subscription(tx: Transaction, old: Obj, *, reason: str | None, details: 
             void(tx, invoice)
         elif invoice["status"] in ("open", "draft") and invoice["auto_advance"]:
             # Stripe stops collecting once the subscription is gone; the invoices themselves stay.
-            halted = {**invoice, "auto_advance": False, "next_payment_attempt": None, "_finalize_at": None}
+            halted = {
+                **invoice,
+                "auto_advance": False,
+                "automatically_finalizes_at": None,
+                "next_payment_attempt": None,
+                "_finalize_at": None,
+            }
             update(tx, invoice, halted, "invoice.updated")
     return shown
 

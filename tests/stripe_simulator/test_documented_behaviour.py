@@ -6,12 +6,15 @@ answer that Stripe's documentation calls for. An id T… is one statement, and i
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import pytest
+import stripe
 
 from tests.stripe_simulator.simulator_support import (
     CARD_FAILS_LATER,
+    DAY,
     START,
     Account,
     Catalogue,
@@ -84,6 +87,263 @@ def pending_update_within_a_period(account: Account, catalogue: Catalogue) -> An
     use_card(account, catalogue, CARD_FAILS_LATER)
     held = raise_seats(account, sub, 100, payment_behavior="pending_if_incomplete")
     return held.pending_update.expires_at - START
+
+
+@documented("T4", "to void the invoice that a pending update made cancels the update", (None, 2, "void"))
+def voiding_the_invoice_of_a_pending_update(account: Account, catalogue: Catalogue) -> Any:
+    """S8."""
+    client = account.client.v1
+    sub = subscribe(account, catalogue)
+    use_card(account, catalogue, CARD_FAILS_LATER)
+    held = raise_seats(account, sub, 5, payment_behavior="pending_if_incomplete")
+    assert held.pending_update is not None
+    client.invoices.void_invoice(held.latest_invoice)
+    after = client.subscriptions.retrieve(sub.id)
+    status = client.invoices.retrieve(held.latest_invoice).status
+    return after.pending_update, items_of(after)[0]["quantity"], status
+
+
+@documented(
+    "T5",
+    "metadata of a pending update is stored as sent and merged when the update is applied",
+    ({"note": "new"}, {"note": "new", "between": "kept"}),
+)
+def metadata_of_a_pending_update(account: Account, catalogue: Catalogue) -> Any:
+    client = account.client.v1
+    sub = subscribe(account, catalogue, metadata={"note": "old"})
+    use_card(account, catalogue, CARD_FAILS_LATER)
+    held = raise_seats(account, sub, 5, payment_behavior="pending_if_incomplete", metadata={"note": "new"})
+    client.subscriptions.update(sub.id, {"metadata": {"between": "kept"}})
+    use_card(account, catalogue, "pm_card_visa")
+    client.invoices.pay(held.latest_invoice)
+    after = client.subscriptions.retrieve(sub.id)
+    return held.pending_update.metadata.to_dict(), after.metadata.to_dict()
+
+
+def two_items(account: Account, catalogue: Catalogue, **given: Any) -> Any:
+    """3 × 10.00 and 1 × 10.00 a month with 5.00 off the subscription."""
+    client = account.client.v1
+    other = client.prices.create(
+        {
+            "product": catalogue.product,
+            "currency": "usd",
+            "unit_amount": 1000,
+            "recurring": {"interval": "month"},
+        }
+    ).id
+    coupon = client.coupons.create({"amount_off": 500, "currency": "usd", "duration": "forever"}).id
+    items = [{"price": catalogue.monthly, "quantity": 3}, {"price": other, "quantity": 1}]
+    return subscribe(account, catalogue, items=items, discounts=[{"coupon": coupon}], **given)
+
+
+@documented(
+    "T7", "an amount off the subscription is taken once, so all that was paid is credited", (3500, -3500)
+)
+def amount_off_is_taken_once(account: Account, catalogue: Catalogue) -> Any:
+    client = account.client.v1
+    sub = two_items(account, catalogue)
+    paid = client.invoices.retrieve(sub.latest_invoice).amount_paid
+    client.subscriptions.cancel(sub.id, {"prorate": True, "invoice_now": True})
+    return paid, client.customers.retrieve(catalogue.customer).balance
+
+
+def credit_for_the_second_item(account: Account, catalogue: Catalogue, mode: str) -> Any:
+    sub = two_items(account, catalogue, billing_mode={"type": mode})
+    params: Any = {
+        "items": [{"id": items_of(sub)[1]["id"], "deleted": True}],
+        "proration_behavior": "always_invoice",
+    }
+    changed = account.client.v1.subscriptions.update(sub.id, params)
+    return account.client.v1.invoices.retrieve(str(changed.latest_invoice)).total
+
+
+@documented("T7", "flexible billing applies discounts to items in proportion to their amounts", -875)
+def amount_off_in_flexible_mode(account: Account, catalogue: Catalogue) -> Any:
+    return credit_for_the_second_item(account, catalogue, "flexible")
+
+
+@documented("T7", "classic billing applies discounts evenly to all items", -750)
+def amount_off_in_classic_mode(account: Account, catalogue: Catalogue) -> Any:
+    return credit_for_the_second_item(account, catalogue, "classic")
+
+
+@documented("T7", "an item that is added takes only its share of an amount off", 32)
+def amount_off_on_an_added_item(account: Account, catalogue: Catalogue) -> Any:
+    client = account.client.v1
+    sub = two_items(account, catalogue)
+    cheap = client.prices.create(
+        {
+            "product": catalogue.product,
+            "currency": "usd",
+            "unit_amount": 38,
+            "recurring": {"interval": "month"},
+        }
+    ).id
+    changed = client.subscriptions.update(
+        sub.id, {"items": [{"price": cheap}], "proration_behavior": "always_invoice"}
+    )
+    # 4 cents are its share of the 5.00, and 2 are left over because every share is rounded down.
+    return client.invoices.retrieve(str(changed.latest_invoice)).lines.data[-1].amount
+
+
+@documented("T12", "an incomplete subscription that was never paid gives no credit", (0, "void"))
+def cancelling_an_incomplete_subscription(account: Account, catalogue: Catalogue) -> Any:
+    client = account.client.v1
+    sub = subscribe(account, catalogue, 3, payment_behavior="default_incomplete")
+    client.subscriptions.cancel(sub.id, {"prorate": True, "invoice_now": True})
+    first = client.invoices.retrieve(sub.latest_invoice).status
+    return client.customers.retrieve(catalogue.customer).balance, first
+
+
+@documented("T14", "a discount is not on a renewal that comes after the discount's end", (5000, 10_000))
+def renewal_after_a_discount(account: Account, catalogue: Catalogue) -> Any:
+    client = account.client.v1
+    coupon = client.coupons.create({"percent_off": 50, "duration": "repeating", "duration_in_months": 1}).id
+    items = [{"price": catalogue.yearly, "quantity": 1}]
+    sub = subscribe(account, catalogue, items=items, discounts=[{"coupon": coupon}])
+    first = client.invoices.retrieve(sub.latest_invoice).total
+    return first, client.invoices.create_preview({"subscription": sub.id}).total
+
+
+@documented(
+    "T16", "a customer who is exempt or accounts for the tax themselves pays none", [1200, 1000, 1000]
+)
+def tax_exemption(account: Account, catalogue: Catalogue) -> Any:
+    client = account.client.v1
+    rate = client.tax_rates.create({"display_name": "VAT", "inclusive": False, "percentage": 20}).id
+    totals = []
+    for exemption in ("none", "exempt", "reverse"):
+        client.customers.update(catalogue.customer, {"tax_exempt": exemption})
+        sub = subscribe(account, catalogue, 1, default_tax_rates=[rate])
+        totals.append(client.invoices.retrieve(sub.latest_invoice).total)
+    return totals
+
+
+@documented("T16", "each tax says why it is 0", ["not_available", "customer_exempt", "reverse_charge"])
+def reasons_of_taxes(account: Account, catalogue: Catalogue) -> Any:
+    client = account.client.v1
+    rate = client.tax_rates.create({"display_name": "VAT", "inclusive": True, "percentage": 20}).id
+    reasons = []
+    for exemption in ("none", "exempt", "reverse"):
+        client.customers.update(catalogue.customer, {"tax_exempt": exemption})
+        sub = subscribe(account, catalogue, 1, default_tax_rates=[rate])
+        invoice = client.invoices.retrieve(sub.latest_invoice).to_dict()
+        assert (invoice["total"], invoice["total_taxes"][0]["amount"] == 0) == (1000, exemption != "none")
+        reasons.append(invoice["lines"]["data"][0]["taxes"][0]["taxability_reason"])
+    return reasons
+
+
+@documented("T17a", "a coupon is valid while it can still be redeemed", (True, False, False))
+def validity_of_a_coupon(account: Account, catalogue: Catalogue) -> Any:
+    coupons = account.client.v1.coupons
+    once = coupons.create({"percent_off": 10, "duration": "forever", "max_redemptions": 1})
+    subscribe(account, catalogue, discounts=[{"coupon": once.id}])
+    dated = coupons.create({"percent_off": 10, "duration": "forever", "redeem_by": START + 60}).id
+    advance(account, 61)
+    return once.valid, coupons.retrieve(once.id).valid, coupons.retrieve(dated).valid
+
+
+@documented("T17b", "a product's name cannot be unset", ("Team plan", "parameter_invalid_empty"))
+def empty_product_name(account: Account, catalogue: Catalogue) -> Any:
+    status, _, body = account.raw("POST", f"/v1/products/{catalogue.product}", "name=")
+    assert status == 400
+    return account.client.v1.products.retrieve(catalogue.product).name, body["error"]["code"]
+
+
+@documented("T17c", "after the first attempt only automatic ones count", (1, 1, 2))
+def attempt_count(account: Account, catalogue: Catalogue) -> Any:
+    client = account.client.v1
+    sub = subscribe(account, catalogue)
+    use_card(account, catalogue, CARD_FAILS_LATER)
+    advance(account, items_of(sub)[0]["current_period_end"] + 3600 - START)
+    late = client.invoices.list({"subscription": sub.id}).data[0]
+    with pytest.raises(stripe.CardError):
+        client.invoices.pay(late.id)
+    by_hand = client.invoices.retrieve(late.id)
+    advance(account, 3 * DAY)
+    return late.attempt_count, by_hand.attempt_count, client.invoices.retrieve(late.id).attempt_count
+
+
+@documented("T17d", "to end a trial that is over changes nothing", START + DAY)
+def ending_a_trial_twice(account: Account, catalogue: Catalogue) -> Any:
+    sub = subscribe(account, catalogue, trial_end=START + DAY)
+    advance(account, 3 * DAY)
+    return account.client.v1.subscriptions.update(sub.id, {"trial_end": "now"}).trial_end
+
+
+@documented("T17e", "a draft of an ended subscription is not finalised by itself", ("draft", None))
+def draft_of_an_ended_subscription(account: Account, catalogue: Catalogue) -> Any:
+    client = account.client.v1
+    sub = subscribe(account, catalogue)
+    advance(account, items_of(sub)[0]["current_period_end"] - START)
+    client.subscriptions.cancel(sub.id)
+    draft = client.invoices.list({"subscription": sub.id}).data[0]
+    return draft.status, draft.automatically_finalizes_at
+
+
+@documented(
+    "T19",
+    "a change within a flexible trial makes lines like any other change",
+    ("paid", [(0, "Free trial for 5 × Team plan")]),
+)
+def change_within_a_trial(account: Account, catalogue: Catalogue) -> Any:
+    sub = subscribe(account, catalogue, trial_period_days=30)
+    advance(account, DAY)
+    changed = raise_seats(account, sub, 5)
+    invoice = account.client.v1.invoices.retrieve(changed.latest_invoice)
+    return invoice.status, [(line.amount, line.description) for line in invoice.lines.data]
+
+
+@documented("T20", "classic: a change from a free to a paid price resets the anchor", START + DAY)
+def free_to_paid_in_classic_mode(account: Account, catalogue: Catalogue) -> Any:
+    client = account.client.v1
+    free = client.prices.create(
+        {
+            "product": catalogue.product,
+            "currency": "usd",
+            "unit_amount": 0,
+            "recurring": {"interval": "month"},
+        }
+    ).id
+    sub = subscribe(account, catalogue, items=[{"price": free}], billing_mode={"type": "classic"})
+    advance(account, DAY)
+    entry: Any = {"id": items_of(sub)[0]["id"], "price": catalogue.monthly}
+    return client.subscriptions.update(sub.id, {"items": [entry]}).billing_cycle_anchor
+
+
+@documented("T21", "an amount is rounded once, after it was prorated", 12)
+def fractions_of_a_cent(account: Account, catalogue: Catalogue) -> Any:
+    client = account.client.v1
+    daily, odd = (
+        client.prices.create(
+            {
+                "product": catalogue.product,
+                "currency": "usd",
+                "unit_amount_decimal": Decimal(amount),
+                "recurring": {"interval": "day"},
+            }
+        ).id
+        for amount in ("100", "12.5")
+    )
+    sub = subscribe(account, catalogue, items=[{"price": daily}])
+    advance(account, 1800)
+    added = client.subscriptions.update(
+        sub.id, {"items": [{"price": odd}], "proration_behavior": "always_invoice"}
+    )
+    return client.invoices.retrieve(str(added.latest_invoice)).total
+
+
+@documented("T22", "a new cycle credits as of the proration date", (-1419, START + 10 * DAY))
+def anchor_now_with_a_proration_date(account: Account, catalogue: Catalogue) -> Any:
+    client = account.client.v1
+    sub = subscribe(account, catalogue)
+    advance(account, 10 * DAY)
+    changed = client.subscriptions.update(
+        sub.id, {"billing_cycle_anchor": {"type": "now"}, "proration_date": START + 9 * DAY}
+    )
+    lines = client.invoices.retrieve(str(changed.latest_invoice)).lines.data
+    # 22 of the month's 31 days.
+    return lines[0].amount, items_of(changed)[0]["current_period_start"]
 
 
 # Resources, refusals and ways of paying.
