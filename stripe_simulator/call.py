@@ -15,9 +15,12 @@ METADATA_VALUE_LENGTH = 500
 
 @dataclass(slots=True)
 class Call:
+    """A request; ``lookup`` is where its answer's references are found, if not in the transaction that is kept."""
+
     tx: Transaction
     params: Obj
     ids: list[str]
+    lookup: Transaction | None = None
 
     @property
     def id(self) -> str:

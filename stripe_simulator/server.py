@@ -135,9 +135,10 @@ class Engine:
         given = entry.params
         params = request_parameters.check(route.params, given) if route.params else given
         paths = params.pop("expand", None) if route.params else given.get("expand")
-        answer = route.handler(Call(tx, params, ids))
+        call = Call(tx, params, ids)
+        answer = route.handler(call)
         if paths:
-            return expand(tx, answer, paths)
+            return expand(call.lookup or tx, answer, paths)
         return answer
 
 

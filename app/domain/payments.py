@@ -47,6 +47,7 @@ class Costs:
     """What an invoice preview says. Amounts in minor units of `currency`, credits positive in `credit`.
 
     `tax` includes inclusive taxes. `billed` are the lines before tax; `line_totals` what each adds to the total.
+    `spent`: the ids of discounts that count for one invoice and are used up by this one, of their coupons and codes.
     """
 
     currency: str
@@ -57,6 +58,7 @@ class Costs:
     proration_date: int | None
     tax: int = 0
     billed: Sequence[BilledLine] = ()
+    spent: frozenset[str] = frozenset()
     line_totals: Mapping[str, int] = field(default_factory=dict)
 
 

@@ -274,4 +274,8 @@ _REASONS = {
     "subscription_not_active": "The subscription's status does not allow this.",
     "operation_in_progress": "Another change of this person is still running.",
     "role_required": "Your role on this subscription does not allow this any more.",
+    "quote_expired": "The quote can no longer be kept. Nothing was charged: ask for a new quote.",
+    "invoice_unpaid": "An invoice of this subscription was not paid, so no seats were bought. Pay it first.",
+    "card_declined": "The card was declined, so no seats were bought. Use another payment method.",
+    "payment_action_required": "The payment was not made in time, so no seats were bought. Ask again to pay.",
 }

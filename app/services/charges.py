@@ -45,9 +45,10 @@ class UnpaidInvoice:
     retry_after: int | None
 
     def as_members(self) -> JsonObject:
+        """Return the members of a problem document, whose own `status` is that of HTTP."""
         shown: JsonObject = {
             "invoice_id": self.invoice_id,
-            "status": self.status,
+            "invoice_status": self.status,
             "hosted_invoice_url": self.hosted_invoice_url,
             "credit": self.credit,
         }

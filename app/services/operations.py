@@ -233,6 +233,10 @@ async def _fitting(
         # What the call frees itself is not known to be free yet: its adds wait for that.
         return [step for step in adds if step.was_sent]
     code, figures = why_not
+    bought = next((step for step in others if step.action == StepKind.BUY_SEATS), None)
+    if code == "seat_limit_reached" and bought is not None and bought.state in ("refused", "failed"):
+        # The seats were not bought: the caller is told why, and not that the subscription is full.
+        code, figures = bought.code or code, {}
     for step in adds:
         if not step.was_sent:
             await operations.settle_step(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 from uuid import uuid4
@@ -98,7 +98,7 @@ def _unpaid_as_seen(priced: Priced, seen: Seen) -> JsonObject | None:
     """A manager who may buy seats sees amounts, and no links to the payer's invoices."""
     if priced.unpaid is None:
         return None
-    shown = priced.unpaid.as_members()
+    shown = asdict(priced.unpaid)
     return {**shown, "hosted_invoice_url": None} if seen.role is Role.MANAGER else shown
 
 
@@ -119,7 +119,7 @@ async def _next_total(
         if subscription.status == "trialing":
             behavior = "none"
         return await _total(context, asked(subscription, priced.params, behavior))
-    again = asked(subscription, params, "none")
+    again = _without_spent(asked(subscription, params, "none"), subscription, priced.now.spent)
     details: dict[str, Any] = again["subscription_details"]
     if details.get("trial_end") == "now":
         again["preview_mode"] = "recurring"
@@ -134,6 +134,18 @@ async def _next_total(
         if start_over:
             again["preview_mode"] = "recurring"
     return await _total(context, again, without_pending=True)
+
+
+def _without_spent(
+    asked: dict[str, Any], subscription: Subscription, spent: frozenset[str]
+) -> dict[str, Any]:
+    """A discount that the change's invoice uses up is not on the next one."""
+    if not spent:
+        return asked
+    standing = [{"discount": discount_id} for discount_id in subscription.discounts]
+    entries = asked.get("discounts", standing)
+    left = [entry for entry in entries if spent.isdisjoint(entry.values())] if entries else []
+    return {**asked, "discounts": left or ""}
 
 
 async def _total(context: Context, asked: dict[str, Any], *, without_pending: bool = False) -> int | None:

@@ -23,11 +23,10 @@ from app.errors import (
 from app.services.actors import Actor
 from app.services.charges import Priced, price
 from app.services.context import Context
+from app.services.sending import is_known
 
 if TYPE_CHECKING:
     from app.services.plan_writes import PlanUpdate
-
-_SERVER_ERROR = 500
 
 
 def change_hash(change: PlanUpdate) -> bytes:
@@ -125,7 +124,7 @@ async def price_as_quoted(
             date=None if quoted is None else quoted.proration_date or None,
         )
     except BillingError as error:
-        if quoted is None or error.status >= _SERVER_ERROR:
+        if quoted is None or not is_known(error):
             raise
         if error.code == "invoice_unpaid" and quoted.credit_forgone > 0:
             # It was quoted without credit, and the caller has not said that they forgo it.

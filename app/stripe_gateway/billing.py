@@ -145,7 +145,9 @@ class BillingCalls:
 
     async def preview(self, params: Mapping[str, Any]) -> Costs:
         """What Stripe would invoice; nothing is changed, so no key is needed and a lost answer is asked again."""
-        answer = await self._client.post_safely("/v1/invoices/create_preview", params)
+        answer = await self._client.post_safely(
+            "/v1/invoices/create_preview", {**params, "expand": ["discounts.source.coupon"]}
+        )
         all_lines = await self._preview_lines(answer.data)
         invoice = parsing.invoice(answer.data, all_lines)
         sources = answer.data["lines"]["data"] if all_lines is None else all_lines
@@ -158,6 +160,7 @@ class BillingCalls:
             proration_date=parsing.proration_date(answer.data),
             tax=parsing.tax(answer.data),
             billed=[parsing.billed_line(source) for source in sources],
+            spent=parsing.spent_discounts(answer.data),
             line_totals={str(source["id"]): parsing.line_total(source) for source in sources},
         )
 

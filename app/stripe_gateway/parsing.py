@@ -476,6 +476,19 @@ def tax(source: Json) -> int:
     return sum(_amount(entry, "amount") for entry in _objects(source, "total_taxes"))
 
 
+def spent_discounts(source: Json) -> frozenset[str]:
+    """Ids of an invoice's discounts that count once, of their coupons and promotion codes; needs coupons expanded."""
+    found: set[str] = set()
+    for discount in _list(source, "discounts"):
+        if type(discount) is not dict:
+            continue
+        coupon = _object(_object(discount, "source") or {}, "coupon") or {}
+        if coupon.get("duration") == "once":
+            ids = (_text(discount, "id"), _text(coupon, "id"), _reference(discount, "promotion_code"))
+            found.update(one for one in ids if one is not None)
+    return frozenset(found)
+
+
 def line_total(source: Json) -> int:
     """What one invoice line adds to the invoice's total: its amount less discounts, with exclusive taxes."""
     taxes = [entry for entry in _objects(source, "taxes") if entry.get("tax_behavior") != "inclusive"]

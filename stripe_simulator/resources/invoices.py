@@ -216,7 +216,7 @@ def create_preview(call: Call) -> Obj:
     for name in _UNSIMULATED:
         if name in params:
             raise refused(f"The simulator does not simulate the parameter {name}.", name)
-    scratch = Transaction(call.tx.world, call.tx.actor)
+    scratch = call.lookup = Transaction(call.tx.world, call.tx.actor)
     details = params.get("subscription_details") or {}
     strange = set(details) - set(_DETAILS) - {"cancel_now", "resume_at", "start_date"}
     if strange:

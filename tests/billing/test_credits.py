@@ -1,0 +1,535 @@
+"""A credit arises only from what was paid, and a quote is kept to the cent or nothing is charged."""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.billing.shop import Shop
+from tests.support.company import Person, running_service
+from tests.support.problems import problem
+from tests.support.service import as_service
+from tests.support.simulator import Simulator, new_account_key
+
+ADMIN = as_service("admin")
+MINUTE, HOUR, DAY = 60, 3600, 86_400
+DECLINES_LATER = "pm_card_chargeCustomerFail"
+
+
+@dataclass
+class Team:
+    """A shared subscription at 12.00 a seat and month, and the person who pays for and owns it."""
+
+    shop: Shop
+    owner: Person
+    id: str
+    item: str
+
+    async def set_seats(self, total: int, **more: Any) -> httpx.Response:
+        return await self.shop.service.send(
+            "PUT", f"/v1/shared-subscriptions/{self.id}/seats", self.owner.headers, {"total": total, **more}
+        )
+
+    async def quote(self, total: int, **more: Any) -> dict[str, Any]:
+        answer = await self.shop.service.send(
+            "POST",
+            f"/v1/shared-subscriptions/{self.id}/quote",
+            self.owner.headers,
+            {"total": total, **more},
+        )
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    async def change(self, **body: Any) -> httpx.Response:
+        return await self.shop.change(self.owner.headers, self.id, **body)
+
+    async def balance(self) -> int:
+        return int((await self.shop.stripe.get(f"/v1/customers/{self.owner.customer_id}"))["balance"])
+
+    async def quantity(self) -> int:
+        return int((await self.shop.true(self.id))["items"]["data"][0]["quantity"])
+
+    async def invoices(self) -> list[dict[str, Any]]:
+        """As Stripe has them, newest first."""
+        found = await self.shop.stripe.get("/v1/invoices", subscription=self.id, limit=100)
+        return list(found["data"])
+
+    async def pass_time(self, seconds: int) -> None:
+        await self.shop.stripe.advance(seconds)
+        await self.shop.listen()
+
+    async def card_fails(self) -> str:
+        """From now on the card that is charged declines."""
+        card = await self.shop.card(self.owner, DECLINES_LATER)
+        await self.shop.stripe.post(
+            f"/v1/customers/{self.owner.customer_id}", invoice_settings={"default_payment_method": card}
+        )
+        await self.shop.stripe.post(f"/v1/subscriptions/{self.id}", default_payment_method=card)
+        await self.shop.listen()
+        return card
+
+    async def card_works(self) -> str:
+        card = await self.shop.card(self.owner)
+        await self.shop.stripe.post(
+            f"/v1/customers/{self.owner.customer_id}", invoice_settings={"default_payment_method": card}
+        )
+        await self.shop.stripe.post(f"/v1/subscriptions/{self.id}", default_payment_method=card)
+        await self.shop.listen()
+        return card
+
+    async def renewal_fails(self) -> dict[str, Any]:
+        """The period ends, the card declines, and the renewal's invoice stays open."""
+        await self.card_fails()
+        await self.pass_time(await self.until_renewal() + 2 * HOUR)
+        (newest, *_) = await self.invoices()
+        assert (newest["status"], newest["billing_reason"]) == ("open", "subscription_cycle")
+        return newest
+
+    async def renewal_is_draft(self) -> dict[str, Any]:
+        await self.pass_time(await self.until_renewal() + 20 * MINUTE)
+        (newest, *_) = await self.invoices()
+        assert (newest["status"], newest["billing_reason"]) == ("draft", "subscription_cycle")
+        return newest
+
+    async def until_renewal(self) -> int:
+        now = (await self.shop.stripe.control("GET", "clock"))["now"]
+        item = (await self.shop.true(self.id))["items"]["data"][0]
+        return int(item["current_period_end"] - now)
+
+
+@pytest.fixture
+async def still(stripe_simulator: str, database_url: str) -> AsyncIterator[Shop]:
+    """A shop where time moves only when a test moves it."""
+    async with (
+        Simulator(stripe_simulator, new_account_key()) as stripe,
+        running_service(stripe, database_url) as service,
+    ):
+        await stripe.control("POST", "clock", freeze=True)
+        yield Shop(service)
+
+
+async def team(shop: Shop, seats: int, **terms: Any) -> Team:
+    owner, card = await shop.buyer()
+    price = await shop.price(await shop.product(shared=True), unit_amount=1200)
+    made = await shop.bought(
+        ADMIN,
+        [{"price_id": price, "quantity": seats}],
+        to=owner.customer_id,
+        payment_method_id=card,
+        **terms,
+    )
+    await shop.listen()
+    return Team(shop, owner, made["id"], made["items"][0]["id"])
+
+
+def unpaid(answer: httpx.Response, invoice: Mapping[str, Any]) -> dict[str, Any]:
+    document = problem(answer, 409, "invoice_unpaid")
+    assert (document["invoice_id"], document["invoice_status"]) == (invoice["id"], invoice["status"]), (
+        document
+    )
+    assert document["hosted_invoice_url"] == invoice["hosted_invoice_url"]
+    return document
+
+
+# ------------------------------------------------------------------------------------------- what was not paid
+
+
+async def test_fewer_seats_are_refused_when_the_renewal_is_open(still: Shop) -> None:
+    """M1: lowering 100 seats that nobody paid for credits nothing, and says which invoice to pay."""
+    team_ = await team(still, 100)
+    invoice = await team_.renewal_fails()
+    document = unpaid(await team_.set_seats(1), invoice)
+    assert document["credit"] > 100_000
+    assert await team_.balance() == 0
+    assert await team_.quantity() == 100
+
+
+async def test_fewer_seats_are_refused_when_the_renewal_is_a_draft(still: Shop) -> None:
+    """M1: within the hour the status is active, and the draft is not paid; the answer says when it will be charged."""
+    team_ = await team(still, 100)
+    invoice = await team_.renewal_is_draft()
+    answer = await team_.set_seats(1)
+    document = unpaid(answer, invoice)
+    assert 1 <= document["retry_after"] <= HOUR
+    assert answer.headers["retry-after"] == str(document["retry_after"])
+    assert await team_.balance() == 0
+    await team_.pass_time(document["retry_after"] + MINUTE)
+    answer = await team_.set_seats(1)
+    assert answer.status_code == 200, answer.text
+    assert await team_.balance() < -100_000
+
+
+@pytest.mark.parametrize(
+    "recurring", [{"interval": "month"}, {"interval": "year"}], ids=["price", "interval"]
+)
+async def test_another_price_is_refused_when_the_renewal_is_open(
+    still: Shop, recurring: dict[str, str]
+) -> None:
+    """M1, M30: the charge of a dearer price or a longer interval does not hide the credit of unpaid seats."""
+    team_ = await team(still, 100)
+    price = await still.price(unit_amount=30_000, recurring=recurring)
+    invoice = await team_.renewal_fails()
+    answer = await team_.change(items=[{"id": team_.item, "price_id": price}])
+    unpaid(answer, invoice)
+    # The change charges more than it credits, so there is no credit to forgo.
+    answer = await team_.change(items=[{"id": team_.item, "price_id": price}], forgo_credit=True)
+    unpaid(answer, invoice)
+    assert (await team_.invoices())[0]["id"] == invoice["id"]
+
+
+async def test_an_item_is_not_removed_with_credit_when_it_was_not_paid(still: Shop) -> None:
+    """M1: removing an item credits its seats; those of the unpaid renewal are not credited."""
+    team_ = await team(still, 10)
+    other = await still.price(unit_amount=500)
+    answer = await team_.change(items=[{"price_id": other, "quantity": 3}])
+    assert answer.status_code == 200, answer.text
+    added = next(i["id"] for i in answer.json()["subscription"]["items"] if i["price"]["id"] == other)
+    invoice = await team_.renewal_fails()
+    unpaid(await team_.change(items=[{"id": added, "deleted": True}]), invoice)
+    answer = await team_.change(items=[{"id": added, "deleted": True}], forgo_credit=True)
+    assert answer.status_code == 200, answer.text
+    assert await team_.balance() == 0
+
+
+async def test_seats_that_a_raise_billed_are_judged_by_the_whole_chain(still: Shop) -> None:
+    """M31: the raise's invoice is paid, but most of its debit was set off against a renewal that nobody paid."""
+    team_ = await team(still, 100)
+    await team_.renewal_is_draft()
+    answer = await team_.set_seats(101)
+    assert answer.status_code == 200, answer.text
+    await team_.card_fails()
+    await team_.pass_time(2 * HOUR)
+    renewal = next(i for i in await team_.invoices() if i["billing_reason"] == "subscription_cycle")
+    assert renewal["status"] == "open"
+    unpaid(await team_.set_seats(1), renewal)
+    assert await team_.balance() == 0
+
+
+async def test_a_paid_raise_can_be_taken_back_when_the_renewal_is_open(still: Shop) -> None:
+    """M31: what the raise paid is credited, and not a cent more."""
+    team_ = await team(still, 100)
+    await team_.renewal_is_draft()
+    assert (await team_.set_seats(101)).status_code == 200
+    paid = (await team_.invoices())[0]["amount_paid"]
+    await team_.card_fails()
+    await team_.pass_time(2 * HOUR)
+    answer = await team_.set_seats(100)
+    assert answer.status_code == 200, answer.text
+    assert -paid <= await team_.balance() < 0
+    problem(await team_.set_seats(99), 409, "invoice_unpaid")
+
+
+async def test_seats_are_credited_again_when_the_renewal_was_paid(still: Shop) -> None:
+    """M1: paying the invoice opens the credit, from the date of the change."""
+    team_ = await team(still, 100)
+    invoice = await team_.renewal_fails()
+    problem(await team_.set_seats(1), 409, "invoice_unpaid")
+    card = await team_.card_works()
+    await still.stripe.post(f"/v1/invoices/{invoice['id']}/pay", payment_method=card)
+    await still.listen()
+    answer = await team_.set_seats(1)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["credit_forgone"] == 0
+    assert -118_800 < await team_.balance() < -100_000
+
+
+@pytest.mark.parametrize("way", ["refund", "partial refund", "credit note", "dispute"])
+async def test_money_that_went_back_is_not_credited_again(still: Shop, way: str) -> None:
+    """M1: a refund, a credit note or a dispute first, and fewer seats afterwards, would give the money twice."""
+    team_ = await team(still, 100)
+    (invoice,) = await team_.invoices()
+    detail = await still.stripe.get(f"/v1/invoices/{invoice['id']}", expand=["payments"])
+    intent = detail["payments"]["data"][0]["payment"]["payment_intent"]
+    match way:
+        case "refund":
+            await still.stripe.post("/v1/refunds", payment_intent=intent)
+        case "partial refund":
+            await still.stripe.post("/v1/refunds", payment_intent=intent, amount=60_000)
+        case "credit note":
+            note = {"amount": 60_000, "credit_amount": 60_000}
+            await still.stripe.post("/v1/credit_notes", invoice=invoice["id"], **note)
+        case "dispute":
+            await still.stripe.control("POST", "disputes", payment_intent=intent)
+    await still.listen()
+    before = await team_.balance()
+    document = problem(await team_.set_seats(1), 409, "invoice_unpaid")
+    assert (document["invoice_id"], document["invoice_status"]) == (invoice["id"], "refunded")
+    assert document["hosted_invoice_url"] is None
+    assert await team_.balance() == before
+
+
+async def test_a_dispute_that_was_won_does_not_stand_in_the_way(still: Shop) -> None:
+    """M1: the money is back, so the seats are credited."""
+    team_ = await team(still, 100)
+    (invoice,) = await team_.invoices()
+    detail = await still.stripe.get(f"/v1/invoices/{invoice['id']}", expand=["payments"])
+    intent = detail["payments"]["data"][0]["payment"]["payment_intent"]
+    dispute = await still.stripe.control("POST", "disputes", payment_intent=intent)
+    await still.stripe.control("POST", "disputes", dispute=dispute["id"], status="won")
+    answer = await team_.set_seats(1)
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize("state", ["void", "uncollectible"])
+async def test_an_invoice_that_can_never_be_paid_leaves_only_forgoing(still: Shop, state: str) -> None:
+    """M1: its status says so and there is no link to pay it."""
+    team_ = await team(still, 100)
+    invoice = await team_.renewal_fails()
+    path = {"void": "void", "uncollectible": "mark_uncollectible"}[state]
+    await still.stripe.post(f"/v1/invoices/{invoice['id']}/{path}")
+    await still.listen()
+    document = problem(await team_.set_seats(1), 409, "invoice_unpaid")
+    assert (document["invoice_status"], document["hosted_invoice_url"]) == (state, None)
+    answer = await team_.set_seats(1, forgo_credit=True)
+    assert answer.status_code == 200, answer.text
+    assert await team_.balance() == 0
+
+
+async def test_a_raise_is_judged_when_it_credits(still: Shop) -> None:
+    """M1: after a reduction without credit Stripe still remembers the larger debit, and a raise would credit it."""
+    team_ = await team(still, 100)
+    await team_.renewal_is_draft()
+    answer = await team_.set_seats(1, forgo_credit=True)
+    assert answer.status_code == 200, answer.text
+    document = problem(await team_.set_seats(2), 409, "invoice_unpaid")
+    assert document["credit"] > 0
+    assert await team_.balance() == 0
+
+
+# --------------------------------------------------------------------------------------------------- forgoing
+
+
+async def test_fewer_seats_are_set_without_credit_when_it_is_forgone(still: Shop) -> None:
+    """M1: a customer who will not pay the renewal can reduce at once, without a credit."""
+    team_ = await team(still, 100)
+    invoice = await team_.renewal_fails()
+    answer = await team_.set_seats(1, forgo_credit=True)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["credit_forgone"] > 100_000
+    assert await team_.quantity() == 1
+    assert await team_.balance() == 0
+    assert (await team_.invoices())[0]["id"] == invoice["id"]
+
+
+async def test_a_credit_that_was_paid_is_given_though_it_may_be_forgone(still: Shop) -> None:
+    team_ = await team(still, 100)
+    answer = await team_.set_seats(1, forgo_credit=True)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["credit_forgone"] == 0
+    assert await team_.balance() < -100_000
+
+
+async def test_a_quote_shows_what_is_forgone_when_the_renewal_is_open(still: Shop) -> None:
+    """M1: the quote of a reduction is never refused; it executes with forgo_credit alone."""
+    team_ = await team(still, 100)
+    invoice = await team_.renewal_fails()
+    quote = await team_.quote(1)
+    assert (quote["amount_due_now"], quote["credit"]) == (0, 0)
+    assert quote["credit_forgone"] > 100_000
+    assert quote["invoice_unpaid"]["invoice_id"] == invoice["id"]
+    unpaid(await team_.set_seats(1, quote_id=quote["quote_id"]), invoice)
+    answer = await team_.set_seats(1, quote_id=quote["quote_id"], forgo_credit=True)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["credit_forgone"] == quote["credit_forgone"]
+    assert await team_.balance() == 0
+
+
+async def test_a_quote_without_credit_expires_when_the_invoice_is_paid(still: Shop) -> None:
+    """M1: whether the credit is given is part of the quote."""
+    team_ = await team(still, 100)
+    invoice = await team_.renewal_fails()
+    quote = await team_.quote(1)
+    card = await team_.card_works()
+    await still.stripe.post(f"/v1/invoices/{invoice['id']}/pay", payment_method=card)
+    await still.listen()
+    answer = await team_.set_seats(1, quote_id=quote["quote_id"], forgo_credit=True)
+    problem(answer, 409, "quote_expired")
+    assert await team_.quantity() == 100
+
+
+async def test_a_quote_with_credit_expires_when_the_money_went_back(still: Shop) -> None:
+    """M1: the invoice's payment is an input of the quote."""
+    team_ = await team(still, 100)
+    quote = await team_.quote(1)
+    assert quote["credit"] > 100_000
+    (invoice,) = await team_.invoices()
+    detail = await still.stripe.get(f"/v1/invoices/{invoice['id']}", expand=["payments"])
+    intent = detail["payments"]["data"][0]["payment"]["payment_intent"]
+    await still.stripe.post("/v1/refunds", payment_intent=intent)
+    for body in ({}, {"forgo_credit": True}):
+        problem(await team_.set_seats(1, quote_id=quote["quote_id"], **body), 409, "quote_expired")
+    assert await team_.balance() == 0
+
+
+async def test_a_quote_of_a_charge_is_refused_when_it_hides_an_unpaid_credit(still: Shop) -> None:
+    team_ = await team(still, 100)
+    price = await still.price(unit_amount=30_000)
+    invoice = await team_.renewal_fails()
+    path = f"/v1/subscriptions/{team_.id}/preview"
+    body = {"items": [{"id": team_.item, "price_id": price}]}
+    unpaid(await still.service.send("POST", path, team_.owner.headers, body), invoice)
+
+
+async def test_a_cancellation_now_ends_without_credit_when_the_renewal_is_open(still: Shop) -> None:
+    """M1: an admin's `prorate` is held to what was paid; the subscription ends in any case."""
+    team_ = await team(still, 100)
+    await team_.renewal_fails()
+    path = f"/v1/subscriptions/{team_.id}/cancel"
+    answer = await still.service.send("POST", path, ADMIN, {"when": "now", "prorate": True})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["subscription"]["status"] == "canceled"
+    assert answer.json()["credit_forgone"] > 100_000
+    assert await team_.balance() == 0
+
+
+async def test_a_cancellation_now_credits_what_was_paid(still: Shop) -> None:
+    team_ = await team(still, 100)
+    path = f"/v1/subscriptions/{team_.id}/cancel"
+    answer = await still.service.send("POST", path, ADMIN, {"when": "now", "prorate": True})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["credit_forgone"] == 0
+    assert await team_.balance() == -120_000
+
+
+# ----------------------------------------------------------------------------------------------------- quotes
+
+
+async def test_a_quote_of_a_credit_is_good_for_ten_minutes(still: Shop) -> None:
+    """M2: used a day later it would credit a day that was used."""
+    team_ = await team(still, 100)
+    quote = await team_.quote(1)
+    await team_.pass_time(int(23.5 * HOUR))
+    problem(await team_.set_seats(1, quote_id=quote["quote_id"]), 409, "quote_expired")
+    assert (await team_.balance(), await team_.quantity()) == (0, 100)
+    fresh = await team_.quote(1)
+    assert fresh["credit"] < quote["credit"]
+    await team_.pass_time(9 * MINUTE)
+    answer = await team_.set_seats(1, quote_id=fresh["quote_id"])
+    assert answer.status_code == 200, answer.text
+    assert await team_.balance() == -fresh["credit"]
+
+
+async def test_a_quote_expires_when_the_discount_ends(still: Shop) -> None:
+    """M3: 60,000 quoted with half off would be 120,600 without it."""
+    coupon = await still.stripe.post("/v1/coupons", percent_off=50, duration="forever")
+    team_ = await team(still, 100, discounts=[{"coupon": coupon["id"]}])
+    quote = await team_.quote(200)
+    assert quote["amount_due_now"] == 60_000
+    await still.stripe.post(f"/v1/subscriptions/{team_.id}", discounts="")
+    await still.listen()
+    problem(await team_.set_seats(200, quote_id=quote["quote_id"]), 409, "quote_expired")
+    assert (await team_.quantity(), len(await team_.invoices())) == (100, 1)
+
+
+async def test_a_quote_expires_when_the_tax_changes(still: Shop) -> None:
+    team_ = await team(still, 10)
+    quote = await team_.quote(20)
+    rate = await still.stripe.post("/v1/tax_rates", display_name="VAT", percentage=19, inclusive=True)
+    await still.stripe.post(f"/v1/subscriptions/{team_.id}", default_tax_rates=[rate["id"]])
+    await still.listen()
+    problem(await team_.set_seats(20, quote_id=quote["quote_id"]), 409, "quote_expired")
+    assert await team_.quantity() == 10
+
+
+@pytest.mark.parametrize("balance", [-1500, 1500], ids=["credit", "debt"])
+async def test_a_quote_expires_when_the_balance_moves(still: Shop, balance: int) -> None:
+    """M29: the amount due is after the balance, so the balance is an input."""
+    team_ = await team(still, 20)
+    await still.stripe.post(f"/v1/customers/{team_.owner.customer_id}", balance=-22_002)
+    quote = await team_.quote(40)
+    assert quote["amount_due_now"] == 1998
+    await still.stripe.post(f"/v1/customers/{team_.owner.customer_id}", balance=balance)
+    problem(await team_.set_seats(40, quote_id=quote["quote_id"]), 409, "quote_expired")
+    assert (await team_.quantity(), len(await team_.invoices())) == (20, 1)
+
+
+async def test_a_quote_expires_when_the_draft_renewal_takes_the_balance(still: Shop) -> None:
+    """M29: the draft of the renewal is finalised within the hour and uses the balance up."""
+    team_ = await team(still, 20)
+    await still.stripe.post(f"/v1/customers/{team_.owner.customer_id}", balance=-24_000)
+    await team_.renewal_is_draft()
+    quote = await team_.quote(40)
+    await team_.pass_time(2 * HOUR)
+    problem(await team_.set_seats(40, quote_id=quote["quote_id"]), 409, "quote_expired")
+    assert await team_.quantity() == 20
+
+
+async def test_the_next_total_is_the_upcoming_invoice_when_items_are_pending(still: Shop) -> None:
+    """M4: what the change's own invoice collects is not on the next one."""
+    team_ = await team(still, 5)
+    await still.stripe.post(f"/v1/subscriptions/{team_.id}", items=[{"id": team_.item, "quantity": 7}])
+    await team_.pass_time(5 * DAY)
+    quote = await team_.quote(8)
+    answer = await team_.set_seats(8, quote_id=quote["quote_id"])
+    assert answer.status_code == 200, answer.text
+    assert (await team_.invoices())[0]["amount_paid"] == quote["amount_due_now"]
+    upcoming = await still.upcoming(team_.owner.headers, team_.id)
+    assert quote["next_total"] == upcoming["total"] == 8 * 1200
+
+
+async def test_the_next_total_is_the_upcoming_invoice_when_a_discount_is_used_up(still: Shop) -> None:
+    """M4: a discount for one invoice that the change uses is not on the next one."""
+    team_ = await team(still, 5)
+    coupon = await still.stripe.post("/v1/coupons", percent_off=50, duration="once")
+    promotion = {"type": "coupon", "coupon": coupon["id"]}
+    await still.stripe.post("/v1/promotion_codes", promotion=promotion, code="HALF")
+    yearly = await still.price(unit_amount=100_000, recurring={"interval": "year"})
+    body = {"items": [{"id": team_.item, "price_id": yearly}], "promotion_code": "HALF"}
+    quote = await still.preview(team_.owner.headers, team_.id, **body)
+    answer = await team_.change(**body, quote_id=quote["quote_id"])
+    assert answer.status_code == 200, answer.text
+    assert (await team_.invoices())[0]["amount_paid"] == quote["amount_due_now"]
+    upcoming = await still.upcoming(team_.owner.headers, team_.id)
+    assert quote["next_total"] == upcoming["total"]
+
+
+async def test_the_quoted_date_is_sent_though_the_preview_names_none(still: Shop) -> None:
+    """M28: the service dates the preview itself, so the change is charged as quoted an hour later."""
+    team_ = await team(still, 5)
+    await team_.pass_time(10 * DAY)
+    quote = await team_.quote(10)
+    (preview,) = [
+        entry
+        for entry in await still.stripe.requests(method="POST", path="/v1/invoices/create_preview")
+        if (entry["params"].get("subscription_details") or {}).get("proration_behavior") == "always_invoice"
+    ]
+    dated = preview["params"]["subscription_details"]["proration_date"]
+    await team_.pass_time(HOUR)
+    answer = await team_.set_seats(10, quote_id=quote["quote_id"])
+    assert answer.status_code == 200, answer.text
+    (sent,) = [
+        entry["params"]
+        for entry in await still.stripe.requests(method="POST", path=f"/v1/subscriptions/{team_.id}")
+        if entry["actor"] != "dashboard" and "items" in entry["params"]
+    ]
+    assert str(sent["proration_date"]) == str(dated)
+    assert (await team_.invoices())[0]["amount_paid"] == quote["amount_due_now"]
+
+
+async def test_a_quote_expires_when_its_price_is_archived(still: Shop) -> None:
+    """An input that cannot be previewed any more makes the quote expire; nothing is charged."""
+    team_ = await team(still, 5)
+    price = await still.price(unit_amount=2400)
+    body = {"items": [{"id": team_.item, "price_id": price}]}
+    quote = await still.preview(team_.owner.headers, team_.id, **body)
+    # The webhook about it is still on its way.
+    await still.stripe.post(f"/v1/prices/{price}", active=False)
+    problem(await team_.change(**body, quote_id=quote["quote_id"]), 409, "quote_expired")
+    assert len(await team_.invoices()) == 1
+
+
+async def test_seats_for_members_are_bought_as_quoted_or_not_at_all(still: Shop) -> None:
+    """M29: the purchase inside a member change keeps its quote as well."""
+    team_ = await team(still, 1)
+    body = {"add": [{"email": f"p{n}@example.com"} for n in range(3)]}
+    path = f"/v1/shared-subscriptions/{team_.id}"
+    answer = await still.service.send("POST", f"{path}/quote", team_.owner.headers, body)
+    quote = answer.json()
+    assert quote["amount_due_now"] == 2400
+    await still.stripe.post(f"/v1/customers/{team_.owner.customer_id}", balance=-1000)
+    asked = {**body, "over_capacity": "add_seats", "quote_id": quote["quote_id"]}
+    answer = await still.service.send("PATCH", f"{path}/users", team_.owner.headers, asked)
+    problem(answer, 409, "quote_expired")
+    assert (await team_.quantity(), len(await team_.invoices())) == (1, 1)
