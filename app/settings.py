@@ -372,6 +372,8 @@ class Settings(BaseSettings):
     managers_manage_managers: bool = False
     managers_buy_seats: bool = False
     past_due_allows_new_seats: bool = False
+    unsecured_raise_max: Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)] = 20.0
+    """Percent of the paid quantity by which one raise of an end user may stand before its payment, at least 5 seats."""
 
     sync_margin: Annotated[int, Field(ge=0, le=60)] = 2
     """Whole seconds (as `created` is) by which an event must beat a row's marker to be applied unread."""

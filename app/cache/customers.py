@@ -71,6 +71,14 @@ async def payment_methods(
     return [dict(row) for row in rows]
 
 
+async def payment_method_type(connection: Connection, payment_method_id: str) -> str | None:
+    """Return Stripe's type of a payment method, whoever has it; None if the cache has not seen it."""
+    found: str | None = await connection.fetchval(
+        "select type from payment_methods where id = $1 and presence = 'present'", payment_method_id
+    )
+    return found
+
+
 async def user_id(connection: Connection, customer_id: CustomerId) -> str | None:
     """The application's subject that the customer's metadata names."""
     found: str | None = await connection.fetchval("select user_id from customers where id = $1", customer_id)

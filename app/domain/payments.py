@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from app.domain.credits import BilledLine
 from app.domain.ids import CustomerId
-from app.domain.snapshots import Customer, JsonObject, Subscription
+from app.domain.snapshots import JsonObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,19 +27,9 @@ class PaymentStep:
     decline_code: str | None = None
     hosted_invoice_url: str | None = None
 
-
-def charged_method(subscription: Subscription, customer: Customer) -> str | None:
-    """Return the id of the payment method or source that a subscription is charged to; None if there is none.
-
-    Stripe takes the first that is set: the subscription's own default method, its own default source, the customer's
-    default method, the customer's default source (Stripe's API reference, `Subscription.default_payment_method`).
-    """
-    return (
-        subscription.default_payment_method_id
-        or subscription.default_source_id
-        or customer.default_payment_method_id
-        or customer.default_source_id
-    )
+    def without_the_payers_own(self) -> PaymentStep:
+        """Return what a manager may see, who buys seats for a payer: neither payment method nor invoice link."""
+        return replace(self, payment_method_id=None, hosted_invoice_url=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ class SubscriptionView:
     canceled_at: int | None
     ended_at: int | None
     billing_mode: str | None
+    collection_method: str | None
     latest_invoice_id: str | None
     default_payment_method_id: str | None
     pending_update: JsonObject | None

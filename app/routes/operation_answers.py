@@ -67,7 +67,7 @@ def shown_steps(outcome: Outcome) -> list[Step]:
 
 # Why exactly somebody cannot be added is the business of other subscriptions: end users learn that alone.
 _HIDDEN_FROM_END_USERS = {"member_elsewhere": "cannot_be_added"}
-_FIGURES = ("total", "used", "required")
+FIGURES = ("total", "used", "required", "allowed", "invoice_id", "invoice_status")
 
 
 def result_of(step: Step, actor: Actor) -> JsonObject:
@@ -82,5 +82,5 @@ def result_of(step: Step, actor: Actor) -> JsonObject:
         "role": step.role,
         "outcome": outcome,
         "code": code,
-        **{name: step.figures[name] for name in _FIGURES if name in step.figures},
+        **{name: step.figures[name] for name in FIGURES if name in step.figures},
     }

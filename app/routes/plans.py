@@ -12,6 +12,7 @@ from starlette.responses import Response
 from app.domain.ids import PaymentMethodId, PriceId, SubscriptionItemId
 from app.domain.payments import PaymentStep
 from app.domain.plan_changes import ItemChange
+from app.domain.roles import Role
 from app.domain.snapshots import JsonObject
 from app.errors import PreconditionFailed
 from app.routes import problems
@@ -202,6 +203,8 @@ async def change_answer(
 
 def changed_subscription(done: Done, rules: Rules) -> ChangedSubscription:
     payment: PaymentStep | None = done.payment
+    if payment is not None and done.seen.role is Role.MANAGER:
+        payment = payment.without_the_payers_own()
     return ChangedSubscription.model_validate(
         {
             "subscription": shown(done.seen, rules),

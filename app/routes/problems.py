@@ -35,14 +35,15 @@ def request_id(request: Request) -> str:
 
 
 def render(error: BillingError, request: Request) -> Response:
+    # The members of RFC 9457 come last: a further member never takes the place of one of them.
     document: dict[str, Any] = {
+        **error.members,
         "type": _TYPE_BASE + error.code.replace("_", "-"),
         "title": error.title,
         "status": error.status,
         "code": error.code,
         "detail": error.detail,
         "request_id": request_id(request),
-        **error.members,
     }
     if error.errors:
         document["errors"] = [

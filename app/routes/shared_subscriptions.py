@@ -25,7 +25,7 @@ from app.routes.dependencies import (
     spend,
 )
 from app.routes.idempotency import IdempotentRoute
-from app.routes.operation_answers import ACCEPTED, ON_PEOPLE, operation_answer, result_of
+from app.routes.operation_answers import ACCEPTED, FIGURES, ON_PEOPLE, operation_answer, result_of
 from app.routes.operation_ids import operation_id_of
 from app.routes.plans import change_answer, quote_answer
 from app.schemas.plans import ChangedSubscription, QuoteAnswer
@@ -44,6 +44,7 @@ from app.services import (
     previews,
     seat_purchases,
     shared_subscriptions,
+    subscriptions,
 )
 from app.services.actors import Actor
 from app.services.context import Context
@@ -149,6 +150,9 @@ async def run_and_answer(request: Request, context: Context, actor: Actor, admit
     results = [result_of(step, actor) for step in outcome.steps if step.action in ON_PEOPLE]
     if results and all(result["outcome"] == "refused" for result in results):
         raise _nothing_accepted(results, outcome)
+    if payment is not None:
+        seen = await subscriptions.get(context, actor, outcome.operation.subscription_id)
+        payment = payment.without_the_payers_own() if seen.role is Role.MANAGER else payment
     return operation_answer(request, outcome, actor, payment)
 
 
@@ -255,7 +259,7 @@ def _asked(body: MemberChangeRequest | SeatQuoteRequest) -> list[AskedChange]:
 def _nothing_accepted(results: list[JsonObject], outcome: Outcome) -> Conflict:
     """409 with the first refusal's code and figures, and every result."""
     first = results[0]
-    figures = {name: first[name] for name in ("total", "used", "required") if first.get(name) is not None}
+    figures = {name: first[name] for name in FIGURES if first.get(name) is not None}
     return Conflict(
         _REASONS.get(first["code"], "None of these changes was accepted."),
         code=first["code"],
@@ -264,6 +268,7 @@ def _nothing_accepted(results: list[JsonObject], outcome: Outcome) -> Conflict:
 
 
 _REASONS = {
+    "unsecured_raise_limit": "The seats were not bought: one raise before its payment may go by `allowed` at most.",
     "seat_limit_reached": "There are not enough free seats for all additions of this call.",
     "already_member": "This person is on the subscription already, in another role.",
     "member_elsewhere": "This person is on another shared subscription.",

@@ -93,6 +93,7 @@ class Subscription(Answer):
     canceled_at: Instant | None
     ended_at: Instant | None
     billing_mode: str | None
+    collection_method: str | None
     latest_invoice_id: str | None
     default_payment_method_id: str | None
     discounts: list[AppliedDiscount] | None
@@ -140,6 +141,7 @@ def document(seen: Seen, rules: Rules) -> JsonObject:
         "canceled_at": _instant(view.canceled_at),
         "ended_at": _instant(view.ended_at),
         "billing_mode": view.billing_mode,
+        "collection_method": view.collection_method,
         "latest_invoice_id": view.latest_invoice_id if amounts else None,
         "default_payment_method_id": view.default_payment_method_id if amounts else None,
         "discounts": [_discount(detail) for detail in view.discount_details or ()] if amounts else None,

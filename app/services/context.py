@@ -17,7 +17,8 @@ from app.stripe_gateway.gateway import StripeGateway
 @dataclass(frozen=True, slots=True)
 class Rules:
     """`margin`, `operation_deadline` and `operation_lease` are in seconds; Stripe's instants are whole, so the
-    margin is as well. `reconcile_interval` is in hours; 0: never by itself.
+    margin is as well. `reconcile_interval` is in hours; 0: never by itself. `unsecured_raise_max` is in percent of the
+    paid quantity.
     """
 
     roles: RolePolicy
@@ -29,6 +30,7 @@ class Rules:
     operation_deadline: float
     reconcile_interval: float = 0.0
     operation_lease: float = 30.0
+    unsecured_raise_max: float = 20.0
 
     @classmethod
     def of(cls, settings: Settings) -> Rules:
@@ -42,6 +44,7 @@ class Rules:
             operation_deadline=settings.operation_deadline,
             reconcile_interval=settings.reconcile_interval,
             operation_lease=settings.operation_lease,
+            unsecured_raise_max=settings.unsecured_raise_max,
         )
 
 

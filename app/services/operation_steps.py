@@ -25,6 +25,7 @@ from app.services import sync
 from app.services.context import Context
 from app.services.quotes import price_as_quoted
 from app.services.sending import SUBSCRIPTION_CHANGES, changed_in_vain, is_final, may_come_late, send
+from app.services.ways_of_paying import suited
 from app.stripe_gateway.billing import Changed
 from app.stripe_gateway.client import Key
 from app.stripe_gateway.gateway import Fetched
@@ -335,7 +336,7 @@ async def _priced_seats(
 ) -> JsonObject:
     """Return the parameters of a seat purchase, priced before its first sending and the same for each retry.
 
-    Raises Conflict `invoice_unpaid`, or `quote_expired` where the quote cannot be kept.
+    Raises Conflict `invoice_unpaid`, `unsecured_raise_limit`, or `quote_expired` where the quote cannot be kept.
     """
     if step.state != "planned" and "sent" in step.figures:
         return dict(step.figures["sent"])
@@ -353,9 +354,10 @@ async def _priced_seats(
         restarts=False,
         forgo_credit=step.figures.get("forgo_credit") is True,
     )
+    sent = await suited(context, operation.id, found, at, priced)
     async with context.database.connection() as connection:
-        await operations.set_sent(connection, operation.id, step.position, priced.params)
-    return priced.params
+        await operations.set_sent(connection, operation.id, step.position, sent)
+    return sent
 
 
 def _quantity_of(subscription: Subscription, item_id: str) -> int:

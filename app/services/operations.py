@@ -38,6 +38,7 @@ from app.services.subscriptions import see_as
 log = structlog.get_logger(__name__)
 
 CONCURRENCY = 16
+_PURCHASE_FIGURES = ("allowed", "invoice_id", "invoice_status")
 _SERVER_ERROR = 500
 
 Result = TypeVar("Result")
@@ -236,7 +237,8 @@ async def _fitting(
     bought = next((step for step in others if step.action == StepKind.BUY_SEATS), None)
     if code == "seat_limit_reached" and bought is not None and bought.state in ("refused", "failed"):
         # The seats were not bought: the caller is told why, and not that the subscription is full.
-        code, figures = bought.code or code, {}
+        code = bought.code or code
+        figures = {name: bought.figures[name] for name in _PURCHASE_FIGURES if name in bought.figures}
     for step in adds:
         if not step.was_sent:
             await operations.settle_step(
@@ -330,9 +332,15 @@ async def _try(context: Context, operation: Operation, step: Step, token: UUID) 
         if not is_final(context.rules, step, error):
             raise
         log.warning("step_failed", operation_id=operation.id, position=step.position, code=error.code)
+        told = {name: error.members[name] for name in _PURCHASE_FIGURES if name in error.members}
         async with context.database.connection() as connection:
             await operations.settle_step(
-                connection, operation.id, step.position, state="failed", code=error.code
+                connection,
+                operation.id,
+                step.position,
+                state="failed",
+                code=error.code,
+                figures={**step.figures, **told} if told else None,
             )
     return None
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from app.cache import customers
 from app.domain.ids import CustomerId, PaymentMethodId, SubscriptionId
-from app.domain.payments import PaymentStep, charged_method
+from app.domain.payments import PaymentStep
 from app.domain.snapshots import Customer, JsonObject
+from app.domain.ways_of_paying import charged_method
 from app.errors import Conflict, NotFound
 from app.services import sync
 from app.services.context import Context

@@ -30,6 +30,7 @@ from app.services.context import Context
 from app.services.payment_details import attach_payment_method
 from app.services.sending import SUBSCRIPTION_CHANGES, changed_in_vain, is_final, is_known, locked_view, send
 from app.services.subscriptions import Seen, read, see_as
+from app.services.ways_of_paying import suited
 from app.stripe_gateway.billing import Changed, is_whole
 from app.stripe_gateway.client import Key
 from app.stripe_gateway.gateway import Fetched
@@ -261,7 +262,7 @@ async def _priced(context: Context, operation_id: str, call: StripeCall, reading
     """Price the change under the subscription's lease, and keep what is to be sent with its operation.
 
     Raises:
-        Conflict: `invoice_unpaid`, or `quote_expired` where the quote cannot be kept.
+        Conflict: `invoice_unpaid`, `unsecured_raise_limit`, or `quote_expired` where the quote cannot be kept.
         NotFound: Stripe has no such subscription.
     """
     prices_items = call.method == "update" and not {"items", "trial_end"}.isdisjoint(call.params)
@@ -286,7 +287,8 @@ async def _priced(context: Context, operation_id: str, call: StripeCall, reading
             restarts=call.restarts,
             forgo_credit=call.forgo_credit,
         )
-        sent, forgone = priced.params, priced.credit_forgone
+        sent = await suited(context, operation_id, found.snapshot, found.at, priced)
+        forgone = priced.credit_forgone
     call = replace(call, sent=sent, credit_forgone=forgone)
     async with context.database.connection() as connection:
         await operations.set_request(connection, operation_id, call.as_request())

@@ -18,6 +18,7 @@ from app.domain.plan_changes import (
     new_plan,
 )
 from app.domain.snapshots import JsonObject
+from app.domain.ways_of_paying import behavior_of_purchase
 from app.errors import (
     BillingError,
     FieldError,
@@ -78,6 +79,7 @@ async def add(
         call = StripeCall("create", _creation(context, actor, profile, purchase, prices, operation_id))
         if purchase.payment_method_id is not None:
             method = await fetch_free_or_own(context, purchase.payment_method_id, customer_id)
+            call.params["payment_behavior"] = behavior_of_purchase(method.type)
             call = replace(call, attach=attachment(method, customer_id))
         if purchase.promotion_code is not None:
             added = await promotion(context, purchase.promotion_code, customer_id, call.params["currency"])
@@ -142,6 +144,7 @@ def _creation(
         metadata[keys.OWNER] = profile["id"]
     params: dict[str, Any] = {
         "customer": profile["id"],
+        "payment_behavior": behavior_of_purchase(None),
         "items": plan.params,
         "currency": purchase.currency or fixed or common_currency(plan.items, preferred=profile["currency"]),
         "metadata": metadata,
@@ -150,9 +153,6 @@ def _creation(
     }
     if purchase.payment_method_id is not None:
         params["default_payment_method"] = purchase.payment_method_id
-        params["payment_behavior"] = "error_if_incomplete"
-    else:
-        params["payment_behavior"] = "default_incomplete"
     if terms.discounts:
         params["discounts"] = list(terms.discounts)
     if terms.default_tax_rates is not None:

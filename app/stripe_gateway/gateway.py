@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from app.domain.ids import CustomerId
-from app.domain.snapshots import PaymentMethod, Snapshot, Subscription
+from app.domain.ids import CustomerId, SubscriptionId
+from app.domain.snapshots import Invoice, PaymentMethod, Snapshot, Subscription
 from app.errors import NotFound
 from app.stripe_gateway import parsing
 from app.stripe_gateway.budget import Work
@@ -213,6 +213,16 @@ class StripeGateway:
             if found or not page["has_more"]:
                 return found
             query["starting_after"] = page["data"][-1]["id"]
+
+    async def invoices_of(
+        self, subscription_id: SubscriptionId, *, status: str, created_from: int = 0
+    ) -> list[Invoice]:
+        """Return a subscription's invoices of one status that were made since a Unix second, with all their lines."""
+        query: dict[str, Any] = {"subscription": subscription_id, "status": status}
+        if created_from:
+            query["created"] = {"gte": created_from}
+        found = [await self._whole(source, 0) for source in await self._all(_PATHS["invoice"], query)]
+        return [one.snapshot for one in found if isinstance(one.snapshot, Invoice)]
 
     async def payment_methods(self, customer_id: CustomerId) -> tuple[list[PaymentMethod], int]:
         """All payment methods of a customer, and the second of the first answer."""

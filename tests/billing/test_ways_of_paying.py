@@ -8,6 +8,7 @@ import pytest
 from tests.billing.shop import DECLINED, Shop
 from tests.support.company import Person
 from tests.support.problems import problem
+from tests.support.service import as_service
 
 UPDATE = {"method": "POST", "path": "/v1/subscriptions/{id}"}
 
@@ -279,3 +280,172 @@ async def test_purchase_leaves_no_subscription_when_the_pages_method_declines(
         problem(answer, 402, "card_declined")
         true = await shop.true(good["id"])
         assert true["default_payment_method"] == good["default_payment_method_id"]
+
+
+async def by_invoice(shop: Shop, quantity: int = 4) -> tuple[Person, dict[str, Any]]:
+    """A subscription that the operator bills by sent invoices due in 30 days; its first invoice is paid."""
+    buyer, _ = await shop.buyer(card=None)
+    price = await shop.price(await shop.product(shared=True))
+    made = await shop.stripe.post(
+        "/v1/subscriptions",
+        customer=buyer.customer_id,
+        items=[{"price": price, "quantity": quantity}],
+        collection_method="send_invoice",
+        days_until_due=30,
+        metadata={"billing_shared_subscription_owner": buyer.customer_id},
+    )
+    await shop.stripe.post(f"/v1/invoices/{made['latest_invoice']}/pay", paid_out_of_band=True)
+    await shop.service.refresh("subscription", made["id"])
+    return buyer, await shop.subscription(buyer.headers, made["id"])
+
+
+async def by_debit(
+    shop: Shop, quantity: int = 4, debit: str = "pm_sepaDebit", **price: Any
+) -> tuple[Person, dict[str, Any]]:
+    """A subscription that was bought by card and is paid by bank debit since."""
+    buyer, made = await team(shop, quantity, **price)
+    await pay_by(shop, buyer, made["id"], debit)
+    return buyer, made
+
+
+async def put_seats(shop: Shop, who: Any, subscription_id: str, total: int) -> Any:
+    path = f"/v1/shared-subscriptions/{subscription_id}/seats"
+    return await shop.service.send("PUT", path, who, {"total": total})
+
+
+async def total(shop: Shop, subscription_id: str) -> int:
+    return int((await shop.true(subscription_id))["items"]["data"][0]["quantity"])
+
+
+async def newest_invoice(shop: Shop, subscription_id: str) -> dict[str, Any]:
+    true = await shop.true(subscription_id)
+    return dict(await shop.stripe.get(f"/v1/invoices/{true['latest_invoice']}"))
+
+
+async def test_seats_stand_and_the_invoice_is_told_when_invoices_are_sent(shop: Shop) -> None:
+    """M8, T2: Stripe holds nothing back for a sent invoice, so the seats are there and the invoice is told."""
+    buyer, made = await by_invoice(shop)
+    assert made["collection_method"] == "send_invoice"
+    answer = await put_seats(shop, buyer.headers, made["id"], 5)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["subscription"]["shared"]["seats"]["total"] == await total(shop, made["id"]) == 5
+    invoice = await newest_invoice(shop, made["id"])
+    payment = answer.json()["payment"]
+    assert (invoice["status"], payment["kind"]) == ("open", "payment")
+    assert payment["hosted_invoice_url"] == invoice["hosted_invoice_url"]
+    assert payment["status"] == "requires_payment_method"
+    await shop.stripe.post(f"/v1/invoices/{invoice['id']}/pay", paid_out_of_band=True)
+    # To shrink, and to switch the price, work the same way.
+    answer = await put_seats(shop, buyer.headers, made["id"], 2)
+    assert answer.status_code == 200, answer.text
+    assert await total(shop, made["id"]) == 2
+    dearer = await shop.price(await shop.product(shared=True), unit_amount=3000)
+    switch = [{"id": made["items"][0]["id"], "price_id": dearer}]
+    answer = await shop.change(buyer.headers, made["id"], items=switch)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["payment"]["hosted_invoice_url"] is not None
+
+
+async def test_seats_of_added_people_stand_when_invoices_are_sent(shop: Shop) -> None:
+    """M8: the member change that buys seats follows the way of paying too."""
+    buyer, made = await by_invoice(shop, 1)
+    body = {"add": [{"email": f"by-invoice-{n}@example.com"} for n in range(3)], "over_capacity": "add_seats"}
+    path = f"/v1/shared-subscriptions/{made['id']}/users"
+    answer = await shop.service.send("PATCH", path, buyer.headers, body)
+    assert answer.status_code == 200, answer.text
+    assert [result["outcome"] for result in answer.json()["results"]] == ["applied"] * 3
+    assert answer.json()["payment"]["hosted_invoice_url"] is not None
+    assert await total(shop, made["id"]) == 3
+
+
+async def test_seats_stand_while_a_debit_is_processing_when_paid_by_bank(shop: Shop) -> None:
+    """M8, T2: a bank debit takes days; the seats are there meanwhile, and stay once it is paid."""
+    buyer, made = await by_debit(shop)
+    answer = await put_seats(shop, buyer.headers, made["id"], 6)
+    assert answer.status_code == 200, answer.text
+    payment = answer.json()["payment"]
+    assert (payment["kind"], payment["status"]) == ("payment", "processing")
+    assert (answer.json()["subscription"]["status"], await total(shop, made["id"])) == ("active", 6)
+
+
+@pytest.mark.parametrize("place", ["customer", "customer's source", "subscription's source"])
+async def test_payment_behavior_follows_the_method_that_stripe_charges(shop: Shop, place: str) -> None:
+    """M8: Stripe takes the subscription's method, its source, the customer's method, the customer's source."""
+    buyer, made = await team(shop)
+    path = f"/v1/subscriptions/{made['id']}"
+    customer = f"/v1/customers/{buyer.customer_id}"
+    await shop.stripe.post(path, default_payment_method="")
+    debit = await shop.card(buyer, "pm_sepaDebit")
+    if place == "customer":
+        await shop.stripe.post(customer, invoice_settings={"default_payment_method": debit})
+        held = False
+    else:
+        source = await shop.stripe.post(f"{customer}/sources", source="tok_chargeCustomerFail")
+        chosen = "" if place == "customer's source" else debit
+        await shop.stripe.post(
+            customer, invoice_settings={"default_payment_method": chosen}, default_source=source["id"]
+        )
+        if place == "subscription's source":
+            await shop.stripe.post(path, default_source=source["id"])
+        held = True
+    await shop.service.refresh("subscription", made["id"])
+    answer = await put_seats(shop, buyer.headers, made["id"], 6)
+    assert answer.status_code == 200, answer.text
+    # A card that declines holds the change back; a debit lets it stand.
+    assert await total(shop, made["id"]) == (4 if held else 6)
+    assert answer.json()["payment"]["status"] == ("requires_payment_method" if held else "processing")
+
+
+async def test_purchase_is_active_while_its_debit_is_processing(shop: Shop) -> None:
+    """M8: a bank debit as the payment method of a purchase."""
+    buyer, _ = await shop.buyer(card=None)
+    debit = await shop.card(buyer, "pm_sepaDebit")
+    answer = await shop.add(buyer.headers, [{"price_id": await shop.price()}], payment_method_id=debit)
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["subscription"]["status"] == "active"
+    assert answer.json()["payment"]["status"] == "processing"
+
+
+async def test_raise_is_refused_while_an_earlier_raise_is_unpaid(shop: Shop) -> None:
+    """Readings Money 6: one raise at a time stands before its payment; a service key is not bound."""
+    for owner, made in (await by_invoice(shop), await by_debit(shop)):
+        assert (await put_seats(shop, owner.headers, made["id"], 6)).status_code == 200
+        invoice = await newest_invoice(shop, made["id"])
+        refused = problem(await put_seats(shop, owner.headers, made["id"], 7), 409, "invoice_unpaid")
+        assert (refused["invoice_id"], refused["invoice_status"]) == (invoice["id"], "open")
+        assert refused["hosted_invoice_url"] == invoice["hosted_invoice_url"]
+        acting = as_service("admin", acting_for=owner.customer_id)
+        problem(await put_seats(shop, acting, made["id"], 7), 409, "invoice_unpaid")
+        added = [{"email": f"later-{n}.{made['id'].lower()}@example.com"} for n in range(7)]
+        path = f"/v1/shared-subscriptions/{made['id']}/users"
+        body = {"add": added, "over_capacity": "add_seats"}
+        answer = await shop.service.send("PATCH", path, owner.headers, body)
+        assert "invoice_unpaid" in answer.text
+        assert await total(shop, made["id"]) == 6
+        answer = await put_seats(shop, as_service("write"), made["id"], 7)
+        assert answer.status_code == 200, answer.text
+        # Once every raise is paid, the next one goes.
+        for unpaid in (await shop.stripe.get("/v1/invoices", subscription=made["id"], status="open"))["data"]:
+            await shop.stripe.post(f"/v1/invoices/{unpaid['id']}/pay", paid_out_of_band=True)
+        assert (await put_seats(shop, owner.headers, made["id"], 8)).status_code == 200
+
+
+async def test_raise_is_bounded_by_what_was_paid_when_it_stands_before_its_payment(shop: Shop) -> None:
+    """Readings Money 6: 20 % of the paid quantity, at least 5 seats."""
+    small, made = await by_invoice(shop, 10)
+    refused = problem(await put_seats(shop, small.headers, made["id"], 16), 409, "unsecured_raise_limit")
+    assert refused["allowed"] == 5
+    assert await total(shop, made["id"]) == 10
+    assert (await put_seats(shop, small.headers, made["id"], 15)).status_code == 200
+    large, made = await by_debit(shop, 50)
+    refused = problem(await put_seats(shop, large.headers, made["id"], 61), 409, "unsecured_raise_limit")
+    assert refused["allowed"] == 10
+    extra = [{"price_id": await shop.price(), "quantity": 11}]
+    answer = await shop.change(large.headers, made["id"], items=extra)
+    problem(answer, 409, "unsecured_raise_limit")
+    assert (await put_seats(shop, large.headers, made["id"], 60)).status_code == 200
+    # A card pays first, so nothing bounds it; nor a key that acts for nobody.
+    carded, made = await team(shop)
+    assert (await put_seats(shop, carded.headers, made["id"], 40)).status_code == 200
+    _, made = await by_invoice(shop, 10)
+    assert (await put_seats(shop, as_service("write"), made["id"], 100)).status_code == 200

@@ -1,0 +1,85 @@
+"""How a subscription is paid, read from Stripe, and the parameters of a change that suit it."""
+
+from __future__ import annotations
+
+from app.cache import customers, operations
+from app.domain.ids import SubscriptionId
+from app.domain.snapshots import Customer, Invoice, JsonObject, PaymentMethod, Subscription
+from app.domain.ways_of_paying import (
+    WayOfPaying,
+    behavior_of_update,
+    charged_method,
+    check_raise,
+    raise_by,
+)
+from app.services.charges import Priced
+from app.services.context import Context
+
+_DAY = 86_400
+
+
+async def suited(
+    context: Context, operation_id: str, subscription: Subscription, at: int, priced: Priced
+) -> JsonObject:
+    """Return the parameters of a priced change with the payment behaviour that suits how the subscription is paid.
+
+    `subscription` and `at`: as Stripe has it now, under the lease, and the second of its answer. A raise that stands
+    before its payment is held against what is owed, unless a service key asks for itself.
+
+    Raises:
+        Conflict: `invoice_unpaid` or `unsecured_raise_limit`.
+    """
+    params = dict(priced.params)
+    if "payment_behavior" not in params:
+        return params
+    way = await way_of_paying(context, subscription, params.get("default_payment_method"))
+    params["payment_behavior"] = behavior_of_update(params["payment_behavior"], way)
+    more = raise_by(subscription, params.get("items", ()))
+    is_due = priced.now.amount_due > 0 or not priced.is_invoiced
+    if way.pays_later and more and is_due and await _is_of_an_end_user(context, operation_id):
+        invoices = await _invoices(context, subscription)
+        check_raise(subscription, more, invoices, at=at, percent=context.rules.unsecured_raise_max)
+    return params
+
+
+async def way_of_paying(
+    context: Context, subscription: Subscription, new_method_id: str | None = None
+) -> WayOfPaying:
+    """Find the method that Stripe charges; `new_method_id` becomes the subscription's own with the change.
+
+    The type of a method never changes, so the cache may know it.
+    """
+    method_id = new_method_id or charged_method(subscription, None)
+    if method_id is None:
+        customer = (await context.stripe.fetch("customer", subscription.customer_id)).snapshot
+        method_id = charged_method(subscription, customer if isinstance(customer, Customer) else None)
+    method_type = None if method_id is None else await _type_of(context, method_id)
+    return WayOfPaying(subscription.collection_method, method_type)
+
+
+async def _type_of(context: Context, method_id: str) -> str | None:
+    async with context.database.connection() as connection:
+        known = await customers.payment_method_type(connection, method_id)
+    if known is not None:
+        return known
+    found = (await context.stripe.fetch("payment_method", method_id)).snapshot
+    return found.type if isinstance(found, PaymentMethod) else None
+
+
+async def _is_of_an_end_user(context: Context, operation_id: str) -> bool:
+    """True for a person, and for a service key that acts for one."""
+    async with context.database.connection() as connection:
+        operation = await operations.operation(connection, operation_id)
+    return operation is not None and operation.actor_id is not None
+
+
+async def _invoices(context: Context, subscription: Subscription) -> list[Invoice]:
+    """The open invoices, however old, and the paid ones since the oldest running period began."""
+    starts = [item.current_period_start for item in subscription.items if item.current_period_start]
+    since = min(starts, default=subscription.created) - _DAY
+    invoices_of = context.stripe.invoices_of
+    subscription_id = SubscriptionId(subscription.id)
+    return [
+        *await invoices_of(subscription_id, status="open"),
+        *await invoices_of(subscription_id, status="paid", created_from=since),
+    ]
