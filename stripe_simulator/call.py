@@ -34,7 +34,7 @@ def metadata(old: Obj, given: Any) -> Obj:
     if given == "":
         return {}
     if not isinstance(given, dict):
-        raise invalid("Invalid metadata: metadata must be an object.", "metadata", "parameter_invalid")
+        raise invalid("Invalid metadata: metadata must be an object.", "metadata")
     merged = dict(old)
     for key, value in given.items():
         if value == "" or value is None:

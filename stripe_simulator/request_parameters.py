@@ -64,7 +64,7 @@ def _refusal(problems: list[Any]) -> ApiError:
     param = _bracketed(problem["loc"])
     if problem["type"].startswith("int"):
         return invalid(f"Invalid integer: {problem['input']}", param, "parameter_invalid_integer")
-    return invalid(f"Invalid {param}: {problem['msg']}", param, "parameter_invalid")
+    return invalid(f"Invalid {param}: {problem['msg']}", param)
 
 
 def whole(value: Any, param: str) -> int:

@@ -29,6 +29,8 @@ def wire(tx: Transaction, obj: Obj) -> Obj:
         return subscription_item(tx, obj)
     if kind == "invoice" and "_lines" in obj:
         return invoice(tx, obj)
+    if kind == "promotion_code":
+        return {**bare(obj), "active": active_code(tx, obj)}
     if kind == "credit_note" and "_lines" in obj:
         return _credit_note(obj)
     if kind == "coupon":
@@ -46,6 +48,14 @@ def _credit_note(obj: Obj) -> Obj:
         "url": f"/v1/credit_notes/{obj['id']}/lines",
     }
     return shown
+
+
+def active_code(tx: Transaction, code: Obj) -> bool:
+    """Whether a promotion code is active as Stripe shows it: neither it nor its coupon is off, expired or used up."""
+    coupon = tx.get("coupon", code["promotion"]["coupon"])
+    spent = code["max_redemptions"] is not None and code["times_redeemed"] >= code["max_redemptions"]
+    over = code["expires_at"] is not None and code["expires_at"] <= tx.now
+    return code["active"] and not spent and not over and coupon is not None and redeemable(tx, coupon)
 
 
 def card_source(method: Obj) -> Obj:
@@ -348,6 +358,9 @@ def _expand(tx: Transaction, node: Any, parts: list[str], path: str, owner: str 
     name, rest = parts[0], parts[1:]
     if kind == "price" and name == "currency_options":
         return {**node, name: _currency_options(tx, node, rest)}
+    if kind == "promotion_code" and parts == ["restrictions", "currency_options"]:
+        amounts = (tx.get("promotion_code", node["id"]) or {}).get("_minimum_amounts")
+        return {**node, name: {**node[name], "currency_options": amounts}}
     include = _included(tx, node, name) if name not in node else None
     if include is not None:
         value = include()

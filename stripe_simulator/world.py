@@ -36,7 +36,7 @@ INDEXED: dict[str, tuple[str, ...]] = {
     "credit_note": ("invoice",),
     "customer_balance_transaction": ("customer",),
     "discount": ("customer",),
-    "promotion_code": ("code",),
+    "promotion_code": ("_code",),
     "billing.meter_event": ("_stream", "identifier"),
     "billing.meter": ("event_name",),
 }

@@ -96,7 +96,6 @@ def delete_product(call: Call) -> Obj:
         raise refused(
             "This product cannot be deleted because it has one or more user-created prices.",
             "id",
-            "resource_in_use",
         )
     tx.remove("product", product["id"])
     tx.emit("product.deleted", wire(tx, product))
@@ -132,7 +131,7 @@ def _amount(given: Obj, where: str) -> tuple[int | None, str | None]:
     try:
         value = Decimal(str(raw))
     except InvalidOperation:
-        raise invalid(f"Invalid decimal: {raw}", f"{where}unit_amount_decimal", "parameter_invalid") from None
+        raise invalid(f"Invalid decimal: {raw}", f"{where}unit_amount_decimal") from None
     shown = format(value.normalize(), "f")
     return (int(value) if value == value.to_integral_value() else None), shown
 

@@ -1,14 +1,15 @@
 """Coupons, promotion codes, tax rates, and the discounts that redeeming makes."""
 
+from collections.abc import Callable
 from typing import Any
 
 from ..billing import Discount, discount_end
 from ..call import Call, create, metadata, reference, text, update
-from ..errors import invalid, missing_parameter, refused
+from ..errors import ApiError, invalid, missing_parameter, refused
 from ..identifiers import token
 from ..listing import page
 from ..objects import Obj
-from ..wire import redeemable, wire
+from ..wire import active_code, redeemable, wire
 from ..world import Transaction
 
 
@@ -85,10 +86,12 @@ def list_coupons(call: Call) -> Obj:
 def create_promotion_code(call: Call) -> Obj:
     tx, params = call.tx, call.params
     coupon = reference(tx, "coupon", params["promotion"].get("coupon", ""), "promotion[coupon]")
+    if params.get("customer"):
+        reference(tx, "customer", params["customer"], "customer")
     code = params.get("code") or token(tx.world.seed, _next(tx), 8).upper()
-    if any(found["active"] for found in tx.find("promotion_code", "code", code)):
-        raise refused("An active promotion code with `code: " + code + "` already exists.", "code")
     restrictions = params.get("restrictions") or {}
+    if ("minimum_amount" in restrictions) != ("minimum_amount_currency" in restrictions):
+        raise missing_parameter("restrictions[minimum_amount_currency]")
     promotion_code = {
         "id": tx.new_id("promo_"),
         "object": "promotion_code",
@@ -108,8 +111,23 @@ def create_promotion_code(call: Call) -> Obj:
             "minimum_amount_currency": restrictions.get("minimum_amount_currency"),
         },
         "times_redeemed": 0,
+        "_code": code.lower(),
+        "_minimum_amounts": restrictions.get("currency_options") or {},
     }
+    _check_unique(tx, promotion_code)
     return create(tx, promotion_code, "promotion_code.created")
+
+
+def _check_unique(tx: Transaction, code: Obj) -> None:
+    """A text is unique, whatever its case, among the active codes of each customer, and among those of all customers.
+
+    Raises 400 for another active code of the same customer, or of nobody if this one names no customer.
+    """
+    if not code["active"]:
+        return
+    for found in tx.find("promotion_code", "_code", code["_code"]):
+        if found["id"] != code["id"] and found["customer"] == code["customer"] and active_code(tx, found):
+            raise refused(f"An active promotion code with `code: {code['code']}` already exists.", "code")
 
 
 def retrieve_promotion_code(call: Call) -> Obj:
@@ -122,21 +140,24 @@ def update_promotion_code(call: Call) -> Obj:
     new = {**old, "metadata": metadata(old["metadata"], params.get("metadata"))}
     if "active" in params:
         new["active"] = params["active"]
+        _check_unique(tx, new)
     return update(tx, old, new, "promotion_code.updated")
 
 
 def list_promotion_codes(call: Call) -> Obj:
-    params = call.params
+    tx, params = call.tx, call.params
+    among = None
+    if "code" in params:
+        among = tx.world.collection("promotion_code").find("_code", params["code"].lower())
 
     def match(code: Obj) -> bool:
         return (
-            ("code" not in params or code["code"].lower() == params["code"].lower())
-            and ("active" not in params or code["active"] == params["active"])
+            ("active" not in params or active_code(tx, code) == params["active"])
             and ("coupon" not in params or code["promotion"]["coupon"] == params["coupon"])
             and ("customer" not in params or code["customer"] == params["customer"])
         )
 
-    return page(call.tx, "promotion_code", params, "/v1/promotion_codes", wire, match=match)
+    return page(tx, "promotion_code", params, "/v1/promotion_codes", wire, among=among, match=match)
 
 
 def create_tax_rate(call: Call) -> Obj:
@@ -243,6 +264,7 @@ def redeem(
                 "applies_to": coupon["_applies_to"],
                 "currency_options": coupon["_currency_options"],
             },
+            "_place": place,
         }
         create(tx, discount, "customer.discount.created")
         ids.append(str(discount["id"]))
@@ -254,14 +276,9 @@ def _redeemed(tx: Transaction, entry: Obj, place: str, customer: str) -> tuple[O
     if entry.get("promotion_code"):
         code = reference(tx, "promotion_code", entry["promotion_code"], f"{place}[promotion_code]")
         code_id = code["id"]
-        dead = not code["active"] or (code["expires_at"] is not None and code["expires_at"] <= tx.now)
-        spent = code["max_redemptions"] is not None and code["times_redeemed"] >= code["max_redemptions"]
-        if dead or spent or code["customer"] not in (None, customer):
-            raise refused(
-                "This promotion code cannot be redeemed.",
-                f"{place}[promotion_code]",
-                "promotion_code_expired",
-            )
+        why = _why_not(tx, code, customer)
+        if why is not None:
+            raise _not_redeemable(why, place)
         tx.store("promotion_code", {**code, "times_redeemed": code["times_redeemed"] + 1})
         coupon_id = code["promotion"]["coupon"]
     elif entry.get("coupon"):
@@ -274,6 +291,67 @@ def _redeemed(tx: Transaction, entry: Obj, place: str, customer: str) -> tuple[O
     redeemed = {**coupon, "times_redeemed": coupon["times_redeemed"] + 1}
     tx.store("coupon", redeemed)
     return redeemed, code_id
+
+
+def _not_redeemable(why: str, place: str) -> ApiError:
+    return refused(f"This promotion code cannot be redeemed because {why}.", f"{place}[promotion_code]")
+
+
+def _why_not(tx: Transaction, code: Obj, customer: str) -> str | None:
+    """Why the customer cannot redeem the code at all, or None."""
+    if not code["active"]:
+        return "it is inactive"
+    if code["expires_at"] is not None and code["expires_at"] <= tx.now:
+        return "it has expired"
+    if code["max_redemptions"] is not None and code["times_redeemed"] >= code["max_redemptions"]:
+        return "it has been used the maximum number of times"
+    if not active_code(tx, code):
+        return "the coupon is inactive"
+    if code["customer"] not in (None, customer):
+        return "it belongs to another customer"
+    if code["restrictions"]["first_time_transaction"] and _has_bought(tx, customer):
+        return "the associated customer has prior transactions"
+    return None
+
+
+def _has_bought(tx: Transaction, customer: str) -> bool:
+    """Any invoice that was finalised and not voided, as `restrictions.first_time_transaction` counts."""
+    invoices = tx.find("invoice", "customer", customer)
+    return any(invoice["status"] in ("open", "paid", "uncollectible") for invoice in invoices)
+
+
+def check_discounts(tx: Transaction, sub: Obj, order: Callable[[], int]) -> None:
+    """Check the discounts redeemed in this request against the subscription's currency and its ``order``.
+
+    ``order`` gives what a whole period of its items costs before discounts, minor units. Raises 400 for an amount off
+    in another currency, and for a promotion code whose minimum is not reached.
+    """
+    for identifier in (*sub["discounts"], *(key for item in sub["_items"] for key in item["discounts"])):
+        discount = tx.changes.get(("discount", identifier))
+        if discount is None:
+            continue
+        coupon, place = discount["_coupon"], discount["_place"]
+        currencies = {coupon["currency"], *coupon["currency_options"]}
+        if coupon["amount_off"] is not None and sub["currency"] not in currencies:
+            name = "promotion_code" if discount["promotion_code"] else "coupon"
+            raise refused(
+                f"The coupon takes an amount off in {coupon['currency']}, which does not match the currency "
+                f"{sub['currency']} of the subscription.",
+                f"{place}[{name}]",
+            )
+        code = tx.get("promotion_code", discount["promotion_code"])
+        if code is not None and not _reaches_minimum(code, sub["currency"], order()):
+            raise _not_redeemable("the order does not reach its minimum amount", place)
+
+
+def _reaches_minimum(code: Obj, currency: str, order: int) -> bool:
+    """False below the minimum, and in a currency for which the code has none."""
+    restrictions = code["restrictions"]
+    if restrictions["minimum_amount"] is None:
+        return True
+    minimums = {key: option["minimum_amount"] for key, option in code["_minimum_amounts"].items()}
+    minimums[restrictions["minimum_amount_currency"]] = restrictions["minimum_amount"]
+    return currency in minimums and order >= int(minimums[currency])
 
 
 def running(tx: Transaction, ids: list[str], at: int | None = None) -> tuple[Discount, ...]:

@@ -117,7 +117,7 @@ def pay_invoice(call: Call) -> Obj:
     tx, params = call.tx, call.params
     invoice = tx.need("invoice", call.id, "invoice")
     if invoice["status"] == "paid":
-        raise refused("Invoice is already paid", code="invoice_already_paid")
+        raise refused("Invoice is already paid")
     if invoice["status"] == "draft":
         invoice = finalize(tx, invoice)
     if invoice["status"] not in ("open", "uncollectible"):
@@ -140,7 +140,7 @@ def pay_invoice(call: Call) -> Obj:
             raise refused(
                 "There is no `default_payment_method` set on this Customer or Invoice. Please set a "
                 "default_payment_method on the Customer or Invoice, or pass one.",
-                code="invoice_no_payment_method",
+                code="resource_missing",
             )
         method = chosen
     invoice, decline = collect(tx, invoice, method, automatic=False)

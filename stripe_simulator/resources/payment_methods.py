@@ -227,7 +227,11 @@ def update_payment_method(call: Call) -> Obj:
     tx, params = call.tx, call.params
     old = tx.need("payment_method", call.id)
     if old["customer"] is None:
-        raise refused("You must save this PaymentMethod to a customer before you can update it.", "id")
+        raise refused(
+            "You must save this PaymentMethod to a customer before you can update it.",
+            "id",
+            "payment_method_unexpected_state",
+        )
     new = dict(old)
     if "billing_details" in params:
         given = {
@@ -253,13 +257,16 @@ def attach_to(tx: Transaction, identifier: str, customer_id: str) -> Obj:
         return wire(tx, method)
     if method["customer"] is not None:
         raise refused(
-            "The payment method you provided has already been attached to a customer.", "payment_method"
+            "The payment method you provided has already been attached to a customer.",
+            "payment_method",
+            "payment_method_unexpected_state",
         )
     if method.get("_detached"):
         raise refused(
             "This PaymentMethod was previously used without being attached to a Customer or was detached from a "
             "Customer, and may not be used again.",
             "payment_method",
+            "payment_method_unexpected_state",
         )
     decline = decline_of(method, "attach")
     if decline is not None:
@@ -282,6 +289,7 @@ def detach(call: Call) -> Obj:
         raise refused(
             "The payment method you provided is not attached to a customer so detachment is impossible.",
             "payment_method",
+            "payment_method_unexpected_state",
         )
     return detach_from(call.tx, old)
 

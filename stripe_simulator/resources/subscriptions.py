@@ -12,7 +12,7 @@ from ..charging import (
     started_status,
 )
 from ..errors import missing_parameter, no_such, refused
-from ..invoicing import default_method, drop_pending, keep_pending, void
+from ..invoicing import default_method, drop_pending, item_state, keep_pending, void
 from ..listing import page, time_bounds
 from ..objects import Obj
 from ..rebilling import Rebill, first_lines, in_trial, rebill, unused_time
@@ -21,6 +21,7 @@ from ..search import search
 from ..usage import accrued_lines
 from ..wire import wire
 from ..world import Transaction
+from .coupons import check_discounts
 from .payment_methods import settles_later
 from .subscription_objects import blank, change_items, check_count, check_items, new_item
 from .subscription_terms import (
@@ -99,6 +100,7 @@ def _new(call: Call, identifier: str) -> tuple[Obj, str]:
         made["billing_mode"] = {"flexible": None, "type": "classic"}
     check_items(tx, made)
     take_terms(tx, made, params)
+    check_discounts(tx, made, lambda: order_of(tx, made))
     take_trial(tx, made, params)
     if in_trial(made, tx.now):
         made["billing_cycle_anchor"] = made["trial_end"]
@@ -107,6 +109,12 @@ def _new(call: Call, identifier: str) -> tuple[Obj, str]:
             tx, made, whole(params["billing_cycle_anchor"], "billing_cycle_anchor")
         )
     return take_ending(tx, made, params), behavior
+
+
+def order_of(tx: Transaction, sub: Obj) -> int:
+    """What a whole period of the licensed items costs before discounts, in minor units."""
+    states = [item_state(tx, sub, item) for item in sub["_items"]]
+    return sum(state.full_amount for state in states if state.quantity is not None)
 
 
 def planned(call: Call) -> Obj:
@@ -180,7 +188,9 @@ def _update_ended(tx: Transaction, old: Obj, params: Obj) -> Obj:
     strange = sorted(set(params) - {"metadata", "cancellation_details"})
     if strange:
         raise refused(
-            "A canceled subscription can only update its cancellation_details and metadata.", strange[0]
+            "A canceled subscription can only update its cancellation_details and metadata.",
+            strange[0],
+            "invalid_canceled_subscription_fields",
         )
     new = {
         **old,
@@ -208,6 +218,7 @@ def proposed(tx: Transaction, old: Obj, params: Obj) -> tuple[Obj, Rebill | None
     if "items" in params:
         new["_items"] = change_items(tx, new, params["items"])
         check_items(tx, new)
+    check_discounts(tx, new, lambda: order_of(tx, new))
     if "trial_end" in params:
         take_trial(tx, new, params)
     anchor = params.get("billing_cycle_anchor")

@@ -349,6 +349,78 @@ def anchor_now_with_a_proration_date(account: Account, catalogue: Catalogue) -> 
 # Resources, refusals and ways of paying.
 
 
+def refusal(act: Callable[[], Any]) -> tuple[int | None, str | None, str | None]:
+    """Status, code and parameter of the error that a request is answered with."""
+    with pytest.raises(stripe.StripeError) as failure:
+        act()
+    error = failure.value
+    return error.http_status, error.code, getattr(error, "param", None)
+
+
+@documented("T2", "pending updates need charge_automatically", (400, None, "payment_behavior"))
+def pending_update_of_a_sent_invoice(account: Account, catalogue: Catalogue) -> Any:
+    sub = subscribe(account, catalogue, collection_method="send_invoice", days_until_due=30)
+    return refusal(lambda: raise_seats(account, sub, 5, payment_behavior="pending_if_incomplete"))
+
+
+@documented("T2", "pending updates do not work with bank debits", (400, None, "payment_behavior"))
+def pending_update_of_a_debit(account: Account, catalogue: Catalogue) -> Any:
+    use_card(account, catalogue, "pm_sepaDebit")
+    sub = subscribe(account, catalogue)
+    return refusal(lambda: raise_seats(account, sub, 5, payment_behavior="pending_if_incomplete"))
+
+
+@documented("T6", "an amount off in another currency is refused", (400, None, "discounts[0][coupon]"))
+def amount_off_in_euro_on_dollars(account: Account, catalogue: Catalogue) -> Any:
+    coupon: Any = {"amount_off": 500, "currency": "eur", "duration": "forever"}
+    made = account.client.v1.coupons.create(coupon).id
+    return refusal(lambda: subscribe(account, catalogue, discounts=[{"coupon": made}], trial_period_days=7))
+
+
+def promotion(account: Account, code: str, **terms: Any) -> str:
+    client = account.client.v1
+    coupon = client.coupons.create({"percent_off": 10, "duration": "forever"}).id
+    params: Any = {"promotion": {"type": "coupon", "coupon": coupon}, "code": code, **terms}
+    return client.promotion_codes.create(params).id
+
+
+@documented(
+    "T8", "a code for first purchases needs a new customer", (400, None, "discounts[0][promotion_code]")
+)
+def code_for_first_purchases(account: Account, catalogue: Catalogue) -> Any:
+    code = promotion(account, "FIRST", restrictions={"first_time_transaction": True})
+    subscribe(account, catalogue)
+    return refusal(lambda: subscribe(account, catalogue, discounts=[{"promotion_code": code}]))
+
+
+@documented(
+    "T9", "a code is unique, regardless of case, among the active ones for each customer", [2, (400, "code")]
+)
+def code_of_two_customers(account: Account, catalogue: Catalogue) -> Any:
+    promotion(account, "Spring")
+    promotion(account, "SPRING", customer=catalogue.customer)
+    status, _, param = refusal(lambda: promotion(account, "spring"))
+    found = account.client.v1.promotion_codes.list({"code": "spring"}).data
+    return [len(found), (status, param)]
+
+
+@documented("T13", "a sent invoice can be paid outside of the normal schedule", "paid")
+def payment_of_a_sent_invoice(account: Account, catalogue: Catalogue) -> Any:
+    sub = subscribe(account, catalogue, collection_method="send_invoice", days_until_due=30)
+    invoice = account.client.v1.invoices.list({"subscription": sub.id}).data[0].id
+    return account.client.v1.invoices.pay(invoice).status
+
+
+@documented(
+    "T18",
+    "a payment method in the wrong state has the code of Stripe's list",
+    (400, "payment_method_unexpected_state", "payment_method"),
+)
+def detaching_twice(account: Account, catalogue: Catalogue) -> Any:
+    account.client.v1.payment_methods.detach(catalogue.method)
+    return refusal(lambda: account.client.v1.payment_methods.detach(catalogue.method))
+
+
 @pytest.mark.parametrize("row", [pytest.param(row, id=f"{row.id}-{row.ask.__name__}") for row in ROWS])
 def test_the_stand_in_answers_as_documented(frozen: Account, catalogue: Catalogue, row: Row) -> None:
     """T1 to T23: the statements of Stripe's documentation that the stand-in once answered otherwise."""
