@@ -48,7 +48,7 @@ _WRITE = problems.responses(401, 403, 404, 409, 413, 415, 422, 502, 503)
     "/customers/{customer_id}/subscriptions",
     response_model=ChangedSubscription,
     status_code=201,
-    responses={**ACCEPTED, **_WRITE, **problems.responses(402)},
+    responses={**ACCEPTED, **_WRITE, **problems.responses(402, 429)},
 )
 async def add_subscription(
     request: Request,
@@ -80,6 +80,7 @@ async def add_subscription(
             trial_period_days=body.trial_period_days,
             billing_mode=body.billing_mode,
         ),
+        allow_duplicate=body.allow_duplicate,
     )
     done = await purchases.add(
         context, actor, acting, purchase, await operation_id_of(request, actor.principal)

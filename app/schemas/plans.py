@@ -72,12 +72,17 @@ class NewItem(Request):
 
 
 class NewSubscriptionRequest(Request):
-    """With `payment_method_id` it is charged at once; without, the answer's client secret completes it."""
+    """With `payment_method_id` it is charged at once; without, the answer's client secret completes it.
+
+    `allow_duplicate`: buy a price once more that a live subscription has already, else 409 `already_subscribed`, and
+    leave unpaid subscriptions of the same price as they are; otherwise the purchase takes their place.
+    """
 
     items: list[NewItem] = Field(min_length=1, max_length=MAXIMUM_ITEMS)
     payment_method_id: PaymentMethodIdText | None = None
     promotion_code: PromotionCodeText | None = None
     currency: Currency | None = None
+    allow_duplicate: bool = False
     discounts: Discounts = None
     default_tax_rates: TaxRates = None
     trial_end: Annotated[Moment | None, Field(json_schema_extra=ADMIN_ONLY)] = None

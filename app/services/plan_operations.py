@@ -196,7 +196,7 @@ async def _of_before(context: Context, begun: Begun) -> Changed | Accepted:
         raise NotFound()
     if code == "role_required":
         raise Forbidden()
-    if code in ("seats_in_use", "operation_expired"):
+    if code in ("seats_in_use", "operation_expired", "already_subscribed"):
         raise Conflict(code=code)
     raise StripeRejected()
 

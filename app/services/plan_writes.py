@@ -44,6 +44,7 @@ class StripeCall:
     with their date and without a credit that was not paid: written before the first sending, the same for each
     retry of one key. `restarts`: the interval of an item changes. `credit_forgone`: minor units.
     `attach`: `payment_method_id` and `customer_id` of a method that is attached first, and then charged.
+    `supersedes`: unpaid subscriptions that end before a create is sent.
     """
 
     method: str
@@ -54,6 +55,7 @@ class StripeCall:
     sent: dict[str, Any] | None = None
     credit_forgone: int = 0
     attach: JsonObject | None = None
+    supersedes: Sequence[str] = ()
 
     def as_request(self) -> JsonObject:
         return asdict(self)
@@ -216,6 +218,13 @@ async def send_once(
         if is_known(error) and not is_final(context.rules, step, error):
             raise StripeOutcomeUnknown("An earlier attempt may take effect yet.", retry_after=2) from error
         raise
+
+
+async def was_sent(context: Context, operation_id: str) -> bool:
+    """True if an attempt of the operation's call may have taken effect."""
+    async with context.database.connection() as connection:
+        (step, *_) = await operations.steps(connection, operation_id)
+    return step.was_sent
 
 
 async def was_answered_in_vain(context: Context, operation_id: str) -> bool:

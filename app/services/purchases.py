@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,6 +22,7 @@ from app.domain.snapshots import JsonObject
 from app.domain.ways_of_paying import behavior_of_purchase
 from app.errors import (
     BillingError,
+    Conflict,
     FieldError,
     InvalidRequest,
     NotFound,
@@ -31,7 +33,7 @@ from app.services import sync
 from app.services.actors import Actor
 from app.services.context import Context
 from app.services.payment_details import fetch_free_or_own, promotion
-from app.services.plan_operations import Accepted, begun, carry_out, insert_operation, payment_of
+from app.services.plan_operations import Accepted, Begun, begun, carry_out, insert_operation, payment_of
 from app.services.plan_writes import (
     Done,
     MoneyTerms,
@@ -45,9 +47,14 @@ from app.services.plan_writes import (
     send_once,
     settle_failed,
     was_answered_in_vain,
+    was_sent,
 )
+from app.services.purchase_admission import admit, supersede
 from app.services.sending import is_known
 from app.stripe_gateway.billing import Changed
+
+_OTHER_PURCHASE_SECONDS = 5.0
+_FIRST_PAUSE_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +64,7 @@ class Purchase:
     promotion_code: str | None
     currency: str | None
     terms: MoneyTerms
+    allow_duplicate: bool = False
 
 
 async def add(
@@ -65,7 +73,8 @@ async def add(
     """Creates a subscription. With a payment method it is charged at once: a declined card leaves nothing behind.
 
     Without one, or where the bank asks its holder, the caller's page completes it with the client secret.
-    Raises InvalidRequest for items, NotFound for another's payment method, PaymentRequired for a decline.
+    Raises InvalidRequest for items, NotFound for another's payment method, PaymentRequired for a decline, Conflict
+    `already_subscribed` if a live subscription has one of the prices, RateLimited `too_many_in_flight`.
     """
     async with context.database.connection() as connection:
         profile = await customers.profile(connection, customer_id)
@@ -84,14 +93,12 @@ async def add(
         if purchase.promotion_code is not None:
             added = await promotion(context, purchase.promotion_code, customer_id, call.params["currency"])
             call.params["discounts"] = [*call.params.get("discounts", []), added]
-        async with context.database.transaction() as connection:
-            begun_before = await insert_operation(
-                context, connection, actor, operation_id, "add_subscription", SubscriptionId(""), call
-            )
+        begun_before = await _admitted(context, actor, customer_id, purchase, call, operation_id)
     call = begun_before.call
 
     async def attempt(token: UUID) -> Changed:
         charged = await attach_first(context, operation_id, call)
+        await _end_superseded(context, operation_id, call)
         changed = await _create(context, customer_id, operation_id, charged, token)
         try:
             lease = await sync.take_lease(context, "subscription", changed.subscription.id)
@@ -113,6 +120,55 @@ async def add(
     if operation is None:
         raise LookupError("a purchase that succeeded has no operation")
     return await seen_now(context, actor, operation.subscription_id, payment)
+
+
+async def _admitted(
+    context: Context,
+    actor: Actor,
+    customer_id: CustomerId,
+    purchase: Purchase,
+    call: StripeCall,
+    operation_id: str,
+) -> Begun:
+    """Write the operation once the purchase may begin.
+
+    Another purchase of the same price is waited for: what became of it decides. Raises Conflict
+    `operation_in_progress` if it takes longer, and what `admit` raises.
+    """
+    loop = asyncio.get_running_loop()
+    give_up, pause = loop.time() + _OTHER_PURCHASE_SECONDS, _FIRST_PAUSE_SECONDS
+    while True:
+        async with context.database.transaction() as connection:
+            superseded = await admit(
+                connection, customer_id, purchase.items, allow_duplicate=purchase.allow_duplicate
+            )
+            if superseded is not None:
+                return await insert_operation(
+                    context,
+                    connection,
+                    actor,
+                    operation_id,
+                    "add_subscription",
+                    SubscriptionId(""),
+                    replace(call, supersedes=superseded),
+                )
+        if loop.time() + pause > give_up:
+            raise Conflict("Another purchase of the same price is still running.", retry_after=2)
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, 1.0)
+
+
+async def _end_superseded(context: Context, operation_id: str, call: StripeCall) -> None:
+    """End the unpaid subscriptions that the purchase takes the place of, unless its create has been sent."""
+    if not call.supersedes or await was_sent(context, operation_id):
+        return
+    try:
+        for subscription_id in call.supersedes:
+            await supersede(context, operation_id, SubscriptionId(subscription_id))
+    except BillingError as error:
+        if is_known(error):
+            await settle_failed(context, operation_id, error)
+        raise
 
 
 def _creation(

@@ -104,6 +104,10 @@ class BillingCalls:
         )
         return _changed(answer)
 
+    async def void_invoice(self, invoice_id: str, *, idempotency_key: Key) -> None:
+        """Void an open invoice, so that nobody can pay it any more. Raises StripeRejected once it is paid."""
+        await self._client.post(f"/v1/invoices/{invoice_id}/void", {}, idempotency_key=idempotency_key)
+
     async def resume_subscription(self, subscription_id: SubscriptionId, *, idempotency_key: Key) -> Changed:
         """Only for status `paused`; an intended cancellation is taken back by an update."""
         answer = await self._client.post(

@@ -89,8 +89,8 @@ class Shop:
         return await self.service.send("POST", path, who, {"items": list(items), **more}, **headers)
 
     async def bought(self, who: Who, items: Sequence[Mapping[str, Any]], **more: Any) -> dict[str, Any]:
-        """The subscription that addSubscription answers with, once it is made."""
-        answer = await self.add(who, items, **more)
+        """The subscription that addSubscription answers with, once it is made; a second one of a price is meant."""
+        answer = await self.add(who, items, **{"allow_duplicate": True, **more})
         assert answer.status_code == 201, answer.text
         found: dict[str, Any] = answer.json()["subscription"]
         return found

@@ -281,7 +281,8 @@ async def test_mixed_intervals_need_flexible_billing(shop: Shop) -> None:
     assert classic["billing_mode"] == "classic"
     answer = await shop.change(buyer.headers, classic["id"], items=items[1:])
     problem(answer, 422, "mixed_intervals")
-    assert (await shop.bought(buyer.headers, items, payment_method_id=card))["billing_mode"] == "flexible"
+    mixed = await shop.bought(buyer.headers, items, payment_method_id=card)
+    assert mixed["billing_mode"] == "flexible"
 
 
 async def test_intervals_that_stripe_cannot_mix_are_refused_before_it_is_asked(shop: Shop) -> None:

@@ -133,6 +133,7 @@ def _buying(company: Company) -> dict[str, Any]:
     return {
         "items": [{"price_id": company.price_id, "quantity": 2}],
         "payment_method_id": company.payment_method_id,
+        "allow_duplicate": True,
     }
 
 

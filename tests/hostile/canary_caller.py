@@ -229,7 +229,11 @@ class Caller:
         await self.ask("PATCH", "/v1/customers/me", profile, Idempotency_Key="profile-of-the-owner")
         setup = (await self.ask("POST", "/v1/customers/me/setup-intents", Idempotency_Key="set-up")).json()
         self._keep("set-up's client secret", setup["setup_intent"]["client_secret"], REPLAYED)
-        purchase = {"items": [{"price_id": account.price}], "promotion_code": planted.promotion_code.value}
+        purchase = {
+            "items": [{"price_id": account.price}],
+            "promotion_code": planted.promotion_code.value,
+            "allow_duplicate": True,
+        }
         bought = await self.ask(
             "POST", "/v1/customers/me/subscriptions", purchase, Idempotency_Key="purchase-1"
         )
