@@ -7,7 +7,6 @@ from typing import Any
 from .call import metadata, update
 from .errors import ApiError, card_error, refused
 from .invoicing import (
-    FINALIZE_AFTER_SECONDS,
     as_billed,
     attempt,
     collectable_items,
@@ -16,6 +15,7 @@ from .invoicing import (
     finalize,
     mark_paid,
     pending_items,
+    schedule_finalization,
     store_draft,
     unpaid,
     void,
@@ -105,8 +105,18 @@ def charge(
         items=change.items,
         proration_date=proration_date,
     )
-    invoice = finalize(tx, store_draft(tx, draft))
+    pause = (sub["pause_collection"] or {}).get("behavior")
+    # "When you create a subscription with collection_method=charge_automatically, the first invoice is finalized as
+    # part of the request" (SDK); any other first invoice is a draft for an hour.
+    later = reason == "subscription_create" and sub["collection_method"] == "send_invoice"
+    if later:
+        schedule_finalization(tx, draft)
+    invoice = store_draft(tx, draft)
+    if not later and pause != "keep_as_draft":
+        invoice = finalize(tx, invoice, pause)
     sub = {**spent(tx, as_billed(sub, invoice)), "latest_invoice": invoice["id"]}
+    if pause is not None:
+        return Charged(sub, invoice, "none")
     if invoice["status"] == "paid":
         return Charged(sub, invoice, "paid")
     if sub["collection_method"] == "send_invoice" or behavior == "default_incomplete":
@@ -293,13 +303,8 @@ def issue_cycle(tx: Transaction, sub: Obj, lines: Rebill, reason: str) -> Obj:
     """The draft of a renewal; Stripe leaves it open to changes for an hour."""
     waiting = collectable_items(tx, sub)
     invoice = compose(tx, sub, lines.lines, reason=reason, pending=waiting, items=lines.items)
-    moment = tx.now + FINALIZE_AFTER_SECONDS
     behavior = (sub["pause_collection"] or {}).get("behavior")
-    draft = behavior == "keep_as_draft" or sub["status"] == "unpaid"
-    invoice.update(
-        auto_advance=not draft,
-        automatically_finalizes_at=None if draft else moment,
-        _finalize_at=None if draft else moment,
-    )
-    store_draft(tx, invoice)
-    return invoice
+    if behavior != "keep_as_draft" and sub["status"] != "unpaid":
+        schedule_finalization(tx, invoice)
+        invoice["_pause"] = behavior
+    return store_draft(tx, invoice)

@@ -19,7 +19,7 @@ from .billing import (
 )
 from .call import update
 from .objects import Obj
-from .resources.balances import balance_in, record, with_balance
+from .resources.balances import adjust, balance_in, record, with_balance
 from .resources.coupons import running
 from .resources.intents import cancel_payment_intent, new_payment_intent, try_payment
 from .resources.invoice_objects import blank, blank_item, blank_payment
@@ -340,8 +340,18 @@ def _settled_with(invoice: Obj, balance: int) -> Obj:
     }
 
 
-def finalize(tx: Transaction, invoice: Obj) -> Obj:
-    """Opens the draft: number, balance, and the payment intent of what is due. Nothing due means paid."""
+def schedule_finalization(tx: Transaction, invoice: Obj) -> None:
+    """Let a draft be finalised in an hour; until then it can be changed."""
+    moment = tx.now + FINALIZE_AFTER_SECONDS
+    invoice.update(auto_advance=True, automatically_finalizes_at=moment, _finalize_at=moment)
+
+
+def finalize(tx: Transaction, invoice: Obj, pause: str | None = None) -> Obj:
+    """Open the draft: number, balance, and the payment intent of what is due. Nothing due means paid.
+
+    An invoice of a subscription whose collection is paused is not collected: ``pause`` (``void`` or
+    ``mark_uncollectible``) says what becomes of it instead. A credit is given all the same.
+    """
     customer = tx.need("customer", invoice["customer"], "customer", 400)
     currency = invoice["currency"]
     invoice = _settled_with(invoice, balance_in(customer, currency))
@@ -376,9 +386,11 @@ def finalize(tx: Transaction, invoice: Obj) -> Obj:
         tx.store("invoice_payment", blank_payment(tx, opened, intent["id"]))
     tx.store("invoice", opened)
     tx.emit("invoice.finalized", wire(tx, opened))
+    if pause == "void" and invoice["total"] > 0:
+        return void(tx, opened)
     if invoice["amount_due"] == 0:
         return mark_paid(tx, opened, attempted=True)
-    return opened
+    return opened if pause is None else write_off(tx, opened)
 
 
 def mark_paid(tx: Transaction, invoice: Obj, *, attempted: bool = True) -> Obj:
@@ -457,8 +469,22 @@ def next_attempt(tx: Transaction, invoice: Obj) -> int | None:
     return tx.now + int(days[tries] * 86_400) if tries < len(days) else None
 
 
+def write_off(tx: Transaction, invoice: Obj) -> Obj:
+    """Mark an open invoice uncollectible."""
+    written_off = {
+        **invoice,
+        "auto_advance": False,
+        "next_payment_attempt": None,
+        "status": "uncollectible",
+        "status_transitions": {**invoice["status_transitions"], "marked_uncollectible_at": tx.now},
+    }
+    tx.store("invoice", written_off)
+    tx.emit("invoice.marked_uncollectible", wire(tx, written_off))
+    return written_off
+
+
 def void(tx: Transaction, invoice: Obj) -> Obj:
-    """Nothing is due any more; the payment intent is cancelled with it."""
+    """Cancel what is due and its payment intent; the balance that the invoice took is given back."""
     voided = {
         **invoice,
         "auto_advance": False,
@@ -470,6 +496,11 @@ def void(tx: Transaction, invoice: Obj) -> Obj:
     tx.store("invoice", voided)
     if invoice.get("_payment_intent"):
         cancel_payment_intent(tx, invoice["_payment_intent"], "void_invoice")
+    applied = (invoice["ending_balance"] or 0) - invoice["starting_balance"]
+    if invoice["ending_balance"] is not None and applied:
+        customer = tx.need("customer", invoice["customer"], "customer", 400)
+        kind = "unapplied_from_invoice"
+        adjust(tx, customer, -applied, kind, currency=invoice["currency"], invoice=invoice["id"])
     tx.emit("invoice.voided", wire(tx, voided))
     return voided
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from .call import update
 from .charging import charge, collect, debit_due, drop_pending_update, issue_cycle, settled, spent
-from .invoicing import as_billed, default_method, finalize, pending_items, void
+from .invoicing import as_billed, default_method, finalize, pending_items
 from .objects import Obj
 from .rebilling import Rebill, renewed
 from .resources.schedules import released
@@ -55,25 +55,12 @@ def _schedule(tx: Transaction, schedule: Obj) -> None:
 def _invoice(tx: Transaction, invoice: Obj) -> None:
     sub = tx.get("subscription", invoice["_subscription"])
     if invoice["status"] == "draft":
-        invoice = finalize(tx, {**invoice, "_finalize_at": None})
+        invoice = finalize(tx, {**invoice, "_finalize_at": None}, invoice["_pause"])
         if invoice["status"] == "paid":
             settled(tx, invoice, None)
-            return
-        if _collection_paused(tx, sub, invoice) or invoice["collection_method"] != "charge_automatically":
+        if invoice["status"] != "open" or invoice["collection_method"] != "charge_automatically":
             return
     collect(tx, invoice, None if sub is None else default_method(tx, sub), automatic=True)
-
-
-def _collection_paused(tx: Transaction, sub: Obj | None, invoice: Obj) -> bool:
-    behavior = ((sub or {}).get("pause_collection") or {}).get("behavior")
-    if behavior == "void":
-        void(tx, invoice)
-    elif behavior == "mark_uncollectible":
-        new = {**invoice, "status": "uncollectible", "auto_advance": False}
-        new["status_transitions"] = {**invoice["status_transitions"], "marked_uncollectible_at": tx.now}
-        tx.store("invoice", new)
-        tx.emit("invoice.marked_uncollectible", wire(tx, new))
-    return behavior is not None
 
 
 def _subscription(tx: Transaction, sub: Obj) -> None:

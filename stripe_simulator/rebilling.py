@@ -254,6 +254,20 @@ def unused_time(tx: Transaction, sub: Obj, at: int) -> Rebill:
     return Rebill({**sub, "_items": items}, lines, False, items)
 
 
+def shortened(tx: Transaction, sub: Obj, end: int) -> Rebill:
+    """A classic subscription that ends at ``end``, within its period: the cycle is cut there and the rest credited."""
+    lines: list[Line] = []
+    items = []
+    for item in sub["_items"]:
+        period = Period(item["current_period_start"], item["current_period_end"])
+        if not in_trial(sub, end):
+            state = item_state(tx, sub, item)
+            change = ItemChange(state, None, period, unpack_debits(item), _full_period(tx, item, period))
+            lines.extend(prorate(change, end, mode=mode_of(sub)).lines)
+        items.append(_moved(item, Period(period.start, end), unpack_debits(item), end))
+    return Rebill({**sub, "_items": items, "billing_cycle_anchor": end}, lines, False, items)
+
+
 def renewed(tx: Transaction, sub: Obj, moment: int) -> tuple[Obj, list[Line]]:
     """The subscription with the items that are due at ``moment`` moved to their next period, and the lines of those.
 

@@ -15,6 +15,7 @@ from ..invoicing import (
     mark_paid,
     pending_items,
     void,
+    write_off,
 )
 from ..listing import page, sequence
 from ..objects import Obj
@@ -174,13 +175,7 @@ def void_invoice(call: Call) -> Obj:
 def mark_uncollectible(call: Call) -> Obj:
     tx = call.tx
     old = _of_status(tx, call.id, "open")
-    transitions = {**old["status_transitions"], "marked_uncollectible_at": tx.now}
-    new = {**old, "status": "uncollectible", "auto_advance": False, "next_payment_attempt": None}
-    new["status_transitions"] = transitions
-    tx.store("invoice", new)
-    shown = wire(tx, new)
-    tx.emit("invoice.marked_uncollectible", shown)
-    return shown
+    return wire(tx, write_off(tx, old))
 
 
 def delete_invoice(call: Call) -> Obj:

@@ -15,7 +15,7 @@ from ..errors import missing_parameter, no_such, refused
 from ..invoicing import default_method, drop_pending, item_state, keep_pending, void
 from ..listing import page, time_bounds
 from ..objects import Obj
-from ..rebilling import Rebill, first_lines, in_trial, rebill, unused_time
+from ..rebilling import Rebill, first_lines, in_trial, rebill, shortened, unused_time
 from ..request_parameters import whole
 from ..search import search
 from ..usage import accrued_lines
@@ -238,7 +238,20 @@ def proposed(tx: Transaction, old: Obj, params: Obj) -> tuple[Obj, Rebill | None
     ended = take_ending(tx, new, params)
     if change is not None:
         change.sub = ended
+    if _ends_early(tx, ended, params):
+        cut = shortened(tx, ended, ended["cancel_at"])
+        lines = [*(change.lines if change else []), *(cut.lines if proration != "none" else [])]
+        change = Rebill(cut.sub, lines, change is not None and change.whole, [*cut.items, *old["_items"]])
+        ended = cut.sub
     return ended, change, proration, at
+
+
+def _ends_early(tx: Transaction, sub: Obj, params: Obj) -> bool:
+    """True if the update sets an end within the period of a classic subscription, which resets its anchor."""
+    if sub["billing_mode"]["type"] != "classic" or not params.get("cancel_at"):
+        return False
+    ends = [item["current_period_end"] for item in sub["_items"]]
+    return bool(tx.now < sub["cancel_at"] < min(ends))
 
 
 def _rebilled(tx: Transaction, old: Obj, change: Rebill, behavior: str, proration: str, params: Obj) -> Obj:

@@ -206,6 +206,23 @@ def renewal_after_a_discount(account: Account, catalogue: Catalogue) -> Any:
 
 
 @documented(
+    "T15",
+    "the first invoice that is sent is a draft, and is finalised later",
+    [("active", "draft"), ("active", "open"), ("trialing", "draft"), ("trialing", "paid")],
+)
+def first_sent_invoice(account: Account, catalogue: Catalogue) -> Any:
+    client = account.client.v1
+    answers = []
+    for trial in ({}, {"trial_period_days": 14}):
+        sub = subscribe(account, catalogue, collection_method="send_invoice", days_until_due=30, **trial)
+        answers.append((sub.status, client.invoices.retrieve(sub.latest_invoice).status))
+        advance(account, 3600)
+        status = client.subscriptions.retrieve(sub.id).status
+        answers.append((status, client.invoices.retrieve(sub.latest_invoice).status))
+    return answers
+
+
+@documented(
     "T16", "a customer who is exempt or accounts for the tax themselves pays none", [1200, 1000, 1000]
 )
 def tax_exemption(account: Account, catalogue: Catalogue) -> Any:
@@ -309,6 +326,27 @@ def free_to_paid_in_classic_mode(account: Account, catalogue: Catalogue) -> Any:
     advance(account, DAY)
     entry: Any = {"id": items_of(sub)[0]["id"], "price": catalogue.monthly}
     return client.subscriptions.update(sub.id, {"items": [entry]}).billing_cycle_anchor
+
+
+@documented(
+    "T20",
+    "classic: an end before the renewal resets the anchor to it, and credits the time after it",
+    (START + 10 * DAY, START + 10 * DAY, -1355),
+)
+def end_before_the_renewal_in_classic_mode(account: Account, catalogue: Catalogue) -> Any:
+    client = account.client.v1
+    sub = subscribe(account, catalogue, billing_mode={"type": "classic"})
+    ended = client.subscriptions.update(sub.id, {"cancel_at": START + 10 * DAY})
+    waiting = client.invoice_items.list({"customer": catalogue.customer, "pending": True}).data
+    # 21 of the month's 31 days.
+    return ended.billing_cycle_anchor, items_of(ended)[0]["current_period_end"], waiting[0].amount
+
+
+@documented("T20", "flexible: an end before the renewal leaves the anchor", (START, START + 31 * DAY))
+def end_before_the_renewal_in_flexible_mode(account: Account, catalogue: Catalogue) -> Any:
+    sub = subscribe(account, catalogue)
+    ended = account.client.v1.subscriptions.update(sub.id, {"cancel_at": START + 10 * DAY})
+    return ended.billing_cycle_anchor, items_of(ended)[0]["current_period_end"]
 
 
 @documented("T21", "an amount is rounded once, after it was prorated", 12)

@@ -95,6 +95,7 @@ def test_credit_note_lowers_what_is_due_when_its_invoice_is_open(
     """S7."""
     client = account.client.v1
     _, invoice, _ = paid(account, catalogue, collection_method="send_invoice", days_until_due=30)
+    client.invoices.finalize_invoice(invoice["id"])
     note = client.credit_notes.create({"invoice": invoice["id"], "amount": 500})
     check_keys(note.to_dict())
     assert (note.type, note.pre_payment_amount, note.post_payment_amount) == ("pre_payment", 500, 0)
