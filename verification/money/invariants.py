@@ -7,6 +7,8 @@ c  `next_total` of a quote is the upcoming invoice, read right after the change.
 d  After a call that failed nobody has more seats, access or money than before.
 e  A cancel at the period's end and a removal succeed within one call, whatever the state.
 f  While Stripe answers, no call is answered 5xx.
+g  End users never have two promotion codes on one subscription.
+s  The stand-in does what the life asks of it; this one is no promise of the service.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from verification.money.journal import Journal, Json
-from verification.money.ledger import Ledger, returned
-from verification.money.life import ENDED, Call, Record
+from verification.money.ledger import Ledger
+from verification.money.life import ENDED, YEAR, Call, Record
 from verification.money.world import memberships
 
 PATIENCE = 610.0
@@ -28,6 +30,9 @@ def verdicts(record: Record) -> list[str]:
     found = [*_credits(record), *_quotes(record)]
     for call in record.calls:
         found += [*_failure(record.journal, call), *_way_out(record.journal, call), *_foreseen(call)]
+        found += _codes(record.journal, call)
+    if record.failure is not None:
+        found.append(f"s: the stand-in failed: {record.failure}")
     return found
 
 
@@ -59,14 +64,17 @@ def _credits(record: Record) -> Iterator[str]:
 
 
 def _settled(journal: Journal, customer: str, currency: str) -> int:
-    """Cash and balance that paid the customer's invoices, less refunds and disputes, in minor units."""
+    """Cash and balance that paid the customer's invoices, in minor units.
+
+    What an operator or a bank gave back later is no credit of the service, so it is not taken off here; what was given
+    back before a change is, line by line, in the ledger.
+    """
     total = 0
     for invoice in journal.all("invoice"):
         if (invoice["customer"], invoice["currency"]) != (customer, currency) or invoice["status"] != "paid":
             continue
-        back, disputed = returned(journal, invoice["id"], journal.last)
-        cash = 0 if disputed else max(0, invoice["amount_paid"] - back)
-        total += cash + max(0, (invoice["ending_balance"] or 0) - invoice["starting_balance"])
+        total += invoice["amount_paid"]
+        total += max(0, (invoice["ending_balance"] or 0) - invoice["starting_balance"])
     return total
 
 
@@ -90,8 +98,19 @@ def _quotes(record: Record) -> Iterator[str]:
             if made:
                 yield f"b: {where} was answered {call.reply.status} {call.reply.code}, and an invoice was made"
             continue
-        yield from _charged(where, call, made)
-        yield from _next(where, call)
+        if made or not _fits_already(record.journal, call):
+            yield from _charged(where, call, made)
+            yield from _next(where, call)
+
+
+def _fits_already(journal: Journal, call: Call) -> bool:
+    """Additions whose seats somebody has made meanwhile buy none, so their quote is not used."""
+    if call.name != "add and buy" or call.subscription is None:
+        return False
+    before, after = (
+        journal.state("subscription", call.subscription, moment) or {} for moment in (call.first, call.last)
+    )
+    return seats_of(before) == seats_of(after)
 
 
 def _invoices_made(journal: Journal, call: Call) -> list[Json]:
@@ -187,7 +206,7 @@ def _way_out(journal: Journal, call: Call) -> Iterator[str]:
         yield f"e: {where}: {call.reply.status} {call.reply.code} {_told(call)}"
         return
     after = journal.state("subscription", call.subscription, call.last) or {}
-    if call.ends and not _ends_soon(after):
+    if call.ends and not _ends_soon(after, call.at):
         yield f"e: {where}: 200, and it ends at {after.get('cancel_at')}"
     if call.removes:
         customer = journal.state("customer", call.removes, call.last) or {}
@@ -209,14 +228,40 @@ def _complications(subscription: Json) -> str:
     return f" with {', '.join(found)}" if found else ""
 
 
-def _ends_soon(subscription: Json) -> bool:
-    """Ended, or ends with the period of one of its items."""
+def _ends_soon(subscription: Json, now: float) -> bool:
+    """Ended, or ends with a period of its items; the periods of a paused one may lie in the past."""
     if subscription.get("status") in ENDED:
         return True
-    ends = [item["current_period_end"] for item in subscription["items"]["data"]]
-    return subscription.get("cancel_at") is not None and subscription["cancel_at"] <= max(ends)
+    latest = max(item["current_period_end"] for item in subscription["items"]["data"])
+    longest = latest if latest > now else now + YEAR
+    return subscription.get("cancel_at") is not None and subscription["cancel_at"] <= longest
 
 
 def _foreseen(call: Call) -> Iterator[str]:
     if call.reply.status >= 500:
         yield f"f: {call.who}: {call.name}: {call.reply.status} {call.reply.code} {_told(call)}"
+
+
+# --------------------------------------------------------------------------------------------------------- g
+
+
+def _codes(journal: Journal, call: Call) -> Iterator[str]:
+    if call.subscription is None or call.who == "admin key":
+        return
+    before, after = (
+        _codes_of(journal, call.subscription, moment, call.at) for moment in (call.first, call.last)
+    )
+    if after > max(1, before):
+        yield f"g: {call.who}: {call.name}, {call.reply.status}: {after} promotion codes apply, {before} before"
+
+
+def _codes_of(journal: Journal, subscription_id: str, moment: int, now: float) -> int:
+    """How many discounts that name a promotion code have not ended."""
+    subscription = journal.state("subscription", subscription_id, moment) or {}
+    discounts = (journal.state("discount", name, moment) for name in subscription.get("discounts") or ())
+    return sum(
+        found is not None
+        and found["promotion_code"] is not None
+        and (found["end"] is None or found["end"] > now)
+        for found in discounts
+    )

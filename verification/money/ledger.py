@@ -224,11 +224,12 @@ class Ledger:
         invoice = self._journal.state("invoice", invoice_id, until)
         if invoice is None or invoice["status"] != "paid":
             return 0.0
-        taken = invoice["amount_paid"]
-        if taken <= 0:
-            return 1.0
         back, disputed = returned(self._journal, invoice_id, until)
-        return 0.0 if disputed else max(0.0, 1.0 - back / taken)
+        if disputed or not back:
+            return 0.0 if disputed else 1.0
+        # Cash and balance together paid the total; what went back is a share of that.
+        whole = max(int(invoice["total"]), int(invoice["amount_paid"]), 1)
+        return max(0.0, 1.0 - back / whole)
 
     def stands(self, change: Change) -> bool:
         """Did the change take effect, in the end? One whose invoice was never paid and is void did not."""

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.support.simulator import SimulatorError
 from verification.money.bench import Bench, Reply, known_randomness
 from verification.money.journal import Journal, Json
 from verification.money.world import (
@@ -58,12 +59,16 @@ class Call:
 
 @dataclass(slots=True)
 class Record:
-    """What a life leaves to be judged. `log` tells it in words, with short names in place of ids."""
+    """What a life leaves to be judged. `log` tells it in words, with short names in place of ids.
+
+    `failure`: what the stand-in could not do, which ended the life early; None if nothing was in the way.
+    """
 
     seed: str
     journal: Journal
     log: list[str]
     calls: list[Call]
+    failure: str | None = None
 
     def digest(self) -> str:
         """Equal for two lives in which the same happened."""
@@ -113,6 +118,16 @@ class Life:
     # ------------------------------------------------------------------------------------------------ the year
 
     async def live(self) -> Record:
+        """Live it. What the stand-in cannot do ends it early, and is kept as its failure."""
+        failure = None
+        try:
+            await self._year()
+        except SimulatorError as error:
+            failure = str(error)
+            self.tell(f"the stand-in failed: {failure}")
+        return Record(self.seed, self.world.journal, self.log, self.calls, failure)
+
+    async def _year(self) -> None:
         world = self.world
         await world.start()
         self._began = world.now
@@ -120,15 +135,19 @@ class Life:
         for name, price in world.shop.prices.items():
             self._names[price] = name
         await self._move_in()
-        number = self.rng.randint(FEWEST_ACTIONS, MOST_ACTIONS)
-        for _ in range(number):
+        for _ in range(self.rng.randint(FEWEST_ACTIONS, MOST_ACTIONS)):
             await self._time_passes()
             await self._act()
         await self._time_passes()
         await self._last_wishes()
-        return Record(self.seed, world.journal, self.log, self.calls)
 
     async def _act(self) -> None:
+        if self.rng.random() < PLOTTED:
+            name = self.rng.choice(PLOTS)
+            self.tell(f"-- it comes as follows: {name}")
+            plot: Callable[[str], Awaitable[None]] = getattr(self, f"_plot_{name}")
+            await plot(self._one())
+            return
         names = list(ACTIONS)
         [chosen] = self.rng.choices(names, [ACTIONS[name] for name in names])
         action: Callable[[], Awaitable[None]] = getattr(self, f"_{chosen}")
@@ -208,7 +227,7 @@ class Life:
     async def _made_in_the_dashboard(self) -> None:
         world, rng = self.world, self.rng
         prices = world.shop.prices
-        items: list[Json] = [{"price": prices["team/month"], "quantity": rng.choice((3, 5, 8, 20, 100))}]
+        items: list[Json] = [{"price": prices["team/month"], "quantity": rng.choice((3, 4, 6, 10, 100))}]
         classic = rng.random() < 0.2
         others = [
             name
@@ -218,13 +237,16 @@ class Life:
         number = min(len(others), rng.choices((0, 1, 2), (60, 30, 10))[0])
         items += [{"price": prices[n], "quantity": rng.choice((1, 1, 2))} for n in rng.sample(others, number)]
         fields: Json = {"customer": self.payer.customer_id, "items": items}
-        if rng.random() < 0.7:
+        if rng.random() < 0.92:
             fields["metadata"] = {"billing_shared_subscription_owner": self.payer.customer_id}
         fields["billing_mode"] = {"type": "classic" if classic else "flexible"}
         if rng.random() < 0.15:
             fields |= {"collection_method": "send_invoice", "days_until_due": rng.choice((7, 30))}
         if rng.random() < 0.15:
             fields["trial_period_days"] = rng.choice((7, 20))
+            fields["trial_settings"] = {
+                "end_behavior": {"missing_payment_method": rng.choice(("pause", "cancel", "create_invoice"))}
+            }
         if world.shop.rates and rng.random() < 0.8:
             fields["default_tax_rates"] = [world.shop.rates[0]]
         if rng.random() < 0.25:
@@ -431,10 +453,11 @@ class Life:
 
     async def _add_members(self) -> None:
         name, rng = self._one(), self.rng
-        number = rng.choice((1, 1, 2, 4))
-        body: Json = {
-            "add": [{"email": f"new{len(self.log)}x{n}@example.com"} for n in range(number)],
-        }
+        free = sum(item["quantity"] for item in self._seat_items(name)) - len(self.world.members(name))
+        number = (
+            max(1, free) + rng.choice((0, 1, 2)) if free < 8 and rng.random() < 0.6 else rng.choice((1, 2))
+        )
+        body: Json = {"add": [{"email": f"new{len(self.log)}x{n}@example.com"} for n in range(number)]}
         base = f"/v1/shared-subscriptions/{name}"
         who = self._somebody(name)
         if rng.random() < 0.6:
@@ -720,6 +743,7 @@ class Life:
             (4, "POST", sub, {"collection_method": "send_invoice", "days_until_due": 14}),
             (3, "POST", sub, {"collection_method": "charge_automatically"}),
             (3, "POST", sub, {"default_tax_rates": world.shop.rates[:1] or ""}),
+            (2, "POST", f"{sub}/pause", {"type": "subscription"}),
         ]
         shop = world.shop.prices
         team = [price for label, price in shop.items() if label in ("team/dear", "team/month")]
@@ -751,9 +775,122 @@ class Life:
             return []
         amount = invoice["amount_paid"]
         refund: Json = {"payment_intent": intents[0]}
+        part = max(1, amount // rng.choice((2, 3)))
         if rng.random() < 0.5:
-            refund["amount"] = max(1, amount // rng.choice((2, 3)))
-        return [(4, "POST", "/v1/refunds", refund)]
+            refund["amount"] = part
+        note = {"invoice": invoice["id"], "amount": part, "refund_amount": part}
+        note |= {} if rng.random() < 0.5 else {"refund_amount": None, "credit_amount": part}
+        dispute = {
+            "payment_intent": intents[0],
+            "status": rng.choice(("needs_response", "needs_response", "lost", "won")),
+        }
+        return [
+            (4, "POST", "/v1/refunds", refund),
+            (2, "POST", "/v1/credit_notes", note),
+            (2, "POST", DISPUTES, dispute),
+        ]
+
+    # ------------------------------------------------------------------------------------------------ plots
+
+    async def _wait_for_renewal(self, name: str, *, then: float) -> bool:
+        """Until so many seconds after the nearest end of a period. False if that is beyond the year."""
+        state = self.world.subscription(name)
+        if state["status"] in ENDED:
+            return False
+        end = min(item["current_period_end"] for item in state["items"]["data"])
+        wait = end + then - self.world.now
+        if not 0 < wait < YEAR - (self.world.now - self._began):
+            return False
+        await self.world.advance(float(int(wait)))
+        self.tell(f"-- {then:.0f} seconds after the end of the period: {self._states()}")
+        return True
+
+    async def _default_becomes(self, kind: str) -> None:
+        await self.world.card(self.payer.customer_id, kind)
+        await self.world.listen()
+        self.tell(f"dashboard: the default card is one that {kind}")
+
+    async def _seats_become(self, name: str, change: Callable[[int], int]) -> None:
+        items = self._seat_items(name)
+        if not items:
+            return
+        total = sum(item["quantity"] for item in items)
+        body: Json = {"total": max(1, change(total))}
+        if len(items) > 1:
+            body["subscription_item_id"] = items[0]["id"]
+        who = self._somebody(name, entitled=1.0)
+        path = f"/v1/shared-subscriptions/{name}/seats"
+        await self.ask("PUT seats", who, "PUT", path, body, subscription=name)
+
+    async def _give_back(self, name: str) -> None:
+        """Fewer seats, a cheaper price, another interval or an item less."""
+        if self.rng.random() < 0.6:
+            used = max(1, len(self.world.members(name)))
+            await self._seats_become(name, lambda _: used)
+            return
+        entries = self._item_changes(name)
+        path = f"/v1/subscriptions/{name}"
+        who = self._somebody(name, entitled=1.0)
+        await self.ask("PATCH items", who, "PATCH", path, {"items": entries}, subscription=name)
+
+    async def _plot_unpaid_renewal(self, name: str) -> None:
+        """The renewal fails, or is a draft still, and what it was for is given back."""
+        await self._default_becomes("declines")
+        if await self._wait_for_renewal(name, then=self.rng.choice((600.0, 3900.0, 4 * DAY))):
+            await self._give_back(name)
+
+    async def _plot_raise_within_the_draft(self, name: str) -> None:
+        """Paid seats are added while the renewal is a draft; then the renewal fails."""
+        await self._default_becomes("pays")
+        if await self._wait_for_renewal(name, then=900.0):
+            await self._seats_become(name, lambda total: total + 1)
+            await self._default_becomes("declines")
+            await self.world.advance(4000.0)
+            await self._give_back(name)
+
+    async def _plot_raise_unpaid(self, name: str) -> None:
+        """Seats that are invoiced by mail or debited stand before they are paid."""
+        ways = ("is debited", "fails to be debited")
+        if self.rng.random() < 0.5:
+            await self._default_becomes(self.rng.choice(ways))
+        else:
+            fields = {"collection_method": "send_invoice", "days_until_due": 30}
+            await self.world.dashboard("POST", f"/v1/subscriptions/{name}", **fields)
+            await self.world.listen()
+            self.tell("dashboard: invoices are sent from now on")
+        await self._seats_become(name, lambda total: total + self.rng.choice((1, 5, 20)))
+        await self.world.advance(self.rng.choice((600.0, 2 * DAY, 8 * DAY)))
+        await self._give_back(name)
+
+    async def _plot_money_back(self, name: str) -> None:
+        """An invoice is refunded or disputed, and then what it was for is given back."""
+        paid = [i for i in self.world.invoices(name, "paid") if i["amount_paid"] > 0]
+        edits = self._money_back(paid[-1]) if paid else []
+        if edits:
+            _, method, path, fields = self.rng.choice(edits)
+            ok, _ = await self.world.dashboard(method, path, **fields)
+            await self.world.listen()
+            self.tell(f"dashboard: {path} {_brief(fields)}: {'done' if ok else 'refused'}")
+            await self._give_back(name)
+
+    async def _plot_two_codes(self, name: str) -> None:
+        path = f"/v1/subscriptions/{name}"
+        owner = self._owner(name)
+        for code in self.rng.sample(self.world.shop.codes, 2):
+            body = {"promotion_code": code}
+            await self.ask(
+                "use a code", Who(owner.label, owner.headers), "PATCH", path, body, subscription=name
+            )
+
+    async def _plot_pending_edit(self, name: str) -> None:
+        """Prorations of an edit by hand wait while a change is quoted."""
+        state = self.world.subscription(name)
+        item = self.rng.choice(state["items"]["data"])
+        fields: Json = {"items": [{"id": item["id"], "quantity": self.rng.choice((1, 7, 12))}]}
+        await self.world.dashboard("POST", f"/v1/subscriptions/{name}", **fields)
+        await self.world.listen()
+        self.tell(f"dashboard: {_brief(fields)}, to be invoiced later")
+        await self._set_seats()
 
     # ------------------------------------------------------------------------------------------------ the end
 
@@ -778,6 +915,17 @@ class Life:
             await self.ask("end", self._entitled(name), "POST", path, body, subscription=name, ends=True)
 
 
+DISPUTES = "/_simulator/disputes"
+PLOTTED = 0.14
+"""The share of what happens that follows a plot: chance alone finds these chains too rarely."""
+PLOTS = (
+    "unpaid_renewal",
+    "raise_within_the_draft",
+    "raise_unpaid",
+    "money_back",
+    "two_codes",
+    "pending_edit",
+)
 ACTIONS: dict[str, int] = {
     "set_seats": 24,
     "change_items": 18,
