@@ -317,6 +317,17 @@ async def set_request(connection: Connection, operation_id: str, request: JsonOb
     )
 
 
+async def add_figures(connection: Connection, operation_id: str, position: int, figures: JsonObject) -> None:
+    """Keep what was decided about a step before its first sending."""
+    await connection.execute(
+        """update operation_steps set figures = figures || $3::jsonb
+        where operation_id = $1 and position = $2 and settled_at is null""",
+        operation_id,
+        position,
+        figures,
+    )
+
+
 async def set_sent(connection: Connection, operation_id: str, position: int, params: JsonObject) -> None:
     """Keep the parameters that a step is about to send, for its retries under the same key."""
     await connection.execute(

@@ -85,6 +85,11 @@ def check_floor(seats: Seats, left: int) -> None:
         )
 
 
+def total_after_release(seats: Seats, removed: int) -> int:
+    """Return the seats left when those of `removed` members are given back: at least 1, and all that are taken."""
+    return max(1, seats.used + seats.reserved, seats.total - removed)
+
+
 def purchase_item(items: list[SeatItem], asked: SubscriptionItemId | None) -> SeatItem:
     """The item whose quantity a purchase of seats changes: the only one that gives seats, or the one named.
 

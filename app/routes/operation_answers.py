@@ -61,8 +61,9 @@ ON_PEOPLE = frozenset({"add", "remove", "update"})
 
 
 def shown_steps(outcome: Outcome) -> list[Step]:
-    """Those on people; of a change of the plan alone its one step."""
-    return [step for step in outcome.steps if step.action in ON_PEOPLE] or outcome.steps
+    """Return the steps on people with the seats they give back; of any other change its one step."""
+    shown = ON_PEOPLE | {"release_seats"}
+    return [step for step in outcome.steps if step.action in shown] or outcome.steps
 
 
 # Why exactly somebody cannot be added is the business of other subscriptions: end users learn that alone.

@@ -43,6 +43,7 @@ from app.services import (
     plan_changes,
     previews,
     seat_purchases,
+    seat_releases,
     shared_subscriptions,
     subscriptions,
 )
@@ -126,16 +127,25 @@ async def update_shared_subscription_users(
         # Each is a call of Stripe's; the first was counted with the request.
         await spend(request, cost=len(asked) - 1)
     purchasing = None
-    if body.over_capacity == "add_seats":
+    if body.over_capacity == "add_seats" or body.release_seats:
         purchasing = Purchasing(
-            _item_id(body.subscription_item_id), body.quote_id, body.proration_behavior, body.forgo_credit
+            _item_id(body.subscription_item_id),
+            body.quote_id,
+            body.proration_behavior,
+            body.forgo_credit,
+            releases=body.release_seats,
+        )
+    operation_id = await operation_id_of(request, actor.principal)
+    if body.release_seats:
+        await seat_releases.check_credit(
+            context, actor, subscription_id, asked, purchasing or Purchasing(), operation_id
         )
     admitted = await member_changes.admit_changes(
         context,
         actor,
         subscription_id,
         asked,
-        await operation_id_of(request, actor.principal),
+        operation_id,
         purchasing,
     )
     return await run_and_answer(request, context, actor, admitted)
@@ -199,8 +209,12 @@ async def quote_seats(
 ) -> Response:
     """What a number of seats, or a member change that buys the seats it lacks, would cost."""
     refuse_admin_fields(actor, body)
+    removed = 0
     if body.total is not None:
         total = body.total
+    elif body.release_seats:
+        release = await member_changes.release_of(context, actor, subscription_id, _asked(body))
+        total, removed = release.total, release.removed
     else:
         total = await member_changes.seats_needed(context, actor, subscription_id, _asked(body))
     update = await seat_purchases.total_update(
@@ -212,7 +226,8 @@ async def quote_seats(
         quote_id=None,
         proration_behavior=body.proration_behavior,
     )
-    return answer(request, quote_answer(await previews.preview(context, actor, subscription_id, update)))
+    quoted = await previews.preview(context, actor, subscription_id, update, removed=removed)
+    return answer(request, quote_answer(quoted))
 
 
 @router.delete(

@@ -30,6 +30,7 @@ ChangeAction = Literal[
     "add",
     "remove",
     "update",
+    "release_seats",
     "set_owner",
     "add_subscription",
     "update_subscription",
@@ -81,12 +82,20 @@ class _Changes(Request):
     remove: list[CustomerIdText] = Field(default_factory=list, max_length=MAXIMUM_CHANGES)
     update: list[RoleChange] = Field(default_factory=list, max_length=MAXIMUM_CHANGES)
     subscription_item_id: SubscriptionItemIdText | None = None
+    release_seats: Annotated[
+        bool, Field(description="Give back the seats of the members that this call removes.")
+    ] = False
     forgo_credit: ForgoCredit = False
     proration_behavior: Annotated[ProrationBehavior | None, Field(json_schema_extra=ADMIN_ONLY)] = None
 
     @property
     def number(self) -> int:
         return len(self.add) + len(self.remove) + len(self.update)
+
+
+def _check_release(changes: _Changes) -> None:
+    if changes.release_seats and not changes.remove:
+        raise ValueError("release_seats gives back the seats of removed members: name them in remove")
 
 
 class MemberChangeRequest(_Changes):
@@ -102,8 +111,11 @@ class MemberChangeRequest(_Changes):
     def _some_changes(self) -> MemberChangeRequest:
         if not 1 <= self.number <= MAXIMUM_CHANGES:
             raise ValueError(f"give 1 to {MAXIMUM_CHANGES} changes in all, not {self.number}")
-        if self.quote_id is not None and self.over_capacity != "add_seats":
-            raise ValueError("quote_id goes with over_capacity: add_seats")
+        if self.quote_id is not None and self.over_capacity != "add_seats" and not self.release_seats:
+            raise ValueError("quote_id goes with over_capacity: add_seats, or with release_seats: true")
+        if self.release_seats and self.over_capacity == "add_seats":
+            raise ValueError("release_seats and over_capacity: add_seats exclude each other: send two calls")
+        _check_release(self)
         return self
 
 
@@ -131,6 +143,7 @@ class SeatQuoteRequest(_Changes):
             raise ValueError("give either total or a member change")
         if self.number > MAXIMUM_CHANGES:
             raise ValueError(f"give at most {MAXIMUM_CHANGES} changes in all, not {self.number}")
+        _check_release(self)
         return self
 
 

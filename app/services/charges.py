@@ -13,6 +13,7 @@ from typing import Any
 from app.domain.credits import Bill, BilledLine, Judgement, judge, own_lines
 from app.domain.ids import InvoiceId, SubscriptionItemId
 from app.domain.payments import Costs
+from app.domain.roles import Role
 from app.domain.snapshots import JsonObject, Subscription
 from app.errors import Conflict, NotFound
 from app.services.context import Context
@@ -177,6 +178,13 @@ def invoice_unpaid(unpaid: UnpaidInvoice, *, may_forgo: bool) -> Conflict:
         members=unpaid.as_problem_members(),
         retry_after=unpaid.retry_after,
     )
+
+
+def as_seen(refusal: Conflict, role: Role | None) -> Conflict:
+    """Hide the link to the payer's invoice from a manager, who may buy seats and see amounts."""
+    if refusal.code == "invoice_unpaid" and role is Role.MANAGER:
+        refusal.members["hosted_invoice_url"] = None
+    return refusal
 
 
 def asked(subscription: Subscription, params: Mapping[str, Any], behavior: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from app.domain.member_changes import (
     seats_required,
 )
 from app.domain.roles import Permission, Role, require
-from app.domain.seats import is_shareable, purchase_item
+from app.domain.seats import Seats, is_shareable, purchase_item, total_after_release
 from app.domain.snapshots import JsonObject
 from app.domain.statuses import ENDED, standing
 from app.domain.step_kinds import StepKind
@@ -50,12 +50,16 @@ class AskedChange:
 
 @dataclass(frozen=True, slots=True)
 class Purchasing:
-    """How a call that may buy seats does it; `item_id` where several items give seats."""
+    """How a call that may buy seats, or gives back those of removed members, does it.
+
+    `item_id` where several items give seats. `releases`: it gives seats back, and buys none.
+    """
 
     item_id: SubscriptionItemId | None = None
     quote_id: str | None = None
     proration_behavior: str | None = None
     forgo_credit: bool = False
+    releases: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +143,12 @@ async def _admit(
     allowed = standing(seen.view.status, past_due_allows_new_seats=context.rules.past_due_allows_new_seats)
     decisions = admit(changes, seats=seats, capacity=capacity, standing=allowed)
     steps = []
-    if purchasing is not None and any(decision.code == "seat_limit_reached" for decision in decisions):
+    releasing = purchasing is not None and purchasing.releases
+    if (
+        purchasing is not None
+        and not releasing
+        and any(decision.code == "seat_limit_reached" for decision in decisions)
+    ):
         require(seen.granted, Permission.BUY_SEATS)
         if target is not None or await operations.plan_change_runs(connection, subscription_id):
             raise Conflict("Another change of this subscription is still running.", retry_after=2)
@@ -148,9 +157,77 @@ async def _admit(
         steps.append(await _buying(connection, actor, seen.view, missing, purchasing))
     steps += [_step(position, decision) for position, decision in enumerate(decisions, start=len(steps))]
     request = {"changes": len(asked)}
+    left: int | None = None
+    if purchasing is not None and releasing:
+        require(seen.granted, Permission.BUY_SEATS)
+        if target is not None or await operations.plan_change_runs(connection, subscription_id):
+            raise Conflict("Another change of this subscription is still running.", retry_after=2)
+        left = _left_after(decisions, seats)
+        steps.append(await _release(connection, actor, seen.view, seats.total - left, purchasing, len(steps)))
     return await insert_steps(
-        context, connection, actor, subscription_id, operation_id, "member_change", steps, request
+        context, connection, actor, subscription_id, operation_id, "member_change", steps, request, left
     )
+
+
+def _left_after(decisions: Sequence[Decision], seats: Seats) -> int:
+    """The seats that are left when every removal that may run was applied."""
+    removed = sum(d.change.action is Action.REMOVE and d.verdict is Verdict.RUN for d in decisions)
+    added = seats_required(decisions, seats) - seats.used - seats.reserved + removed
+    then = seats._replace(used=seats.used - removed + added)
+    return min(seats.total, total_after_release(then, removed))
+
+
+async def _release(
+    connection: Connection,
+    actor: Actor,
+    view: SubscriptionView,
+    fewer: int,
+    purchasing: Purchasing,
+    position: int,
+) -> JsonObject:
+    """Return the step that gives seats back, once it is known who was removed."""
+    item = purchase_item(view.seat_items(), purchasing.item_id)
+    figures: JsonObject = {"item_id": item.id, "forgo_credit": purchasing.forgo_credit}
+    if purchasing.proration_behavior is not None:
+        figures["proration_behavior"] = purchasing.proration_behavior
+    if purchasing.quote_id is not None:
+        quantity = max(1, (item.quantity or 0) - fewer)
+        change = seats_update(item, quantity, purchasing.quote_id, purchasing.proration_behavior)
+        await use_quote(connection, actor, view, change)
+        figures["quote_id"] = purchasing.quote_id
+    return {
+        "position": position,
+        "action": StepKind.RELEASE_SEATS.value,
+        "state": "planned",
+        "figures": figures,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What a call that gives seats back would leave. `removed`: the members that it removes."""
+
+    total: int
+    removed: int
+
+
+async def release_of(
+    context: Context, actor: Actor, subscription_id: SubscriptionId, asked: Sequence[AskedChange]
+) -> Release:
+    """Return what giving back the seats of this call's removals would leave, for its quote and its test.
+
+    Raises NotFound, Forbidden `role_required`, InvalidRequest for one person named twice.
+    """
+    async with context.database.connection() as connection:
+        seen = await read(connection, actor, subscription_id, context.rules)
+        changes = await _find_people(connection, actor, seen.view, asked)
+    require(seen.granted, Permission.BUY_SEATS, *sorted(permissions_needed(changes)))
+    _refuse_twice(changes, asked, actor)
+    seats = seen.view.seats(owner_uses_seat=context.rules.owner_uses_seat)
+    allowed = standing(seen.view.status, past_due_allows_new_seats=context.rules.past_due_allows_new_seats)
+    decisions = admit(changes, seats=seats, capacity=seats.total, standing=allowed)
+    removed = sum(d.change.action is Action.REMOVE and d.verdict is Verdict.RUN for d in decisions)
+    return Release(_left_after(decisions, seats), removed)
 
 
 async def seats_needed(
@@ -193,8 +270,12 @@ async def insert_steps(
     kind: str,
     steps: Sequence[JsonObject],
     request: JsonObject,
+    seats_left: int | None = None,
 ) -> Admitted:
-    """Writes an operation on people; its lease is the caller's, who runs it."""
+    """Write an operation on people; its lease is the caller's, who runs it.
+
+    `seats_left`: the seats after it, which bind admissions until it is settled.
+    """
     token = uuid4()
     await operations.insert(
         connection,
@@ -208,6 +289,7 @@ async def insert_steps(
         steps=steps,
         lease_token=token,
         lease_seconds=context.rules.operation_lease,
+        seat_total=seats_left,
     )
     await operations.finish_if_settled(connection, operation_id)
     return Admitted(operation_id, token, any(step["state"] == "planned" for step in steps))

@@ -17,6 +17,7 @@ from app.cache.operations import Operation, Step
 from app.domain import metadata as keys
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.payments import PaymentStep
+from app.domain.seats import total_after_release
 from app.domain.snapshots import Customer, JsonObject, Snapshot, Subscription
 from app.domain.statuses import ENDED, is_live
 from app.domain.step_kinds import StepKind
@@ -24,7 +25,14 @@ from app.errors import BillingError, NotFound, ServiceUnavailable, StripeOutcome
 from app.services import sync
 from app.services.context import Context
 from app.services.quotes import price_as_quoted
-from app.services.sending import SUBSCRIPTION_CHANGES, changed_in_vain, is_final, may_come_late, send
+from app.services.sending import (
+    SUBSCRIPTION_CHANGES,
+    changed_in_vain,
+    is_final,
+    locked_view,
+    may_come_late,
+    send,
+)
 from app.services.ways_of_paying import suited
 from app.stripe_gateway.billing import Changed
 from app.stripe_gateway.client import Key
@@ -52,6 +60,8 @@ async def run_step(
             await _set_owner(context, operation, step, token, permitted)
         case StepKind.BUY_SEATS:
             return await _buy_seats(context, operation, step, token, permitted)
+        case StepKind.RELEASE_SEATS:
+            await _release_seats(context, operation, step, token, permitted)
         case StepKind.ADD if step.customer_id is None:
             await _add_new_customer(context, operation, step, token, permitted)
         case _ if step.customer_id is not None:
@@ -329,6 +339,88 @@ async def _buy_seats(
     reading = sync.Reading(context, lease)
     await sync.land(context, lease, call, settle, reading)
     return await context.billing.payment_step(written[-1]) if written else None
+
+
+async def _release_seats(
+    context: Context, operation: Operation, step: Step, token: UUID, permitted: Permitted
+) -> None:
+    """Lower the quantity by the members that this operation removed; unchanged where all seats are still needed."""
+    step = await _with_release(context, operation, step)
+    item_id, fewer = str(step.figures["item_id"]), int(step.figures["fewer"])
+    refusal: list[str] = []
+    missed = ["changed_meanwhile"]
+
+    async def call() -> Fetched:
+        nonlocal step
+        before = await reading.read()
+        found = before.snapshot
+        if fewer == 0:
+            return before
+        if not isinstance(found, Subscription) or found.status in ENDED:
+            _check_nothing_comes_late(context, step)
+            refusal.append("subscription_not_active")
+            return before
+        if "quantity" not in step.figures:
+            step = await _with_figures(
+                context, operation, step, {"quantity": max(1, _quantity_of(found, item_id) - fewer)}
+            )
+        if _has_released(found, step) and not may_come_late(context.rules, step):
+            return before
+        if await changed_in_vain(context, operation.id, step, SUBSCRIPTION_CHANGES):
+            _check_nothing_comes_late(context, step)
+            return before
+        params = await _priced_seats(context, operation, step, found, before.at)
+
+        async def write(key: Key) -> Changed:
+            return await context.billing.update_subscription(
+                operation.subscription_id, params, idempotency_key=key
+            )
+
+        changed = await send(
+            context, operation.id, step, token, write, may_leave=lambda on: permitted(on, step)
+        )
+        return changed.fetched
+
+    async def settle(connection: Connection, snapshot: Snapshot | None) -> None:
+        if fewer == 0:
+            state, code = "unchanged", None
+        elif refusal:
+            state, code = "refused", refusal[0]
+        elif isinstance(snapshot, Subscription) and _has_released(snapshot, step):
+            state, code = "applied", None
+        else:
+            state, code = "failed", missed[0]
+        await operations.settle_step(connection, operation.id, step.position, state=state, code=code)
+
+    lease = await sync.take_lease(context, "subscription", operation.subscription_id)
+    reading = sync.Reading(context, lease)
+    await sync.land(context, lease, call, settle, reading)
+
+
+def _has_released(found: Subscription, step: Step) -> bool:
+    item_id, quantity = str(step.figures["item_id"]), step.figures.get("quantity")
+    return quantity is not None and _quantity_of(found, item_id) <= quantity
+
+
+async def _with_release(context: Context, operation: Operation, step: Step) -> Step:
+    """Decide once how many seats go: what is still taken then stays, and a retry never lowers a second time."""
+    if "fewer" in step.figures:
+        return step
+    async with context.database.transaction() as connection:
+        view = await locked_view(connection, operation.subscription_id, operation.actor_id)
+        steps = await operations.steps(connection, operation.id)
+        removed = sum(one.action == StepKind.REMOVE and one.state == "applied" for one in steps)
+        seats = None if view is None else view.seats(owner_uses_seat=context.rules.owner_uses_seat)
+        total = 0 if seats is None else min(seats.total, total_after_release(seats, removed))
+        decided = {"fewer": 0 if seats is None else seats.total - total, "total": total}
+        await operations.add_figures(connection, operation.id, step.position, decided)
+    return replace(step, figures={**step.figures, **decided})
+
+
+async def _with_figures(context: Context, operation: Operation, step: Step, figures: JsonObject) -> Step:
+    async with context.database.connection() as connection:
+        await operations.add_figures(connection, operation.id, step.position, figures)
+    return replace(step, figures={**step.figures, **figures})
 
 
 async def _priced_seats(

@@ -23,7 +23,7 @@ from app.cache.operations import Operation, Step
 from app.domain.member_changes import Action, MemberChange, Person, permissions_needed
 from app.domain.payments import PaymentStep
 from app.domain.roles import Permission
-from app.domain.seats import Seats, is_shareable
+from app.domain.seats import Seats, check_floor, is_shareable
 from app.domain.statuses import standing
 from app.domain.step_kinds import StepKind
 from app.domain.views import SubscriptionView
@@ -130,7 +130,11 @@ async def _phase_may_run(
     """
     if kind is StepKind.SET_OWNER:
         return True
-    awaited = {StepKind.SET_OWNER} | ({StepKind.BUY_SEATS} if kind is StepKind.ADD else set())
+    first: dict[StepKind, set[StepKind]] = {
+        StepKind.ADD: {StepKind.BUY_SEATS},
+        StepKind.RELEASE_SEATS: {StepKind.REMOVE, StepKind.ADD},
+    }
+    awaited = {StepKind.SET_OWNER} | first.get(kind, set())
     async with context.database.connection() as connection:
         before = [step for step in await operations.steps(connection, operation.id) if step.action in awaited]
     for step in before:
@@ -191,7 +195,7 @@ def _allows(context: Context, operation: Operation, step: Step, view: Subscripti
         return owner in (operation.request.get("from_id"), operation.request.get("to_id"))
     seen = see_as(view, operation.actor_id, context.rules)
     granted: frozenset[Permission] = frozenset() if seen is None else seen.granted
-    if step.action == StepKind.BUY_SEATS:
+    if step.action in (StepKind.BUY_SEATS, StepKind.RELEASE_SEATS):
         return Permission.BUY_SEATS in granted
     return permissions_needed([_as_change(step)]) <= granted
 
@@ -271,6 +275,8 @@ async def _against(
     view = await locked_view(connection, operation.subscription_id, operation.actor_id)
     if not _allows(context, operation, step, view):
         return NotPermitted()
+    if step.action == StepKind.RELEASE_SEATS and view is not None:
+        return _against_release(context, view, step)
     if step.action != StepKind.ADD or step.was_sent:
         return None
     if await _fitting(context, connection, operation, [step], view):
@@ -280,6 +286,15 @@ async def _against(
     if now.is_settled:
         return Conflict("There is no free seat any more.", code=now.code)
     return ServiceUnavailable("A seat may be freed yet.", retry_after=2)
+
+
+def _against_release(context: Context, view: SubscriptionView, step: Step) -> Exception | None:
+    """Somebody may have been seated since it was decided how many seats are given back."""
+    try:
+        check_floor(view.seats(owner_uses_seat=context.rules.owner_uses_seat), int(step.figures["total"]))
+    except BillingError as error:
+        return error
+    return None
 
 
 async def _guarded(

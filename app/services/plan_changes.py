@@ -16,7 +16,7 @@ from app.domain.plan_changes import (
     Terms,
     changed_plan,
 )
-from app.domain.roles import Permission, Role, require
+from app.domain.roles import Permission, require
 from app.domain.seats import check_floor
 from app.domain.statuses import ENDED, standing
 from app.domain.views import SubscriptionView
@@ -24,6 +24,7 @@ from app.errors import (
     Conflict,
 )
 from app.services.actors import Actor
+from app.services.charges import as_seen
 from app.services.context import Context
 from app.services.payment_details import Outside, look_outside
 from app.services.plan_operations import (
@@ -119,14 +120,7 @@ async def update(
     try:
         return await _carried_out(context, actor, subscription_id, operation)
     except Conflict as refusal:
-        raise _as_seen(refusal, seen) from refusal
-
-
-def _as_seen(refusal: Conflict, seen: Seen) -> Conflict:
-    """A manager who may buy seats sees amounts, and no links to the payer's invoices."""
-    if refusal.code == "invoice_unpaid" and seen.role is Role.MANAGER:
-        refusal.members["hosted_invoice_url"] = None
-    return refusal
+        raise as_seen(refusal, seen.role) from refusal
 
 
 async def _carried_out(

@@ -45,9 +45,16 @@ class Quoted:
 
 
 async def preview(
-    context: Context, actor: Actor, subscription_id: SubscriptionId, change: PlanUpdate
+    context: Context,
+    actor: Actor,
+    subscription_id: SubscriptionId,
+    change: PlanUpdate,
+    *,
+    removed: int = 0,
 ) -> Quoted:
     """Return what a change would cost now, to the cent, in a quote that promises it.
+
+    `removed`: the members whose seats the same call gives back.
 
     Raises:
         NotFound, Forbidden, InvalidRequest: as the change itself.
@@ -64,7 +71,8 @@ async def preview(
     plan = changed(context, actor, seen.view, change, prices)
     check_status(context, seen.view, plan)
     if plan is not None:
-        check_floor(seen.view.seats(owner_uses_seat=context.rules.owner_uses_seat), plan.seats)
+        seats = seen.view.seats(owner_uses_seat=context.rules.owner_uses_seat)
+        check_floor(seats._replace(used=seats.used - removed), plan.seats)
     params = update_params(context, seen.view, change, plan)
     outside.apply(seen.view, params)
     found = await context.stripe.fetch("subscription", subscription_id)

@@ -533,3 +533,107 @@ async def test_seats_for_members_are_bought_as_quoted_or_not_at_all(still: Shop)
     answer = await still.service.send("PATCH", f"{path}/users", team_.owner.headers, asked)
     problem(answer, 409, "quote_expired")
     assert (await team_.quantity(), len(await team_.invoices())) == (1, 1)
+
+
+# --------------------------------------------------------------------------------- seats of removed members
+
+
+async def staffed(shop: Shop, seats: int, members: int) -> tuple[Team, list[str]]:
+    """A team with members who hold its first seats."""
+    team_ = await team(shop, seats)
+    body = {"add": [{"email": f"m{number}.{team_.id}@example.com"} for number in range(members)]}
+    answer = await change_members(team_, **body)
+    assert answer.status_code == 200, answer.text
+    await shop.listen()
+    return team_, [result["customer_id"] for result in answer.json()["results"]]
+
+
+async def change_members(team_: Team, who: Any = None, **body: Any) -> httpx.Response:
+    path = f"/v1/shared-subscriptions/{team_.id}/users"
+    return await team_.shop.service.send("PATCH", path, who or team_.owner.headers, body)
+
+
+async def test_removed_members_give_their_seats_back_with_credit(still: Shop) -> None:
+    """M24: the quote shows the credit, and the change lowers the total once, after the removals."""
+    team_, members = await staffed(still, 5, 4)
+    body = {"remove": members[:3], "release_seats": True}
+    path = f"/v1/shared-subscriptions/{team_.id}/quote"
+    answer = await still.service.send("POST", path, team_.owner.headers, body)
+    assert answer.status_code == 200, answer.text
+    quote = answer.json()
+    assert (quote["amount_due_now"], quote["credit"], quote["next_total"]) == (0, 3600, 2400)
+    answer = await change_members(team_, **body, quote_id=quote["quote_id"])
+    assert answer.status_code == 200, answer.text
+    *removals, release = answer.json()["results"]
+    assert [result["outcome"] for result in removals] == ["applied"] * 3
+    assert (release["action"], release["outcome"], release["total"]) == ("release_seats", "applied", 2)
+    assert answer.json()["seats"] == {
+        "total": 2,
+        "used": 1,
+        "reserved": 0,
+        "available": 1,
+        "over_allocated": 0,
+    }
+    assert (await team_.quantity(), await team_.balance()) == (2, -3600)
+
+
+async def test_nobody_is_removed_when_the_seats_to_give_back_were_not_paid(still: Shop) -> None:
+    """M24: the credit is tested before anything is sent; forgoing it removes and lowers without a credit."""
+    team_, members = await staffed(still, 5, 4)
+    invoice = await team_.renewal_fails()
+    unpaid(await change_members(team_, remove=members[:2], release_seats=True), invoice)
+    await still.listen()
+    users = await still.service.get(f"/v1/shared-subscriptions/{team_.id}/users", team_.owner.headers)
+    assert users.json()["total_count"] == 5
+    answer = await change_members(team_, remove=members[:2], release_seats=True, forgo_credit=True)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["results"][-1]["outcome"] == "applied"
+    assert (await team_.quantity(), await team_.balance()) == (3, 0)
+
+
+async def test_seats_that_are_still_taken_are_not_given_back(still: Shop) -> None:
+    """M24: the floor is what is used and reserved when the removals are done; the total is at least one."""
+    team_, members = await staffed(still, 3, 3)
+    added = {"add": [{"email": f"new.{team_.id}@example.com"}]}
+    answer = await change_members(team_, remove=members[:1], release_seats=True, **added)
+    assert answer.status_code == 200, answer.text
+    release = answer.json()["results"][-1]
+    assert (release["action"], release["outcome"], release["total"]) == ("release_seats", "unchanged", 3)
+    rest = [members[1], members[2]]
+    answer = await change_members(team_, remove=rest, release_seats=True)
+    assert answer.json()["results"][-1]["total"] == 1
+    assert await team_.quantity() == 1
+
+
+async def test_giving_seats_back_needs_the_right_to_change_the_quantity(still: Shop) -> None:
+    """M24: a manager who may remove people may not lower the quantity, and nobody is removed."""
+    team_, members = await staffed(still, 5, 2)
+    manager = await still.service.person("manager")
+    keys = {
+        "billing_shared_subscription_id": team_.id,
+        "billing_shared_subscription_role": "manager",
+    }
+    await still.stripe.post(f"/v1/customers/{manager.customer_id}", metadata=keys)
+    await still.listen()
+    answer = await change_members(team_, manager.headers, remove=members[:1], release_seats=True)
+    problem(answer, 403, "role_required")
+    await still.listen()
+    assert (await team_.quantity()) == 5
+    users = await still.service.get(f"/v1/shared-subscriptions/{team_.id}/users", team_.owner.headers)
+    assert members[0] in [row["customer_id"] for row in users.json()["data"]]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"release_seats": True, "add": [{"email": "a@example.com"}]},
+        {"release_seats": True, "remove": ["cus_x"], "over_capacity": "add_seats"},
+        {"release_seats": "yes", "remove": ["cus_x"]},
+        {"remove": ["cus_x"], "forgo_credit": 1},
+        {"remove": ["cus_x"], "quote_id": "qt_" + "0" * 32},
+    ],
+)
+async def test_a_release_that_says_nothing_clear_is_refused(still: Shop, body: dict[str, Any]) -> None:
+    team_ = await team(still, 5)
+    problem(await change_members(team_, **body), 422, "invalid_request")
+    assert await team_.quantity() == 5

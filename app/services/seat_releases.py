@@ -1,0 +1,66 @@
+"""Giving back the seats of removed members: the test of the credit that comes before anybody is removed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from app.cache import operations
+from app.domain.ids import SubscriptionId
+from app.domain.snapshots import Subscription
+from app.errors import Conflict, NotFound
+from app.services import charges
+from app.services.actors import Actor
+from app.services.context import Context
+from app.services.member_changes import AskedChange, Purchasing, release_of
+from app.services.seat_purchases import total_update
+from app.services.subscriptions import get
+
+
+async def check_credit(
+    context: Context,
+    actor: Actor,
+    subscription_id: SubscriptionId,
+    asked: Sequence[AskedChange],
+    purchasing: Purchasing,
+    operation_id: str,
+) -> None:
+    """Refuse the whole call before anybody is removed, where the seats to give back were not paid.
+
+    The test is made again under the lease when the seats are given back. Does nothing where the caller forgoes the
+    credit, or nothing would be given back.
+
+    Raises:
+        NotFound, Forbidden: as the call itself.
+        Conflict: `invoice_unpaid`.
+    """
+    release = await release_of(context, actor, subscription_id, asked)
+    async with context.database.connection() as connection:
+        begun = await operations.operation(connection, operation_id)
+    if purchasing.forgo_credit or release.removed == 0 or begun is not None:
+        return
+    change = await total_update(
+        context,
+        actor,
+        subscription_id,
+        release.total,
+        item_id=purchasing.item_id,
+        quote_id=None,
+        proration_behavior=purchasing.proration_behavior,
+    )
+    found = await context.stripe.fetch("subscription", subscription_id)
+    if not isinstance(found.snapshot, Subscription):
+        raise NotFound()
+    items = [{"id": item.id, "quantity": item.quantity} for item in change.items]
+    behavior = purchasing.proration_behavior or context.rules.proration_behavior
+    try:
+        await charges.price(
+            context,
+            found.snapshot,
+            found.at,
+            {"items": items, "proration_behavior": behavior},
+            restarts=False,
+            forgo_credit=False,
+        )
+    except Conflict as refusal:
+        role = (await get(context, actor, subscription_id)).role
+        raise charges.as_seen(refusal, role) from refusal
