@@ -278,6 +278,7 @@ def refusals() -> Iterator[tuple[str, str]]:
         "MANAGERS_MANAGE_MANAGERS": ["ja"],
         "MANAGERS_BUY_SEATS": ["-1"],
         "PAST_DUE_ALLOWS_NEW_SEATS": ["nil"],
+        "UNSECURED_RAISE_MAX": ["-1", "1001", "nan", "20 %"],
         "SYNC_MARGIN": ["0.5", "-1", "61", "nan", "inf", "2s"],
         "STRIPE_RATE_LIMIT": ["0", "-5", "1.5", "10001", "many"],
         "DATABASE_POOL_SIZE": ["0", "101"],

@@ -54,6 +54,9 @@ def hints_of(event: Event) -> list[tuple[str, str]]:
     for prefix, kinds in references.items():
         if event.type.startswith(prefix):
             found += [(kind, value) for kind in kinds if parsing.is_id(value := event.object.get(kind))]
+    if event.type.startswith("customer.source.") and parsing.is_id(source_id := event.object.get("id")):
+        # Stripe shows a saved source as a payment method too, and sends no event of its own for that.
+        found.append(("payment_method", source_id))
     return found
 
 

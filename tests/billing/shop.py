@@ -165,7 +165,8 @@ class Shop:
 
     async def cache_is_true(self) -> None:
         await self.listen()
-        assert await differences(self.stripe, self.service.database_url) == []
+        found = await differences(self.stripe, self.service.database_url)
+        assert found == [], found
 
     async def asked(self, method: str, path: str) -> int:
         """How often the service has sent such a request to the stand-in."""

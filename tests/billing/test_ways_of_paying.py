@@ -1,14 +1,16 @@
 """What is left to pay is read from Stripe's intent, and each way of paying is changed as Stripe allows it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 
 from tests.billing.shop import DECLINED, Shop
-from tests.support.company import Person
+from tests.support import databases
+from tests.support.company import Person, running_service
 from tests.support.problems import problem
 from tests.support.service import as_service
+from tests.support.simulator import Simulator, new_account_key
 
 UPDATE = {"method": "POST", "path": "/v1/subscriptions/{id}"}
 
@@ -449,3 +451,112 @@ async def test_raise_is_bounded_by_what_was_paid_when_it_stands_before_its_payme
     assert (await put_seats(shop, carded.headers, made["id"], 40)).status_code == 200
     _, made = await by_invoice(shop, 10)
     assert (await put_seats(shop, as_service("write"), made["id"], 100)).status_code == 200
+
+
+async def source_of(shop: Shop, buyer: Person, token: str = "tok_visa") -> str:
+    """A card saved as a source; the customer's first one becomes the default source."""
+    made = await shop.stripe.post(f"/v1/customers/{buyer.customer_id}/sources", source=token)
+    await shop.service.refresh("customer", buyer.customer_id)
+    return str(made["id"])
+
+
+async def test_default_source_is_in_use_when_a_subscription_is_charged_to_it(shop: Shop) -> None:
+    """M23: a customer with a default source and no default payment method: the source is what Stripe charges."""
+    buyer, _ = await shop.buyer(card=None)
+    source = await source_of(shop, buyer)
+    items = [{"price": await shop.price()}]
+    made = await shop.stripe.post("/v1/subscriptions", customer=buyer.customer_id, items=items)
+    assert made["status"] == "active"
+    listed = (await shop.service.get(METHODS, buyer.headers)).json()["data"]
+    assert [(one["id"], one["type"], one["is_default"]) for one in listed] == [(source, "card", True)]
+    other = await shop.card(buyer)
+    await shop.listen()
+    answer = await shop.service.send("DELETE", f"{METHODS}/{source}", buyer.headers)
+    problem(answer, 409, "payment_method_in_use")
+    assert await shop.asked("POST", f"/v1/payment_methods/{source}/detach") == 0
+    # A default payment method comes before the source.
+    answer = await shop.service.send("PUT", DEFAULT, buyer.headers, {"payment_method_id": other})
+    assert answer.status_code == 200, answer.text
+    listed = (await shop.service.get(METHODS, buyer.headers)).json()["data"]
+    assert {one["id"]: one["is_default"] for one in listed} == {other: True, source: False}
+    answer = await shop.service.send("DELETE", f"{METHODS}/{source}", buyer.headers)
+    assert answer.status_code == 204, answer.text
+    await shop.cache_is_true()
+
+
+async def test_default_replaces_a_subscriptions_own_source(shop: Shop) -> None:
+    """M23: a subscription's own source wins over the customer's default method, so it is replaced too."""
+    buyer, first = await shop.buyer()
+    source = await source_of(shop, buyer)
+    items = [{"price": await shop.price()}]
+    made = await shop.stripe.post(
+        "/v1/subscriptions", customer=buyer.customer_id, items=items, default_source=source
+    )
+    answer = await shop.service.send("DELETE", f"{METHODS}/{source}", buyer.headers)
+    problem(answer, 409, "payment_method_in_use")
+    answer = await shop.service.send("PUT", DEFAULT, buyer.headers, {"payment_method_id": first})
+    assert answer.status_code == 200, answer.text
+    assert (await shop.true(made["id"]))["default_payment_method"] == first
+
+
+async def test_raise_is_refused_while_any_invoice_is_past_its_due_date(shop: Shop) -> None:
+    """Readings Money 6: a renewal that was never paid stops raises once it is due, and not before."""
+    buyer, made = await by_invoice(shop)
+    try:
+        # The renewal is finalised an hour after it was made, and is due 30 days later.
+        await shop.stripe.control("POST", "clock", advance=32 * 86_400)
+        await shop.service.refresh("subscription", made["id"])
+        renewal = await newest_invoice(shop, made["id"])
+        assert (renewal["status"], renewal["billing_reason"]) == ("open", "subscription_cycle")
+        answer = await put_seats(shop, buyer.headers, made["id"], 5)
+        assert answer.status_code == 200, answer.text
+        raised = await newest_invoice(shop, made["id"])
+        await shop.stripe.post(f"/v1/invoices/{raised['id']}/pay", paid_out_of_band=True)
+        await shop.stripe.control("POST", "clock", advance=30 * 86_400)
+        await shop.service.refresh("subscription", made["id"])
+        refused = problem(await put_seats(shop, buyer.headers, made["id"], 6), 409, "invoice_unpaid")
+        assert refused["invoice_id"] == renewal["id"]
+        assert "due date" in refused["detail"]
+    finally:
+        await shop.stripe.control("POST", "clock", unfreeze=True)
+
+
+@pytest.fixture
+def own_database(postgres_url: str, template_database: str) -> Iterator[str]:
+    url = databases.clone(postgres_url, template_database)
+    yield url
+    databases.drop(postgres_url, url)
+
+
+async def test_payment_hides_the_payers_own_when_a_manager_buys(
+    stripe_simulator: str, own_database: str
+) -> None:
+    """Design, the table of roles: a manager sees neither payment methods nor links to the payer's invoices."""
+    async with (
+        Simulator(stripe_simulator, new_account_key()) as stripe,
+        running_service(stripe, own_database, MANAGERS_BUY_SEATS="true") as service,
+    ):
+        shop = Shop(service)
+        buyer, made = await team(shop)
+        await pay_by(shop, buyer, made["id"], DECLINED)
+        manager = await service.person(
+            "manager",
+            billing_shared_subscription_id=made["id"],
+            billing_shared_subscription_role="manager",
+        )
+        path = f"/v1/shared-subscriptions/{made['id']}"
+        added = [{"email": f"managers-{n}@example.com"} for n in range(5)]
+        answers = [
+            await put_seats(shop, manager.headers, made["id"], 5),
+            await service.send(
+                "PATCH", f"{path}/users", manager.headers, {"add": added, "over_capacity": "add_seats"}
+            ),
+        ]
+        for answer in answers:
+            payment = answer.json()["payment"]
+            assert (payment["status"], payment["decline_code"]) == (
+                "requires_payment_method",
+                "generic_decline",
+            )
+            assert (payment["payment_method_id"], payment["hosted_invoice_url"]) == (None, None)
+            assert payment["client_secret"] is not None
