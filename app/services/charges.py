@@ -126,24 +126,20 @@ async def price(
     priced = replace(priced, pending=pending, crediting=judgement.crediting)
     if judgement.is_paid:
         return priced
-    return _without_credit(priced, judgement, at, forgo_credit=forgo_credit, nothing=nothing)
-
-
-def _without_credit(
-    priced: Priced, judgement: Judgement, at: int, *, forgo_credit: bool, nothing: Costs
-) -> Priced:
     unpaid = _unpaid(judgement, at)
     if not (forgo_credit and judgement.only_reduces):
         raise invoice_unpaid(unpaid, may_forgo=judgement.only_reduces)
-    params = {name: value for name, value in priced.params.items() if name != "proration_date"}
+    params = {name: value for name, value in params.items() if name != "proration_date"}
     params["proration_behavior"] = "none"
+    # A new interval begins and is billed at once, with or without prorations.
+    now = await context.billing.preview(asked(subscription, params, "none")) if restarts else nothing
     return replace(
         priced,
         params=params,
-        now=nothing,
-        credit_forgone=-judgement.net,
+        now=now,
+        credit_forgone=judgement.credited if restarts else -judgement.net,
         unpaid=unpaid,
-        is_invoiced=False,
+        is_invoiced=restarts,
     )
 
 

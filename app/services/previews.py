@@ -163,6 +163,9 @@ async def _total(context: Context, asked: dict[str, Any], *, without_pending: bo
         return None
     if not without_pending:
         return costs.total
+    if costs.billed and all(line.invoice_item_id is not None for line in costs.billed):
+        # The subscription ends: the only invoice to come is that of the pending items.
+        return None
     return costs.total - sum(
         costs.line_totals[line.id] for line in costs.billed if line.invoice_item_id is not None
     )

@@ -372,6 +372,25 @@ async def test_a_quote_of_a_charge_is_refused_when_it_hides_an_unpaid_credit(sti
     unpaid(await still.service.send("POST", path, team_.owner.headers, body), invoice)
 
 
+async def test_a_new_interval_is_quoted_with_its_charge_when_the_credit_is_forgone(still: Shop) -> None:
+    """M30: a new interval is billed at once, also without prorations; the quote says so and binds it."""
+    team_ = await team(still, 10)
+    monthly = await still.price(unit_amount=100)
+    yearly = await still.price(unit_amount=100_000, recurring={"interval": "year"})
+    answer = await team_.change(items=[{"id": team_.item, "price_id": yearly}])
+    assert answer.status_code == 200, answer.text
+    invoice = await team_.renewal_fails()
+    body = {"items": [{"id": team_.item, "price_id": monthly}]}
+    quote = await still.preview(team_.owner.headers, team_.id, **body)
+    assert (quote["amount_due_now"], quote["credit"]) == (1000, 0)
+    assert quote["invoice_unpaid"]["invoice_id"] == invoice["id"]
+    await team_.card_works()
+    answer = await team_.change(**body, quote_id=quote["quote_id"], forgo_credit=True)
+    assert answer.status_code == 200, answer.text
+    newest = (await team_.invoices())[0]
+    assert (newest["amount_paid"], await team_.balance()) == (1000, 0)
+
+
 async def test_a_cancellation_now_ends_without_credit_when_the_renewal_is_open(still: Shop) -> None:
     """M1: an admin's `prorate` is held to what was paid; the subscription ends in any case."""
     team_ = await team(still, 100)
@@ -467,6 +486,19 @@ async def test_the_next_total_is_the_upcoming_invoice_when_items_are_pending(sti
     assert (await team_.invoices())[0]["amount_paid"] == quote["amount_due_now"]
     upcoming = await still.upcoming(team_.owner.headers, team_.id)
     assert quote["next_total"] == upcoming["total"] == 8 * 1200
+
+
+async def test_the_next_total_is_null_when_the_subscription_ends(still: Shop) -> None:
+    """M4: with an end set, the pending items are the change's own invoice, and no other follows."""
+    team_ = await team(still, 5)
+    await still.stripe.post(f"/v1/subscriptions/{team_.id}", items=[{"id": team_.item, "quantity": 7}])
+    await still.stripe.post(f"/v1/subscriptions/{team_.id}", cancel_at_period_end=True)
+    await team_.pass_time(5 * DAY)
+    quote = await team_.quote(8)
+    assert quote["next_total"] is None
+    answer = await team_.set_seats(8, quote_id=quote["quote_id"])
+    assert answer.status_code == 200, answer.text
+    assert (await team_.invoices())[0]["amount_paid"] == quote["amount_due_now"]
 
 
 async def test_the_next_total_is_the_upcoming_invoice_when_a_discount_is_used_up(still: Shop) -> None:

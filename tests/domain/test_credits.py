@@ -1,0 +1,188 @@
+"""What a credit may give back: the money behind the lines that it credits, for the time that is left."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from app.domain.credits import Bill, BilledLine, CreditedLines, Judgement, judge, own_lines
+from app.domain.ids import InvoiceId, SubscriptionItemId
+
+SEATS = SubscriptionItemId("si_seats")
+OTHER = SubscriptionItemId("si_other")
+PERIOD = 1000
+
+
+def line(
+    name: str,
+    amount: int,
+    *,
+    credits: tuple[str, str] | None = None,
+    since: int = 0,
+    until: int = PERIOD,
+    item: SubscriptionItemId = SEATS,
+) -> BilledLine:
+    """A line; `credits` names an invoice and its line."""
+    credited = None if credits is None else CreditedLines(InvoiceId(credits[0]), frozenset({credits[1]}))
+    return BilledLine(name, item, amount, since, until, credited=credited)
+
+
+def bill(name: str, *lines: BilledLine, status: str = "paid", created: int = 0, reversed_: int = 0) -> Bill:
+    total = sum(one.amount for one in lines)
+    return Bill(InvoiceId(name), created, status, total, lines, reversed=reversed_)
+
+
+def judged(
+    lines: Sequence[BilledLine],
+    *bills: Bill,
+    pending: Sequence[BilledLine] = (),
+    replaced: Sequence[SubscriptionItemId] = (),
+    at: int = 500,
+) -> Judgement:
+    return judge(lines, replaced=replaced, bills=bills, pending=pending, at=at)
+
+
+def lowered(debit: str, whole: int, left: int, *, invoice: str = "in_1", at: int = 500) -> list[BilledLine]:
+    """The lines of a reduction half-way: all is credited and the rest is charged."""
+    return [
+        line("c", -whole, credits=(invoice, debit), since=at),
+        line("d", left, since=at),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("status", "is_paid"),
+    [("paid", True), ("open", False), ("draft", False), ("void", False), ("uncollectible", False)],
+)
+def test_a_credit_rests_on_the_status_of_its_invoice(status: str, is_paid: bool) -> None:
+    renewal = bill("in_1", line("a", 1200), status=status)
+    found = judged(lowered("a", 600, 6), renewal)
+    assert (found.crediting, found.is_paid, found.net) == (True, is_paid, -594)
+    assert found.unpaid == (None if is_paid else renewal)
+
+
+def test_a_raise_is_not_crediting_when_its_net_is_a_charge() -> None:
+    renewal = bill("in_1", line("a", 1200), status="open")
+    found = judged(lowered("a", 600, 606), renewal)
+    assert (found.crediting, found.is_paid, found.net) == (False, True, 6)
+
+
+def test_a_replaced_price_is_judged_by_its_credit_alone_when_the_net_is_a_charge() -> None:
+    renewal = bill("in_1", line("a", 1200), status="open")
+    found = judged(lowered("a", 600, 6000), renewal, replaced=[SEATS])
+    assert (found.crediting, found.is_paid, found.only_reduces) == (True, False, False)
+
+
+def test_another_item_does_not_hide_an_unpaid_credit() -> None:
+    renewal = bill("in_1", line("a", 1200), status="open")
+    lines = [*lowered("a", 600, 6), line("e", 5000, item=OTHER)]
+    found = judged(lines, renewal)
+    assert (found.is_paid, found.only_reduces, found.net) == (False, False, 4406)
+
+
+@pytest.mark.parametrize(("reversed_", "is_paid"), [(0, True), (30, False), (1200, False), (5000, False)])
+def test_money_that_went_back_lowers_what_may_be_credited(reversed_: int, is_paid: bool) -> None:
+    renewal = bill("in_1", line("a", 1200), reversed_=reversed_)
+    assert judged(lowered("a", 600, 6), renewal).is_paid is is_paid
+
+
+def test_a_small_reduction_is_paid_when_half_of_the_invoice_went_back() -> None:
+    """Half of 1,200 is paid, for half of the time: 300 may be credited."""
+    renewal = bill("in_1", line("a", 1200), reversed_=600)
+    assert judged(lowered("a", 600, 300), renewal).is_paid
+    assert not judged(lowered("a", 600, 290), renewal).is_paid
+
+
+def test_the_paid_share_follows_the_chain() -> None:
+    """100 seats are unpaid, a raise to 101 was paid: it paid for 12 of the 1,212 that it debits."""
+    renewal = bill("in_1", line("a", 1200), status="open")
+    raised = bill("in_2", line("b", -1200, credits=("in_1", "a")), line("c", 1212), created=1)
+    assert not judged(lowered("c", 606, 6, invoice="in_2"), renewal, raised).is_paid
+    assert judged(lowered("c", 606, 600, invoice="in_2"), renewal, raised).is_paid
+    paid = bill("in_1", line("a", 1200))
+    assert judged(lowered("c", 606, 6, invoice="in_2"), paid, raised).is_paid
+
+
+def test_what_was_credited_once_is_not_credited_by_a_third_invoice() -> None:
+    renewal = bill("in_1", line("a", 1200), status="open")
+    raised = bill("in_2", line("b", -1200, credits=("in_1", "a")), line("c", 1212), created=1)
+    back = bill("in_3", line("e", -1212, credits=("in_2", "c")), line("f", 1200), created=2)
+    assert not judged(lowered("f", 600, 594, invoice="in_3"), renewal, raised, back).is_paid
+
+
+def test_a_credit_for_more_than_was_paid_fails_though_the_invoice_is_paid() -> None:
+    """Classic billing credits by the price list of today; the lines cost half of it under a discount."""
+    renewal = bill("in_1", line("a", 600))
+    found = judged(lowered("a", 600, 6), renewal)
+    assert (found.is_paid, found.unpaid) == (False, None)
+
+
+def test_time_that_is_over_is_not_credited() -> None:
+    renewal = bill("in_1", line("a", 1200))
+    assert not judged(lowered("a", 1200, 12), renewal).is_paid
+
+
+def test_a_credit_that_names_nothing_stands_for_the_open_charges_of_its_item() -> None:
+    renewal = bill("in_1", line("a", 1200), line("x", 900, item=OTHER))
+    unnamed = [line("c", -600, since=500), line("d", 6, since=500)]
+    assert judged(unnamed, renewal).is_paid
+    assert not judged(unnamed, bill("in_1", line("a", 1200), status="open")).is_paid
+    assert not judged(unnamed).is_paid
+
+
+def test_a_later_credit_ends_the_charges_before_it() -> None:
+    renewal = bill("in_1", line("a", 1200))
+    lowered_before = bill("in_2", line("b", -960, since=200), line("c", 80, since=200), created=1)
+    unnamed = [line("d", -600, since=500), line("e", 6, since=500)]
+    assert not judged(unnamed, renewal, lowered_before).is_paid
+    assert judged([line("d", -50, since=500)], renewal, lowered_before, replaced=[SEATS]).is_paid
+
+
+def test_an_unnamed_chain_is_followed() -> None:
+    renewal = bill("in_1", line("a", 1200), status="open")
+    raised = bill("in_2", line("b", -1200), line("c", 1212), created=1)
+    found = judged([line("d", -606, since=500), line("e", 6, since=500)], renewal, raised)
+    assert (found.is_paid, found.unpaid) == (False, renewal)
+
+
+def test_a_pending_charge_may_be_cancelled() -> None:
+    """Crediting a debit that no invoice has collected gives nothing back."""
+    debit = BilledLine("ii_1", SEATS, 600, 0, PERIOD, invoice_item_id="ii_1")
+    credit = BilledLine("c", SEATS, -300, 500, PERIOD, credited=CreditedLines(None, frozenset({"ii_1"})))
+    assert judged([credit], pending=[debit]).is_paid
+
+
+def test_a_pending_charge_that_set_off_an_unpaid_one_is_followed() -> None:
+    renewal = bill("in_1", line("a", 1200), status="open")
+    pending = [
+        BilledLine(
+            "ii_1", SEATS, -1200, 0, PERIOD, "ii_1", CreditedLines(InvoiceId("in_1"), frozenset({"a"}))
+        ),
+        BilledLine("ii_2", SEATS, 1212, 0, PERIOD, "ii_2"),
+    ]
+    credit = BilledLine("c", SEATS, -606, 500, PERIOD, credited=CreditedLines(None, frozenset({"ii_2"})))
+    found = judged([credit, line("d", 6, since=500)], renewal, pending=pending)
+    assert (found.is_paid, found.unpaid) == (False, renewal)
+
+
+def test_an_invoice_item_is_found_on_the_invoice_that_collected_it() -> None:
+    collected = BilledLine("il_1", SEATS, 1200, 0, PERIOD, invoice_item_id="ii_1")
+    credit = BilledLine("c", SEATS, -600, 500, PERIOD, credited=CreditedLines(None, frozenset({"ii_1"})))
+    assert judged([credit], bill("in_1", collected), replaced=[SEATS]).is_paid
+    assert not judged([credit], bill("in_1", collected, status="open"), replaced=[SEATS]).is_paid
+
+
+def test_an_invoice_that_credits_itself_counts_as_unpaid() -> None:
+    odd = bill("in_1", line("a", -100, credits=("in_1", "b")), line("b", 1200))
+    assert not judged(lowered("b", 600, 6), odd).is_paid
+
+
+def test_a_free_item_may_be_replaced() -> None:
+    found = judged([line("d", 600, since=500)], replaced=[SEATS])
+    assert (found.crediting, found.is_paid) == (True, True)
+
+
+def test_pending_items_are_not_lines_of_the_change() -> None:
+    waiting = BilledLine("ii_1", SEATS, -50, 0, PERIOD, invoice_item_id="ii_1")
+    collected = BilledLine("il_9", None, -50, 0, PERIOD, invoice_item_id="ii_1")
+    own = line("d", 10)
+    assert own_lines([collected, own], [waiting]) == [own]
