@@ -92,15 +92,20 @@ def behavior_of_purchase(method_type: str | None) -> str:
 def raise_by(subscription: Subscription, items: Sequence[Mapping[str, Any]]) -> int:
     """Return by how many units an update raises the quantities of a subscription; 0 if by none.
 
-    `items` is the parameter of Stripe's update. A new item counts with its quantity, a lowered one does not set off.
+    `items` is the parameter of Stripe's update. A removed item sets off a new one, because that is how a price is
+    replaced too; an item that is only lowered sets off nothing.
     """
     quantities = {str(item.id): item.quantity or 0 for item in subscription.items}
-    more = 0
+    raised = added = 0
     for entry in items:
-        if entry.get("deleted") or entry.get("quantity") is None:
-            continue
-        more += max(0, int(entry["quantity"]) - quantities.get(str(entry.get("id")), 0))
-    return more
+        before = quantities.get(str(entry.get("id")), 0)
+        if entry.get("deleted"):
+            added -= before
+        elif entry.get("quantity") is not None and "id" in entry:
+            raised += max(0, int(entry["quantity"]) - before)
+        elif entry.get("quantity") is not None:
+            added += int(entry["quantity"])
+    return raised + max(0, added)
 
 
 def paid_quantity(subscription: Subscription, invoices: Sequence[Invoice], at: int) -> int:

@@ -114,6 +114,8 @@ def test_charged_method_is_the_first_that_is_set() -> None:
         ([{"price": "price_2", "quantity": 4}], 4),
         ([{"price": "price_metered"}], 0),
         ([{"id": "si_1", "deleted": True}], 0),
+        ([{"id": "si_1", "deleted": True}, {"price": "price_2", "quantity": 12}], 2),
+        ([{"id": "si_1", "deleted": True}, {"id": "si_2", "quantity": 4}], 1),
         ([{"id": "si_1", "price": "price_2", "quantity": 10}], 0),
     ],
 )
