@@ -55,6 +55,8 @@ BEYOND = {
     ("POST", "/v1/shared-subscriptions/{subscription_id}/transfer/accept"): "",
     ("POST", "/v1/shared-subscriptions/{subscription_id}/transfer/decline"): "",
     ("GET", "/v1/shared-subscriptions/{subscription_id}/audit-events"): "",
+    ("PUT", "/v1/shared-subscriptions/{subscription_id}/purchase-permission"): "",
+    ("DELETE", "/v1/shared-subscriptions/{subscription_id}/purchase-permission"): "",
     ("GET", "/v1/operations/{operation_id}"): "",
     ("GET", "/v1/customers/{customer_id}/access"): "",
     ("POST", "/v1/customers"): "",

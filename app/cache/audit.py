@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app.cache.database import Connection
-from app.domain.ids import SubscriptionId
+from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.snapshots import JsonObject
 
 # An effect's own events are made before its answer settles the step. One that is made later tells of a request that
@@ -56,16 +56,46 @@ async def record_late_effect(
     return found is not None
 
 
+async def record(
+    connection: Connection,
+    *,
+    subscription_id: SubscriptionId,
+    principal: str,
+    actor_id: CustomerId | None,
+    action: str,
+    before: JsonObject,
+    after: JsonObject,
+) -> None:
+    """Write an entry about what is kept here alone, and not at Stripe."""
+    await connection.execute(
+        """insert into audit_events (subscription_id, door, principal, actor_id, action, before, after)
+        values ($1, 'api', $2, $3, $4, $5, $6)""",
+        subscription_id,
+        principal,
+        actor_id,
+        action,
+        before,
+        after,
+    )
+
+
 async def page(
-    connection: Connection, subscription_id: SubscriptionId, *, before: int | None, limit: int
+    connection: Connection,
+    subscription_id: SubscriptionId,
+    *,
+    with_members: bool,
+    before: int | None,
+    limit: int,
 ) -> list[JsonObject]:
-    """Newest first."""
+    """Newest first. Without members: only entries about the subscription itself."""
     rows = await connection.fetch(
         """select id, at, door, operation_id, principal, actor_id, action, customer_id, before, after
         from audit_events where subscription_id = $1 and ($2::bigint is null or id < $2)
+          and ($4 or customer_id is null)
         order by id desc limit $3""",
         subscription_id,
         before,
         limit,
+        with_members,
     )
     return [dict(row) for row in rows]

@@ -10,8 +10,8 @@ from app.domain.views import Contact, SubscriptionView
 
 _COLUMNS = f"""
     select s.id, s.customer_id, s.status, s.currency, s.created, s.start_date, s.trial_start, s.trial_end,
-        s.cancel_at, s.cancel_at_period_end, s.canceled_at, s.ended_at, s.billing_mode, s.collection_method,
-        s.latest_invoice_id,
+        s.cancel_at, s.cancel_at_period_end, s.canceled_at, s.ended_at, s.billing_mode,
+        s.collection_method, s.pause_collection, s.schedule_id, s.latest_invoice_id,
         s.default_payment_method_id, s.pending_update, s.discounts, s.discount_details, s.synced_at,
         s.items, array(
             select row(x.price_id, r.currency, r.unit_amount, r.unit_amount_decimal, r.billing_scheme, r.recurring,

@@ -96,3 +96,55 @@ async def grant_purchases(
             payer_id,
             owner_id,
         )
+
+
+async def withdraw_purchases(connection: Connection, subscription_id: SubscriptionId) -> None:
+    """End the payer's permission, also where an offer or a transfer under way would bring it."""
+    await connection.execute("delete from purchase_grants where subscription_id = $1", subscription_id)
+    await connection.execute(
+        "update transfers set allow_purchases = false where subscription_id = $1 and state = 'offered'",
+        subscription_id,
+    )
+    await connection.execute(
+        """update operations set request = request || '{"allow_purchases": false}'
+        where subscription_id = $1 and kind = 'transfer' and settled_at is null""",
+        subscription_id,
+    )
+
+
+async def transfer_allows_purchases(connection: Connection, operation_id: str) -> bool:
+    """What the payer says by now, who may have withdrawn it since the transfer was accepted."""
+    return (
+        await connection.fetchval(
+            "select request -> 'allow_purchases' = 'true' from operations where id = $1", operation_id
+        )
+        is True
+    )
+
+
+# Steps that were never sent: nothing of them can take effect any more once they are settled. Their operations are
+# finished here, except where other steps are left; those are judged anew when they run.
+_ABANDON = """
+    with abandoned as (
+        update operation_steps t set state = 'refused', code = 'role_required', settled_at = clock_timestamp()
+        from operations o
+        where o.id = t.operation_id and o.subscription_id = $1 and o.settled_at is null
+          and o.actor_id is not null and o.actor_id <> $2
+          and t.settled_at is null and t.state = 'planned' and t.attempt = 0
+          and (t.action = 'buy_seats' or t.figures -> 'needs' ?| $3)
+        returning t.operation_id, t.position, t.figures
+    ), quote as (
+        update quotes set used_at = null from abandoned where quotes.id = abandoned.figures ->> 'quote_id'
+    )
+    update operations o set state = 'settled', settled_at = clock_timestamp(), lease_token = null, lease_until = null
+    from (select distinct operation_id from abandoned) a
+    where o.id = a.operation_id and not exists (
+        select from operation_steps t where t.operation_id = o.id and t.settled_at is null
+          and not exists (select from abandoned x where x.operation_id = t.operation_id and x.position = t.position))"""
+
+
+async def abandon_purchases(
+    connection: Connection, subscription_id: SubscriptionId, *, payer_id: CustomerId, needs: list[str]
+) -> None:
+    """Settle as refused what others than the payer asked for with one of these rights, if it was never sent."""
+    await connection.execute(_ABANDON, subscription_id, payer_id, needs)

@@ -127,7 +127,7 @@ def _judge_add(change: MemberChange, standing: Standing) -> tuple[Verdict, str |
     return _run_unless(busy=person.busy, allowed=standing.new_seats)
 
 
-def _judge_remove(change: MemberChange, standing: Standing) -> tuple[Verdict, str | None]:
+def _judge_remove(change: MemberChange, _: Standing) -> tuple[Verdict, str | None]:
     if change.person.is_owner:
         return Verdict.REFUSED, "owner_cannot_leave"
     if change.person.member_role is None and change.person.busy:
@@ -135,7 +135,8 @@ def _judge_remove(change: MemberChange, standing: Standing) -> tuple[Verdict, st
         return Verdict.REFUSED, "operation_in_progress"
     if change.person.member_role is None:
         return (Verdict.UNCHANGED, None) if change.person.former_member else (Verdict.REFUSED, "not_found")
-    return _run_unless(busy=change.person.busy, allowed=standing.edits)
+    # What reduces is never refused for a status.
+    return _run_unless(busy=change.person.busy, allowed=True)
 
 
 def _judge_update(change: MemberChange, standing: Standing) -> tuple[Verdict, str | None]:
@@ -145,7 +146,8 @@ def _judge_update(change: MemberChange, standing: Standing) -> tuple[Verdict, st
         return Verdict.REFUSED, "not_found"
     if change.person.member_role == change.role:
         return Verdict.UNCHANGED, None
-    return _run_unless(busy=change.person.busy, allowed=standing.edits)
+    is_lower = change.role == Role.USER
+    return _run_unless(busy=change.person.busy, allowed=is_lower or standing.edits)
 
 
 def _run_unless(*, busy: bool, allowed: bool) -> tuple[Verdict, str | None]:

@@ -78,6 +78,8 @@ class Plan:
     """False where the caller asked for what is there already: Stripe then bills nothing."""
     restarted: frozenset[SubscriptionItemId] = frozenset()
     """Items whose interval changes: a new period of theirs begins, and is billed, at once."""
+    reduces: bool = False
+    """True if items are only removed or get smaller quantities."""
 
     @property
     def seats(self) -> int:
@@ -152,7 +154,38 @@ def changed_plan(
         first = errors[0]
         code = first.code if first.code in _OWN_CODES else None
         raise InvalidRequest(f"{first.pointer}: {first.detail}", code=code, errors=errors)
-    return Plan(result, params, altered=result != list(current), restarted=_restarted(current, result))
+    return Plan(
+        result,
+        params,
+        altered=result != list(current),
+        restarted=_restarted(current, result),
+        reduces=_reduces(current, result),
+    )
+
+
+def _reduces(before: Sequence[PlanItem], after: Sequence[PlanItem]) -> bool:
+    known = {item.id: item for item in before if item.id is not None}
+    return all(
+        item.id in known
+        and item.price.id == known[item.id].price.id
+        and (item.quantity or 0) <= (known[item.id].quantity or 0)
+        for item in after
+    )
+
+
+def only_lowers(asked: Sequence[ItemChange], quantities: Mapping[str, int | None]) -> bool:
+    """True if every entry names an item and a quantity that is at most its present one, and nothing else.
+
+    `quantities`: the present ones by item id.
+    """
+    return bool(asked) and all(
+        change.id is not None
+        and change.price_id is None
+        and not change.deleted
+        and change.quantity is not None
+        and change.quantity <= (quantities.get(change.id) or 0)
+        for change in asked
+    )
 
 
 def _restarted(before: Sequence[PlanItem], after: Sequence[PlanItem]) -> frozenset[SubscriptionItemId]:

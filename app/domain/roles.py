@@ -27,9 +27,14 @@ class Permission(StrEnum):
     CHANGE_USERS = "add or remove users"
     CHANGE_MANAGERS = "add, remove or change managers"
     BUY_SEATS = "buy seats"
+    LOWER_QUANTITY = "lower its quantity"
     CHANGE_PLAN = "change the plan"
     CANCEL = "cancel it at the period's end"
     CANCEL_NOW = "cancel it at once"
+    TAKE_BACK_END = "take its end back"
+    RESUME = "resume it while it is paused"
+    SEE_PURCHASES = "see what was bought and ended"
+    GRANT_PURCHASES = "give or withdraw the right to buy"
     LEAVE = "leave it"
     REPAIR_OWNER = "name its owner"
 
@@ -52,14 +57,31 @@ _TABLE: dict[Role, frozenset[Permission]] = {
             _P.CHANGE_USERS,
             _P.CHANGE_MANAGERS,
             _P.CANCEL,
-            _P.CANCEL_NOW,
+            _P.TAKE_BACK_END,
+            _P.SEE_PURCHASES,
         }
     ),
-    Role.MANAGER: frozenset({_P.SEE_PLAN, _P.SEE_AMOUNTS, _P.SEE_MEMBERS, _P.CHANGE_USERS, _P.LEAVE}),
+    Role.MANAGER: frozenset(
+        {_P.SEE_PLAN, _P.SEE_AMOUNTS, _P.SEE_MEMBERS, _P.CHANGE_USERS, _P.LEAVE, _P.SEE_PURCHASES}
+    ),
     Role.USER: frozenset({_P.SEE_PLAN, _P.LEAVE}),
-    Role.PAYER: frozenset({_P.SEE_PLAN, _P.SEE_AMOUNTS, _P.CANCEL}),
+    Role.PAYER: frozenset(
+        {
+            _P.SEE_PLAN,
+            _P.SEE_AMOUNTS,
+            _P.LOWER_QUANTITY,
+            _P.CANCEL,
+            _P.CANCEL_NOW,
+            _P.TAKE_BACK_END,
+            _P.RESUME,
+            _P.SEE_PURCHASES,
+            _P.GRANT_PURCHASES,
+            _P.REPAIR_OWNER,
+        }
+    ),
 }
-_PURCHASES = frozenset({_P.BUY_SEATS, _P.CHANGE_PLAN})
+_PURCHASES = frozenset({_P.BUY_SEATS, _P.LOWER_QUANTITY, _P.CHANGE_PLAN, _P.CANCEL_NOW, _P.RESUME})
+"""What costs the payer, or ends what they have paid for: the owner's only if they pay or were allowed to buy."""
 
 
 class Relations(NamedTuple):
@@ -103,16 +125,19 @@ def roles_of(customer_id: CustomerId, relations: Relations, member_role: str | N
 
 
 def permissions(role: Role, policy: RolePolicy, *, owner_may_purchase: bool) -> frozenset[Permission]:
-    """`owner_may_purchase`: the owner pays himself, or the payer allowed it when control moved."""
+    """What a role may do.
+
+    `owner_may_purchase`: the owner is the payer, or the payer allowed them to buy. A manager who may buy seats buys in
+    the owner's place, so the same condition holds for them.
+    `TAKE_BACK_END` of an owner who is not the payer holds only for an end that an owner set (`app.services.ending`).
+    """
     granted = _TABLE[role]
     if role is Role.OWNER and owner_may_purchase:
         granted |= _PURCHASES
-    if role is Role.PAYER:
-        granted |= {_P.REPAIR_OWNER}
     if role is Role.MANAGER and policy.managers_manage_managers:
         granted |= {_P.CHANGE_MANAGERS}
-    if role is Role.MANAGER and policy.managers_buy_seats:
-        granted |= {_P.BUY_SEATS}
+    if role is Role.MANAGER and policy.managers_buy_seats and owner_may_purchase:
+        granted |= {_P.BUY_SEATS, _P.LOWER_QUANTITY}
     return granted
 
 

@@ -122,6 +122,8 @@ class Subscription:
     oddities: JsonObject
     discount_details: list[JsonObject] | None = None
     """One entry for each id of `discounts`, see `app.domain.discounts`; None where there is no discount."""
+    pause_collection: JsonObject | None = None
+    schedule_id: str | None = None
     items_complete: bool = True
     discounts_complete: bool = True
     deleted: bool = False

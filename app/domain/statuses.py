@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """`access`: members may use the products; `edits`: members may be removed and change role; `new_seats`."""
+    """What a status allows beyond reading and reducing.
+
+    `access`: members may use the products. `edits`: prices, items and higher roles may change. `new_seats`: seats may
+    be bought and filled. What reduces (removing, leaving, a lower role, fewer seats, cancelling) needs none of them.
+    """
 
     access: bool
     edits: bool

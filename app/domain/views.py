@@ -41,6 +41,8 @@ class SubscriptionView:
     ended_at: int | None
     billing_mode: str | None
     collection_method: str | None
+    pause_collection: JsonObject | None
+    schedule_id: str | None
     latest_invoice_id: str | None
     default_payment_method_id: str | None
     pending_update: JsonObject | None

@@ -9,6 +9,7 @@ from datetime import datetime
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from app.domain.ends import When
 from app.domain.ids import PaymentMethodId, PriceId, SubscriptionItemId
 from app.domain.payments import PaymentStep
 from app.domain.plan_changes import ItemChange
@@ -22,6 +23,7 @@ from app.routes.idempotency import IdempotentRoute
 from app.routes.operation_answers import ACCEPTED, accepted_answer
 from app.routes.operation_ids import operation_id_of
 from app.schemas.plans import (
+    CanceledSubscription,
     CancelRequest,
     ChangedSubscription,
     Discount,
@@ -31,7 +33,7 @@ from app.schemas.plans import (
 )
 from app.schemas.subscriptions import body as subscription_body
 from app.schemas.subscriptions import shown
-from app.services import plan_changes, previews, purchases
+from app.services import ending, plan_changes, previews, purchases
 from app.services.actors import Actor
 from app.services.context import Context, Rules
 from app.services.plan_operations import Accepted
@@ -138,7 +140,7 @@ async def preview_subscription(
 
 @router.post(
     "/subscriptions/{subscription_id}/cancel",
-    response_model=ChangedSubscription,
+    response_model=CanceledSubscription,
     responses={**ACCEPTED, **_WRITE},
 )
 async def cancel_subscription(
@@ -146,20 +148,35 @@ async def cancel_subscription(
     context: ContextDep,
     actor: WriterDep,
     subscription_id: SubscriptionPath,
-    body: CancelRequest,
+    body: CancelRequest | None = None,
 ) -> Response:
-    """Cancels at the period's end, or now; asking again changes nothing and answers the same."""
-    refuse_admin_fields(actor, body)
+    """Cancels at the end of a period, or now; asking again changes nothing and answers the same.
+
+    Without a body at the period's end, if all items end together.
+    """
+    asked = body or CancelRequest()
+    refuse_admin_fields(actor, asked)
     done = await plan_changes.cancel(
         context,
         actor,
         subscription_id,
-        now=body.when == "now",
-        reason=body.reason,
-        prorate=body.prorate,
+        when=When(asked.when),
+        reason=asked.reason,
+        prorate=asked.prorate,
         operation_id=await operation_id_of(request, actor.principal),
     )
-    return await change_answer(request, context, actor, done)
+    if isinstance(done, Accepted):
+        return await accepted_answer(request, context, actor, done)
+    view = done.seen.view
+    end = ending.ends_at(view)
+    canceled = CanceledSubscription.model_validate(
+        {
+            **dict(changed_subscription(done, context.rules)),
+            "ends_at": end,
+            "further_charges": ending.charges_until(view, end),
+        }
+    )
+    return answer(request, canceled)
 
 
 @router.post(
@@ -170,7 +187,7 @@ async def cancel_subscription(
 async def resume_subscription(
     request: Request, context: ContextDep, actor: WriterDep, subscription_id: SubscriptionPath
 ) -> Response:
-    """Takes an intended cancellation back, or wakes a paused subscription."""
+    """Takes back whichever end is set, and wakes a paused subscription."""
     done = await plan_changes.resume(
         context, actor, subscription_id, await operation_id_of(request, actor.principal)
     )

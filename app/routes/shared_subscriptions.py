@@ -37,11 +37,13 @@ from app.schemas.shared_subscriptions import (
     SeatQuoteRequest,
     SeatsRequest,
 )
+from app.schemas.subscriptions import SubscriptionAnswer, shown
 from app.services import (
     member_changes,
     operations,
     plan_changes,
     previews,
+    purchase_permissions,
     seat_purchases,
     seat_releases,
     shared_subscriptions,
@@ -242,6 +244,32 @@ async def leave_shared_subscription(
     operation_id = await operation_id_of(request, actor.principal)
     admitted = await member_changes.leave(context, actor, subscription_id, operation_id)
     return await run_and_answer(request, context, actor, admitted)
+
+
+@router.put(
+    "/shared-subscriptions/{subscription_id}/purchase-permission",
+    response_model=SubscriptionAnswer,
+    responses=_OPERATION,
+)
+async def give_purchase_permission(
+    request: Request, context: ContextDep, actor: WriterDep, subscription_id: SubscriptionPath
+) -> Response:
+    """The payer lets the present owner buy on their account; the next owner starts without it."""
+    seen = await purchase_permissions.give(context, actor, subscription_id)
+    return answer(request, SubscriptionAnswer(subscription=shown(seen, context.rules)))
+
+
+@router.delete(
+    "/shared-subscriptions/{subscription_id}/purchase-permission",
+    status_code=204,
+    responses=_OPERATION,
+)
+async def withdraw_purchase_permission(
+    context: ContextDep, actor: WriterDep, subscription_id: SubscriptionPath
+) -> Response:
+    """The payer withdraws it at any time; purchases that rest on it and were not sent yet are abandoned."""
+    await purchase_permissions.withdraw(context, actor, subscription_id)
+    return Response(status_code=204)
 
 
 def _asked(body: MemberChangeRequest | SeatQuoteRequest) -> list[AskedChange]:

@@ -134,7 +134,14 @@ class SubscriptionUpdateRequest(Request):
 
 
 class CancelRequest(Request):
-    when: Literal["period_end", "now"] = "period_end"
+    """`when` names the end; if items end at different times, `period_end` is refused as `end_ambiguous`.
+
+    `earliest_period_end`: nothing is billed again, paid time of the other items is lost. `latest_period_end`: the items
+    with shorter periods are billed until then, see `further_charges`. A subscription whose first invoice is not paid
+    (`incomplete`) ends at once.
+    """
+
+    when: Literal["period_end", "latest_period_end", "earliest_period_end", "now"] = "period_end"
     reason: Reason | None = None
     prorate: Annotated[bool | None, Field(json_schema_extra=ADMIN_ONLY)] = None
 
@@ -159,6 +166,26 @@ class UnpaidInvoice(Answer):
     hosted_invoice_url: str | None
     credit: int
     retry_after: int | None = None
+
+
+class FurtherCharge(Answer):
+    """An item that is billed again before the end: how many times, and when first.
+
+    Each time its price for its quantity then, less discounts and with taxes. Usage of metered items and prorations that
+    are not invoiced yet are billed at the end in any case, and are not counted here.
+    """
+
+    subscription_item_id: str
+    price_id: str
+    renewals: int
+    next_at: Instant
+
+
+class CanceledSubscription(ChangedSubscription):
+    """`ends_at`: when it ended or will end. `further_charges` is empty if nothing is billed again until then."""
+
+    ends_at: Instant | None
+    further_charges: list[FurtherCharge]
 
 
 class QuoteAnswer(Answer):

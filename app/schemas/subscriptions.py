@@ -65,15 +65,31 @@ class AppliedDiscount(Answer):
 
 
 class Shared(Answer):
-    """`owner` is null where metadata names no existing customer: member management is closed then."""
+    """`owner` is null where metadata names no existing customer: member management is closed then.
+
+    `owner_may_purchase`: the owner pays, or the payer allowed them to buy; null for a plain user.
+    """
 
     owner: Contact | None
+    owner_may_purchase: bool | None
     seats: Seats
+
+
+class PauseCollection(Answer):
+    """Invoices are made and not collected: Stripe's `behavior` says what becomes of them.
+
+    `resumes_at` is null until somebody ends the pause. The subscription's `status` says nothing of it.
+    """
+
+    behavior: str
+    resumes_at: Instant | None
 
 
 class Subscription(Answer):
     """`role` is the caller's own, null for a service key that acts for nobody.
 
+    `collection_method`: `charge_automatically`, or `send_invoice` if Stripe mails invoices. `schedule_id`: the
+    subscription schedule that manages when it ends; such an end is changed in the Dashboard (`managed_by_schedule`).
     `discounts` is null for a role that may not see amounts.
     """
 
@@ -94,6 +110,8 @@ class Subscription(Answer):
     ended_at: Instant | None
     billing_mode: str | None
     collection_method: str | None
+    pause_collection: PauseCollection | None
+    schedule_id: str | None
     latest_invoice_id: str | None
     default_payment_method_id: str | None
     discounts: list[AppliedDiscount] | None
@@ -131,7 +149,7 @@ def document(seen: Seen, rules: Rules) -> JsonObject:
         "role": None if seen.role is None else seen.role.value,
         "currency": view.currency,
         "items": [_item(item, amounts=amounts, internal=seen.role is None) for item in view.items],
-        "shared": _shared(view, rules),
+        "shared": _shared(seen, rules),
         "created": _instant(view.created),
         "start_date": _instant(view.start_date),
         "trial_start": _instant(view.trial_start),
@@ -142,6 +160,8 @@ def document(seen: Seen, rules: Rules) -> JsonObject:
         "ended_at": _instant(view.ended_at),
         "billing_mode": view.billing_mode,
         "collection_method": view.collection_method,
+        "pause_collection": _pause_collection(view),
+        "schedule_id": view.schedule_id,
         "latest_invoice_id": view.latest_invoice_id if amounts else None,
         "default_payment_method_id": view.default_payment_method_id if amounts else None,
         "discounts": [_discount(detail) for detail in view.discount_details or ()] if amounts else None,
@@ -183,11 +203,18 @@ def _discount(detail: JsonObject) -> JsonObject:
 _DISCOUNT = ("promotion_code", "name", "percent_off", "amount_off", "currency")
 
 
+def _pause_collection(view: SubscriptionView) -> JsonObject | None:
+    if view.pause_collection is None:
+        return None
+    return {**view.pause_collection, "resumes_at": _instant(view.pause_collection["resumes_at"])}
+
+
 def _instant(seconds: int | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
-def _shared(view: SubscriptionView, rules: Rules) -> JsonObject | None:
+def _shared(seen: Seen, rules: Rules) -> JsonObject | None:
+    view = seen.view
     if not view.is_shared():
         return None
     owner = view.owner
@@ -195,5 +222,11 @@ def _shared(view: SubscriptionView, rules: Rules) -> JsonObject | None:
         "owner": None
         if owner is None
         else {"customer_id": owner.customer_id, "email": owner.email, "name": owner.name},
+        "owner_may_purchase": may_purchase(view) if Permission.SEE_PURCHASES in seen.granted else None,
         "seats": view.seats(owner_uses_seat=rules.owner_uses_seat).as_members(),
     }
+
+
+def may_purchase(view: SubscriptionView) -> bool:
+    """True if there is an owner who pays, or whom the payer allowed to buy."""
+    return view.owner is not None and (view.owner.customer_id == view.customer_id or view.owner_may_purchase)

@@ -23,17 +23,28 @@ LATE = Counter(
     "Writes that took effect after their operation was settled: a process had been stopped",
 )
 
-_OUR_KEY = re.compile(r"(op_[0-9a-f]{24})/(\d{1,4})/\d+(?:/waiting)?")
+_OUR_KEY = re.compile(r"(op_[0-9a-f]{24})/(\d{1,4})/\d+(?:/waiting|/end)?")
 
 
 async def events(
     context: Context, actor: Actor, subscription_id: SubscriptionId, *, before: int | None, limit: int
 ) -> list[JsonObject]:
-    """Newest first, for whoever may see the members. Raises NotFound and Forbidden `role_required`."""
+    """Newest first. A payer who is not owner sees what was bought, changed and ended in their name, and no members.
+
+    Raises NotFound and Forbidden `role_required`.
+    """
     async with context.database.connection() as connection:
         seen = await read(connection, actor, subscription_id, context.rules)
-        require(seen.granted, Permission.SEE_MEMBERS)
-        return await audit.page(connection, subscription_id, before=before, limit=limit)
+        require(seen.granted, Permission.SEE_PURCHASES)
+        with_members = Permission.SEE_MEMBERS in seen.granted
+        found = await audit.page(
+            connection, subscription_id, with_members=with_members, before=before, limit=limit
+        )
+    if with_members:
+        return found
+    view = seen.view
+    shown = {view.customer_id, None if view.owner is None else view.owner.customer_id}
+    return [row if row["actor_id"] in shown else {**row, "actor_id": None} for row in found]
 
 
 async def watch(context: Context, event: Event, kind: str) -> None:

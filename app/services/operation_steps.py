@@ -506,7 +506,7 @@ async def _set_owner(
                 operation.subscription_id,
                 payer_id=snapshot.customer_id,
                 owner_id=new_owner,
-                allowed=bool(operation.request.get("allow_purchases")),
+                allowed=await transfers.transfer_allows_purchases(connection, operation.id),
             )
 
     lease = await sync.take_lease(context, "subscription", operation.subscription_id)

@@ -8,6 +8,8 @@ from typing import Any
 from uuid import UUID
 
 from app.cache import catalogue, operations, subscriptions
+from app.cache.database import Connection
+from app.domain.ends import When
 from app.domain.ids import SubscriptionId, SubscriptionItemId
 from app.domain.plan_changes import (
     OfferedPrice,
@@ -15,6 +17,7 @@ from app.domain.plan_changes import (
     PlanItem,
     Terms,
     changed_plan,
+    only_lowers,
 )
 from app.domain.roles import Permission, require
 from app.domain.seats import check_floor
@@ -23,6 +26,7 @@ from app.domain.views import SubscriptionView
 from app.errors import (
     Conflict,
 )
+from app.services import ending
 from app.services.actors import Actor
 from app.services.charges import as_seen
 from app.services.context import Context
@@ -67,11 +71,13 @@ async def update(
     `subscription_not_active`,
     PreconditionFailed by `precondition`, InvalidRequest for items, PaymentRequired.
     """
+    if _only_ends(change):
+        return await _change_end(context, actor, subscription_id, change, operation_id, precondition)
     outside, asked = Outside(None), change
     if change.payment_method_id is not None or change.promotion_code is not None:
         # Whoever may not change the plan must not learn which cards and codes exist, nor make us ask Stripe.
         now = await get(context, actor, subscription_id)
-        require(now.granted, *permissions_for(change))
+        require(now.granted, *permissions_for(change, now.view))
         outside = await look_outside(
             context, actor, now.view, change.payment_method_id, change.promotion_code
         )
@@ -80,7 +86,7 @@ async def update(
     async with context.database.transaction() as connection:
         await subscriptions.lock(connection, subscription_id)
         seen = await read(connection, actor, subscription_id, context.rules)
-        require(seen.granted, *permissions_for(change))
+        require(seen.granted, *permissions_for(change, seen.view))
         operation = await begun(context, connection, operation_id)
         if operation is None:
             precondition(seen)
@@ -91,10 +97,12 @@ async def update(
             )
             plan = changed(context, actor, seen.view, change, prices)
             check_status(context, seen.view, plan)
+            await _check_end(connection, actor, seen, change, plan)
             if plan is not None:
                 check_floor(seen.view.seats(owner_uses_seat=context.rules.owner_uses_seat), plan.seats)
             params = update_params(context, seen.view, change, plan)
             outside.apply(seen.view, params)
+            check_complete(seen.view)
             if change.quote_id is not None:
                 await use_quote(connection, actor, seen.view, asked)
             call = StripeCall(
@@ -115,7 +123,8 @@ async def update(
                 call,
                 seats_left=None if plan is None else plan.seats,
                 quote_id=change.quote_id,
-                needs=permissions_for(change),
+                needs=permissions_for(change, seen.view),
+                end_by=ending.end_by(actor, seen.view) if change.cancel_at_period_end else None,
             )
     try:
         return await _carried_out(context, actor, subscription_id, operation)
@@ -142,15 +151,45 @@ async def _carried_out(
     return replace(done, credit_forgone=forgone)
 
 
-def permissions_for(change: PlanUpdate) -> list[Permission]:
-    """Ending is one right, everything that costs is another."""
+def permissions_for(change: PlanUpdate, view: SubscriptionView) -> list[Permission]:
+    """Ending is one right, reducing the quantity another, everything that costs a third."""
     needed = []
-    if change.items or change.payment_method_id or change.promotion_code or change.terms != MoneyTerms():
+    quantities = {str(item["id"]): item["quantity"] for item in view.items}
+    costs = change.payment_method_id or change.promotion_code or change.terms != MoneyTerms()
+    if not costs and only_lowers(change.items, quantities):
+        needed.append(Permission.LOWER_QUANTITY)
+    elif change.items or costs:
         needed.append(change.permission)
     if change.cancel_at_period_end is not None:
-        # To take an end back is to resume: it goes on costing the payer, who may have ended it himself.
-        needed.append(Permission.CANCEL if change.cancel_at_period_end else Permission.CHANGE_PLAN)
+        needed.append(Permission.CANCEL if change.cancel_at_period_end else Permission.TAKE_BACK_END)
     return needed or [Permission.SEE_PLAN]
+
+
+def _only_ends(change: PlanUpdate) -> bool:
+    """True if an update does what cancelling or resuming does, so that one rule serves both."""
+    return change.cancel_at_period_end is not None and not (
+        change.items
+        or change.payment_method_id
+        or change.promotion_code
+        or change.quote_id
+        or change.terms != MoneyTerms()
+    )
+
+
+async def _check_end(
+    connection: Connection, actor: Actor, seen: Seen, change: PlanUpdate, plan: Plan | None
+) -> None:
+    """Judge an end that is changed together with something else."""
+    if change.cancel_at_period_end is None:
+        return
+    if not change.cancel_at_period_end:
+        if ending.ends_at(seen.view) is not None:
+            await ending.check_taking_back(connection, actor, seen)
+        return
+    if plan is not None and len({item.price.interval for item in plan.items}) > 1:
+        raise ending.ambiguous(seen.view, _BY_UPDATE)
+    if not ending.stands_already(seen.view, When.PERIOD_END):
+        await ending.check_end(connection, actor, seen, When.PERIOD_END)
 
 
 def _current_items(view: SubscriptionView, prices: dict[Any, OfferedPrice]) -> list[PlanItem]:
@@ -198,15 +237,37 @@ def changed(
 
 
 def check_status(context: Context, view: SubscriptionView, plan: Plan | None) -> None:
-    """An ended subscription cannot change; one in arrears may shrink, but gains no seats."""
+    """Judge a change by the status: what reduces is refused only where Stripe takes no change at all.
+
+    Raises Conflict `subscription_not_active`.
+    """
     if view.status in ENDED:
-        raise Conflict("This subscription has ended.", code="subscription_not_active")
+        raise Conflict("This subscription has ended: buy a new one.", code="subscription_not_active")
     if plan is None:
+        return
+    check_complete(view)
+    if plan.reduces:
         return
     allowed = standing(view.status, past_due_allows_new_seats=context.rules.past_due_allows_new_seats)
     before = view.seats(owner_uses_seat=context.rules.owner_uses_seat).total
     if not allowed.edits or (plan.seats > before and not allowed.new_seats):
-        raise Conflict("The subscription's status does not allow this.", code="subscription_not_active")
+        raise Conflict(
+            f"A subscription with the status {view.status} takes no more seats, items or other prices. Pay what is "
+            "open, or resume it, first.",
+            code="subscription_not_active",
+        )
+
+
+def check_complete(view: SubscriptionView) -> None:
+    """Until the first invoice is paid, Stripe changes nothing but metadata (SDK, `Subscription.status`).
+
+    Raises Conflict `subscription_not_active`.
+    """
+    if view.status == "incomplete":
+        raise Conflict(
+            "The first invoice of this subscription is not paid yet. Pay it, or cancel the subscription and buy again.",
+            code="subscription_not_active",
+        )
 
 
 def update_params(
@@ -218,6 +279,9 @@ def update_params(
     if plan is not None:
         params["items"] = plan.params
         params["proration_behavior"] = terms.proration_behavior or context.rules.proration_behavior
+        if view.status == "paused":
+            # Nothing is invoiced until it resumes, and the paid periods are over: there is nothing to credit.
+            params["proration_behavior"] = "none"
     if terms.proration_date is not None:
         params["proration_date"] = terms.proration_date
     if terms.trial_end is not None:
@@ -228,7 +292,7 @@ def update_params(
     if terms.discounts is not None:
         params["discounts"] = list(terms.discounts) or ""
     if change.cancel_at_period_end is not None:
-        params.update(ending(view, at_period_end=change.cancel_at_period_end))
+        params.update(_end_params(view, at_period_end=change.cancel_at_period_end))
     simple = {"items", "proration_behavior", "proration_date", "trial_end"}
     needs_payment = params.keys() & {"items", "trial_end"}
     if needs_payment:
@@ -239,13 +303,10 @@ def update_params(
     return params
 
 
-def ending(view: SubscriptionView, *, at_period_end: bool) -> dict[str, Any]:
-    """Items of different intervals end at different times: then nothing renews any more from the nearest end on."""
-    ends = {item["current_period_end"] for item in view.items}
-    if not at_period_end:
-        mixed = view.cancel_at is not None and not view.cancel_at_period_end
-        return {"cancel_at": ""} if mixed else {"cancel_at_period_end": False}
-    return {"cancel_at": "min_period_end"} if len(ends) > 1 else {"cancel_at_period_end": True}
+def _end_params(view: SubscriptionView, *, at_period_end: bool) -> dict[str, Any]:
+    if at_period_end:
+        return ending.params_for(view, When.PERIOD_END, pointer=_BY_UPDATE)
+    return ending.taking_back_params(view) or {"cancel_at_period_end": False}
 
 
 async def cancel(
@@ -253,67 +314,154 @@ async def cancel(
     actor: Actor,
     subscription_id: SubscriptionId,
     *,
-    now: bool,
+    when: When,
     reason: str | None,
     prorate: bool | None,
     operation_id: str,
 ) -> Done | Accepted:
-    """Ends it now, or lets it run out; asking again changes nothing and answers the same."""
+    """End it now, or let it run out; asking again changes nothing and answers the same.
+
+    Raises InvalidRequest `end_ambiguous`, Conflict `managed_by_schedule`, Forbidden, NotFound.
+    """
+    params: dict[str, Any] = {"cancellation_details": {"comment": reason}} if reason else {}
+    if when is When.NOW and prorate is not None:
+        params.update({"prorate": prorate, "invoice_now": prorate})
+    return await _end(context, actor, subscription_id, when, params, operation_id)
+
+
+_BY_UPDATE = "/cancel_at_period_end"
+
+
+async def _end(
+    context: Context,
+    actor: Actor,
+    subscription_id: SubscriptionId,
+    when: When,
+    params: dict[str, Any],
+    operation_id: str,
+    *,
+    kind: str = "cancel_subscription",
+    precondition: Precondition | None = None,
+) -> Done | Accepted:
+    """`params`: what Stripe is told besides the end. An update names its end by another field than a cancellation."""
+    needed = Permission.CANCEL_NOW if when is When.NOW else Permission.CANCEL
     async with context.database.transaction() as connection:
         await subscriptions.lock(connection, subscription_id)
         seen = await read(connection, actor, subscription_id, context.rules)
-        require(seen.granted, Permission.CANCEL_NOW if now else Permission.CANCEL)
         view = seen.view
-        if view.status in ENDED or (not now and (view.cancel_at_period_end or view.cancel_at is not None)):
+        require(seen.granted, needed)
+        if view.status in ENDED and kind == "cancel_subscription":
             return Done(seen, None)
         operation = await begun(context, connection, operation_id)
         if operation is None:
-            params: dict[str, Any] = {"cancellation_details": {"comment": reason}} if reason else {}
-            if not now:
-                params.update(ending(view, at_period_end=True))
-            elif prorate is not None:
-                params.update({"prorate": prorate, "invoice_now": prorate})
-            call = StripeCall("cancel" if now else "update", params)
+            if precondition is not None:
+                precondition(seen)
+            if view.status in ENDED:
+                check_status(context, view, None)
+            if when is When.NOW:
+                method = "cancel"
+            elif view.status == "incomplete":
+                # Stripe takes no end for it, and nothing was paid that could run out.
+                method = "end_unpaid"
+            else:
+                pointer = "/when" if kind == "cancel_subscription" else _BY_UPDATE
+                asked = ending.params_for(view, when, pointer=pointer)
+                if ending.stands_already(view, when):
+                    await ending.confirm(context, connection, actor, seen, operation_id)
+                    return Done(seen, None)
+                await ending.check_end(connection, actor, seen, when)
+                method = "update"
+                params = {**params, **asked}
             operation = await insert_operation(
                 context,
                 connection,
                 actor,
                 operation_id,
-                "cancel_subscription",
+                kind,
                 subscription_id,
-                call,
-                needs=[Permission.CANCEL_NOW if now else Permission.CANCEL],
+                StripeCall(method, params),
+                needs=[needed],
+                end_by=ending.end_by(actor, view),
             )
     return await _carried_out(context, actor, subscription_id, operation)
+
+
+async def _change_end(
+    context: Context,
+    actor: Actor,
+    subscription_id: SubscriptionId,
+    change: PlanUpdate,
+    operation_id: str,
+    precondition: Precondition,
+) -> Done | Accepted:
+    """An update of nothing but the end: as cancelling, or as taking the end back."""
+    kind = "update_subscription"
+    if change.cancel_at_period_end:
+        return await _end(
+            context,
+            actor,
+            subscription_id,
+            When.PERIOD_END,
+            {},
+            operation_id,
+            kind=kind,
+            precondition=precondition,
+        )
+    return await _take_back(
+        context, actor, subscription_id, operation_id, kind=kind, wake=False, precondition=precondition
+    )
 
 
 async def resume(
     context: Context, actor: Actor, subscription_id: SubscriptionId, operation_id: str
 ) -> Done | Accepted:
-    """Takes an intended cancellation back, or wakes a paused subscription. Raises Conflict for an ended one."""
+    """Take back whichever end is set, and wake a paused subscription; asking again answers the same.
+
+    Raises Conflict `subscription_not_active` for an ended one, `managed_by_schedule`, Forbidden, NotFound.
+    """
+    return await _take_back(
+        context, actor, subscription_id, operation_id, kind="resume_subscription", wake=True
+    )
+
+
+async def _take_back(
+    context: Context,
+    actor: Actor,
+    subscription_id: SubscriptionId,
+    operation_id: str,
+    *,
+    kind: str,
+    wake: bool,
+    precondition: Precondition | None = None,
+) -> Done | Accepted:
+    """`wake`: a paused subscription is resumed too."""
     async with context.database.transaction() as connection:
         await subscriptions.lock(connection, subscription_id)
         seen = await read(connection, actor, subscription_id, context.rules)
-        require(seen.granted, Permission.CHANGE_PLAN)
         view = seen.view
-        if view.status in ENDED:
-            raise Conflict("This subscription has ended: buy it anew.", code="subscription_not_active")
-        if view.status != "paused" and view.cancel_at is None and not view.cancel_at_period_end:
-            return Done(seen, None)
+        wakes = wake and view.status == "paused"
+        needed = [Permission.TAKE_BACK_END, *([Permission.RESUME] if wakes else [])]
+        require(seen.granted, *needed)
         operation = await begun(context, connection, operation_id)
         if operation is None:
-            paused = view.status == "paused"
-            call = StripeCall(
-                "resume" if paused else "update", {} if paused else ending(view, at_period_end=False)
-            )
+            if precondition is not None:
+                precondition(seen)
+            if view.status in ENDED:
+                raise Conflict("This subscription has ended: buy a new one.", code="subscription_not_active")
+            params = ending.taking_back_params(view)
+            if params:
+                await ending.check_taking_back(connection, actor, seen)
+            elif not wakes:
+                return Done(seen, None)
+            check_complete(view)
             operation = await insert_operation(
                 context,
                 connection,
                 actor,
                 operation_id,
-                "resume_subscription",
+                kind,
                 subscription_id,
-                call,
-                needs=[Permission.CHANGE_PLAN],
+                StripeCall("resume" if wakes else "update", params),
+                needs=needed,
             )
     return await _carried_out(context, actor, subscription_id, operation)

@@ -90,16 +90,18 @@ async def insert_operation(
     seats_left: int | None = None,
     quote_id: str | None = None,
     needs: Sequence[Permission] = (),
+    end_by: str | None = None,
 ) -> Begun:
     """`seats_left`: the seats that there are after it. Admissions are bound by it from now on, though it raise them:
     who raises them further by hand meanwhile is overwritten.
 
     `needs`: what the actor must be allowed when it is sent for the first time. `quote_id`: the quote that it uses up,
-    unless it fails. Raises Conflict `operation_in_progress` while another change of the plan is unsettled.
+    unless it fails. `end_by`: who sets an end with it, for the journal. Raises Conflict `operation_in_progress` while
+    another change of the plan is unsettled.
     """
     if subscription_id and await operations.plan_change_runs(connection, subscription_id):
         raise Conflict("Another change of this subscription is still running.", retry_after=2)
-    told = {"quote_id": quote_id, "seats_left": seats_left}
+    told = {"quote_id": quote_id, "seats_left": seats_left, "end_by": end_by}
     figures: JsonObject = {"needs": list(needs)} | {n: v for n, v in told.items() if v is not None}
     step = {"position": 0, "action": kind, "state": "planned", "figures": figures}
     token = uuid4()
@@ -188,7 +190,7 @@ async def _of_before(context: Context, begun: Begun) -> Changed | Accepted:
     if begun.outcome is None:
         return Accepted(begun.operation_id)
     state, code = begun.outcome
-    if state == "applied":
+    if state in ("applied", "unchanged"):
         return await as_it_is(context, begun.subscription_id)
     if code in ("card_declined", "payment_action_required"):
         raise PaymentRequired(code=code)
@@ -196,7 +198,13 @@ async def _of_before(context: Context, begun: Begun) -> Changed | Accepted:
         raise NotFound()
     if code == "role_required":
         raise Forbidden()
-    if code in ("seats_in_use", "operation_expired", "already_subscribed"):
+    if code in (
+        "seats_in_use",
+        "operation_expired",
+        "already_subscribed",
+        "version_conflict",
+        "managed_by_schedule",
+    ):
         raise Conflict(code=code)
     raise StripeRejected()
 

@@ -23,7 +23,7 @@ from app.domain.seats import check_floor
 from app.domain.snapshots import JsonObject, PaymentMethod, Snapshot, Subscription, SubscriptionItem
 from app.domain.statuses import ENDED
 from app.domain.views import SubscriptionView
-from app.errors import BillingError, NotFound, ServiceUnavailable, StripeOutcomeUnknown
+from app.errors import BillingError, Conflict, Forbidden, NotFound, ServiceUnavailable, StripeOutcomeUnknown
 from app.services import charges, quotes, sync
 from app.services.actors import Actor
 from app.services.context import Context
@@ -40,9 +40,9 @@ from app.stripe_gateway.gateway import Fetched
 class StripeCall:
     """A write as it is kept with its operation, so that whoever finishes it can send the very same again.
 
-    `method`: create, update, cancel or resume. `params` are those that were admitted; `sent` are those that leave,
-    with their date and without a credit that was not paid: written before the first sending, the same for each
-    retry of one key. `restarts`: the interval of an item changes. `credit_forgone`: minor units.
+    `method`: create, update, cancel, end_unpaid or resume. `params` are those that were admitted; `sent` are those
+    that leave, with their date and without a credit that was not paid: written before the first sending, the same for
+    each retry of one key. `restarts`: the interval of an item changes. `credit_forgone`: minor units.
     `attach`: `payment_method_id` and `customer_id` of a method that is attached first, and then charged.
     `supersedes`: unpaid subscriptions that end before a create is sent.
     """
@@ -70,18 +70,42 @@ class StripeCall:
                 return await billing.update_subscription(subscription_id, params, idempotency_key=key)
             case "cancel":
                 return await billing.cancel_subscription(subscription_id, params, idempotency_key=key)
+            case "end_unpaid":
+                return await self._end_unpaid(context, subscription_id, key)
             case "resume":
-                return await billing.resume_subscription(subscription_id, idempotency_key=key)
+                return await self._resume(context, subscription_id, key)
             case _:
                 raise ValueError(f"no such call: {self.method}")
+
+    async def _end_unpaid(self, context: Context, subscription_id: SubscriptionId, key: Key) -> Changed:
+        """End a subscription whose first invoice is not paid; one that was paid meanwhile is left as it is."""
+        now = await context.billing.subscription(subscription_id)
+        if now.subscription.status in ENDED:
+            return now
+        if now.subscription.status != "incomplete":
+            detail = "The subscription was paid while it was being cancelled. Read it, and cancel it again."
+            raise Conflict(detail, code="version_conflict")
+        return await context.billing.cancel_subscription(subscription_id, self.params, idempotency_key=key)
+
+    async def _resume(self, context: Context, subscription_id: SubscriptionId, key: Key) -> Changed:
+        """Wake a paused subscription; `params` then take its end back, which Stripe does in a call of its own."""
+        changed = await context.billing.subscription(subscription_id) if self.params else None
+        if changed is None or changed.subscription.status == "paused":
+            changed = await context.billing.resume_subscription(subscription_id, idempotency_key=key)
+        if self.params and not _goes_on(changed.subscription):
+            again = f"{key}/end" if isinstance(key, str) else replace(key, key=f"{key.key}/end")
+            changed = await context.billing.update_subscription(
+                subscription_id, self.params, idempotency_key=again
+            )
+        return changed
 
     def shows_in(self, now: Subscription) -> bool:
         """Has it taken effect already, so that sending it again would add an item twice or be refused?"""
         match self.method:
-            case "cancel":
+            case "cancel" | "end_unpaid":
                 return now.status in ENDED
             case "resume":
-                return now.status != "paused"
+                return now.status != "paused" and (not self.params or _goes_on(now))
             case _:
                 shown = [_param_shows(name, asked, now) for name, asked in self.params.items()]
                 told = [shows for shows in shown if shows is not None]
@@ -98,11 +122,21 @@ def _param_shows(name: str, asked: Any, now: Subscription) -> bool | None:
         case "cancel_at_period_end":
             return now.cancel_at_period_end is asked
         case "cancel_at":
-            return (now.cancel_at is None) is (asked == "")
+            ends = [item.current_period_end for item in now.items if item.current_period_end is not None]
+            named: dict[Any, int | None] = {
+                "": None,
+                "min_period_end": min(ends, default=None),
+                "max_period_end": max(ends, default=None),
+            }
+            return bool(now.cancel_at == named.get(asked, asked))
         case "default_payment_method":
             return now.default_payment_method_id == str(asked)
         case _:
             return None
+
+
+def _goes_on(now: Subscription) -> bool:
+    return now.cancel_at is None and not now.cancel_at_period_end
 
 
 def _item_shows(
@@ -259,7 +293,7 @@ async def _send(
     except (StripeOutcomeUnknown, NotFound) as error:
         # Stripe keeps no answer of a DELETE: what an attempt with a lost answer has ended, the next does not find.
         is_answered = isinstance(error, StripeOutcomeUnknown) and error.answered
-        if not is_answered and call.method != "cancel":
+        if not is_answered and call.method not in ("cancel", "end_unpaid"):
             raise
         now = await as_it_is(context, subscription_id)
         if not call.shows_in(now.subscription):
@@ -324,6 +358,9 @@ async def write(
     if operation is not None:
         # An earlier attempt may have priced it.
         call = StripeCall(**operation.request)
+    if step.state == "refused" and step.code == "role_required":
+        # The right was withdrawn before anything was sent.
+        raise Forbidden()
     call = await attach_first(context, operation_id, call)
     if operation is not None and step.state == "planned":
         concerned = {"subscription": subscription_id, "customer": operation.actor_id}
@@ -354,11 +391,12 @@ async def _against(
     subscription_id: SubscriptionId,
     step: Step,
 ) -> BillingError | None:
-    """Since the admission the actor may have lost his right, and somebody may have been seated by hand.
+    """Judge a sending that may have a new effect: the first one, and one with a new key after a known failure.
 
-    A call that was sent once is past these questions. Answers Forbidden, or Conflict `seats_in_use`.
+    Since the admission the actor may have lost the right, and somebody may have been seated in the Dashboard.
+    Returns Forbidden, Conflict `seats_in_use`, or None.
     """
-    if step.was_sent or not subscription_id:
+    if step.state == "sending" or not subscription_id:
         return None
     operation = await operations.operation(connection, operation_id)
     actor_id = None if operation is None else operation.actor_id
@@ -368,12 +406,23 @@ async def _against(
     try:
         if actor_id is not None:
             seen = None if view is None else see_as(view, actor_id, context.rules)
-            require(frozenset() if seen is None else seen.granted, *needs)
+            granted = frozenset[Permission]() if seen is None else seen.granted
+            require(granted, *needs)
+            only_lower = Permission.LOWER_QUANTITY in needs and Permission.BUY_SEATS not in granted
+            if only_lower and view is not None and operation is not None:
+                _check_lowers(view, StripeCall(**operation.request))
         if view is not None and left is not None:
             check_floor(view.seats(owner_uses_seat=context.rules.owner_uses_seat), left)
     except BillingError as error:
         return error
     return None
+
+
+def _check_lowers(view: SubscriptionView, call: StripeCall) -> None:
+    """A quantity was lowered further in the Dashboard meanwhile: what was admitted as less would now be more."""
+    now = {item["id"]: item["quantity"] or 0 for item in view.items}
+    if any(entry["quantity"] > now.get(entry["id"], 0) for entry in call.params["items"]):
+        raise Forbidden("Your role on this subscription allows you to lower its quantity, not to raise it.")
 
 
 def not_landed() -> ServiceUnavailable:

@@ -63,7 +63,7 @@ async def preview(
     """
     async with context.database.connection() as connection:
         seen = await read(connection, actor, subscription_id, context.rules)
-        require(seen.granted, Permission.SEE_AMOUNTS, *permissions_for(change))
+        require(seen.granted, Permission.SEE_AMOUNTS, *permissions_for(change, seen.view))
         prices = await catalogue.prices_for_purchase(
             connection, price_ids(change.items, seen.view), open_catalogue=context.rules.open_catalogue
         )

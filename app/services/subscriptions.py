@@ -41,10 +41,13 @@ def see_as(view: SubscriptionView, customer_id: CustomerId, rules: Rules) -> See
 
 
 def _granted(view: SubscriptionView, customer_id: CustomerId, rules: Rules) -> frozenset[Permission]:
-    """The rights of every role that he has; while nobody owns a shared plan, its people are not to be managed."""
-    pays = view.owner is None or view.owner.customer_id == view.customer_id
-    may_purchase = pays or view.owner_may_purchase
+    """The rights of every role that the customer has; while nobody owns a shared plan, its people are not managed."""
     roles = view.roles_of(customer_id)
+    if view.owner is None:
+        # Without an owner only the payer of a subscription of their own may buy: a manager has nobody to buy for.
+        may_purchase = Role.OWNER in roles
+    else:
+        may_purchase = view.owner.customer_id == view.customer_id or view.owner_may_purchase
     granted = permissions_of_all(roles, rules.roles, owner_may_purchase=may_purchase)
     return granted - _OWNERS_MATTER if view.owner is None and view.is_shared() else granted
 

@@ -38,6 +38,7 @@ from app.domain.snapshots import (
 Json = Mapping[str, Any]
 
 _LARGEST = 2**63 - 1
+_LATEST_INSTANT = 253_402_300_799
 _ID = re.compile(r"[\x20-\x7e]{1,255}")
 
 
@@ -347,10 +348,22 @@ def subscription(source: Json, items: list[Json] | None = None) -> Subscription:
         pending_update=_picked(_object(source, "pending_update"), ("expires_at", "trial_end")),
         discounts=[_discount(discount) for discount in discounts],
         oddities=keys.owner_oddities(metadata),
+        pause_collection=_pause_collection(source),
+        schedule_id=_reference(source, "schedule"),
         discount_details=[_discount_detail(discount, currency) for discount in expanded] or None,
         items_complete=items is not None or embedded.get("has_more") is False,
         discounts_complete=len(expanded) == len(discounts),
     )
+
+
+def _pause_collection(source: Json) -> JsonObject | None:
+    paused = _object(source, "pause_collection")
+    if not paused:
+        return None
+    resumes_at = _whole(paused, "resumes_at")
+    if resumes_at is not None and not 0 <= resumes_at <= _LATEST_INSTANT:
+        raise MalformedObject("resumes_at is not an instant before the year 10000")
+    return {"behavior": _need(paused, "behavior"), "resumes_at": resumes_at}
 
 
 _CARD = ("brand", "last4", "exp_month", "exp_year", "funding", "country")

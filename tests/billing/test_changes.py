@@ -184,26 +184,6 @@ async def test_cancelling_now_and_at_the_periods_end(shop: Shop) -> None:
     problem(refused, 409, "subscription_not_active")
 
 
-async def test_cancelling_items_of_different_intervals(shop: Shop) -> None:
-    """Nothing renews any more: it ends with the nearest period, and can be taken back until then."""
-    buyer, card = await shop.buyer()
-    items = [{"price_id": await shop.price()}, {"price_id": await shop.price(recurring=YEARLY)}]
-    made = await shop.bought(buyer.headers, items, payment_method_id=card)
-    path = f"/v1/subscriptions/{made['id']}"
-    first = await shop.service.send("POST", f"{path}/cancel", buyer.headers, {})
-    assert first.status_code == 200, first.text
-    ending = first.json()["subscription"]
-    assert (ending["cancel_at"], ending["cancel_at_period_end"]) == (
-        made["items"][0]["current_period_end"],
-        False,
-    )
-    again = await shop.service.send("POST", f"{path}/cancel", buyer.headers, {})
-    assert (again.status_code, again.json()) == (200, first.json())
-    resumed = await shop.service.send("POST", f"{path}/resume", buyer.headers)
-    assert resumed.json()["subscription"]["cancel_at"] is None
-    assert (await shop.true(made["id"]))["cancel_at"] is None
-
-
 async def test_the_end_by_an_update(shop: Shop) -> None:
     buyer, made = await seats(shop)
     answer = await shop.change(buyer.headers, made["id"], cancel_at_period_end=True)

@@ -394,6 +394,21 @@ async def _declined_twice_at_once(world: World) -> httpx.Response:
     return await world.while_locked("declineTransfer", asked, company.subscription_id)
 
 
+@case("givePurchasePermission", status=409)
+async def _given_twice_at_once(world: World) -> httpx.Response:
+    """It asks Stripe nothing: somebody else holds the plan's row meanwhile."""
+    company = await world.service.company()
+    asked = ASKED["givePurchasePermission"](company)
+    return await world.while_locked("givePurchasePermission", asked, company.subscription_id)
+
+
+@case("withdrawPurchasePermission", status=409)
+async def _withdrawn_twice_at_once(world: World) -> httpx.Response:
+    company = await world.service.company()
+    asked = ASKED["withdrawPurchasePermission"](company)
+    return await world.while_locked("withdrawPurchasePermission", asked, company.subscription_id)
+
+
 @case("offerTransfer", status=409)
 async def _owner_already(world: World) -> httpx.Response:
     asked = ASKED["offerTransfer"](world.company)

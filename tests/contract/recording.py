@@ -281,6 +281,9 @@ async def _transfer(recording: Recording) -> None:
     await take("offerTransfer", path, "owner", offer)
     await take("getTransfer", path, "user")
     await take("acceptTransfer", f"{path}/accept", "user")
+    permission = f"{SHARED}/purchase-permission"
+    await take("givePurchasePermission", permission, "owner")
+    await take("withdrawPurchasePermission", permission, "owner", status=httpx.codes.NO_CONTENT)
     back = {"to_customer_id": "cus_demoowner", "keep_me_as": "user"}
     offered = await service.send("POST", path, PEOPLE["user"], back)
     assert offered.status_code == httpx.codes.OK, offered.text

@@ -193,6 +193,8 @@ ASKED: dict[str, Callable[[Company], Asked]] = {
     "getTransfer": lambda c: Asked(f"{c.path}/transfer", owner_of(c)),
     "acceptTransfer": lambda c: Asked(f"{c.path}/transfer/accept", c.user.headers),
     "declineTransfer": lambda c: Asked(f"{c.path}/transfer/decline", c.user.headers),
+    "givePurchasePermission": lambda c: Asked(f"{c.path}/purchase-permission", owner_of(c)),
+    "withdrawPurchasePermission": lambda c: Asked(f"{c.path}/purchase-permission", owner_of(c)),
     "getAuditEvents": lambda c: Asked(f"{c.path}/audit-events", owner_of(c)),
     "getOperation": lambda c: Asked("/v1/operations/op_000000000000000000000000", owner_of(c)),
 }

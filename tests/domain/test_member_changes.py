@@ -98,8 +98,12 @@ def test_one_change(change: MemberChange, verdict: str, code: str | None) -> Non
 
 
 @pytest.mark.parametrize(("change", "verdict", "code"), CASES)
-def test_an_ended_plan_runs_nothing(change: MemberChange, verdict: str, code: str | None) -> None:
-    expected = ("refused", "subscription_not_active") if verdict == "run" else (verdict, code)
+def test_a_closed_status_runs_only_what_reduces(change: MemberChange, verdict: str, code: str | None) -> None:
+    """M16: removing a member and lowering a role were refused for unpaid and paused subscriptions."""
+    reduces = change.action is Action.REMOVE or (change.action is Action.UPDATE and change.role == "user")
+    expected = (verdict, code)
+    if verdict == "run" and not reduces:
+        expected = ("refused", "subscription_not_active")
     assert verdicts(judge(change, standing=CLOSED)) == [expected]
 
 
@@ -211,9 +215,8 @@ def test_no_call_fills_more_than_the_capacity(
         assert seats.used + seats.reserved - len(removed) + len(added) <= capacity
     assert all(not (c.person.busy or c.person.is_owner) for c in running)
     assert all(c.person.member_role is None and not c.person.elsewhere for c in added)
-    assert all(
-        c.person.member_role is not None and standing.edits for c in running if c.action is not Action.ADD
-    )
+    assert all(c.person.member_role is not None for c in running if c.action is not Action.ADD)
+    assert all(standing.edits for c in running if c.action is Action.UPDATE and c.role == "manager")
     assert all((d.code is None) == (d.verdict is not Verdict.REFUSED) for d in decisions)
     codes = {d.code for d in decisions if d.change.action is Action.ADD}
     assert not (added and "seat_limit_reached" in codes), "additions run all or none"

@@ -9,17 +9,22 @@ from app.domain.roles import Permission, Relations, Role, RolePolicy, permission
 from app.errors import Forbidden
 
 # One row a permission: owner, manager, user, payer who is not owner. `pays`: only where the owner may purchase;
-# `managers` and `seats`: only with the setting of that name.
+# `managers`: only with the setting of that name; `seats`: with that setting, and where the owner may purchase.
 TABLE = """
     see the plan                          yes   yes       yes  yes
     see its amounts and invoices          yes   yes       no   yes
     see its members                       yes   yes       no   no
+    see what was bought and ended         yes   yes       no   yes
     add or remove users                   yes   yes       no   no
     add, remove or change managers        yes   managers  no   no
     buy seats                             pays  seats     no   no
+    lower its quantity                    pays  seats     no   yes
     change the plan                       pays  no        no   no
     cancel it at the period's end         yes   no        no   yes
-    cancel it at once                     yes   no        no   no
+    cancel it at once                     pays  no        no   yes
+    take its end back                     yes   no        no   yes
+    resume it while it is paused          pays  no        no   yes
+    give or withdraw the right to buy     no    no        no   yes
     leave it                              no    yes       yes  no
     name its owner                        no    no        no   yes
 """
@@ -42,7 +47,7 @@ def test_the_table_has_a_row_for_every_permission() -> None:
 @pytest.mark.parametrize("role", Role)
 @pytest.mark.parametrize(("managers", "seats", "pays"), SETTINGS)
 def test_every_cell(role: Role, managers: bool, seats: bool, pays: bool) -> None:
-    expected = {"yes": True, "no": False, "managers": managers, "seats": seats, "pays": pays}
+    expected = {"yes": True, "no": False, "managers": managers, "seats": seats and pays, "pays": pays}
     granted = permissions(role, RolePolicy(managers, seats), owner_may_purchase=pays)
     wrong = {p.value for p, row in CELLS.items() if (p in granted) is not expected[row[role]]}
     assert wrong == set()

@@ -4,7 +4,8 @@ import pytest
 
 from app.domain.statuses import ENDED, Standing, is_live, standing
 
-# status: access, edits, new seats by default, new seats where the setting allows them to a past_due one, live
+# status: access, edits (prices, items, higher roles), new seats by default,
+# new seats where the setting allows them to a past_due one, live
 TABLE = {
     "active": (True, True, True, True, True),
     "trialing": (True, True, True, True, True),

@@ -36,12 +36,17 @@ def _see(path: str) -> Act:
 
 
 def _send(
-    method: str, path: str, body: Callable[[World, Plan, Person], JSON] | None = None, *, changes: bool = True
+    method: str,
+    path: str,
+    body: Callable[[World, Plan, Person], JSON] | None = None,
+    *,
+    ok: int = 200,
+    changes: bool = True,
 ) -> Act:
     def ask(world: World, plan: Plan, who: Person) -> Ask:
         return Ask(method, path.format(p=plan), None if body is None else body(world, plan, who))
 
-    return Act(ask, changes=changes)
+    return Act(ask, ok, changes=changes)
 
 
 def _people(body: Callable[[World, Plan, Person], JSON], *, changes: bool = True) -> Act:
@@ -75,6 +80,16 @@ PLAN_ACTS: Mapping[str, Act] = {
     "raise the quantity": _send(
         "PATCH", _PLAN, lambda w, p, who: {"items": [{"id": p.item_id, "quantity": p.seats + MORE}]}
     ),
+    "lower the quantity": _send(
+        "PATCH", _PLAN, lambda w, p, who: {"items": [{"id": p.item_id, "quantity": p.seats - 1}]}
+    ),
+    "lower it and change the price": _send(
+        "PATCH",
+        _PLAN,
+        lambda w, p, who: {
+            "items": [{"id": p.item_id, "quantity": p.seats - 1, "price_id": w.prices["dearer"]}]
+        },
+    ),
     "lower it below what is used": _send("PATCH", _PLAN, _items(quantity=1)),
     "change the price": _send(
         "PATCH", _PLAN, lambda w, p, who: {"items": [{"id": p.item_id, "price_id": w.prices["dearer"]}]}
@@ -97,10 +112,16 @@ PLAN_ACTS: Mapping[str, Act] = {
     "cancel now": _send("POST", _PLAN + "/cancel", lambda w, p, who: {"when": "now"}),
     "resume": _send("POST", _PLAN + "/resume"),
     "set more seats": _send("PUT", _SHARED + "/seats", lambda w, p, who: {"total": p.seats + MORE}),
+    "set fewer seats": _send("PUT", _SHARED + "/seats", lambda w, p, who: {"total": p.seats - 1}),
     "set fewer seats than are used": _send("PUT", _SHARED + "/seats", lambda w, p, who: {"total": 1}),
     "quote more seats": _send(
         "POST", _SHARED + "/quote", lambda w, p, who: {"total": p.seats + MORE}, changes=False
     ),
+    "quote fewer seats": _send(
+        "POST", _SHARED + "/quote", lambda w, p, who: {"total": p.seats - 1}, changes=False
+    ),
+    "allow purchases": _send("PUT", _SHARED + "/purchase-permission"),
+    "withdraw the right to buy": _send("DELETE", _SHARED + "/purchase-permission", ok=204),
     "quote for a new user": _send("POST", _SHARED + "/quote", _too_many, changes=False),
     "add a user": _people(lambda w, p, who: {"add": [{"email": new_email()}]}),
     "add a manager": _people(lambda w, p, who: {"add": [{"email": new_email(), "role": "manager"}]}),

@@ -33,23 +33,29 @@ ACTIVE = _table("""
 see the plan                    ok     ok       ok    ok     ok
 see the shared plan             ok     ok       ok    ok     ok
 see its people                  ok     ok       ok    role   ok
-see its audit trail             ok     ok       role  role   ok
+see its audit trail             ok     ok       role  ok     ok
 see the offer of transfer       ok     ok       ok    ok     ok
 see its invoice                 ok     ok       none  ok     ok
 raise the quantity              role   role     role  role   ok
-lower it below what is used     role   role     role  role   409:seats_in_use
+lower the quantity              role   role     role  ok     ok
+lower it below what is used     role   role     role  409:seats_in_use  409:seats_in_use
+lower it and change the price   role   role     role  role   ok
 change the price                role   role     role  role   ok
 add an item                     role   role     role  role   ok
 let it end by an update         ok     role     role  ok     ok
-take the end back by an update  role   role     role  role   ok
+take the end back by an update  ok     role     role  ok     ok
 pay it by another's card        role   role     role  role   none
 preview a quantity              role   role     role  role   ok
 cancel at the period's end      ok     role     role  ok     ok
-cancel now                      ok     role     role  role   ok
-resume                          role   role     role  role   ok
+cancel now                      role   role     role  ok     ok
+resume                          ok     role     role  ok     ok
 set more seats                  role   role     role  role   ok
-set fewer seats than are used   role   role     role  role   409:seats_in_use
+set fewer seats                 role   role     role  ok     ok
+set fewer seats than are used   role   role     role  409:seats_in_use  409:seats_in_use
 quote more seats                role   role     role  role   ok
+quote fewer seats               role   role     role  ok     ok
+allow purchases                 role   role     role  ok     ok
+withdraw the right to buy       role   role     role  ok     ok
 quote for a new user            role   role     role  role   ok
 add a user                      ok     ok       role  role   ok
 add a manager                   ok     role     role  role   ok
@@ -89,16 +95,23 @@ OWNER_PAYS = _table(
     """
                                 owner  manager  user  payer  key
 raise the quantity              ok     role     role  -      ok
+lower the quantity              ok     role     role  -      ok
+lower it and change the price   ok     role     role  -      ok
 lower it below what is used     409:seats_in_use  role  role  -  409:seats_in_use
 change the price                ok     role     role  -      ok
 add an item                     ok     role     role  -      ok
 take the end back by an update  ok     role     role  -      ok
+cancel now                      ok     role     role  -      ok
 pay it by another's card        none   role     role  -      none
 preview a quantity              ok     role     role  -      ok
 resume                          ok     role     role  -      ok
 set more seats                  ok     role     role  -      ok
+set fewer seats                 ok     role     role  -      ok
 set fewer seats than are used   409:seats_in_use  role  role  -  409:seats_in_use
 quote more seats                ok     role     role  -      ok
+quote fewer seats               ok     role     role  -      ok
+allow purchases                 ok     role     role  -      ok
+withdraw the right to buy       ok     role     role  -      ok
 quote for a new user            ok     role     role  -      ok
 buy seats for more than fit     ok     role     role  -      ok
 offer it to the payer           409:already_member  role  role  -  409:already_member
@@ -116,6 +129,10 @@ preview a quantity              role   role     role  role   closed
 set more seats                  role   role     role  role   closed
 quote more seats                role   role     role  role   closed
 quote for a new user            role   role     role  role   -
+lower the quantity              role   role     role  -      -
+lower it and change the price   role   role     role  role   -
+set fewer seats                 role   role     role  -      -
+quote fewer seats               role   role     role  -      -
 change the price                role   role     role  role   -
 add an item                     role   role     role  role   closed
 add a user                      closed  closed  role  role  closed
@@ -127,30 +144,43 @@ buy seats for more than fit     closed  closed  role  role  closed
     ACTIVE,
 )
 
-# No access, nobody is moved; who is on it may still leave, and who may end it may still end it.
+# No access, and nothing that costs; what reduces is never refused for a status.
 UNPAID = _table(
     """
                                 owner  manager  user  payer  key
-lower it below what is used     role   role     role  role   closed
 change the price                role   role     role  role   closed
-set fewer seats than are used   role   role     role  role   closed
-remove a user                   closed  closed  role  role  closed
-remove a peer manager           closed  role  role  role  closed
+lower it and change the price   role   role     role  role   closed
 make a user manager             closed  role  role  role  closed
-make a peer manager user        closed  role  role  role  closed
 """,
     PAST_DUE,
 )
-INCOMPLETE = UNPAID
+
+# Until the first invoice is paid, Stripe changes nothing but metadata: people may go, and the whole may end at once.
+INCOMPLETE = _table(
+    """
+                                owner  manager  user  payer  key
+lower the quantity              role   role     role  closed  closed
+lower it below what is used     role   role     role  closed  closed
+set fewer seats                 role   role     role  closed  closed
+set fewer seats than are used   role   role     role  closed  closed
+quote fewer seats               role   role     role  closed  closed
+""",
+    UNPAID,
+)
 
 # Nothing changes any more, but reads still answer, a member may leave, and to cancel again is no error.
 CANCELED = _table(
     """
                                 owner  manager  user  payer  key
+lower the quantity              role   role     role  closed  closed
+lower it below what is used     role   role     role  closed  closed
+set fewer seats                 role   role     role  closed  closed
+set fewer seats than are used   role   role     role  closed  closed
+quote fewer seats               role   role     role  closed  closed
 let it end by an update         closed  role  role  closed  closed
-take the end back by an update  role   role     role  role   closed
+take the end back by an update  closed  role  role  closed  closed
 pay it by another's card        role   role     role  role   -
-resume                          role   role     role  role   closed
+resume                          closed  role  role  closed  closed
 offer it to a user              closed  role  role  role  closed
 offer it to oneself             closed  role  role  role  -
 offer it to an outsider         closed  role  role  role  closed
@@ -167,16 +197,20 @@ OWNERLESS = _table("""
 see the plan                    -      ok       ok    ok     ok
 see the shared plan             -      ok       ok    ok     ok
 see its people                  -      ok       ok    role   ok
-see its audit trail             -      ok       role  role   ok
+see its audit trail             -      ok       role  ok     ok
 see the offer of transfer       -      ok       ok    ok     ok
 see its invoice                 -      ok       none  ok     ok
 raise the quantity              -      role     role  role   ok
+lower the quantity              -      role     role  ok     ok
 change the price                -      role     role  role   ok
 let it end by an update         -      role     role  ok     ok
 preview a quantity              -      role     role  role   ok
 cancel at the period's end      -      role     role  ok     ok
-cancel now                      -      role     role  role   ok
-resume                          -      role     role  role   ok
+cancel now                      -      role     role  ok     ok
+resume                          -      role     role  ok     ok
+set fewer seats                 -      role     role  ok     ok
+allow purchases                 -      role     role  409:not_shareable  409:not_shareable
+withdraw the right to buy       -      role     role  ok     ok
 set more seats                  -      role     role  role   ok
 quote more seats                -      role     role  role   ok
 quote for a new user            -      role     role  role   ok
@@ -236,6 +270,8 @@ preview a quantity              ok     none     none  -      ok
 cancel at the period's end      ok     none     none  -      ok
 cancel now                      ok     none     none  -      ok
 resume                          ok     none     none  -      ok
+allow purchases                 409:not_shareable  none  none  -  409:not_shareable
+withdraw the right to buy       ok     none     none  -      ok
 set more seats                  409:not_shareable  none  none  -  409:not_shareable
 quote more seats                409:not_shareable  none  none  -  409:not_shareable
 add a user                      409:not_shareable  none  none  -  409:not_shareable

@@ -340,25 +340,46 @@ STATUSES = [*OPEN, "incomplete", "unpaid", "paused", "canceled", "incomplete_exp
 
 @pytest.mark.parametrize("status", STATUSES)
 async def test_what_each_status_allows(service: Service, status: str) -> None:
-    adds, removes = OPEN.get(status, (False, False))
-    company = await service.company()
+    """M16: what reduces is never refused for a status. Removing and lowering a role were 409, also for admin keys."""
+    adds, raises = OPEN.get(status, (False, False))
+    company = await service.company(users=3)
+    leaving, staying, user = company.users
     before = await company.members()
-    await company.set_status(status)
-    added = await company.change(company.owner.headers, add=[new_email()])
+    sender = company.owner.headers
+    now = 0
+
+    async def told_again() -> None:
+        # The run of an accepted change reads the plan anew, so the status is told once more.
+        nonlocal now
+        now += 120
+        await service.deliver_state("subscription", {**await company.state(), "status": status}, later=now)
+
+    await told_again()
+    added = await company.change(sender, add=[new_email()])
     if adds:
         assert results(added) == [("add", "applied", None)]
+        await told_again()
     else:
         problem(added, 409, "subscription_not_active")
         assert await company.members() == before
-    # The run of an accepted change reads the plan anew, so the status is told once more.
-    if adds:
-        await service.deliver_state("subscription", {**await company.state(), "status": status}, later=120)
-    removed = await company.change(company.owner.headers, remove=[company.user.customer_id])
-    if removes:
-        assert results(removed) == [("remove", "applied", None)]
+    raised = await company.change(sender, update=[{"customer_id": staying.customer_id, "role": "manager"}])
+    if raises:
+        assert results(raised) == [("update", "applied", None)]
+        await told_again()
     else:
-        problem(removed, 409, "subscription_not_active")
+        problem(raised, 409, "subscription_not_active")
         assert await company.members() == before
+    lowered = [{"customer_id": company.manager.customer_id, "role": "user"}]
+    assert results(await company.change(sender, update=lowered)) == [("update", "applied", None)]
+    await told_again()
+    removed = await company.change(as_service("admin"), remove=[user.customer_id])
+    assert results(removed) == [("remove", "applied", None)]
+    await told_again()
+    left = await service.send("DELETE", f"{company.path}/users/me", leaving.headers)
+    assert results(left) == [("remove", "applied", None)]
+    members = await company.members()
+    assert (members[company.manager.customer_id], members.get(user.customer_id)) == ("user", None)
+    assert leaving.customer_id not in members
 
 
 async def test_past_due_takes_new_seats_where_the_setting_says_so(service: Service) -> None:

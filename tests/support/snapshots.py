@@ -106,6 +106,8 @@ SUBSCRIPTION = Subscription(
     pending_update={"expires_at": 5, "trial_end": None},
     discounts=["di_1"],
     oddities={"key": "is odd"},
+    pause_collection={"behavior": "void", "resumes_at": 950},
+    schedule_id="sub_sched_1",
     discount_details=[{"id": "di_1", "promotion_code": "SPRING", "percent_off": 12.5}],
 )
 PAYMENT_METHOD = PaymentMethod(

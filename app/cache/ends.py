@@ -1,0 +1,40 @@
+"""Who set the end that a subscription has now, as the journal of operations and the audit trail show it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from app.cache.database import Connection
+from app.domain.ids import SubscriptionId
+
+# The end in force began when `cancel_at` was last set from nothing. What was asked before that has been taken back.
+# An operation that found the end as it asked for it is settled as `unchanged`, and counts like one that set it.
+_SETTERS = """
+    with began as (
+        select max(at) as at from audit_events
+        where subscription_id = $1 and action = 'plan_changed'
+          and before ? 'cancel_at' and before ->> 'cancel_at' is null and after ->> 'cancel_at' is not null)
+    select began.at is null or exists (
+            select from audit_events a where a.subscription_id = $1 and a.at >= began.at and a.door <> 'api'
+              and (a.after ? 'cancel_at' or a.after ? 'cancel_at_period_end')) as elsewhere,
+        array(select distinct t.figures ->> 'end_by'
+            from operations o join operation_steps t on t.operation_id = o.id
+            where o.subscription_id = $1 and t.state in ('applied', 'unchanged') and t.figures ? 'end_by'
+              and t.settled_at >= began.at) as parties
+    from began"""
+
+
+@dataclass(frozen=True, slots=True)
+class EndSetters:
+    """`elsewhere`: at Stripe by other means than this service, or before it kept a journal. `parties`: see `EndBy`."""
+
+    elsewhere: bool
+    parties: frozenset[str]
+
+
+async def setters(connection: Connection, subscription_id: SubscriptionId) -> EndSetters:
+    """Everybody who has set, moved or confirmed the end in force."""
+    row = await connection.fetchrow(_SETTERS, subscription_id)
+    if row is None:
+        raise LookupError("a statement that always returns one row returned none")
+    return EndSetters(row["elsewhere"], frozenset(row["parties"]))

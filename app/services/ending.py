@@ -1,0 +1,187 @@
+"""Which end a request means, whether it stands already, and who may move or take it back.
+
+Rules: docs/decisions/0021-let-only-the-caller-choose-between-ends-that-differ.md, and 0022 beside it: an end that the
+payer set is the payer's, so an owner who is not the payer takes back, or moves to a later moment, only an end that
+owners alone have set.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from uuid import uuid4
+
+from app.cache import ends, operations
+from app.cache.database import Connection
+from app.domain.ends import (
+    PeriodEnds,
+    When,
+    end_in_force,
+    ending_params,
+    further_charges,
+    period_ends,
+    resuming_params,
+)
+from app.domain.roles import Permission, Role, require
+from app.domain.snapshots import JsonObject
+from app.domain.statuses import ENDED
+from app.domain.views import SubscriptionView
+from app.errors import Conflict, FieldError, Forbidden, InvalidRequest
+from app.services.actors import Actor
+from app.services.context import Context
+from app.services.subscriptions import Seen
+
+MANAGED_BY_SCHEDULE = (
+    "A subscription schedule manages when this subscription ends: change or release the schedule in the Dashboard, or "
+    "cancel at once with when: now."
+)
+
+
+class EndBy(StrEnum):
+    """Who set an end: the payer (also one who is the owner), an owner who is not, or a service key for nobody."""
+
+    PAYER = "payer"
+    OWNER = "owner"
+    SERVICE = "service"
+
+
+def end_by(actor: Actor, view: SubscriptionView) -> EndBy:
+    if actor.is_service:
+        return EndBy.SERVICE
+    return EndBy.PAYER if actor.customer_id == view.customer_id else EndBy.OWNER
+
+
+def ends_at(view: SubscriptionView) -> int | None:
+    """When it ended or will end as it stands, in Unix seconds; None if it goes on."""
+    if view.status in ENDED:
+        return view.ended_at
+    return end_in_force(
+        period_ends(view.items), cancel_at=view.cancel_at, cancel_at_period_end=view.cancel_at_period_end
+    )
+
+
+def charges_until(view: SubscriptionView, until: int | None) -> list[JsonObject]:
+    """The members `further_charges` of an answer or a refusal."""
+    if view.status in ENDED:
+        return []
+    return [charge.as_members() for charge in further_charges(view.items, until)]
+
+
+def params_for(view: SubscriptionView, when: When, *, pointer: str = "/when") -> JsonObject:
+    """What Stripe is asked for to bring about an end of a period.
+
+    Raises InvalidRequest `end_ambiguous` if the items end at different times and `when` names neither end.
+    """
+    found = period_ends(view.items)
+    if when is When.PERIOD_END and found is not None and found.differ:
+        raise ambiguous(view, pointer)
+    return ending_params(when, found)
+
+
+def ambiguous(view: SubscriptionView, pointer: str) -> InvalidRequest:
+    """Return the refusal `end_ambiguous` with the two ends, and what is billed until the later one."""
+    found = period_ends(view.items) or PeriodEnds(0, 0)
+    detail = (
+        "The items of this subscription end at different times. Cancel with when: earliest_period_end, and paid time "
+        "of the others is lost, or with when: latest_period_end, and further_charges are billed until then."
+    )
+    return InvalidRequest(
+        detail,
+        code="end_ambiguous",
+        errors=[FieldError(pointer, "end_ambiguous", detail)],
+        members={
+            "earliest": _rfc3339(found.earliest),
+            "latest": _rfc3339(found.latest),
+            "further_charges": [
+                {**charge, "next_at": _rfc3339(int(charge["next_at"].timestamp()))}
+                for charge in charges_until(view, found.latest)
+            ],
+        },
+    )
+
+
+def _rfc3339(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+
+
+def stands_already(view: SubscriptionView, when: When) -> bool:
+    """True if the end in force is the one that is asked for, whoever set it and by which field."""
+    found = period_ends(view.items)
+    return found is not None and ends_at(view) == found.of(when)
+
+
+async def check_end(connection: Connection, actor: Actor, seen: Seen, when: When) -> None:
+    """Judge an end of a period that does not stand yet.
+
+    Raises:
+        Conflict: `managed_by_schedule`.
+        Forbidden: `role_required`, if it is later than the payer's own end.
+    """
+    view = seen.view
+    _check_schedule(view)
+    current, found = ends_at(view), period_ends(view.items)
+    if current is not None and (found is None or found.of(when) > current):
+        await check_taking_back(connection, actor, seen)
+
+
+async def check_taking_back(connection: Connection, actor: Actor, seen: Seen) -> None:
+    """Judge whether the actor may take the end in force back.
+
+    Raises:
+        Conflict: `managed_by_schedule`.
+        Forbidden: `role_required`, also for an owner if anybody but an owner has set or confirmed the end.
+    """
+    view = seen.view
+    require(seen.granted, Permission.TAKE_BACK_END)
+    _check_schedule(view)
+    if actor.is_service or actor.customer_id == view.customer_id:
+        return
+    setters = await ends.setters(connection, view.id)
+    if setters.elsewhere or setters.parties != {EndBy.OWNER}:
+        raise Forbidden("The paying customer has ended this subscription: only they can let it go on.")
+
+
+def _check_schedule(view: SubscriptionView) -> None:
+    if view.schedule_id is not None:
+        raise Conflict(MANAGED_BY_SCHEDULE, code="managed_by_schedule")
+
+
+async def confirm(
+    context: Context, connection: Connection, actor: Actor, seen: Seen, operation_id: str
+) -> None:
+    """Note that the payer wants the end that stands already, so that the owner no longer takes it back alone."""
+    view = seen.view
+    if end_by(actor, view) is not EndBy.PAYER or seen.role is Role.OWNER:
+        return
+    if EndBy.PAYER in (await ends.setters(connection, view.id)).parties:
+        return
+    if await operations.operation(connection, operation_id) is not None:
+        return
+    await operations.insert(
+        connection,
+        operation_id=operation_id,
+        subscription_id=view.id,
+        kind="cancel_subscription",
+        principal=actor.principal.key,
+        actor_id=actor.customer_id,
+        door="api",
+        request={"method": "update", "params": {}},
+        steps=[
+            {
+                "position": 0,
+                "action": "cancel_subscription",
+                "state": "unchanged",
+                "figures": {"end_by": EndBy.PAYER.value},
+            }
+        ],
+        lease_token=uuid4(),
+        lease_seconds=context.rules.operation_lease,
+    )
+    await operations.finish_if_settled(connection, operation_id)
+
+
+def taking_back_params(view: SubscriptionView) -> JsonObject:
+    """What Stripe is asked for to take back whichever end is set; empty if none is."""
+    if view.cancel_at is None and not view.cancel_at_period_end:
+        return {}
+    return resuming_params(cancel_at=view.cancel_at, cancel_at_period_end=view.cancel_at_period_end)

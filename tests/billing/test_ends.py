@@ -1,0 +1,244 @@
+"""How a subscription ends: the end that is asked for, the one that stands, and what each status still takes."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.billing.shop import Shop, at
+from tests.support.company import Person, Who
+from tests.support.problems import pointers, problem
+from tests.support.service import as_service
+
+ADMIN = as_service("admin")
+YEARLY = {"interval": "year"}
+YEAR_SECONDS = 365 * 86_400
+
+
+@pytest.fixture(autouse=True)
+async def _no_faults_left(shop: Shop) -> AsyncIterator[None]:
+    yield
+    await shop.stripe.clear_faults()
+
+
+async def seats(shop: Shop, quantity: int = 4) -> tuple[Person, dict[str, Any]]:
+    """A buyer who owns a shareable subscription of so many seats at 10.00."""
+    buyer, card = await shop.buyer()
+    team = await shop.price(await shop.product(shared=True))
+    items = [{"price_id": team, "quantity": quantity}]
+    return buyer, await shop.bought(buyer.headers, items, payment_method_id=card)
+
+
+async def mixed(shop: Shop) -> tuple[Person, dict[str, Any]]:
+    """A buyer of a monthly and a yearly item on one subscription."""
+    buyer, card = await shop.buyer()
+    items = [{"price_id": await shop.price()}, {"price_id": await shop.price(recurring=YEARLY)}]
+    return buyer, await shop.bought(buyer.headers, items, payment_method_id=card)
+
+
+async def cancel(
+    shop: Shop, who: Who, subscription_id: str, body: Any = None, **headers: str
+) -> httpx.Response:
+    path = f"/v1/subscriptions/{subscription_id}/cancel"
+    return await shop.service.send("POST", path, who, body, **headers)
+
+
+async def resume(shop: Shop, who: Who, subscription_id: str) -> httpx.Response:
+    return await shop.service.send("POST", f"/v1/subscriptions/{subscription_id}/resume", who)
+
+
+async def in_the_dashboard(shop: Shop, subscription_id: str, **params: Any) -> dict[str, Any]:
+    changed = await shop.stripe.post(f"/v1/subscriptions/{subscription_id}", **params)
+    await shop.listen()
+    return dict(changed)
+
+
+async def test_cancel_at_the_period_ends_it_then_when_a_later_end_was_set_by_hand(shop: Shop) -> None:
+    """M5: an end in a year counted as the end that was asked for, and eleven more months were billed."""
+    buyer, made = await seats(shop)
+    period_end = made["items"][0]["current_period_end"]
+    in_a_year = at(period_end) + YEAR_SECONDS
+    await in_the_dashboard(shop, made["id"], cancel_at=in_a_year)
+    answer = await cancel(shop, buyer.headers, made["id"], {"when": "period_end"})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["ends_at"] == period_end
+    assert answer.json()["subscription"]["cancel_at"] == period_end
+    assert answer.json()["further_charges"] == []
+    assert (await shop.true(made["id"]))["cancel_at"] == at(period_end)
+    again = await cancel(shop, buyer.headers, made["id"], {"when": "period_end"})
+    assert (again.status_code, again.json()) == (200, answer.json())
+
+
+async def test_update_ends_it_at_the_period_when_a_later_end_was_set_by_hand(shop: Shop) -> None:
+    """M5, the same by PATCH."""
+    buyer, made = await seats(shop)
+    period_end = made["items"][0]["current_period_end"]
+    await in_the_dashboard(shop, made["id"], cancel_at=at(period_end) + YEAR_SECONDS)
+    answer = await shop.change(buyer.headers, made["id"], cancel_at_period_end=True)
+    assert answer.json()["subscription"]["cancel_at"] == period_end
+    assert (await shop.true(made["id"]))["cancel_at"] == at(period_end)
+
+
+@pytest.mark.parametrize("by", ["resume", "update"])
+async def test_resume_takes_back_any_end_when_it_was_set_by_hand(shop: Shop, by: str) -> None:
+    """M5, its mirror: a date that somebody set in the Dashboard, and the Dashboard's end of the period."""
+    buyer, made = await seats(shop)
+    end = at(made["items"][0]["current_period_end"])
+    for params in (
+        {"cancel_at": end - 3600},
+        {"cancel_at": end + YEAR_SECONDS},
+        {"cancel_at_period_end": True},
+    ):
+        await in_the_dashboard(shop, made["id"], **params)
+        for _ in range(2):
+            if by == "resume":
+                answer = await resume(shop, buyer.headers, made["id"])
+            else:
+                answer = await shop.change(buyer.headers, made["id"], cancel_at_period_end=False)
+            assert answer.status_code == 200, answer.text
+            found = answer.json()["subscription"]
+            assert (found["cancel_at"], found["cancel_at_period_end"]) == (None, False)
+        true = await shop.true(made["id"])
+        assert (true["cancel_at"], true["cancel_at_period_end"]) == (None, False)
+
+
+@pytest.mark.parametrize("body", [None, {}, {"when": "period_end"}])
+async def test_cancel_is_ambiguous_when_items_end_at_different_times(shop: Shop, body: Any) -> None:
+    """M18: a yearly item was ended with the month, and eleven paid months were lost."""
+    buyer, made = await mixed(shop)
+    monthly, yearly = made["items"]
+    before = await shop.true(made["id"])
+    refused = problem(await cancel(shop, buyer.headers, made["id"], body), 422, "end_ambiguous")
+    assert pointers(refused) == ["/when"]
+    assert (refused["earliest"], refused["latest"]) == (
+        monthly["current_period_end"],
+        yearly["current_period_end"],
+    )
+    assert refused["further_charges"] == [
+        {
+            "subscription_item_id": monthly["id"],
+            "price_id": monthly["price"]["id"],
+            "renewals": 11,
+            "next_at": monthly["current_period_end"],
+        }
+    ]
+    assert await shop.true(made["id"]) == before
+
+
+async def test_update_is_ambiguous_when_items_end_at_different_times(shop: Shop) -> None:
+    """M18, the same by PATCH, alone and beside a change that makes the ends differ."""
+    buyer, made = await mixed(shop)
+    answer = await shop.change(buyer.headers, made["id"], cancel_at_period_end=True)
+    refused = problem(answer, 422, "end_ambiguous")
+    assert pointers(refused) == ["/cancel_at_period_end"]
+    assert refused["latest"] == made["items"][1]["current_period_end"]
+    buyer, made = await seats(shop)
+    yearly = [{"price_id": await shop.price(recurring=YEARLY)}]
+    before = await shop.true(made["id"])
+    answer = await shop.change(buyer.headers, made["id"], items=yearly, cancel_at_period_end=True)
+    problem(answer, 422, "end_ambiguous")
+    assert await shop.true(made["id"]) == before
+
+
+@pytest.mark.parametrize(
+    ("when", "item", "renewals"), [("earliest_period_end", 0, []), ("latest_period_end", 1, [11])]
+)
+async def test_cancel_ends_with_the_named_item_when_ends_differ(
+    shop: Shop, when: str, item: int, renewals: list[int]
+) -> None:
+    """M18: only the caller chooses between paid time that is lost and items that are billed on."""
+    buyer, made = await mixed(shop)
+    end = made["items"][item]["current_period_end"]
+    answer = await cancel(shop, buyer.headers, made["id"], {"when": when})
+    assert answer.status_code == 200, answer.text
+    told = answer.json()
+    assert (told["ends_at"], told["subscription"]["cancel_at"]) == (end, end)
+    assert [charge["renewals"] for charge in told["further_charges"]] == renewals
+    assert (await shop.true(made["id"]))["cancel_at"] == at(end)
+    again = await cancel(shop, buyer.headers, made["id"], {"when": when})
+    assert (again.status_code, again.json()) == (200, told)
+    assert await shop.asked("POST", f"/v1/subscriptions/{made['id']}") == 1
+    problem(await cancel(shop, buyer.headers, made["id"]), 422, "end_ambiguous")
+    back = await resume(shop, buyer.headers, made["id"])
+    assert back.json()["subscription"]["cancel_at"] is None
+    assert (await shop.true(made["id"]))["cancel_at"] is None
+
+
+async def test_cancel_moves_the_end_when_another_one_is_named(shop: Shop) -> None:
+    """M5 and M18: an end that stands is not the end that is asked for."""
+    buyer, made = await mixed(shop)
+    for item, when in ((0, "earliest_period_end"), (1, "latest_period_end"), (0, "earliest_period_end")):
+        answer = await cancel(shop, buyer.headers, made["id"], {"when": when})
+        end = made["items"][item]["current_period_end"]
+        assert answer.json()["ends_at"] == end
+        assert (await shop.true(made["id"]))["cancel_at"] == at(end)
+
+
+@pytest.mark.parametrize("when", ["period_end", "earliest_period_end", "latest_period_end"])
+async def test_named_ends_are_one_when_items_end_together(shop: Shop, when: str) -> None:
+    buyer, made = await seats(shop)
+    answer = await cancel(shop, buyer.headers, made["id"], {"when": when})
+    assert answer.json()["ends_at"] == made["items"][0]["current_period_end"]
+    assert answer.json()["subscription"]["cancel_at_period_end"] is True
+    assert answer.json()["further_charges"] == []
+
+
+async def test_cancel_takes_the_default_when_the_request_has_no_body(shop: Shop) -> None:
+    """O12: without a body it was 422."""
+    buyer, made = await seats(shop)
+    answer = await cancel(shop, buyer.headers, made["id"])
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["ends_at"] == made["items"][0]["current_period_end"]
+    ended = await cancel(shop, buyer.headers, made["id"], {"when": "now"})
+    told = ended.json()
+    assert told["subscription"]["status"] == "canceled"
+    assert told["ends_at"] == told["subscription"]["ended_at"]
+    assert told["further_charges"] == []
+    again = await cancel(shop, buyer.headers, made["id"])
+    assert (again.status_code, again.json()) == (200, told)
+
+
+@pytest.mark.parametrize(
+    "when", ["soon", "", None, 1, True, ["now"], "latest", "PERIOD_END", "max_period_end"]
+)
+async def test_cancel_is_refused_when_the_end_is_no_known_word(shop: Shop, when: Any) -> None:
+    buyer, made = await seats(shop)
+    before = await shop.true(made["id"])
+    answer = await cancel(shop, buyer.headers, made["id"], {"when": when})
+    assert pointers(problem(answer, 422, "invalid_request")) == ["/when"]
+    assert await shop.true(made["id"]) == before
+
+
+async def test_dashboards_end_of_the_period_is_shown_as_the_earliest_when_ends_differ(shop: Shop) -> None:
+    """T10: Stripe resolves it to the earliest end of a period."""
+    buyer, made = await mixed(shop)
+    earliest = made["items"][0]["current_period_end"]
+    state = {**await shop.true(made["id"]), "cancel_at_period_end": True, "cancel_at": at(earliest)}
+    await shop.service.deliver_state("subscription", state)
+    found = await shop.subscription(buyer.headers, made["id"])
+    assert (found["cancel_at"], found["cancel_at_period_end"]) == (earliest, True)
+    same = await cancel(shop, buyer.headers, made["id"], {"when": "earliest_period_end"})
+    assert (same.status_code, same.json()["ends_at"]) == (200, earliest)
+    assert await shop.asked("POST", f"/v1/subscriptions/{made['id']}") == 0
+
+
+async def test_pause_collection_and_collection_method_are_shown_when_set_by_hand(shop: Shop) -> None:
+    """M19: nobody could see that invoices were not collected."""
+    buyer, made = await seats(shop)
+    assert (made["collection_method"], made["pause_collection"], made["schedule_id"]) == (
+        "charge_automatically",
+        None,
+        None,
+    )
+    resumes_at = at(made["items"][0]["current_period_end"])
+    await in_the_dashboard(shop, made["id"], pause_collection={"behavior": "void", "resumes_at": resumes_at})
+    found = await shop.subscription(buyer.headers, made["id"])
+    assert found["pause_collection"] == {
+        "behavior": "void",
+        "resumes_at": made["items"][0]["current_period_end"],
+    }
+    assert found["status"] == "active"
+    await in_the_dashboard(shop, made["id"], pause_collection="")
+    assert (await shop.subscription(buyer.headers, made["id"]))["pause_collection"] is None
+    await shop.cache_is_true()
