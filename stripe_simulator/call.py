@@ -5,7 +5,7 @@ from typing import Any
 
 from .errors import invalid, no_such
 from .objects import Obj
-from .wire import changed, wire
+from .wire import EMBEDDED_LIST_SIZE, changed, subscription, wire
 from .world import Transaction
 
 METADATA_KEYS = 50
@@ -77,9 +77,17 @@ def update(tx: Transaction, old: Obj, new: Obj, event: str) -> Obj:
     differences = changed(shown_before, shown)
     if differences or new != old:
         tx.store(new["object"], new)
-    if differences:
+    if differences or _changed_beyond(tx, old, new):
         tx.emit(event, shown, differences)
     return shown
+
+
+def _changed_beyond(tx: Transaction, old: Obj, new: Obj) -> bool:
+    """Whether a subscription's items differ that are too far down the list to be embedded in the event."""
+    if new["object"] != "subscription" or max(len(old["_items"]), len(new["_items"])) <= EMBEDDED_LIST_SIZE:
+        return False
+    whole = [subscription(tx, sub, len(sub["_items"])) for sub in (old, new)]
+    return bool(changed(*whole))
 
 
 def reference(tx: Transaction, kind: str, identifier: str, param: str) -> Obj:

@@ -58,6 +58,12 @@ class Cadence:
             raise BillingInputError(f"price {price.get('id')} is not recurring")
         return cls(recurring["interval"], int(recurring.get("interval_count") or 1))
 
+    def is_multiple_of(self, other: Cadence) -> bool:
+        """Whether this interval is a whole number of the other; days and weeks never make up months."""
+        if not self.months and not other.months:
+            return self.fixed_seconds % other.fixed_seconds == 0
+        return bool(self.months and other.months) and self.months % other.months == 0
+
     @property
     def months(self) -> int:
         """Calendar months in one period, 0 for days and weeks."""

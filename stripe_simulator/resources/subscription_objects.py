@@ -210,7 +210,10 @@ def _changed_item(tx: Transaction, sub: Obj, item: Obj, entry: Obj, place: str) 
 
 
 def check_items(tx: Transaction, sub: Obj) -> None:
-    """One currency, no price twice, and one interval unless the billing mode is flexible."""
+    """One currency, no price twice, and one interval, or in flexible billing mode multiples of the shortest one.
+
+    Raises 400 for anything else (Stripe's documentation, "Mixed interval subscriptions").
+    """
     seen: set[str] = set()
     cadences: set[Cadence] = set()
     for index, item in enumerate(sub["_items"]):
@@ -233,4 +236,8 @@ def check_items(tx: Transaction, sub: Obj) -> None:
         raise refused(
             "All items on a subscription must have the same billing interval unless billing_mode is flexible.",
             "items",
+        )
+    if not any(all(one.is_multiple_of(base) for one in cadences) for base in cadences):
+        raise refused(
+            "The intervals of all items on a subscription must be multiples of the shortest one.", "items"
         )

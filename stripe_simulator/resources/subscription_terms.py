@@ -156,7 +156,10 @@ def future_anchor(tx: Transaction, sub: Obj, anchor: int) -> int:
 
 
 def take_ending(tx: Transaction, new: Obj, params: Obj) -> Obj:
-    """``cancel_at_period_end`` and ``cancel_at``, of which one is given."""
+    """``cancel_at_period_end`` and ``cancel_at``, of which one is given.
+
+    The first is the earliest end of an item and follows later changes; the words of the second are fixed when set.
+    """
     if "cancel_at_period_end" not in params and "cancel_at" not in params:
         return new
     if params.get("cancel_at_period_end") and params.get("cancel_at"):
@@ -168,13 +171,7 @@ def take_ending(tx: Transaction, new: Obj, params: Obj) -> Obj:
         ends = [item["current_period_end"] for item in change.items]
     moment: int | None = None
     if params.get("cancel_at_period_end"):
-        if len(set(ends)) > 1:
-            raise refused(
-                "cancel_at_period_end cannot be used where items end at different times; use cancel_at with "
-                "min_period_end or max_period_end.",
-                "cancel_at_period_end",
-            )
-        moment = ends[0]
+        moment = min(ends)
     elif params.get("cancel_at"):
         words = {"min_period_end": min(ends), "max_period_end": max(ends), "max_billed_until": max(ends)}
         moment = words.get(params["cancel_at"]) or whole(params["cancel_at"], "cancel_at")

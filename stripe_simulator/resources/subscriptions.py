@@ -132,6 +132,7 @@ def update_subscription(call: Call) -> Obj:
     if old["status"] in ENDED:
         return _update_ended(tx, old, params)
     simulated(params)
+    _check_incomplete(old, params)
     behavior = word(params, "payment_behavior", BEHAVIORS, "allow_incomplete")
     if behavior == "pending_if_incomplete":
         strange = sorted(set(params) - _WITH_PENDING)
@@ -147,6 +148,17 @@ def update_subscription(call: Call) -> Obj:
     if change is not None:
         new = _rebilled(tx, old_plain, change, behavior, proration, params)
     return update(tx, old, new, "customer.subscription.updated")
+
+
+def _check_incomplete(sub: Obj, params: Obj) -> None:
+    """Until its first payment a subscription "can only have metadata and default_source updated" (SDK, `status`)."""
+    strange = sorted(set(params) - {"metadata", "default_source"})
+    if sub["status"] == "incomplete" and strange:
+        raise refused(
+            f"You cannot update {strange[0]} of a subscription that is incomplete: only its metadata and "
+            "default_source can be updated.",
+            strange[0],
+        )
 
 
 def _check_schedule(tx: Transaction, sub: Obj, params: Obj) -> None:
@@ -234,7 +246,7 @@ def proposed(tx: Transaction, old: Obj, params: Obj) -> tuple[Obj, Rebill | None
         if new["status"] in ("trialing", "active"):
             new["status"] = "trialing" if in_trial(new, tx.now) else "active"
         if new["cancel_at_period_end"]:
-            new["cancel_at"] = max(item["current_period_end"] for item in new["_items"])
+            new["cancel_at"] = min(item["current_period_end"] for item in new["_items"])
     ended = take_ending(tx, new, params)
     if change is not None:
         change.sub = ended

@@ -408,6 +408,53 @@ def pending_update_of_a_debit(account: Account, catalogue: Catalogue) -> Any:
     return refusal(lambda: raise_seats(account, sub, 5, payment_behavior="pending_if_incomplete"))
 
 
+@documented(
+    "T1",
+    "every interval is a multiple of the shortest",
+    {"day+week": 200, "month+year": 200, "2 month+year": 200}
+    | {"week+month": 400, "day+month": 400, "week+year": 400, "2 month+3 month": 400, "2 week+3 week": 400},
+)
+def mixed_intervals(account: Account, catalogue: Catalogue) -> Any:
+    client = account.client.v1
+
+    def price(interval: str) -> str:
+        count, _, unit = interval.rpartition(" ")
+        recurring: Any = {"interval": unit, "interval_count": int(count or 1)}
+        return client.prices.create(
+            {"product": catalogue.product, "currency": "usd", "unit_amount": 700, "recurring": recurring}
+        ).id
+
+    def status(*intervals: str) -> int | None:
+        params: Any = {
+            "customer": catalogue.customer,
+            "items": [{"price": price(interval)} for interval in intervals],
+        }
+        try:
+            client.subscriptions.create(params)
+        except stripe.InvalidRequestError as refused:
+            return refused.http_status
+        return 200
+
+    pairs = ["day+week", "month+year", "2 month+year", "week+month", "day+month", "week+year"]
+    pairs += ["2 month+3 month", "2 week+3 week"]
+    return {pair: status(*pair.split("+")) for pair in pairs}
+
+
+@documented("T1", "a change to such a mix is refused", (400, None, "items"))
+def weekly_item_on_a_monthly_plan(account: Account, catalogue: Catalogue) -> Any:
+    client = account.client.v1
+    weekly = client.prices.create(
+        {
+            "product": catalogue.product,
+            "currency": "usd",
+            "unit_amount": 300,
+            "recurring": {"interval": "week"},
+        }
+    ).id
+    sub = subscribe(account, catalogue)
+    return refusal(lambda: client.subscriptions.update(sub.id, {"items": [{"price": weekly}]}))
+
+
 @documented("T6", "an amount off in another currency is refused", (400, None, "discounts[0][coupon]"))
 def amount_off_in_euro_on_dollars(account: Account, catalogue: Catalogue) -> Any:
     coupon: Any = {"amount_off": 500, "currency": "eur", "duration": "forever"}
@@ -440,6 +487,71 @@ def code_of_two_customers(account: Account, catalogue: Catalogue) -> Any:
     status, _, param = refusal(lambda: promotion(account, "spring"))
     found = account.client.v1.promotion_codes.list({"code": "spring"}).data
     return [len(found), (status, param)]
+
+
+def month_and_year(account: Account, catalogue: Catalogue) -> tuple[Any, int, int]:
+    """A subscription of a monthly and a yearly item, and the two ends of their periods."""
+    items: Any = [{"price": catalogue.monthly}, {"price": catalogue.yearly}]
+    sub: Any = account.client.v1.subscriptions.create({"customer": catalogue.customer, "items": items})
+    ends = sorted(item["current_period_end"] for item in items_of(sub))
+    return sub, ends[0], ends[1]
+
+
+@documented("T10", "cancel_at_period_end resolves to the earliest item period end", [True, "earliest"])
+def end_of_items_with_different_periods(account: Account, catalogue: Catalogue) -> Any:
+    sub, earliest, _ = month_and_year(account, catalogue)
+    ended = account.client.v1.subscriptions.update(sub.id, {"cancel_at_period_end": True})
+    return [ended.cancel_at_period_end, "earliest" if ended.cancel_at == earliest else ended.cancel_at]
+
+
+@documented("T10", "cancel_at_period_end follows changes", "latest")
+def end_after_the_earliest_item_is_gone(account: Account, catalogue: Catalogue) -> Any:
+    client = account.client.v1
+    sub, _, latest = month_and_year(account, catalogue)
+    client.subscriptions.update(sub.id, {"cancel_at_period_end": True})
+    monthly = next(item["id"] for item in items_of(sub) if item["price"]["id"] == catalogue.monthly)
+    after = client.subscriptions.update(sub.id, {"items": [{"id": monthly, "deleted": True}]})
+    return "latest" if after.cancel_at == latest else after.cancel_at
+
+
+@documented("T10", "min_period_end and max_period_end are fixed when set", [True, True, False])
+def end_named_by_a_word(account: Account, catalogue: Catalogue) -> Any:
+    client = account.client.v1
+    sub, earliest, latest = month_and_year(account, catalogue)
+    last: Any = client.subscriptions.update(sub.id, {"cancel_at": "max_period_end"})
+    first: Any = client.subscriptions.update(sub.id, {"cancel_at": "min_period_end"})
+    monthly = next(item["id"] for item in items_of(sub) if item["price"]["id"] == catalogue.monthly)
+    after = client.subscriptions.update(sub.id, {"items": [{"id": monthly, "deleted": True}]})
+    return [last.cancel_at == latest, after.cancel_at == earliest, first.cancel_at_period_end]
+
+
+@documented(
+    "T11",
+    "an incomplete subscription can only have metadata and default_source updated",
+    {"metadata": 200, "default_source": 200}
+    | dict.fromkeys(("default_payment_method", "cancel_at_period_end", "description", "items"), 400),
+)
+def updates_of_an_incomplete_subscription(account: Account, catalogue: Catalogue) -> Any:
+    client = account.client.v1
+    source = client.customers.payment_sources.create(catalogue.customer, {"source": "tok_visa"}).id
+    sub = subscribe(account, catalogue, payment_behavior="default_incomplete")
+    changes: dict[str, Any] = {
+        "metadata": {"a": "b"},
+        "default_source": source,
+        "default_payment_method": catalogue.method,
+        "cancel_at_period_end": True,
+        "description": "x",
+        "items": [{"id": items_of(sub)[0]["id"], "quantity": 9}],
+    }
+    answers: dict[str, int | None] = {}
+    for name, value in changes.items():
+        change: Any = {name: value}
+        try:
+            client.subscriptions.update(sub.id, change)
+            answers[name] = 200
+        except stripe.InvalidRequestError as refused:
+            answers[name] = refused.http_status
+    return answers
 
 
 @documented("T13", "a sent invoice can be paid outside of the normal schedule", "paid")

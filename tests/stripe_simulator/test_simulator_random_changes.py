@@ -20,7 +20,6 @@ def make_prices(account: Account) -> list[str]:
         {"unit_amount": 1000, "recurring": {"interval": "month"}},
         {"unit_amount": 1999, "recurring": {"interval": "month"}},
         {"unit_amount": 9900, "recurring": {"interval": "year"}},
-        {"unit_amount": 300, "recurring": {"interval": "week"}},
         {
             "unit_amount": 2500,
             "transform_quantity": {"divide_by": 5, "round": "up"},
@@ -35,6 +34,8 @@ def make_prices(account: Account) -> list[str]:
             ],
             "recurring": {"interval": "month"},
         },
+        {"unit_amount": 300, "recurring": {"interval": "week"}},
+        {"unit_amount": 500, "recurring": {"interval": "week", "interval_count": 2}},
     ]
     made = []
     for term in terms:
@@ -48,9 +49,11 @@ def make_subscription(account: Account, draw: random.Random, prices: list[str]) 
     customer = client.customers.create({}).id
     method = client.payment_methods.attach("pm_card_visa", {"customer": customer}).id
     client.customers.update(customer, {"invoice_settings": {"default_payment_method": method}})
+    # Weeks and months cannot be mixed, so the last two prices are bought by themselves.
+    pool = prices[-2:] if draw.random() < 0.25 else prices[:-2]
     params: Any = {
         "customer": customer,
-        "items": [{"price": price, "quantity": draw.randint(0, 12)} for price in draw.sample(prices, 2)],
+        "items": [{"price": price, "quantity": draw.randint(0, 12)} for price in draw.sample(pool, 2)],
     }
     if draw.random() < 0.3:
         params["trial_period_days"] = draw.randint(1, 20)

@@ -439,3 +439,32 @@ def test_currency_of_a_customer_is_free_when_nothing_is_billed_in_it(
     client.subscriptions.cancel(made["id"])
     _, invoice, _ = paid(account, catalogue, currency="usd")
     assert (invoice["starting_balance"], invoice["amount_due"]) == (-300, 1700)
+
+
+def test_change_beyond_the_tenth_item_sends_an_event(account: Account, catalogue: Catalogue) -> None:
+    """S1: the event shows the first ten items only, and the change is none of them."""
+    client = account.client.v1
+    prices = [
+        client.prices.create(
+            {
+                "product": catalogue.product,
+                "currency": "usd",
+                "unit_amount": 100 + n,
+                "recurring": {"interval": "month"},
+            }
+        ).id
+        for n in range(12)
+    ]
+    params: Any = {"customer": catalogue.customer, "items": [{"price": price} for price in prices]}
+    sub = client.subscriptions.create(params)
+    last = client.subscription_items.list({"subscription": sub.id, "limit": 100}).data[-1].id
+    for change in ({"quantity": 4}, {"metadata": {"a": "b"}}, {"deleted": True}):
+        before = event_count(account)
+        update: Any = {"items": [{"id": last, **change}], "proration_behavior": "none"}
+        client.subscriptions.update(sub.id, update)
+        assert types_since(account, before) == ["customer.subscription.updated"]
+        event = account.control("GET", "state?type=event")["data"][-1]
+        assert len(event["data"]["object"]["items"]["data"]) == 10
+    before = event_count(account)
+    client.subscriptions.update(sub.id, {"metadata": {}})
+    assert types_since(account, before) == []

@@ -171,7 +171,15 @@ def test_usage_belongs_to_the_customer_and_the_meter(frozen: Account, catalogue:
 
 
 def test_items_of_different_intervals_have_their_own_periods(frozen: Account, catalogue: Catalogue) -> None:
-    """Calls by the week beside a seat by the month: each week bills its own calls."""
+    """Calls by the week beside a seat by four weeks: each week bills its own calls."""
+    four_weeks = frozen.client.v1.prices.create(
+        {
+            "product": catalogue.product,
+            "currency": "usd",
+            "unit_amount": 1000,
+            "recurring": {"interval": "week", "interval_count": 4},
+        }
+    ).id
     weekly = metered_price(
         frozen,
         catalogue,
@@ -182,7 +190,7 @@ def test_items_of_different_intervals_have_their_own_periods(frozen: Account, ca
             "meter": frozen.client.v1.billing.meters.list().data[0].id,
         },
     )
-    sub = subscribe(frozen, catalogue, {"price": catalogue.monthly}, {"price": weekly})
+    sub = subscribe(frozen, catalogue, {"price": four_weeks}, {"price": weekly})
     report(frozen, catalogue.customer, 100)
     advance(frozen, 7 * DAY)
     report(frozen, catalogue.customer, 300)
