@@ -57,15 +57,21 @@ async def take_lease(context: Context, kind: str, object_id: str) -> Lease:
     """
     give_up = asyncio.get_running_loop().time() + _LEASE_WAIT_SECONDS
     while True:
-        async with context.database.connection() as connection:
-            lease = await refreshes.take(
-                connection, kind, object_id, lease_seconds=context.rules.operation_lease
-            )
+        lease = await _try_lease(context, kind, object_id)
         if lease is not None:
             return lease
         if asyncio.get_running_loop().time() > give_up:
-            raise ServiceUnavailable("Another change of the same object is still running.", retry_after=2)
+            raise _busy()
         await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _try_lease(context: Context, kind: str, object_id: str) -> Lease | None:
+    async with context.database.connection() as connection:
+        return await refreshes.take(connection, kind, object_id, lease_seconds=context.rules.operation_lease)
+
+
+def _busy() -> ServiceUnavailable:
+    return ServiceUnavailable("Another change of the same object is still running.", retry_after=2)
 
 
 async def land(
@@ -194,11 +200,27 @@ async def read_news(context: Context, objects: Mapping[str, str | None]) -> None
 
 async def freshen(context: Context, kind: str, object_id: str) -> None:
     """Asks Stripe now, but for one object at most once in FRESH_SECONDS, whoever asks, unless there is news of it."""
+    give_up = asyncio.get_running_loop().time() + _LEASE_WAIT_SECONDS
+    # Many callers may wait for the same lease: the first of them reads the object for all.
+    while await _is_stale(context, kind, object_id):
+        lease = await _try_lease(context, kind, object_id)
+        if lease is None:
+            if asyncio.get_running_loop().time() > give_up:
+                raise _busy()
+            await asyncio.sleep(_POLL_SECONDS)
+        elif await _is_stale(context, kind, object_id):
+            await land(context, lease, _fetch_again(context, lease))
+            return
+        else:
+            async with context.database.connection() as connection:
+                await refreshes.release(connection, lease)
+            return
+
+
+async def _is_stale(context: Context, kind: str, object_id: str) -> bool:
     async with context.database.connection() as connection:
-        stale = await mirror.is_older_than(connection, kind, object_id, seconds=FRESH_SECONDS)
-        wanted = stale or await refreshes.wanted(connection, [object_id])
-    if wanted:
-        await read_through(context, kind, object_id)
+        old = await mirror.is_older_than(connection, kind, object_id, seconds=FRESH_SECONDS)
+        return old or bool(await refreshes.wanted(connection, [object_id]))
 
 
 async def refresh(context: Context, lease: Lease) -> bool:
