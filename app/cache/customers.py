@@ -34,11 +34,11 @@ async def profile(connection: Connection, customer_id: CustomerId) -> JsonObject
 
 
 async def has_paid(connection: Connection, customer_id: CustomerId) -> bool:
-    """True if one of the customer's invoices was paid with money."""
+    """True if one of the customer's invoices was paid, a total of zero included."""
     return bool(
         await connection.fetchval(
             """select exists (select from invoices
-            where customer_id = $1 and presence = 'present' and status = 'paid' and amount_paid > 0)""",
+            where customer_id = $1 and presence = 'present' and status = 'paid')""",
             customer_id,
         )
     )

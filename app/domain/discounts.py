@@ -55,7 +55,7 @@ def _is_over(detail: JsonObject, at: int, invoiced_at: int | None) -> bool:
 def is_redeemable(code: PromotionCode, customer_id: CustomerId | None, *, at: int, has_paid: bool) -> bool:
     """True if this customer may use the code at `at` (Unix seconds), as far as the code itself says.
 
-    `has_paid`: the customer has paid something before. Stripe alone judges a minimum amount, at the purchase.
+    `has_paid`: an invoice of the customer was paid before. Stripe alone judges a minimum amount, at the purchase.
     """
     if not code.active or code.customer_id not in (None, customer_id):
         return False

@@ -140,6 +140,56 @@ async def test_discounts_are_shown_when_they_apply(shop: Shop) -> None:
     assert end is not None
 
 
+async def test_code_of_another_customer_is_unknown_when_it_is_asked_for(shop: Shop) -> None:
+    """M12: one text, a code for each of two customers and one for nobody else's; each finds its own."""
+    (anna, card), (bert, _), (cleo, other) = [await shop.buyer() for _ in range(3)]
+    await code(shop, "MINE", coupon={"percent_off": 10, "duration": "forever"}, customer=anna.customer_id)
+    await code(shop, "MINE", coupon={"percent_off": 20, "duration": "forever"}, customer=bert.customer_id)
+    path = "/v1/promotion-codes/mine"
+    shown = [(await shop.service.get(path, who.headers)) for who in (anna, bert)]
+    assert [answer.json()["promotion_code"]["percent_off"] for answer in shown] == [10, 20]
+    problem(await shop.service.get(path, cleo.headers), 404, "not_found")
+    problem(await shop.service.get(path, ADMIN), 404, "not_found")
+    items = [{"price_id": await shop.price()}]
+    refused = await shop.add(cleo.headers, items, payment_method_id=other, promotion_code="MINE")
+    assert pointers(problem(refused, 422, "invalid_request")) == ["/promotion_code"]
+    made = await shop.bought(anna.headers, items, payment_method_id=card, promotion_code="MINE")
+    assert [discount["percent_off"] for discount in made["discounts"]] == [10]
+
+
+async def test_code_is_refused_by_name_when_stripe_refuses_it(shop: Shop) -> None:
+    """T8: what only Stripe judges, here a minimum amount, is 422 naming the code at purchase, change and preview."""
+    big = {"restrictions": {"minimum_amount": 50_000, "minimum_amount_currency": "usd"}}
+    await code(shop, "BIGONLY", **big)
+    buyer, mine = await subscriber(shop)
+    shown = await shop.service.get("/v1/promotion-codes/BIGONLY", buyer.headers)
+    told = shown.json()["promotion_code"]
+    assert (told["minimum_amount"], told["minimum_amount_currency"]) == (50_000, "usd")
+    newcomer, card = await shop.buyer()
+    answers = [
+        await shop.add(
+            newcomer.headers,
+            [{"price_id": await shop.price()}],
+            payment_method_id=card,
+            promotion_code="BIGONLY",
+        ),
+        await shop.change(buyer.headers, mine, promotion_code="BIGONLY"),
+        await shop.service.send(
+            "POST", f"/v1/subscriptions/{mine}/preview", buyer.headers, {"promotion_code": "BIGONLY"}
+        ),
+    ]
+    for answer in answers:
+        refused = problem(answer, 422, "invalid_request")
+        assert pointers(refused) == ["/promotion_code"], refused
+    assert await shop.all_of(newcomer) == []
+    assert (await shop.true(mine))["discounts"] == []
+    dear = await shop.price(unit_amount=60_000)
+    made = await shop.bought(
+        newcomer.headers, [{"price_id": dear}], payment_method_id=card, promotion_code="BIGONLY"
+    )
+    assert texts(made) == ["BIGONLY"]
+
+
 @pytest.mark.parametrize(
     ("text", "terms", "coupon"),
     [
