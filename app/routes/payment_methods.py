@@ -35,7 +35,7 @@ from app.schemas.customers import (
     SetupIntentAnswer,
     UpcomingInvoiceAnswer,
 )
-from app.services import customers, payment_methods
+from app.services import customers, failures, payment_methods
 from app.services.actors import Actor
 from app.services.payment_details import find_promotion
 
@@ -84,13 +84,15 @@ async def attach_payment_method_to_customer(
     request: Request, context: ContextDep, actor: WriterDep, customer_id: CustomerPath, body: AttachRequest
 ) -> Response:
     """Attaches a payment method that the caller's page has made, and makes it the default if asked."""
-    attached = await payment_methods.attach(
-        context,
-        actor.customer(customer_id),
-        PaymentMethodId(body.payment_method_id),
-        use_as_default=body.use_as_default,
-        operation_id=await operation_id_of(request, actor.principal),
-    )
+    operation_id = await operation_id_of(request, actor.principal)
+    async with failures.counted(context, actor):
+        attached = await payment_methods.attach(
+            context,
+            actor.customer(customer_id),
+            PaymentMethodId(body.payment_method_id),
+            use_as_default=body.use_as_default,
+            operation_id=operation_id,
+        )
     return answer(request, PaymentMethodAnswer.model_validate({"payment_method": attached}), status=201)
 
 
@@ -162,7 +164,9 @@ async def get_promotion_code(
 
     A code that is over, used up, restricted to another customer, or to first purchases and this is none, is 404.
     """
-    found = await find_promotion(context, code, actor.customer_id)
+    async with failures.counted(context, actor) as attempt:
+        found = await find_promotion(context, code, actor.customer_id)
+        attempt.failed = found is None
     if found is None:
         raise NotFound()
     return answer(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 
 from fastapi import APIRouter, Request
@@ -33,7 +34,7 @@ from app.schemas.plans import (
 )
 from app.schemas.subscriptions import body as subscription_body
 from app.schemas.subscriptions import shown
-from app.services import ending, plan_changes, previews, purchases
+from app.services import ending, failures, plan_changes, previews, purchases
 from app.services.actors import Actor
 from app.services.context import Context, Rules
 from app.services.plan_operations import Accepted
@@ -50,7 +51,7 @@ _WRITE = problems.responses(401, 403, 404, 409, 413, 415, 422, 502, 503)
     "/customers/{customer_id}/subscriptions",
     response_model=ChangedSubscription,
     status_code=201,
-    responses={**ACCEPTED, **_WRITE, **problems.responses(402, 429)},
+    responses={**ACCEPTED, **_WRITE, **problems.responses(402)},
 )
 async def add_subscription(
     request: Request,
@@ -84,9 +85,9 @@ async def add_subscription(
         ),
         allow_duplicate=body.allow_duplicate,
     )
-    done = await purchases.add(
-        context, actor, acting, purchase, await operation_id_of(request, actor.principal)
-    )
+    operation_id = await operation_id_of(request, actor.principal)
+    async with failures.counted(context, actor), failures.naming_the_code(body.promotion_code):
+        done = await purchases.add(context, actor, acting, purchase, operation_id)
     return await change_answer(request, context, actor, done, status=201)
 
 
@@ -113,15 +114,22 @@ async def update_subscription(
         if etag not in [tag.strip() for tag in expected.split(",")]:
             raise PreconditionFailed()
 
-    done = await plan_changes.update(
-        context,
-        actor,
-        subscription_id,
-        _plan_update(body),
-        await operation_id_of(request, actor.principal),
-        precondition,
-    )
+    operation_id = await operation_id_of(request, actor.principal)
+    change = _plan_update(body)
+    async with _attempt(context, actor, body) as attempt, failures.naming_the_code(body.promotion_code):
+        done = await plan_changes.update(context, actor, subscription_id, change, operation_id, precondition)
+        if isinstance(done, Done) and change.items:
+            attempt.saw(done.payment)
     return await change_answer(request, context, actor, done)
+
+
+def _attempt(
+    context: Context, actor: Actor, body: SubscriptionUpdateRequest
+) -> AbstractAsyncContextManager[failures.Attempt]:
+    """What names a card or a code is an attempt; of anything else, a declined payment is counted all the same."""
+    if body.payment_method_id is not None or body.promotion_code is not None:
+        return failures.counted(context, actor)
+    return failures.noted(context, actor)
 
 
 @router.post("/subscriptions/{subscription_id}/preview", response_model=QuoteAnswer, responses=_WRITE)
@@ -134,7 +142,8 @@ async def preview_subscription(
 ) -> Response:
     """Quote a change: what it costs, to the cent, promised for one use until `expires_at`."""
     refuse_admin_fields(actor, body)
-    quoted = await previews.preview(context, actor, subscription_id, _plan_update(body))
+    async with _attempt(context, actor, body), failures.naming_the_code(body.promotion_code):
+        quoted = await previews.preview(context, actor, subscription_id, _plan_update(body))
     return answer(request, quote_answer(quoted))
 
 

@@ -39,6 +39,7 @@ from app.schemas.shared_subscriptions import (
 )
 from app.schemas.subscriptions import SubscriptionAnswer, shown
 from app.services import (
+    failures,
     member_changes,
     operations,
     plan_changes,
@@ -53,6 +54,7 @@ from app.services.actors import Actor
 from app.services.context import Context
 from app.services.member_changes import Admitted, AskedChange, Purchasing
 from app.services.operations import Outcome
+from app.services.plan_writes import Done
 from app.services.shared_subscriptions import PeopleQuery
 
 router = APIRouter(tags=["shared subscriptions"], route_class=IdempotentRoute)
@@ -157,7 +159,9 @@ async def run_and_answer(request: Request, context: Context, actor: Actor, admit
     """Runs what was admitted, or looks at what an earlier request with the same key has made of it."""
     payment = None
     if admitted.anything_to_run and not admitted.again:
-        payment = await operations.run_within(context, admitted.operation_id, admitted.lease_token)
+        async with failures.noted(context, actor) as attempt:
+            payment = await operations.run_within(context, admitted.operation_id, admitted.lease_token)
+            attempt.saw(payment)
     outcome = await operations.outcome(context, admitted.operation_id)
     results = [result_of(step, actor) for step in outcome.steps if step.action in ON_PEOPLE]
     if results and all(result["outcome"] == "refused" for result in results):
@@ -197,7 +201,12 @@ async def set_seats(
         forgo_credit=body.forgo_credit,
     )
     operation_id = await operation_id_of(request, actor.principal)
-    done = await plan_changes.update(context, actor, subscription_id, update, operation_id, lambda _: None)
+    async with failures.noted(context, actor) as attempt:
+        done = await plan_changes.update(
+            context, actor, subscription_id, update, operation_id, lambda _: None
+        )
+        if isinstance(done, Done):
+            attempt.saw(done.payment)
     return await change_answer(request, context, actor, done)
 
 

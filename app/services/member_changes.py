@@ -27,6 +27,7 @@ from app.domain.statuses import ENDED, standing
 from app.domain.step_kinds import StepKind
 from app.domain.views import SubscriptionView
 from app.errors import Conflict, FieldError, InvalidRequest
+from app.services import failures
 from app.services.actors import Actor
 from app.services.context import Context
 from app.services.quotes import use_quote
@@ -150,6 +151,7 @@ async def _admit(
         and any(decision.code == "seat_limit_reached" for decision in decisions)
     ):
         require(seen.granted, Permission.BUY_SEATS)
+        await failures.check(connection, actor)
         if target is not None or await operations.plan_change_runs(connection, subscription_id):
             raise Conflict("Another change of this subscription is still running.", retry_after=2)
         decisions = admit(changes, seats=seats, capacity=UNLIMITED, standing=allowed)

@@ -26,7 +26,7 @@ from app.domain.views import SubscriptionView
 from app.errors import (
     Conflict,
 )
-from app.services import ending
+from app.services import ending, failures
 from app.services.actors import Actor
 from app.services.charges import as_seen
 from app.services.context import Context
@@ -98,6 +98,8 @@ async def update(
             plan = changed(context, actor, seen.view, change, prices)
             check_status(context, seen.view, plan)
             await _check_end(connection, actor, seen, change, plan)
+            if plan is not None and not plan.reduces:
+                await failures.check(connection, actor)
             if plan is not None:
                 check_floor(seen.view.seats(owner_uses_seat=context.rules.owner_uses_seat), plan.seats)
             params = update_params(context, seen.view, change, plan)

@@ -1,0 +1,149 @@
+"""Declined cards and unknown promotion codes count apart from successes: 5 in 10 minutes, then 429 for a while.
+
+Whoever tries stolen cards or guesses codes fails far more often than anybody who pays. After the last failure every
+attempt gets one and the same answer, so nothing more is learned; successes never count.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from app.cache import failures
+from app.cache.database import Connection
+from app.domain.payments import PaymentStep
+from app.errors import BillingError, FieldError, InvalidRequest, PaymentRequired, RateLimited
+from app.services.actors import Actor
+from app.services.context import Context
+
+_FREE_SLOT_SECONDS = 10.0
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 1.0
+_PROMOTION_CODE = "/promotion_code"
+
+
+@dataclass(slots=True)
+class Attempt:
+    """What becomes of one attempt; `failed` if a card was declined or a code is unknown."""
+
+    failed: bool = False
+
+    def saw(self, payment: PaymentStep | None) -> None:
+        """Count a change that stands, or is held back, with a declined payment."""
+        if payment is not None and payment.decline_code is not None:
+            self.failed = True
+
+
+def login_of(actor: Actor) -> str | None:
+    """Return by whom failures are counted: the customer, else the login; None for a key that acts for nobody."""
+    if actor.is_service:
+        return None
+    return actor.principal.key if actor.customer_id is None else f"customer:{actor.customer_id}"
+
+
+@asynccontextmanager
+async def counted(context: Context, actor: Actor) -> AsyncIterator[Attempt]:
+    """Run an attempt that may show whether a card or a code is good.
+
+    Raises:
+        RateLimited: `too_many_declines`: the login has failed too often, and nothing was attempted.
+    """
+    login, attempt = login_of(actor), Attempt()
+    if login is None:
+        yield attempt
+        return
+    slot = await _slot(context, login)
+    try:
+        yield attempt
+    except BillingError as error:
+        await _end(context, login, slot, failed=attempt.failed or is_failure(error))
+        raise
+    except Exception:
+        await _end(context, login, slot, failed=attempt.failed)
+        raise
+    # An attempt that is cancelled keeps its slot until that runs out: nobody knows what became of it.
+    await _end(context, login, slot, failed=attempt.failed)
+
+
+@asynccontextmanager
+async def noted(context: Context, actor: Actor) -> AsyncIterator[Attempt]:
+    """Run what may charge the card that is there already, and count it if that is declined.
+
+    It is not refused here: whether it charges anything is known only after it was judged, see `check`.
+    """
+    login, attempt = login_of(actor), Attempt()
+    try:
+        yield attempt
+    except BillingError as error:
+        if login is not None and is_failure(error):
+            await _note(context, login)
+        raise
+    if login is not None and attempt.failed:
+        await _note(context, login)
+
+
+async def _note(context: Context, login: str) -> None:
+    async with context.database.transaction() as connection:
+        slots = await failures.begin(connection, login)
+        if slots.taken is not None:
+            await failures.end(connection, login, slots.taken, failed=True)
+
+
+async def check(connection: Connection, actor: Actor) -> None:
+    """Refuse what charges a card while the login is blocked. Raises RateLimited `too_many_declines`."""
+    login = login_of(actor)
+    seconds = None if login is None else await failures.blocked_for(connection, login)
+    if seconds is not None:
+        raise _too_many(seconds)
+
+
+def is_failure(error: BillingError) -> bool:
+    """True if a card was declined, or a code is unknown or was refused."""
+    if isinstance(error, PaymentRequired):
+        return error.code == "card_declined"
+    return isinstance(error, InvalidRequest) and any(
+        entry.pointer == _PROMOTION_CODE and entry.code in ("not_found", "refused_by_stripe")
+        for entry in error.errors
+    )
+
+
+@asynccontextmanager
+async def naming_the_code(promotion_code: str | None) -> AsyncIterator[None]:
+    """Point errors about `discounts` to `/promotion_code`, if that is what the caller gave."""
+    try:
+        yield
+    except InvalidRequest as error:
+        if promotion_code is None or [entry.pointer for entry in error.errors] != ["/discounts"]:
+            raise
+        entry = FieldError(_PROMOTION_CODE, error.errors[0].code, error.errors[0].detail)
+        raise InvalidRequest(f"{entry.pointer}: {entry.detail}", code=error.code, errors=[entry]) from error
+
+
+async def _slot(context: Context, login: str) -> int:
+    loop = asyncio.get_running_loop()
+    give_up, pause = loop.time() + _FREE_SLOT_SECONDS, _FIRST_PAUSE_SECONDS
+    while True:
+        async with context.database.transaction() as connection:
+            slots = await failures.begin(connection, login)
+        if slots.taken is not None:
+            return slots.taken
+        if slots.blocked_for is not None:
+            raise _too_many(slots.blocked_for)
+        if loop.time() + pause > give_up:
+            raise RateLimited("Other attempts of this login are still running.", retry_after=2)
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+
+async def _end(context: Context, login: str, slot: int, *, failed: bool) -> None:
+    async with context.database.transaction() as connection:
+        await failures.end(connection, login, slot, failed=failed)
+
+
+def _too_many(seconds: float) -> RateLimited:
+    return RateLimited(
+        "Too many declined cards or unknown promotion codes. Wait, then try again.",
+        code="too_many_declines",
+        retry_after=int(seconds) + 1,
+    )
