@@ -1,6 +1,6 @@
 """The payer's browser: confirming payment and setup intents by their client secrets."""
 
-from .charging import begun, settled
+from .charging import begun, resumption_failed, settled
 from .errors import ApiError, card_error, refused
 from .invoicing import attempt
 from .objects import Obj
@@ -51,7 +51,11 @@ def _payment(tx: Transaction, intent: Obj, token: str, authenticate: bool) -> Ob
         settled(tx, invoice, method)
     elif decline == "processing":
         begun(tx, invoice)
-    elif decline != "authentication_required":
+    else:
+        resumption_failed(tx, invoice)
+    if decline in (None, "processing"):
+        return wire(tx, tx.need("payment_intent", intent["id"]))
+    if decline != "authentication_required":
         raise _declined(tx, intent["id"], decline)
     return wire(tx, tx.need("payment_intent", intent["id"]))
 

@@ -29,6 +29,7 @@ from .world import Transaction
 
 PENDING_UPDATE_SECONDS = 23 * 3600
 MINUTE, HOUR, DAY = 60, 3600, 86_400
+ON_ATTEMPT, ON_SUCCESS = "resume_on_payment_attempt", "resume_on_payment_success"
 INVOICES_PER_MINUTE, INVOICES_PER_DAY, QUANTITY_UPDATES_PER_HOUR = 10, 20, 200
 
 
@@ -240,13 +241,55 @@ def settled(tx: Transaction, invoice: Obj, method: Obj | None) -> None:
     latest = old["latest_invoice"] == invoice["id"]
     if first or (old["status"] in ("past_due", "unpaid") and latest):
         new["status"] = "trialing" if in_trial(old, tx.now) else "active"
-    if old["status"] == "paused" and latest:
-        new.update(status="active", status_details=None)
+    resumes = waits_for(old, invoice)
+    if resumes:
+        new.update(_awake(new))
     if method is not None and old["payment_settings"]["save_default_payment_method"] == "on_subscription":
         new["default_payment_method"] = method["id"]
     update(tx, old, new, "customer.subscription.updated")
+    if resumes:
+        tx.emit("customer.subscription.resumed", wire(tx, new))
     if applied:
         tx.emit("customer.subscription.pending_update_applied", wire(tx, new))
+
+
+def waits_for(sub: Obj, invoice: Obj) -> bool:
+    """True if the subscription is paused until this invoice, made to resume it, is paid."""
+    waiting = sub["_resuming"]
+    return sub["status"] == "paused" and waiting is not None and bool(waiting["invoice"] == invoice["id"])
+
+
+def _awake(sub: Obj) -> Obj:
+    """The subscription as active again, in the periods that its resumption invoice is for."""
+    held = {} if sub["_resuming"] is None else sub["_resuming"]["state"]
+    return {**sub, **held, "status": "active", "status_details": None, "_resuming": None}
+
+
+def drop_resumption(tx: Transaction, sub: Obj) -> Obj:
+    """The subscription without the invoice that was to resume it: that is voided, and it stays paused as it was."""
+    if sub["_resuming"] is None:
+        return sub
+    invoice = tx.need("invoice", sub["_resuming"]["invoice"])
+    if invoice["status"] == "open":
+        void(tx, invoice)
+    return {**sub, "_resuming": None}
+
+
+def awake(tx: Transaction, old: Obj, new: Obj) -> Obj:
+    """Store the subscription as active again and report it."""
+    shown = update(tx, old, _awake(new), "customer.subscription.updated")
+    tx.emit("customer.subscription.resumed", shown)
+    return shown
+
+
+def resumption_failed(tx: Transaction, invoice: Obj) -> None:
+    """A failed attempt resumes a subscription as past due if an attempt is what it was to resume on."""
+    old = tx.get("subscription", invoice["_subscription"])
+    if old is None or not waits_for(old, invoice) or old["_resuming"]["behavior"] != ON_ATTEMPT:
+        return
+    new = {**_awake(old), "status": "past_due"}
+    shown = update(tx, old, new, "customer.subscription.updated")
+    tx.emit("customer.subscription.resumed", shown)
 
 
 def collect(tx: Transaction, invoice: Obj, method: Obj | None, *, automatic: bool) -> tuple[Obj, str | None]:
@@ -258,12 +301,17 @@ def collect(tx: Transaction, invoice: Obj, method: Obj | None, *, automatic: boo
         begun(tx, invoice)
     elif automatic:
         overdue(tx, invoice)
+    else:
+        resumption_failed(tx, invoice)
     return invoice, decline
 
 
 def begun(tx: Transaction, invoice: Obj) -> None:
     """A bank debit is on its way: Stripe counts the first invoice's subscription as active from here on."""
     old = tx.get("subscription", invoice["_subscription"])
+    if old is not None and waits_for(old, invoice):
+        awake(tx, old, old)
+        return
     if old is not None and old["status"] == "incomplete":
         status = "trialing" if in_trial(old, tx.now) else "active"
         update(tx, old, {**old, "status": status}, "customer.subscription.updated")

@@ -3,7 +3,16 @@
 from collections.abc import Callable
 
 from .call import update
-from .charging import charge, collect, debit_due, drop_pending_update, issue_cycle, settled, spent
+from .charging import (
+    charge,
+    collect,
+    debit_due,
+    drop_pending_update,
+    drop_resumption,
+    issue_cycle,
+    settled,
+    spent,
+)
 from .invoicing import as_billed, default_method, finalize, pending_items
 from .objects import Obj
 from .rebilling import Rebill, renewed
@@ -76,6 +85,9 @@ def _subscription(tx: Transaction, sub: Obj) -> None:
     if sub["cancel_at"] is not None and sub["cancel_at"] <= tx.now:
         _end_of_term(tx, sub)
         return
+    if sub["status"] == "paused" and sub["_resuming"] is not None and sub["_resuming"]["until"] == tx.now:
+        _not_resumed(tx, sub)
+        return
     resumes = (sub["pause_collection"] or {}).get("resumes_at")
     if resumes is not None and resumes <= tx.now:
         update(tx, sub, {**sub, "pause_collection": None}, "customer.subscription.updated")
@@ -92,6 +104,11 @@ def _subscription(tx: Transaction, sub: Obj) -> None:
     if trialing and sub["trial_end"] <= tx.now and _trial_without_card(tx, sub):
         return
     _renew(tx, sub)
+
+
+def _not_resumed(tx: Transaction, sub: Obj) -> None:
+    """Nobody tried to pay the resumption invoice in time: it is voided, and the subscription stays paused."""
+    tx.store("subscription", drop_resumption(tx, sub))
 
 
 def _end_of_term(tx: Transaction, sub: Obj) -> None:

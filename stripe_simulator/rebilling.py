@@ -23,7 +23,7 @@ from .billing import (
     prorate_all,
     trial_line,
 )
-from .errors import invalid, refused
+from .errors import ApiError, invalid, refused
 from .invoicing import full_debit, item_state, pack_debits, unpack_debits
 from .objects import Obj
 from .usage import item_usage
@@ -106,10 +106,7 @@ def rebill(tx: Transaction, old: Obj, new: Obj, *, proration: str, at: int, rese
             restart=tx.now if reset else at,
         )
     except BillingInputError as failure:
-        raise invalid(
-            f"Invalid proration_date: it must be within the current billing period ({failure}).",
-            "proration_date",
-        ) from None
+        raise _outside(failure) from None
     lines: list[Line] = []
     items: list[Obj] = []
     whole = False
@@ -231,17 +228,19 @@ def _after(
     return _moved(item, result.period, debits, anchor)
 
 
-def unused_time(tx: Transaction, sub: Obj, at: int) -> Rebill:
-    """Credit lines for what was debited ahead, when a subscription ends or pauses at ``at``.
+def unused_time(tx: Transaction, sub: Obj, end: int | None) -> Rebill:
+    """Credit lines for what was debited ahead, when a subscription ends or pauses at ``end``.
 
-    An incomplete subscription was never paid: its first invoice is voided, and nothing is given back.
+    None credits each item from the start of its period. An incomplete subscription was never paid: its first invoice is
+    voided, and nothing is given back.
     """
-    if in_trial(sub, at) or sub["status"] == "incomplete":
+    if in_trial(sub, tx.now if end is None else end) or sub["status"] == "incomplete":
         return Rebill(sub, [], False, sub["_items"])
     lines: list[Line] = []
     items = []
     for item in sub["_items"]:
         period = Period(item["current_period_start"], item["current_period_end"])
+        at = period.start if end is None else end
         if not period.start <= at <= period.end:
             items.append(item)
             continue
@@ -252,6 +251,46 @@ def unused_time(tx: Transaction, sub: Obj, at: int) -> Rebill:
         lines.extend(result.lines)
         items.append({**item, "_debits": pack_debits(result.debits)})
     return Rebill({**sub, "_items": items}, lines, False, items)
+
+
+def resumed(tx: Transaction, sub: Obj, at: int, proration: str) -> Rebill:
+    """A paused subscription in the periods around now, its anchor unchanged, charged for the rest of them from ``at``.
+
+    Time that is already debited, and was not credited by the pause, is not charged again. Raises 400 when ``at`` lies
+    outside a period that is charged.
+    """
+    lines: list[Line] = []
+    items = []
+    for item in sub["_items"]:
+        state = item_state(tx, sub, item)
+        anchor = item["_anchor"] if item["_anchor"] is not None else sub["billing_cycle_anchor"]
+        period = Period(item["current_period_start"], item["current_period_end"])
+        if period.end <= tx.now:
+            period = period_at(anchor, state.cadence, tx.now)
+        debits = tuple(debit for debit in unpack_debits(item) if debit.outstanding(tx.now) is not None)
+        if not debits and proration != "none":
+            full = _full_period(tx, item, period)
+            change = ItemChange(None, state, period, full_period=full, key=tx.new_id("il_"))
+            result = _prorated(change, at, mode_of(sub))
+            lines.extend(result.lines)
+            debits = result.debits
+        items.append(
+            {**_moved(item, period, debits, anchor), "_previous_start": item["current_period_start"]}
+        )
+    return Rebill({**sub, "_items": items}, lines, False, items)
+
+
+def _prorated(change: ItemChange, at: int, mode: BillingMode) -> Proration:
+    try:
+        return prorate(change, at, mode=mode)
+    except BillingInputError as failure:
+        raise _outside(failure) from None
+
+
+def _outside(failure: BillingInputError) -> ApiError:
+    return invalid(
+        f"Invalid proration_date: it must be within the current billing period ({failure}).", "proration_date"
+    )
 
 
 def shortened(tx: Transaction, sub: Obj, end: int) -> Rebill:

@@ -36,6 +36,8 @@ def _subscription(sub: Obj) -> Any:
     if status == "incomplete":
         return int(sub["created"]) + EXPIRE_INCOMPLETE_SECONDS
     moments = []
+    if status == "paused" and (sub["_resuming"] or {}).get("until") is not None:
+        moments.append(sub["_resuming"]["until"])
     if status != "paused":
         moments += [item["current_period_end"] for item in sub["_items"]]
     if sub["cancel_at"] is not None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ..billing import Line
 from ..call import Call, metadata, reference, text, update
-from ..charging import collect, drop_pending_update, settled, spent
+from ..charging import awake, collect, drop_pending_update, drop_resumption, settled, spent, waits_for
 from ..errors import ApiError, card_error, invalid, missing_parameter, refused
 from ..invoicing import (
     PREVIEW_ID,
@@ -169,13 +169,19 @@ def void_invoice(call: Call) -> Obj:
     elif sub is not None and sub["_pending"] is not None and sub["_pending"]["invoice"] == invoice["id"]:
         # To cancel a pending update is to void the invoice that it made (Stripe's documentation, "Pending updates").
         update(call.tx, sub, drop_pending_update(call.tx, sub), "customer.subscription.updated")
+    elif sub is not None and waits_for(sub, invoice):
+        call.tx.store("subscription", drop_resumption(call.tx, sub))
     return wire(call.tx, voided)
 
 
 def mark_uncollectible(call: Call) -> Obj:
     tx = call.tx
     old = _of_status(tx, call.id, "open")
-    return wire(tx, write_off(tx, old))
+    written_off = write_off(tx, old)
+    sub = tx.get("subscription", old["_subscription"])
+    if sub is not None and waits_for(sub, old):
+        awake(tx, sub, sub)
+    return wire(tx, written_off)
 
 
 def delete_invoice(call: Call) -> Obj:

@@ -78,6 +78,7 @@ def blank(identifier: str, customer: str, currency: str, now: int) -> Obj:
         "trial_start": None,
         "_items": [],
         "_pending": None,
+        "_resuming": None,
         "_trial_warned": False,
     }
 

@@ -384,6 +384,159 @@ def anchor_now_with_a_proration_date(account: Account, catalogue: Catalogue) -> 
     return lines[0].amount, items_of(changed)[0]["current_period_start"]
 
 
+def paused_until(account: Account, catalogue: Catalogue, days: int) -> Any:
+    """A subscription of 20.00 a month that was paused at its start without credit and resumes after so many days."""
+    sub = subscribe(account, catalogue)
+    params: Any = {"bill_for": {"unused_time_from": {"type": "none"}}}
+    account.client.v1.subscriptions.pause(sub.id, params)
+    advance(account, days * DAY)
+    return sub
+
+
+UNCHANGED: Any = {"billing_cycle_anchor": {"type": "unchanged"}}
+
+
+def resumed(account: Account, catalogue: Catalogue, **given: Any) -> Any:
+    """Status, what is left for the renewal, and the new invoice's status and total, 10 days into the second month."""
+    client = account.client.v1
+    sub = paused_until(account, catalogue, 41)
+    params: Any = {**UNCHANGED, **given}
+    after = client.subscriptions.resume(sub.id, params)
+    assert after.billing_cycle_anchor == START
+    moved = 0 if after.status == "paused" else 31
+    assert items_of(after)[0]["current_period_start"] == START + moved * DAY
+    pending = client.invoice_items.list({"customer": catalogue.customer, "pending": True}).data
+    made = None
+    if after.latest_invoice != sub.latest_invoice:
+        invoice = client.invoices.retrieve(str(after.latest_invoice))
+        made = (invoice.status, invoice.total)
+    return after.status, [item.amount for item in pending], made
+
+
+# 18 of the second month's 28 days are left of 20.00.
+
+
+@documented(
+    "T23", "an unchanged anchor leaves the rest of the period to the renewal", ("active", [1286], None)
+)
+def resuming_with_an_unchanged_anchor(account: Account, catalogue: Catalogue) -> Any:
+    return resumed(account, catalogue)
+
+
+@documented("T23", "prorations of a resumption can be left out", ("active", [], None))
+def resuming_without_prorations(account: Account, catalogue: Catalogue) -> Any:
+    return resumed(account, catalogue, proration_behavior="none")
+
+
+@documented("T23", "prorations of a resumption count from the proration date", ("active", [1357], None))
+def resuming_as_of_a_proration_date(account: Account, catalogue: Catalogue) -> Any:
+    return resumed(account, catalogue, proration_date=START + 40 * DAY)
+
+
+@documented(
+    "T23",
+    "resume_on_payment_attempt, the default, attempts no payment in the request",
+    ("paused", [], ("open", 1286)),
+)
+def resuming_on_an_attempt(account: Account, catalogue: Catalogue) -> Any:
+    return resumed(account, catalogue, proration_behavior="always_invoice")
+
+
+@documented(
+    "T23", "resume_on_payment_success attempts payment in the request", ("active", [], ("paid", 1286))
+)
+def resuming_on_success(account: Account, catalogue: Catalogue) -> Any:
+    return resumed(
+        account,
+        catalogue,
+        proration_behavior="always_invoice",
+        payment_behavior="resume_on_payment_success",
+    )
+
+
+@documented("T23", "what was paid and not credited is not charged again", ("active", []))
+def resuming_within_the_paid_period(account: Account, catalogue: Catalogue) -> Any:
+    client = account.client.v1
+    sub = paused_until(account, catalogue, 10)
+    after = client.subscriptions.resume(sub.id, UNCHANGED)
+    pending = client.invoice_items.list({"customer": catalogue.customer, "pending": True}).data
+    return after.status, pending
+
+
+@documented("T23", "what the pause credited is charged again for the rest of the period", [-2000, 1355])
+def resuming_within_the_credited_period(account: Account, catalogue: Catalogue) -> Any:
+    client = account.client.v1
+    sub = subscribe(account, catalogue)
+    client.subscriptions.pause(sub.id)
+    advance(account, 10 * DAY)
+    client.subscriptions.resume(sub.id, UNCHANGED)
+    pending = client.invoice_items.list({"customer": catalogue.customer, "pending": True}).data
+    # 21 of the month's 31 days.
+    return sorted(item.amount for item in pending)
+
+
+def resuming_unpaid(account: Account, catalogue: Catalogue, behavior: str) -> tuple[Any, str]:
+    """A subscription whose resumption invoice waits to be paid, with a card that fails, and that invoice."""
+    sub = paused_until(account, catalogue, 41)
+    use_card(account, catalogue, CARD_FAILS_LATER)
+    params: Any = {"payment_behavior": behavior}
+    after = account.client.v1.subscriptions.resume(sub.id, params)
+    assert after.status == "paused"
+    return sub, str(after.latest_invoice)
+
+
+@documented("T23", "a failed attempt makes it past due, and is not repeated", ("past_due", None))
+def failed_resumption_on_an_attempt(account: Account, catalogue: Catalogue) -> Any:
+    client = account.client.v1
+    sub, invoice = resuming_unpaid(account, catalogue, "resume_on_payment_attempt")
+    with pytest.raises(stripe.CardError):
+        client.invoices.pay(invoice)
+    retry = client.invoices.retrieve(invoice).next_payment_attempt
+    return client.subscriptions.retrieve(sub.id).status, retry
+
+
+@documented("T23", "it stays paused until a repeated attempt succeeds", ("paused", "active"))
+def failed_resumption_on_success(account: Account, catalogue: Catalogue) -> Any:
+    client = account.client.v1
+    sub, _ = resuming_unpaid(account, catalogue, "resume_on_payment_success")
+    before = client.subscriptions.retrieve(sub.id).status
+    use_card(account, catalogue, "pm_card_visa")
+    advance(account, 3 * DAY)
+    return before, client.subscriptions.retrieve(sub.id).status
+
+
+@documented("T23", "without an attempt within 23 hours it stays paused, its invoice void", ("paused", "void"))
+def resumption_without_an_attempt(account: Account, catalogue: Catalogue) -> Any:
+    client = account.client.v1
+    sub, invoice = resuming_unpaid(account, catalogue, "resume_on_payment_attempt")
+    advance(account, 23 * 3600)
+    return client.subscriptions.retrieve(sub.id).status, client.invoices.retrieve(invoice).status
+
+
+@documented("T23", "to resume again replaces the invoice that waits", ("paused", "void", 2000))
+def resuming_twice(account: Account, catalogue: Catalogue) -> Any:
+    client = account.client.v1
+    sub, first = resuming_unpaid(account, catalogue, "resume_on_payment_attempt")
+    again = client.subscriptions.resume(sub.id)
+    second = client.invoices.retrieve(str(again.latest_invoice))
+    return again.status, client.invoices.retrieve(first).status, second.amount_due
+
+
+@documented(
+    "T23", "paid or marked uncollectible, the resumption invoice makes it active", ["active", "active"]
+)
+def settled_resumption(account: Account, catalogue: Catalogue) -> Any:
+    client = account.client.v1
+    statuses = []
+    for settle in (client.invoices.mark_uncollectible, client.invoices.pay):
+        use_card(account, catalogue, "pm_card_visa")
+        sub, invoice = resuming_unpaid(account, catalogue, "resume_on_payment_attempt")
+        use_card(account, catalogue, "pm_card_visa")
+        settle(invoice)
+        statuses.append(client.subscriptions.retrieve(sub.id).status)
+    return statuses
+
+
 # Resources, refusals and ways of paying.
 
 

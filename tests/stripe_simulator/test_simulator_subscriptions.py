@@ -245,7 +245,11 @@ def test_a_trial_without_a_card(frozen: Account, catalogue: Catalogue, behavior:
     assert after.status == status
     if status == "paused":
         frozen.control("POST", "confirm", {"client_secret": sub["pending_setup_intent"]["client_secret"]})
-        resumed = client.subscriptions.resume(sub["id"], {"billing_cycle_anchor": {"type": "now"}})
+        given: Any = {
+            "billing_cycle_anchor": {"type": "now"},
+            "payment_behavior": "resume_on_payment_success",
+        }
+        resumed = client.subscriptions.resume(sub["id"], given)
         assert resumed.status == "active"
 
 
