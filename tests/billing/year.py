@@ -32,6 +32,7 @@ MONTH, QUARTER, YEARLY = (
     {"interval": "year"},
 )
 VISA, FAILING = "pm_card_visa", "pm_card_chargeCustomerFail"
+DEBIT, FAILING_DEBIT = "pm_sepaDebit", "pm_sepaDebitFailed"
 ADMIN = as_service("admin")
 
 
@@ -43,7 +44,8 @@ class Catalogue:
     packs: str
     tiers: str
     usage: str
-    coupon: str
+    coupons: dict[str, str]
+    """By duration: once, repeating, forever."""
     rate: str
 
 
@@ -96,7 +98,7 @@ async def stocked(stripe: Simulator) -> Catalogue:
         return str(made["id"])
 
     return Catalogue(
-        month=await price(team, MONTH, unit_amount=1000),
+        month=await price(team, MONTH, unit_amount=1000, currency_options={"eur": {"unit_amount": 900}}),
         quarter=await price(team, QUARTER, unit_amount=2700),
         year=await price(team, YEARLY, unit_amount=9600),
         packs=await price(plain, MONTH, unit_amount=2500, transform_quantity={"divide_by": 5, "round": "up"}),
@@ -113,9 +115,15 @@ async def stocked(stripe: Simulator) -> Catalogue:
             unit_amount=50,
             transform_quantity={"divide_by": 1000, "round": "down"},
         ),
-        coupon=(await stripe.post("/v1/coupons", percent_off=20, duration="repeating", duration_in_months=4))[
-            "id"
-        ],
+        coupons={
+            "once": (await stripe.post("/v1/coupons", percent_off=50, duration="once"))["id"],
+            "repeating": (
+                await stripe.post("/v1/coupons", percent_off=20, duration="repeating", duration_in_months=4)
+            )["id"],
+            "forever": (await stripe.post("/v1/coupons", amount_off=250, currency="usd", duration="forever"))[
+                "id"
+            ],
+        },
         rate=(await stripe.post("/v1/tax_rates", display_name="VAT", percentage=19, inclusive=False))["id"],
     )
 
@@ -124,11 +132,15 @@ def shapes(prices: Catalogue) -> dict[str, dict[str, Any]]:
     """Parameters of a create, by name of the shape."""
     seats = {"price": prices.month, "quantity": 3}
     pauses = {"end_behavior": {"missing_payment_method": "pause"}}
+    sent = {"collection_method": "send_invoice", "days_until_due": 14}
     return {
         "plain": {"items": [seats]},
         "trial": {"items": [seats], "trial_period_days": 20},
         "trial without a card": {"items": [seats], "trial_period_days": 20, "trial_settings": pauses},
-        "discount": {"items": [seats], "discounts": [{"coupon": prices.coupon}]},
+        **{
+            f"discount {duration}": {"items": [seats], "discounts": [{"coupon": coupon}]}
+            for duration, coupon in prices.coupons.items()
+        },
         "tax": {"items": [seats, {"price": prices.tiers, "quantity": 8}], "default_tax_rates": [prices.rate]},
         "mixed": {"items": [seats, {"price": prices.year}, {"price": prices.quarter}]},
         "ends": {"items": [seats]},
@@ -139,28 +151,68 @@ def shapes(prices: Catalogue) -> dict[str, dict[str, Any]]:
         "packs": {"items": [{"price": prices.packs, "quantity": 7}]},
         "never paid": {"items": [seats], "payment_behavior": "default_incomplete"},
         "classic": {"items": [{"price": prices.quarter}], "billing_mode": {"type": "classic"}},
+        "classic tiers": {
+            "items": [{"price": prices.tiers, "quantity": 4}],
+            "billing_mode": {"type": "classic"},
+        },
+        "euros": {"items": [seats], "currency": "eur"},
+        "sent and paid": {"items": [seats], **sent},
+        "sent and overdue": {"items": [{"price": prices.month}, {"price": prices.quarter}], **sent},
+        "debit": {"items": [seats]},
+        "failing debit": {"items": [seats]},
+        **{f"collects {behavior}": {"items": [seats]} for behavior in NOT_COLLECTING},
     }
 
 
-async def peopled(account: Account, count: int) -> None:
+NOT_COLLECTING = ("void", "keep_as_draft", "mark_uncollectible")
+"""What becomes of the invoices of a subscription whose collection is paused."""
+WAYS_OF_PAYING = {
+    "trial without a card": None,
+    "never paid": None,
+    "sent and paid": None,
+    "sent and overdue": None,
+    "debit": DEBIT,
+}
+"""By shape, where it is not a card that pays."""
+
+
+async def peopled(account: Account, count: int | None) -> None:
+    """So many subscriptions, shape after shape; None: one of each."""
     offered = shapes(account.catalogue)
-    for number in range(count):
+    for number in range(len(offered) if count is None else count):
         shape = list(offered)[number % len(offered)]
         customer = (await account.stripe.post("/v1/customers", email=f"payer{number}@example.com"))["id"]
-        if shape not in ("trial without a card", "never paid"):
-            await account.card(customer, VISA)
+        method = WAYS_OF_PAYING.get(shape, VISA)
+        if method is not None:
+            await account.card(customer, method)
         made = await account.stripe.post("/v1/subscriptions", customer=customer, **offered[shape])
         account.subscriptions.append((shape, customer, made["id"]))
 
 
 async def seat_changes(account: Account) -> None:
     """Some plans grow and shrink through our API, with prorations charged at once."""
-    for _, sub in account.of_shape("plain", "discount", "tax", "packs", "usage"):
+    for _, sub in account.of_shape(*CHANGING):
         if account.chance.random() < 0.4:
             item = (await account.api.get(f"/v1/subscriptions/{sub}", headers=ADMIN)).json()
             items = item["subscription"]["items"]
             change = {"id": items[-1]["id"], "quantity": account.chance.randint(1, 12)}
             await account.ask("PATCH", f"/v1/subscriptions/{sub}", {"items": [change]})
+
+
+CHANGING = (
+    "plain",
+    "discount once",
+    "discount repeating",
+    "discount forever",
+    "tax",
+    "packs",
+    "usage",
+    "classic tiers",
+    "euros",
+    "sent and paid",
+    "debit",
+)
+"""Shapes whose quantity goes up and down over the year."""
 
 
 async def usage(account: Account) -> None:
@@ -172,6 +224,33 @@ async def usage(account: Account) -> None:
 async def cards_fail(account: Account) -> None:
     for customer, _ in account.of_shape("fails and is paid", "fails for good"):
         await account.card(customer, FAILING)
+    for customer, _ in account.of_shape("failing debit"):
+        await account.card(customer, FAILING_DEBIT)
+
+
+async def bills_are_paid(account: Account) -> None:
+    """By bank transfer, which the operator notes; some of them are refunded or credited in part."""
+    for _, sub in account.of_shape("sent and paid"):
+        for invoice in (await account.stripe.get("/v1/invoices", subscription=sub, status="open"))["data"]:
+            await account.stripe.post(f"/v1/invoices/{invoice['id']}/pay", paid_out_of_band=True)
+    for _, sub in account.of_shape("plain", "discount forever"):
+        paid = (await account.stripe.get("/v1/invoices", subscription=sub, status="paid", limit=1))["data"]
+        if paid and paid[0]["amount_paid"] > 100:
+            await account.stripe.post(
+                "/v1/credit_notes", invoice=paid[0]["id"], amount=100, credit_amount=100
+            )
+
+
+async def collection_pauses(account: Account) -> None:
+    for behavior in NOT_COLLECTING:
+        for _, sub in account.of_shape(f"collects {behavior}"):
+            await account.stripe.post(f"/v1/subscriptions/{sub}", pause_collection={"behavior": behavior})
+
+
+async def collection_goes_on(account: Account) -> None:
+    for behavior in NOT_COLLECTING:
+        for _, sub in account.of_shape(f"collects {behavior}"):
+            await account.stripe.post(f"/v1/subscriptions/{sub}", pause_collection="")
 
 
 async def cards_are_renewed(account: Account) -> None:
@@ -208,11 +287,11 @@ CALENDAR: dict[float, list[Action]] = {
     1: [],
     32: [cards_fail],
     64: [cards_are_renewed, some_end],
-    96: [some_pause],
-    130: [],
-    170: [all_resume],
-    220: [],
-    280: [],
+    96: [some_pause, collection_pauses],
+    130: [bills_are_paid],
+    170: [all_resume, collection_goes_on],
+    220: [bills_are_paid],
+    280: [bills_are_paid],
     366: [],
 }
 """The days on which the cache is looked at, and what happens afterwards; a finer year has more days."""
@@ -292,7 +371,7 @@ async def run(
     stripe_base: str,
     database_url: str,
     *,
-    subscriptions: int,
+    subscriptions: int | None = None,
     every: float = YEAR_DAYS,
     within: float = 60.0,
     tell: Callable[[str], None] = lambda _: None,
