@@ -56,6 +56,19 @@ _CROWDED = """
         where p.supports_sharing and not (item ->> 'metered')::boolean)
     order by s.id limit $1"""
 
+_LOWERED_UNPAID = """
+    select distinct s.id, i.id as invoice_id, i.status,
+        (line ->> 'quantity')::bigint as billed, (item ->> 'quantity')::bigint as left
+    from invoices i
+    join subscriptions s on s.id = i.subscription_id and s.presence = 'present' and not s.final
+    cross join jsonb_array_elements(i.lines) line
+    join jsonb_array_elements(s.items) item on item ->> 'id' = line ->> 'subscription_item_id'
+    where i.presence = 'present' and i.status in ('open', 'uncollectible')
+      and (line ->> 'amount')::bigint > 0
+      and (line ->> 'period_end')::bigint > extract(epoch from clock_timestamp())
+      and (item ->> 'quantity')::bigint < (line ->> 'quantity')::bigint
+    order by s.id, i.id limit $1"""
+
 _OTHER_VERSIONS = """
     select count(*) from webhook_events
     where received_at > clock_timestamp() - interval '1 day' and outcome = 'noted: other version'"""
@@ -83,6 +96,11 @@ async def shared_logins(connection: Connection) -> list[tuple[str, list[str]]]:
 async def crowded(connection: Connection) -> list[SubscriptionId]:
     """Subscriptions whose people may be more than their seats."""
     return [SubscriptionId(row["id"]) for row in await connection.fetch(_CROWDED, LIMIT)]
+
+
+async def lowered_unpaid(connection: Connection) -> list[dict[str, Any]]:
+    """Subscriptions that have fewer units than an unpaid invoice of a running period bills."""
+    return [dict(row) for row in await connection.fetch(_LOWERED_UNPAID, LIMIT)]
 
 
 @dataclass(frozen=True, slots=True)

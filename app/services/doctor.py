@@ -77,6 +77,7 @@ async def examine(context: Context) -> list[Finding]:
             *await _metadata(connection),
             *await _memberships(connection),
             *await _seats(connection, context.rules),
+            *await _payments(connection),
             *await _catalogue(connection, context.rules),
             *webhook_findings(endpoints),
             *await _sync(connection),
@@ -150,6 +151,20 @@ async def _seats(connection: Connection, rules: Rules) -> list[Finding]:
                 )
             )
     return found
+
+
+async def _payments(connection: Connection) -> list[Finding]:
+    return [
+        Finding(
+            "payment",
+            row["id"],
+            f"was lowered to {row['left']} while {row['invoice_id']}, which bills {row['billed']} for the running "
+            f"period, is {row['status']}",
+            "Collect the invoice, or void it: the reduction gave no credit for it.",
+            "notice",
+        )
+        for row in await diagnosis.lowered_unpaid(connection)
+    ]
 
 
 async def _catalogue(connection: Connection, rules: Rules) -> list[Finding]:

@@ -7,6 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
+from app.cache import diagnosis
+from app.services.doctor import examine
 from tests.billing.shop import Shop
 from tests.support.company import Person, running_service
 from tests.support.problems import problem
@@ -311,6 +313,25 @@ async def test_fewer_seats_are_set_without_credit_when_it_is_forgone(still: Shop
     assert await team_.quantity() == 1
     assert await team_.balance() == 0
     assert (await team_.invoices())[0]["id"] == invoice["id"]
+
+
+async def test_the_doctor_names_what_was_lowered_while_its_invoice_is_unpaid(still: Shop) -> None:
+    """M1: the invoice still bills 100 seats, so an operator decides what becomes of it."""
+    team_ = await team(still, 100)
+    invoice = await team_.renewal_fails()
+    assert (await team_.set_seats(1, forgo_credit=True)).status_code == 200
+    await still.listen()
+    async with still.service.context.database.connection() as connection:
+        (found,) = await diagnosis.lowered_unpaid(connection)
+    assert found == {
+        "id": team_.id,
+        "invoice_id": invoice["id"],
+        "status": "open",
+        "billed": 100,
+        "left": 1,
+    }
+    problems = [finding for finding in await examine(still.service.context) if finding.check == "payment"]
+    assert [finding.object for finding in problems] == [team_.id]
 
 
 async def test_a_credit_that_was_paid_is_given_though_it_may_be_forgone(still: Shop) -> None:
