@@ -320,6 +320,8 @@ def _nothing_accepted(results: list[JsonObject], outcome: Outcome) -> Conflict:
 
 
 _REASONS = {
+    "stripe_limit_reached": "Stripe takes no more changes of this quantity for a while, so no seats were bought.",
+    "stripe_rejected": "Stripe refused the purchase, so no seats were bought.",
     "unsecured_raise_limit": "The seats were not bought: one raise before its payment may go by `allowed` at most.",
     "seat_limit_reached": "There are not enough free seats for all additions of this call.",
     "already_member": "This person is on the subscription already, in another role.",

@@ -200,7 +200,7 @@ async def test_a_quote_for_seats_outlives_a_refusal(shop: Shop) -> None:
     change |= {"over_capacity": "add_seats", "quote_id": quote.json()["quote_id"]}
     await shop.stripe.add_fault(**UPDATE, status=400, code="parameter_invalid_integer")
     answer = await shop.service.send("PATCH", f"{company.path}/users", company.owner.headers, change)
-    problem(answer, 409, "seat_limit_reached")
+    problem(answer, 409, "stripe_rejected")
     answer = await shop.service.send("PATCH", f"{company.path}/users", company.owner.headers, change)
     assert answer.status_code == 200, answer.text
     assert answer.json()["results"][0]["outcome"] == "applied"

@@ -338,7 +338,7 @@ async def test_seats_changed_more_often_than_stripe_takes(service: Service) -> N
         bought = await plan.change(
             plan.owner.headers, add=[new_email() for _ in range(9)], over_capacity="add_seats"
         )
-        problem(bought, 409, "seat_limit_reached")
+        problem(bought, 409, "stripe_limit_reached")
         other = await service.send("PUT", f"{neighbour.path}/seats", neighbour.owner.headers, {"total": 9})
         assert other.status_code == 200, other.text
     finally:
