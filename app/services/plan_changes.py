@@ -297,7 +297,7 @@ def update_params(
         params.update(_end_params(view, at_period_end=change.cancel_at_period_end))
     simple = {"items", "proration_behavior", "proration_date", "trial_end"}
     needs_payment = params.keys() & {"items", "trial_end"}
-    if needs_payment:
+    if needs_payment and view.status != "paused":
         only_simple = (
             params.keys() <= simple and change.payment_method_id is None and change.promotion_code is None
         )
@@ -385,7 +385,7 @@ async def _end(
                 needs=[needed],
                 end_by=ending.end_by(actor, view),
             )
-    return await _carried_out(context, actor, subscription_id, operation)
+    return _without_payment(await _carried_out(context, actor, subscription_id, operation))
 
 
 async def _change_end(
@@ -466,4 +466,10 @@ async def _take_back(
                 StripeCall("resume" if wakes else "update", params),
                 needs=needed,
             )
-    return await _carried_out(context, actor, subscription_id, operation)
+    done = await _carried_out(context, actor, subscription_id, operation)
+    return done if wakes else _without_payment(done)
+
+
+def _without_payment(done: Done | Accepted) -> Done | Accepted:
+    """A change of the end asks for no payment: an invoice that is open anyway is no part of its answer."""
+    return done if isinstance(done, Accepted) else replace(done, payment=None)

@@ -223,7 +223,11 @@ def proposed(tx: Transaction, old: Obj, params: Obj) -> tuple[Obj, Rebill | None
         given = params["pause_collection"]
         new["pause_collection"] = None if given == "" else {"resumes_at": None, **given}
     rebilling = [name for name in ("items", "trial_end", "billing_cycle_anchor") if name in params]
-    if rebilling and old["status"] in ("incomplete", "paused"):
+    if old["status"] == "paused":
+        # Nothing is invoiced before it resumes. That Stripe refuses other items meanwhile is documented nowhere.
+        proration = "none"
+    held = old["status"] == "incomplete" or (old["status"] == "paused" and rebilling != ["items"])
+    if rebilling and held:
         raise refused(
             f"You cannot change the {rebilling[0]} of a subscription that is {old['status']}.", rebilling[0]
         )

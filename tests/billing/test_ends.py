@@ -221,6 +221,7 @@ async def test_dashboards_end_of_the_period_is_shown_as_the_earliest_when_ends_d
     same = await cancel(shop, buyer.headers, made["id"], {"when": "earliest_period_end"})
     assert (same.status_code, same.json()["ends_at"]) == (200, earliest)
     assert await shop.asked("POST", f"/v1/subscriptions/{made['id']}") == 0
+    await shop.service.refresh("subscription", made["id"])
 
 
 async def test_pause_collection_and_collection_method_are_shown_when_set_by_hand(shop: Shop) -> None:
@@ -242,3 +243,109 @@ async def test_pause_collection_and_collection_method_are_shown_when_set_by_hand
     await in_the_dashboard(shop, made["id"], pause_collection="")
     assert (await shop.subscription(buyer.headers, made["id"]))["pause_collection"] is None
     await shop.cache_is_true()
+
+
+async def scheduled(shop: Shop, subscription_id: str) -> str:
+    """A schedule that manages the subscription from now on."""
+    made = await shop.stripe.post("/v1/subscription_schedules", from_subscription=subscription_id)
+    await shop.listen()
+    return str(made["id"])
+
+
+async def test_what_a_schedule_forbids_is_refused_before_stripe_is_asked(shop: Shop) -> None:
+    """M19: cancelling answered 502, and nothing told why."""
+    buyer, made = await seats(shop)
+    schedule = await scheduled(shop, made["id"])
+    path = f"/v1/subscriptions/{made['id']}"
+    assert (await shop.subscription(buyer.headers, made["id"]))["schedule_id"] == schedule
+    asked = await shop.asked("POST", path)
+    more = [{"id": made["items"][0]["id"], "quantity": 6}]
+    for who in (buyer.headers, ADMIN):
+        for body in (None, {"when": "period_end"}, {"when": "earliest_period_end"}):
+            refused = problem(await cancel(shop, who, made["id"], body), 409, "managed_by_schedule")
+            assert "schedule" in refused["detail"] and "when: now" in refused["detail"]
+        changed = await shop.change(who, made["id"], cancel_at_period_end=True)
+        problem(changed, 409, "managed_by_schedule")
+        changed = await shop.change(who, made["id"], items=more, cancel_at_period_end=True)
+        problem(changed, 409, "managed_by_schedule")
+    # There is no end to take back, so nothing is refused.
+    assert (await resume(shop, buyer.headers, made["id"])).status_code == 200
+    assert await shop.asked("POST", path) == asked
+    changed = await shop.change(buyer.headers, made["id"], items=more)
+    assert changed.status_code == 200, changed.text
+    ended = await cancel(shop, buyer.headers, made["id"], {"when": "now"})
+    assert ended.json()["subscription"]["status"] == "canceled"
+
+
+async def test_schedules_own_end_is_not_taken_back(shop: Shop) -> None:
+    """M19: the end that the schedule brings is shown, and `resume` says whose it is."""
+    buyer, made = await seats(shop)
+    await in_the_dashboard(
+        shop, made["id"], cancel_at=at(made["items"][0]["current_period_end"]) + YEAR_SECONDS
+    )
+    await scheduled(shop, made["id"])
+    problem(await resume(shop, buyer.headers, made["id"]), 409, "managed_by_schedule")
+    changed = await shop.change(buyer.headers, made["id"], cancel_at_period_end=False)
+    problem(changed, 409, "managed_by_schedule")
+
+
+async def test_stripes_own_refusal_for_a_schedule_is_409_when_the_cache_does_not_know_it(shop: Shop) -> None:
+    """M19: the schedule was made a moment ago, and its webhook has not come."""
+    buyer, made = await seats(shop)
+    await shop.stripe.post("/v1/subscription_schedules", from_subscription=made["id"])
+    problem(await cancel(shop, buyer.headers, made["id"]), 409, "managed_by_schedule")
+    key = {"Idempotency_Key": f"schedule {made['id']}"}
+    first = await cancel(shop, buyer.headers, made["id"], None, **key)
+    again = await cancel(shop, buyer.headers, made["id"], None, **key)
+    problem(first, 409, "managed_by_schedule")
+    assert (again.status_code, again.content) == (409, first.content)
+    assert (await shop.true(made["id"]))["cancel_at"] is None
+
+
+async def test_released_subscription_is_cancelled_again_as_any_other(shop: Shop) -> None:
+    buyer, made = await seats(shop)
+    schedule = await scheduled(shop, made["id"])
+    problem(await cancel(shop, buyer.headers, made["id"]), 409, "managed_by_schedule")
+    await shop.stripe.post(f"/v1/subscription_schedules/{schedule}/release")
+    await shop.listen()
+    assert (await shop.subscription(buyer.headers, made["id"]))["schedule_id"] is None
+    answer = await cancel(shop, buyer.headers, made["id"])
+    assert answer.json()["ends_at"] == made["items"][0]["current_period_end"]
+    await shop.cache_is_true()
+
+
+async def test_paused_subscription_with_an_end_goes_on_when_it_is_resumed(shop: Shop) -> None:
+    """M5, its mirror: resuming woke it, and left the end that was set."""
+    buyer, made = await seats(shop)
+    end = at(made["items"][0]["current_period_end"]) + YEAR_SECONDS
+    await in_the_dashboard(shop, made["id"], cancel_at=end)
+    await shop.stripe.post(f"/v1/subscriptions/{made['id']}/pause", type="subscription")
+    await shop.listen()
+    found = await shop.subscription(buyer.headers, made["id"])
+    assert (found["status"], at(found["cancel_at"])) == ("paused", end)
+    for _ in range(2):
+        answer = await resume(shop, buyer.headers, made["id"])
+        assert answer.status_code == 200, answer.text
+        found = answer.json()["subscription"]
+        assert (found["status"], found["cancel_at"]) == ("active", None)
+    true = await shop.true(made["id"])
+    assert (true["status"], true["cancel_at"]) == ("active", None)
+    await shop.cache_is_true()
+
+
+@pytest.mark.parametrize("form", ["nothing", "refusal", "refusal, before"])
+async def test_lost_answer_moves_the_end_once(shop: Shop, form: str) -> None:
+    """M5: an end that stands already does not show that a lost request has taken effect."""
+    fault: dict[str, Any] = {
+        "nothing": {"timeout": 0.2, "effect": "after"},
+        "refusal": {"status": 500, "effect": "after", "save": True},
+        "refusal, before": {"status": 500, "effect": "before", "save": True},
+    }[form]
+    buyer, made = await mixed(shop)
+    assert (await cancel(shop, buyer.headers, made["id"], {"when": "earliest_period_end"})).status_code == 200
+    await shop.stripe.add_fault(method="POST", path="/v1/subscriptions/{id}", **fault)
+    answer = await cancel(shop, buyer.headers, made["id"], {"when": "latest_period_end"})
+    assert answer.status_code == 200, answer.text
+    latest = made["items"][1]["current_period_end"]
+    assert answer.json()["ends_at"] == latest
+    assert (await shop.true(made["id"]))["cancel_at"] == at(latest)
