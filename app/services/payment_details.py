@@ -16,6 +16,7 @@ from app.errors import (
     FieldError,
     InvalidRequest,
     NotFound,
+    StripeOutcomeUnknown,
 )
 from app.services import sync
 from app.services.actors import Actor
@@ -150,9 +151,23 @@ async def attach_payment_method(
 
     Sent again with the same operation it has no further effect. Raises NotFound, PaymentRequired for a decline.
     """
-    fetched = await context.billing.attach_payment_method(
-        payment_method_id, customer_id, idempotency_key=f"{operation_id}/attach"
-    )
+    key = f"{operation_id}/attach"
+
+    async def attach(idempotency_key: str) -> Fetched:
+        return await context.billing.attach_payment_method(
+            payment_method_id, customer_id, idempotency_key=idempotency_key
+        )
+
+    try:
+        fetched = await attach(key)
+    except StripeOutcomeUnknown as error:
+        if not error.answered:
+            raise
+        # Stripe keeps a 5xx under its key: what it did is read, and only another key can try again.
+        fetched = await context.stripe.fetch("payment_method", payment_method_id)
+        now = fetched.snapshot
+        if not isinstance(now, PaymentMethod) or now.customer_id != customer_id:
+            fetched = await attach(f"{key}/again")
     if fetched.snapshot is None:
         raise NotFound("There is no such payment method.")
     attached = PaymentMethodId(fetched.snapshot.id)

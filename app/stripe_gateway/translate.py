@@ -206,7 +206,11 @@ def _chosen_by_the_caller(error: stripe.InvalidRequestError) -> InvalidRequest |
 def _payment_error(error: stripe.CardError, code: str | None) -> PaymentRequired:
     """Every 402 is a CardError in the SDK; some ask for an action instead of another card."""
     if code in _ACTION_CODES:
-        return PaymentRequired("The bank asks the card's holder to confirm.", code="payment_action_required")
+        detail = (
+            "The bank asks the card's holder to confirm. Change items without payment_method_id and promotion_code: "
+            "that change waits, and its answer has a client_secret to confirm with."
+        )
+        return PaymentRequired(detail, code="payment_action_required")
     decline = getattr(error.error, "decline_code", None) if error.error is not None else None
     shown = None if decline in SILENT_DECLINES else decline
     return PaymentRequired("The card was declined.", members={"decline_code": shown})

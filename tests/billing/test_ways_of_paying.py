@@ -453,6 +453,31 @@ async def test_raise_is_bounded_by_what_was_paid_when_it_stands_before_its_payme
     assert (await put_seats(shop, as_service("write"), made["id"], 100)).status_code == 200
 
 
+@pytest.mark.parametrize("effect", ["before", "after"])
+async def test_purchase_attaches_once_when_stripe_answers_500_to_it(shop: Shop, effect: str) -> None:
+    """M26: Stripe keeps a 500 under its key, whether the method was attached or not; the purchase goes on."""
+    buyer, _ = await shop.buyer(card=None)
+    method = await fresh(shop)
+    await shop.stripe.add_fault(
+        method="POST", path="/v1/payment_methods/{id}/attach", status=500, effect=effect, save=True
+    )
+    items = [{"price_id": await shop.price()}]
+    made = await shop.bought(buyer.headers, items, payment_method_id=method)
+    assert (made["status"], made["default_payment_method_id"]) == ("active", method)
+    assert len(await shop.all_of(buyer)) == 1
+
+
+async def test_purchase_names_the_method_when_it_was_detached_before(shop: Shop) -> None:
+    """M26: a detached method belongs to nobody too, and Stripe never takes it again."""
+    buyer, _ = await shop.buyer(card=None)
+    method = await shop.card(buyer)
+    assert (await shop.service.send("DELETE", f"{METHODS}/{method}", buyer.headers)).status_code == 204
+    items = [{"price_id": await shop.price()}]
+    refused = problem(await shop.add(buyer.headers, items, payment_method_id=method), 422, "invalid_request")
+    assert [error["pointer"] for error in refused["errors"]] == ["/payment_method_id"]
+    assert await shop.all_of(buyer) == []
+
+
 async def source_of(shop: Shop, buyer: Person, token: str = "tok_visa") -> str:
     """A card saved as a source; the customer's first one becomes the default source."""
     made = await shop.stripe.post(f"/v1/customers/{buyer.customer_id}/sources", source=token)
