@@ -15,6 +15,7 @@ from .history import Version
 from .lifecycle import run_due
 from .objects import Obj
 from .resources import customers, refunds, subscriptions
+from .resources.account import new_endpoint
 from .server import Engine, api_key, read_body
 from .wire import bare, invoice, subscription
 from .world import Transaction, World
@@ -60,6 +61,7 @@ class Control:
             ("DELETE", "faults"): self.clear_faults,
             ("POST", "settings"): self.change_settings,
             ("GET", "settings"): lambda world, _: world.settings,
+            ("POST", "organisation"): self.join,
             ("POST", "reset"): self.reset,
         }
 
@@ -247,6 +249,20 @@ class Control:
     def _save_settings(world: World, settings: Obj) -> None:
         world.settings = settings
         world.journal.append({"account": world.api_key, "settings": settings})
+
+    def join(self, world: World, given: Obj) -> Obj:
+        """Makes one organisation of this account and the ``accounts`` of other keys, with an endpoint for all of them.
+
+        ``url`` and ``secret`` are the endpoint's; ``enabled_events`` (default ``["*"]``). Each event that it gets names
+        its account as ``context``.
+        """
+        worlds = [world, *(self.engine.worlds.of(key) for key in given.get("accounts", ()))]
+        for member in worlds:
+            tx = Transaction(member, {"type": "control", "request": None, "idempotency_key": None})
+            endpoint = new_endpoint(tx, given["url"], given.get("enabled_events", ["*"]), given["secret"])
+            tx.store("webhook_endpoint", {**endpoint, "_organisation": True})
+            self.engine.commit(tx)
+        return {"accounts": [member.account_id for member in worlds]}
 
     def add_faults(self, world: World, given: Obj) -> Obj:
         rows = given.get("faults", [given])

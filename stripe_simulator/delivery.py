@@ -174,7 +174,7 @@ class Deliveries:
             job.first = time.monotonic()
         job.attempts += 1
         self.count(world, "attempts")
-        if await self._post(endpoint, record):
+        if await self._post(world, endpoint, record):
             self.count(world, "duplicates" if job.extra else "delivered")
             self._settle(world, record, job.endpoint, failed=False)
             return
@@ -187,8 +187,10 @@ class Deliveries:
         delay = BACKOFF_SECONDS[min(job.attempts, len(BACKOFF_SECONDS)) - 1]
         self._schedule(job, delay)
 
-    async def _post(self, endpoint: Obj, record: EventRecord) -> bool:
+    async def _post(self, world: World, endpoint: Obj, record: EventRecord) -> bool:
         event = {**record.event, "pending_webhooks": len(record.waiting)}
+        if endpoint.get("_organisation"):
+            event["context"] = world.account_id
         body = orjson.dumps(in_version(event, endpoint["api_version"]))
         # The receiver checks the signature's age against real time, whatever the account's clock says.
         headers = {

@@ -15,10 +15,11 @@ class Fault:
     """What goes wrong with a request.
 
     ``status`` answers with an error, ``timeout`` (seconds, or true) keeps silent and then drops the connection,
-    ``late_s`` executes that many seconds after the client has gone, ``truncate`` cuts the body, ``latency_s`` delays
-    the execution and ``answer_s`` the answer to it. ``effect`` says whether the request executes before the fault
-    shows (``after``) or not at all (``before``); ``save`` stores the error under the idempotency key. ``times`` 0
-    never runs out.
+    ``late_s`` executes that many seconds after the client has gone; with a ``status`` it answers that error at once and
+    executes that many seconds later, storing nothing under the key (unless ``save``, which then stores the late
+    answer). ``truncate`` cuts the body, ``latency_s`` delays the execution and ``answer_s`` the answer to it.
+    ``effect`` says whether the request executes before the fault shows (``after``) or not at all (``before``);
+    ``save`` stores the error under the idempotency key. ``times`` 0 never runs out.
     """
 
     method: str = "*"

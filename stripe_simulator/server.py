@@ -279,6 +279,9 @@ class Api:
         try:
             if fault.latency_s:
                 await asyncio.sleep(fault.latency_s)
+            if fault.late_s is not None and fault.status is not None:
+                self._behind_an_answer(request, entry, fault)
+                return _failed(error_of(fault))
             if fault.late_s is not None:
                 late = True
                 self._later(request, entry, fault, receive, held)
@@ -311,6 +314,23 @@ class Api:
             await run()
 
         task = asyncio.get_running_loop().create_task(run() if fault.effect == "after" else wait())
+        self.engine.background.add(task)
+        task.add_done_callback(self.engine.background.discard)
+
+    def _behind_an_answer(self, request: Request, entry: RequestEntry, fault: Fault) -> None:
+        """Executes ``late_s`` seconds after the error was answered, as behind a proxy that gave up waiting.
+
+        Nothing is stored under the key, unless the fault saves the late answer. If the key has an answer by then, the
+        late request is its repetition and does nothing.
+        """
+
+        async def run() -> None:
+            await asyncio.sleep(fault.late_s or 0.0)
+            if request.method == "POST" and request.key and request.world.remembered(request.key):
+                return
+            self.engine.execute(request, entry, remember=fault.save)
+
+        task = asyncio.get_running_loop().create_task(run())
         self.engine.background.add(task)
         task.add_done_callback(self.engine.background.discard)
 

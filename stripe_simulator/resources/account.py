@@ -154,5 +154,9 @@ def delete_endpoint(call: Call) -> Obj:
 
 
 def list_endpoints(call: Call) -> Obj:
+    """The account's own endpoints; those of its organisation are managed there."""
 
-    return page(call.tx, "webhook_endpoint", call.params, "/v1/webhook_endpoints", wire)
+    def match(endpoint: Obj) -> bool:
+        return not endpoint.get("_organisation")
+
+    return page(call.tx, "webhook_endpoint", call.params, "/v1/webhook_endpoints", wire, match=match)

@@ -177,3 +177,45 @@ def test_the_logs_name_actor_key_and_request(account: Account) -> None:
     requests = account.control("GET", "requests?method=POST")["data"]
     assert [entry["status"] for entry in requests] == [200, 200]
     assert json.dumps(requests[0]["params"]) == '{"name": "x"}'
+
+
+@pytest.mark.parametrize("save", [False, True])
+def test_error_is_answered_at_once_when_the_request_runs_late(account: Account, save: bool) -> None:
+    """S11: a 504 from in front of Stripe, whose request executes afterwards and leaves nothing under its key."""
+    account.control("POST", "faults", {**CREATE, "status": 504, "late_s": 0.4, "save": save})
+    started = time.monotonic()
+    status, _, body = create(account)
+    assert (status, body["error"]["type"]) == (504, "api_error")
+    assert time.monotonic() - started < 0.3
+    assert count(account) == 0
+    eventually(account, 1)
+    status, headers, _ = create(account)
+    assert (status, "idempotent-replayed" in headers) == (200, save)
+    assert count(account) == (1 if save else 2)
+
+
+def test_late_request_does_nothing_when_its_key_was_answered_before(account: Account) -> None:
+    """S11: the repetition ran first, so the late request is the repetition."""
+    account.control("POST", "faults", {**CREATE, "status": 504, "late_s": 0.4})
+    assert create(account)[0] == 504
+    assert create(account)[0] == 200
+    time.sleep(0.6)
+    assert count(account) == 1
+    account.control("POST", "faults", {**CREATE, "status": 504, "late_s": 0.4})
+    assert create(account, "first")[0] == 504
+    assert create(account, "second")[0] == 200
+    eventually(account, 3)
+
+
+def test_delete_runs_late_behind_an_error(account: Account) -> None:
+    """S11."""
+    customer = create(account)[2]["id"]
+    account.control(
+        "POST",
+        "faults",
+        {"method": "DELETE", "path": "/v1/customers/{id}", "status": 504, "late_s": 0.4},
+    )
+    assert account.raw("DELETE", f"/v1/customers/{customer}")[0] == 504
+    assert "deleted" not in account.raw("GET", f"/v1/customers/{customer}")[2]
+    time.sleep(0.7)
+    assert account.raw("GET", f"/v1/customers/{customer}")[2]["deleted"] is True

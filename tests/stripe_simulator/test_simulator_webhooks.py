@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -149,3 +150,24 @@ def test_a_signal_stops_it_within_two_seconds(signum: signal.Signals) -> None:
     process.wait(timeout=4)
     assert time.monotonic() - started < 2
     stop(process)
+
+
+def test_endpoint_of_an_organisation_gets_events_of_both_accounts(
+    account: Account, receiver: Receiver
+) -> None:
+    """Each event names its account as `context`; the account's own endpoints get only its own, without."""
+    sibling = Account(account.url, f"sk_test_{uuid.uuid4().hex}")
+    terms = {"accounts": [sibling.key], "url": receiver.url, "secret": WEBHOOK_SECRET}
+    joined = account.control("POST", "organisation", terms)["accounts"]
+    assert joined == [stripe_account(account), stripe_account(sibling)]
+    account.client.v1.customers.create({"name": "one"})
+    sibling.client.v1.customers.create({"name": "two"})
+    events = receiver.wait(2)
+    told = {event["data"]["object"]["name"]: event["context"] for event in events}
+    assert told == {"one": joined[0], "two": joined[1]}
+    assert account.client.v1.webhook_endpoints.list().data == []
+    assert "context" not in account.client.v1.events.list().data[0].to_dict()
+
+
+def stripe_account(account: Account) -> str:
+    return str(account.client.v1.accounts.retrieve_current().id)
