@@ -1,0 +1,381 @@
+"""Every state that one write at Stripe can be in, every event that moves it, and who may raise that event.
+
+A step of an operation is one write. `ROWS` is the table; `docs/explanation/write-protocol.md` shows it as a diagram,
+and `verification/model` explores it exhaustively beside a small Stripe. The module needs the standard library only and
+does no I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+
+KEY_SECONDS = 23 * 3600.0
+"""The longest time for which an idempotency key is sent again: Stripe may forget it after 24 hours."""
+
+
+class State(StrEnum):
+    PLANNED = "planned"
+    IN_FLIGHT = "in_flight"
+    AMBIGUOUS = "ambiguous"
+    EXPIRED = "expired"
+    AWAITING_PAYMENT = "awaiting_payment"
+    APPLIED = "applied"
+    UNCHANGED = "unchanged"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+
+SETTLED = frozenset({State.APPLIED, State.UNCHANGED, State.REFUSED, State.FAILED})
+"""The states that no event leaves."""
+
+MEANINGS: Mapping[State, str] = MappingProxyType(
+    {
+        State.PLANNED: "Nothing has been sent.",
+        State.IN_FLIGHT: "A request was recorded and may have been sent. It may still take effect.",
+        State.AMBIGUOUS: "Stripe keeps a 5xx under the key. No request is running, the effect is not known, and the "
+        "next request needs a new key.",
+        State.EXPIRED: "The key is too old to be sent again. Stripe is read once, and that is the end.",
+        State.AWAITING_PAYMENT: "Stripe accepted the change as a pending update. It takes effect when its invoice is "
+        "paid.",
+        State.APPLIED: "The change took effect.",
+        State.UNCHANGED: "Everything was already as asked.",
+        State.REFUSED: "A rule of ours refused the change. Nothing took effect, and nothing will.",
+        State.FAILED: "The change did not take effect, or somebody changed it since. Nothing more will happen.",
+    }
+)
+
+
+class Outcome(StrEnum):
+    """What became of one attempt: one request to Stripe, together with the retries that the client made of it."""
+
+    NOT_SENT = "not_sent"
+    REPLAYED = "replayed"
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    STORED_ERROR = "stored_error"
+    UNSTORED_ERROR = "unstored_error"
+    NO_ANSWER = "no_answer"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """The outcome of one attempt as a value.
+
+    `is_replay`: Stripe answered from the memory of the key, so every earlier request of that key has ended.
+    `has_open_try`: an earlier try of the same call got no answer and may still run. `code`: why it was rejected.
+    """
+
+    outcome: Outcome
+    is_replay: bool = False
+    has_open_try: bool = False
+    code: str | None = None
+
+    @property
+    def ends_earlier(self) -> bool:
+        """True if no request of the key can take effect any more, whatever was open before.
+
+        An accepted request executes under the key, and one that runs later only gets the kept answer. A rejection
+        may have been made before Stripe looked at the key, so without a replay it proves nothing of earlier ones.
+        """
+        return self.is_replay or self.outcome in (Outcome.ACCEPTED, Outcome.REPLAYED)
+
+    def leaves_unanswered(self, *, before: bool) -> bool:
+        """Return True if a request of the key is without an answer; `before`: one was when the attempt was made."""
+        if self.outcome in (Outcome.UNSTORED_ERROR, Outcome.NO_ANSWER):
+            return True
+        return not self.ends_earlier and (before or self.has_open_try)
+
+
+class Event(StrEnum):
+    NOTHING_TO_DO = "nothing_to_do"
+    RULE_REFUSES = "rule_refuses"
+    CANNOT_BE_SENT = "cannot_be_sent"
+    WITHDRAWN = "withdrawn"
+    SEND_RECORDED = "send_recorded"
+    NOT_SENT = "not_sent"
+    NOT_SENT_AFTER_STORED_ERROR = "not_sent_after_stored_error"
+    NOT_SENT_WHILE_OPEN = "not_sent_while_open"
+    NO_ANSWER = "no_answer"
+    UNSTORED_ERROR = "unstored_error"
+    STORED_ERROR = "stored_error"
+    STORED_ERROR_WHILE_OPEN = "stored_error_while_open"
+    REJECTED = "rejected"
+    REJECTED_WHILE_OPEN = "rejected_while_open"
+    ANSWER_SHOWS_EFFECT = "answer_shows_effect"
+    ANSWER_LACKS_EFFECT = "answer_lacks_effect"
+    ANSWER_SHOWS_PENDING_UPDATE = "answer_shows_pending_update"
+    READ_SHOWS_EFFECT = "read_shows_effect"
+    READ_LACKS_EFFECT = "read_lacks_effect"
+    READ_SHOWS_PENDING_UPDATE = "read_shows_pending_update"
+    CHANGED_SINCE = "changed_since"
+    KEY_EXPIRED = "key_expired"
+    INVOICE_PAID = "invoice_paid"
+    PAYMENT_ENDED = "payment_ended"
+    PAID_WITHOUT_EFFECT = "paid_without_effect"
+
+
+class Raiser(StrEnum):
+    ADMISSION = "admission"
+    RUNNER = "runner"
+    ATTEMPT = "attempt"
+    SNAPSHOT = "applied snapshot"
+    WORKER = "worker"
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One row of the table; `target` None: the operation is deleted, as if it had never been asked for.
+
+    `needs_quiet`: only while no request of the step may still take effect (`may_settle`).
+    """
+
+    source: State
+    event: Event
+    target: State | None
+    raised_by: Raiser
+    when: str
+    needs_quiet: bool = False
+
+
+def _rows() -> tuple[Transition, ...]:
+    planned, in_flight, ambiguous = State.PLANNED, State.IN_FLIGHT, State.AMBIGUOUS
+    expired, awaiting = State.EXPIRED, State.AWAITING_PAYMENT
+    applied, failed, refused = State.APPLIED, State.FAILED, State.REFUSED
+    runner, attempt, snapshot = Raiser.RUNNER, Raiser.ATTEMPT, Raiser.SNAPSHOT
+    recorded = "the lease is held and the key is younger than 23 hours"
+    lost = "the actor lost the permission, the seat is gone, or the object does not allow it any more"
+    impossible = (
+        "a check before sending fails: a quote that cannot be kept, an unpaid invoice, a missing object"
+    )
+    look = "Stripe was read, and neither the object nor its events show the effect"
+    return (
+        Transition(planned, Event.NOTHING_TO_DO, State.UNCHANGED, Raiser.ADMISSION, "it is so already"),
+        Transition(planned, Event.RULE_REFUSES, refused, runner, lost),
+        Transition(planned, Event.CANNOT_BE_SENT, failed, runner, impossible),
+        Transition(
+            planned, Event.WITHDRAWN, None, runner, "the request never left, and its caller is told so"
+        ),
+        Transition(planned, Event.READ_SHOWS_EFFECT, applied, snapshot, "somebody did it in the Dashboard"),
+        Transition(planned, Event.SEND_RECORDED, in_flight, runner, recorded),
+        Transition(in_flight, Event.SEND_RECORDED, in_flight, runner, f"the same key; {recorded}"),
+        Transition(in_flight, Event.NOT_SENT, planned, attempt, "no connection, 401, 403, 409 or 429"),
+        Transition(
+            in_flight, Event.NOT_SENT_AFTER_STORED_ERROR, ambiguous, attempt, "the same, for a later key"
+        ),
+        Transition(
+            in_flight,
+            Event.NOT_SENT_WHILE_OPEN,
+            in_flight,
+            attempt,
+            "the same, while an older request is open",
+        ),
+        Transition(
+            in_flight,
+            Event.NO_ANSWER,
+            in_flight,
+            attempt,
+            "the same key is sent again; the late window restarts",
+        ),
+        Transition(
+            in_flight,
+            Event.UNSTORED_ERROR,
+            in_flight,
+            attempt,
+            "a 5xx that nothing proves to be kept, as a proxy's 504: as without an answer",
+        ),
+        Transition(
+            in_flight,
+            Event.STORED_ERROR,
+            ambiguous,
+            attempt,
+            "a 5xx that was replayed, or `Stripe-Should-Retry: false`: the next attempt has a new key",
+        ),
+        Transition(
+            in_flight,
+            Event.STORED_ERROR_WHILE_OPEN,
+            in_flight,
+            attempt,
+            "the same without a replay, while an earlier request of the key is without an answer: the same key is sent "
+            "again",
+        ),
+        Transition(
+            in_flight,
+            Event.REJECTED,
+            failed,
+            attempt,
+            "a 4xx about this request, the first of its key, or replayed",
+            needs_quiet=True,
+        ),
+        Transition(
+            in_flight,
+            Event.REJECTED_WHILE_OPEN,
+            in_flight,
+            attempt,
+            "a 4xx without a replay, while an earlier request of the key is without an answer: once the late window is "
+            "over, a read decides",
+        ),
+        Transition(in_flight, Event.ANSWER_SHOWS_EFFECT, applied, snapshot, "the key's answer was applied"),
+        Transition(
+            in_flight, Event.ANSWER_LACKS_EFFECT, failed, snapshot, "`changed_meanwhile`: somebody undid it"
+        ),
+        Transition(
+            in_flight, Event.ANSWER_SHOWS_PENDING_UPDATE, awaiting, snapshot, "the invoice's id is kept"
+        ),
+        Transition(
+            in_flight, Event.READ_SHOWS_EFFECT, applied, snapshot, "the late window is over", needs_quiet=True
+        ),
+        Transition(
+            in_flight,
+            Event.READ_LACKS_EFFECT,
+            failed,
+            snapshot,
+            "the late window is over. `changed_meanwhile`: it must not be sent again; or the code of a rejection",
+            needs_quiet=True,
+        ),
+        Transition(
+            in_flight,
+            Event.READ_SHOWS_PENDING_UPDATE,
+            awaiting,
+            snapshot,
+            "the late window is over",
+            needs_quiet=True,
+        ),
+        Transition(
+            in_flight, Event.RULE_REFUSES, refused, runner, f"{lost}; late window over", needs_quiet=True
+        ),
+        Transition(
+            in_flight,
+            Event.CANNOT_BE_SENT,
+            failed,
+            runner,
+            f"{impossible}; late window over",
+            needs_quiet=True,
+        ),
+        Transition(
+            in_flight,
+            Event.KEY_EXPIRED,
+            expired,
+            Raiser.WORKER,
+            "the key is 23 hours old, and the late window is over",
+            needs_quiet=True,
+        ),
+        Transition(
+            ambiguous,
+            Event.READ_SHOWS_EFFECT,
+            applied,
+            snapshot,
+            "the object or its events show it",
+            needs_quiet=True,
+        ),
+        Transition(
+            ambiguous,
+            Event.READ_SHOWS_PENDING_UPDATE,
+            awaiting,
+            snapshot,
+            "the object or its events show it",
+            needs_quiet=True,
+        ),
+        Transition(
+            ambiguous,
+            Event.CHANGED_SINCE,
+            failed,
+            snapshot,
+            "`changed_meanwhile`: events show it, the object does not any more",
+            needs_quiet=True,
+        ),
+        Transition(ambiguous, Event.SEND_RECORDED, in_flight, runner, f"a new key; {look}; {recorded}"),
+        Transition(ambiguous, Event.RULE_REFUSES, refused, runner, f"{look}; {lost}", needs_quiet=True),
+        Transition(
+            ambiguous, Event.CANNOT_BE_SENT, failed, runner, f"{look}; {impossible}", needs_quiet=True
+        ),
+        Transition(expired, Event.READ_SHOWS_EFFECT, applied, snapshot, "read once", needs_quiet=True),
+        Transition(
+            expired, Event.READ_SHOWS_PENDING_UPDATE, awaiting, snapshot, "read once", needs_quiet=True
+        ),
+        Transition(
+            expired,
+            Event.READ_LACKS_EFFECT,
+            failed,
+            snapshot,
+            "`operation_expired`: read once",
+            needs_quiet=True,
+        ),
+        Transition(awaiting, Event.INVOICE_PAID, applied, snapshot, "also if a later edit hides the effect"),
+        Transition(
+            awaiting,
+            Event.PAYMENT_ENDED,
+            failed,
+            snapshot,
+            "`payment_abandoned`, `payment_action_required` or `update_expired`: the invoice is void, or uncollectible "
+            "with the pending update gone",
+        ),
+        Transition(
+            awaiting,
+            Event.PAID_WITHOUT_EFFECT,
+            failed,
+            snapshot,
+            "`paid_without_effect`: the invoice is paid, and neither the subscription nor its events ever showed it",
+        ),
+    )
+
+
+ROWS = _rows()
+TRANSITIONS: Mapping[tuple[State, Event], State | None] = MappingProxyType(
+    {(row.source, row.event): row.target for row in ROWS}
+)
+_BY_KEY = {(row.source, row.event): row for row in ROWS}
+
+
+class IllegalTransition(Exception):
+    """The table does not allow this event in this state, or a request may still take effect."""
+
+
+def may_settle(state: State, open_until: float | None, now: float) -> bool:
+    """Return True if the step may be reported as failed or refused: no request of it can take effect any more.
+
+    `open_until`: the end of the late window of its last open request, None if there is none; `now`: the same clock,
+    in seconds.
+    """
+    return state not in SETTLED and (open_until is None or open_until < now)
+
+
+def next_state(state: State, event: Event, *, open_until: float | None, now: float) -> State | None:
+    """Return the state after the event; None if the operation is deleted.
+
+    Raises:
+        IllegalTransition: The table has no such row, or the row needs that no request may take effect any more.
+    """
+    row = _BY_KEY.get((state, event))
+    if row is None:
+        raise IllegalTransition(f"{event} does not leave {state}")
+    if row.needs_quiet and not may_settle(state, open_until, now):
+        raise IllegalTransition(f"{event} in {state}: a request may still take effect")
+    return row.target
+
+
+_UNDECIDED = {Outcome.NO_ANSWER: Event.NO_ANSWER, Outcome.UNSTORED_ERROR: Event.UNSTORED_ERROR}
+
+
+def event_of(attempt: Attempt, *, was_unanswered: bool, number: int) -> Event | None:
+    """Return the event that an attempt raises; None for an answer, which is applied and raises its own.
+
+    `was_unanswered`: an earlier request of the same key got no answer, however long ago. `number`: the attempt's
+    number in the key, which is the number of stored errors before it.
+    """
+    is_unanswered = attempt.leaves_unanswered(before=was_unanswered)
+    match attempt.outcome:
+        case Outcome.ACCEPTED | Outcome.REPLAYED:
+            return None
+        case Outcome.STORED_ERROR:
+            return Event.STORED_ERROR_WHILE_OPEN if is_unanswered else Event.STORED_ERROR
+        case Outcome.REJECTED:
+            return Event.REJECTED_WHILE_OPEN if is_unanswered else Event.REJECTED
+        case Outcome.NOT_SENT if is_unanswered:
+            return Event.NOT_SENT_WHILE_OPEN
+        case Outcome.NOT_SENT:
+            return Event.NOT_SENT_AFTER_STORED_ERROR if number else Event.NOT_SENT
+        case undecided:
+            return _UNDECIDED[undecided]
