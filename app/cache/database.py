@@ -24,21 +24,49 @@ UniqueViolation = asyncpg.UniqueViolationError
 StatementRefused = asyncpg.PostgresError
 """Whatever Postgres says no to while it is there: a value that it cannot store, a deadlock."""
 
-_LOST = (
+_BROKEN = (
     asyncpg.PostgresConnectionError,
+    # PostgreSQL ended the session: an operator, a shutdown, a time-out of the session.
+    asyncpg.OperatorInterventionError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.TransactionTimeoutError,
+    # The driver no longer knows the state of the session, for example when a session's end arrives inside an answer.
     asyncpg.InterfaceError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.QueryCanceledError,
+    asyncpg.InternalClientError,
     ConnectionError,
     OSError,
-    TimeoutError,
 )
+"""The session is gone, or nothing is known about it: its connection is closed and never used again."""
+
+_LOST = (*_BROKEN, asyncpg.TooManyConnectionsError, TimeoutError)
+"""Nothing is known about the statement: the caller is answered `database_unavailable`."""
+
+_STATEMENT_ENDED = (asyncpg.QueryCanceledError, TimeoutError)
+"""Among the errors of broken sessions by their base class, although their session goes on."""
+
 _ACQUIRE_SECONDS = 5
 _STATEMENT_SECONDS = 15
 _CLOSE_SECONDS = 5
+IDLE_IN_TRANSACTION_SECONDS = 5
+TRANSACTION_SECONDS = 10
+_TRANSACTION_TIMEOUT_SINCE = 17
+
+_SESSION = {
+    "application_name": "coseat",
+    "jit": "off",
+    "plan_cache_mode": "force_generic_plan",
+    # PostgreSQL ends the transactions of a process that was lost or frozen, and so frees its row locks. No transaction
+    # waits for anything but PostgreSQL, so only a process that no longer runs is idle in one for seconds. See
+    # docs/decisions/0051-let-postgres-end-the-transactions-of-lost-hosts.md.
+    "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_SECONDS}s",
+    "statement_timeout": f"{_STATEMENT_SECONDS}s",
+    # A host that vanished answers no probe: its session ends after 5 + 3 * 2 seconds, whatever it was doing.
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "10s",
+}
+_LIMIT_TRANSACTIONS = f"set transaction_timeout = '{TRANSACTION_SECONDS}s'"
 
 
 def _encode_jsonb(value: object) -> bytes:
@@ -53,6 +81,9 @@ async def _prepare(connection: asyncpg.Connection[asyncpg.Record]) -> None:
     await connection.set_type_codec(
         "jsonb", schema="pg_catalog", encoder=_encode_jsonb, decoder=_decode_jsonb, format="binary"
     )
+    # An older server refuses a session that asks for a setting it does not know.
+    if connection.get_server_version().major >= _TRANSACTION_TIMEOUT_SINCE:
+        await connection.execute(_LIMIT_TRANSACTIONS)
 
 
 async def _keep_session(_: object) -> None:
@@ -106,6 +137,8 @@ class Loan:
             self._spare.connections.append(self._connection)
             return
         try:
+            if isinstance(error, _BROKEN) and not isinstance(error, _STATEMENT_ENDED):
+                self._connection.terminate()
             await self._pool.release(self._connection)
         except _LOST as lost:
             raise database_unavailable() from lost
@@ -132,25 +165,21 @@ class Database:
                 reset=_keep_session,
                 command_timeout=_STATEMENT_SECONDS,
                 timeout=_ACQUIRE_SECONDS,
-                server_settings={
-                    "application_name": "coseat",
-                    "jit": "off",
-                    "plan_cache_mode": "force_generic_plan",
-                },
+                server_settings=_SESSION,
             )
         except _LOST as error:
             raise database_unavailable() from error
         return cls(pool)
 
     async def close(self) -> None:
-        """Waits for what is lent out, a few seconds at most: work that goes on then fails as if Postgres were away."""
-        # Whoever gives one back from now on gives it to the pool, which waits for it.
+        """Wait a few seconds for lent connections; after that, work that goes on fails as if Postgres were away."""
+        # A connection that is given back from now on goes to the pool, which waits for it.
         self._spare.waiting += 1
-        while self._spare.connections:
-            await self._pool.release(self._spare.connections.pop())
         try:
+            while self._spare.connections:
+                await self._pool.release(self._spare.connections.pop())
             await asyncio.wait_for(self._pool.close(), _CLOSE_SECONDS)
-        except TimeoutError:
+        except _LOST:
             self._pool.terminate()
 
     def connection(self) -> Loan:
@@ -159,9 +188,26 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
-        """Committed at the end of the block, rolled back by an exception. Never held across a call to Stripe."""
+        """Commit at the end of the block; an exception rolls back. Never wait for anything but PostgreSQL in it.
+
+        PostgreSQL ends a transaction after TRANSACTION_SECONDS (from version 17), or after
+        IDLE_IN_TRANSACTION_SECONDS without a statement.
+        """
         async with self.connection() as connection, connection.transaction():
             yield connection
+
+    @asynccontextmanager
+    async def unhurried(self) -> AsyncIterator[Connection]:
+        """Lend a connection for statements over whole tables: each may take as long as the limit of a statement."""
+        async with self.connection() as connection:
+            limited = connection.get_server_version().major >= _TRANSACTION_TIMEOUT_SINCE
+            if limited:
+                await connection.execute("set transaction_timeout = 0")
+            try:
+                yield connection
+            finally:
+                if limited and not connection.is_closed():
+                    await connection.execute(_LIMIT_TRANSACTIONS)
 
 
 def database_unavailable() -> ServiceUnavailable:

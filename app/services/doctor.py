@@ -72,7 +72,7 @@ async def examine(context: Context) -> list[Finding]:
     """Raises Conflict `wrong_account`, and BillingError where database or Stripe does not answer."""
     await check_account(context)
     endpoints = await context.stripe.webhook_endpoints()
-    async with context.database.connection() as connection:
+    async with context.database.unhurried() as connection:
         return [
             *await _metadata(connection),
             *await _memberships(connection),

@@ -196,7 +196,7 @@ class _Repair:
     async def _bound(self, kind: str, gone: int) -> int:
         if self.allow_removals is not None:
             return self.allow_removals
-        async with self.context.database.connection() as connection:
+        async with self.context.database.unhurried() as connection:
             rows = await sweeps.rows_present(connection, kind) + gone
         return max(REMOVALS, int(rows * REMOVED_SHARE))
 
@@ -221,7 +221,7 @@ class _Repair:
             await sweeps.settle(connection, self.sweep, object_id, outcome)
 
     async def result(self, reason: str | None, *, requests: int) -> Reconciled:
-        async with self.context.database.connection() as connection:
+        async with self.context.database.unhurried() as connection:
             totals = await sweeps.totals(connection, self.sweep)
             found = await sweeps.counts(connection, self.sweep)
         kinds = {kind: Counts(read=totals.get(kind, (0, 0))[1]) for kind in KINDS}

@@ -68,7 +68,8 @@ Report = Callable[[Progress], None]
 
 async def open_sweep(context: Context, purpose: Purpose, account: Account, *, dry_run: bool = False) -> Sweep:
     """Goes on with an interrupted sweep, whose plan is extended to objects made since, or begins a new one."""
-    async with context.database.transaction() as connection:
+    # A new sweep forgets all findings of the one before, which may be many.
+    async with context.database.unhurried() as connection, connection.transaction():
         sweep = await sweeps.resume(connection, purpose, dry_run=dry_run)
         if sweep is None:
             sweep = await sweeps.start(connection, purpose, dry_run=dry_run, planned_at=account.at)

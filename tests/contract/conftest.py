@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from tests.contract.database_proxy import proxied
 from tests.contract.world import World
 from tests.support import databases
 from tests.support.company import running_service
+from tests.support.database_proxy import proxied
 from tests.support.simulator import Simulator, new_account_key
 
 STRICT = {

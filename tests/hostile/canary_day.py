@@ -18,10 +18,10 @@ import asyncpg
 import httpx
 
 from app.settings import SettingsError, load_settings
-from tests.contract.database_proxy import DatabaseProxy
 from tests.hostile.canary_caller import Account, Caller, Diary
 from tests.hostile.canary_list import Canary
 from tests.support import databases
+from tests.support.database_proxy import DatabaseProxy
 from tests.support.processes import free_port
 from tests.support.service import AUDIENCE, ISSUER, UNLIMITED, api_process, worker_process
 from tests.support.simulator import Simulator

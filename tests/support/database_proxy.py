@@ -1,4 +1,8 @@
-"""A door before PostgreSQL that can be shut: what is connected through it is cut, what comes later is refused."""
+"""A proxy before PostgreSQL that can be shut or go silent.
+
+Shut, it cuts its connections and refuses new ones. Silent, it keeps them and forwards nothing: to PostgreSQL the
+host behind it is lost, because no FIN ever arrives.
+"""
 
 import asyncio
 import contextlib
@@ -16,6 +20,8 @@ class DatabaseProxy:
         self._writers: list[asyncio.StreamWriter] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
+        self._forwarding = asyncio.Event()
+        self._forwarding.set()
 
     @property
     def url(self) -> str:
@@ -27,6 +33,14 @@ class DatabaseProxy:
 
     async def open(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+
+    def go_silent(self) -> None:
+        """Forward nothing from now on, in either direction; every connection stays open."""
+        self._forwarding.clear()
+
+    def speak_again(self) -> None:
+        """Forward what has been held back, and everything after it."""
+        self._forwarding.set()
 
     async def shut(self) -> None:
         if self._server is not None:
@@ -47,16 +61,20 @@ class DatabaseProxy:
             behind = await asyncio.open_connection(host, self._target.port or DEFAULT_PORT)
         self._writers += [writer, behind[1]]
         for source, sink in ((reader, behind[1]), (behind[0], writer)):
-            task = asyncio.create_task(_pump(source, sink))
+            task = asyncio.create_task(_pump(source, sink, self._forwarding))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _pump(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, forwarding: asyncio.Event
+) -> None:
     with contextlib.suppress(ConnectionError):
         while data := await reader.read(65_536):
+            await forwarding.wait()
             writer.write(data)
             await writer.drain()
+    await forwarding.wait()
     writer.close()
 
 
