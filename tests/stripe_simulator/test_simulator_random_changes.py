@@ -88,6 +88,37 @@ def random_change(draw: random.Random, items: list[str], prices: list[str]) -> A
     return change
 
 
+def credited_lines(line: dict[str, Any]) -> list[str]:
+    parent = line["parent"]
+    details = parent["subscription_item_details"] or parent["invoice_item_details"]
+    named = (details["proration_details"] or {}).get("credited_items")
+    return [] if named is None else list(named["invoice_line_items"])
+
+
+def credits_of(account: Account, subscription: str) -> int:
+    """S12: every credit names one stored line, and a line's credits add up to at most what it charged.
+
+    Returns the number of lines that were credited.
+    """
+    client = account.client.v1
+    lines: list[dict[str, Any]] = []
+    for invoice in client.invoices.list({"subscription": subscription, "limit": 100}).auto_paging_iter():
+        listed = client.invoices.line_items.list(str(invoice.id), {"limit": 100}).auto_paging_iter()
+        lines += [line.to_dict() for line in listed]
+    charged = {line["id"]: line["amount"] for line in lines}
+    for line in lines:
+        discounts = sum(entry["amount"] for entry in line["discount_amounts"])
+        charged[line["id"]] -= discounts
+    credited: dict[str, int] = {}
+    for line in lines:
+        named = credited_lines(line)
+        assert len(named) == (line["amount"] < 0), line
+        for identifier in named:
+            credited[identifier] = credited.get(identifier, 0) - line["amount"]
+    assert all(amount <= charged[identifier] for identifier, amount in credited.items()), (credited, charged)
+    return len(credited)
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_preview_equals_the_charge(account: Account, seed: int) -> None:
     draw = random.Random(seed)
@@ -116,6 +147,7 @@ def test_a_preview_equals_the_charge(account: Account, seed: int) -> None:
             compared += 1
         account.control("POST", "clock", {"advance": draw.choice([60, 3600, DAY, 9 * DAY])})
     assert compared >= 5
+    assert sum(credits_of(account, identifier) for identifier in subs) >= 5
     now = account.control("GET", "clock")["now"]
     for sub in account.control("GET", "state?type=subscription")["data"]:
         for item in sub["items"]["data"]:

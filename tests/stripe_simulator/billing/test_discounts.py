@@ -4,9 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stripe_simulator.billing import BillingInputError, Discount, Line, apply_discounts, discount_end
+from stripe_simulator.billing import (
+    BillingInputError,
+    Discount,
+    Line,
+    apply_discounts,
+    discount_end,
+    share_discounts,
+)
 from stripe_simulator.billing.discounts import spread
-from tests.stripe_simulator.billing.builders import PROPERTY, amount_off, at, line, percent
+from tests.stripe_simulator.billing.builders import PROPERTY, amount_off, at, item, line, percent
 
 
 def taken(lines: tuple[Line, ...]) -> list[list[int]]:
@@ -118,3 +125,32 @@ def test_a_discount_never_exceeds_its_line(amounts: list[int], stack: list[Disco
 def test_amount_off_is_taken_to_the_cent(amounts: list[int], off: int) -> None:
     result = apply_discounts([line(amount) for amount in amounts], subscription_discounts=[amount_off(off)])
     assert sum(amounts) - sum(each.discounted for each in result) == min(off, sum(amounts))
+
+
+@PROPERTY
+@given(
+    quantities=st.lists(st.integers(0, 50), min_size=1, max_size=6),
+    off=st.integers(1, 100_000),
+    evenly=st.booleans(),
+)
+def test_shares_of_an_amount_off_add_up_to_it_when_items_share_it(
+    quantities: list[int], off: int, evenly: bool
+) -> None:
+    """T7: no item takes more than it costs, and together they take the amount, or all that they cost."""
+    items = [item(quantity=quantity, subscription_item=f"si_{n}") for n, quantity in enumerate(quantities)]
+    shared = share_discounts(items, [amount_off(off)], evenly=evenly)
+    shares = [shared[f"si_{n}"][0].share or 0 for n in range(len(items))]
+    assert all(0 <= part <= 1000 * quantity for part, quantity in zip(shares, quantities, strict=True))
+    assert sum(shares) == min(off, 1000 * sum(quantities))
+
+
+def test_an_amount_off_is_shared_by_the_mode_when_items_differ() -> None:
+    """T7: in proportion to the amounts, or evenly as far as an item's amount allows."""
+    items = [item(quantity=quantity, subscription_item=f"si_{quantity}") for quantity in (1, 3)]
+
+    def shares(evenly: bool) -> list[int | None]:
+        shared = share_discounts(items, [percent(50), amount_off(1200)], evenly=evenly)
+        return [shared[key][1].share for key in ("si_1", "si_3")]
+
+    assert shares(evenly=False) == [300, 900]
+    assert shares(evenly=True) == [500, 700]

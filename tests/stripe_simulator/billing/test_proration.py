@@ -283,6 +283,34 @@ def test_a_change_taken_back_at_once_nets_to_zero(
 
 
 @PROPERTY
+@given(amount=st.integers(0, 1_000_000), dates=st.lists(moments, max_size=6))
+def test_credits_add_up_to_the_whole_debit_when_it_is_given_back_piece_by_piece(
+    amount: int, dates: list[int]
+) -> None:
+    """S12: whatever the order of the dates, nothing is given back twice and no cent is lost."""
+    debit, given_back = Debit(amount, NOVEMBER), 0
+    for date in [*dates, NOVEMBER.start]:
+        given_back += debit.credit(date)
+        debit = debit.credited(date)
+        assert 0 <= given_back <= amount
+    assert given_back == amount and debit.outstanding(NOVEMBER.start) is None
+
+
+def test_each_outstanding_debit_gets_a_credit_when_several_cover_the_time() -> None:
+    """S12: the earlier debit billed the time before the later one, and both are named."""
+    early = Debit(3000, NOVEMBER, "il_early", credited_from=MID_NOVEMBER)
+    late = Debit(4500, Period(MID_NOVEMBER, NOVEMBER.end), "il_late")
+    change = changed(item(quantity=9), item(quantity=1), debits=(early, late), key="il_new")
+    result = prorate(change, at(2026, 11, 11), mode=FLEXIBLE)
+    # 5 of 30 days of the early one, all of the late one, and 20 of 30 days due.
+    assert amounts(result) == [-500, -4500, 667]
+    assert [line.credits for line in result.lines] == [("il_early",), ("il_late",), ()]
+    assert (result.lines[2].key, result.debits[-1].key) == ("il_new", "il_new")
+    kept = [(debit.key, debit.outstanding_until) for debit in result.debits]
+    assert kept == [("il_early", at(2026, 11, 11)), ("il_new", NOVEMBER.end)]
+
+
+@PROPERTY
 @given(of=prices, quantity=quantities, moment=moments)
 def test_a_proration_lies_between_nothing_and_the_full_amount(
     of: dict[str, Any], quantity: int, moment: int
