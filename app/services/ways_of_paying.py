@@ -35,7 +35,8 @@ async def suited(
     way = await way_of_paying(context, subscription, params.get("default_payment_method"))
     params["payment_behavior"] = behavior_of_update(params["payment_behavior"], way)
     more = raise_by(subscription, params.get("items", ()))
-    is_due = priced.now.amount_due > 0 or not priced.is_invoiced
+    # A raise within a trial, or one that a balance covers, leaves nothing to pay for.
+    is_due = subscription.status != "trialing" and (priced.now.amount_due > 0 or not priced.is_invoiced)
     if way.pays_later and more and is_due and await _is_of_an_end_user(context, operation_id):
         invoices = await _invoices(context, subscription)
         check_raise(subscription, more, invoices, at=at, percent=context.rules.unsecured_raise_max)

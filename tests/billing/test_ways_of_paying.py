@@ -284,7 +284,7 @@ async def test_purchase_leaves_no_subscription_when_the_pages_method_declines(
         assert true["default_payment_method"] == good["default_payment_method_id"]
 
 
-async def by_invoice(shop: Shop, quantity: int = 4) -> tuple[Person, dict[str, Any]]:
+async def by_invoice(shop: Shop, quantity: int = 4, **terms: Any) -> tuple[Person, dict[str, Any]]:
     """A subscription that the operator bills by sent invoices due in 30 days; its first invoice is paid."""
     buyer, _ = await shop.buyer(card=None)
     price = await shop.price(await shop.product(shared=True))
@@ -295,8 +295,10 @@ async def by_invoice(shop: Shop, quantity: int = 4) -> tuple[Person, dict[str, A
         collection_method="send_invoice",
         days_until_due=30,
         metadata={"billing_shared_subscription_owner": buyer.customer_id},
+        **terms,
     )
-    await shop.stripe.post(f"/v1/invoices/{made['latest_invoice']}/pay", paid_out_of_band=True)
+    if made["status"] != "trialing":
+        await shop.stripe.post(f"/v1/invoices/{made['latest_invoice']}/pay", paid_out_of_band=True)
     await shop.service.refresh("subscription", made["id"])
     return buyer, await shop.subscription(buyer.headers, made["id"])
 
@@ -446,6 +448,9 @@ async def test_raise_is_bounded_by_what_was_paid_when_it_stands_before_its_payme
     answer = await shop.change(large.headers, made["id"], items=extra)
     problem(answer, 409, "unsecured_raise_limit")
     assert (await put_seats(shop, large.headers, made["id"], 60)).status_code == 200
+    # A trial costs nothing yet.
+    trying, made = await by_invoice(shop, 10, trial_period_days=14)
+    assert (await put_seats(shop, trying.headers, made["id"], 30)).status_code == 200
     # A card pays first, so nothing bounds it; nor a key that acts for nobody.
     carded, made = await team(shop)
     assert (await put_seats(shop, carded.headers, made["id"], 40)).status_code == 200
