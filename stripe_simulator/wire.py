@@ -394,4 +394,7 @@ def _reference(tx: Transaction, kind: str, value: Any) -> Any:
         method = tx.get("payment_method", value)
         return value if method is None else card_source(method)
     found = tx.get(kind, value)
+    if found is None and kind == "coupon":
+        # A deleted coupon's discounts go on.
+        return {"id": value, "object": "coupon", "deleted": True}
     return value if found is None else wire(tx, found)

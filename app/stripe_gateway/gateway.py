@@ -24,7 +24,7 @@ _PATHS = {
     "payment_method": "/v1/payment_methods",
     "invoice": "/v1/invoices",
 }
-DISCOUNT_EXPANDS = ("discounts.promotion_code", "discounts.source.coupon.currency_options")
+DISCOUNT_EXPANDS = ("discounts.promotion_code", "discounts.source.coupon")
 _EXPAND = {"price": ("tiers", "currency_options"), "subscription": DISCOUNT_EXPANDS}
 # Stripe expands four levels at most, and `data` is one of them.
 _EXPAND_PAGE = {
@@ -137,6 +137,8 @@ class StripeGateway:
 
     async def _whole(self, data: Mapping[str, Any], at: int) -> Fetched:
         kind = str(data["object"])
+        if kind == "subscription":
+            data = await self._with_currency_options(data)
         if kind == "subscription" and not parsing.is_complete(data):
             items = await self._all("/v1/subscription_items", {"subscription": data["id"]})
             return Fetched(parsing.subscription(data, items), at)
@@ -144,6 +146,19 @@ class StripeGateway:
             lines = await self._all(f"{_PATHS[kind]}/{data['id']}/lines", {})
             return Fetched(parsing.invoice(data, lines), at)
         return Fetched(parsing.PARSERS[kind](data), at)
+
+    async def _with_currency_options(self, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Read the options of coupons that take off an amount in another currency: they are not embedded."""
+        found: dict[str, Mapping[str, Any]] = {}
+        for coupon_id in parsing.foreign_coupons(data):
+            try:
+                answer = await self._client.get(
+                    f"/v1/coupons/{quote(coupon_id, safe='')}", {"expand": ["currency_options"]}
+                )
+                found[coupon_id] = answer.data.get("currency_options") or {}
+            except NotFound:
+                found[coupon_id] = {}
+        return parsing.with_currency_options(data, found) if found else data
 
     async def _all(self, path: str, params: dict[str, Any]) -> list[Mapping[str, Any]]:
         found: list[Mapping[str, Any]] = []

@@ -314,6 +314,37 @@ def _is_detailed(discount: object, currency: str) -> bool:
     return not foreign or (coupon is not None and "currency_options" in coupon)
 
 
+def _coupon_of(discount: object) -> JsonObject | None:
+    """Return the coupon of an expanded discount, if that is expanded too."""
+    source = _object(discount, "source") if type(discount) is dict else None
+    coupon = None if source is None else source.get("coupon")
+    return coupon if type(coupon) is dict else None
+
+
+def foreign_coupons(source: Json) -> list[str]:
+    """Return the ids of a subscription's coupons whose amounts in its currency are not told."""
+    currency = _text(source, "currency") or ""
+    coupons = [coupon for discount in _list(source, "discounts") if (coupon := _coupon_of(discount))]
+    return [
+        _id(coupon)
+        for coupon in coupons
+        if coupon.get("currency") not in (None, currency) and "currency_options" not in coupon
+    ]
+
+
+def with_currency_options(source: Json, options: Mapping[str, Json]) -> Json:
+    """Return a subscription whose coupons carry their `currency_options`, given by the coupons' ids."""
+
+    def completed(discount: Any) -> Any:
+        coupon = _coupon_of(discount)
+        if coupon is None or coupon.get("id") not in options:
+            return discount
+        whole = {**coupon, "currency_options": options[coupon["id"]]}
+        return {**discount, "source": {**discount["source"], "coupon": whole}}
+
+    return {**source, "discounts": [completed(discount) for discount in _list(source, "discounts")]}
+
+
 def subscription(source: Json, items: list[Json] | None = None) -> Subscription:
     """`items`: the whole list where the embedded one was cut short."""
     metadata = _metadata(source)
@@ -593,7 +624,7 @@ def promotion_code(source: Json) -> PromotionCode:
     return PromotionCode(
         id=_id(source),
         code=_need(source, "code"),
-        active=source.get("active") is True and coupon.get("valid") is not False,
+        active=source.get("active") is True and coupon.get("valid") is True,
         percent_off=_percent(coupon),
         amount_off=_whole(coupon, "amount_off"),
         currency=_text(coupon, "currency"),

@@ -140,6 +140,40 @@ async def test_discounts_are_shown_when_they_apply(shop: Shop) -> None:
     assert end is not None
 
 
+async def test_discount_is_shown_when_its_coupon_was_deleted(shop: Shop) -> None:
+    """M25: the discount goes on, and so do reads, refreshes and further changes."""
+    made = await shop.stripe.post("/v1/coupons", percent_off=10, duration="forever")
+    promotion = {"type": "coupon", "coupon": made["id"]}
+    await shop.stripe.post("/v1/promotion_codes", promotion=promotion, code="VANISHES")
+    buyer, mine = await subscriber(shop, promotion_code="VANISHES")
+    await shop.stripe.delete(f"/v1/coupons/{made['id']}")
+    await shop.service.refresh("subscription", mine)
+    assert texts(await shop.subscription(buyer.headers, mine)) == ["VANISHES"]
+    [item] = (await shop.subscription(buyer.headers, mine))["items"]
+    more = await shop.change(buyer.headers, mine, items=[{"id": item["id"], "quantity": 2}])
+    assert more.status_code == 200, more.text
+    await shop.cache_is_true()
+    problem(await shop.service.get("/v1/promotion-codes/VANISHES", buyer.headers), 404, "not_found")
+
+
+async def test_discounts_are_hidden_when_the_reader_sees_no_amounts(shop: Shop) -> None:
+    """M25: a member sees the subscription, and nothing of what it costs."""
+    company = await shop.service.company()
+    coupon = await shop.stripe.post("/v1/coupons", percent_off=10, duration="forever")
+    await shop.stripe.post(
+        f"/v1/subscriptions/{company.subscription_id}", discounts=[{"coupon": coupon["id"]}]
+    )
+    await shop.service.refresh("subscription", company.subscription_id)
+    seen = [
+        (await shop.subscription(person.headers, company.subscription_id))["discounts"]
+        for person in (company.owner, company.user)
+    ]
+    assert [None if found is None else [one["percent_off"] for one in found] for found in seen] == [
+        [10],
+        None,
+    ]
+
+
 async def test_code_of_another_customer_is_unknown_when_it_is_asked_for(shop: Shop) -> None:
     """M12: one text, a code for each of two customers and one for nobody else's; each finds its own."""
     (anna, card), (bert, _), (cleo, other) = [await shop.buyer() for _ in range(3)]

@@ -42,8 +42,9 @@ async def expected_row(simulator: Simulator, kind: str, state: Any) -> dict[str,
         return {"id": object_id, **DELETED}
     snapshot: Any
     if kind == "subscription":
+        discounts = [*DISCOUNT_EXPANDS, "discounts.source.coupon.currency_options"]
         items = await whole_list(simulator, "/v1/subscription_items", subscription=object_id)
-        snapshot = parsing.subscription(await simulator.get(path, expand=list(DISCOUNT_EXPANDS)), items)
+        snapshot = parsing.subscription(await simulator.get(path, expand=discounts), items)
     elif kind == "invoice":
         snapshot = parsing.invoice(await simulator.get(path), await whole_list(simulator, f"{path}/lines"))
     elif kind == "price":
