@@ -28,6 +28,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
+from stripe import _api_requestor
+
 from app.commands.logs import configure_logs
 from app.stripe_gateway import client as stripe_client
 from benchmarks import held_database, servers
@@ -62,20 +64,25 @@ class Outcome:
 
 @contextmanager
 def known_randomness(seed: str) -> Iterator[None]:
-    """Ids and pauses that the service draws are the seed's."""
+    """Ids and pauses that the service and the SDK draw are the seed's."""
     rng, original = random.Random(f"{seed} ids"), secrets.token_hex
     pauses: Any = stripe_client
+    # The SDK gives a key of its own to a POST that has none, such as a preview.
+    requestor: Any = _api_requestor
+    keys, drawn = random.Random(f"{seed} keys"), requestor._generate_idempotency_key
 
     def token_hex(nbytes: int | None = None) -> str:
         return rng.randbytes(nbytes or 16).hex()
 
     secrets.token_hex = token_hex
+    requestor._generate_idempotency_key = lambda: keys.randbytes(16).hex()
     pauses.random = random.Random(f"{seed} pauses")
     try:
         yield
     finally:
         pauses.random = random
         secrets.token_hex = original
+        requestor._generate_idempotency_key = drawn
 
 
 class Bench:
