@@ -161,7 +161,8 @@ async def cancel_subscription(
 ) -> Response:
     """Cancels at the end of a period, or now; asking again changes nothing and answers the same.
 
-    Without a body at the period's end, if all items end together.
+    Without a body at the period's end, if all items end together. Otherwise 422 `end_ambiguous` has the members
+    `earliest`, `latest` (RFC 3339) and `further_charges`: what is billed again until `latest`, as in the answer.
     """
     asked = body or CancelRequest()
     refuse_admin_fields(actor, asked)

@@ -214,14 +214,15 @@ async def test_dashboards_end_of_the_period_is_shown_as_the_earliest_when_ends_d
     """T10: Stripe resolves it to the earliest end of a period."""
     buyer, made = await mixed(shop)
     earliest = made["items"][0]["current_period_end"]
-    state = {**await shop.true(made["id"]), "cancel_at_period_end": True, "cancel_at": at(earliest)}
-    await shop.service.deliver_state("subscription", state)
+    await in_the_dashboard(shop, made["id"], cancel_at_period_end=True)
     found = await shop.subscription(buyer.headers, made["id"])
     assert (found["cancel_at"], found["cancel_at_period_end"]) == (earliest, True)
     same = await cancel(shop, buyer.headers, made["id"], {"when": "earliest_period_end"})
     assert (same.status_code, same.json()["ends_at"]) == (200, earliest)
     assert await shop.asked("POST", f"/v1/subscriptions/{made['id']}") == 0
-    await shop.service.refresh("subscription", made["id"])
+    later = await cancel(shop, buyer.headers, made["id"], {"when": "latest_period_end"})
+    assert later.json()["ends_at"] == made["items"][1]["current_period_end"]
+    assert (await shop.true(made["id"]))["cancel_at_period_end"] is False
 
 
 async def test_pause_collection_and_collection_method_are_shown_when_set_by_hand(shop: Shop) -> None:
