@@ -27,6 +27,12 @@ class PaymentStep:
     decline_code: str | None = None
     hosted_invoice_url: str | None = None
 
+    @property
+    def is_declined(self) -> bool:
+        """True if the last attempt failed. Some reasons are not shown; then the failed payment method still is."""
+        failed = self.status == "requires_payment_method" and self.payment_method_id is not None
+        return failed or self.decline_code is not None
+
     def without_the_payers_own(self) -> PaymentStep:
         """Return what a manager may see, who buys seats for a payer: neither payment method nor invoice link."""
         return replace(self, payment_method_id=None, hosted_invoice_url=None)

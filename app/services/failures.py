@@ -31,7 +31,7 @@ class Attempt:
 
     def saw(self, payment: PaymentStep | None) -> None:
         """Count a change that stands, or is held back, with a declined payment."""
-        if payment is not None and payment.decline_code is not None:
+        if payment is not None and payment.is_declined:
             self.failed = True
 
 

@@ -414,3 +414,70 @@ def test_nothing_but_malformed_object_is_ever_raised(kind: str, given_: dict[str
 )
 def test_which_payloads_carry_all_that_is_kept(source: dict[str, Any], complete: bool) -> None:
     assert parsing.is_complete(source) is complete
+
+
+def intent(**fields: Any) -> dict[str, Any]:
+    return {
+        "id": "pi_1",
+        "status": "requires_payment_method",
+        "client_secret": "pi_1_secret_2",
+        "payment_method": None,
+        "last_payment_error": None,
+        **fields,
+    }
+
+
+def payment_of(
+    source: dict[str, Any] | None, *, is_default: bool = True, status: str = "open"
+) -> dict[str, Any]:
+    kind = "payment_intent" if source is not None else "payment_record"
+    return {"is_default": is_default, "status": status, "payment": {"type": kind, "payment_intent": source}}
+
+
+def open_invoice(*payments: dict[str, Any], status: str = "open") -> dict[str, Any]:
+    url = "https://invoice.example.com/in_1"
+    return {"id": "in_1", "status": status, "hosted_invoice_url": url, "payments": {"data": list(payments)}}
+
+
+def test_payment_step_is_what_the_intent_says() -> None:
+    """M7: status, secret, payment method and decline code are read and never inferred."""
+    failure = {"decline_code": "insufficient_funds", "payment_method": {"id": "pm_1"}}
+    for source, status, method, decline, declined in (
+        (intent(), "requires_payment_method", None, None, False),
+        (intent(last_payment_error=failure), "requires_payment_method", "pm_1", "insufficient_funds", True),
+        (intent(status="requires_action", payment_method="pm_2"), "requires_action", "pm_2", None, False),
+        (intent(status="processing", payment_method="pm_3"), "processing", "pm_3", None, False),
+    ):
+        step = parsing.invoice_payment_step(open_invoice(payment_of(source)))
+        assert step is not None
+        assert (step.status, step.payment_method_id, step.decline_code) == (status, method, decline)
+        assert (step.kind, step.client_secret) == ("payment", "pi_1_secret_2")
+        assert step.hosted_invoice_url == "https://invoice.example.com/in_1"
+        assert step.is_declined is declined
+
+
+def test_payment_step_hides_a_reason_that_no_customer_may_learn() -> None:
+    """M7, M20: a stolen card is told as declined, without why, and counts as a decline all the same."""
+    failure = {"decline_code": "stolen_card", "payment_method": {"id": "pm_1"}}
+    step = parsing.invoice_payment_step(open_invoice(payment_of(intent(last_payment_error=failure))))
+    assert step is not None
+    assert (step.decline_code, step.payment_method_id, step.is_declined) == (None, "pm_1", True)
+
+
+def test_payment_step_is_of_the_open_default_payment_when_there_are_several() -> None:
+    """M6: an invoice may be paid in parts; what is open counts."""
+    paid = payment_of(intent(client_secret="paid"), status="paid")
+    part = payment_of(intent(client_secret="part"), is_default=False)
+    step = parsing.invoice_payment_step(open_invoice(paid, part, payment_of(intent())))
+    assert step is not None
+    assert step.client_secret == "pi_1_secret_2"
+
+
+def test_payment_step_has_no_secret_when_the_invoice_has_no_intent() -> None:
+    """M8: an invoice that was sent is paid on its own page."""
+    for invoice in (open_invoice(), open_invoice(payment_of(None))):
+        step = parsing.invoice_payment_step(invoice)
+        assert step is not None
+        assert (step.status, step.client_secret) == (None, None)
+        assert step.hosted_invoice_url == "https://invoice.example.com/in_1"
+    assert parsing.invoice_payment_step(open_invoice(payment_of(intent()), status="paid")) is None
