@@ -322,6 +322,8 @@ def debit_due(tx: Transaction, intent: Obj) -> None:
     method = tx.need("payment_method", intent["payment_method"])
     decline = finish_debit(tx, intent, method)
     invoice = tx.need("invoice", intent["_invoice"])
+    if (tx.get("customer", invoice["customer"]) or {}).get("deleted"):
+        return
     if decline is None:
         settled(tx, mark_paid(tx, invoice), method)
         return

@@ -240,6 +240,8 @@ def update_payment_method(call: Call) -> Obj:
         }
         new["billing_details"] = {**old["billing_details"], **given}
     if "card" in params:
+        if old["type"] != "card":
+            raise refused(f"You cannot update card of a PaymentMethod of type {old['type']}.", "card")
         given = {
             name: int(value) for name, value in params["card"].items() if name in ("exp_month", "exp_year")
         }

@@ -222,3 +222,31 @@ def test_charges_are_listed_by_intent_and_customer(account: Account, catalogue: 
         _, _, found = account.raw("GET", f"/v1/charges?{query}")
         check_keys(found)
         assert [charge["id"] for charge in found["data"]] == [intent["latest_charge"]["id"]]
+
+
+def test_processing_invoice_is_left_alone_until_the_bank_answers(
+    account: Account, catalogue: Catalogue
+) -> None:
+    """It is neither voided nor paid out of band, and a deleted customer's debit does not stop the clock."""
+    account.control("POST", "clock", {"freeze": START})
+    method = use(account, catalogue, "pm_sepaDebit")
+    client = account.client.v1
+    invoice = subscribe(account, catalogue)["latest_invoice"]["id"]
+    with pytest.raises(stripe.InvalidRequestError):
+        client.invoices.void_invoice(invoice)
+    with pytest.raises(stripe.InvalidRequestError):
+        client.invoices.pay(invoice, {"paid_out_of_band": True})
+    with pytest.raises(stripe.InvalidRequestError) as refusal:
+        client.payment_methods.update(method, {"card": {"exp_month": 1}})
+    assert refusal.value.param == "card"
+    client.customers.delete(catalogue.customer)
+    account.control("POST", "clock", {"advance": 6 * DAY})
+    charges = checked(account, f"customer={catalogue.customer}")
+    assert [charge["status"] for charge in charges] == ["succeeded"]
+
+
+def checked(account: Account, query: str) -> Any:
+    status, _, body = account.raw("GET", f"/v1/charges?{query}")
+    assert status == 200, body
+    check_keys(body)
+    return body["data"]
