@@ -51,3 +51,6 @@ def is_live(status: str) -> bool:
 
 OPEN = tuple(status for status, allowed in _STANDINGS.items() if allowed.access)
 """The statuses in which a subscription's people may use its products."""
+
+RENEWING = frozenset({"trialing", "active", "past_due", "unpaid"})
+"""The statuses in which Stripe makes an invoice at the end of each period; while it is unpaid they stay drafts."""

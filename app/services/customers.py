@@ -14,7 +14,7 @@ from app.domain import metadata as keys
 from app.domain.ids import CustomerId, ProductId, SubscriptionId
 from app.domain.payments import Costs
 from app.domain.snapshots import JsonObject, Snapshot
-from app.domain.statuses import OPEN, standing
+from app.domain.statuses import OPEN, RENEWING, standing
 from app.errors import Forbidden, NotFound, ServiceUnavailable
 from app.services import sync
 from app.services.context import Context
@@ -174,7 +174,7 @@ async def upcoming_invoice(
     renewing = [
         (min((item["current_period_end"] or 0 for item in view.items), default=0), view.id)
         for view in views
-        if view.customer_id == customer_id and view.status in OPEN and subscription_id in (None, view.id)
+        if view.customer_id == customer_id and view.status in RENEWING and subscription_id in (None, view.id)
     ]
     for _, next_one in sorted(renewing):
         try:

@@ -14,6 +14,7 @@ from app.domain.plan_changes import Plan, PlanItem
 from app.domain.roles import Permission, Role, require
 from app.domain.seats import check_floor
 from app.domain.snapshots import JsonObject, Subscription
+from app.domain.statuses import RENEWING
 from app.errors import NotFound
 from app.services.actors import Actor
 from app.services.charges import Priced, asked, price
@@ -122,6 +123,8 @@ async def _next_total(
     Items that start over are billed with the change itself, so the next invoice may be of the others alone. What the
     change's own invoice collects, such as pending items, is not on the next one.
     """
+    if subscription.status not in RENEWING:
+        return None
     if not priced.is_invoiced:
         behavior = str(priced.params.get("proration_behavior") or context.rules.proration_behavior)
         if subscription.status == "trialing":

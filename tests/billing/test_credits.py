@@ -509,6 +509,22 @@ async def test_the_next_total_is_the_upcoming_invoice_when_items_are_pending(sti
     assert quote["next_total"] == upcoming["total"] == 8 * 1200
 
 
+async def test_the_next_total_is_the_upcoming_invoice_when_the_subscription_is_unpaid(still: Shop) -> None:
+    """M4: Stripe goes on making invoices for an unpaid subscription, and both reads tell of the next one."""
+    team_ = await team(still, 5)
+    await team_.renewal_fails()
+    await still.stripe.settings(dunning={"retry_days": [1], "final": "unpaid"})
+    await team_.pass_time(5 * DAY)
+    assert (await still.true(team_.id))["status"] == "unpaid"
+    quote = await team_.quote(3)
+    upcoming = await still.upcoming(team_.owner.headers, team_.id)
+    assert upcoming["total"] == 5 * 1200
+    answer = await team_.set_seats(3, quote_id=quote["quote_id"], forgo_credit=True)
+    assert answer.status_code == 200, answer.text
+    upcoming = await still.upcoming(team_.owner.headers, team_.id)
+    assert quote["next_total"] == upcoming["total"] == 3 * 1200
+
+
 async def test_the_next_total_is_null_when_the_subscription_ends(still: Shop) -> None:
     """M4: with an end set, the pending items are the change's own invoice, and no other follows."""
     team_ = await team(still, 5)
