@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import BillingError, InternalError, UnsupportedMediaType
 from app.routes import direct_reads, problems
-from app.routes.bodies import read_body, too_large
+from app.routes.bodies import Body, refuse, too_large
 from app.routes.headers import header
 
 log = structlog.get_logger("app.requests")
@@ -127,15 +127,16 @@ class BodyLimits:
         if header(scope, b"transfer-encoding") is None and length in (None, b"0"):
             await self.app(scope, receive, send)
             return
+        body = Body(receive)
         try:
             _check_kind(scope, length)
-            body = await read_body(receive, limit=API_BODY_BYTES, seconds=self.seconds)
+            content = await body.read(limit=API_BODY_BYTES, seconds=self.seconds)
         except BillingError as error:
-            await problems.render(error, Request(scope))(scope, receive, send)
+            await refuse(error, scope, body, send)
         except ClientDisconnect:
             await Response(status_code=400)(scope, receive, send)
         else:
-            await self.app(scope, _given(body, receive), send)
+            await self.app(scope, _given(content, receive), send)
 
 
 def _check_kind(scope: Scope, length: bytes | None) -> None:

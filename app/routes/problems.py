@@ -52,9 +52,6 @@ def render(error: BillingError, request: Request) -> Response:
     headers = {"Cache-Control": "no-store"}
     if error.status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
-    if error.status == HTTPStatus.REQUEST_TIMEOUT:
-        # What is left of the body would be taken for the next request.
-        headers["Connection"] = "close"
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
     return Response(orjson.dumps(document), error.status, headers, MEDIA_TYPE)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import BillingError, Overloaded
-from app.routes import problems
-from app.routes.bodies import read_body, too_large
+from app.routes.bodies import Body, refuse, too_large
 from app.services import webhooks
 from app.services.context import Context
 from app.settings import Settings
@@ -41,13 +40,13 @@ class StripeWebhook:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["route"] = _ROUTE
+        body = Body(receive)
         try:
             signature = _signature(scope)
-            seconds = self.settings.request_deadline
-            body = await read_body(receive, limit=MAXIMUM_BODY_BYTES, seconds=seconds)
-            await self._take(scope["app"].state.context, body, signature)
+            content = await body.read(limit=MAXIMUM_BODY_BYTES, seconds=self.settings.request_deadline)
+            await self._take(scope["app"].state.context, content, signature)
         except BillingError as error:
-            await problems.render(error, Request(scope))(scope, receive, send)
+            await refuse(error, scope, body, send)
         except ClientDisconnect:
             await Response(status_code=400)(scope, receive, send)
         else:
