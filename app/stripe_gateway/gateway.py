@@ -82,13 +82,17 @@ class WebhookEndpoint:
 
 
 def _tiers_not_shown(source: Mapping[str, Any]) -> list[str]:
-    """Return the currencies of a tiered price whose tiers did not come: Stripe shows each by an expand of its own."""
+    """Return the currencies of a tiered price whose tiers did not come: Stripe shows each by an expand of its own.
+
+    Those of the price's own currency are the price's tiers.
+    """
     if source.get("object") != "price" or source.get("billing_scheme") != "tiered":
         return []
     options = source.get("currency_options")
     if not isinstance(options, Mapping):
         return []
-    return [name for name, option in options.items() if isinstance(option, Mapping) and "tiers" not in option]
+    others = [name for name in options if name != source.get("currency")]
+    return [name for name in others if isinstance(options[name], Mapping) and "tiers" not in options[name]]
 
 
 class StripeGateway:

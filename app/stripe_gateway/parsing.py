@@ -185,7 +185,7 @@ def _tiers(source: Json) -> list[JsonObject] | None:
 
 
 def _currency_options(source: Json) -> JsonObject | None:
-    options = _object(source, "currency_options")
+    options, own = _object(source, "currency_options"), source.get("currency")
     if not options:
         return None
     found = {}
@@ -193,7 +193,7 @@ def _currency_options(source: Json) -> JsonObject | None:
         option = _object(options, currency) or {}
         found[_clean(currency)] = {
             **_values(option, ("unit_amount", "unit_amount_decimal", "tax_behavior")),
-            "tiers": _tiers(option),
+            "tiers": _tiers(source if currency == own and "tiers" not in option else option),
         }
     return found
 
