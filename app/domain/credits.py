@@ -30,6 +30,12 @@ class CreditedLines:
     invoice_id: InvoiceId | None
     line_ids: frozenset[str]
 
+    def naming(self, items: Mapping[str, str | None]) -> CreditedLines:
+        """Return the same debits, with invoice items for the lines that stand for them."""
+        if self.line_ids.isdisjoint(items):
+            return self
+        return CreditedLines(None, frozenset(items.get(one) or one for one in self.line_ids))
+
 
 @dataclass(frozen=True, slots=True)
 class BilledLine:
@@ -116,9 +122,18 @@ class Judgement:
 
 
 def own_lines(preview: Iterable[BilledLine], pending: Collection[BilledLine]) -> list[BilledLine]:
-    """Return the lines that the change itself makes, without the pending invoice items billed beside them."""
+    """Return the lines that the change itself makes, without the pending invoice items billed beside them.
+
+    A credit of a pending item names the line by which the preview collects it: here it names the item.
+    """
     known = {line.invoice_item_id for line in pending if line.invoice_item_id is not None}
-    return [line for line in preview if line.invoice_item_id is None or line.invoice_item_id not in known]
+    lines = list(preview)
+    items = {line.id: line.invoice_item_id for line in lines if line.invoice_item_id in known}
+    return [
+        line if line.credited is None else replace(line, credited=line.credited.naming(items))
+        for line in lines
+        if line.id not in items
+    ]
 
 
 def judge(

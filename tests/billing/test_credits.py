@@ -289,6 +289,24 @@ async def test_an_invoice_that_can_never_be_paid_leaves_only_forgoing(still: Sho
     assert await team_.balance() == 0
 
 
+async def test_a_raise_of_the_dashboard_is_taken_back_while_its_charge_is_pending(still: Shop) -> None:
+    """M4: the credit names a charge that no invoice has collected, which is cancelled and not given back."""
+    team_ = await team(still, 5)
+    await still.stripe.post(f"/v1/subscriptions/{team_.id}", items=[{"id": team_.item, "quantity": 9}])
+    await team_.pass_time(3 * DAY)
+    quote = await team_.quote(5)
+    assert quote["credit_forgone"] == 0
+    answer = await team_.set_seats(5, quote_id=quote["quote_id"])
+    assert answer.status_code == 200, answer.text
+    newest = (await team_.invoices())[0]
+    assert (newest["amount_paid"], max(0, -newest["total"])) == (quote["amount_due_now"], quote["credit"])
+    invoice = await team_.renewal_fails()
+    await still.stripe.post(f"/v1/subscriptions/{team_.id}", items=[{"id": team_.item, "quantity": 9}])
+    await still.listen()
+    document = problem(await team_.set_seats(1), 409, "invoice_unpaid")
+    assert document["invoice_id"] == invoice["id"]
+
+
 async def test_a_raise_is_judged_when_it_credits(still: Shop) -> None:
     """M1: after a reduction without credit Stripe still remembers the larger debit, and a raise would credit it."""
     team_ = await team(still, 100)

@@ -181,6 +181,15 @@ def test_a_free_item_may_be_replaced() -> None:
     assert (found.crediting, found.is_paid) == (True, True)
 
 
+def test_a_credit_of_a_pending_item_names_the_item_though_the_preview_names_its_line() -> None:
+    waiting = BilledLine("ii_1", SEATS, 600, 0, PERIOD, invoice_item_id="ii_1")
+    collected = BilledLine("il_9", None, 600, 0, PERIOD, invoice_item_id="ii_1")
+    credit = line("c", -300, credits=("upcoming_in_1", "il_9"), since=500)
+    lines = own_lines([collected, credit], [waiting])
+    assert [one.credited for one in lines] == [CreditedLines(None, frozenset({"ii_1"}))]
+    assert judged(lines, pending=[waiting], replaced=[SEATS]).is_paid
+
+
 def test_pending_items_are_not_lines_of_the_change() -> None:
     waiting = BilledLine("ii_1", SEATS, -50, 0, PERIOD, invoice_item_id="ii_1")
     collected = BilledLine("il_9", None, -50, 0, PERIOD, invoice_item_id="ii_1")
