@@ -26,11 +26,12 @@ from app.settings import parent_pipe
 JOIN = """
     select s.id, s.customer_id, s.status, s.currency, s.created, s.start_date, s.trial_start, s.trial_end,
         s.cancel_at, s.cancel_at_period_end, s.canceled_at, s.ended_at, s.billing_mode, s.latest_invoice_id,
-        s.default_payment_method_id, s.synced_at, o.id as owner_id, o.email as owner_email, o.name as owner_name,
+        s.default_payment_method_id, s.collection_method, s.pause_collection, s.schedule_id, s.discount_details,
+        s.synced_at, o.id as owner_id, o.email as owner_email, o.name as owner_name,
         (select count(*) from customers m where m.member_of = s.id and m.presence = 'present') as members,
         (select count(*) from reservations v where v.subscription_id = s.id and v.released_at is null) as reserved,
         i.id as item_id, i.quantity, i.current_period_start, i.current_period_end, i.price_id, i.product_id,
-        p.name as product_name, p.supports_sharing, r.currency as price_currency, r.billing_scheme, r.nickname,
+        p.name as product_name, p.supports_sharing, r.currency as price_currency, r.billing_scheme,
         r.recurring, r.unit_amount, r.unit_amount_decimal, r.tiers_mode, r.tiers, r.transform_quantity
     from subscriptions s
     left join customers o on o.id = s.owner_id
@@ -66,7 +67,6 @@ def _item(row: asyncpg.Record) -> dict[str, Any]:
             "id": row["price_id"],
             "currency": row["price_currency"],
             "billing_scheme": row["billing_scheme"],
-            "nickname": row["nickname"],
             "recurring": row["recurring"],
             "unit_amount": row["unit_amount"],
             "unit_amount_decimal": row["unit_amount_decimal"],
@@ -109,6 +109,7 @@ def _subscription(rows: list[asyncpg.Record]) -> dict[str, Any]:
                 "available": max(0, total - used - reserved),
                 "over_allocated": max(0, used + reserved - total),
             },
+            "owner_may_purchase": first["owner_id"] == first["customer_id"],
         },
         "created": _instant(first["created"]),
         "start_date": _instant(first["start_date"]),
@@ -119,6 +120,10 @@ def _subscription(rows: list[asyncpg.Record]) -> dict[str, Any]:
         "canceled_at": _instant(first["canceled_at"]),
         "ended_at": _instant(first["ended_at"]),
         "billing_mode": first["billing_mode"],
+        "collection_method": first["collection_method"],
+        "pause_collection": first["pause_collection"],
+        "schedule_id": first["schedule_id"],
+        "discounts": first["discount_details"] or [],
         "latest_invoice_id": first["latest_invoice_id"],
         "default_payment_method_id": first["default_payment_method_id"],
         "synced_at": first["synced_at"],

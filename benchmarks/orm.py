@@ -28,11 +28,12 @@ FILL = (
     "create schema if not exists orm",
     "create table orm.customers as select id, email, name, member_of from customers where presence = 'present'",
     "create table orm.products as select id, name, supports_sharing from products",
-    """create table orm.prices as select id, currency, billing_scheme, nickname, recurring, unit_amount,
+    """create table orm.prices as select id, currency, billing_scheme, recurring, unit_amount,
         unit_amount_decimal, tiers_mode, tiers, transform_quantity from prices""",
     """create table orm.subscriptions as select id, customer_id, status, currency, created, start_date, trial_start,
         trial_end, cancel_at, cancel_at_period_end, canceled_at, ended_at, billing_mode, latest_invoice_id,
-        default_payment_method_id, synced_at, owner_id from subscriptions""",
+        default_payment_method_id, collection_method, pause_collection, schedule_id,
+        coalesce(discount_details, '[]') as discounts, synced_at, owner_id from subscriptions""",
     """create table orm.items as select i.id, s.id as subscription_id, i.price_id, i.product_id, i.quantity, i.position,
             i.current_period_start, i.current_period_end
         from subscriptions s, rows from (jsonb_to_recordset(s.items) as (id text, price_id text, product_id text,
@@ -77,7 +78,6 @@ class Price(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     currency: Mapped[str]
     billing_scheme: Mapped[str]
-    nickname: Mapped[str | None]
     recurring: Mapped[dict[str, Any] | None]
     unit_amount: Mapped[int | None]
     unit_amount_decimal: Mapped[str | None]
@@ -119,6 +119,10 @@ class Subscription(Base):
     billing_mode: Mapped[str | None]
     latest_invoice_id: Mapped[str | None]
     default_payment_method_id: Mapped[str | None]
+    collection_method: Mapped[str | None]
+    pause_collection: Mapped[dict[str, Any] | None]
+    schedule_id: Mapped[str | None]
+    discounts: Mapped[list[Any]]
     synced_at: Mapped[datetime]
     owner_id: Mapped[str | None] = mapped_column(ForeignKey("orm.customers.id"))
     owner: Mapped[Customer | None] = relationship()
@@ -167,6 +171,7 @@ def _document(found: Subscription, used: int, reserved: int) -> dict[str, Any]:
                 "available": max(0, total - used - reserved),
                 "over_allocated": max(0, used + reserved - total),
             },
+            "owner_may_purchase": found.owner_id == found.customer_id,
         },
     }
 
