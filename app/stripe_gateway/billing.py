@@ -109,10 +109,20 @@ class BillingCalls:
         await self._client.post(f"/v1/invoices/{invoice_id}/void", {}, idempotency_key=idempotency_key)
 
     async def resume_subscription(self, subscription_id: SubscriptionId, *, idempotency_key: Key) -> Changed:
-        """Only for status `paused`; an intended cancellation is taken back by an update."""
+        """Wake a subscription whose status is `paused`; it stays paused until the rest of its period is paid.
+
+        Stripe's defaults would wake it at once and leave that charge pending until the next renewal. An intended
+        cancellation is taken back by an update.
+        """
+        params = {
+            "billing_cycle_anchor": {"type": "unchanged"},
+            "proration_behavior": "always_invoice",
+            "payment_behavior": "resume_on_payment_success",
+            "expand": _PAYMENT_EXPANDS,
+        }
         answer = await self._client.post(
             f"/v1/subscriptions/{subscription_id}/resume",
-            {"billing_cycle_anchor": {"type": "unchanged"}, "expand": _PAYMENT_EXPANDS},
+            params,
             idempotency_key=idempotency_key,
         )
         return _changed(answer)

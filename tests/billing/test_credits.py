@@ -622,6 +622,39 @@ async def test_seats_for_members_are_bought_as_quoted_or_not_at_all(still: Shop)
     assert (await team_.quantity(), len(await team_.invoices())) == (1, 1)
 
 
+# ---------------------------------------------------------------------------------------------------- resuming
+
+
+async def test_a_paused_subscription_stays_paused_until_its_period_is_paid(still: Shop) -> None:
+    """T23: nobody gets access for a charge that waits for the next renewal."""
+    buyer, card = await still.buyer()
+    price = await still.price()
+    made = await still.bought(
+        ADMIN,
+        [{"price_id": price, "quantity": 2}],
+        to=buyer.customer_id,
+        payment_method_id=card,
+        trial_period_days=3,
+    )
+    await still.stripe.post(f"/v1/subscriptions/{made['id']}/pause", type="subscription")
+    bad = await still.card(buyer, DECLINES_LATER)
+    await still.stripe.post(f"/v1/subscriptions/{made['id']}", default_payment_method=bad)
+    await still.stripe.advance(5 * 86_400)
+    await still.listen()
+    path = f"/v1/subscriptions/{made['id']}/resume"
+    answer = await still.service.send("POST", path, buyer.headers)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["subscription"]["status"] == "paused"
+    assert answer.json()["payment"]["status"] == "requires_payment_method"
+    await still.stripe.post(f"/v1/subscriptions/{made['id']}", default_payment_method=card)
+    await still.listen()
+    answer = await still.service.send("POST", path, buyer.headers)
+    assert (answer.json()["subscription"]["status"], answer.json()["payment"]) == ("active", None)
+    (newest, *_) = (await still.stripe.get("/v1/invoices", subscription=made["id"]))["data"]
+    assert newest["status"] == "paid"
+    assert 0 < newest["amount_paid"] <= 2000
+
+
 # --------------------------------------------------------------------------------- seats of removed members
 
 
