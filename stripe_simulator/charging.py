@@ -322,7 +322,9 @@ def debit_due(tx: Transaction, intent: Obj) -> None:
     method = tx.need("payment_method", intent["payment_method"])
     decline = finish_debit(tx, intent, method)
     invoice = tx.need("invoice", intent["_invoice"])
-    if (tx.get("customer", invoice["customer"]) or {}).get("deleted"):
+    gone = (tx.get("customer", invoice["customer"]) or {}).get("deleted")
+    if gone or invoice["status"] not in ("open", "uncollectible"):
+        # The customer was deleted, or the invoice was paid out of band meanwhile: only the charge has a result.
         return
     if decline is None:
         settled(tx, mark_paid(tx, invoice), method)

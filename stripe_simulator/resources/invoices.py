@@ -126,7 +126,6 @@ def pay_invoice(call: Call) -> Obj:
             return wire(tx, invoice)
         raise refused(f"This invoice can no longer be paid: its status is {invoice['status']}.", "invoice")
     if params.get("paid_out_of_band"):
-        _check_not_processing(tx, invoice, "pay")
         invoice = mark_paid(tx, invoice)
         settled(tx, invoice, None)
         return wire(tx, invoice)
@@ -158,15 +157,11 @@ def pay_invoice(call: Call) -> Obj:
     return wire(tx, invoice)
 
 
-def _check_not_processing(tx: Transaction, invoice: Obj, verb: str) -> None:
-    intent = tx.get("payment_intent", invoice["_payment_intent"])
-    if intent is not None and intent["status"] == "processing":
-        raise refused(f"You cannot {verb} this invoice because a payment of it is processing.", "invoice")
-
-
 def void_invoice(call: Call) -> Obj:
     invoice = _of_status(call.tx, call.id, "open", "uncollectible")
-    _check_not_processing(call.tx, invoice, "void")
+    intent = call.tx.get("payment_intent", invoice["_payment_intent"])
+    if intent is not None and intent["status"] == "processing":
+        raise refused("You cannot void this invoice because a payment of it is processing.", "invoice")
     sub = call.tx.get("subscription", invoice["_subscription"])
     voided = void(call.tx, invoice)
     if sub is not None and sub["status"] == "incomplete":

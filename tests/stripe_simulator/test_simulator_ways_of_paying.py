@@ -227,15 +227,13 @@ def test_charges_are_listed_by_intent_and_customer(account: Account, catalogue: 
 def test_processing_invoice_is_left_alone_until_the_bank_answers(
     account: Account, catalogue: Catalogue
 ) -> None:
-    """It is neither voided nor paid out of band, and a deleted customer's debit does not stop the clock."""
+    """It is not voided; a debit that settles after the customer's deletion does not stop the clock."""
     account.control("POST", "clock", {"freeze": START})
     method = use(account, catalogue, "pm_sepaDebit")
     client = account.client.v1
     invoice = subscribe(account, catalogue)["latest_invoice"]["id"]
     with pytest.raises(stripe.InvalidRequestError):
         client.invoices.void_invoice(invoice)
-    with pytest.raises(stripe.InvalidRequestError):
-        client.invoices.pay(invoice, {"paid_out_of_band": True})
     with pytest.raises(stripe.InvalidRequestError) as refusal:
         client.payment_methods.update(method, {"card": {"exp_month": 1}})
     assert refusal.value.param == "card"
@@ -243,6 +241,18 @@ def test_processing_invoice_is_left_alone_until_the_bank_answers(
     account.control("POST", "clock", {"advance": 6 * DAY})
     charges = checked(account, f"customer={catalogue.customer}")
     assert [charge["status"] for charge in charges] == ["succeeded"]
+
+
+def test_debit_pays_nothing_twice_when_its_invoice_was_paid_out_of_band(
+    account: Account, catalogue: Catalogue
+) -> None:
+    account.control("POST", "clock", {"freeze": START})
+    use(account, catalogue, "pm_sepaDebit")
+    invoice = subscribe(account, catalogue)["latest_invoice"]["id"]
+    assert account.client.v1.invoices.pay(invoice, {"paid_out_of_band": True}).status == "paid"
+    before = len(account.control("GET", "state?type=event")["data"])
+    account.control("POST", "clock", {"advance": 6 * DAY})
+    assert types_since(account, before) == ["charge.succeeded", "payment_intent.succeeded"]
 
 
 def checked(account: Account, query: str) -> Any:
