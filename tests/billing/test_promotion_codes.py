@@ -189,6 +189,10 @@ async def test_code_of_another_customer_is_unknown_when_it_is_asked_for(shop: Sh
     assert pointers(problem(refused, 422, "invalid_request")) == ["/promotion_code"]
     made = await shop.bought(anna.headers, items, payment_method_id=card, promotion_code="MINE")
     assert [discount["percent_off"] for discount in made["discounts"]] == [10]
+    # A code that is restricted to nobody is found by whoever has no code of that text.
+    await code(shop, "MINE", coupon={"percent_off": 5, "duration": "forever"})
+    shown = [await shop.service.get(path, who) for who in (anna.headers, cleo.headers, ADMIN)]
+    assert [answer.json()["promotion_code"]["percent_off"] for answer in shown] == [10, 5, 5]
 
 
 async def test_code_is_refused_by_name_when_stripe_refuses_it(shop: Shop) -> None:
