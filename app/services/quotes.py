@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import orjson
 from app.cache import quotes
 from app.cache.database import Connection
 from app.cache.quotes import Promise
-from app.domain.snapshots import Subscription
+from app.domain.snapshots import JsonObject, Subscription
 from app.domain.views import SubscriptionView
 from app.errors import (
     BillingError,
@@ -42,18 +42,19 @@ def change_hash(change: PlanUpdate) -> bytes:
 
 def state_of_view(view: SubscriptionView) -> bytes:
     """Hash what a quote depends on, as the cache has it."""
-    return _state_hash(
-        (i["id"], i["price"]["id"], i["quantity"], i["current_period_end"]) for i in view.items
-    )
+    items = [[i["id"], i["price"]["id"], i["quantity"], i["current_period_end"]] for i in view.items]
+    return _state_hash(items, view.collection_method, view.pause_collection)
 
 
 def state_of(subscription: Subscription) -> bytes:
-    """Hash what a quote depends on, as Stripe has it: the items, their prices, quantities and periods."""
-    return _state_hash((i.id, i.price_id, i.quantity, i.current_period_end) for i in subscription.items)
+    """Hash what a quote depends on, as Stripe has it: items, prices, quantities, periods, and how it is collected."""
+    items = [[i.id, i.price_id, i.quantity, i.current_period_end] for i in subscription.items]
+    return _state_hash(items, subscription.collection_method, subscription.pause_collection)
 
 
-def _state_hash(items: Iterable[tuple[object, ...]]) -> bytes:
-    return hashlib.sha256(orjson.dumps([list(item) for item in items])).digest()
+def _state_hash(items: list[list[object]], method: str | None, pause: JsonObject | None) -> bytes:
+    state = [items, method, pause]
+    return hashlib.sha256(orjson.dumps(state, option=orjson.OPT_SORT_KEYS)).digest()
 
 
 def promise(change: PlanUpdate, subscription: Subscription, priced: Priced) -> Promise:

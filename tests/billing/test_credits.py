@@ -491,6 +491,15 @@ async def test_a_quote_expires_when_the_tax_changes(still: Shop) -> None:
     assert await team_.quantity() == 10
 
 
+async def test_a_quote_expires_when_collection_is_paused(still: Shop) -> None:
+    """M3: how the invoice is collected is an input; a paused one may be voided."""
+    team_ = await team(still, 10)
+    quote = await team_.quote(20)
+    await still.stripe.post(f"/v1/subscriptions/{team_.id}", pause_collection={"behavior": "void"})
+    problem(await team_.set_seats(20, quote_id=quote["quote_id"]), 409, "quote_expired")
+    assert (await team_.quantity(), len(await team_.invoices())) == (10, 1)
+
+
 @pytest.mark.parametrize("balance", [-1500, 1500], ids=["credit", "debt"])
 async def test_a_quote_expires_when_the_balance_moves(still: Shop, balance: int) -> None:
     """M29: the amount due is after the balance, so the balance is an input."""
