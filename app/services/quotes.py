@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +52,7 @@ def state_of(subscription: Subscription) -> bytes:
     return _state_hash(items, subscription.collection_method, subscription.pause_collection)
 
 
-def _state_hash(items: list[list[object]], method: str | None, pause: JsonObject | None) -> bytes:
+def _state_hash(items: Sequence[Sequence[object]], method: str | None, pause: JsonObject | None) -> bytes:
     state = [items, method, pause]
     return hashlib.sha256(orjson.dumps(state, option=orjson.OPT_SORT_KEYS)).digest()
 
