@@ -46,3 +46,36 @@ def test_every_migration_bounds_its_wait_for_locks(version: Path) -> None:
         "in upgrade and in downgrade, as script.py.mako has it"
     )
     assert "lock_timeout = " in text
+
+
+async def test_upgrade_notes_objects_whose_new_columns_are_empty(empty_database_url: str) -> None:
+    """M14, M25: what prices and discounts say since 0009 is read once for the rows of an older version."""
+    alembic(empty_database_url, "upgrade", "0008")
+    connection = await asyncpg.connect(empty_database_url)
+    try:
+        for price, active in (("price_old", True), ("price_archived", False)):
+            await connection.execute(
+                """insert into prices (id, created, product_id, active, currency, type, billing_scheme, marker,
+                    serial, presence, final) values ($1, 1, 'prod_1', $2, 'usd', 'recurring', 'per_unit', 1, 1,
+                    'present', false)""",
+                price,
+                active,
+            )
+        for name, discounts, final in (
+            ("plain", "[]", False),
+            ("reduced", '["di_1"]', False),
+            ("ended", '["di_2"]', True),
+        ):
+            await connection.execute(
+                """insert into subscriptions (id, created, customer_id, status, currency, items, cancel_at_period_end,
+                    discounts, oddities, marker, serial, presence, final)
+                values ($1, 1, 'cus_1', 'active', 'usd', '[]', false, $2, '{}', 1, 1, 'present', $3)""",
+                f"sub_{name}",
+                discounts,
+                final,
+            )
+        alembic(empty_database_url, "upgrade", "0009")
+        noted = await connection.fetch("select id, kind from refreshes where hints > 0 order by id")
+    finally:
+        await connection.close()
+    assert [tuple(row) for row in noted] == [("price_old", "price"), ("sub_reduced", "subscription")]
