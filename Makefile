@@ -40,6 +40,7 @@ lint: $(READY) ## The checks without the tests
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.support.prose
 
 # uv's exit code is 1 for vulnerabilities that are known and 2 where it could not ask. Only the first says something of
 # the code, so without an answer the check goes on and says so; AUDIT=required fails then too.

@@ -1,6 +1,6 @@
 """Declined cards and unknown promotion codes count apart from successes: 5 in 10 minutes, then 429 for a while.
 
-Whoever tries stolen cards or guesses codes fails far more often than anybody who pays. After the last failure every
+A caller who tries stolen cards or guesses codes fails far more often than one who pays. After the last failure every
 attempt gets one and the same answer, so nothing more is learned; successes never count.
 """
 
@@ -36,7 +36,10 @@ class Attempt:
 
 
 def login_of(actor: Actor) -> str | None:
-    """Return by whom failures are counted: the customer, else the login; None for a key that acts for nobody."""
+    """Return the name that failures are counted by: the customer, else the login.
+
+    None for a key that acts for nobody, whose failures are not counted.
+    """
     if actor.is_service:
         return None
     return actor.principal.key if actor.customer_id is None else f"customer:{actor.customer_id}"
