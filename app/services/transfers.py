@@ -100,28 +100,42 @@ def _check_purchases(actor: Actor, seen: Seen, *, allow_purchases: bool) -> None
 async def accept(
     context: Context, actor: Actor, subscription_id: SubscriptionId, operation_id: str
 ) -> Admitted:
-    """Control moves, the new owner's member metadata is cleared, the old owner stays as what he asked for.
+    """Accept the offer: control moves, the new owner gives their seat back, the old owner stays as they asked for.
 
-    Raises NotFound where nothing is offered to the actor, Conflict `seat_limit_reached` or `member_elsewhere`
-    where the old owner cannot stay.
+    Raises:
+        NotFound: nothing is offered to the actor.
+        Conflict: `version_conflict`: somebody else became owner since the offer, which is withdrawn by that;
+            `seat_limit_reached` or `member_elsewhere`: the old owner cannot stay.
     """
     async with context.database.transaction() as connection:
-        await subscriptions.lock(connection, subscription_id)
-        seen = await read(connection, actor, subscription_id, context.rules)
-        found = await transfers.newest(connection, subscription_id)
-        if found is not None and found.operation_id == operation_id:
-            return Admitted(operation_id, uuid4(), anything_to_run=True, again=True)
-        offered = _offered_to(actor, found)
-        owner_id = None if seen.view.owner is None else seen.view.owner.customer_id
-        if owner_id != offered.from_id:
-            await transfers.decide(connection, offered.id, state="withdrawn")
-            raise Conflict("The owner has changed since this was offered.", code="version_conflict")
-        if offered.keep_me_as is not None and owner_id is not None:
-            await _check_stay(context, connection, seen, offered, owner_id)
-        await transfers.decide(connection, offered.id, state="accepted", operation_id=operation_id)
-        return await _move(
-            context, connection, actor, seen, operation_id, to_id=offered.to_id, transfer=offered
+        admitted = await _accepted(context, connection, actor, subscription_id, operation_id)
+    if admitted is None:
+        # Raised only here, after the commit: a rollback would leave the offer open, to be accepted weeks later.
+        raise Conflict(
+            "The owner has changed since this was offered, so the offer is withdrawn. Ask the owner for a new one.",
+            code="version_conflict",
         )
+    return admitted
+
+
+async def _accepted(
+    context: Context, connection: Connection, actor: Actor, subscription_id: SubscriptionId, operation_id: str
+) -> Admitted | None:
+    """Admit the move of control. Returns None if the offer is found to be outdated; then it is withdrawn."""
+    await subscriptions.lock(connection, subscription_id)
+    seen = await read(connection, actor, subscription_id, context.rules)
+    found = await transfers.newest(connection, subscription_id)
+    if found is not None and found.operation_id == operation_id:
+        return Admitted(operation_id, uuid4(), anything_to_run=True, again=True)
+    offered = _offered_to(actor, found)
+    owner_id = None if seen.view.owner is None else seen.view.owner.customer_id
+    if owner_id != offered.from_id:
+        await transfers.decide(connection, offered.id, state="withdrawn")
+        return None
+    if offered.keep_me_as is not None and owner_id is not None:
+        await _check_stay(context, connection, seen, offered, owner_id)
+    await transfers.decide(connection, offered.id, state="accepted", operation_id=operation_id)
+    return await _move(context, connection, actor, seen, operation_id, to_id=offered.to_id, transfer=offered)
 
 
 def _offered_to(actor: Actor, found: Transfer | None) -> Transfer:

@@ -152,6 +152,28 @@ async def test_a_transfer_can_be_declined_and_withdrawn(service: Service) -> Non
         problem(await service.send("POST", f"{path}/accept", company.user.headers), 404, "not_found")
 
 
+async def test_an_offer_stays_withdrawn_when_the_owner_changed_in_the_dashboard(service: Service) -> None:
+    """W4: the refusal commits what it found, so the offer is not accepted once ownership has moved back."""
+    company = await service.company(seats=3)
+    path, receiver = f"{company.path}/transfer", company.manager
+    ok(await service.send("POST", path, company.owner.headers, {"to_customer_id": receiver.customer_id}))
+
+    async def set_owner(customer_id: str) -> None:
+        await service.stripe.post(
+            f"/v1/subscriptions/{company.subscription_id}",
+            metadata={"billing_shared_subscription_owner": customer_id},
+        )
+        await service.refresh("subscription", company.subscription_id)
+
+    await set_owner(company.user.customer_id)
+    problem(await service.send("POST", f"{path}/accept", receiver.headers), 409, "version_conflict")
+    assert ok(await service.get(path, company.user.headers))["transfer"]["state"] == "withdrawn"
+    await set_owner(company.owner.customer_id)
+    problem(await service.send("POST", f"{path}/accept", receiver.headers), 404, "not_found")
+    truth = await company.state()
+    assert truth["metadata"]["billing_shared_subscription_owner"] == company.owner.customer_id
+
+
 async def test_an_old_owner_cannot_stay_without_a_seat(service: Service) -> None:
     company = await service.company(seats=2)
     extra = await company.seated("extra", "user")
