@@ -10,7 +10,6 @@ from starlette.responses import Response
 
 from app.cache.operations import Step
 from app.domain.payments import PaymentStep
-from app.domain.seats import Seats
 from app.domain.snapshots import JsonObject
 from app.routes.answers import answer
 from app.schemas.shared_subscriptions import OperationAnswer
@@ -27,7 +26,7 @@ ACCEPTED: dict[int | str, dict[str, Any]] = {
 
 async def accepted_answer(request: Request, context: Context, actor: Actor, accepted: Accepted) -> Response:
     """202 with the operation, for a change whose outcome was not known in time."""
-    outcome = await operations.outcome(context, accepted.operation_id)
+    outcome = await operations.outcome(context, accepted.operation_id, actor)
     return operation_answer(request, outcome, actor, accepted=True)
 
 
@@ -41,13 +40,12 @@ def operation_answer(
 ) -> Response:
     """200 with every result final, or 202 that says where to ask again: always that where it is only `accepted`."""
     settled = all(step.is_settled for step in outcome.steps)
-    seats = outcome.seats or Seats(0, 0, 0)
     model = OperationAnswer.model_validate(
         {
             "operation_id": outcome.operation.id,
             "state": "settled" if settled else "running",
-            "results": [result_of(step, actor) for step in shown_steps(outcome)],
-            "seats": seats.as_members(),
+            "results": [result_of(step, outcome, actor) for step in shown_steps(outcome)],
+            "seats": None if outcome.seats is None else outcome.seats.as_members(),
             "payment": None if payment is None else dataclasses.asdict(payment),
         }
     )
@@ -71,17 +69,19 @@ _HIDDEN_FROM_END_USERS = {"member_elsewhere": "cannot_be_added"}
 FIGURES = ("total", "used", "required", "allowed", "invoice_id", "invoice_status")
 
 
-def result_of(step: Step, actor: Actor) -> JsonObject:
-    outcome = "pending" if not step.is_settled else step.state
+def result_of(step: Step, outcome: Outcome, actor: Actor) -> JsonObject:
+    """Return the step's result with no more of people and seats than the subscription shows its reader now."""
     code = step.code if actor.is_service else _HIDDEN_FROM_END_USERS.get(step.code or "", step.code)
-    # An e-mail must not be a way to a stranger's customer id: it is told once he is on the plan.
+    # An e-mail must not be a way to a stranger's customer id: the id is shown once its person is a member.
     known = step.email is None or step.state in ("applied", "unchanged")
+    visible = known and (outcome.sees_members or step.customer_id == actor.customer_id)
+    figures = FIGURES if outcome.seats is not None else ()
     return {
         "action": step.action,
-        "customer_id": step.customer_id if known or actor.is_service else None,
+        "customer_id": step.customer_id if visible or actor.is_service else None,
         "email": step.email,
         "role": step.role,
-        "outcome": outcome,
+        "outcome": step.state if step.is_settled else "pending",
         "code": code,
-        **{name: step.figures[name] for name in FIGURES if name in step.figures},
+        **{name: step.figures[name] for name in figures if name in step.figures},
     }

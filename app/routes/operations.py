@@ -28,7 +28,10 @@ async def get_operation(
     actor: ReaderDep,
     operation_id: Annotated[str, Path(pattern="^op_[0-9a-f]{24}$")],
 ) -> Response:
-    """An operation of the caller's own; service keys without an acting customer see every one."""
+    """An operation of the caller's own; service keys without an acting customer see every one.
+
+    It shows no more of seats and people than its subscription shows the caller now: `seats` may be null.
+    """
     only_of = None if actor.is_service else actor.principal.key
-    outcome = await operations.outcome(context, operation_id, only_of=only_of)
+    outcome = await operations.outcome(context, operation_id, actor, only_of=only_of)
     return operation_answer(request, outcome, actor)

@@ -162,8 +162,8 @@ async def run_and_answer(request: Request, context: Context, actor: Actor, admit
         async with failures.noted(context, actor) as attempt:
             payment = await operations.run_within(context, admitted.operation_id, admitted.lease_token)
             attempt.saw(payment)
-    outcome = await operations.outcome(context, admitted.operation_id)
-    results = [result_of(step, actor) for step in outcome.steps if step.action in ON_PEOPLE]
+    outcome = await operations.outcome(context, admitted.operation_id, actor)
+    results = [result_of(step, outcome, actor) for step in outcome.steps if step.action in ON_PEOPLE]
     if results and all(result["outcome"] == "refused" for result in results):
         raise _nothing_accepted(results, outcome)
     if payment is not None:

@@ -71,7 +71,7 @@ async def offer_transfer(
         return await _answer(request, context, actor, subscription_id)
     if not admitted.again:
         await operations.run_within(context, admitted.operation_id, admitted.lease_token)
-    outcome = await operations.outcome(context, admitted.operation_id)
+    outcome = await operations.outcome(context, admitted.operation_id, actor)
     if not all(step.is_settled for step in outcome.steps):
         return operation_answer(request, outcome, actor)
     if any(step.state in ("refused", "failed") for step in outcome.steps):

@@ -162,10 +162,13 @@ class ChangeResult(Answer):
 
 
 class OperationAnswer(Answer):
-    """`state`: running while an outcome is open, settled when every result is final."""
+    """`state`: running while an outcome is open, settled when every result is final.
+
+    `seats` is null, and results name no other people's ids, if the subscription shows the caller none of them now.
+    """
 
     operation_id: str
     state: Literal["running", "settled"]
     results: list[ChangeResult]
-    seats: Seats
+    seats: Seats | None
     payment: Payment | None = None

@@ -29,11 +29,12 @@ from app.domain.step_kinds import StepKind
 from app.domain.views import SubscriptionView
 from app.errors import BillingError, Conflict, NotFound, ServiceUnavailable
 from app.services import sync
+from app.services.actors import Actor
 from app.services.context import Context
 from app.services.leases import kept
 from app.services.operation_steps import NotPermitted, run_step
 from app.services.sending import HANDED_OVER_SECONDS, is_final, is_known, locked_view, pauses
-from app.services.subscriptions import see_as
+from app.services.subscriptions import see, see_as
 
 log = structlog.get_logger(__name__)
 
@@ -49,11 +50,15 @@ _running: set[asyncio.Task[object]] = set()
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """An operation as its caller may know it; `operation.principal` says whose it is."""
+    """An operation as its reader may know it; `operation.principal` says whose it is.
+
+    `seats` is None if the subscription shows the reader no seats now, `sees_members` False if it shows them no members.
+    """
 
     operation: Operation
     steps: list[Step]
     seats: Seats | None
+    sees_members: bool
 
 
 async def run(
@@ -399,13 +404,28 @@ async def drain(seconds: float) -> None:
         await asyncio.wait(set(_running), timeout=seconds)
 
 
-async def outcome(context: Context, operation_id: str, *, only_of: str | None = None) -> Outcome:
-    """Raises NotFound for an unknown id and, alike and after the same work, for another's than `only_of`'s."""
+async def outcome(
+    context: Context, operation_id: str, actor: Actor, *, only_of: str | None = None
+) -> Outcome:
+    """Return what became of the operation, with what its subscription shows the actor now.
+
+    Raises NotFound for an unknown id and, alike and after the same work, for another's than `only_of`'s.
+    """
     async with context.database.connection() as connection:
         operation = await operations.operation(connection, operation_id)
         if operation is None or only_of not in (None, operation.principal):
             raise NotFound()
         steps = await operations.steps(connection, operation_id)
-        view = await subscriptions.subscription_view(connection, operation.subscription_id, asker=None)
-    seats = None if view is None else view.seats(owner_uses_seat=context.rules.owner_uses_seat)
-    return Outcome(operation, steps, seats)
+        view = await subscriptions.subscription_view(
+            connection, operation.subscription_id, asker=actor.customer_id
+        )
+    # An operation outlives its actor's role: a manager who was removed meanwhile sees no seats and no members.
+    seen = None if view is None else see(view, actor, context.rules)
+    return Outcome(
+        operation,
+        steps,
+        seen.view.seats(owner_uses_seat=context.rules.owner_uses_seat)
+        if seen is not None and seen.view.is_shared()
+        else None,
+        sees_members=actor.is_service or (seen is not None and Permission.SEE_MEMBERS in seen.granted),
+    )
