@@ -225,7 +225,9 @@ async def test_reads_of_nobody_are_counted_by_address(limited: Service) -> None:
     found = await statuses(limited, None, "/v1/products", 60)
     assert 20 <= found.count(200) <= 40 and 429 in found
     forged = {"X-Forwarded-For": "203.0.113.9", "Forwarded": "for=203.0.113.9"}
-    too_many(await limited.get("/v1/products", forged))
+    # A bucket of the forged address would be full, and refuse none of so few.
+    again = [await limited.get("/v1/products", forged) for _ in range(10)]
+    too_many(next(answer for answer in again if answer.status_code != 200))
     assert (await limited.get("/healthz")).status_code == 200
 
 
