@@ -38,3 +38,15 @@ async def setters(connection: Connection, subscription_id: SubscriptionId) -> En
     if row is None:
         raise LookupError("a statement that always returns one row returned none")
     return EndSetters(row["elsewhere"], frozenset(row["parties"]))
+
+
+async def change_runs(connection: Connection, subscription_id: SubscriptionId) -> bool:
+    """True while an operation that sets an end or takes one back is unsettled."""
+    return bool(
+        await connection.fetchval(
+            """select exists (select from operations where subscription_id = $1 and settled_at is null
+            and (kind in ('cancel_subscription', 'resume_subscription')
+                or request -> 'params' ?| array['cancel_at', 'cancel_at_period_end']))""",
+            subscription_id,
+        )
+    )

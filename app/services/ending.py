@@ -146,6 +146,19 @@ def _check_schedule(view: SubscriptionView) -> None:
         raise Conflict(MANAGED_BY_SCHEDULE, code="managed_by_schedule")
 
 
+async def is_current(context: Context, view: SubscriptionView) -> bool:
+    """Ask Stripe whether status and end are still those of the view; the cached row is left as it is."""
+    now = (await context.billing.subscription(view.id)).subscription
+    shown = (view.status, view.cancel_at, view.cancel_at_period_end)
+    return (now.status, now.cancel_at, now.cancel_at_period_end) == shown
+
+
+async def check_no_change_runs(connection: Connection, view: SubscriptionView) -> None:
+    """Raise Conflict `operation_in_progress` while another change of the end may still take effect."""
+    if await ends.change_runs(connection, view.id):
+        raise Conflict("Another change of this subscription's end is still running.", retry_after=2)
+
+
 async def confirm(
     context: Context, connection: Connection, actor: Actor, seen: Seen, operation_id: str
 ) -> None:

@@ -26,7 +26,7 @@ from app.domain.views import SubscriptionView
 from app.errors import (
     Conflict,
 )
-from app.services import ending, failures
+from app.services import ending, failures, sync
 from app.services.actors import Actor
 from app.services.charges import as_seen
 from app.services.context import Context
@@ -347,15 +347,18 @@ async def _end(
 ) -> Done | Accepted:
     """`params`: what Stripe is told besides the end. An update names its end by another field than a cancellation."""
     needed = Permission.CANCEL_NOW if when is When.NOW else Permission.CANCEL
-    async with context.database.transaction() as connection:
-        await subscriptions.lock(connection, subscription_id)
-        seen = await read(connection, actor, subscription_id, context.rules)
-        view = seen.view
-        require(seen.granted, needed)
-        if view.status in ENDED and kind == "cancel_subscription":
-            return Done(seen, None)
-        operation = await begun(context, connection, operation_id)
-        if operation is None:
+    is_read = False
+    while True:
+        async with context.database.transaction() as connection:
+            await subscriptions.lock(connection, subscription_id)
+            seen = await read(connection, actor, subscription_id, context.rules)
+            view = seen.view
+            require(seen.granted, needed)
+            if view.status in ENDED and kind == "cancel_subscription":
+                return Done(seen, None)
+            operation = await begun(context, connection, operation_id)
+            if operation is not None:
+                break
             if precondition is not None:
                 precondition(seen)
             if view.status in ENDED:
@@ -368,23 +371,32 @@ async def _end(
             else:
                 pointer = "/when" if kind == "cancel_subscription" else _BY_UPDATE
                 asked = ending.params_for(view, when, pointer=pointer)
-                if ending.stands_already(view, when):
+                stands = ending.stands_already(view, when)
+                if stands and is_read:
+                    await ending.check_no_change_runs(connection, view)
                     await ending.confirm(context, connection, actor, seen, operation_id)
                     return Done(seen, None)
-                await ending.check_end(connection, actor, seen, when)
-                method = "update"
+                if not stands:
+                    await ending.check_end(connection, actor, seen, when)
+                method = "" if stands else "update"
                 params = {**params, **asked}
-            operation = await insert_operation(
-                context,
-                connection,
-                actor,
-                operation_id,
-                kind,
-                subscription_id,
-                StripeCall(method, params),
-                needs=[needed],
-                end_by=ending.end_by(actor, view),
-            )
+            if method:
+                operation = await insert_operation(
+                    context,
+                    connection,
+                    actor,
+                    operation_id,
+                    kind,
+                    subscription_id,
+                    StripeCall(method, params),
+                    needs=[needed],
+                    end_by=ending.end_by(actor, view),
+                )
+                break
+        # Somebody may have changed the end in the Dashboard a moment ago: "already so" is said of what Stripe has.
+        if not await ending.is_current(context, view):
+            await sync.read_through(context, "subscription", subscription_id)
+        is_read = True
     return _without_payment(await _carried_out(context, actor, subscription_id, operation))
 
 
@@ -437,15 +449,18 @@ async def _take_back(
     precondition: Precondition | None = None,
 ) -> Done | Accepted:
     """`wake`: a paused subscription is resumed too."""
-    async with context.database.transaction() as connection:
-        await subscriptions.lock(connection, subscription_id)
-        seen = await read(connection, actor, subscription_id, context.rules)
-        view = seen.view
-        wakes = wake and view.status == "paused"
-        needed = [Permission.TAKE_BACK_END, *([Permission.RESUME] if wakes else [])]
-        require(seen.granted, *needed)
-        operation = await begun(context, connection, operation_id)
-        if operation is None:
+    is_read = False
+    while True:
+        async with context.database.transaction() as connection:
+            await subscriptions.lock(connection, subscription_id)
+            seen = await read(connection, actor, subscription_id, context.rules)
+            view = seen.view
+            wakes = wake and view.status == "paused"
+            needed = [Permission.TAKE_BACK_END, *([Permission.RESUME] if wakes else [])]
+            require(seen.granted, *needed)
+            operation = await begun(context, connection, operation_id)
+            if operation is not None:
+                break
             if precondition is not None:
                 precondition(seen)
             if view.status in ENDED:
@@ -453,19 +468,26 @@ async def _take_back(
             params = ending.taking_back_params(view)
             if params:
                 await ending.check_taking_back(connection, actor, seen)
-            elif not wakes:
+            if params or wakes:
+                check_complete(view)
+                operation = await insert_operation(
+                    context,
+                    connection,
+                    actor,
+                    operation_id,
+                    kind,
+                    subscription_id,
+                    StripeCall("resume" if wakes else "update", params),
+                    needs=needed,
+                )
+                break
+            if is_read:
+                await ending.check_no_change_runs(connection, view)
                 return Done(seen, None)
-            check_complete(view)
-            operation = await insert_operation(
-                context,
-                connection,
-                actor,
-                operation_id,
-                kind,
-                subscription_id,
-                StripeCall("resume" if wakes else "update", params),
-                needs=needed,
-            )
+        # Somebody may have set an end in the Dashboard a moment ago.
+        if not await ending.is_current(context, view):
+            await sync.read_through(context, "subscription", subscription_id)
+        is_read = True
     done = await _carried_out(context, actor, subscription_id, operation)
     return done if wakes else _without_payment(done)
 

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.billing.shop import Shop, at
+from tests.billing.shop import Shop, at, settled_by_a_worker
 from tests.support.company import Person, Who
 from tests.support.problems import pointers, problem
 from tests.support.service import as_service
@@ -244,6 +244,42 @@ async def test_pause_collection_and_collection_method_are_shown_when_set_by_hand
     await in_the_dashboard(shop, made["id"], pause_collection="")
     assert (await shop.subscription(buyer.headers, made["id"]))["pause_collection"] is None
     await shop.cache_is_true()
+
+
+async def test_already_so_is_said_of_what_stripe_has(shop: Shop) -> None:
+    """M5, its sibling: the Dashboard changed the end a moment ago, and the webhook has not come."""
+    buyer, made = await seats(shop)
+    path, end = f"/v1/subscriptions/{made['id']}", made["items"][0]["current_period_end"]
+    assert (await cancel(shop, buyer.headers, made["id"])).status_code == 200
+    await shop.stripe.post(path, cancel_at_period_end=False)
+    answer = await cancel(shop, buyer.headers, made["id"])
+    assert (answer.status_code, answer.json()["ends_at"]) == (200, end)
+    assert (await shop.true(made["id"]))["cancel_at"] == at(end)
+    assert (await resume(shop, buyer.headers, made["id"])).status_code == 200
+    for by in ("resume", "update"):
+        await shop.stripe.post(path, cancel_at_period_end=True)
+        if by == "resume":
+            answer = await resume(shop, buyer.headers, made["id"])
+        else:
+            answer = await shop.change(buyer.headers, made["id"], cancel_at_period_end=False)
+        assert (answer.status_code, answer.json()["subscription"]["cancel_at"]) == (200, None)
+        assert (await shop.true(made["id"]))["cancel_at"] is None
+
+
+async def test_already_so_is_not_said_while_another_change_of_the_end_is_open(shop: Shop) -> None:
+    """M5, its sibling: a cancellation whose answer is lost may still end what `resume` would call going on."""
+    buyer, made = await seats(shop)
+    update = {"method": "POST", "path": "/v1/subscriptions/{id}"}
+    await shop.stripe.add_fault(**update, status=500, effect="before", save=True, times=0)
+    answer = await cancel(shop, buyer.headers, made["id"])
+    assert answer.status_code == 202, answer.text
+    refused = await resume(shop, buyer.headers, made["id"])
+    problem(refused, 409, "operation_in_progress")
+    await shop.stripe.clear_faults()
+    told = await settled_by_a_worker(shop, answer)
+    assert [result["outcome"] for result in told["results"]] == ["applied"]
+    again = await cancel(shop, buyer.headers, made["id"])
+    assert (again.status_code, again.json()["ends_at"]) == (200, made["items"][0]["current_period_end"])
 
 
 async def scheduled(shop: Shop, subscription_id: str) -> str:
