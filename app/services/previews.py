@@ -20,7 +20,13 @@ from app.services.actors import Actor
 from app.services.charges import Priced, asked, price
 from app.services.context import Context
 from app.services.payment_details import look_outside
-from app.services.plan_changes import changed, check_status, permissions_for, update_params
+from app.services.plan_changes import (
+    changed,
+    check_complete,
+    check_status,
+    permissions_for,
+    update_params,
+)
 from app.services.plan_writes import (
     PlanUpdate,
     price_ids,
@@ -76,6 +82,7 @@ async def preview(
         check_floor(seats._replace(used=seats.used - removed), plan.seats)
     params = update_params(context, seen.view, change, plan)
     outside.apply(seen.view, params)
+    check_complete(seen.view)
     found = await context.stripe.fetch("subscription", subscription_id)
     subscription = found.snapshot
     if not isinstance(subscription, Subscription):

@@ -162,6 +162,9 @@ async def test_incomplete_subscription_takes_removals_and_nothing_else(still: Sh
     ):
         answer = await still.service.send("PATCH", path, who, change)
         problem(answer, 409, "subscription_not_active")
+        previewed = await still.service.send("POST", f"{path}/preview", who, change)
+        if "payment_method_id" not in change:
+            problem(previewed, 409, "subscription_not_active")
     resumed = await still.service.send("POST", f"{path}/resume", buyer.headers)
     assert (resumed.status_code, await still.true(made["id"])) == (200, before)
     assert await still.asked("POST", path) == 0
