@@ -12,6 +12,7 @@ import pytest
 
 from tests.billing.shop import DECLINED, Shop, handed_over, settled_by_a_worker, worked_on
 from tests.support.company import Company, running_service
+from tests.support.golden import golden
 from tests.support.problems import problem
 from tests.support.service import as_service
 from tests.support.simulator import Simulator
@@ -25,6 +26,12 @@ UPDATE = {"method": "POST", "path": "/v1/subscriptions/{id}"}
 async def _no_faults_left(shop: Shop) -> AsyncIterator[None]:
     yield
     await shop.stripe.clear_faults()
+
+
+@pytest.fixture(autouse=True)
+async def _golden(shop: Shop, request: pytest.FixtureRequest) -> AsyncIterator[None]:
+    async with golden(shop.service, request):
+        yield
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from app.services import sync
 from app.services.rate_budget import KEEP_SECONDS
 from app.stripe_gateway.gateway import Fetched
 from tests.support.company import Company, Service, new_email, running_service
+from tests.support.golden import golden
 from tests.support.problems import problem
 from tests.support.service import as_service, as_user
 
@@ -21,6 +22,12 @@ LOST = {"timeout": 0.05, "times": 4}
 """As often as one call is tried: nobody knows what became of it."""
 LASTING = {"timeout": 0.05, "times": 0}
 """Until the faults are cleared."""
+
+
+@pytest.fixture(autouse=True)
+async def _golden(service: Service, request: pytest.FixtureRequest) -> AsyncIterator[None]:
+    async with golden(service, request):
+        yield
 
 
 @pytest.fixture
