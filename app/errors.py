@@ -44,12 +44,6 @@ class BillingError(Exception):
         self.members = dict(members or {})
         self.errors = errors or []
         self.retry_after = retry_after
-        self.kept = False
-        """Stripe gave this answer before, under the same idempotency key: no try of that key is open any more."""
-        self.tries_open = False
-        """An earlier try of the same call was not answered: it may yet take effect."""
-        self.left = True
-        """False where the call is known never to have reached Stripe, or to have been turned away unread."""
 
 
 class InvalidWebhook(BillingError):
@@ -173,5 +167,7 @@ class StripeOutcomeUnknown(ServiceUnavailable):
     """A write whose answer was lost: it may or may not have taken effect, so only its own key may be re-sent."""
 
     title = "Stripe's answer was lost; the outcome is not known yet"
-    answered = False
-    """True for an answer of 5xx, which Stripe keeps under the key: only a new key can try again."""
+
+
+class StripeErrorKept(StripeOutcomeUnknown):
+    """Stripe keeps a 5xx under the key: what it did has to be read, and only a new key can try again."""

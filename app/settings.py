@@ -381,6 +381,8 @@ class Settings(BaseSettings):
     """Seconds a request waits for its operation before it is answered 202."""
     operation_lease: Annotated[float, Field(ge=1, le=300, allow_inf_nan=False)] = 30.0
     """Seconds after which a worker takes up an operation whose runner does not go on with it."""
+    late_window: Annotated[float, Field(ge=1, le=3600, allow_inf_nan=False)] = 300.0
+    """Seconds after its sending for which a request that was never answered may still take effect at Stripe."""
 
     reconcile_interval: Annotated[float, Field(ge=0, le=24 * 31, allow_inf_nan=False)] = 24.0
     """Hours between reconciles of the worker; 0: none but those that an operator starts."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -15,6 +16,7 @@ from app.cache import idempotency, members, operations, subscriptions
 from app.cache.mirror import MIRRORS
 from app.domain import metadata as keys
 from app.domain.views import SubscriptionView
+from app.operations.lifecycle import Attempt, Outcome
 from app.routes import shared_subscriptions
 from app.services import (
     member_changes,
@@ -27,6 +29,7 @@ from app.services import (
 from app.services import operations as running
 from app.services.rate_budget import RateBudget
 from app.stripe_gateway import client as stripe_client
+from app.stripe_gateway import translate
 from app.stripe_gateway.billing import BillingCalls
 from app.stripe_gateway.client import Key, Once, StripeClient
 from app.stripe_gateway.gateway import StripeGateway
@@ -135,9 +138,22 @@ def _lost_answer_is_a_failure() -> list[Change]:
     always = lambda *_: True  # noqa: E731
     return [
         (running, "is_final", always),
-        (operation_steps, "is_final", always),
-        (sending, "is_final", always),
+        (operation_steps, "may_come_late", lambda *_: False),
+        (sending, "may_come_late", lambda *_: False),
+        (sending, "_reported", lambda rules, step, attempt, error: error),
     ]
+
+
+def _every_5xx_is_kept() -> list[Change]:
+    attempt_of = translate.attempt_of
+
+    def always_kept(error: Any, **more: Any) -> Attempt:
+        attempt = attempt_of(error, **more)
+        if attempt.outcome is not Outcome.UNSTORED_ERROR:
+            return attempt
+        return replace(attempt, outcome=Outcome.STORED_ERROR, is_replay=True)
+
+    return [(stripe_client, "attempt_of", always_kept)]
 
 
 def _rate_refusal_is_a_failure() -> list[Change]:
@@ -311,6 +327,7 @@ DEFECTS: dict[str, Callable[[], list[Change]]] = {
     "freed before the removal": _freed_before_the_removal,
     "seat released when sent": _seat_released_when_sent,
     "lost answer is a failure": _lost_answer_is_a_failure,
+    "every 5xx is kept": _every_5xx_is_kept,
     "rate refusal is a failure": _rate_refusal_is_a_failure,
     "same key for ever": _same_key_for_ever,
     "key of the target": _key_of_the_target,

@@ -284,6 +284,7 @@ def refusals() -> Iterator[tuple[str, str]]:
         "DATABASE_POOL_SIZE": ["0", "101"],
         "OPERATION_DEADLINE": ["0", "61", "nan"],
         "OPERATION_LEASE": ["0", "301", "nan"],
+        "LATE_WINDOW": ["0", "3601", "inf"],
         "READ_RATE_LIMIT": ["0", "-1", "0.5", "1000001", "many"],
         "WRITE_RATE_LIMIT": ["0", "1.5"],
         "SERVICE_READ_RATE_LIMIT": ["0", "x"],

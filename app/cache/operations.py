@@ -264,15 +264,17 @@ async def take_back(connection: Connection, operation_id: str, step: Step) -> No
     )
 
 
-async def answered(connection: Connection, operation_id: str, step: Step) -> None:
-    """The last sending got its answer; what earlier ones left open when `step` was read stays open."""
+async def answered(
+    connection: Connection, operation_id: str, step: Step, *, unanswered_at: datetime | None
+) -> None:
+    """The last sending got its answer. `unanswered_at`: the earlier one that is without an answer still, if any."""
     await connection.execute(
         """update operation_steps set unanswered_at = $4
         where operation_id = $1 and position = $2 and attempt = $3 and settled_at is null""",
         operation_id,
         step.position,
         step.attempt,
-        step.unanswered_at,
+        unanswered_at,
     )
 
 

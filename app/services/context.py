@@ -16,9 +16,9 @@ from app.stripe_gateway.gateway import StripeGateway
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """`margin`, `operation_deadline` and `operation_lease` are in seconds; Stripe's instants are whole, so the
-    margin is as well. `reconcile_interval` is in hours; 0: never by itself. `unsecured_raise_max` is in percent of the
-    paid quantity.
+    """`margin`, `operation_deadline`, `operation_lease` and `late_window` are in seconds; Stripe's instants are whole,
+    so the margin is as well. `reconcile_interval` is in hours; 0: never by itself. `unsecured_raise_max` is in percent
+    of the paid quantity.
     """
 
     roles: RolePolicy
@@ -30,6 +30,7 @@ class Rules:
     operation_deadline: float
     reconcile_interval: float = 0.0
     operation_lease: float = 30.0
+    late_window: float = 300.0
     unsecured_raise_max: float = 20.0
 
     @classmethod
@@ -44,6 +45,7 @@ class Rules:
             operation_deadline=settings.operation_deadline,
             reconcile_interval=settings.reconcile_interval,
             operation_lease=settings.operation_lease,
+            late_window=settings.late_window,
             unsecured_raise_max=settings.unsecured_raise_max,
         )
 

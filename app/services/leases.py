@@ -10,8 +10,8 @@ What bounds what:
   landing's transaction) and begins to send nothing (the operation's token is checked where a sending is recorded).
 - The work itself ends by its own bounds: 10 s a call, 15 s a statement, a request's `OPERATION_DEADLINE` for trying
   again. So no living holder keeps a lease for ever.
-- A request that was sent and never answered may take effect until its time-out and a lease have passed: until then
-  its step is not settled by anything but the answer of its own key.
+- A request that was sent and never answered may take effect until `LATE_WINDOW` has passed, and so may one that was
+  answered by a proxy in front of Stripe: until then its step is not settled by anything but the answer of its own key.
 """
 
 from __future__ import annotations

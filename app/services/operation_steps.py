@@ -6,7 +6,7 @@ whether anything is sent at all: nobody is taken out of a seat that he left, or 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from uuid import UUID
 
@@ -27,8 +27,9 @@ from app.services.context import Context
 from app.services.quotes import price_as_quoted
 from app.services.sending import (
     SUBSCRIPTION_CHANGES,
+    changed_by_step,
     changed_in_vain,
-    is_final,
+    is_known,
     locked_view,
     may_come_late,
     send,
@@ -88,7 +89,7 @@ async def _add_new_customer(
 ) -> None:
     """The seat's metadata goes into the very call that creates the customer: no half-made member can exist."""
     email = step.email or ""
-    created = await _created_in_vain(context, operation, step) if step.attempt else None
+    created = await _created_in_vain(context, operation, step) if step.was_sent else None
     if created is None:
         values = {
             **keys.membership_values(operation.subscription_id, step.role or "user"),
@@ -105,9 +106,10 @@ async def _add_new_customer(
                 context, operation.id, step, token, create, may_leave=lambda on: permitted(on, step)
             )
         except BillingError as error:
-            # Before it is told as failed, once more: an earlier attempt may have made him.
-            was_open = step.was_sent and is_final(context.rules, step, error)
-            found = await _created_in_vain(context, operation, step) if was_open else None
+            # An earlier attempt whose answer was lost may have created the customer: looked for before a failure is
+            # reported.
+            is_in_doubt = step.was_sent and is_known(error)
+            found = await _created_in_vain(context, operation, step) if is_in_doubt else None
             if found is None:
                 raise
             created = found
@@ -199,14 +201,30 @@ class _CustomerWrite:
                 self._customer_id, values, idempotency_key=key
             )
 
-        return await send(
-            self._context,
-            self._operation.id,
-            self._step,
-            self._token,
-            write,
-            may_leave=lambda on: self._permitted(on, now),
-        )
+        try:
+            return await send(
+                self._context,
+                self._operation.id,
+                self._step,
+                self._token,
+                write,
+                may_leave=lambda on: self._permitted(on, now),
+            )
+        except BillingError as error:
+            if not (self._step.was_sent and is_known(error)):
+                raise
+            # An earlier attempt whose answer was lost may have taken effect: looked for before a failure is reported.
+            after = await self._context.stripe.fetch("customer", self._customer_id)
+            found = after.snapshot if isinstance(after.snapshot, Customer) else None
+            shows = found is not None and not found.deleted and self._is_done(found)
+            if not shows and not await self._was_changed(values):
+                raise
+            return after
+
+    async def _was_changed(self, values: Mapping[str, str]) -> bool:
+        """True if Stripe's events show the change by an attempt of this step, also if somebody undid it since."""
+        changed = await changed_by_step(self._context, self._operation.id, self._step, "customer.updated")
+        return any(keys.shows(metadata, values) for _, metadata in changed)
 
     def _has_moved(self, customer: Customer) -> bool:
         """Is he whom this removes on another subscription by now?"""

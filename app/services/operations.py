@@ -27,7 +27,7 @@ from app.domain.seats import Seats, check_floor, is_shareable
 from app.domain.statuses import standing
 from app.domain.step_kinds import StepKind
 from app.domain.views import SubscriptionView
-from app.errors import BillingError, Conflict, NotFound, ServiceUnavailable
+from app.errors import BillingError, Conflict, NotFound, ServiceUnavailable, StripeErrorKept
 from app.services import sync
 from app.services.actors import Actor
 from app.services.context import Context
@@ -311,15 +311,20 @@ async def _guarded(
     give_up: float,
 ) -> PaymentStep | None:
     """One step, tried again until `give_up`; what is open then is the worker's, with the same key."""
+    was_kept = False
     for pause in pauses():
         async with limit:
             try:
                 return await _try(context, operation, step, token)
             except BillingError as error:
                 log.warning("step_open", operation_id=operation.id, position=step.position, code=error.code)
-        if asyncio.get_running_loop().time() + pause >= give_up:
-            break
-        await asyncio.sleep(pause)
+                # Once Stripe is known to keep a 5xx, a read may settle the step: that needs no pause before it.
+                is_readable = isinstance(error, StripeErrorKept) and not was_kept
+                was_kept = isinstance(error, StripeErrorKept)
+        if not is_readable:
+            if asyncio.get_running_loop().time() + pause >= give_up:
+                break
+            await asyncio.sleep(pause)
         async with context.database.connection() as connection:
             found = await operations.steps(connection, operation.id)
         step = next(one for one in found if one.position == step.position)
@@ -349,7 +354,10 @@ async def _try(context: Context, operation: Operation, step: Step, token: UUID) 
                 connection, operation.id, step.position, state="refused", code="role_required"
             )
     except BillingError as error:
-        if not is_final(context.rules, step, error):
+        async with context.database.connection() as connection:
+            found = await operations.steps(connection, operation.id)
+        now = next(one for one in found if one.position == step.position)
+        if not is_final(context.rules, now, error):
             raise
         log.warning("step_failed", operation_id=operation.id, position=step.position, code=error.code)
         told = {name: error.members[name] for name in _PURCHASE_FIGURES if name in error.members}

@@ -16,6 +16,7 @@ from app.errors import (
     FieldError,
     InvalidRequest,
     NotFound,
+    StripeErrorKept,
     StripeOutcomeUnknown,
 )
 from app.services import sync
@@ -159,11 +160,13 @@ async def attach_payment_method(
         )
 
     try:
-        fetched = await attach(key)
-    except StripeOutcomeUnknown as error:
-        if not error.answered:
-            raise
-        # Stripe keeps a 5xx under its key: what it did is read, and only another key can try again.
+        try:
+            fetched = await attach(key)
+        except StripeOutcomeUnknown:
+            # Only a second answer under the same key shows whether Stripe keeps a 5xx.
+            fetched = await attach(key)
+    except StripeErrorKept:
+        # What the attempt did is read, and only another key can try again.
         fetched = await context.stripe.fetch("payment_method", payment_method_id)
         now = fetched.snapshot
         if not isinstance(now, PaymentMethod) or now.customer_id != customer_id:

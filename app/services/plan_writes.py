@@ -23,12 +23,28 @@ from app.domain.seats import check_floor
 from app.domain.snapshots import JsonObject, PaymentMethod, Snapshot, Subscription, SubscriptionItem
 from app.domain.statuses import ENDED
 from app.domain.views import SubscriptionView
-from app.errors import BillingError, Conflict, Forbidden, NotFound, ServiceUnavailable, StripeOutcomeUnknown
+from app.errors import (
+    BillingError,
+    Conflict,
+    Forbidden,
+    NotFound,
+    ServiceUnavailable,
+    StripeErrorKept,
+    StripeOutcomeUnknown,
+)
 from app.services import charges, quotes, sync
 from app.services.actors import Actor
 from app.services.context import Context
 from app.services.payment_details import attach_payment_method
-from app.services.sending import SUBSCRIPTION_CHANGES, changed_in_vain, is_final, is_known, locked_view, send
+from app.services.sending import (
+    SUBSCRIPTION_CHANGES,
+    changed_by_step,
+    changed_in_vain,
+    is_final,
+    is_known,
+    locked_view,
+    send,
+)
 from app.services.subscriptions import Seen, read, see_as
 from app.services.ways_of_paying import suited
 from app.stripe_gateway.billing import Changed, is_whole
@@ -230,12 +246,11 @@ async def send_once(
     subscription_id: SubscriptionId,
     call: StripeCall,
     token: UUID,
-    suffix: str = "",
 ) -> Changed:
     """The one call, with the key of operation, step and attempt; judged once more and recorded before it leaves.
 
-    Raises StripeOutcomeUnknown where its effect is open; where Stripe answered 5xx, which it keeps under the key, the
-    next try has a new one. Any other error is certain.
+    Raises StripeOutcomeUnknown while its effect is open; as StripeErrorKept, the next attempt has a new key. Any other
+    error is certain.
     """
     async with context.database.connection() as connection:
         (step, *_) = await operations.steps(connection, operation_id)
@@ -246,12 +261,7 @@ async def send_once(
     async def may_leave(connection: Connection) -> BillingError | None:
         return await _against(context, connection, operation_id, subscription_id, step)
 
-    try:
-        return await send(context, operation_id, step, token, perform, may_leave=may_leave, suffix=suffix)
-    except BillingError as error:
-        if is_known(error) and not is_final(context.rules, step, error):
-            raise StripeOutcomeUnknown("An earlier attempt may take effect yet.", retry_after=2) from error
-        raise
+    return await send(context, operation_id, step, token, perform, may_leave=may_leave)
 
 
 async def was_sent(context: Context, operation_id: str) -> bool:
@@ -259,13 +269,6 @@ async def was_sent(context: Context, operation_id: str) -> bool:
     async with context.database.connection() as connection:
         (step, *_) = await operations.steps(connection, operation_id)
     return step.was_sent
-
-
-async def was_answered_in_vain(context: Context, operation_id: str) -> bool:
-    """Did Stripe answer an earlier try with 5xx, which says nothing of its effect?"""
-    async with context.database.connection() as connection:
-        (step, *_) = await operations.steps(connection, operation_id)
-    return step.attempt > 0
 
 
 async def _send(
@@ -276,7 +279,7 @@ async def _send(
     token: UUID,
     reading: sync.Reading,
 ) -> Changed:
-    """After a 5xx the subscription is read: only what has not come about is sent again, under a new key."""
+    """After a 5xx that Stripe keeps, the subscription is read: only a missing effect is sent again, with a new key."""
     async with context.database.connection() as connection:
         (step, *_) = await operations.steps(connection, operation_id)
     if step.attempt:
@@ -290,13 +293,19 @@ async def _send(
         call = await _priced(context, operation_id, call, reading)
     try:
         return await send_once(context, operation_id, subscription_id, call, token)
-    except (StripeOutcomeUnknown, NotFound) as error:
+    except BillingError as error:
         # Stripe keeps no answer of a DELETE: what an attempt with a lost answer has ended, the next does not find.
-        is_answered = isinstance(error, StripeOutcomeUnknown) and error.answered
-        if not is_answered and call.method not in ("cancel", "end_unpaid"):
+        is_lost_end = call.method in ("cancel", "end_unpaid") and isinstance(
+            error, (StripeOutcomeUnknown, NotFound)
+        )
+        is_in_doubt = step.was_sent and is_known(error)
+        if not (isinstance(error, StripeErrorKept) or is_lost_end or is_in_doubt):
             raise
         now = await as_it_is(context, subscription_id)
-        if not call.shows_in(now.subscription):
+        shows = call.shows_in(now.subscription)
+        if not shows and is_in_doubt:
+            shows = bool(await changed_by_step(context, operation_id, step, SUBSCRIPTION_CHANGES))
+        if not shows:
             raise
         return now
 

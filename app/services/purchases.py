@@ -26,7 +26,7 @@ from app.errors import (
     FieldError,
     InvalidRequest,
     NotFound,
-    StripeOutcomeUnknown,
+    StripeErrorKept,
     StripeRejected,
 )
 from app.services import sync
@@ -46,7 +46,6 @@ from app.services.plan_writes import (
     seen_now,
     send_once,
     settle_failed,
-    was_answered_in_vain,
     was_sent,
 )
 from app.services.purchase_admission import admit, supersede
@@ -55,6 +54,7 @@ from app.stripe_gateway.billing import Changed
 
 _OTHER_PURCHASE_SECONDS = 5.0
 _FIRST_PAUSE_SECONDS = 0.1
+_WAITS = "allow_incomplete"
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,33 +223,50 @@ def _creation(
 async def _create(
     context: Context, customer_id: CustomerId, operation_id: str, call: StripeCall, token: UUID
 ) -> Changed:
-    """A card whose bank wants its holder gets a subscription that waits for him, under a key of its own.
+    """Create the subscription, or find the one that an earlier attempt created although its answer was lost.
 
-    Where Stripe answered 5xx before, the create may have taken effect: it is looked for before a new key is used.
+    If the bank asks for the card's holder, the purchase gets a subscription that waits for them, under a new key.
     """
-    if await was_answered_in_vain(context, operation_id):
+    if await was_sent(context, operation_id):
         found = await _find_created(context, customer_id, operation_id)
         if found is not None:
             return found
+        call = await _as_last_sent(context, operation_id, call)
     try:
         return await send_once(context, operation_id, SubscriptionId(""), call, token)
-    except StripeOutcomeUnknown as error:
-        found = await _find_created(context, customer_id, operation_id) if error.answered else None
+    except StripeErrorKept:
+        found = await _find_created(context, customer_id, operation_id)
         if found is None:
             raise
         return found
     except BillingError as error:
-        if error.code != "payment_action_required":
+        if error.code != "payment_action_required" or _waits(call):
             if is_known(error):
                 await settle_failed(context, operation_id, error)
             raise
     # The bank is asked once more: then the intent itself waits for the card's holder, and names the card.
-    waiting = replace(call, params={**call.params, "payment_behavior": "allow_incomplete"})
-    return await send_once(context, operation_id, SubscriptionId(""), waiting, token, suffix="/waiting")
+    waiting = replace(call, params={**call.params, "payment_behavior": _WAITS})
+    async with context.database.transaction() as connection:
+        await operations.set_request(connection, operation_id, waiting.as_request())
+        await operations.next_attempt(connection, operation_id, 0)
+    return await send_once(context, operation_id, SubscriptionId(""), waiting, token)
+
+
+def _waits(call: StripeCall) -> bool:
+    return bool(call.params["payment_behavior"] == _WAITS)
+
+
+async def _as_last_sent(context: Context, operation_id: str, call: StripeCall) -> StripeCall:
+    """Return the call as an earlier attempt sent it: a retry of a key has the same parameters."""
+    async with context.database.connection() as connection:
+        operation = await operations.operation(connection, operation_id)
+    if operation is None or not _waits(StripeCall(**operation.request)):
+        return call
+    return replace(call, params={**call.params, "payment_behavior": _WAITS})
 
 
 async def _find_created(context: Context, customer_id: CustomerId, operation_id: str) -> Changed | None:
-    """After an answer of 5xx: did the create take effect all the same?"""
+    """Return the subscription that an attempt of this operation created; None if there is none."""
     for candidate in await context.billing.subscriptions_of(customer_id):
         if candidate.operation_id == operation_id:
             return replace(await context.billing.subscription(candidate.id), replayed=True)

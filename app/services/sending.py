@@ -1,8 +1,8 @@
 """Sending what a step has to send: recorded before it leaves, and what its answer allows to be concluded.
 
-A step is settled from a known answer only. So a failure counts for nothing while an earlier sending of the same step
-may still take effect: one that was never answered, unless Stripe has answered its key since (`kept`), or until its
-time-out and a lease have passed.
+The states of a step and what moves it are in `app.operations.lifecycle`. A step is settled from a known answer only: a
+failure counts for nothing while an earlier request of the step may still take effect. Such a request has ended once
+Stripe has answered its key, or once `LATE_WINDOW` has passed since the key was last sent.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from app.cache.operations import Step
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.views import SubscriptionView
 from app.errors import BillingError, Conflict, ServiceUnavailable, StripeOutcomeUnknown
+from app.operations.lifecycle import Attempt, Event, State, event_of, may_settle
 from app.services.context import Context, Rules
-from app.stripe_gateway.client import TOTAL_SECONDS, Once
+from app.stripe_gateway.client import TOTAL_SECONDS, AttemptFailed, Once
 
 log = structlog.get_logger(__name__)
 
@@ -36,13 +37,27 @@ MayLeave = Callable[[Connection], Awaitable[Exception | None]]
 
 
 def late_seconds(rules: Rules) -> float:
-    """So long after its sending a request that was never answered may still take effect."""
-    return TOTAL_SECONDS + rules.operation_lease
+    """Return the seconds after which a request that was never answered can take effect no more.
+
+    They count from the record of its sending; the last retry of the call leaves up to `TOTAL_SECONDS` later.
+    """
+    return TOTAL_SECONDS + rules.late_window
 
 
 def may_come_late(rules: Rules, step: Step) -> bool:
-    """Is a sending without an answer recent enough to take effect yet?"""
-    return step.unanswered_for is not None and step.unanswered_for <= late_seconds(rules)
+    """True if a request without an answer was sent so recently that it may still take effect."""
+    return not may_settle(_state_of(step), _open_until(rules, step), now=0.0)
+
+
+def _state_of(step: Step) -> State:
+    if step.state == "planned":
+        return State.AMBIGUOUS if step.attempt else State.PLANNED
+    return State.IN_FLIGHT
+
+
+def _open_until(rules: Rules, step: Step) -> float | None:
+    """In seconds from the moment in which the step was read."""
+    return None if step.unanswered_for is None else late_seconds(rules) - step.unanswered_for
 
 
 def is_known(error: BillingError) -> bool:
@@ -51,8 +66,8 @@ def is_known(error: BillingError) -> bool:
 
 
 def is_final(rules: Rules, step: Step, error: BillingError) -> bool:
-    """May the step, as it was read before, be settled as failed with this error?"""
-    return is_known(error) and (error.kept or not (error.tries_open or may_come_late(rules, step)))
+    """Return True if the step may be settled as failed with this error; `step` is its row as it is now."""
+    return is_known(error) and not may_come_late(rules, step)
 
 
 async def send(
@@ -63,21 +78,24 @@ async def send(
     call: Callable[[Once], Awaitable[Answer]],
     *,
     may_leave: MayLeave | None = None,
-    suffix: str = "",
 ) -> Answer:
     """`call` is given the key of operation, step and attempt. `step` must have been read under the lease of `token`.
 
     `may_leave`: asked when it is about to be sent for the first time, or after an answer that counted for nothing, and
     after any wait for the rate budget; what it answers is raised, and nothing was sent.
-    Raises StripeOutcomeUnknown where the effect is open, ServiceUnavailable where nothing was sent, and Conflict
-    `operation_expired` for a step whose key is too old: nobody expects a change of yesterday any more.
+
+    Raises:
+        StripeErrorKept: Stripe keeps a 5xx under the key; the next attempt has another key.
+        StripeOutcomeUnknown: The effect is open. The same key is to be sent again.
+        ServiceUnavailable: Nothing was sent.
+        Conflict: `operation_expired` for a step whose key is too old: nobody expects a change of yesterday any more.
+        BillingError: Stripe refused the request, and no request of the step can take effect any more. If an earlier
+            one was never answered (`step.was_sent`), it may have: then a read decides what is reported.
     """
     if step.is_expired:
         raise Conflict("It was not carried out in time.", code="operation_expired")
-    has_left = False
 
     async def leaves() -> None:
-        nonlocal has_left
         why_not: Exception | None = None
         async with context.database.transaction() as connection:
             if may_leave is not None and step.state == "planned":
@@ -90,35 +108,47 @@ async def send(
                 )
         if why_not is not None:
             raise why_not
-        has_left = True
 
     try:
-        return await call(Once(f"{operation_id}/{step.position}/{step.attempt}{suffix}", leaves))
-    except BillingError as error:
-        if has_left:
-            await _note(context, operation_id, step, error)
-        raise
+        return await call(Once(f"{operation_id}/{step.position}/{step.attempt}", leaves))
+    except AttemptFailed as failed:
+        await _record(context, operation_id, step, failed.attempt)
+        raise _reported(context.rules, step, failed.attempt, failed.error) from failed.error
 
 
-async def _note(context: Context, operation_id: str, step: Step, error: BillingError) -> None:
-    open_before = not error.kept and (error.tries_open or may_come_late(context.rules, step))
+async def _record(context: Context, operation_id: str, step: Step, attempt: Attempt) -> None:
+    """Record what became of an attempt that did not succeed; `step` is its row from before the sending."""
+    event = _event_of(step, attempt)
+    if event in (Event.NO_ANSWER, Event.UNSTORED_ERROR):
+        # The sending has been recorded: the step stays in flight, and its late window has begun again.
+        return
     async with context.database.connection() as connection:
-        if isinstance(error, StripeOutcomeUnknown):
-            if not error.answered:
-                return
-            if open_before:
-                # A 5xx may be of the way to Stripe and not of the key: the same key is asked again.
-                error.answered = False
-                if not error.tries_open:
-                    await operations.answered(connection, operation_id, step)
-            else:
-                await operations.next_attempt(connection, operation_id, step.position)
-        elif error.tries_open:
+        if event is Event.STORED_ERROR:
+            await operations.next_attempt(connection, operation_id, step.position)
+        elif event is Event.REJECTED:
+            await operations.answered(connection, operation_id, step, unanswered_at=None)
+        elif attempt.has_open_try:
             return
-        elif is_known(error):
-            await operations.answered(connection, operation_id, step)
-        elif not error.left:
+        elif event in (Event.REJECTED_WHILE_OPEN, Event.STORED_ERROR_WHILE_OPEN):
+            await operations.answered(connection, operation_id, step, unanswered_at=step.unanswered_at)
+        else:
             await operations.take_back(connection, operation_id, step)
+
+
+def _event_of(step: Step, attempt: Attempt) -> Event | None:
+    return event_of(attempt, was_unanswered=step.unanswered_at is not None, number=step.attempt)
+
+
+def _reported(rules: Rules, step: Step, attempt: Attempt, error: BillingError) -> BillingError:
+    event = _event_of(step, attempt)
+    is_open = attempt.has_open_try or may_come_late(rules, step)
+    if event is Event.STORED_ERROR_WHILE_OPEN or (is_known(error) and _says_nothing(event) and is_open):
+        return StripeOutcomeUnknown("An earlier attempt may take effect yet.", retry_after=2)
+    return error
+
+
+def _says_nothing(event: Event | None) -> bool:
+    return event in (Event.REJECTED_WHILE_OPEN, Event.NOT_SENT_WHILE_OPEN)
 
 
 SUBSCRIPTION_CHANGES = "customer.subscription.*"
@@ -135,6 +165,13 @@ async def changed_in_vain(
     if not step.attempt or step.state != "planned" or step.is_expired:
         # Nothing was answered 5xx, or the next attempt has been sent by now and its own key tells, or none will be.
         return []
+    return await changed_by_step(context, operation_id, step, event_types)
+
+
+async def changed_by_step(
+    context: Context, operation_id: str, step: Step, event_types: str
+) -> list[tuple[str, Mapping[str, str]]]:
+    """Return the objects that attempts of the step have changed, by Stripe's events, and the metadata left then."""
     async with context.database.connection() as connection:
         operation = await operations.operation(connection, operation_id)
     if operation is None:

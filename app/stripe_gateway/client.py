@@ -20,14 +20,14 @@ import orjson
 import stripe
 
 from app.errors import BillingError, NotFound, ServiceUnavailable, StripeOutcomeUnknown
+from app.operations.lifecycle import Attempt, Outcome
 from app.stripe_gateway.budget import Budget, Work, endpoint_of
 from app.stripe_gateway.translate import (
+    attempt_of,
     is_rate_refusal,
     is_retryable,
-    is_turned_away,
-    is_used_up,
-    never_arrived,
     translate,
+    write_error,
 )
 
 # With STRIPE_LOG in the environment the SDK prints what it sends and gets, whatever this process may log.
@@ -65,6 +65,15 @@ class Once:
 
 
 Key = str | Once
+
+
+class AttemptFailed(Exception):
+    """Raised for a write with `Once` that did not succeed: what became of the attempt, and the error for its caller."""
+
+    def __init__(self, attempt: Attempt, error: BillingError) -> None:
+        super().__init__(error.detail)
+        self.attempt = attempt
+        self.error = error
 
 
 class _Unread(httpx.Headers):
@@ -151,15 +160,15 @@ class StripeClient:
         idempotency_key: Key | None,
         is_write: bool = True,
     ) -> Answer:
-        """Raises the translated error; a write whose answer is lost raises StripeOutcomeUnknown.
+        """Raises the translated error, of a write with `Once` as AttemptFailed.
 
-        Waiting for the first grant of the budget comes before the clock starts: nothing is sent until then. The error
-        says whether it is the last word on its key: see `kept`, `tries_open` and `left` of BillingError.
+        Waiting for the first grant of the budget comes before the clock starts: nothing is sent until then.
         """
         endpoint = endpoint_of(method, path)
-        attempt = 0
-        tries_open = False
+        tries = 0
+        has_open_try = False
         await self._acquire(endpoint)
+        is_step = isinstance(idempotency_key, Once)
         if isinstance(idempotency_key, Once):
             await idempotency_key.leaves()
             idempotency_key = idempotency_key.key
@@ -168,7 +177,7 @@ class StripeClient:
         try:
             async with asyncio.timeout(TOTAL_SECONDS):
                 while True:
-                    attempt += 1
+                    tries += 1
                     try:
                         response = await self._client.raw_request_async(method, path, **params)
                         replayed = response.headers.get("idempotent-replayed") == "true"
@@ -177,21 +186,24 @@ class StripeClient:
                         if is_rate_refusal(error):
                             await self._slow_down()
                         refused = error
-                        failure = _told(error, is_write=is_write, tries_open=tries_open)
-                        if attempt >= _ATTEMPTS or not is_retryable(error, is_write=is_write):
+                        attempt = attempt_of(error, has_open_try=has_open_try)
+                        failure = _failure(error, attempt if is_write else None, is_step=is_step)
+                        if tries >= _ATTEMPTS or not is_retryable(error, is_write=is_write):
                             raise failure from error
-                        # A try that was never answered, or one of the same key that is under way (409).
-                        tries_open |= isinstance(failure, StripeOutcomeUnknown)
-                    await asyncio.sleep(_FIRST_PAUSE_SECONDS * 2 ** (attempt - 1) * random.uniform(0.5, 1.0))  # noqa: S311
+                        has_open_try = attempt.leaves_unanswered(before=has_open_try)
+                    await asyncio.sleep(_FIRST_PAUSE_SECONDS * 2 ** (tries - 1) * random.uniform(0.5, 1.0))  # noqa: S311
                     try:
                         await self._acquire(endpoint)
                     except BillingError:
-                        # What the first attempt left open is still open: that is what the caller has to know.
+                        # What the first try left open is still open: that is what the caller has to know.
                         raise failure from refused
         except TimeoutError as error:
-            if is_write:
-                raise StripeOutcomeUnknown(retry_after=2) from error
-            raise ServiceUnavailable("Stripe does not answer in time.", retry_after=2) from error
+            if not is_write:
+                raise ServiceUnavailable("Stripe does not answer in time.", retry_after=2) from error
+            unknown = StripeOutcomeUnknown(retry_after=2)
+            if is_step:
+                raise AttemptFailed(Attempt(Outcome.NO_ANSWER), unknown) from error
+            raise unknown from error
 
     async def _acquire(self, endpoint: str) -> None:
         if self._budget is not None:
@@ -204,16 +216,12 @@ class StripeClient:
                 await self._budget.slow_down()
 
 
-def _told(error: stripe.StripeError, *, is_write: bool, tries_open: bool) -> BillingError:
-    """The error, with what is known of the call's other tries; an absence has its moment as well."""
-    told = translate(error, is_write=is_write)
-    headers = {name.lower(): value for name, value in (error.headers or {}).items()}
-    if isinstance(told, NotFound):
-        told.at = _date(headers)
-    told.kept = is_used_up(error) or headers.get("idempotent-replayed") == "true"
-    told.tries_open = tries_open and not told.kept
-    told.left = not (is_turned_away(error) or never_arrived(error))
-    return told
+def _failure(error: stripe.StripeError, attempt: Attempt | None, *, is_step: bool) -> Exception:
+    """The error of one try; an absence has its moment as well. `attempt` is None for a read."""
+    failed = translate(error) if attempt is None else write_error(error, attempt)
+    if isinstance(failed, NotFound):
+        failed.at = _date({name.lower(): value for name, value in (error.headers or {}).items()})
+    return failed if attempt is None or not is_step else AttemptFailed(attempt, failed)
 
 
 def _date(headers: Mapping[str, str]) -> int:

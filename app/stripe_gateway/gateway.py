@@ -12,7 +12,7 @@ from app.domain.snapshots import Invoice, PaymentMethod, Snapshot, Subscription
 from app.errors import NotFound
 from app.stripe_gateway import parsing
 from app.stripe_gateway.budget import Work
-from app.stripe_gateway.client import Key, StripeClient
+from app.stripe_gateway.client import AttemptFailed, Key, StripeClient
 
 PAGE_SIZE = 100
 
@@ -281,4 +281,8 @@ class StripeGateway:
             )
         except NotFound as absent:
             return Fetched(None, absent.at)
+        except AttemptFailed as failed:
+            if not isinstance(failed.error, NotFound):
+                raise
+            return Fetched(None, failed.error.at)
         return Fetched(parsing.customer(answer.data), answer.at, stale=answer.replayed)

@@ -18,13 +18,16 @@ from app.errors import (
     NotFound,
     PaymentRequired,
     ServiceUnavailable,
+    StripeErrorKept,
     StripeLimitReached,
     StripeOutcomeUnknown,
     StripeRejected,
 )
+from app.operations.lifecycle import Attempt, Outcome
 from app.stripe_gateway.parsing import SILENT_DECLINES
 
 _NAME = re.compile(r"[a-z_]+")
+_TURNED_AWAY = frozenset({401, 403, 409, 429})
 _OBJECT_LIMIT_SECONDS = 60
 """The shortest of Stripe's periods; it does not say which of its limits was met."""
 _MISSING, _NO_UPCOMING = "resource_missing", "invoice_upcoming_none"
@@ -46,7 +49,10 @@ MANAGED_BY_SCHEDULE = (
 
 
 def is_retryable(error: stripe.StripeError, *, is_write: bool) -> bool:
-    """A write's 5xx may be stored under its key and would only be replayed, so it is the caller's to settle."""
+    """Return True if the client sends the call again by itself.
+
+    A write's 5xx is not: it may be kept under the key and would only be replayed, or its request may still run.
+    """
     if isinstance(error, stripe.RateLimitError):
         return not is_limit_of_object(error)
     if isinstance(error, stripe.APIConnectionError):
@@ -73,11 +79,6 @@ def is_limit_of_object(error: stripe.StripeError) -> bool:
     return headers.get("stripe-rate-limited-reason") == "resource-specific"
 
 
-def is_turned_away(error: stripe.StripeError) -> bool:
-    """429: Stripe has not begun with the call, and keeps nothing under its key."""
-    return isinstance(error, stripe.RateLimitError)
-
-
 def is_used_up(error: stripe.StripeError) -> bool:
     """The key was used with other parameters, as of an older release: what it did then has to be looked for."""
     return isinstance(error, stripe.IdempotencyError)
@@ -89,12 +90,52 @@ def never_arrived(error: stripe.StripeError) -> bool:
     return isinstance(error, stripe.APIConnectionError) and isinstance(error.__cause__, unmade)
 
 
+def attempt_of(error: stripe.StripeError, *, has_open_try: bool) -> Attempt:
+    """Return what became of a write that did not succeed.
+
+    A 5xx counts as kept under the key only with proof: it was replayed, or Stripe says `Stripe-Should-Retry: false`.
+    Any other 5xx may be of a proxy in front of Stripe whose request still runs. 401, 403, 409 and 429 are given before
+    Stripe begins to execute. `has_open_try`: an earlier try of the same call got no answer.
+    """
+    headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+    is_replay = headers.get("idempotent-replayed") == "true"
+    status = error.http_status or 0
+    if never_arrived(error) or status in _TURNED_AWAY or isinstance(error, stripe.RateLimitError):
+        outcome = Outcome.NOT_SENT
+    elif is_used_up(error):
+        outcome, is_replay = Outcome.STORED_ERROR, True
+    elif status >= 500:
+        is_kept = is_replay or headers.get("stripe-should-retry") == "false"
+        outcome = Outcome.STORED_ERROR if is_kept else Outcome.UNSTORED_ERROR
+    elif status >= 400:
+        outcome = Outcome.REJECTED
+    else:
+        outcome = Outcome.NO_ANSWER
+    return Attempt(outcome, is_replay=is_replay, has_open_try=has_open_try, code=stripe_code(error))
+
+
+def write_error(error: stripe.StripeError, attempt: Attempt) -> BillingError:
+    """Return the error for the caller of a write; StripeOutcomeUnknown while an effect is possible."""
+    match attempt.outcome:
+        case Outcome.STORED_ERROR:
+            return StripeErrorKept(retry_after=2)
+        case Outcome.UNSTORED_ERROR | Outcome.NO_ANSWER:
+            return StripeOutcomeUnknown(retry_after=2)
+        case Outcome.NOT_SENT if attempt.has_open_try:
+            return StripeOutcomeUnknown(retry_after=2)
+        case Outcome.NOT_SENT if isinstance(error, (stripe.AuthenticationError, stripe.PermissionError)):
+            return ServiceUnavailable("Stripe does not accept this service's credential.", retry_after=2)
+        case _:
+            return translate(error)
+
+
 def stripe_code(error: stripe.StripeError) -> str | None:
     """`error.code` stays empty on several classes; the error object has it."""
     return getattr(error.error, "code", None) if error.error is not None else None
 
 
-def translate(error: stripe.StripeError, *, is_write: bool) -> BillingError:
+def translate(error: stripe.StripeError) -> BillingError:
+    """Return the error for the caller of a read, or of a write that is known to have had no effect."""
     code = stripe_code(error)
     status = error.http_status
     if isinstance(error, stripe.CardError):
@@ -122,10 +163,6 @@ def translate(error: stripe.StripeError, *, is_write: bool) -> BillingError:
         return StripeRejected("Stripe refused the request.", members=members)
     if isinstance(error, (stripe.AuthenticationError, stripe.PermissionError)):
         return StripeRejected("Stripe does not accept this service's credential.")
-    if is_write:
-        unknown = StripeOutcomeUnknown(retry_after=2)
-        unknown.answered = is_used_up(error) or (status is not None and status >= 500)
-        return unknown
     return ServiceUnavailable("Stripe does not answer.", retry_after=2)
 
 

@@ -134,7 +134,7 @@ async def test_a_purchase_is_looked_for_until_it_can_come_no_more(shop: Shop, ha
     told = (await worked_on(shop, operation_id)).json()
     assert told["state"] == "running"
     await shop.service.fetch(
-        "update operation_steps set unanswered_at = unanswered_at - interval '1 minute' where operation_id = $1",
+        "update operation_steps set unanswered_at = unanswered_at - interval '6 minutes' where operation_id = $1",
         operation_id,
     )
     told = (await worked_on(shop, operation_id)).json()

@@ -58,9 +58,9 @@ async def handed_over(service: Service, answer: Any) -> None:
 
 
 async def comes_no_more(service: Service, answer: Any) -> None:
-    """A minute goes by: what was sent and never answered has had its time."""
+    """The late window goes by: what was sent and never answered has had its time."""
     await service.fetch(
-        "update operation_steps set unanswered_at = unanswered_at - interval '1 minute' where operation_id = $1",
+        "update operation_steps set unanswered_at = unanswered_at - interval '6 minutes' where operation_id = $1",
         answer["operation_id"],
     )
 
