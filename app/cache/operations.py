@@ -290,15 +290,22 @@ async def is_open_elsewhere(connection: Connection, customer_id: CustomerId, ope
     )
 
 
-async def plan_change_runs(connection: Connection, subscription_id: SubscriptionId) -> bool:
-    """Is a write of the subscription itself unsettled? Another one might be undone by it when it is sent again."""
+async def plan_change_runs(
+    connection: Connection, subscription_id: SubscriptionId, *, beside_payment: bool = False
+) -> bool:
+    """Is a write of the subscription itself unsettled? Another one might be undone by it when it is sent again.
+
+    `beside_payment`: a purchase that was accepted and waits for its payment does not count, for it is sent no more.
+    """
     return bool(
         await connection.fetchval(
             """select exists (select from operations o
             join operation_steps t on t.operation_id = o.id and t.settled_at is null
             where o.subscription_id = $1 and o.settled_at is null
-              and t.action not in ('add', 'remove', 'update'))""",
+              and t.action not in ('add', 'remove', 'update')
+              and not ($2 and t.figures ? 'awaits_payment'))""",
             subscription_id,
+            beside_payment,
         )
     )
 

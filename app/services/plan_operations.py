@@ -99,7 +99,9 @@ async def insert_operation(
     unless it fails. `end_by`: who sets an end with it, for the journal. Raises Conflict `operation_in_progress` while
     another change of the plan is unsettled.
     """
-    if subscription_id and await operations.plan_change_runs(connection, subscription_id):
+    if subscription_id and await operations.plan_change_runs(
+        connection, subscription_id, beside_payment=call.only_ends
+    ):
         raise Conflict("Another change of this subscription is still running.", retry_after=2)
     told = {"quote_id": quote_id, "seats_left": seats_left, "end_by": end_by}
     figures: JsonObject = {"needs": list(needs)} | {n: v for n, v in told.items() if v is not None}

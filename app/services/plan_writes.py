@@ -73,6 +73,15 @@ class StripeCall:
     attach: JsonObject | None = None
     supersedes: Sequence[str] = ()
 
+    @property
+    def only_ends(self) -> bool:
+        """True for a cancellation, which nobody has to wait for: a purchase that awaits its payment does not bar it."""
+        ends = {"cancel_at_period_end", "cancel_at", "cancellation_details"}
+        sets_one = bool(self.params.get("cancel_at_period_end") or self.params.get("cancel_at"))
+        return self.method == "cancel" or (
+            self.method == "update" and sets_one and self.params.keys() <= ends
+        )
+
     def as_request(self) -> JsonObject:
         return asdict(self)
 

@@ -9,7 +9,7 @@ import pytest
 
 from app.cache import diagnosis
 from app.services.doctor import examine
-from tests.billing.shop import Shop
+from tests.billing.shop import CHALLENGED, Shop
 from tests.support.company import Person, running_service
 from tests.support.problems import problem
 from tests.support.service import as_service
@@ -629,6 +629,30 @@ async def test_seats_for_members_are_bought_as_quoted_or_not_at_all(still: Shop)
     answer = await still.service.send("PATCH", f"{path}/users", team_.owner.headers, asked)
     problem(answer, 409, "quote_expired")
     assert (await team_.quantity(), len(await team_.invoices())) == (1, 1)
+
+
+# ------------------------------------------------------------------------------------ beside a waiting purchase
+
+
+@pytest.mark.parametrize("when", ["period_end", "now"])
+async def test_a_cancellation_is_not_barred_when_a_purchase_waits_for_its_payment(
+    still: Shop, when: str
+) -> None:
+    """M16, W2: the bank asks for 3-D Secure over more seats; ending the subscription needs no answer to that."""
+    team_, members = await staffed(still, 1, 1)
+    card = await still.card(team_.owner, CHALLENGED)
+    await still.stripe.post(f"/v1/subscriptions/{team_.id}", default_payment_method=card)
+    await still.listen()
+    answer = await change_members(team_, add=[{"email": "w@example.com"}], over_capacity="add_seats")
+    assert answer.status_code == 202, answer.text
+    path = f"/v1/subscriptions/{team_.id}/cancel"
+    answer = await still.service.send("POST", path, team_.owner.headers, {"when": when})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["ends_at"] is not None
+    answer = await change_members(team_, remove=members)
+    assert answer.json()["results"][0]["outcome"] == "applied", answer.text
+    # The purchase is its own operation: it can still be paid until it ends with the subscription.
+    assert await team_.quantity() == 1
 
 
 # ---------------------------------------------------------------------------------------------------- resuming
