@@ -169,8 +169,9 @@ def judge(
             crediting, exposure = True, -nets[item]
         else:
             continue
-        # Stripe rounds each line by itself, to the minor unit.
-        if exposure > books.allowed(given_back) + len(own):
+        allowed = books.allowed(given_back)
+        # Stripe rounds each line by itself, to the minor unit. Where nothing was paid, there is nothing to round.
+        if exposure > (allowed + len(own) if allowed > 0 else _NOTHING):
             is_paid = False
     credited = -sum(line.amount for line in lines if line.is_credit)
     return Judgement(nets, crediting, is_paid, None if is_paid else books.unpaid, credited, books.asked)

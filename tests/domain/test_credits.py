@@ -60,6 +60,13 @@ def test_a_credit_rests_on_the_status_of_its_invoice(status: str, is_paid: bool)
     assert found.unpaid == (None if is_paid else renewal)
 
 
+@pytest.mark.parametrize(("status", "is_paid"), [("paid", True), ("open", False)])
+def test_rounding_gives_no_credit_when_nothing_was_paid(status: str, is_paid: bool) -> None:
+    """M1: near the end of a period each seat is worth a cent or two, one call after the other."""
+    renewal = bill("in_1", line("a", 1200), status=status)
+    assert judged(lowered("a", 2, 1, at=999), renewal, at=999).is_paid == is_paid
+
+
 def test_a_raise_is_not_crediting_when_its_net_is_a_charge() -> None:
     renewal = bill("in_1", line("a", 1200), status="open")
     found = judged(lowered("a", 600, 606), renewal)
