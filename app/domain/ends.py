@@ -63,10 +63,15 @@ def end_in_force(ends: PeriodEnds | None, *, cancel_at: int | None, cancel_at_pe
 
 
 def ending_params(when: When, ends: PeriodEnds | None) -> JsonObject:
-    """What Stripe is asked for. Only one common end may follow later changes of the items; a named end is fixed."""
+    """What Stripe is asked for. Only one common end may follow later changes of the items; a named end is fixed.
+
+    A named end may lie within the period of another item. Stripe would credit the rest of that period, paid or not,
+    unless prorations are off (SDK, `cancel_at`).
+    """
     if ends is None or not ends.differ:
         return {"cancel_at_period_end": True}
-    return {"cancel_at": "max_period_end" if when is When.LATEST else "min_period_end"}
+    named = "max_period_end" if when is When.LATEST else "min_period_end"
+    return {"cancel_at": named, "proration_behavior": "none"}
 
 
 def resuming_params(*, cancel_at: int | None, cancel_at_period_end: bool) -> JsonObject:

@@ -193,6 +193,18 @@ async def confirm(
     await operations.finish_if_settled(connection, operation_id)
 
 
+async def taking_back_call(connection: Connection, view: SubscriptionView) -> JsonObject:
+    """Like `taking_back_params`, without prorations for an end that this service alone has set without them.
+
+    Stripe would charge again for the time that the end would have cut off, which was never credited. An end of the
+    Dashboard may have credited it, so there Stripe's default takes the credit back.
+    """
+    params = taking_back_params(view)
+    if "cancel_at" in params and not (await ends.setters(connection, view.id)).elsewhere:
+        params["proration_behavior"] = "none"
+    return params
+
+
 def taking_back_params(view: SubscriptionView) -> JsonObject:
     """What Stripe is asked for to take back whichever end is set; empty if none is."""
     if view.cancel_at is None and not view.cancel_at_period_end:

@@ -465,11 +465,13 @@ async def _take_back(
                 precondition(seen)
             if view.status in ENDED:
                 raise Conflict("This subscription has ended: buy a new one.", code="subscription_not_active")
-            params = ending.taking_back_params(view)
+            params = await ending.taking_back_call(connection, view)
             if params:
                 await ending.check_taking_back(connection, actor, seen)
             if params or wakes:
                 check_complete(view)
+                if wakes:
+                    await failures.check(connection, actor)
                 operation = await insert_operation(
                     context,
                     connection,

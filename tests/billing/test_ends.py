@@ -163,6 +163,23 @@ async def test_cancel_ends_with_the_named_item_when_ends_differ(
     back = await resume(shop, buyer.headers, made["id"])
     assert back.json()["subscription"]["cancel_at"] is None
     assert (await shop.true(made["id"]))["cancel_at"] is None
+    sent = await shop.stripe.requests(method="POST", path=f"/v1/subscriptions/{made['id']}")
+    prorated = [one["params"].get("proration_behavior") for one in sent if one["actor"] != "dashboard"]
+    # Stripe would credit what the end cuts off, paid or not, and charge for it again when the end is taken back.
+    assert prorated == ["none", "none"]
+
+
+async def test_end_of_the_dashboard_is_taken_back_with_what_it_credited(shop: Shop) -> None:
+    """M18: if an end within a period has credited the rest of it, Stripe charges that again."""
+    buyer, made = await mixed(shop)
+    path = f"/v1/subscriptions/{made['id']}"
+    await shop.stripe.post(path, cancel_at="min_period_end")
+    await shop.listen()
+    assert (await resume(shop, buyer.headers, made["id"])).status_code == 200
+    sent = await shop.stripe.requests(method="POST", path=path)
+    [params] = [one["params"] for one in sent if one["actor"] != "dashboard"]
+    assert params["cancel_at"] == ""
+    assert "proration_behavior" not in params
 
 
 async def test_cancel_moves_the_end_when_another_one_is_named(shop: Shop) -> None:

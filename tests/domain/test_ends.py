@@ -53,16 +53,18 @@ def test_end_in_force_is_the_earliest_when_stripe_ends_at_the_period() -> None:
 @pytest.mark.parametrize(
     ("when", "common", "different"),
     [
-        (When.PERIOD_END, {"cancel_at_period_end": True}, {"cancel_at": "min_period_end"}),
-        (When.EARLIEST, {"cancel_at_period_end": True}, {"cancel_at": "min_period_end"}),
-        (When.LATEST, {"cancel_at_period_end": True}, {"cancel_at": "max_period_end"}),
+        (When.PERIOD_END, {"cancel_at_period_end": True}, "min_period_end"),
+        (When.EARLIEST, {"cancel_at_period_end": True}, "min_period_end"),
+        (When.LATEST, {"cancel_at_period_end": True}, "max_period_end"),
     ],
 )
 def test_ending_names_the_end_only_when_ends_differ(
-    when: When, common: dict[str, Any], different: dict[str, Any]
+    when: When, common: dict[str, Any], different: str
 ) -> None:
+    """M18: nothing is credited for the periods that a named end cuts short."""
     assert ending_params(when, PeriodEnds(10, 10)) == common
-    assert ending_params(when, PeriodEnds(10, 20)) == different
+    named = {"cancel_at": different, "proration_behavior": "none"}
+    assert ending_params(when, PeriodEnds(10, 20)) == named
 
 
 def test_resuming_takes_back_whichever_end_is_set() -> None:
