@@ -86,8 +86,10 @@ async def add_subscription(
         allow_duplicate=body.allow_duplicate,
     )
     operation_id = await operation_id_of(request, actor.principal)
-    async with failures.counted(context, actor), failures.naming_the_code(body.promotion_code):
+    async with failures.counted(context, actor) as attempt, failures.naming_the_code(body.promotion_code):
         done = await purchases.add(context, actor, acting, purchase, operation_id)
+        if isinstance(done, Done):
+            attempt.saw(done.payment)
     return await change_answer(request, context, actor, done, status=201)
 
 
@@ -198,9 +200,11 @@ async def resume_subscription(
     request: Request, context: ContextDep, actor: WriterDep, subscription_id: SubscriptionPath
 ) -> Response:
     """Takes back whichever end is set, and wakes a paused subscription."""
-    done = await plan_changes.resume(
-        context, actor, subscription_id, await operation_id_of(request, actor.principal)
-    )
+    operation_id = await operation_id_of(request, actor.principal)
+    async with failures.noted(context, actor) as attempt:
+        done = await plan_changes.resume(context, actor, subscription_id, operation_id)
+        if isinstance(done, Done):
+            attempt.saw(done.payment)
     return await change_answer(request, context, actor, done)
 
 

@@ -103,6 +103,29 @@ async def test_attempts_are_refused_when_purchases_and_changes_were_declined(sho
     refused(await shop.add(buyer.headers, [{"price_id": await shop.price()}], payment_method_id=good))
 
 
+async def test_resuming_is_refused_when_it_was_declined_five_times(shop: Shop) -> None:
+    """M20: waking a paused subscription charges the card too, so it is no way to try cards."""
+    buyer, good = await shop.buyer()
+    made = await shop.bought(
+        ADMIN,
+        [{"price_id": await shop.price()}],
+        to=buyer.customer_id,
+        payment_method_id=good,
+        trial_period_days=3,
+    )
+    await shop.stripe.post(f"/v1/subscriptions/{made['id']}/pause", type="subscription")
+    bad = await shop.card(buyer, DECLINED)
+    await shop.stripe.post(f"/v1/subscriptions/{made['id']}", default_payment_method=bad)
+    await shop.stripe.advance(5 * 86_400)
+    await shop.service.refresh("subscription", made["id"])
+    path = f"/v1/subscriptions/{made['id']}/resume"
+    for _ in range(5):
+        answer = await shop.service.send("POST", path, buyer.headers)
+        assert answer.status_code in (200, 402), answer.text
+        assert (await shop.true(made["id"]))["status"] == "paused"
+    refused(await shop.service.send("POST", path, buyer.headers))
+
+
 async def test_codes_are_refused_when_five_were_unknown(shop: Shop) -> None:
     """M20: 81 guesses in 10 s; a miss counts by whichever route, and a good code looks like a bad one then."""
     buyer, card = await shop.buyer()
