@@ -455,6 +455,10 @@ async def _priced_seats(
         "proration_behavior": step.figures.get("proration_behavior") or context.rules.proration_behavior,
         "payment_behavior": "pending_if_incomplete",
     }
+    if found.status == "paused":
+        # As any change then, see `plan_changes.update_params`: nothing is invoiced, and there is nothing to credit.
+        params["proration_behavior"] = "none"
+        del params["payment_behavior"]
     priced = await price_as_quoted(
         context,
         found,

@@ -12,6 +12,7 @@ from app.services import charges
 from app.services.actors import Actor
 from app.services.context import Context
 from app.services.member_changes import AskedChange, Purchasing, release_of
+from app.services.plan_changes import check_complete
 from app.services.seat_purchases import total_update
 from app.services.subscriptions import get
 
@@ -24,19 +25,23 @@ async def check_credit(
     purchasing: Purchasing,
     operation_id: str,
 ) -> None:
-    """Refuse the whole call before anybody is removed, where the seats to give back were not paid.
+    """Refuse the whole call before anybody is removed, if the seats to give back were not paid or cannot be given back.
 
-    The test is made again under the lease when the seats are given back. Does nothing where the caller forgoes the
+    The test is made again under the lease when the seats are given back. It is left out if the caller forgoes the
     credit, or nothing would be given back.
 
     Raises:
         NotFound, Forbidden: as the call itself.
-        Conflict: `invoice_unpaid`.
+        Conflict: `invoice_unpaid`, or `subscription_not_active` while the first invoice is not paid.
     """
     release = await release_of(context, actor, subscription_id, asked)
     async with context.database.connection() as connection:
         begun = await operations.operation(connection, operation_id)
-    if purchasing.forgo_credit or release.removed == 0 or begun is not None:
+    if release.removed == 0 or begun is not None:
+        return
+    seen = await get(context, actor, subscription_id)
+    check_complete(seen.view)
+    if purchasing.forgo_credit or seen.view.status == "paused":
         return
     change = await total_update(
         context,
@@ -62,5 +67,4 @@ async def check_credit(
             forgo_credit=False,
         )
     except Conflict as refusal:
-        role = (await get(context, actor, subscription_id)).role
-        raise charges.as_seen(refusal, role) from refusal
+        raise charges.as_seen(refusal, seen.role) from refusal

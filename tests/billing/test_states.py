@@ -189,3 +189,39 @@ async def test_default_is_not_written_to_a_subscription_when_it_is_incomplete(st
     assert answer.json()["payment_method"]["is_default"] is True
     assert await still.asked("POST", f"/v1/subscriptions/{waiting['id']}") == 0
     assert (await still.true(waiting["id"]))["default_payment_method"] == own
+
+
+async def test_seats_of_removed_people_are_given_back_when_it_is_paused(still: Shop) -> None:
+    """M16, M24: as fewer seats by themselves, which nothing is credited for while it is paused."""
+    buyer, made = await in_status(still, "paused")
+    member = await still.service.person("user", billing_shared_subscription_id=made["id"])
+    body = {"remove": [member.customer_id], "release_seats": True}
+    path = f"/v1/shared-subscriptions/{made['id']}"
+    quoted = await still.service.send("POST", f"{path}/quote", buyer.headers, body)
+    assert (quoted.status_code, quoted.json().get("credit")) == (200, 0), quoted.text
+    body["quote_id"] = quoted.json()["quote_id"]
+    answer = await still.service.send("PATCH", f"{path}/users", buyer.headers, body)
+    assert answer.status_code == 200, answer.text
+    assert [result["outcome"] for result in answer.json()["results"]] == ["applied", "applied"]
+    now = await still.true(made["id"])
+    assert (now["items"]["data"][0]["quantity"], now["status"]) == (3, "paused")
+
+
+async def test_nobody_is_removed_when_an_incomplete_subscription_cannot_give_seats_back(still: Shop) -> None:
+    """M16, T11: Stripe takes no fewer seats there, so the whole call is refused; a removal by itself works."""
+    buyer, made = await in_status(still, "incomplete")
+    member = await still.service.person("user", billing_shared_subscription_id=made["id"])
+    path = f"/v1/shared-subscriptions/{made['id']}/users"
+    body = {"remove": [member.customer_id], "release_seats": True}
+    problem(await still.service.send("PATCH", path, buyer.headers, body), 409, "subscription_not_active")
+    alone = await still.service.send("PATCH", path, buyer.headers, {"remove": [member.customer_id]})
+    assert alone.json()["results"][0]["outcome"] == "applied"
+
+
+async def test_incomplete_subscription_ends_now_without_credit_when_it_is_to_be_prorated(still: Shop) -> None:
+    """T12: nobody paid for it, so there is nothing to give back."""
+    buyer, made = await in_status(still, "incomplete")
+    path = f"/v1/subscriptions/{made['id']}/cancel"
+    answer = await still.service.send("POST", path, as_service("admin"), {"when": "now", "prorate": True})
+    assert answer.status_code == 200, answer.text
+    assert (await still.stripe.get(f"/v1/customers/{buyer.customer_id}"))["balance"] == 0
