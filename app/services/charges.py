@@ -46,7 +46,7 @@ class UnpaidInvoice:
     retry_after: int | None
 
     def as_members(self) -> JsonObject:
-        """Return the members of a problem document, whose own `status` is that of HTTP."""
+        """Return the members of a problem document, whose own `status` is the HTTP status."""
         shown: JsonObject = {
             "invoice_id": self.invoice_id,
             "invoice_status": self.status,
@@ -54,11 +54,6 @@ class UnpaidInvoice:
             "credit": self.credit,
         }
         return shown if self.retry_after is None else {**shown, "retry_after": self.retry_after}
-
-    def as_problem_members(self) -> JsonObject:
-        """Return the same for a problem document, whose own `status` is the HTTP status."""
-        members = self.as_members()
-        return {"invoice_status" if name == "status" else name: value for name, value in members.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +166,7 @@ def invoice_unpaid(unpaid: UnpaidInvoice, *, may_forgo: bool) -> Conflict:
     return Conflict(
         f"{named} {status}, and this change would credit what it bills. {remedy}",
         code="invoice_unpaid",
-        members=unpaid.as_problem_members(),
+        members=unpaid.as_members(),
         retry_after=unpaid.retry_after,
     )
 

@@ -24,6 +24,7 @@ from app.errors import (
     BillingError,
     Conflict,
     Forbidden,
+    InvalidRequest,
     NotFound,
     PaymentRequired,
     ServiceUnavailable,
@@ -206,9 +207,20 @@ async def _of_before(context: Context, begun: Begun) -> Changed | Accepted:
         "already_subscribed",
         "version_conflict",
         "managed_by_schedule",
+        "invoice_unpaid",
+        "unsecured_raise_limit",
+        "quote_expired",
+        "subscription_not_active",
     ):
-        raise Conflict(code=code)
+        raise Conflict(_REFUSED_BEFORE, code=code)
+    if code in ("invalid_request", "currency_mismatch", "price_not_available"):
+        raise InvalidRequest(_REFUSED_BEFORE, code=code)
     raise StripeRejected()
+
+
+_REFUSED_BEFORE = (
+    "The request was refused under this Idempotency-Key. To have it judged again, send it with another key."
+)
 
 
 async def read_again(context: Context, operation: Operation) -> None:

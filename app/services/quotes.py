@@ -113,7 +113,11 @@ async def price_as_quoted(
             quoted = await quotes.promised(connection, quote_id)
         if quoted is None:
             raise expired()
-        check_age(quoted, subscription, at)
+        if quoted.state_hash != state_of(subscription):
+            raise expired()
+        # A date that an admin gave is no sign of the quote's age.
+        if "proration_date" not in params:
+            check_age(quoted, at)
     try:
         priced = await price(
             context,
@@ -136,13 +140,12 @@ async def price_as_quoted(
     return priced
 
 
-def check_age(quoted: Promise, subscription: Subscription, at: int) -> None:
-    """Raise Conflict `quote_expired` where the items changed, or the quote is too old by Stripe's clock.
+def check_age(quoted: Promise, at: int) -> None:
+    """Raise Conflict `quote_expired` if the quote is too old by Stripe's clock. `at`: Unix seconds.
 
-    The database's clock ended it already where that is the later one. `at`: Unix seconds.
+    The database's clock ended it already where that is the later one.
     """
-    is_old = quoted.proration_date > 0 and at - quoted.proration_date > quoted.lifetime
-    if is_old or quoted.state_hash != state_of(subscription):
+    if quoted.proration_date > 0 and at - quoted.proration_date > quoted.lifetime:
         raise expired()
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -146,6 +147,19 @@ async def test_fewer_seats_are_refused_when_the_renewal_is_open(still: Shop) -> 
     assert document["credit"] > 100_000
     assert await team_.balance() == 0
     assert await team_.quantity() == 100
+
+
+async def test_a_refusal_is_the_same_when_its_stored_answer_is_gone(still: Shop) -> None:
+    """M1: the operation remembers why it failed; a repeated request is not told that Stripe refused it."""
+    team_ = await team(still, 100)
+    await team_.renewal_fails()
+    path = f"/v1/shared-subscriptions/{team_.id}/seats"
+    for _ in range(2):
+        answer = await still.service.send(
+            "PUT", path, team_.owner.headers, {"total": 1}, Idempotency_Key="the same"
+        )
+        problem(answer, 409, "invoice_unpaid")
+        await still.service.fetch("delete from idempotency_keys")
 
 
 async def test_fewer_seats_are_refused_when_the_renewal_is_a_draft(still: Shop) -> None:
@@ -467,6 +481,20 @@ async def test_a_quote_of_a_credit_is_good_for_ten_minutes(still: Shop) -> None:
     answer = await team_.set_seats(1, quote_id=fresh["quote_id"])
     assert answer.status_code == 200, answer.text
     assert await team_.balance() == -fresh["credit"]
+
+
+async def test_a_quote_is_kept_when_an_admin_dated_it_before_yesterday(still: Shop) -> None:
+    """M28: the date that an admin gives is no sign of the quote's age."""
+    team_ = await team(still, 4)
+    await team_.pass_time(5 * DAY)
+    now = (await still.stripe.control("GET", "clock"))["now"]
+    dated = datetime.fromtimestamp(now - 2 * DAY, UTC).isoformat()
+    change = {"items": [{"id": team_.item, "quantity": 5}], "proration_date": dated}
+    quote = await still.preview(ADMIN, team_.id, **change)
+    answer = await still.change(ADMIN, team_.id, **change, quote_id=quote["quote_id"])
+    assert answer.status_code == 200, answer.text
+    (newest, *_) = await team_.invoices()
+    assert newest["amount_paid"] == quote["amount_due_now"]
 
 
 async def test_a_quote_expires_when_the_discount_ends(still: Shop) -> None:
