@@ -489,7 +489,7 @@ async def test_a_quote_is_kept_when_an_admin_dated_it_before_yesterday(still: Sh
     await team_.pass_time(5 * DAY)
     now = (await still.stripe.control("GET", "clock"))["now"]
     dated = datetime.fromtimestamp(now - 2 * DAY, UTC).isoformat()
-    change = {"items": [{"id": team_.item, "quantity": 5}], "proration_date": dated}
+    change: dict[str, Any] = {"items": [{"id": team_.item, "quantity": 5}], "proration_date": dated}
     quote = await still.preview(ADMIN, team_.id, **change)
     answer = await still.change(ADMIN, team_.id, **change, quote_id=quote["quote_id"])
     assert answer.status_code == 200, answer.text
