@@ -29,6 +29,7 @@ from app.routes import (
     subscriptions,
     transfers,
 )
+from app.routes.in_flight import WritesInFlight
 from app.routes.overload import AtOnce
 from app.routes.rate_limits import RequestRates
 from app.routes.webhooks import PATH as WEBHOOK_PATH
@@ -103,6 +104,7 @@ def create_app(settings: Settings) -> Service:
     )
     app.state.settings = settings
     app.state.rates = RequestRates(settings)
+    app.state.in_flight = WritesInFlight(settings)
     # Matched in this order at every request, so the routes that are asked most come first; included one by one,
     # because a router within a router is matched again at each level.
     for part in (

@@ -393,6 +393,10 @@ class Settings(BaseSettings):
     """Of those, writes and reads that ask Stripe, all processes together."""
     service_read_rate_limit: RequestsPerSecond = 1000
     service_write_rate_limit: RequestsPerSecond = 50
+    user_in_flight: Annotated[int, Field(ge=1, le=10_000)] = 4
+    """Writes of one customer, or of one login without a customer, that one process works on at the same time."""
+    service_key_in_flight: Annotated[int, Field(ge=1, le=10_000)] = 64
+    """The same for a service key that acts for nobody."""
     anonymous_rate_limit: RequestsPerSecond = 50
     """Requests a second without a credential from one address, in one process."""
     max_requests: Annotated[int, Field(ge=1, le=10_000)] = 200

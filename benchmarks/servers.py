@@ -89,6 +89,7 @@ def service_environment(database_url: str, port: int, **overrides: str) -> dict[
         # A load comes from few callers; the limits themselves stay on the path that is measured.
         "READ_RATE_LIMIT": "1000000",
         "WRITE_RATE_LIMIT": "1000000",
+        "USER_IN_FLIGHT": "10000",
         "ANONYMOUS_RATE_LIMIT": "1000000",
         "HOST": "127.0.0.1",
         "PORT": str(port),

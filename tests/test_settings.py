@@ -68,6 +68,7 @@ def test_defaults() -> None:
     assert (settings.read_rate_limit, settings.write_rate_limit) == (50, 5)
     assert (settings.service_read_rate_limit, settings.service_write_rate_limit) == (1000, 50)
     assert settings.anonymous_rate_limit == 50
+    assert (settings.user_in_flight, settings.service_key_in_flight) == (4, 64)
     assert (settings.max_requests, settings.max_waiting_requests) == (200, 200)
     assert (settings.max_waiting_deliveries, settings.request_deadline) == (2000, 10.0)
     assert not settings.owner_uses_seat
@@ -290,6 +291,8 @@ def refusals() -> Iterator[tuple[str, str]]:
         "SERVICE_READ_RATE_LIMIT": ["0", "x"],
         "SERVICE_WRITE_RATE_LIMIT": ["0", "x"],
         "ANONYMOUS_RATE_LIMIT": ["0", "none"],
+        "USER_IN_FLIGHT": ["0", "10001", "few"],
+        "SERVICE_KEY_IN_FLIGHT": ["0", "10001", "1.5"],
         "MAX_REQUESTS": ["0", "10001"],
         "MAX_WAITING_REQUESTS": ["-1", "10001"],
         "MAX_WAITING_DELIVERIES": ["0", "100001"],

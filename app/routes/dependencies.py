@@ -19,6 +19,7 @@ from app.errors import FieldError, Forbidden
 from app.identity.authenticator import Authenticator
 from app.identity.principals import Principal
 from app.routes.headers import header_text
+from app.routes.in_flight import WritesInFlight
 from app.routes.rate_limits import RequestRates, too_many
 from app.schemas import common
 from app.services.actors import Actor, identify
@@ -82,6 +83,9 @@ async def asking_actor(request: Request) -> Actor:
 async def writing_actor(request: Request) -> Actor:
     actor = await identify(get_context(request), await principal_of(request))
     actor.require_scope("write")
+    in_flight: WritesInFlight = request.app.state.in_flight
+    # Before the write is counted as one of the caller's rate: a refused one costs nothing. Ended by IdempotentRoute.
+    in_flight.begin(actor, request.scope)
     await spend(request)
     return actor
 

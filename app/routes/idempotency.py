@@ -20,6 +20,7 @@ from app.errors import BillingError, Conflict, FieldError, InvalidRequest, RateL
 from app.identity.principals import Anonymous
 from app.routes import problems
 from app.routes.dependencies import get_context, principal_of
+from app.routes.in_flight import WritesInFlight
 from app.routes.strict_json import StrictRequest
 
 _LONGEST_KEY = 255
@@ -41,10 +42,14 @@ class IdempotentRoute(APIRoute):
 
         async def guarded(asked: Request) -> Response:
             request = StrictRequest(asked.scope, asked.receive)
-            key = request.headers.get("idempotency-key")
-            if key is None:
-                return await handler(request)
-            return await _once(request, route, _checked(key), handler)
+            in_flight: WritesInFlight = asked.app.state.in_flight
+            try:
+                key = request.headers.get("idempotency-key")
+                if key is None:
+                    return await handler(request)
+                return await _once(request, route, _checked(key), handler)
+            finally:
+                in_flight.end(asked.scope)
 
         return guarded
 

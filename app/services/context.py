@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from app.cache.database import Database
 from app.domain.roles import RolePolicy
 from app.services.ingest import Ingest
+from app.services.leases import LeaseQueues
 from app.settings import Settings
 from app.stripe_gateway.billing import BillingCalls
 from app.stripe_gateway.budget import Work
@@ -57,6 +58,7 @@ class Context:
     billing: BillingCalls
     rules: Rules
     ingest: Ingest = field(default_factory=Ingest)
+    lease_queues: LeaseQueues = field(default_factory=LeaseQueues)
 
     def doing(self, work: Work) -> Context:
         """For fetches that nobody waits for: counted as `work` in the rate budget."""

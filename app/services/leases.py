@@ -18,18 +18,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
 from app.cache.database import Connection
 from app.errors import BillingError
-from app.services.context import Context
+
+if TYPE_CHECKING:
+    from app.services.context import Context
 
 log = structlog.get_logger(__name__)
 
 _RENEWALS_A_LEASE = 3
+ASK_AGAIN_SECONDS = 1.0
+"""After which a lease that another process may have released is asked for again."""
 
+Found = TypeVar("Found")
 Renew = Callable[[Connection], Awaitable[object]]
 
 
@@ -71,3 +78,71 @@ class _Keeper:
         self._timer.cancel()
         if self._task is not None:
             await self._task
+
+
+@dataclass(slots=True)
+class _Queue:
+    """`asking` is held by the first of those who wait; `released` is set when a lease of this process ends."""
+
+    asking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    released: asyncio.Event = field(default_factory=asyncio.Event)
+    members: int = 0
+
+
+class LeaseQueues:
+    """Those in this process who wait for the lease of an object, in the order in which they came.
+
+    Only the first of them asks the database: at once when this process releases the lease, and otherwise every
+    ASK_AGAIN_SECONDS, because another process may have released it. Nobody holds a connection between.
+    """
+
+    def __init__(self) -> None:
+        self._queues: dict[str, _Queue] = {}
+
+    def __len__(self) -> int:
+        """The number of objects whose lease is asked for."""
+        return len(self._queues)
+
+    async def ask(
+        self, object_id: str, attempt: Callable[[], Awaitable[Found | None]], *, seconds: float
+    ) -> Found | None:
+        """Return what `attempt` found, called again until it finds something; None after `seconds`.
+
+        `attempt` is never cancelled by the end of the time: it may just have taken the lease.
+        """
+        give_up = asyncio.get_running_loop().time() + seconds
+        queue = self._queues.setdefault(object_id, _Queue())
+        queue.members += 1
+        try:
+            try:
+                async with asyncio.timeout_at(give_up):
+                    await queue.asking.acquire()
+            except TimeoutError:
+                return None
+            try:
+                return await self._first(queue, attempt, give_up)
+            finally:
+                queue.asking.release()
+        finally:
+            queue.members -= 1
+            if not queue.members:
+                del self._queues[object_id]
+
+    async def _first(
+        self, queue: _Queue, attempt: Callable[[], Awaitable[Found | None]], give_up: float
+    ) -> Found | None:
+        loop = asyncio.get_running_loop()
+        while True:
+            queue.released.clear()
+            found = await attempt()
+            if found is not None or (now := loop.time()) >= give_up:
+                return found
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(min(give_up, now + ASK_AGAIN_SECONDS)):
+                    await queue.released.wait()
+
+    def released(self, object_id: str) -> None:
+        """Wake the first who waits in this process, once the release is committed."""
+        queue = self._queues.get(object_id)
+        if queue is not None:
+            queue.released.set()

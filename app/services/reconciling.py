@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.cache import locks, mirror, refreshes, sweeps
+from app.cache import locks, mirror, sweeps
 from app.cache.database import Connection
 from app.cache.refreshes import Lease
 from app.cache.sweeps import Finding, Range, Sweep
@@ -155,8 +155,7 @@ class _Repair:
         if lease.hints:
             await self._fetch(lease)
             return
-        async with self.context.database.connection() as connection:
-            await refreshes.release(connection, lease)
+        await sync.release(self.context, lease)
         await self._settle(object_id, "repaired")
 
     async def _fetch_again(self, kind: str, object_id: str) -> None:

@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 FRESH_SECONDS = 10
 _LEASE_WAIT_SECONDS = 12.0
-_POLL_SECONDS = 0.03
+_FRESH = "fresh"
 _LANDING_TRIES = 6
 
 Call = Callable[[], Awaitable[Fetched]]
@@ -51,18 +51,18 @@ class Reading:
 
 
 async def take_lease(context: Context, kind: str, object_id: str) -> Lease:
-    """Waits for a refresh or another write of the same object. Raises ServiceUnavailable when it never ends.
+    """Wait for a refresh or another write of the same object. Raises ServiceUnavailable if that does not end.
 
     The lease is as long as `OPERATION_LEASE` and is renewed while it is worked under, see `app.services.leases`.
     """
-    give_up = asyncio.get_running_loop().time() + _LEASE_WAIT_SECONDS
-    while True:
-        lease = await _try_lease(context, kind, object_id)
-        if lease is not None:
-            return lease
-        if asyncio.get_running_loop().time() > give_up:
-            raise _busy()
-        await asyncio.sleep(_POLL_SECONDS)
+
+    async def attempt() -> Lease | None:
+        return await _try_lease(context, kind, object_id)
+
+    lease = await context.lease_queues.ask(object_id, attempt, seconds=_LEASE_WAIT_SECONDS)
+    if lease is None:
+        raise _busy()
+    return lease
 
 
 async def _try_lease(context: Context, kind: str, object_id: str) -> Lease | None:
@@ -90,10 +90,12 @@ async def land(
     """
     try:
         async with _held(context, lease):
-            return await _land(context, lease, call, settle, reading)
+            landed = await _land(context, lease, call, settle, reading)
     except BaseException:
         await asyncio.shield(_let_go(context, lease, reading))
         raise
+    context.lease_queues.released(lease.id)
+    return landed
 
 
 def _held(context: Context, lease: Lease) -> AbstractAsyncContextManager[None]:
@@ -174,6 +176,14 @@ async def _let_go(context: Context, lease: Lease, reading: Reading | None) -> No
             await refreshes.run_again(connection, lease)
     except BillingError as error:
         log.warning("lease_not_released", object_id=lease.id, reason=error.code)
+    context.lease_queues.released(lease.id)
+
+
+async def release(context: Context, lease: Lease) -> None:
+    """Give up a lease under which nothing was read or written."""
+    async with context.database.connection() as connection:
+        await refreshes.release(connection, lease)
+    context.lease_queues.released(lease.id)
 
 
 async def read_through(context: Context, kind: str, object_id: str) -> Snapshot | None:
@@ -194,27 +204,31 @@ async def read_news(context: Context, objects: Mapping[str, str | None]) -> None
             await land(context, lease, _fetch_again(context, lease))
         else:
             # Somebody else has read it while this waited for the lease.
-            async with context.database.connection() as connection:
-                await refreshes.release(connection, lease)
+            await release(context, lease)
 
 
 async def freshen(context: Context, kind: str, object_id: str) -> None:
-    """Asks Stripe now, but for one object at most once in FRESH_SECONDS, whoever asks, unless there is news of it."""
-    give_up = asyncio.get_running_loop().time() + _LEASE_WAIT_SECONDS
-    # Many callers may wait for the same lease: the first of them reads the object for all.
-    while await _is_stale(context, kind, object_id):
-        lease = await _try_lease(context, kind, object_id)
-        if lease is None:
-            if asyncio.get_running_loop().time() > give_up:
-                raise _busy()
-            await asyncio.sleep(_POLL_SECONDS)
-        elif await _is_stale(context, kind, object_id):
-            await land(context, lease, _fetch_again(context, lease))
-            return
-        else:
-            async with context.database.connection() as connection:
-                await refreshes.release(connection, lease)
-            return
+    """Ask Stripe now, but for one object at most once in FRESH_SECONDS, whoever asks, unless there is news of it."""
+    if not await _is_stale(context, kind, object_id):
+        return
+
+    async def attempt() -> Lease | str | None:
+        # Many callers may wait for the same lease: the first of them reads the object for all.
+        if not await _is_stale(context, kind, object_id):
+            return _FRESH
+        return await _try_lease(context, kind, object_id)
+
+    found: Lease | str | None = await context.lease_queues.ask(
+        object_id, attempt, seconds=_LEASE_WAIT_SECONDS
+    )
+    if found is None:
+        raise _busy()
+    if not isinstance(found, Lease):
+        return
+    if await _is_stale(context, kind, object_id):
+        await land(context, found, _fetch_again(context, found))
+    else:
+        await release(context, found)
 
 
 async def _is_stale(context: Context, kind: str, object_id: str) -> bool:
@@ -225,6 +239,13 @@ async def _is_stale(context: Context, kind: str, object_id: str) -> bool:
 
 async def refresh(context: Context, lease: Lease) -> bool:
     """One leased refresh: applied (then True), done again, or put off with the reason."""
+    try:
+        return await _refresh(context, lease)
+    finally:
+        context.lease_queues.released(lease.id)
+
+
+async def _refresh(context: Context, lease: Lease) -> bool:
     try:
         async with context.database.connection() as connection:
             serial = await mirror.serial_of(connection, lease.kind, lease.id)

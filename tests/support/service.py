@@ -24,16 +24,19 @@ SERVICE_KEYS = {scope: f"csk_{scope}_only_for_tests" for scope in ("read", "writ
 SCOPES = {"read": ["read"], "write": ["read", "write"], "admin": ["read", "write", "admin"]}
 
 # Races and loads are driven by few callers; the limits have tests of their own.
-UNLIMITED = dict.fromkeys(
-    (
-        "READ_RATE_LIMIT",
-        "WRITE_RATE_LIMIT",
-        "SERVICE_READ_RATE_LIMIT",
-        "SERVICE_WRITE_RATE_LIMIT",
-        "ANONYMOUS_RATE_LIMIT",
+UNLIMITED = {
+    **dict.fromkeys(
+        (
+            "READ_RATE_LIMIT",
+            "WRITE_RATE_LIMIT",
+            "SERVICE_READ_RATE_LIMIT",
+            "SERVICE_WRITE_RATE_LIMIT",
+            "ANONYMOUS_RATE_LIMIT",
+        ),
+        "1000000",
     ),
-    "1000000",
-)
+    **dict.fromkeys(("USER_IN_FLIGHT", "SERVICE_KEY_IN_FLIGHT"), "10000"),
+}
 
 
 def service_environment(
