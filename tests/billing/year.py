@@ -196,7 +196,9 @@ async def seat_changes(account: Account) -> None:
             item = (await account.api.get(f"/v1/subscriptions/{sub}", headers=ADMIN)).json()
             items = item["subscription"]["items"]
             change = {"id": items[-1]["id"], "quantity": account.chance.randint(1, 12)}
-            await account.ask("PATCH", f"/v1/subscriptions/{sub}", {"items": [change]})
+            # What an unpaid invoice bills is given up without credit.
+            body = {"items": [change], "forgo_credit": True}
+            await account.ask("PATCH", f"/v1/subscriptions/{sub}", body)
 
 
 CHANGING = (

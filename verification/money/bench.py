@@ -7,17 +7,21 @@ import json
 import random
 import secrets
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Self
+from uuid import uuid4
 
 import asyncpg
 import httpx
 
+from app.cache import operations
 from app.cache.database import Database
+from app.errors import BillingError
 from app.identity.authenticator import Authenticator
 from app.main import create_app
 from app.services import operations as running_operations
+from app.services import recovery
 from app.services.context import Context
 from app.services.opening import open_context
 from app.settings import load_settings
@@ -167,6 +171,16 @@ class Bench:
         if self._stripe is not None:
             await self._stripe.close()
             self._stripe = None
+
+    async def work(self, context: Context) -> None:
+        """Finish the operations whose lease has run out, as a worker would."""
+        token = uuid4()
+        async with self.database.connection() as connection:
+            found = await operations.take_orphaned(connection, limit=100, lease_token=token, lease_seconds=30)
+        for operation_id in found:
+            # What cannot be known yet stays open, and the next round comes.
+            with suppress(BillingError):
+                await recovery.finish(context, operation_id, token)
 
     async def wind(self, now: float) -> None:
         async with self.database.connection() as connection:

@@ -47,9 +47,10 @@ def _credits(record: Record) -> Iterator[str]:
     for change in ledger.changes:
         if not ledger.stands(change):
             continue
+        first = change.items[0]
+        currency = (journal.state("subscription", first.subscription) or {}).get("currency", "")
+        given[first.customer, currency] += change.given
         for item in change.items:
-            currency = (journal.state("subscription", item.subscription) or {}).get("currency", "")
-            given[item.customer, currency] += item.amount
             tolerance[item.customer, currency] += item.tolerance
             if item.amount > item.limit + item.tolerance:
                 call = _call_of(record, change.group.first)
@@ -94,13 +95,29 @@ def _quotes(record: Record) -> Iterator[str]:
             continue
         where = f"call {position} ({call.who}: {call.name})"
         made = _invoices_made(record.journal, call)
-        if not call.ok:
+        if not call.ok or _failed_in_part(call):
             if made:
                 yield f"b: {where} was answered {call.reply.status} {call.reply.code}, and an invoice was made"
+            if call.undisturbed and call.at == call.quoted_at and "quote_expired" in _codes_told(call):
+                yield f"b: {where} was refused its own quote in the same second"
             continue
         if made or not _fits_already(record.journal, call):
             yield from _charged(where, call, made)
             yield from _next(where, call)
+
+
+def _failed_in_part(call: Call) -> bool:
+    """Did a call about people and seats leave the seats as they were?"""
+    return any(row["outcome"] in ("failed", "refused") for row in _results(call))
+
+
+def _codes_told(call: Call) -> set[str]:
+    return {call.reply.code, *(str(row.get("code")) for row in _results(call))}
+
+
+def _results(call: Call) -> list[Json]:
+    body = call.reply.body if isinstance(call.reply.body, dict) else {}
+    return list(body.get("results") or ())
 
 
 def _fits_already(journal: Journal, call: Call) -> bool:
@@ -123,7 +140,8 @@ def _invoices_made(journal: Journal, call: Call) -> list[Json]:
         and journal.state("invoice", version.id, call.first) is None
     }
     found = (journal.state("invoice", name, call.last) for name in sorted(names))
-    return [invoice for invoice in found if invoice is not None and invoice["status"] != "void"]
+    # Where collection is paused, an operator lets what was invoiced go; the quote named its amount all the same.
+    return [invoice for invoice in found if invoice is not None and (call.ok or invoice["status"] != "void")]
 
 
 def _charged(where: str, call: Call, made: list[Json]) -> Iterator[str]:
@@ -200,6 +218,9 @@ def _way_out(journal: Journal, call: Call) -> Iterator[str]:
         return
     before = journal.state("subscription", call.subscription, call.first) or {}
     if call.removes and before.get("status") in ENDED:
+        return
+    if call.reply.code == "operation_in_progress" and before.get("pending_update") is not None:
+        # A purchase of another operation waits for its payment; abandoning it is not built yet.
         return
     where = f"{call.name} by {call.who}, {before.get('status')}{_complications(before)}"
     if call.reply.status != 200:

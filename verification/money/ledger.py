@@ -22,8 +22,9 @@ _DEAD_REFUNDS = frozenset({"failed", "canceled"})
 class Line:
     """An invoice line, or an invoice item that waits for an invoice. Amounts are minor units after discounts.
 
-    `start` and `end` are the time that it covers, in Unix seconds. `invoice` is None while it is pending. `credits`:
-    what a credit line gives back; `credited_by`: the credit lines that give this one back.
+    `start` and `end` are the time that it covers, in Unix seconds. `invoice` is None while it is pending; `invoiced`
+    and `removed` are the versions that put it on one, or took it away. `credits`: what a credit line gives back;
+    `credited_by`: the credit lines that give this one back.
     """
 
     key: str
@@ -34,9 +35,17 @@ class Line:
     start: int
     end: int
     invoice: str | None
-    removed: bool = False
+    invoiced: int = 0
+    removed: int | None = None
     credits: list[Line] = field(default_factory=list)
     credited_by: list[Line] = field(default_factory=list)
+
+    def invoice_at(self, until: int) -> str | None:
+        """Its invoice once version `until` was written."""
+        return self.invoice if self.invoiced <= until else None
+
+    def is_removed(self, until: int) -> bool:
+        return self.removed is not None and self.removed <= until
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +68,15 @@ class ItemChange:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A request of the service that made lines; `group` is its log entry."""
+    """A request of the service that made lines; `group` is its log entry.
+
+    `given`: what it gives back in all, minor units: the credit that is left once everything else on its invoice, or
+    everything that waits for the next one, is set off.
+    """
 
     group: Group
     items: tuple[ItemChange, ...]
+    given: int
 
 
 class Ledger:
@@ -87,17 +101,18 @@ class Ledger:
         for line in fresh:
             own.setdefault(line.item, []).append(line)
         for item, lines in own.items():
-            self._name_credits(item, [line for line in lines if line.amount < 0], number, group.first - 1)
+            # A change voids the invoice of an update that waits, before it is computed: until its last version.
+            self._name_credits(item, [line for line in lines if line.amount < 0], number, group.last)
         if group.actor == "api" and own:
             found = tuple(self._changed(group, item, lines) for item, lines in own.items())
-            self.changes.append(Change(group, found))
+            self.changes.append(Change(group, found, self._given(group, fresh)))
 
     def _new_items(self, number: int, group: Group) -> Iterator[Line]:
         for version in group.of("invoiceitem"):
             known = self._pending.get(version.id)
             if version.state is None:
                 if known is not None:
-                    known.removed = True
+                    known.removed = version.number
                 continue
             if known is not None:
                 continue
@@ -121,7 +136,7 @@ class Ledger:
                 source, item = _parents(row)
                 pending = None if source is None else self._pending.get(source)
                 if pending is not None:
-                    pending.invoice, pending.amount = version.id, net
+                    pending.invoice, pending.invoiced, pending.amount = version.id, version.number, net
                     self._lines[row["id"]] = pending
                     self._on_invoice.setdefault(version.id, []).append(pending)
                     continue
@@ -156,7 +171,7 @@ class Ledger:
             if line.amount > 0
             and line.group < number
             and line.end > date
-            and not line.removed
+            and not line.is_removed(until)
             and not any(self._stands(credit, until) for credit in line.credited_by)
         ]
         for credit in given:
@@ -166,11 +181,12 @@ class Ledger:
 
     def _stands(self, line: Line, until: int) -> bool:
         """False once it was removed or its invoice is void, as of a change that was never paid."""
-        if line.removed:
+        if line.is_removed(until):
             return False
-        if line.invoice is None:
+        invoice_id = line.invoice_at(until)
+        if invoice_id is None:
             return True
-        invoice = self._journal.state("invoice", line.invoice, until)
+        invoice = self._journal.state("invoice", invoice_id, until)
         return invoice is not None and invoice["status"] != "void"
 
     # ------------------------------------------------------------------------------------------------ judging
@@ -194,6 +210,19 @@ class Ledger:
             lines=tuple(lines),
         )
 
+    def _given(self, group: Group, own: list[Line]) -> int:
+        made = sum(line.amount for line in own)
+        places = {line.invoice for line in own}
+        beside = [
+            line
+            for lines in self._of_item.values()
+            for line in lines
+            if line.subscription == own[0].subscription
+            and not line.is_removed(group.last)
+            and line.invoice_at(group.last) in places
+        ]
+        return max(0, min(-made, -sum(line.amount for line in beside)))
+
     def _unused(self, charge: Line, at: float, until: int) -> float:
         date = max(at - self._patience, charge.start)
         if charge.end <= date or charge.end <= charge.start:
@@ -202,13 +231,14 @@ class Ledger:
 
     def paid(self, charge: Line, until: int) -> float:
         """What money has paid of a charge once version `until` was written, in minor units: 0 to its amount."""
-        share = 1.0 if charge.invoice is None else self._settled_share(charge.invoice, until)
-        if charge.removed or charge.amount <= 0 or not share:
+        invoice_id = charge.invoice_at(until)
+        share = 1.0 if invoice_id is None else self._settled_share(invoice_id, until)
+        if charge.is_removed(until) or charge.amount <= 0 or not share:
             return 0.0
         set_off = [
             line
             for line in self._of_item[charge.item]
-            if line.group == charge.group and line.amount < 0 and line.invoice == charge.invoice
+            if line.group == charge.group and line.amount < 0 and line.invoice_at(until) == invoice_id
         ]
         unpaid = sum(-line.amount * (1.0 - self._paid_share(line.credits, until)) for line in set_off)
         return max(0.0, charge.amount - unpaid) * share

@@ -32,8 +32,9 @@ _IDS = re.compile(r"\b(sub|si|cus|price|qt|pm|in|ii|pi|op|promo|di|txr|seti|prod
 class Call:
     """One request of the API. `first` and `last`: the journal's length before and after it.
 
-    `quote`: the answer that it executes; `undisturbed`: nothing else happened in between. `upcoming`: the next
-    invoice's answer, read right after it. `ends`, `removes`: a cancel or a removal that has to succeed.
+    `quote`: the answer that it executes, of the time `quoted_at`; `undisturbed`: nothing else happened in between.
+    `upcoming`: the next invoice's answer, read right after it. `ends`, `removes`: a cancel or a removal that has to
+    succeed.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Call:
     last: int
     subscription: str | None = None
     quote: Json | None = None
+    quoted_at: float = 0.0
     undisturbed: bool = False
     upcoming: Reply | None = None
     ends: bool = False
@@ -101,6 +103,7 @@ class Life:
         self._names: dict[str, str] = {}
         self._counts: dict[str, int] = {}
         self._began = 0.0
+        self._quoted_at = 0.0
 
     # ------------------------------------------------------------------------------------------------ telling
 
@@ -148,6 +151,8 @@ class Life:
             plot: Callable[[str], Awaitable[None]] = getattr(self, f"_plot_{name}")
             await plot(self._one())
             return
+        if all(self.world.subscription(name)["status"] in ENDED for name in self.subscriptions):
+            await self._buy()
         names = list(ACTIONS)
         [chosen] = self.rng.choices(names, [ACTIONS[name] for name in names])
         action: Callable[[], Awaitable[None]] = getattr(self, f"_{chosen}")
@@ -415,7 +420,7 @@ class Life:
         undisturbed: bool,
     ) -> None:
         done = await self.ask(label, who, method, path, body, subscription=name, quote=quote)
-        done.undisturbed = undisturbed
+        done.undisturbed, done.quoted_at = undisturbed, self._quoted_at
         if not done.ok or done.reply.status == 202 or (done.reply.body or {}).get("payment") is not None:
             return
         state = self.world.subscription(name)
@@ -427,6 +432,7 @@ class Life:
     async def _quote_ages(self, name: str) -> bool:
         """Nothing, some time, or an edit by hand comes between a quote and its use. True: nothing but time."""
         rng, world = self.rng, self.world
+        self._quoted_at = world.now
         wait = rng.choices(
             (
                 0.0,
@@ -592,7 +598,7 @@ class Life:
     async def _cancel(self) -> None:
         name, rng = self._one(), self.rng
         path = f"/v1/subscriptions/{name}/cancel"
-        if rng.random() < 0.25:
+        if rng.random() < 0.2:
             body: Json = {"when": "now"}
             who = self._somebody(name)
             if who.label == "admin key" and rng.random() < 0.6:
@@ -805,8 +811,10 @@ class Life:
         self.tell(f"-- {then:.0f} seconds after the end of the period: {self._states()}")
         return True
 
-    async def _default_becomes(self, kind: str) -> None:
-        await self.world.card(self.payer.customer_id, kind)
+    async def _default_becomes(self, name: str, kind: str) -> None:
+        """The payer's default, and the subscription's own, which comes before it."""
+        method = await self.world.card(self.payer.customer_id, kind)
+        await self.world.dashboard("POST", f"/v1/subscriptions/{name}", default_payment_method=method)
         await self.world.listen()
         self.tell(f"dashboard: the default card is one that {kind}")
 
@@ -835,16 +843,16 @@ class Life:
 
     async def _plot_unpaid_renewal(self, name: str) -> None:
         """The renewal fails, or is a draft still, and what it was for is given back."""
-        await self._default_becomes("declines")
+        await self._default_becomes(name, "declines")
         if await self._wait_for_renewal(name, then=self.rng.choice((600.0, 3900.0, 4 * DAY))):
             await self._give_back(name)
 
     async def _plot_raise_within_the_draft(self, name: str) -> None:
         """Paid seats are added while the renewal is a draft; then the renewal fails."""
-        await self._default_becomes("pays")
+        await self._default_becomes(name, "pays")
         if await self._wait_for_renewal(name, then=900.0):
             await self._seats_become(name, lambda total: total + 1)
-            await self._default_becomes("declines")
+            await self._default_becomes(name, "declines")
             await self.world.advance(4000.0)
             await self._give_back(name)
 
@@ -852,7 +860,7 @@ class Life:
         """Seats that are invoiced by mail or debited stand before they are paid."""
         ways = ("is debited", "fails to be debited")
         if self.rng.random() < 0.5:
-            await self._default_becomes(self.rng.choice(ways))
+            await self._default_becomes(name, self.rng.choice(ways))
         else:
             fields = {"collection_method": "send_invoice", "days_until_due": 30}
             await self.world.dashboard("POST", f"/v1/subscriptions/{name}", **fields)
@@ -881,6 +889,47 @@ class Life:
             await self.ask(
                 "use a code", Who(owner.label, owner.headers), "PATCH", path, body, subscription=name
             )
+
+    async def _plot_stale_quote(self, name: str) -> None:
+        """What a quote was computed from changes before it is used: balance, discounts, taxes, or the clock."""
+        items = self._seat_items(name)
+        if not items:
+            return
+        rng, world = self.rng, self.world
+        who = self._somebody(name, entitled=1.0)
+        base = f"/v1/shared-subscriptions/{name}"
+        body: Json = {"total": max(1, sum(item["quantity"] for item in items) + rng.choice((-1, 1, 3)))}
+        if len(items) > 1:
+            body["subscription_item_id"] = items[0]["id"]
+        quoted = await self.ask("quote PUT seats", who, "POST", f"{base}/quote", body, subscription=name)
+        if not quoted.ok:
+            return
+        self._quoted_at = world.now
+        state = world.subscription(name)
+        customer, sub = f"/v1/customers/{state['customer']}", f"/v1/subscriptions/{name}"
+        balance = {"balance": self._balance(state["customer"]) + rng.choice((-2000, -150, 900))}
+        coupon = {"discounts": [{"coupon": rng.choice(world.shop.coupons)}]}
+        edits: list[tuple[str, Json]] = [
+            (customer, balance),
+            (customer, balance),
+            (sub, {"discounts": ""}),
+            (sub, coupon),
+        ]
+        path, fields = rng.choice(edits)
+        ok, _ = await world.dashboard("POST", path, **fields)
+        await world.listen()
+        self.tell(f"dashboard: {path} {_brief(fields)}: {'done' if ok else 'refused'}")
+        body["quote_id"] = quoted.reply.body["quote_id"]
+        quote = quoted.reply.body
+        await self._execute("PUT seats", who, "PUT", f"{base}/seats", body, quote, name, undisturbed=False)
+
+    async def _plot_code_and_quote(self, name: str) -> None:
+        """A code is used, and a change is quoted before an invoice has used it up."""
+        owner = self._owner(name)
+        body = {"promotion_code": self.rng.choice(self.world.shop.codes)}
+        who = Who(owner.label, owner.headers)
+        await self.ask("use a code", who, "PATCH", f"/v1/subscriptions/{name}", body, subscription=name)
+        await self._set_seats()
 
     async def _plot_pending_edit(self, name: str) -> None:
         """Prorations of an edit by hand wait while a change is quoted."""
@@ -916,7 +965,7 @@ class Life:
 
 
 DISPUTES = "/_simulator/disputes"
-PLOTTED = 0.14
+PLOTTED = 0.22
 """The share of what happens that follows a plot: chance alone finds these chains too rarely."""
 PLOTS = (
     "unpaid_renewal",
@@ -925,6 +974,8 @@ PLOTS = (
     "money_back",
     "two_codes",
     "pending_edit",
+    "stale_quote",
+    "code_and_quote",
 )
 ACTIONS: dict[str, int] = {
     "set_seats": 24,

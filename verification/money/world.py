@@ -82,6 +82,7 @@ class World:
         self.now = await self.stripe.advance(seconds)
         await self.bench.wind(self.now)
         await self.listen()
+        await self.bench.work(self.context)
 
     async def look(self) -> list[Version]:
         """Reads what has happened since the last look into the journal."""
