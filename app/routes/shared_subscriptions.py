@@ -59,7 +59,7 @@ from app.services.shared_subscriptions import PeopleQuery
 
 router = APIRouter(tags=["shared subscriptions"], route_class=IdempotentRoute)
 _READ = {**UNCHANGED, **problems.responses(401, 403, 404, 422, 503)}
-# What Stripe refuses while an operation runs is told by its results, never as 502.
+# What Stripe refuses while an operation runs is shown by its results; 502 only before it begins.
 _OPERATION = problems.responses(401, 403, 404, 409, 413, 415, 422, 503)
 _WRITE = {**_OPERATION, **problems.responses(502)}
 
@@ -112,7 +112,7 @@ def _cleaned(search: str | None) -> str | None:
 @router.patch(
     "/shared-subscriptions/{subscription_id}/users",
     response_model=OperationAnswer,
-    responses={**ACCEPTED, **_OPERATION},
+    responses={**ACCEPTED, **_WRITE},
 )
 async def update_shared_subscription_users(
     request: Request,
@@ -179,7 +179,7 @@ def _item_id(value: str | None) -> SubscriptionItemId | None:
 @router.put(
     "/shared-subscriptions/{subscription_id}/seats",
     response_model=ChangedSubscription,
-    responses={**ACCEPTED, **_WRITE},
+    responses={**ACCEPTED, **_WRITE, **problems.responses(402)},
 )
 async def set_seats(
     request: Request,

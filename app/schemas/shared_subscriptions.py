@@ -148,7 +148,11 @@ class SeatQuoteRequest(_Changes):
 
 
 class ChangeResult(Answer):
-    """`total`, `used` and `required` stand beside `seat_limit_reached`. A change of the plan names no person."""
+    """One change and its outcome; a change of the subscription itself names no person.
+
+    `total`, `used` and `required` stand beside `seat_limit_reached`, `total` beside `release_seats` too, `allowed`
+    beside `unsecured_raise_limit`, `invoice_id` and `invoice_status` beside `invoice_unpaid`.
+    """
 
     action: ChangeAction
     customer_id: str | None
@@ -159,6 +163,9 @@ class ChangeResult(Answer):
     total: int | None = None
     used: int | None = None
     required: int | None = None
+    allowed: int | None = None
+    invoice_id: str | None = None
+    invoice_status: str | None = None
 
 
 class OperationAnswer(Answer):

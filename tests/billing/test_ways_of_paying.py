@@ -458,6 +458,22 @@ async def test_raise_is_bounded_by_what_was_paid_when_it_stands_before_its_payme
     assert (await put_seats(shop, as_service("write"), made["id"], 100)).status_code == 200
 
 
+async def test_results_tell_the_bound_when_the_seats_of_a_mixed_call_were_not_bought(shop: Shop) -> None:
+    """Figures of an error stand in its result also if the rest of the call was accepted."""
+    owner, made = await by_invoice(shop, 2)
+    path = f"/v1/shared-subscriptions/{made['id']}/users"
+    first = await shop.service.send("PATCH", path, owner.headers, {"add": [{"email": "mixed@example.com"}]})
+    assert first.status_code == 200, first.text
+    added = [{"email": "mixed@example.com"}, *({"email": f"mixed-{n}@example.com"} for n in range(7))]
+    body = {"add": added, "over_capacity": "add_seats"}
+    answer = await shop.service.send("PATCH", path, owner.headers, body)
+    assert answer.status_code == 200, answer.text
+    present, *others = answer.json()["results"]
+    assert present["outcome"] == "unchanged"
+    told = {(one["outcome"], one["code"], one["allowed"]) for one in others}
+    assert told == {("refused", "unsecured_raise_limit", 5)}
+
+
 @pytest.mark.parametrize("effect", ["before", "after"])
 async def test_purchase_attaches_once_when_stripe_answers_500_to_it(shop: Shop, effect: str) -> None:
     """M26: Stripe keeps a 500 under its key, whether the method was attached or not; the purchase goes on."""

@@ -368,6 +368,23 @@ async def _no_manager(world: World) -> httpx.Response:
     return await world.ask("updateSharedSubscriptionUsers", replace(asked, who=world.company.user.headers))
 
 
+@case("updateSharedSubscriptionUsers", status=502)
+async def _stripe_refuses_to_price_the_seats_given_back(world: World) -> httpx.Response:
+    company = await world.service.company()
+    asked = ASKED["updateSharedSubscriptionUsers"](company)
+    body = {"remove": [company.user.customer_id], "release_seats": True}
+    return await world.refused_by_stripe("updateSharedSubscriptionUsers", replace(asked, body=body))
+
+
+@case("setSeats", status=402)
+async def _declined_without_holding_the_seats_back(world: World) -> httpx.Response:
+    """What Stripe answers for a wallet that pays at once or not at all."""
+    company = await world.service.company()
+    path = "/v1/subscriptions/{id}"
+    await world.service.stripe.add_fault(method="POST", path=path, status=402, code="card_declined")
+    return await world.ask("setSeats", ASKED["setSeats"](company))
+
+
 @case("setSeats", status=409)
 async def _seats_in_use(world: World) -> httpx.Response:
     asked = ASKED["setSeats"](world.company)
