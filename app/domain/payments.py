@@ -51,7 +51,6 @@ class Costs:
     amount_due: int
     credit: int
     lines: list[JsonObject]
-    proration_date: int | None
     tax: int = 0
     billed: Sequence[BilledLine] = ()
     spent: frozenset[str] = frozenset()

@@ -101,7 +101,7 @@ async def price(
         BillingError: what Stripe answers to the preview.
     """
     behavior = str(params.get("proration_behavior") or context.rules.proration_behavior)
-    nothing = Costs(subscription.currency, 0, 0, 0, [], None)
+    nothing = Costs(subscription.currency, 0, 0, 0, [])
     items: Sequence[Mapping[str, Any]] = params.get("items", ())
     if not _moves_money(subscription, items, params):
         return Priced(dict(params), nothing, None)

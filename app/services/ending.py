@@ -30,11 +30,7 @@ from app.errors import Conflict, FieldError, Forbidden, InvalidRequest
 from app.services.actors import Actor
 from app.services.context import Context
 from app.services.subscriptions import Seen
-
-MANAGED_BY_SCHEDULE = (
-    "A subscription schedule manages when this subscription ends: change or release the schedule in the Dashboard, or "
-    "cancel at once with when: now."
-)
+from app.stripe_gateway.translate import MANAGED_BY_SCHEDULE
 
 
 class EndBy(StrEnum):

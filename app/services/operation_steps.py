@@ -366,7 +366,6 @@ async def _release_seats(
     step = await _with_release(context, operation, step)
     item_id, fewer = str(step.figures["item_id"]), int(step.figures["fewer"])
     refusal: list[str] = []
-    missed = ["changed_meanwhile"]
 
     async def call() -> Fetched:
         nonlocal step
@@ -407,7 +406,7 @@ async def _release_seats(
         elif isinstance(snapshot, Subscription) and _has_released(snapshot, step):
             state, code = "applied", None
         else:
-            state, code = "failed", missed[0]
+            state, code = "failed", "changed_meanwhile"
         await operations.settle_step(connection, operation.id, step.position, state=state, code=code)
 
     lease = await sync.take_lease(context, "subscription", operation.subscription_id)

@@ -95,7 +95,7 @@ async def update(
             prices = await catalogue.prices_for_purchase(
                 connection, price_ids(change.items, seen.view), open_catalogue=context.rules.open_catalogue
             )
-            plan = changed(context, actor, seen.view, change, prices)
+            plan = changed(actor, seen.view, change, prices)
             check_status(context, seen.view, plan)
             await _check_end(connection, actor, seen, change, plan)
             if plan is not None and not plan.reduces:
@@ -218,7 +218,6 @@ def _current_items(view: SubscriptionView, prices: dict[Any, OfferedPrice]) -> l
 
 
 def changed(
-    context: Context,
     actor: Actor,
     view: SubscriptionView,
     change: PlanUpdate,

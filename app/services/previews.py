@@ -75,7 +75,7 @@ async def preview(
             connection, price_ids(change.items, seen.view), open_catalogue=context.rules.open_catalogue
         )
     outside = await look_outside(context, actor, seen.view, None, change.promotion_code)
-    plan = changed(context, actor, seen.view, change, prices)
+    plan = changed(actor, seen.view, change, prices)
     check_status(context, seen.view, plan)
     if plan is not None:
         seats = seen.view.seats(owner_uses_seat=context.rules.owner_uses_seat)

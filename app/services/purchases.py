@@ -85,7 +85,7 @@ async def add(
     if profile is None:
         raise NotFound()
     if begun_before is None:
-        call = StripeCall("create", _creation(context, actor, profile, purchase, prices, operation_id))
+        call = StripeCall("create", _creation(actor, profile, purchase, prices, operation_id))
         if purchase.payment_method_id is not None:
             method = await fetch_free_or_own(context, purchase.payment_method_id, customer_id)
             call.params["payment_behavior"] = behavior_of_purchase(method.type)
@@ -172,7 +172,6 @@ async def _end_superseded(context: Context, operation_id: str, call: StripeCall)
 
 
 def _creation(
-    context: Context,
     actor: Actor,
     profile: JsonObject,
     purchase: Purchase,

@@ -171,7 +171,6 @@ class BillingCalls:
             amount_due=invoice.amount_due,
             credit=max(0, -invoice.total),
             lines=invoice.lines,
-            proration_date=parsing.proration_date(answer.data),
             tax=parsing.tax(answer.data),
             billed=[parsing.billed_line(source) for source in sources],
             spent=parsing.spent_discounts(answer.data),

@@ -508,13 +508,6 @@ def invoice_payment_step(source: Json) -> PaymentStep | None:
     return intent_step(intent, "payment", url)
 
 
-def proration_date(source: Json) -> int | None:
-    """The second for which a preview computed its prorations; executing with it gives the same amounts."""
-    parent = _object(source, "parent") or {}
-    details = _object(parent, "subscription_details") or {}
-    return _whole(details, "subscription_proration_date")
-
-
 def tax(source: Json) -> int:
     """All taxes of an invoice, inclusive ones too, in minor units."""
     return sum(_amount(entry, "amount") for entry in _objects(source, "total_taxes"))
