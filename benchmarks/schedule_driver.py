@@ -25,6 +25,9 @@ FAULT_SHARE = 0.95
 LONG_PAUSE_SHARE = 0.05
 LONG_PAUSE_SECONDS = (22.9 * 3600, 25.0 * 3600)
 LATE_SECONDS = 300.0
+PROXY_SHARE = 0.3
+"""Of the faults of writes."""
+PROXY_ANSWER = Answer(504, [(b"content-type", b"text/html")], b"<html>504 Gateway Time-out</html>")
 FEWEST_STEPS, MOST_STEPS = 30, 400
 """While faults last, statements not counted."""
 MOST_DECISIONS = 6_000
@@ -145,6 +148,8 @@ class Schedule:
         self.world = World(parts, gate, seed, self.rng, order)
         self.stripe = self.world.stripe
         self.temper = Temper.some(self.rng)
+        self.proxy = random.Random(f"{seed} proxy")
+        """Draws of its own, so that the schedules of before stay as they were but for what a proxy answers."""
         self.temper.long_pause = random.Random(f"{seed} long pause").random() < LONG_PAUSE_SHARE
         self.actors = Actors(self.world, self.rng)
         self.decisions: list[str] = []
@@ -305,6 +310,14 @@ class Schedule:
     def _fault(self, call: Call) -> None:
         rng, stripe = self.rng, self.stripe
         stripe.waiting.remove(call)
+        if call.is_write and self.proxy.random() < PROXY_SHARE:
+            # A proxy in front of Stripe gives up; the request behind it runs on.
+            in_flight = self.proxy.random() < 0.3
+            self._say(f"504 late{' in flight' if in_flight else ''} {call}")
+            stripe.be_late(call, in_flight=in_flight)
+            call.answer = PROXY_ANSWER
+            stripe.reply(call)
+            return
         kind = rng.choice(
             (
                 "429",
