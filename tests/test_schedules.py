@@ -57,5 +57,16 @@ def test_a_planted_defect_is_noticed(held_database_url: str, defect: str) -> Non
     assert found[-1].verdicts
 
 
+PROXIED = 53
+"""A schedule in which a proxy answers 504 for the creation of a customer that runs on."""
+
+
+def test_schedule_notices_when_every_5xx_is_taken_as_kept(held_database_url: str) -> None:
+    """W1: the rule of before, planted."""
+    tried = [f"{SEED}/{PROXIED}", *seeds(SCHEDULES)]
+    found = play(held_database_url, tried, "every 5xx is kept")
+    assert any("2 times" in verdict for verdict in found[-1].verdicts)
+
+
 def test_enough_defects_are_known() -> None:
     assert len(DEFECTS) >= 20
