@@ -497,7 +497,7 @@ async def _set_owner(
             refusal.append("not_found")
             return before
         done = found.owner_id == new_owner
-        if done and step.state == "planned":
+        if done and not may_come_late(context.rules, step):
             return before
         async with context.database.connection() as connection:
             named = (

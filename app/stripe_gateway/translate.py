@@ -27,6 +27,7 @@ from app.operations.lifecycle import Attempt, Outcome
 from app.stripe_gateway.parsing import SILENT_DECLINES
 
 _NAME = re.compile(r"[a-z_]+")
+_NOT_ACCEPTED = "Stripe does not accept this service's credential."
 _TURNED_AWAY = frozenset({401, 403, 409, 429})
 _OBJECT_LIMIT_SECONDS = 60
 """The shortest of Stripe's periods; it does not say which of its limits was met."""
@@ -123,8 +124,8 @@ def write_error(error: stripe.StripeError, attempt: Attempt) -> BillingError:
             return StripeOutcomeUnknown(retry_after=2)
         case Outcome.NOT_SENT if attempt.has_open_try:
             return StripeOutcomeUnknown(retry_after=2)
-        case Outcome.NOT_SENT if isinstance(error, (stripe.AuthenticationError, stripe.PermissionError)):
-            return ServiceUnavailable("Stripe does not accept this service's credential.", retry_after=2)
+        case Outcome.NOT_SENT if isinstance(error, stripe.PermissionError):
+            return ServiceUnavailable(_NOT_ACCEPTED, retry_after=2)
         case _:
             return translate(error)
 
@@ -161,8 +162,10 @@ def translate(error: stripe.StripeError) -> BillingError:
         if param:
             members["stripe_param"] = str(param)
         return StripeRejected("Stripe refused the request.", members=members)
-    if isinstance(error, (stripe.AuthenticationError, stripe.PermissionError)):
-        return StripeRejected("Stripe does not accept this service's credential.")
+    if isinstance(error, stripe.AuthenticationError):
+        return ServiceUnavailable(_NOT_ACCEPTED, retry_after=2)
+    if isinstance(error, stripe.PermissionError):
+        return StripeRejected("Stripe does not let this service's credential do this.")
     return ServiceUnavailable("Stripe does not answer.", retry_after=2)
 
 

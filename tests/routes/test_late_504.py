@@ -226,6 +226,21 @@ async def test_change_is_never_failed_when_its_second_request_is_refused_and_the
     assert await told(service, operation_id) == [("applied", None)]
 
 
+async def test_seat_bought_for_an_addition_stays_given_back_when_its_first_request_runs_late(
+    service: Service,
+) -> None:
+    """W1: the purchase that an addition beyond the seats brings along."""
+    company = await service.company(seats=2)
+    where = {"method": "POST", "path": SUBSCRIPTION, "object": company.subscription_id}
+    await service.stripe.add_fault(**where, **LATE)
+    ok(await company.change(company.owner.headers, add=[company.stranger.email], over_capacity="add_seats"))
+    assert await quantity(company) == 3
+    ok(await company.change(company.owner.headers, remove=[company.stranger.customer_id]))
+    ok(await seats(company, 2))
+    await passed()
+    assert await quantity(company) == 2
+
+
 async def made_for(service: Service, email: str) -> list[Any]:
     return [one for one in await service.stripe.state("customer") if one.get("email") == email]
 
@@ -264,12 +279,14 @@ async def test_addition_by_email_is_never_failed_when_its_second_request_is_refu
     assert made["id"] in await company.members() and len(await company.members()) == 3
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_step_is_not_failed_when_stripe_does_not_accept_the_key(
-    service: Service, hasty: Service
+    service: Service, hasty: Service, method: str
 ) -> None:
     """A key that was revoked refuses every request: none of them was sent, and the change goes on with a new key."""
     company, change = await hasty.company(), CHANGES["add"]
-    await fault(company, change, status=401, times=0)
+    where = {"method": method, "path": change.path, "object": change.object_id(company)}
+    await service.stripe.add_fault(**where, status=401, times=0)
     operation_id = ok(await change.do(company), 202)["operation_id"]
     await handed_over(service, operation_id)
     assert await told(service, operation_id) == [("pending", None)]

@@ -60,7 +60,7 @@ READS: list[tuple[dict[str, Any], type[BillingError], str, int]] = [
     ({"status": 503}, ServiceUnavailable, "stripe_unavailable", ATTEMPTS),
     ({"truncate": True}, ServiceUnavailable, "stripe_unavailable", ATTEMPTS),
     ({"status": 400}, StripeRejected, "stripe_rejected", 1),
-    ({"status": 401}, StripeRejected, "stripe_rejected", 1),
+    ({"status": 401}, ServiceUnavailable, "stripe_unavailable", 1),
     ({"status": 403}, StripeRejected, "stripe_rejected", 1),
     ({"status": 404, "code": "resource_missing"}, NotFound, "not_found", 1),
 ]
