@@ -57,7 +57,7 @@ _SESSION = {
     "plan_cache_mode": "force_generic_plan",
     # PostgreSQL ends the transactions of a process that was lost or frozen, and so frees its row locks. No transaction
     # waits for anything but PostgreSQL, so only a process that no longer runs is idle in one for seconds. See
-    # docs/decisions/0051-let-postgres-end-the-transactions-of-lost-hosts.md.
+    # docs/decisions/0009-let-postgres-end-the-transactions-of-lost-hosts.md.
     "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_SECONDS}s",
     "statement_timeout": f"{_STATEMENT_SECONDS}s",
     # A host that vanished answers no probe: its session ends after 5 + 3 * 2 seconds, whatever it was doing.

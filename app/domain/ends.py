@@ -2,7 +2,7 @@
 
 Items of different intervals have periods of different lengths. So "the period's end" has one meaning
 only while all periods end together; otherwise the caller names the earliest or the latest end
-(docs/decisions/0021-let-only-the-caller-choose-between-ends-that-differ.md).
+(docs/decisions/0005-let-only-the-caller-choose-between-ends-that-differ.md).
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ A change by card is held back until its invoice is paid. A sent invoice or a ban
 so the change stands before its payment, and what one customer may owe that way is bounded.
 
 Sources: Stripe's pages "Pending updates" (only `charge_automatically`; neither sent invoices nor bank debits) and
-"Subscription payment methods"; docs/decisions/0011-choose-the-payment-behavior-by-the-way-of-paying.md and
-docs/decisions/0012-bound-raises-that-stand-before-their-payment.md.
+"Subscription payment methods"; docs/decisions/0003-choose-the-payment-behavior-by-the-way-of-paying.md and
+docs/decisions/0004-bound-raises-that-stand-before-their-payment.md.
 """
 
 from __future__ import annotations

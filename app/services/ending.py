@@ -1,6 +1,6 @@
 """Which end a request means, whether it stands already, and who may move or take it back.
 
-Rules: docs/decisions/0021-let-only-the-caller-choose-between-ends-that-differ.md, and 0022 beside it: an end that the
+Rules: docs/decisions/0005-let-only-the-caller-choose-between-ends-that-differ.md, and 0006 beside it: an end that the
 payer set is the payer's, so an owner who is not the payer takes back, or moves to a later moment, only an end that
 owners alone have set.
 """

@@ -1,6 +1,6 @@
 """The payer's word that the owner may buy in their name: given and withdrawn at any time, for one owner.
 
-Rules: docs/decisions/0022-keep-the-payers-end-and-permission-theirs.md. A purchase that was not sent to Stripe yet
+Rules: docs/decisions/0006-keep-the-payers-end-and-permission-theirs.md. A purchase that was not sent to Stripe yet
 rests on the permission and ends with it; one that was sent may have taken effect, and stays. The right is checked again
 at each sending (`app.services.plan_writes`).
 """
