@@ -12,7 +12,8 @@ from app.domain.ways_of_paying import (
     check_raise,
     raise_by,
 )
-from app.services.charges import Priced
+from app.errors import NotFound
+from app.services.charges import Priced, asked
 from app.services.context import Context
 
 _DAY = 86_400
@@ -35,12 +36,30 @@ async def suited(
     way = await way_of_paying(context, subscription, params.get("default_payment_method"))
     params["payment_behavior"] = behavior_of_update(params["payment_behavior"], way)
     more = raise_by(subscription, params.get("items", ()))
-    # A raise within a trial, or one that a balance covers, leaves nothing to pay for.
-    is_due = subscription.status != "trialing" and (priced.now.amount_due > 0 or not priced.is_invoiced)
-    if way.pays_later and more and is_due and await _is_of_an_end_user(context, operation_id):
+    is_bounded = way.pays_later and more > 0 and subscription.status != "trialing"
+    if (
+        is_bounded
+        and await _is_of_an_end_user(context, operation_id)
+        and await _costs(context, subscription, priced)
+    ):
         invoices = await _invoices(context, subscription)
         check_raise(subscription, more, invoices, at=at, percent=context.rules.unsecured_raise_max)
     return params
+
+
+async def _costs(context: Context, subscription: Subscription, priced: Priced) -> bool:
+    """True if a raise is to be paid now, or with the next renewal.
+
+    In the last seconds of a period a raise costs nothing yet, and its renewal is paid weeks later.
+    """
+    if priced.now.amount_due > 0 or not priced.is_invoiced:
+        return True
+    recurring = {**asked(subscription, priced.params, "none"), "preview_mode": "recurring"}
+    try:
+        return (await context.billing.preview(recurring)).total > 0
+    except NotFound:
+        # The subscription ends with this period.
+        return False
 
 
 async def way_of_paying(

@@ -458,6 +458,22 @@ async def test_raise_is_bounded_by_what_was_paid_when_it_stands_before_its_payme
     assert (await put_seats(shop, as_service("write"), made["id"], 100)).status_code == 200
 
 
+@pytest.mark.parametrize("unit_amount", [1200, 0])
+async def test_raise_is_bounded_by_its_renewal_when_the_period_ends_in_a_moment(
+    shop: Shop, unit_amount: int
+) -> None:
+    """Readings Money 6: a raise in the last second costs nothing yet; a free price never does."""
+    owner, made = await by_debit(shop, 10, unit_amount=unit_amount)
+    end = (await shop.true(made["id"]))["items"]["data"][0]["current_period_end"]
+    await shop.stripe.control("POST", "clock", freeze=True)
+    await shop.stripe.advance(end - (await shop.stripe.control("GET", "clock"))["now"] - 1)
+    await shop.listen()
+    answer = await put_seats(shop, owner.headers, made["id"], 300)
+    if unit_amount:
+        assert problem(answer, 409, "unsecured_raise_limit")["allowed"] == 5
+    assert await total(shop, made["id"]) == (10 if unit_amount else 300)
+
+
 async def test_results_tell_the_bound_when_the_seats_of_a_mixed_call_were_not_bought(shop: Shop) -> None:
     """Figures of an error stand in its result also if the rest of the call was accepted."""
     owner, made = await by_invoice(shop, 2)
