@@ -14,7 +14,6 @@ from app.domain.ends import When
 from app.domain.ids import PaymentMethodId, PriceId, SubscriptionItemId
 from app.domain.payments import PaymentStep
 from app.domain.plan_changes import ItemChange
-from app.domain.roles import Role
 from app.domain.snapshots import JsonObject
 from app.errors import PreconditionFailed
 from app.routes import problems
@@ -235,7 +234,7 @@ async def change_answer(
 
 def changed_subscription(done: Done, rules: Rules) -> ChangedSubscription:
     payment: PaymentStep | None = done.payment
-    if payment is not None and done.seen.role is Role.MANAGER:
+    if payment is not None and not done.seen.sees_payers_own:
         payment = payment.without_the_payers_own()
     return ChangedSubscription.model_validate(
         {

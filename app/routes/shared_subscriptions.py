@@ -168,7 +168,7 @@ async def run_and_answer(request: Request, context: Context, actor: Actor, admit
         raise _nothing_accepted(results, outcome)
     if payment is not None:
         seen = await subscriptions.get(context, actor, outcome.operation.subscription_id)
-        payment = payment.without_the_payers_own() if seen.role is Role.MANAGER else payment
+        payment = payment if seen.sees_payers_own else payment.without_the_payers_own()
     return operation_answer(request, outcome, actor, payment)
 
 

@@ -13,10 +13,10 @@ from typing import Any
 from app.domain.credits import Bill, BilledLine, Judgement, judge, own_lines
 from app.domain.ids import InvoiceId, SubscriptionItemId
 from app.domain.payments import Costs
-from app.domain.roles import Role
 from app.domain.snapshots import JsonObject, Subscription
 from app.errors import Conflict, NotFound
 from app.services.context import Context
+from app.services.subscriptions import Seen
 from app.stripe_gateway.bills import with_items
 
 _PREVIEWED = (
@@ -171,9 +171,9 @@ def invoice_unpaid(unpaid: UnpaidInvoice, *, may_forgo: bool) -> Conflict:
     )
 
 
-def as_seen(refusal: Conflict, role: Role | None) -> Conflict:
+def as_seen(refusal: Conflict, seen: Seen) -> Conflict:
     """Hide the link to the payer's invoice from a manager, who may buy seats and see amounts."""
-    if refusal.code == "invoice_unpaid" and role is Role.MANAGER:
+    if refusal.code == "invoice_unpaid" and not seen.sees_payers_own:
         refusal.members["hosted_invoice_url"] = None
     return refusal
 

@@ -131,7 +131,7 @@ async def update(
     try:
         return await _carried_out(context, actor, subscription_id, operation)
     except Conflict as refusal:
-        raise as_seen(refusal, seen.role) from refusal
+        raise as_seen(refusal, seen) from refusal
 
 
 async def _carried_out(

@@ -11,7 +11,7 @@ from app.cache import catalogue, quotes
 from app.domain.ids import SubscriptionId
 from app.domain.payments import Costs
 from app.domain.plan_changes import Plan, PlanItem
-from app.domain.roles import Permission, Role, require
+from app.domain.roles import Permission, require
 from app.domain.seats import check_floor
 from app.domain.snapshots import JsonObject, Subscription
 from app.domain.statuses import RENEWING
@@ -115,7 +115,7 @@ def _unpaid_as_seen(priced: Priced, seen: Seen) -> JsonObject | None:
     if priced.unpaid is None:
         return None
     shown = asdict(priced.unpaid)
-    return {**shown, "hosted_invoice_url": None} if seen.role is Role.MANAGER else shown
+    return shown if seen.sees_payers_own else {**shown, "hosted_invoice_url": None}
 
 
 async def _next_total(

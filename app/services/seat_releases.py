@@ -67,4 +67,4 @@ async def check_credit(
             forgo_credit=False,
         )
     except Conflict as refusal:
-        raise charges.as_seen(refusal, seen.role) from refusal
+        raise charges.as_seen(refusal, seen) from refusal

@@ -26,6 +26,11 @@ class Seen:
     role: Role | None
     granted: frozenset[Permission]
 
+    @property
+    def sees_payers_own(self) -> bool:
+        """True if payment methods and links to invoices are shown: not to a manager, unless they pay themselves."""
+        return self.role is not Role.MANAGER or Permission.GRANT_PURCHASES in self.granted
+
 
 def see(view: SubscriptionView, actor: Actor, rules: Rules) -> Seen | None:
     """None where the actor may not know of it: the caller answers as for an absent id."""

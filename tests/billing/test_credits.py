@@ -149,6 +149,21 @@ async def test_fewer_seats_are_refused_when_the_renewal_is_open(still: Shop) -> 
     assert await team_.quantity() == 100
 
 
+async def test_the_payer_finds_the_way_to_pay_when_they_hold_a_managers_seat(still: Shop) -> None:
+    """Design, the table of roles: the link is hidden from managers, and this one pays the invoice."""
+    team_ = await team(still, 4)
+    invoice = await team_.renewal_fails()
+    other = await still.service.person("owner")
+    path = f"/v1/subscriptions/{team_.id}"
+    await still.stripe.post(path, metadata={"billing_shared_subscription_owner": other.customer_id})
+    keys = {"billing_shared_subscription_id": team_.id, "billing_shared_subscription_role": "manager"}
+    await still.stripe.post(f"/v1/customers/{team_.owner.customer_id}", metadata=keys)
+    await still.listen()
+    assert (await still.subscription(team_.owner.headers, team_.id))["role"] == "manager"
+    unpaid(await team_.set_seats(2), invoice)
+    assert (await team_.quote(2))["invoice_unpaid"]["hosted_invoice_url"] == invoice["hosted_invoice_url"]
+
+
 async def test_a_refusal_is_the_same_when_its_stored_answer_is_gone(still: Shop) -> None:
     """M1: the operation remembers why it failed; a repeated request is not told that Stripe refused it."""
     team_ = await team(still, 100)
