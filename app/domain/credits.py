@@ -66,7 +66,7 @@ class Bill:
     """An invoice as a source of credit. `reversed`: refunds, credit notes and disputes that are open or lost.
 
     Lines are whole. `total` and `reversed` are minor units, tax included. `finalizes_at`: Unix seconds, for a draft.
-    `payments`: the payment intents or charges that paid it. `has_credit_notes`: of any kind.
+    `intents`: the payment intents that paid it. `has_credit_notes`: of any kind.
     """
 
     id: InvoiceId
@@ -77,7 +77,7 @@ class Bill:
     reversed: int = 0
     hosted_invoice_url: str | None = None
     finalizes_at: int | None = None
-    payments: Sequence[str] = ()
+    intents: Sequence[str] = ()
     has_credit_notes: bool = False
 
     @property

@@ -15,7 +15,7 @@ from app.cache.quotes import LIFETIME_SECONDS, Promise
 from app.domain.credits import Bill, _Books
 from app.domain.ends import When
 from app.errors import PaymentRequired
-from app.services import charges, ending, payment_details, previews, quotes, ways_of_paying
+from app.services import charges, ending, payment_details, plan_changes, previews, quotes, ways_of_paying
 from app.stripe_gateway.billing import BillingCalls
 from app.stripe_gateway.client import Key
 from benchmarks.planting import Change
@@ -117,17 +117,15 @@ def _pending_items_count_again() -> list[Change]:
 
 
 def _applied_change_told_as_declined() -> list[Change]:
-    update = BillingCalls.update_subscription
+    carried_out = plan_changes._carried_out
 
-    async def update_subscription(
-        self: Any, subscription_id: Any, params: Any, *, idempotency_key: Key
-    ) -> Any:
-        found = await update(self, subscription_id, params, idempotency_key=idempotency_key)
-        if "items" in params and "discounts" not in params:
+    async def _carried_out(context: Any, actor: Any, subscription_id: Any, begun: Any) -> Any:
+        done = await carried_out(context, actor, subscription_id, begun)
+        if "items" in begun.call.params:
             raise PaymentRequired(code="card_declined")
-        return found
+        return done
 
-    return [(BillingCalls, "update_subscription", update_subscription)]
+    return [(plan_changes, "_carried_out", _carried_out)]
 
 
 def _any_end_is_the_end_asked_for() -> list[Change]:
