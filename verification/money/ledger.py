@@ -8,6 +8,7 @@ chain back, however long it is.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -70,8 +71,8 @@ class ItemChange:
 class Change:
     """A request of the service that made lines; `group` is its log entry.
 
-    `given`: what it gives back in all, minor units: the credit that is left once everything else on its invoice, or
-    everything that waits for the next one, is set off.
+    `given`: what it gives back in all, minor units: its credit, once it is set off against what others have charged
+    on the same invoice, or for the next one.
     """
 
     group: Group
@@ -211,17 +212,17 @@ class Ledger:
         )
 
     def _given(self, group: Group, own: list[Line]) -> int:
-        made = sum(line.amount for line in own)
+        """The change's credit, less the charges of others that it cancels; their credits are theirs."""
+        mine = {id(line) for line in own}
         places = {line.invoice for line in own}
-        beside = [
-            line
-            for lines in self._of_item.values()
-            for line in lines
-            if line.subscription == own[0].subscription
-            and not line.is_removed(group.last)
-            and line.invoice_at(group.last) in places
-        ]
-        return max(0, min(-made, -sum(line.amount for line in beside)))
+        others: dict[str, int] = defaultdict(int)
+        for item, lines in self._of_item.items():
+            for line in lines:
+                beside = line.invoice_at(group.last) in places and not line.is_removed(group.last)
+                if line.subscription == own[0].subscription and beside and id(line) not in mine:
+                    others[item] += line.amount
+        charged = sum(max(0, amount) for amount in others.values())
+        return max(0, -sum(line.amount for line in own) - charged)
 
     def _unused(self, charge: Line, at: float, until: int) -> float:
         date = max(at - self._patience, charge.start)
