@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 
@@ -31,7 +31,7 @@ from app.services.rate_budget import RateBudget
 from app.stripe_gateway import client as stripe_client
 from app.stripe_gateway import translate
 from app.stripe_gateway.billing import BillingCalls
-from app.stripe_gateway.client import Key, Once, StripeClient
+from app.stripe_gateway.client import Grant, StripeClient, Tried, Write
 from app.stripe_gateway.gateway import StripeGateway
 from benchmarks.planting import Change, edited, in_place
 
@@ -169,28 +169,38 @@ def _same_key_for_ever() -> list[Change]:
     return [(operations, "next_attempt", _answering(None))]
 
 
-def _rekeyed(given: Key, change: Callable[[str], str]) -> Key:
-    return Once(change(given.key), given.leaves) if isinstance(given, Once) else change(given)
+@dataclass(frozen=True, slots=True)
+class _Rekeyed(Write[Any]):
+    """A write whose key is another one than the step's."""
+
+    change: Callable[[str], str] = str
+
+    async def attempt(self, grant: Grant, key: str) -> Tried[Any]:
+        return await Write.attempt(self, grant, self.change(key))
+
+
+def _rekeyed(write: Write[Any], change: Callable[[str], str]) -> Write[Any]:
+    return _Rekeyed(write.client, write.method, write.path, write.params, write.read, write.absent, change)
 
 
 def _key_of_the_target() -> list[Change]:
-    set_metadata = StripeGateway.set_customer_metadata
+    metadata_change = StripeGateway.metadata_change
 
-    async def set_customer_metadata(self: Any, customer_id: Any, values: Any, *, idempotency_key: Key) -> Any:
-        target = _rekeyed(idempotency_key, lambda _: f"{customer_id}:{'.'.join(values.values())}")
-        return await set_metadata(self, customer_id, values, idempotency_key=target)
+    def with_key(self: Any, customer_id: Any, values: Any) -> Write[Any]:
+        target = f"{customer_id}:{'.'.join(values.values())}"
+        return _rekeyed(metadata_change(self, customer_id, values), lambda _: target)
 
-    return [(StripeGateway, "set_customer_metadata", set_customer_metadata)]
+    return [(StripeGateway, "metadata_change", with_key)]
 
 
 def _new_key_at_every_sending() -> list[Change]:
-    post = StripeClient.post
+    send = StripeClient.send
 
-    async def with_new_key(self: Any, path: str, params: Any, *, idempotency_key: Key) -> Any:
-        another = _rekeyed(idempotency_key, lambda key: f"{key}/{uuid4().hex}")
-        return await post(self, path, params, idempotency_key=another)
+    async def with_new_key(self: Any, grant: Any, method: str, path: str, params: Any, *, key: str) -> Any:
+        another = f"{key}/{uuid4().hex}" if method == "post" else key
+        return await send(self, grant, method, path, params, key=another)
 
-    return [(StripeClient, "post", with_new_key)]
+    return [(StripeClient, "send", with_new_key)]
 
 
 def _earlier_create_not_looked_for() -> list[Change]:
@@ -262,36 +272,48 @@ def _role_verbatim() -> list[Change]:
 
 
 def _other_metadata_cleared() -> list[Change]:
-    set_metadata = StripeGateway.set_customer_metadata
+    metadata_change = StripeGateway.metadata_change
 
-    async def set_customer_metadata(self: Any, customer_id: Any, values: Any, *, idempotency_key: Key) -> Any:
-        everything = {**values, "crm_reference": ""}
-        return await set_metadata(self, customer_id, everything, idempotency_key=idempotency_key)
+    def clearing(self: Any, customer_id: Any, values: Any) -> Write[Any]:
+        return metadata_change(self, customer_id, {**values, "crm_reference": ""})
 
-    return [(StripeGateway, "set_customer_metadata", set_customer_metadata)]
+    return [(StripeGateway, "metadata_change", clearing)]
 
 
 def _owner_stays_a_member() -> list[Change]:
     return [(members, "is_member", _answering(False))]
 
 
-def _quantity_written_twice() -> list[Change]:
-    update = BillingCalls.update_subscription
+@dataclass(frozen=True, slots=True)
+class _Twice(Write[Any]):
+    """A write that comes after another one."""
 
-    async def update_subscription(
-        self: Any, subscription_id: Any, params: Any, *, idempotency_key: Key
-    ) -> Any:
+    first: Write[Any] | None = None
+
+    async def attempt(self, grant: Grant, key: str) -> Tried[Any]:
+        if self.first is not None:
+            before = await self.first.attempt(grant, f"{key}/first")
+            if before.error is not None:
+                return before
+        return await Write.attempt(self, grant, key)
+
+
+def _quantity_written_twice() -> list[Change]:
+    update = BillingCalls.subscription_update
+
+    def twice(self: Any, subscription_id: Any, params: Any) -> Write[Any]:
         items = [
             {**item, "quantity": item["quantity"] + 1}
             for item in params.get("items", [])
             if "quantity" in item
         ]
-        if items:
-            before = _rekeyed(idempotency_key, lambda key: f"{key}/first")
-            await update(self, subscription_id, {**params, "items": items}, idempotency_key=before)
-        return await update(self, subscription_id, params, idempotency_key=idempotency_key)
+        then = update(self, subscription_id, params)
+        if not items:
+            return then
+        first = update(self, subscription_id, {**params, "items": items})
+        return _Twice(then.client, then.method, then.path, then.params, then.read, then.absent, first)
 
-    return [(BillingCalls, "update_subscription", update_subscription)]
+    return [(BillingCalls, "subscription_update", twice)]
 
 
 # ---------------------------------------------------------------------------------------------------- the cache

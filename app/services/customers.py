@@ -88,12 +88,12 @@ async def _is_being_added(connection: Connection, subject: Subject) -> bool:
 
 
 async def _create(context: Context, subject: Subject, idempotency_key: str) -> CustomerId:
-    created = await context.stripe.create_customer(
+    write = context.stripe.customer_creation(
         email=subject.email if subject.email_verified else None,
         name=subject.name,
         metadata={keys.USER_ID: subject.subject},
-        idempotency_key=idempotency_key,
     )
+    created = await write.now(idempotency_key)
     customer_id = _id_of(created)
     lease = await sync.take_lease(context, "customer", customer_id)
 

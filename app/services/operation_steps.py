@@ -36,7 +36,6 @@ from app.services.sending import (
 )
 from app.services.ways_of_paying import suited
 from app.stripe_gateway.billing import Changed
-from app.stripe_gateway.client import Key
 from app.stripe_gateway.gateway import Fetched
 
 Permitted = Callable[[Connection, Step], Awaitable[Exception | None]]
@@ -96,14 +95,10 @@ async def _add_new_customer(
             keys.OPERATION_ID: operation.id,
         }
 
-        async def create(key: Key) -> Fetched:
-            return await context.stripe.create_customer(
-                email=email, name=None, metadata=values, idempotency_key=key
-            )
-
+        write = context.stripe.customer_creation(email=email, name=None, metadata=values)
         try:
             created = await send(
-                context, operation.id, step, token, create, may_leave=lambda on: permitted(on, step)
+                context, operation.id, step, token, write, check=lambda on: permitted(on, step)
             )
         except BillingError as error:
             # An earlier attempt whose answer was lost may have created the customer: looked for before a failure is
@@ -196,19 +191,14 @@ class _CustomerWrite:
         here = customer.member_of == self._operation.subscription_id
         now = replace(self._step, role_before=customer.member_role if here else None)
 
-        async def write(key: Key) -> Fetched:
-            return await self._context.stripe.set_customer_metadata(
-                self._customer_id, values, idempotency_key=key
-            )
-
         try:
             return await send(
                 self._context,
                 self._operation.id,
                 self._step,
                 self._token,
-                write,
-                may_leave=lambda on: self._permitted(on, now),
+                self._context.stripe.metadata_change(self._customer_id, values),
+                check=lambda on: self._permitted(on, now),
             )
         except BillingError as error:
             if not (self._step.was_sent and is_known(error)):
@@ -326,14 +316,8 @@ async def _buy_seats(
             return before
         params = await _priced_seats(context, operation, step, found, before.at)
 
-        async def write(key: Key) -> Changed:
-            return await context.billing.update_subscription(
-                operation.subscription_id, params, idempotency_key=key
-            )
-
-        changed = await send(
-            context, operation.id, step, token, write, may_leave=lambda on: permitted(on, step)
-        )
+        write = context.billing.subscription_update(operation.subscription_id, params)
+        changed = await send(context, operation.id, step, token, write, check=lambda on: permitted(on, step))
         written.append(changed)
         # Should the row not show it any more, somebody has lowered it since.
         missed[0] = "changed_meanwhile" if reached(changed.subscription) else missed[0]
@@ -388,14 +372,8 @@ async def _release_seats(
             return before
         params = await _priced_seats(context, operation, step, found, before.at)
 
-        async def write(key: Key) -> Changed:
-            return await context.billing.update_subscription(
-                operation.subscription_id, params, idempotency_key=key
-            )
-
-        changed = await send(
-            context, operation.id, step, token, write, may_leave=lambda on: permitted(on, step)
-        )
+        write = context.billing.subscription_update(operation.subscription_id, params)
+        changed = await send(context, operation.id, step, token, write, check=lambda on: permitted(on, step))
         return changed.fetched
 
     async def settle(connection: Connection, snapshot: Snapshot | None) -> None:
@@ -510,10 +488,8 @@ async def _set_owner(
             refusal.append("changed_meanwhile")
             return before
 
-        async def write(key: Key) -> Fetched:
-            return await context.billing.set_owner(operation.subscription_id, new_owner, idempotency_key=key)
-
-        return await send(context, operation.id, step, token, write, may_leave=lambda on: permitted(on, step))
+        write = context.billing.owner_change(operation.subscription_id, new_owner)
+        return await send(context, operation.id, step, token, write, check=lambda on: permitted(on, step))
 
     async def settle(connection: Connection, snapshot: Snapshot | None) -> None:
         done = isinstance(snapshot, Subscription) and snapshot.owner_id == new_owner

@@ -102,12 +102,10 @@ async def _set_on_subscription(
     lease = await sync.take_lease(context, "subscription", subscription_id)
 
     async def call() -> Fetched:
-        changed = await context.billing.update_subscription(
-            subscription_id,
-            {"default_payment_method": payment_method_id},
-            idempotency_key=f"{operation_id}/default/{subscription_id}",
+        write = context.billing.subscription_update(
+            subscription_id, {"default_payment_method": payment_method_id}
         )
-        return changed.fetched
+        return (await write.now(f"{operation_id}/default/{subscription_id}")).fetched
 
     await sync.land(context, lease, call)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 from app.cache import operations
@@ -48,8 +48,14 @@ from app.services.sending import (
 from app.services.subscriptions import Seen, read, see_as
 from app.services.ways_of_paying import suited
 from app.stripe_gateway.billing import Changed, is_whole
-from app.stripe_gateway.client import Key
+from app.stripe_gateway.client import Write
 from app.stripe_gateway.gateway import Fetched
+
+
+class Post(Protocol):
+    """Sends one write of an operation's call; `suffix` tells a second one's key from the first one's."""
+
+    async def __call__(self, write: Write[Changed], *, suffix: str = "") -> Changed: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,24 +91,25 @@ class StripeCall:
     def as_request(self) -> JsonObject:
         return asdict(self)
 
-    async def perform(self, context: Context, subscription_id: SubscriptionId, key: Key) -> Changed:
+    async def perform(self, context: Context, subscription_id: SubscriptionId, post: Post) -> Changed:
+        """Send the call's write, or the two that it takes, through `post`."""
         billing = context.billing
         params = self.params if self.sent is None else self.sent
         match self.method:
             case "create":
-                return await billing.create_subscription(params, idempotency_key=key)
+                return await post(billing.subscription_creation(params))
             case "update":
-                return await billing.update_subscription(subscription_id, params, idempotency_key=key)
+                return await post(billing.subscription_update(subscription_id, params))
             case "cancel":
-                return await billing.cancel_subscription(subscription_id, params, idempotency_key=key)
+                return await post(billing.subscription_cancellation(subscription_id, params))
             case "end_unpaid":
-                return await self._end_unpaid(context, subscription_id, key)
+                return await self._end_unpaid(context, subscription_id, post)
             case "resume":
-                return await self._resume(context, subscription_id, key)
+                return await self._resume(context, subscription_id, post)
             case _:
                 raise ValueError(f"no such call: {self.method}")
 
-    async def _end_unpaid(self, context: Context, subscription_id: SubscriptionId, key: Key) -> Changed:
+    async def _end_unpaid(self, context: Context, subscription_id: SubscriptionId, post: Post) -> Changed:
         """End a subscription whose first invoice is not paid; one that was paid meanwhile is left as it is."""
         now = await context.billing.subscription(subscription_id)
         if now.subscription.status in ENDED:
@@ -110,17 +117,16 @@ class StripeCall:
         if now.subscription.status != "incomplete":
             detail = "The subscription was paid while it was being cancelled. Read it, and cancel it again."
             raise Conflict(detail, code="version_conflict")
-        return await context.billing.cancel_subscription(subscription_id, self.params, idempotency_key=key)
+        return await post(context.billing.subscription_cancellation(subscription_id, self.params))
 
-    async def _resume(self, context: Context, subscription_id: SubscriptionId, key: Key) -> Changed:
+    async def _resume(self, context: Context, subscription_id: SubscriptionId, post: Post) -> Changed:
         """Wake a paused subscription; `params` then take its end back, which Stripe does in a call of its own."""
         changed = await context.billing.subscription(subscription_id) if self.params else None
         if changed is None or changed.subscription.status == "paused":
-            changed = await context.billing.resume_subscription(subscription_id, idempotency_key=key)
+            changed = await post(context.billing.subscription_resumption(subscription_id))
         if self.params and not _goes_on(changed.subscription):
-            again = f"{key}/end" if isinstance(key, str) else replace(key, key=f"{key.key}/end")
-            changed = await context.billing.update_subscription(
-                subscription_id, self.params, idempotency_key=again
+            changed = await post(
+                context.billing.subscription_update(subscription_id, self.params), suffix="/end"
             )
         return changed
 
@@ -264,13 +270,13 @@ async def send_once(
     async with context.database.connection() as connection:
         (step, *_) = await operations.steps(connection, operation_id)
 
-    async def perform(key: Key) -> Changed:
-        return await call.perform(context, subscription_id, key)
-
-    async def may_leave(connection: Connection) -> BillingError | None:
+    async def check(connection: Connection) -> BillingError | None:
         return await _against(context, connection, operation_id, subscription_id, step)
 
-    return await send(context, operation_id, step, token, perform, may_leave=may_leave)
+    async def post(write: Write[Changed], *, suffix: str = "") -> Changed:
+        return await send(context, operation_id, step, token, write, check=check, suffix=suffix)
+
+    return await call.perform(context, subscription_id, post)
 
 
 async def was_sent(context: Context, operation_id: str) -> bool:

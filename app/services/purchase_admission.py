@@ -117,8 +117,8 @@ async def supersede(context: Context, operation_id: str, subscription_id: Subscr
             now = await as_it_is(context, subscription_id)
         if now.subscription.status != "incomplete":
             return now.fetched
-        ended = await context.billing.cancel_subscription(
-            subscription_id, {}, idempotency_key=f"{operation_id}/end/{subscription_id}"
+        ended = await context.billing.subscription_cancellation(subscription_id, {}).now(
+            f"{operation_id}/end/{subscription_id}"
         )
         return ended.fetched
 

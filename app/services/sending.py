@@ -8,7 +8,7 @@ Stripe has answered its key, or once `LATE_WINDOW` has passed since the key was 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import TypeVar
+from typing import TypeVar, cast
 from uuid import UUID
 
 import structlog
@@ -21,7 +21,7 @@ from app.domain.views import SubscriptionView
 from app.errors import BillingError, Conflict, ServiceUnavailable, StripeOutcomeUnknown
 from app.operations.lifecycle import Attempt, Event, State, event_of, may_settle
 from app.services.context import Context, Rules
-from app.stripe_gateway.client import TOTAL_SECONDS, AttemptFailed, Once
+from app.stripe_gateway.client import TOTAL_SECONDS, Write
 
 log = structlog.get_logger(__name__)
 
@@ -31,9 +31,9 @@ _SERVER_ERROR = 500
 _CLOCKS_APART_SECONDS = 60
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.25, 2.0
 
-Answer = TypeVar("Answer")
-MayLeave = Callable[[Connection], Awaitable[Exception | None]]
-"""Asked in the transaction that records a step as sent, once it is its turn: None, or what speaks against it."""
+Result = TypeVar("Result")
+Check = Callable[[Connection], Awaitable[Exception | None]]
+"""Check run in the transaction that records a step as sent. Returns None, or the error that blocks it."""
 
 
 def late_seconds(rules: Rules) -> float:
@@ -75,14 +75,17 @@ async def send(
     operation_id: str,
     step: Step,
     token: UUID,
-    call: Callable[[Once], Awaitable[Answer]],
+    write: Write[Result],
     *,
-    may_leave: MayLeave | None = None,
-) -> Answer:
-    """`call` is given the key of operation, step and attempt. `step` must have been read under the lease of `token`.
+    check: Check | None = None,
+    suffix: str = "",
+) -> Result:
+    """Send a step's write with the key of operation, step and attempt, and return what Stripe answered.
 
-    `may_leave`: asked when it is about to be sent for the first time, or after an answer that counted for nothing, and
-    after any wait for the rate budget; what it answers is raised, and nothing was sent.
+    In this order: the grant of the rate budget, for which a call may wait for seconds; then, in one transaction, the
+    check and the record that the step is sent; then the call; then the record of what became of it.
+    `step` must have been read under the lease of `token`. `check` is made before the first sending of a key; the error
+    that it returns is raised, and nothing was sent. `suffix`: for a second write of the same step.
 
     Raises:
         StripeErrorKept: Stripe keeps a 5xx under the key; the next attempt has another key.
@@ -94,26 +97,31 @@ async def send(
     """
     if step.is_expired:
         raise Conflict("It was not carried out in time.", code="operation_expired")
+    grant = await write.grant()
+    await _record_sending(context, operation_id, step, token, check)
+    tried = await write.attempt(grant, f"{operation_id}/{step.position}/{step.attempt}{suffix}")
+    if tried.error is None:
+        return cast("Result", tried.result)
+    await _record(context, operation_id, step, tried.attempt)
+    raise _reported(context.rules, step, tried.attempt, tried.error) from tried.error
 
-    async def leaves() -> None:
-        why_not: Exception | None = None
-        async with context.database.transaction() as connection:
-            if may_leave is not None and step.state == "planned":
-                why_not = await may_leave(connection)
-            if why_not is None and not await operations.begin_sending(
-                connection, operation_id, step.position, attempt=step.attempt, token=token
-            ):
-                why_not = ServiceUnavailable(
-                    "This change is carried out elsewhere, or waits for its key.", retry_after=2
-                )
-        if why_not is not None:
-            raise why_not
 
-    try:
-        return await call(Once(f"{operation_id}/{step.position}/{step.attempt}", leaves))
-    except AttemptFailed as failed:
-        await _record(context, operation_id, step, failed.attempt)
-        raise _reported(context.rules, step, failed.attempt, failed.error) from failed.error
+async def _record_sending(
+    context: Context, operation_id: str, step: Step, token: UUID, check: Check | None
+) -> None:
+    """Raise what speaks against the sending; a check that settles the step is committed before."""
+    against: Exception | None = None
+    async with context.database.transaction() as connection:
+        if check is not None and step.state == "planned":
+            against = await check(connection)
+        if against is None and not await operations.begin_sending(
+            connection, operation_id, step.position, attempt=step.attempt, token=token
+        ):
+            against = ServiceUnavailable(
+                "This change is carried out elsewhere, or waits for its key.", retry_after=2
+            )
+    if against is not None:
+        raise against
 
 
 async def _record(context: Context, operation_id: str, step: Step, attempt: Attempt) -> None:

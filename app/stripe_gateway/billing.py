@@ -16,7 +16,7 @@ from app.domain.snapshots import Subscription
 from app.domain.statuses import is_live
 from app.stripe_gateway import parsing
 from app.stripe_gateway.bills import BillCalls
-from app.stripe_gateway.client import Answer, Key, StripeClient
+from app.stripe_gateway.client import Answer, StripeClient, Write
 from app.stripe_gateway.gateway import DISCOUNT_EXPANDS, Fetched
 
 _PAYMENT_EXPANDS = ["latest_invoice", "pending_setup_intent", *DISCOUNT_EXPANDS]
@@ -58,31 +58,23 @@ class BillingCalls:
         self._client = client
         self.bills = BillCalls(client)
 
-    async def create_subscription(self, params: Mapping[str, Any], *, idempotency_key: Key) -> Changed:
-        answer = await self._client.post(
-            "/v1/subscriptions", {**params, "expand": _PAYMENT_EXPANDS}, idempotency_key=idempotency_key
-        )
-        return _changed(answer)
+    def subscription_creation(self, params: Mapping[str, Any]) -> Write[Changed]:
+        return self._change("/v1/subscriptions", params)
 
-    async def update_subscription(
-        self, subscription_id: SubscriptionId, params: Mapping[str, Any], *, idempotency_key: Key
-    ) -> Changed:
-        answer = await self._client.post(
-            f"/v1/subscriptions/{subscription_id}",
-            {**params, "expand": _PAYMENT_EXPANDS},
-            idempotency_key=idempotency_key,
-        )
-        return _changed(answer)
+    def subscription_update(
+        self, subscription_id: SubscriptionId, params: Mapping[str, Any]
+    ) -> Write[Changed]:
+        return self._change(f"/v1/subscriptions/{subscription_id}", params)
 
-    async def cancel_subscription(
-        self, subscription_id: SubscriptionId, params: Mapping[str, Any], *, idempotency_key: Key
-    ) -> Changed:
-        answer = await self._client.delete(
-            f"/v1/subscriptions/{subscription_id}",
-            {**params, "expand": list(DISCOUNT_EXPANDS)},
-            idempotency_key=idempotency_key,
-        )
-        return Changed(parsing.subscription(answer.data), answer.at, replayed=answer.replayed)
+    def subscription_cancellation(
+        self, subscription_id: SubscriptionId, params: Mapping[str, Any]
+    ) -> Write[Changed]:
+        """Stripe keeps no answer of a DELETE under its key: after a lost answer the subscription is looked at."""
+        path, expanded = f"/v1/subscriptions/{subscription_id}", {**params, "expand": list(DISCOUNT_EXPANDS)}
+        return Write(self._client, "delete", path, expanded, read=_ended)
+
+    def _change(self, path: str, params: Mapping[str, Any]) -> Write[Changed]:
+        return Write(self._client, "post", path, {**params, "expand": _PAYMENT_EXPANDS}, read=_changed)
 
     async def payment_step(self, changed: Changed) -> PaymentStep | None:
         """Read what is left to pay, from the intent of the open invoice; else the pending set-up, if there is one.
@@ -104,40 +96,19 @@ class BillingCalls:
         )
         return _changed(answer)
 
-    async def void_invoice(self, invoice_id: str, *, idempotency_key: Key) -> None:
+    async def void_invoice(self, invoice_id: str, *, idempotency_key: str) -> None:
         """Void an open invoice, so that nobody can pay it any more. Raises StripeRejected once it is paid."""
         await self._client.post(f"/v1/invoices/{invoice_id}/void", {}, idempotency_key=idempotency_key)
 
-    async def resume_subscription(self, subscription_id: SubscriptionId, *, idempotency_key: Key) -> Changed:
-        """Wake a subscription whose status is `paused`; it stays paused until the rest of its period is paid.
+    def subscription_resumption(self, subscription_id: SubscriptionId) -> Write[Changed]:
+        """Only for status `paused`; an intended cancellation is taken back by an update."""
+        params = {"billing_cycle_anchor": {"type": "unchanged"}}
+        return self._change(f"/v1/subscriptions/{subscription_id}/resume", params)
 
-        Stripe's defaults would wake it at once and leave that charge pending until the next renewal. An intended
-        cancellation is taken back by an update.
-        """
-        params = {
-            "billing_cycle_anchor": {"type": "unchanged"},
-            "proration_behavior": "always_invoice",
-            "payment_behavior": "resume_on_payment_success",
-            "expand": _PAYMENT_EXPANDS,
-        }
-        answer = await self._client.post(
-            f"/v1/subscriptions/{subscription_id}/resume",
-            params,
-            idempotency_key=idempotency_key,
-        )
-        return _changed(answer)
-
-    async def set_owner(
-        self, subscription_id: SubscriptionId, owner_id: CustomerId, *, idempotency_key: Key
-    ) -> Fetched:
+    def owner_change(self, subscription_id: SubscriptionId, owner_id: CustomerId) -> Write[Fetched]:
         """Writes the one metadata key of ours that a subscription has; all others stay as they are."""
-        answer = await self._client.post(
-            f"/v1/subscriptions/{subscription_id}",
-            {"metadata": {keys.OWNER: owner_id}, "expand": list(DISCOUNT_EXPANDS)},
-            idempotency_key=idempotency_key,
-        )
-        found = parsing.subscription(answer.data)
-        return Fetched(found, answer.at, stale=answer.replayed or not is_whole(found))
+        params = {"metadata": {keys.OWNER: owner_id}, "expand": list(DISCOUNT_EXPANDS)}
+        return Write(self._client, "post", f"/v1/subscriptions/{subscription_id}", params, read=_with_owner)
 
     async def subscriptions_of(self, customer_id: CustomerId) -> list[Subscription]:
         """The newest hundred of a customer, ended ones included: to find a create whose answer was lost."""
@@ -250,6 +221,15 @@ class BillingCalls:
             f"/v1/customers/{customer_id}", params, idempotency_key=idempotency_key
         )
         return Fetched(parsing.customer(answer.data), answer.at, stale=answer.replayed)
+
+
+def _ended(answer: Answer) -> Changed:
+    return Changed(parsing.subscription(answer.data), answer.at, replayed=answer.replayed)
+
+
+def _with_owner(answer: Answer) -> Fetched:
+    found = parsing.subscription(answer.data)
+    return Fetched(found, answer.at, stale=answer.replayed or not is_whole(found))
 
 
 def _changed(answer: Answer) -> Changed:

@@ -10,10 +10,10 @@ import asyncio
 import copy
 import email.utils
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar, cast
 
 import httpx
 import orjson
@@ -39,6 +39,8 @@ TOTAL_SECONDS = 10.0
 _ATTEMPTS = 4
 _FIRST_PAUSE_SECONDS = 0.2
 
+Result = TypeVar("Result")
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -53,22 +55,60 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Once:
-    """An idempotency key, and what is looked at when its write is about to leave.
+class Grant:
+    """The rate budget's permission for one call to an endpoint, which the call has to follow at once."""
 
-    `leaves` comes after the grant of the rate budget, for which a call may wait for seconds, and before the first try;
-    what it raises is raised, and nothing was sent.
+    endpoint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tried(Generic[Result]):
+    """One attempt of a write: what became of it, and what Stripe answered or the error for the write's caller."""
+
+    attempt: Attempt
+    result: Result | None = None
+    error: BillingError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Write(Generic[Result]):
+    """A write that is ready to be sent, as often as its key allows.
+
+    `read` makes the result of Stripe's answer; `absent`, if there is one, makes it of the second of a 404.
     """
 
-    key: str
-    leaves: Callable[[], Awaitable[None]]
+    client: StripeClient
+    method: str
+    path: str
+    params: Mapping[str, Any]
+    read: Callable[[Answer], Result]
+    absent: Callable[[int], Result] | None = None
 
+    async def grant(self) -> Grant:
+        """Wait for the rate budget. Raises ServiceUnavailable if it has no place: nothing was sent."""
+        return await self.client.grant(self.method, self.path)
 
-Key = str | Once
+    async def attempt(self, grant: Grant, key: str) -> Tried[Result]:
+        """Send it with its idempotency key. What Stripe answers, or does not, is returned and never raised."""
+        try:
+            answer = await self.client.send(grant, self.method, self.path, self.params, key=key)
+        except AttemptFailed as failed:
+            if self.absent is None or not isinstance(failed.error, NotFound):
+                return Tried(failed.attempt, error=failed.error)
+            return Tried(failed.attempt, self.absent(failed.error.at))
+        outcome = Outcome.REPLAYED if answer.replayed else Outcome.ACCEPTED
+        return Tried(Attempt(outcome, is_replay=answer.replayed), self.read(answer))
+
+    async def now(self, key: str) -> Result:
+        """Send it as a write that is no step of an operation. Raises BillingError."""
+        tried = await self.attempt(await self.grant(), key)
+        if tried.error is not None:
+            raise tried.error
+        return cast("Result", tried.result)
 
 
 class AttemptFailed(Exception):
-    """Raised for a write with `Once` that did not succeed: what became of the attempt, and the error for its caller."""
+    """A write that did not succeed: what became of the attempt, and the error for its caller."""
 
     def __init__(self, attempt: Attempt, error: BillingError) -> None:
         super().__init__(error.detail)
@@ -139,71 +179,68 @@ class StripeClient:
         await self._http.close_async()  # type: ignore[no-untyped-call]  # the SDK leaves it unannotated
 
     async def get(self, path: str, params: Mapping[str, Any] | None = None) -> Answer:
-        return await self._call("get", path, dict(params or {}), idempotency_key=None, is_write=False)
-
-    async def post(self, path: str, params: Mapping[str, Any], *, idempotency_key: Key) -> Answer:
-        return await self._call("post", path, dict(params), idempotency_key=idempotency_key)
+        return await self._read_only("get", path, params or {})
 
     async def post_safely(self, path: str, params: Mapping[str, Any]) -> Answer:
         """A POST that changes nothing (a preview): retried and reported like a read."""
-        return await self._call("post", path, dict(params), idempotency_key=None, is_write=False)
+        return await self._read_only("post", path, params)
 
-    async def delete(self, path: str, params: Mapping[str, Any], *, idempotency_key: Key) -> Answer:
-        return await self._call("delete", path, dict(params), idempotency_key=idempotency_key)
+    async def post(self, path: str, params: Mapping[str, Any], *, idempotency_key: str) -> Answer:
+        return await Write(self, "post", path, params, read=_as_it_came).now(idempotency_key)
+
+    async def grant(self, method: str, path: str) -> Grant:
+        endpoint = endpoint_of(method, path)
+        await self._acquire(endpoint)
+        return Grant(endpoint)
+
+    async def send(
+        self, grant: Grant, method: str, path: str, params: Mapping[str, Any], *, key: str
+    ) -> Answer:
+        """Send a write that has its grant. Raises AttemptFailed, also if its answer is lost."""
+        try:
+            return await self._call(grant, method, path, {**params, "idempotency_key": key}, is_write=True)
+        except TimeoutError as error:
+            lost = Attempt(Outcome.NO_ANSWER)
+            raise AttemptFailed(lost, StripeOutcomeUnknown(retry_after=2)) from error
+
+    async def _read_only(self, method: str, path: str, params: Mapping[str, Any]) -> Answer:
+        grant = await self.grant(method, path)
+        try:
+            return await self._call(grant, method, path, dict(params), is_write=False)
+        except TimeoutError as error:
+            raise ServiceUnavailable("Stripe does not answer in time.", retry_after=2) from error
 
     async def _call(
-        self,
-        method: str,
-        path: str,
-        params: dict[str, Any],
-        *,
-        idempotency_key: Key | None,
-        is_write: bool = True,
+        self, grant: Grant, method: str, path: str, params: dict[str, Any], *, is_write: bool
     ) -> Answer:
-        """Raises the translated error, of a write with `Once` as AttemptFailed.
+        """Call, and try again what may be. Raises the translated error, for a write as AttemptFailed, or TimeoutError.
 
-        Waiting for the first grant of the budget comes before the clock starts: nothing is sent until then.
+        The clock starts here, after the wait for the grant.
         """
-        endpoint = endpoint_of(method, path)
         tries = 0
         has_open_try = False
-        await self._acquire(endpoint)
-        is_step = isinstance(idempotency_key, Once)
-        if isinstance(idempotency_key, Once):
-            await idempotency_key.leaves()
-            idempotency_key = idempotency_key.key
-        if idempotency_key is not None:
-            params["idempotency_key"] = idempotency_key
-        try:
-            async with asyncio.timeout(TOTAL_SECONDS):
-                while True:
-                    tries += 1
-                    try:
-                        response = await self._client.raw_request_async(method, path, **params)
-                        replayed = response.headers.get("idempotent-replayed") == "true"
-                        return Answer(_read(response), _date(response.headers), replayed)
-                    except stripe.StripeError as error:
-                        if is_rate_refusal(error):
-                            await self._slow_down()
-                        refused = error
-                        attempt = attempt_of(error, has_open_try=has_open_try)
-                        failure = _failure(error, attempt if is_write else None, is_step=is_step)
-                        if tries >= _ATTEMPTS or not is_retryable(error, is_write=is_write):
-                            raise failure from error
-                        has_open_try = attempt.leaves_unanswered(before=has_open_try)
-                    await asyncio.sleep(_FIRST_PAUSE_SECONDS * 2 ** (tries - 1) * random.uniform(0.5, 1.0))  # noqa: S311
-                    try:
-                        await self._acquire(endpoint)
-                    except BillingError:
-                        # What the first try left open is still open: that is what the caller has to know.
-                        raise failure from refused
-        except TimeoutError as error:
-            if not is_write:
-                raise ServiceUnavailable("Stripe does not answer in time.", retry_after=2) from error
-            unknown = StripeOutcomeUnknown(retry_after=2)
-            if is_step:
-                raise AttemptFailed(Attempt(Outcome.NO_ANSWER), unknown) from error
-            raise unknown from error
+        async with asyncio.timeout(TOTAL_SECONDS):
+            while True:
+                tries += 1
+                try:
+                    response = await self._client.raw_request_async(method, path, **params)
+                    replayed = response.headers.get("idempotent-replayed") == "true"
+                    return Answer(_read(response), _date(response.headers), replayed)
+                except stripe.StripeError as error:
+                    if is_rate_refusal(error):
+                        await self._slow_down()
+                    refused = error
+                    attempt = attempt_of(error, has_open_try=has_open_try)
+                    failure = _failure(error, attempt if is_write else None)
+                    if tries >= _ATTEMPTS or not is_retryable(error, is_write=is_write):
+                        raise failure from error
+                    has_open_try = attempt.leaves_unanswered(before=has_open_try)
+                await asyncio.sleep(_FIRST_PAUSE_SECONDS * 2 ** (tries - 1) * random.uniform(0.5, 1.0))  # noqa: S311
+                try:
+                    await self._acquire(grant.endpoint)
+                except BillingError:
+                    # What the first try left open is still open: that is what the caller has to know.
+                    raise failure from refused
 
     async def _acquire(self, endpoint: str) -> None:
         if self._budget is not None:
@@ -216,12 +253,16 @@ class StripeClient:
                 await self._budget.slow_down()
 
 
-def _failure(error: stripe.StripeError, attempt: Attempt | None, *, is_step: bool) -> Exception:
+def _failure(error: stripe.StripeError, attempt: Attempt | None) -> Exception:
     """The error of one try; an absence has its moment as well. `attempt` is None for a read."""
     failed = translate(error) if attempt is None else write_error(error, attempt)
     if isinstance(failed, NotFound):
         failed.at = _date({name.lower(): value for name, value in (error.headers or {}).items()})
-    return failed if attempt is None or not is_step else AttemptFailed(attempt, failed)
+    return failed if attempt is None else AttemptFailed(attempt, failed)
+
+
+def _as_it_came(answer: Answer) -> Answer:
+    return answer
 
 
 def _date(headers: Mapping[str, str]) -> int:

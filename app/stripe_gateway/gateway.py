@@ -12,7 +12,7 @@ from app.domain.snapshots import Invoice, PaymentMethod, Snapshot, Subscription
 from app.errors import NotFound
 from app.stripe_gateway import parsing
 from app.stripe_gateway.budget import Work
-from app.stripe_gateway.client import AttemptFailed, Key, StripeClient
+from app.stripe_gateway.client import Answer, StripeClient, Write
 
 PAGE_SIZE = 100
 
@@ -253,36 +253,27 @@ class StripeGateway:
             sources = await self._all(f"{_PATHS['customer']}/{customer_id}/payment_methods", {})
         return [parsing.payment_method(source) for source in sources], first.at
 
-    async def create_customer(
-        self, *, email: str | None, name: str | None, metadata: Mapping[str, str], idempotency_key: Key
-    ) -> Fetched:
+    def customer_creation(
+        self, *, email: str | None, name: str | None, metadata: Mapping[str, str]
+    ) -> Write[Fetched]:
         params: dict[str, Any] = {"metadata": dict(metadata)}
         if email is not None:
             params["email"] = email
         if name is not None:
             params["name"] = name
-        answer = await self._client.post(_PATHS["customer"], params, idempotency_key=idempotency_key)
-        return Fetched(parsing.customer(answer.data), answer.at, stale=answer.replayed)
+        return Write(self._client, "post", _PATHS["customer"], params, read=_customer)
 
     async def customers_with_email(self, email: str) -> list[Fetched]:
         """Those whose e-mail is exactly this one. The list is never behind, as the search may be."""
         answer = await self._client.get(_PATHS["customer"], {"email": email, "limit": PAGE_SIZE})
         return [Fetched(parsing.customer(source), answer.at) for source in answer.data["data"]]
 
-    async def set_customer_metadata(
-        self, customer_id: CustomerId, values: Mapping[str, str], *, idempotency_key: Key
-    ) -> Fetched:
+    def metadata_change(self, customer_id: CustomerId, values: Mapping[str, str]) -> Write[Fetched]:
         """Merged by Stripe; a value of "" removes its key. A customer that is gone gives no snapshot."""
-        try:
-            answer = await self._client.post(
-                f"{_PATHS['customer']}/{customer_id}",
-                {"metadata": dict(values)},
-                idempotency_key=idempotency_key,
-            )
-        except NotFound as absent:
-            return Fetched(None, absent.at)
-        except AttemptFailed as failed:
-            if not isinstance(failed.error, NotFound):
-                raise
-            return Fetched(None, failed.error.at)
-        return Fetched(parsing.customer(answer.data), answer.at, stale=answer.replayed)
+        path = f"{_PATHS['customer']}/{customer_id}"
+        params = {"metadata": dict(values)}
+        return Write(self._client, "post", path, params, read=_customer, absent=lambda at: Fetched(None, at))
+
+
+def _customer(answer: Answer) -> Fetched:
+    return Fetched(parsing.customer(answer.data), answer.at, stale=answer.replayed)

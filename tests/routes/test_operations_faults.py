@@ -342,9 +342,7 @@ async def test_an_answer_from_the_past_never_takes_the_cache_back(service: Servi
     seated = membership_values(SubscriptionId(company.subscription_id), "user")
 
     async def send() -> Fetched:
-        return await context.stripe.set_customer_metadata(
-            CustomerId(target), seated, idempotency_key=f"once/{target}"
-        )
+        return await context.stripe.metadata_change(CustomerId(target), seated).now(f"once/{target}")
 
     for _ in range(2):
         await sync.land(context, await sync.take_lease(context, "customer", target), send)

@@ -19,9 +19,8 @@ async def service(stripe_account: Simulator, database_url: str) -> AsyncIterator
 
 async def created(service: Service) -> tuple[str, Fetched]:
     """A customer whose creation we were answered, and have not landed yet."""
-    fetched = await service.context.stripe.create_customer(
-        email="ada@example.com", name="Ada", metadata={}, idempotency_key="create-1"
-    )
+    write = service.context.stripe.customer_creation(email="ada@example.com", name="Ada", metadata={})
+    fetched = await write.now("create-1")
     assert fetched.snapshot is not None
     return fetched.snapshot.id, fetched
 

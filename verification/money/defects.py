@@ -17,7 +17,7 @@ from app.domain.ends import When
 from app.errors import PaymentRequired
 from app.services import charges, ending, payment_details, plan_changes, previews, quotes, ways_of_paying
 from app.stripe_gateway.billing import BillingCalls
-from app.stripe_gateway.client import Key
+from app.stripe_gateway.client import Write
 from benchmarks.planting import Change
 
 
@@ -92,15 +92,13 @@ def _balance_not_compared() -> list[Change]:
 
 
 def _sent_without_its_date() -> list[Change]:
-    update = BillingCalls.update_subscription
+    update = BillingCalls.subscription_update
 
-    async def update_subscription(
-        self: Any, subscription_id: Any, params: Any, *, idempotency_key: Key
-    ) -> Any:
-        undated = {name: value for name, value in params.items() if name != "proration_date"}
-        return await update(self, subscription_id, undated, idempotency_key=idempotency_key)
+    def undated(self: Any, subscription_id: Any, params: Any) -> Write[Any]:
+        left = {name: value for name, value in params.items() if name != "proration_date"}
+        return update(self, subscription_id, left)
 
-    return [(BillingCalls, "update_subscription", update_subscription)]
+    return [(BillingCalls, "subscription_update", undated)]
 
 
 def _spent_discount_counts_again() -> list[Change]:
