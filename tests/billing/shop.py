@@ -188,10 +188,9 @@ async def settled_by_a_worker(shop: Shop, answer: httpx.Response) -> dict[str, A
 
 
 async def handed_over(shop: Shop, operation_id: str) -> None:
-    """Its runner has given up: the lease is short, and nobody makes it longer."""
-    short = (
-        "select 1 from operations where id = $1 and lease_until < clock_timestamp() + interval '1.1 seconds'"
-    )
+    """Its runner has given up, so that the lease is short, or has settled it after its request was answered."""
+    short = """select 1 from operations
+        where id = $1 and (settled_at is not null or lease_until < clock_timestamp() + interval '1.1 seconds')"""
     for _ in range(300):
         if await shop.service.fetch(short, operation_id):
             return
