@@ -50,3 +50,8 @@ async def change_runs(connection: Connection, subscription_id: SubscriptionId) -
             subscription_id,
         )
     )
+
+
+async def is_past(connection: Connection, moment: int) -> bool:
+    """True if a Unix second is over by the database's clock."""
+    return bool(await connection.fetchval("select to_timestamp($1) <= clock_timestamp()", moment))

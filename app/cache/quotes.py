@@ -17,12 +17,14 @@ CREDITING_SECONDS = 600
 class Promise:
     """What a quote promises for one change at one date. Amounts are minor units of `currency`.
 
-    The hashes stand for the change and for the items that it was made for. `proration_date`: Unix seconds by Stripe's
-    clock, 0 where nothing is prorated. `amount_due` is after the balance; `tax` includes inclusive taxes.
+    The hashes stand for the change and for the items that it was made for. `quoted_at` and `proration_date`: Unix
+    seconds by Stripe's clock; the latter is 0 where nothing is prorated.
+    `amount_due` is after the balance; `tax` includes inclusive taxes.
     """
 
     change_hash: bytes
     state_hash: bytes
+    quoted_at: int
     proration_date: int
     currency: str
     amount_due: int

@@ -494,6 +494,7 @@ quotes = Table(
     Column("proration_date", BigInteger, nullable=False),
     _instant("expires_at", nullable=False),
     _instant("used_at"),
+    _whole("quoted_at", required=True),
     _text("currency", required=True),
     _whole("amount_due", required=True),
     _whole("credit", required=True),

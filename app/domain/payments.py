@@ -42,7 +42,8 @@ class PaymentStep:
 class Costs:
     """What an invoice preview says. Amounts in minor units of `currency`, credits positive in `credit`.
 
-    `tax` includes inclusive taxes. `billed` are the lines before tax; `line_totals` what each adds to the total.
+    `starting_balance` is the customer's balance that it is set off against. `tax` includes inclusive taxes.
+    `billed` are the lines before tax; `line_totals` what each adds to the total.
     `spent`: the ids of discounts that count for one invoice and are used up by this one, of their coupons and codes.
     """
 
@@ -52,6 +53,7 @@ class Costs:
     credit: int
     lines: list[JsonObject]
     tax: int = 0
+    starting_balance: int = 0
     billed: Sequence[BilledLine] = ()
     spent: frozenset[str] = frozenset()
     line_totals: Mapping[str, int] = field(default_factory=dict)

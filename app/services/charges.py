@@ -104,13 +104,18 @@ async def price(
     nothing = Costs(subscription.currency, 0, 0, 0, [])
     items: Sequence[Mapping[str, Any]] = params.get("items", ())
     if not _moves_money(subscription, items, params):
-        return Priced(dict(params), nothing, None)
+        quiet = dict(params)
+        if items and subscription.status == "trialing" and behavior == "always_invoice":
+            # Nothing is prorated within a trial, but an invoice of zero would collect a debt of the balance.
+            quiet["proration_behavior"] = "none"
+        return Priced(quiet, nothing, None)
     dated = date or params.get("proration_date") or date_within(subscription, items, at)
     params = {**params, "proration_date": dated}
     is_invoiced = behavior == "always_invoice" or restarts or "trial_end" in params
     priced = Priced(params, nothing, dated, is_invoiced=is_invoiced)
     if is_invoiced:
-        priced = replace(priced, now=await context.billing.preview(asked(subscription, params, behavior)))
+        now = await context.billing.preview(asked(subscription, params, behavior))
+        priced = replace(priced, now=await _after_superseding(context, subscription, now))
     if behavior == "none":
         return priced
     prorated = priced.now
@@ -120,6 +125,13 @@ async def price(
     pending, judgement = await _judged(context, subscription, prorated.billed, replaced, dated)
     priced = replace(priced, pending=pending, crediting=judgement.crediting)
     if judgement.is_paid:
+        needs_payment = behavior == "always_invoice" and priced.now.amount_due > 0 and not restarts
+        reduces = (judgement.only_reduces and judgement.net < 0) or _only_lowers(subscription, items)
+        if needs_payment and reduces and "trial_end" not in params:
+            # Pending items, a debt, or a discount that has ended make its invoice due. What reduces waits for no
+            # payment: it is billed with the next invoice.
+            params["proration_behavior"] = "create_prorations"
+            return replace(priced, params=params, now=nothing, is_invoiced=False)
         return priced
     unpaid = _unpaid(judgement, at)
     if not (forgo_credit and judgement.only_reduces):
@@ -127,7 +139,10 @@ async def price(
     params = {name: value for name, value in params.items() if name != "proration_date"}
     params["proration_behavior"] = "none"
     # A new interval begins and is billed at once, with or without prorations.
-    now = await context.billing.preview(asked(subscription, params, "none")) if restarts else nothing
+    now = nothing
+    if restarts:
+        now = await context.billing.preview(asked(subscription, params, "none"))
+        now = await _after_superseding(context, subscription, now)
     return replace(
         priced,
         params=params,
@@ -136,6 +151,17 @@ async def price(
         unpaid=unpaid,
         is_invoiced=restarts,
     )
+
+
+async def _after_superseding(context: Context, subscription: Subscription, costs: Costs) -> Costs:
+    """Return the costs once the update that waits for its payment is superseded: its void invoice frees the balance."""
+    if subscription.pending_update is None or subscription.latest_invoice_id is None:
+        return costs
+    waiting = await context.billing.bills.one(InvoiceId(subscription.latest_invoice_id))
+    if waiting.status != "open":
+        return costs
+    balance = costs.starting_balance - (waiting.total - waiting.amount_due)
+    return replace(costs, amount_due=max(0, costs.total + balance))
 
 
 async def credits_unpaid_on_cancel(
@@ -213,6 +239,20 @@ def _alters(subscription: Subscription, entry: Mapping[str, Any]) -> bool:
         return True
     wanted = (entry.get("price", before.price_id), entry.get("quantity", before.quantity))
     return wanted != (before.price_id, before.quantity)
+
+
+def _only_lowers(subscription: Subscription, items: Sequence[Mapping[str, Any]]) -> bool:
+    """True where items are removed or their quantities fall, and nothing else changes."""
+    before = {item.id: item for item in subscription.items}
+
+    def lowers(entry: Mapping[str, Any]) -> bool:
+        item = before.get(entry.get("id", ""))
+        if item is None or entry.get("deleted"):
+            return item is not None
+        same_price = entry.get("price", item.price_id) == item.price_id
+        return same_price and (entry.get("quantity", item.quantity) or 0) <= (item.quantity or 0)
+
+    return bool(items) and all(lowers(entry) for entry in items)
 
 
 def _replaced(

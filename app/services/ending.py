@@ -106,6 +106,12 @@ def stands_already(view: SubscriptionView, when: When) -> bool:
     return found is not None and ends_at(view) == found.of(when)
 
 
+async def is_over(connection: Connection, view: SubscriptionView, when: When) -> bool:
+    """True if a paused subscription is asked to end with a period that is over: nothing is left to run out."""
+    found = period_ends(view.items)
+    return view.status == "paused" and found is not None and await ends.is_past(connection, found.of(when))
+
+
 async def check_end(connection: Connection, actor: Actor, seen: Seen, when: When) -> None:
     """Judge an end of a period that does not stand yet.
 

@@ -21,6 +21,7 @@ from app.domain.plan_changes import (
 )
 from app.domain.roles import Permission, require
 from app.domain.seats import check_floor
+from app.domain.snapshots import JsonObject
 from app.domain.statuses import ENDED, standing
 from app.domain.views import SubscriptionView
 from app.errors import (
@@ -377,8 +378,8 @@ async def _end(
                     return Done(seen, None)
                 if not stands:
                     await ending.check_end(connection, actor, seen, when)
-                method = "" if stands else "update"
-                params = {**params, **asked}
+                method, told = ("", {}) if stands else await _way_to_end(connection, view, when, asked)
+                params = {**params, **told}
             if method:
                 operation = await insert_operation(
                     context,
@@ -397,6 +398,13 @@ async def _end(
             await sync.read_through(context, "subscription", subscription_id)
         is_read = True
     return _without_payment(await _carried_out(context, actor, subscription_id, operation))
+
+
+async def _way_to_end(
+    connection: Connection, view: SubscriptionView, when: When, asked: JsonObject
+) -> tuple[str, JsonObject]:
+    """Return the call that brings the end about, and its parameters: at once where its period is over already."""
+    return ("cancel", {}) if await ending.is_over(connection, view, when) else ("update", asked)
 
 
 async def _change_end(
@@ -437,6 +445,15 @@ async def resume(
     )
 
 
+def _check_resumable(view: SubscriptionView) -> None:
+    if view.collection_method == "send_invoice":
+        raise Conflict(
+            "Stripe resumes only subscriptions that are charged automatically, and this one is paid by sent invoices. "
+            "Change its collection method in the Dashboard first, or cancel it and buy a new one.",
+            code="subscription_not_active",
+        )
+
+
 async def _take_back(
     context: Context,
     actor: Actor,
@@ -470,6 +487,7 @@ async def _take_back(
             if params or wakes:
                 check_complete(view)
                 if wakes:
+                    _check_resumable(view)
                     await failures.check(connection, actor)
                 operation = await insert_operation(
                     context,

@@ -101,7 +101,7 @@ async def preview(
         expires_at = await quotes.insert(
             connection,
             quote_id,
-            promise(change, subscription, priced),
+            promise(change, subscription, found.at, priced),
             subscription_id=subscription_id,
             principal=actor.principal.key,
         )

@@ -57,11 +57,12 @@ def _state_hash(items: Sequence[Sequence[object]], method: str | None, pause: Js
     return hashlib.sha256(orjson.dumps(state, option=orjson.OPT_SORT_KEYS)).digest()
 
 
-def promise(change: PlanUpdate, subscription: Subscription, priced: Priced) -> Promise:
-    """Return what a quote of this change promises."""
+def promise(change: PlanUpdate, subscription: Subscription, at: int, priced: Priced) -> Promise:
+    """Return what a quote of this change promises. `at`: the second of Stripe's answer that it was computed from."""
     return Promise(
         change_hash=change_hash(change),
         state_hash=state_of(subscription),
+        quoted_at=at,
         proration_date=priced.date or 0,
         currency=priced.now.currency,
         amount_due=priced.now.amount_due,
@@ -115,9 +116,7 @@ async def price_as_quoted(
             raise expired()
         if quoted.state_hash != state_of(subscription):
             raise expired()
-        # A date that an admin gave is no sign of the quote's age.
-        if "proration_date" not in params:
-            check_age(quoted, at)
+        check_age(quoted, at)
     try:
         priced = await price(
             context,
@@ -145,7 +144,7 @@ def check_age(quoted: Promise, at: int) -> None:
 
     The database's clock ended it already where that is the later one.
     """
-    if quoted.proration_date > 0 and at - quoted.proration_date > quoted.lifetime:
+    if at - quoted.quoted_at > quoted.lifetime:
         raise expired()
 
 

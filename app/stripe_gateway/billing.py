@@ -143,6 +143,7 @@ class BillingCalls:
             credit=max(0, -invoice.total),
             lines=invoice.lines,
             tax=parsing.tax(answer.data),
+            starting_balance=int(answer.data.get("starting_balance") or 0),
             billed=[parsing.billed_line(source) for source in sources],
             spent=parsing.spent_discounts(answer.data),
             line_totals={str(source["id"]): parsing.line_total(source) for source in sources},

@@ -593,6 +593,7 @@ def bill(source: Json, lines: Sequence[BilledLine]) -> Bill:
         created=_amount(source, "created"),
         status=_need(source, "status"),
         total=_amount(source, "total"),
+        amount_due=_amount(source, "amount_due"),
         lines=lines,
         hosted_invoice_url=_text(source, "hosted_invoice_url"),
         finalizes_at=_whole(source, "automatically_finalizes_at"),

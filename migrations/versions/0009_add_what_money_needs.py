@@ -18,6 +18,7 @@ LOCK_TIMEOUT = "set local lock_timeout = '5s'"  # A waiting ALTER TABLE makes ev
 
 # What a quote promised. A quote of an older version promised none of it, so the upgrade ends those quotes.
 QUOTED: tuple[sa.Column[Any], ...] = (
+    sa.Column("quoted_at", sa.BigInteger(), nullable=False, server_default="0"),
     sa.Column("currency", sa.Text(), nullable=False, server_default=""),
     sa.Column("amount_due", sa.BigInteger(), nullable=False, server_default="0"),
     sa.Column("credit", sa.BigInteger(), nullable=False, server_default="0"),

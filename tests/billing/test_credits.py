@@ -327,8 +327,10 @@ async def test_a_raise_of_the_dashboard_is_taken_back_while_its_charge_is_pendin
     assert quote["credit_forgone"] == 0
     answer = await team_.set_seats(5, quote_id=quote["quote_id"])
     assert answer.status_code == 200, answer.text
-    newest = (await team_.invoices())[0]
-    assert (newest["amount_paid"], max(0, -newest["total"])) == (quote["amount_due_now"], quote["credit"])
+    # The days of the raise are still to be paid. They stay pending, because a reduction waits for no payment.
+    assert (quote["amount_due_now"], quote["credit"], len(await team_.invoices())) == (0, 0, 1)
+    upcoming = await still.upcoming(team_.owner.headers, team_.id)
+    assert quote["next_total"] == upcoming["total"] > 5 * 1200
     invoice = await team_.renewal_fails()
     await still.stripe.post(f"/v1/subscriptions/{team_.id}", items=[{"id": team_.item, "quantity": 9}])
     await still.listen()
@@ -729,6 +731,107 @@ async def test_a_paused_subscription_stays_paused_until_its_period_is_paid(still
     (newest, *_) = (await still.stripe.get("/v1/invoices", subscription=made["id"]))["data"]
     assert newest["status"] == "paid"
     assert 0 < newest["amount_paid"] <= 2000
+
+
+async def paused_for_long(shop: Shop, **terms: Any) -> Team:
+    """A subscription that was paused, and whose paid period is over since."""
+    team_ = await team(shop, 5, **terms)
+    await shop.stripe.post(f"/v1/subscriptions/{team_.id}/pause", type="subscription")
+    await team_.pass_time(40 * DAY)
+    assert (await shop.true(team_.id))["status"] == "paused"
+    return team_
+
+
+async def test_a_quote_is_kept_when_the_paused_periods_are_over(still: Shop) -> None:
+    """M16: the change is dated within a period that is long over, which says nothing of the quote's age."""
+    team_ = await paused_for_long(still)
+    quote = await team_.quote(3)
+    answer = await team_.set_seats(3, quote_id=quote["quote_id"])
+    assert answer.status_code == 200, answer.text
+    assert await team_.quantity() == 3
+
+
+async def test_a_paused_subscription_ends_at_once_when_the_named_end_is_over(still: Shop) -> None:
+    """M16, M18: the shorter item's period ended long ago, so nothing is left to run out."""
+    team_ = await team(still, 5)
+    yearly = await still.price(unit_amount=90_000, recurring={"interval": "year"})
+    assert (await team_.change(items=[{"price_id": yearly, "quantity": 1}])).status_code == 200
+    await still.stripe.post(f"/v1/subscriptions/{team_.id}/pause", type="subscription")
+    await team_.pass_time(40 * DAY)
+    path = f"/v1/subscriptions/{team_.id}/cancel"
+    sooner = "update subscriptions set items = (select jsonb_agg(jsonb_set(i, '{current_period_end}', "
+    sooner += (
+        "to_jsonb((i->>'current_period_end')::bigint - 40 * 86400))) from jsonb_array_elements(items) i)"
+    )
+    await still.service.fetch(f"{sooner} where id = '{team_.id}'")
+    answer = await still.service.send("POST", path, team_.owner.headers, {"when": "earliest_period_end"})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["subscription"]["status"] == "canceled"
+
+
+async def test_a_paused_subscription_is_not_resumed_when_invoices_are_sent(still: Shop) -> None:
+    """T23: Stripe refuses it, and the answer says what to do."""
+    team_ = await paused_for_long(still)
+    await still.stripe.post(
+        f"/v1/subscriptions/{team_.id}", collection_method="send_invoice", days_until_due=30
+    )
+    await still.listen()
+    path = f"/v1/subscriptions/{team_.id}/resume"
+    problem(await still.service.send("POST", path, team_.owner.headers), 409, "subscription_not_active")
+
+
+async def test_a_change_within_a_trial_makes_no_invoice_when_the_balance_is_a_debt(still: Shop) -> None:
+    """M29: an invoice of zero would collect the debt, which the quote did not promise."""
+    owner, card = await still.buyer()
+    price = await still.price(await still.product(shared=True), unit_amount=1200)
+    made = await still.bought(
+        ADMIN,
+        [{"price_id": price, "quantity": 5}],
+        to=owner.customer_id,
+        payment_method_id=card,
+        trial_period_days=14,
+    )
+    await still.listen()
+    team_ = Team(still, owner, made["id"], made["items"][0]["id"])
+    quote = await team_.quote(7)
+    assert quote["amount_due_now"] == 0
+    await still.stripe.post(f"/v1/customers/{owner.customer_id}", balance=114)
+    answer = await team_.set_seats(7, quote_id=quote["quote_id"])
+    assert answer.status_code == 200, answer.text
+    assert (await team_.quantity(), await team_.balance(), len(await team_.invoices())) == (7, 114, 1)
+
+
+async def test_fewer_seats_wait_for_no_payment_when_pending_items_make_an_invoice_due(still: Shop) -> None:
+    """M16: with a card that declines the reduction would wait for ever; it is billed with the next invoice instead."""
+    team_, members = await staffed(still, 9, 3)
+    await team_.pass_time(9 * DAY)
+    await still.stripe.post(f"/v1/subscriptions/{team_.id}", items=[{"id": team_.item, "quantity": 30}])
+    await team_.pass_time(9 * DAY)
+    await still.stripe.post(f"/v1/subscriptions/{team_.id}", items=[{"id": team_.item, "quantity": 9}])
+    await team_.card_fails()
+    answer = await change_members(team_, remove=members[:1], release_seats=True)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["results"][-1]["outcome"] == "applied"
+    answer = await team_.set_seats(4)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["payment"] is None
+    assert (await team_.quantity(), len(await team_.invoices())) == (4, 1)
+
+
+async def test_a_quote_counts_the_balance_that_a_superseded_purchase_frees(still: Shop) -> None:
+    """M29: the purchase that waits for its payment has used the balance up; superseding it gives the balance back."""
+    team_ = await team(still, 10)
+    await still.stripe.post(f"/v1/customers/{team_.owner.customer_id}", balance=-3000)
+    await team_.card_fails()
+    answer = await team_.set_seats(20)
+    assert answer.json()["payment"]["status"] == "requires_payment_method"
+    assert await team_.balance() == 0
+    await team_.card_works()
+    quote = await team_.quote(15)
+    assert quote["amount_due_now"] == 5 * 1200 - 3000
+    answer = await team_.set_seats(15, quote_id=quote["quote_id"])
+    assert answer.status_code == 200, answer.text
+    assert (await team_.invoices())[0]["amount_paid"] == quote["amount_due_now"]
 
 
 # --------------------------------------------------------------------------------- seats of removed members

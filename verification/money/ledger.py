@@ -25,7 +25,8 @@ class Line:
 
     `start` and `end` are the time that it covers, in Unix seconds. `invoice` is None while it is pending; `invoiced`
     and `removed` are the versions that put it on one, or took it away. `credits`: what a credit line gives back;
-    `credited_by`: the credit lines that give this one back.
+    `credited_by`: the credit lines that give this one back. `held`: it belongs to an update that took no effect before
+    its invoice was paid.
     """
 
     key: str
@@ -38,6 +39,7 @@ class Line:
     invoice: str | None
     invoiced: int = 0
     removed: int | None = None
+    held: bool = False
     credits: list[Line] = field(default_factory=list)
     credited_by: list[Line] = field(default_factory=list)
 
@@ -100,6 +102,7 @@ class Ledger:
         fresh = [*self._new_items(number, group), *self._new_lines(number, group)]
         own: dict[str, list[Line]] = {}
         for line in fresh:
+            line.held = self._is_held(line, group.last)
             own.setdefault(line.item, []).append(line)
         for item, lines in own.items():
             # A change voids the invoice of an update that waits, before it is computed: until its last version.
@@ -173,6 +176,7 @@ class Ledger:
             and line.group < number
             and line.end > date
             and not line.is_removed(until)
+            and (not line.held or self._is_paid(line, until))
             and not any(self._stands(credit, until) for credit in line.credited_by)
         ]
         for credit in given:
@@ -273,9 +277,15 @@ class Ledger:
             if self._stands(line, self._journal.last)
         )
 
-    def _is_held(self, line: Line) -> bool:
-        """Does an update wait for the invoice of this line?"""
-        subscription = self._journal.state("subscription", line.subscription) or {}
+    def _is_paid(self, line: Line, until: int) -> bool:
+        invoice_id = line.invoice_at(until)
+        invoice = None if invoice_id is None else self._journal.state("invoice", invoice_id, until)
+        return invoice is not None and invoice["status"] == "paid"
+
+    def _is_held(self, line: Line, until: int | None = None) -> bool:
+        """Does an update wait for the invoice of this line, once version `until` was written?"""
+        version = self._journal.last if until is None else until
+        subscription = self._journal.state("subscription", line.subscription, version) or {}
         return (
             subscription.get("pending_update") is not None
             and subscription.get("latest_invoice") == line.invoice
