@@ -195,12 +195,12 @@ class _Books:
             *((None, line) for line in pending),
         ]
         self._places = {one: place for place, (_, line) in enumerate(self._entries) for one in _ids(line)}
-        self._shares: dict[tuple[InvoiceId | None, SubscriptionItemId | None, int], Fraction] = {}
+        self._shares: dict[tuple[InvoiceId | None, SubscriptionItemId | None], Fraction] = {}
         self.unpaid: Bill | None = None
 
     @property
     def asked(self) -> frozenset[InvoiceId]:
-        return frozenset(invoice_id for invoice_id, _, _ in self._shares if invoice_id is not None)
+        return frozenset(invoice_id for invoice_id, _ in self._shares if invoice_id is not None)
 
     def allowed(self, lines: Sequence[BilledLine]) -> Fraction:
         """Return what these credit lines of one item may give back: what was paid, for the time that is left."""
@@ -210,7 +210,7 @@ class _Books:
         total = _NOTHING
         for credit in lines:
             for invoice_id, debit in self._debits(credit, self._at, named):
-                total += debit.amount * self._share(invoice_id, debit) * _overlap(credit, debit)
+                total += debit.amount * self._share(invoice_id, debit.item_id) * _overlap(credit, debit)
         return total
 
     def _debits(
@@ -249,14 +249,13 @@ class _Books:
             found += [(invoice_id, line) for line in own if not line.is_credit]
         return [entry for entry in found if entry[1].period_start <= at < entry[1].period_end]
 
-    def _share(self, invoice_id: InvoiceId | None, debit: BilledLine) -> Fraction:
-        """Return the paid share, 0 to 1, of a debit on an invoice, or among the pending items.
+    def _share(self, invoice_id: InvoiceId | None, item: SubscriptionItemId | None) -> Fraction:
+        """Return the paid share, 0 to 1, of an item's debits on one invoice, or among the pending items.
 
         An invoice of 12 may hold a debit of 1212 and a credit of 1200 for an invoice that nobody paid. Paying it
-        paid 12 of the 1212, and no more. A pending item counts as paid: crediting it only cancels it. One invoice may
-        collect the pending items of several changes: lines of one change begin at its second.
+        paid 12 of the 1212, and no more. A pending item counts as paid: crediting it only cancels it.
         """
-        key = (invoice_id, debit.item_id, debit.period_start)
+        key = (invoice_id, item)
         if key in self._shares:
             return self._shares[key]
         # An invoice that credits itself, which Stripe does not make, would have no beginning: it counts as unpaid.
@@ -266,21 +265,23 @@ class _Books:
         if share < _WHOLE and self.unpaid is None:
             self.unpaid = bill
         if share > _NOTHING:
-            share *= _WHOLE - self._hollow(invoice_id, debit)
+            share *= _WHOLE - self._hollow(invoice_id, item)
         self._shares[key] = share
         return share
 
-    def _hollow(self, invoice_id: InvoiceId | None, debit: BilledLine) -> Fraction:
-        """Return the share, 0 to 1, of a change's debits that its own credits for unpaid lines set off."""
-        made = (debit.item_id, debit.period_start)
-        own = [line for line in self._lines(invoice_id) if (line.item_id, line.period_start) == made]
+    def _hollow(self, invoice_id: InvoiceId | None, item: SubscriptionItemId | None) -> Fraction:
+        """Return the share, 0 to 1, of an item's debits that credits for unpaid lines set off on the same invoice.
+
+        One invoice may hold the pending items of several changes, of which a later one credits debits of an earlier
+        one: these cancel each other.
+        """
+        own = [line for line in self._lines(invoice_id) if line.item_id == item]
         names = {one for line in own if not line.is_credit for one in _ids(line)}
         debits, unpaid = Fraction(sum(line.amount for line in own if not line.is_credit)), _NOTHING
         for credit in own:
             if not credit.is_credit:
                 continue
             if credit.credited is not None and not names.isdisjoint(credit.credited.line_ids):
-                # Another change of the same second took a debit back that is among these.
                 debits += credit.amount
             else:
                 unpaid -= credit.amount * (_WHOLE - self._share_credited(credit))
@@ -294,7 +295,7 @@ class _Books:
         cost = sum(line.amount for _, line in debits)
         if cost <= 0:
             return _NOTHING
-        paid = sum((line.amount * self._share(at, line) for at, line in debits), _NOTHING)
+        paid = sum((line.amount * self._share(at, line.item_id) for at, line in debits), _NOTHING)
         return paid / cost
 
 

@@ -241,3 +241,21 @@ def test_several_changes_that_are_pending_together_are_followed_one_by_one() -> 
     credit = item("c", -150, 500, CreditedLines(None, frozenset({"ii_4"})))
     assert judged([credit], paid, pending=again, replaced=[SEATS]).is_paid
     assert not judged([credit], unpaid, pending=again, replaced=[SEATS]).is_paid
+
+
+def test_a_renewal_is_hollow_when_its_invoice_also_credits_what_nobody_paid() -> None:
+    """A credit of the Dashboard for an unpaid period makes the renewal's invoice a credit, so no money paid it."""
+    first = bill("in_1", line("a", 5217), status="open")
+    renewal = bill(
+        "in_2",
+        line("b", -3709, credits=("in_1", "a"), since=300),
+        line("c", 158, since=300),
+        line("d", 2220, since=PERIOD, until=2 * PERIOD),
+        created=1,
+    )
+    lowered_later = [
+        line("e", -1110, credits=("in_2", "d"), since=1500, until=2 * PERIOD),
+        line("f", 600, since=1500, until=2 * PERIOD),
+    ]
+    found = judged(lowered_later, first, renewal, at=1500)
+    assert (found.is_paid, found.unpaid) == (False, first)
