@@ -101,8 +101,16 @@ class BillingCalls:
         await self._client.post(f"/v1/invoices/{invoice_id}/void", {}, idempotency_key=idempotency_key)
 
     def subscription_resumption(self, subscription_id: SubscriptionId) -> Write[Changed]:
-        """Only for status `paused`; an intended cancellation is taken back by an update."""
-        params = {"billing_cycle_anchor": {"type": "unchanged"}}
+        """Wake a subscription whose status is `paused`; it stays paused until the rest of its period is paid.
+
+        Stripe's defaults would wake it at once and leave that charge pending until the next renewal. An intended
+        cancellation is taken back by an update.
+        """
+        params = {
+            "billing_cycle_anchor": {"type": "unchanged"},
+            "proration_behavior": "always_invoice",
+            "payment_behavior": "resume_on_payment_success",
+        }
         return self._change(f"/v1/subscriptions/{subscription_id}/resume", params)
 
     def owner_change(self, subscription_id: SubscriptionId, owner_id: CustomerId) -> Write[Fetched]:
