@@ -4,7 +4,7 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 RUN python -m venv /opt/coseat
 COPY requirements-production.txt ./
 RUN /opt/coseat/bin/pip install --require-hashes --requirement requirements-production.txt
-COPY pyproject.toml README.md alembic.ini ./
+COPY pyproject.toml README.md LICENSE alembic.ini ./
 COPY migrations migrations
 COPY app app
 # Editable: the commands find alembic.ini and the migrations beside the package.
