@@ -43,9 +43,7 @@ async def work(context: Context, stop: asyncio.Event) -> None:
         except BillingError as error:
             log.warning("worker_waits", reason=error.code)
             pause = _AWAY_SECONDS
-        except (
-            Exception
-        ) as error:  # A worker that ended for good would leave every operation of lost hosts open.
+        except Exception as error:  # A worker that ended would leave every operation of lost hosts open.
             log.error("worker_waits", error=type(error).__name__, exc_info=error)
             pause = _AWAY_SECONDS
         await jobs.wait(stopping, pause)

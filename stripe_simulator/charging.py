@@ -324,7 +324,7 @@ def debit_due(tx: Transaction, intent: Obj) -> None:
     invoice = tx.need("invoice", intent["_invoice"])
     gone = (tx.get("customer", invoice["customer"]) or {}).get("deleted")
     if gone or invoice["status"] not in ("open", "uncollectible"):
-        # The customer was deleted, or the invoice was paid out of band meanwhile: only the charge has a result.
+        # The customer was deleted, or the invoice was paid out of band since: only the charge has a result.
         return
     if decline is None:
         settled(tx, mark_paid(tx, invoice), method)

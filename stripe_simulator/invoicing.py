@@ -350,7 +350,7 @@ def finalize(tx: Transaction, invoice: Obj, pause: str | None = None) -> Obj:
     """Open the draft: number, balance, and the payment intent of what is due. Nothing due means paid.
 
     An invoice of a subscription whose collection is paused is not collected: ``pause`` (``void`` or
-    ``mark_uncollectible``) says what becomes of it instead. A credit is given all the same.
+    ``mark_uncollectible``) says what becomes of it instead. A credit is still given.
     """
     customer = tx.need("customer", invoice["customer"], "customer", 400)
     currency = invoice["currency"]

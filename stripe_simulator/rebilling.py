@@ -91,7 +91,7 @@ def rebill(tx: Transaction, old: Obj, new: Obj, *, proration: str, at: int, rese
     """Turns ``old`` into ``new`` (whose items carry their old periods still) as of second ``at``.
 
     With ``reset`` the new cycle starts now, whatever second the credits count from. ``proration`` none leaves
-    prorations out, but a cycle that starts anew is billed all the same. Raises 400 when ``at`` lies outside the current
+    prorations out, but a cycle that starts again is still billed. Raises 400 when ``at`` lies outside the current
     period.
     """
     before, after = in_trial(old, tx.now), in_trial(new, tx.now)

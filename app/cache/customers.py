@@ -72,7 +72,7 @@ async def payment_methods(
 
 
 async def payment_method_type(connection: Connection, payment_method_id: str) -> str | None:
-    """Return Stripe's type of a payment method, whoever has it; None if the cache has not seen it."""
+    """Return Stripe's type of a payment method of any customer; None if the cache has not seen it."""
     found: str | None = await connection.fetchval(
         "select type from payment_methods where id = $1 and presence = 'present'", payment_method_id
     )

@@ -123,7 +123,7 @@ async def transfer_allows_purchases(connection: Connection, operation_id: str) -
 
 
 # Steps that were never sent: nothing of them can take effect any more once they are settled. Their operations are
-# finished here, except where other steps are left; those are judged anew when they run.
+# finished here, except where other steps are left; those are judged again when they run.
 _ABANDON = """
     with abandoned as (
         update operation_steps t set state = 'refused', code = 'role_required', settled_at = clock_timestamp()

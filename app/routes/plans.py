@@ -127,7 +127,7 @@ async def update_subscription(
 def _attempt(
     context: Context, actor: Actor, body: SubscriptionUpdateRequest
 ) -> AbstractAsyncContextManager[failures.Attempt]:
-    """What names a card or a code is an attempt; of anything else, a declined payment is counted all the same."""
+    """A request that names a card or a code is an attempt. Of any other request, only a declined payment counts."""
     if body.payment_method_id is not None or body.promotion_code is not None:
         return failures.counted(context, actor)
     return failures.noted(context, actor)

@@ -228,5 +228,5 @@ def _shared(seen: Seen, rules: Rules) -> JsonObject | None:
 
 
 def may_purchase(view: SubscriptionView) -> bool:
-    """True if there is an owner who pays, or whom the payer allowed to buy."""
+    """True if there is an owner who pays, or who has the payer's permission to buy."""
     return view.owner is not None and (view.owner.customer_id == view.customer_id or view.owner_may_purchase)

@@ -72,7 +72,6 @@ class Priced:
     credit_forgone: int = 0
     unpaid: UnpaidInvoice | None = None
     is_invoiced: bool = False
-    pending: Sequence[BilledLine] = ()
 
 
 async def price(
@@ -122,8 +121,8 @@ async def price(
     if behavior != "always_invoice":
         prorated = await context.billing.preview(asked(subscription, params, "always_invoice"))
     replaced = _replaced(subscription, items)
-    pending, judgement = await _judged(context, subscription, prorated.billed, replaced, dated)
-    priced = replace(priced, pending=pending, crediting=judgement.crediting)
+    judgement = await _judged(context, subscription, prorated.billed, replaced, dated)
+    priced = replace(priced, crediting=judgement.crediting)
     if judgement.is_paid:
         needs_payment = behavior == "always_invoice" and priced.now.amount_due > 0 and not restarts
         reduces = (judgement.only_reduces and judgement.net < 0) or _only_lowers(subscription, items)
@@ -176,7 +175,7 @@ async def credits_unpaid_on_cancel(
     except NotFound:
         return None
     everything = frozenset(item.id for item in subscription.items)
-    _, judgement = await _judged(context, subscription, preview.billed, everything, at)
+    judgement = await _judged(context, subscription, preview.billed, everything, at)
     return None if judgement.is_paid else _unpaid(judgement, at)
 
 
@@ -274,8 +273,8 @@ async def _judged(
     previewed: Sequence[BilledLine],
     replaced: Collection[SubscriptionItemId],
     at: int,
-) -> tuple[Sequence[BilledLine], Judgement]:
-    """The pending items that the preview collects, and the judgement. Invoices are read only where credits need it."""
+) -> Judgement:
+    """Hold the change's credits against what was paid. Invoices are read only where credits need it."""
     bills = context.billing.bills
     pending: Sequence[BilledLine] = ()
     if any(line.invoice_item_id is not None for line in previewed):
@@ -283,19 +282,19 @@ async def _judged(
     lines = own_lines(with_items(previewed, pending), pending)
     first = judge(lines, replaced=replaced, bills=(), pending=pending, at=at)
     if first.is_paid:
-        return pending, first
+        return first
     if not pending:
         # Credits of a change may name pending items that the preview does not collect.
         pending = await bills.pending(subscription.customer_id)
     found = await _bills_of(context, subscription, lines)
     judgement = judge(lines, replaced=replaced, bills=found, pending=pending, at=at)
     if not judgement.is_paid:
-        return pending, judgement
+        return judgement
     settled = [
         replace(bill, reversed=await bills.reversed_of(bill)) if bill.id in judgement.rests_on else bill
         for bill in found
     ]
-    return pending, judge(lines, replaced=replaced, bills=settled, pending=pending, at=at)
+    return judge(lines, replaced=replaced, bills=settled, pending=pending, at=at)
 
 
 async def _bills_of(context: Context, subscription: Subscription, lines: Sequence[BilledLine]) -> list[Bill]:

@@ -101,7 +101,7 @@ def _rfc3339(seconds: int) -> str:
 
 
 def stands_already(view: SubscriptionView, when: When) -> bool:
-    """True if the end in force is the one that is asked for, whoever set it and by which field."""
+    """True if the end in force is the one that is asked for, set by anybody and by any field."""
     found = period_ends(view.items)
     return found is not None and ends_at(view) == found.of(when)
 

@@ -427,7 +427,7 @@ async def outcome(
         view = await subscriptions.subscription_view(
             connection, operation.subscription_id, asker=actor.customer_id
         )
-    # An operation outlives its actor's role: a manager who was removed meanwhile sees no seats and no members.
+    # An operation outlives its actor's role: a manager who was removed since sees no seats and no members.
     seen = None if view is None else see(view, actor, context.rules)
     return Outcome(
         operation,

@@ -110,7 +110,7 @@ class StripeCall:
                 raise ValueError(f"no such call: {self.method}")
 
     async def _end_unpaid(self, context: Context, subscription_id: SubscriptionId, post: Post) -> Changed:
-        """End a subscription whose first invoice is not paid; one that was paid meanwhile is left as it is."""
+        """End a subscription whose first invoice is not paid; one that was paid since is left as it is."""
         now = await context.billing.subscription(subscription_id)
         if now.subscription.status in ENDED:
             return now
@@ -443,7 +443,7 @@ async def _against(
 
 
 def _check_lowers(view: SubscriptionView, call: StripeCall) -> None:
-    """A quantity was lowered further in the Dashboard meanwhile: what was admitted as less would now be more."""
+    """The quantity was lowered further in the Dashboard: what was admitted as less would now be more."""
     now = {item["id"]: item["quantity"] or 0 for item in view.items}
     if any(entry["quantity"] > now.get(entry["id"], 0) for entry in call.params["items"]):
         raise Forbidden("Your role on this subscription allows you to lower its quantity, not to raise it.")

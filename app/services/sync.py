@@ -208,7 +208,7 @@ async def read_news(context: Context, objects: Mapping[str, str | None]) -> None
 
 
 async def freshen(context: Context, kind: str, object_id: str) -> None:
-    """Ask Stripe now, but for one object at most once in FRESH_SECONDS, whoever asks, unless there is news of it."""
+    """Ask Stripe now, but for one object at most once in FRESH_SECONDS for all callers, unless there is news of it."""
     if not await _is_stale(context, kind, object_id):
         return
 

@@ -156,7 +156,7 @@ def prorate_all(
 ) -> tuple[Proration, ...]:
     """Prorations of all items of a subscription, in their order; unchanged items belong in the list too.
 
-    In classic mode all items share one cycle: it starts anew for every item when one item's interval changes, and when
+    In classic mode all items share one cycle: it starts again for every item when one item's interval changes, and when
     a subscription that cost nothing begins to cost something.
     """
     together = mode is BillingMode.CLASSIC and (

@@ -297,7 +297,7 @@ def detach(call: Call) -> Obj:
 
 
 def detach_from(tx: Transaction, old: Obj) -> Obj:
-    """Detach an attached method. Whoever had it as a default is told of that, and nobody else.
+    """Detach an attached method. Only a customer that had it as a default gets an update event.
 
     Stripe does not say what becomes of the customer's default: by the account's setting ``detach_keeps_default`` the
     detached id stays there, and the customer is not touched at all.

@@ -224,7 +224,7 @@ def proposed(tx: Transaction, old: Obj, params: Obj) -> tuple[Obj, Rebill | None
         new["pause_collection"] = None if given == "" else {"resumes_at": None, **given}
     rebilling = [name for name in ("items", "trial_end", "billing_cycle_anchor") if name in params]
     if old["status"] == "paused":
-        # Nothing is invoiced before it resumes. That Stripe refuses other items meanwhile is documented nowhere.
+        # Nothing is invoiced before it resumes. That Stripe refuses other items during a pause is documented nowhere.
         proration = "none"
     held = old["status"] == "incomplete" or (old["status"] == "paused" and rebilling != ["items"])
     if rebilling and held:
