@@ -21,7 +21,7 @@ from app.errors import (
     InvalidRequest,
 )
 from app.services.actors import Actor
-from app.services.charges import Priced, price
+from app.services.charges import Priced, invoice_unpaid, price
 from app.services.context import Context
 from app.services.sending import is_known
 
@@ -108,34 +108,31 @@ async def price_as_quoted(
         Conflict: `invoice_unpaid`, or `quote_expired` where the quote cannot be kept.
         BillingError: what Stripe answers to the preview of a change without a quote.
     """
-    quoted: Promise | None = None
-    if quote_id is not None:
-        async with context.database.connection() as connection:
-            quoted = await quotes.promised(connection, quote_id)
-        if quoted is None:
-            raise expired()
-        if quoted.state_hash != state_of(subscription):
-            raise expired()
-        check_age(quoted, at)
+    if quote_id is None:
+        return await price(context, subscription, at, params, restarts=restarts, forgo_credit=forgo_credit)
+    async with context.database.connection() as connection:
+        quoted = await quotes.promised(connection, quote_id)
+    if quoted is None or quoted.state_hash != state_of(subscription):
+        raise expired()
+    check_age(quoted, at)
     try:
+        # As the quote was priced. Whether the caller forgoes the credit decides only if that price is taken.
         priced = await price(
             context,
             subscription,
             at,
             params,
             restarts=restarts,
-            forgo_credit=forgo_credit,
-            date=None if quoted is None else quoted.proration_date or None,
+            forgo_credit=True,
+            date=quoted.proration_date or None,
         )
     except BillingError as error:
-        if quoted is None or not is_known(error):
-            raise
-        if error.code == "invoice_unpaid" and quoted.credit_forgone > 0:
-            # It was quoted without credit, and the caller has not said that they forgo it.
+        if not is_known(error):
             raise
         raise expired() from error
-    if quoted is not None:
-        check_kept(quoted, priced)
+    check_kept(quoted, priced)
+    if priced.unpaid is not None and not forgo_credit:
+        raise invoice_unpaid(priced.unpaid, may_forgo=True)
     return priced
 
 

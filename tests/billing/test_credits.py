@@ -433,6 +433,30 @@ async def test_a_quote_with_credit_expires_when_the_money_went_back(still: Shop)
     assert await team_.balance() == 0
 
 
+async def test_quote_asks_for_the_same_as_its_change_when_the_credit_is_zero(still: Shop) -> None:
+    """M1: an operator changed the price without prorations. Changing it back credits and charges the same amount.
+
+    What that amount was billed with is unpaid, so the quote is one without credit even though 0 is forgone.
+    """
+    team_ = await team(still, 4)
+    bought_at = (await still.true(team_.id))["items"]["data"][0]["price"]["id"]
+    invoice = await team_.renewal_is_draft()
+    dearer = {"id": team_.item, "price": await still.price(unit_amount=30_000), "quantity": 4}
+    await still.stripe.post(f"/v1/subscriptions/{team_.id}", items=[dearer], proration_behavior="none")
+    await still.listen()
+    body = {"items": [{"id": team_.item, "price_id": bought_at}]}
+    quote = await still.preview(team_.owner.headers, team_.id, **body)
+    assert (quote["amount_due_now"], quote["credit"], quote["credit_forgone"]) == (0, 0, 0)
+    assert quote["invoice_unpaid"]["invoice_id"] == invoice["id"]
+    for named in ({}, {"quote_id": quote["quote_id"]}):
+        refused = unpaid(await team_.change(**body, **named), invoice)
+        assert refused["credit"] == quote["invoice_unpaid"]["credit"]
+    answer = await team_.change(**body, quote_id=quote["quote_id"], forgo_credit=True)
+    assert answer.status_code == 200, answer.text
+    assert (await still.true(team_.id))["items"]["data"][0]["price"]["id"] == bought_at
+    assert (len(await team_.invoices()), await team_.balance()) == (2, 0)
+
+
 async def test_a_quote_of_a_charge_is_refused_when_it_hides_an_unpaid_credit(still: Shop) -> None:
     team_ = await team(still, 100)
     price = await still.price(unit_amount=30_000)
