@@ -67,7 +67,7 @@ class Bill:
 
     Lines are whole. `amount_due` is after the balance. `total` and `reversed` are minor units, tax included.
     `finalizes_at`: Unix seconds, for a draft.
-    `intents`: the payment intents that paid it. `has_credit_notes`: of any kind.
+    `payments`: the payment intents or charges that paid it. `has_credit_notes`: of any kind.
     """
 
     id: InvoiceId
@@ -79,7 +79,7 @@ class Bill:
     reversed: int = 0
     hosted_invoice_url: str | None = None
     finalizes_at: int | None = None
-    intents: Sequence[str] = ()
+    payments: Sequence[str] = ()
     has_credit_notes: bool = False
 
     @property

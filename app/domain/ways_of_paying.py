@@ -125,6 +125,21 @@ def paid_quantity(subscription: Subscription, invoices: Sequence[Invoice], at: i
     return sum(paid.get(str(item.id), 0) for item in subscription.items)
 
 
+def check_collected(subscription: Subscription, more: int) -> None:
+    """Refuse a raise by `more` units while nobody collects its invoice.
+
+    Raises:
+        Conflict: `unsecured_raise_limit` with `allowed` 0, while collection is paused.
+    """
+    if more > 0 and subscription.pause_collection is not None:
+        raise Conflict(
+            "Collection of this subscription is paused, so a raise would not be paid. "
+            "Ask the seller to resume it, or raise the quantity afterwards.",
+            code="unsecured_raise_limit",
+            members={"allowed": 0},
+        )
+
+
 def check_raise(
     subscription: Subscription, more: int, invoices: Sequence[Invoice], *, at: int, percent: float
 ) -> None:

@@ -33,6 +33,7 @@ from app.services.plan_writes import (
 )
 from app.services.quotes import promise
 from app.services.subscriptions import Seen, read
+from app.services.ways_of_paying import check_bounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +66,8 @@ async def preview(
 
     Raises:
         NotFound, Forbidden, InvalidRequest: as the change itself.
-        Conflict: `invoice_unpaid` where the change charges beside a credit that was not paid, `seats_in_use`,
-            `subscription_not_active`.
+        Conflict: `invoice_unpaid` where the change charges beside a credit that was not paid, or raises before an
+            earlier raise is paid; `unsecured_raise_limit`, `seats_in_use`, `subscription_not_active`.
     """
     async with context.database.connection() as connection:
         seen = await read(connection, actor, subscription_id, context.rules)
@@ -95,6 +96,8 @@ async def preview(
         restarts=plan is not None and bool(plan.restarted),
         forgo_credit=True,
     )
+    if not actor.is_service:
+        await check_bounds(context, subscription, found.at, priced)
     next_total = await _next_total(context, subscription, params, priced, plan)
     quote_id = f"qt_{uuid4().hex}"
     async with context.database.connection() as connection:

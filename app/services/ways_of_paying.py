@@ -9,6 +9,7 @@ from app.domain.ways_of_paying import (
     WayOfPaying,
     behavior_of_update,
     charged_method,
+    check_collected,
     check_raise,
     raise_by,
 )
@@ -35,16 +36,33 @@ async def suited(
         return params
     way = await way_of_paying(context, subscription, params.get("default_payment_method"))
     params["payment_behavior"] = behavior_of_update(params["payment_behavior"], way)
-    more = raise_by(subscription, params.get("items", ()))
-    is_bounded = way.pays_later and more > 0 and subscription.status != "trialing"
-    if (
-        is_bounded
-        and await _is_of_an_end_user(context, operation_id)
-        and await _costs(context, subscription, priced)
-    ):
+    if await _is_of_an_end_user(context, operation_id):
+        await _check_bounds(context, subscription, at, priced, way)
+    return params
+
+
+async def check_bounds(context: Context, subscription: Subscription, at: int, priced: Priced) -> None:
+    """Hold an end user's change against what may stand before its payment, as the change itself is held.
+
+    Raises:
+        Conflict: `invoice_unpaid` or `unsecured_raise_limit`.
+    """
+    if "payment_behavior" in priced.params:
+        way = await way_of_paying(context, subscription, priced.params.get("default_payment_method"))
+        await _check_bounds(context, subscription, at, priced, way)
+
+
+async def _check_bounds(
+    context: Context, subscription: Subscription, at: int, priced: Priced, way: WayOfPaying
+) -> None:
+    more = raise_by(subscription, priced.params.get("items", ()))
+    if subscription.status == "trialing" or more <= 0:
+        return
+    is_unpaid = way.pays_later or subscription.pause_collection is not None
+    if is_unpaid and await _costs(context, subscription, priced):
+        check_collected(subscription, more)
         invoices = await _invoices(context, subscription)
         check_raise(subscription, more, invoices, at=at, percent=context.rules.unsecured_raise_max)
-    return params
 
 
 async def _costs(context: Context, subscription: Subscription, priced: Priced) -> bool:

@@ -11,6 +11,7 @@ from app.stripe_gateway import parsing
 from app.stripe_gateway.client import StripeClient
 
 _LONGEST_PAGE = 100
+_INTENT = "pi_"
 _DISPUTES_WON = frozenset({"won", "warning_closed", "prevented"})
 
 Json = Mapping[str, Any]
@@ -46,7 +47,7 @@ class BillCalls:
     async def reversed_of(self, bill: Bill) -> int:
         """Return what was given back of a paid invoice: refunds, credit notes, disputes open or lost. Minor units."""
         noted = await self._noted(bill.id) if bill.has_credit_notes else 0
-        return noted + sum([await self._returned(intent_id) for intent_id in bill.intents])
+        return noted + sum([await self._returned(payment) for payment in bill.payments])
 
     async def _noted(self, invoice_id: InvoiceId) -> int:
         """Credit notes without the refunds that they made, which the charge shows."""
@@ -57,10 +58,13 @@ class BillCalls:
             if note.get("status") != "void"
         )
 
-    async def _returned(self, intent_id: str) -> int:
-        """What a payment's charge gave back to its payer, or may have to."""
-        intent = await self._client.get(f"/v1/payment_intents/{intent_id}", {"expand": ["latest_charge"]})
-        charge = intent.data.get("latest_charge")
+    async def _returned(self, payment: str) -> int:
+        """What a payment's charge gave back to its payer, or may have to. `payment`: an intent, or a charge alone."""
+        if payment.startswith(_INTENT):
+            intent = await self._client.get(f"/v1/payment_intents/{payment}", {"expand": ["latest_charge"]})
+            charge = intent.data.get("latest_charge")
+        else:
+            charge = (await self._client.get(f"/v1/charges/{payment}")).data
         if not isinstance(charge, Mapping):
             return 0
         refunded = int(charge.get("amount_refunded") or 0)

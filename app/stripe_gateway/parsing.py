@@ -597,15 +597,17 @@ def bill(source: Json, lines: Sequence[BilledLine]) -> Bill:
         lines=lines,
         hosted_invoice_url=_text(source, "hosted_invoice_url"),
         finalizes_at=_whole(source, "automatically_finalizes_at"),
-        intents=_paying_intents(source),
+        payments=_payments(source),
         has_credit_notes=any(noted),
     )
 
 
-def _paying_intents(source: Json) -> list[str]:
-    payments = _objects(_object(source, "payments") or {}, "data")
-    paid = (_object(entry, "payment") or {} for entry in payments if entry.get("status") == "paid")
-    return [intent for one in paid if (intent := _reference(one, "payment_intent")) is not None]
+def _payments(source: Json) -> list[str]:
+    """Ids of the payment intents, or of charges without one, that paid the invoice."""
+    entries = _objects(_object(source, "payments") or {}, "data")
+    paid = [_object(entry, "payment") or {} for entry in entries if entry.get("status") == "paid"]
+    named = (_reference(one, "payment_intent") or _reference(one, "charge") for one in paid)
+    return [payment for payment in named if payment is not None]
 
 
 def promotion_code(source: Json) -> PromotionCode:

@@ -622,3 +622,44 @@ async def test_payment_hides_the_payers_own_when_a_manager_buys(
             )
             assert (payment["payment_method_id"], payment["hosted_invoice_url"]) == (None, None)
             assert payment["client_secret"] is not None
+
+
+@pytest.mark.parametrize("behavior", ["void", "keep_as_draft", "mark_uncollectible"])
+async def test_raise_is_refused_when_collection_is_paused(shop: Shop, behavior: str) -> None:
+    """M8: nobody would collect the raise, so an end user gets no seats for it; fewer seats are not refused."""
+    buyer, card = await shop.buyer()
+    price = await shop.price(await shop.product(shared=True), unit_amount=1200)
+    made = await shop.bought(buyer.headers, [{"price_id": price, "quantity": 4}], payment_method_id=card)
+    await shop.stripe.post(f"/v1/subscriptions/{made['id']}", pause_collection={"behavior": behavior})
+    await shop.listen()
+    path = f"/v1/shared-subscriptions/{made['id']}"
+    for method, end in (("PUT", "seats"), ("POST", "quote")):
+        answer = await shop.service.send(method, f"{path}/{end}", buyer.headers, {"total": 400})
+        assert problem(answer, 409, "unsecured_raise_limit")["allowed"] == 0
+    assert (await shop.true(made["id"]))["items"]["data"][0]["quantity"] == 4
+    answer = await shop.service.send("PUT", f"{path}/seats", as_service("admin"), {"total": 5})
+    assert answer.status_code == 200, answer.text
+    answer = await shop.service.send(
+        "PUT", f"{path}/seats", buyer.headers, {"total": 4, "forgo_credit": True}
+    )
+    assert answer.status_code == 200, answer.text
+
+
+async def test_quote_is_refused_when_its_raise_would_be(shop: Shop) -> None:
+    """M8: a quote that could never be executed promises nothing."""
+    buyer, _ = await shop.buyer()
+    price = await shop.price(await shop.product(shared=True), unit_amount=1200)
+    made = await shop.stripe.post(
+        "/v1/subscriptions",
+        customer=buyer.customer_id,
+        items=[{"price": price, "quantity": 4}],
+        collection_method="send_invoice",
+        days_until_due=30,
+    )
+    await shop.listen()
+    path = f"/v1/shared-subscriptions/{made['id']}/quote"
+    owner = {"billing_shared_subscription_owner": buyer.customer_id}
+    await shop.stripe.post(f"/v1/subscriptions/{made['id']}", metadata=owner)
+    await shop.listen()
+    answer = await shop.service.send("POST", path, buyer.headers, {"total": 400})
+    assert problem(answer, 409, "unsecured_raise_limit")["allowed"] == 5
