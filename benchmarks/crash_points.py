@@ -186,7 +186,7 @@ class Bench:
             return all(row["settled_at"] is not None for row in rows)
         if point.reached == "half":
             return sum(str(row["state"]) == "applied" for row in rows) >= len(rows) // 3
-        sending = any(row["state"] == "sending" for row in rows)
+        sending = any(row["state"] == "in_flight" for row in rows)
         if point.reached == "sending":
             return sending and await self._was_asked(point, company, since)
         if point.reached == "row locked":

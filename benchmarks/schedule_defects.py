@@ -6,7 +6,7 @@ Each defect is one slip that somebody could make in the code, planted in a named
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,7 +16,7 @@ from app.cache import idempotency, members, operations, subscriptions
 from app.cache.mirror import MIRRORS
 from app.domain import metadata as keys
 from app.domain.views import SubscriptionView
-from app.operations.lifecycle import Attempt, Outcome
+from app.operations.lifecycle import Attempt, Event, Outcome
 from app.routes import shared_subscriptions
 from app.services import (
     member_changes,
@@ -120,18 +120,32 @@ def _freed_before_the_removal() -> list[Change]:
     return [(running, "_fitting", all_of_them)]
 
 
-def _seat_released_when_sent() -> list[Change]:
-    begin = operations.begin_sending
+def _when_moved(event: Event, change: Callable[..., Awaitable[Any]]) -> list[Change]:
+    """Replace what the service commits when this event moves a step; `change` is given the transition as it is."""
+    transition = operations.transition
 
-    async def begin_sending(connection: Any, operation_id: str, position: int, **more: Any) -> bool:
+    async def moving(connection: Any, operation_id: str, step: Any, moved_by: Event, **more: Any) -> Any:
+        if moved_by is not event:
+            return await transition(connection, operation_id, step, moved_by, **more)
+
+        async def as_it_is() -> Any:
+            return await transition(connection, operation_id, step, moved_by, **more)
+
+        return await change(connection, operation_id, step, as_it_is)
+
+    return [(operations, "transition", moving)]
+
+
+def _seat_released_when_sent() -> list[Change]:
+    async def released(connection: Any, operation_id: str, step: Any, as_it_is: Any) -> Any:
         await connection.execute(
             "update reservations set released_at = clock_timestamp() where operation_id = $1 and position = $2",
             operation_id,
-            position,
+            step.position,
         )
-        return await begin(connection, operation_id, position, **more)
+        return await as_it_is()
 
-    return [(operations, "begin_sending", begin_sending)]
+    return _when_moved(Event.SEND_RECORDED, released)
 
 
 def _lost_answer_is_a_failure() -> list[Change]:
@@ -166,7 +180,10 @@ def _rate_refusal_is_a_failure() -> list[Change]:
 
 
 def _same_key_for_ever() -> list[Change]:
-    return [(operations, "next_attempt", _answering(None))]
+    async def unmoved(connection: Any, operation_id: str, step: Any, as_it_is: Any) -> Any:
+        return step
+
+    return _when_moved(Event.STORED_ERROR, unmoved)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,14 +230,13 @@ def _orphans_left() -> list[Change]:
 
 def _settled_when_sent() -> list[Change]:
     """Told as applied before anybody knows."""
-    begin = operations.begin_sending
 
-    async def begin_sending(connection: Any, operation_id: str, position: int, **more: Any) -> bool:
-        found = await begin(connection, operation_id, position, **more)
-        await operations.settle_step(connection, operation_id, position, state="applied")
-        return found
+    async def settled(connection: Any, operation_id: str, step: Any, as_it_is: Any) -> Any:
+        sent = await as_it_is()
+        await operations.settle_step(connection, operation_id, step.position, state="applied")
+        return sent
 
-    return [(operations, "begin_sending", begin_sending)]
+    return _when_moved(Event.SEND_RECORDED, settled)
 
 
 def _connection_kept_over_the_call() -> list[Change]:

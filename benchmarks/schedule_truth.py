@@ -290,7 +290,7 @@ class Truth:
         """
         recorded: dict[tuple[str, int], Change] = {}
         for change in self.record.changes:
-            if change.table == "operation_steps" and change.row["state"] == "sending":
+            if change.table == "operation_steps" and change.row["state"] == "in_flight":
                 recorded.setdefault((change.row["operation_id"], change.row["position"]), change)
         found: dict[tuple[str, int], Sent] = {}
         for call in self.stripe.calls:

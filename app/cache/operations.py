@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from app.cache.database import Connection
+from app.cache.database import Connection, Record
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.snapshots import JsonObject
+from app.errors import ServiceUnavailable
+from app.operations.lifecycle import KEY_SECONDS, SETTLED, Event, IllegalTransition, State, next_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`state`: planned, sending (an answer may be missing), applied, unchanged, refused or failed.
+    """One write of an operation, as its row was read.
 
     `sent_at`: the first sending with the key of this `attempt`. `unanswered_at`: the last sending whose answer is
     missing, `unanswered_for` the seconds since then by the database's clock.
@@ -39,7 +41,7 @@ class Step:
     email: str | None
     role: str | None
     role_before: str | None
-    state: str
+    state: State
     code: str | None
     figures: JsonObject
     attempt: int
@@ -49,17 +51,32 @@ class Step:
 
     @property
     def is_settled(self) -> bool:
-        return self.state in ("applied", "unchanged", "refused", "failed")
+        return self.state in SETTLED
 
     @property
     def is_expired(self) -> bool:
-        """Its key is too old to be sent again: what became of it is read, and that is its end."""
-        return self.figures.get("expired") is True
+        """True if its key is too old to be sent again: Stripe is read once, and that is the step's end."""
+        return self.state is State.EXPIRED
+
+    @property
+    def has_sent_key(self) -> bool:
+        """True if a request with the key of this attempt was recorded, and may have been sent."""
+        return self.state in (State.IN_FLIGHT, State.AWAITING_PAYMENT)
 
     @property
     def was_sent(self) -> bool:
-        """An attempt left, and whatever became of its answer it may have taken effect."""
-        return self.state == "sending" or self.attempt > 0
+        """True if a request of any attempt was recorded, so that the step may have taken effect."""
+        return self.has_sent_key or self.attempt > 0
+
+
+class StepChanged(ServiceUnavailable):
+    """The step is not as it was read: it was settled, another process runs it, or its key is too old.
+
+    The runner reads the step again. A caller learns that the change goes on elsewhere.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("This change is carried out elsewhere, or waits for its key.", retry_after=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,20 +130,29 @@ _INSERT_RESERVATIONS = """
     from operation_steps where operation_id = $1 and action = 'add' and state = 'planned'
     order by coalesce(customer_id, email)"""
 
-_STEPS = """
-    select position, action, customer_id, email, role, role_before, state, code, figures, attempt,
-        sent_at, unanswered_at, extract(epoch from clock_timestamp() - unanswered_at)::float as unanswered_for
-    from operation_steps where operation_id = $1 order by position"""
+_COLUMNS = """t.position, t.action, t.customer_id, t.email, t.role, t.role_before, t.state, t.code, t.figures,
+        t.attempt, t.sent_at, t.unanswered_at,
+        extract(epoch from clock_timestamp() - t.unanswered_at)::float as unanswered_for"""
 
-# Whoever lost the operation's lease begins nothing any more, and a key that Stripe may forget soon is not used again.
-_BEGIN_SENDING = """
-    update operation_steps t set state = 'sending', sent_at = coalesce(t.sent_at, clock_timestamp()),
+_STEPS = f"select {_COLUMNS} from operation_steps t where t.operation_id = $1 order by t.position"
+
+_AS_READ = (
+    """t.operation_id = $1 and t.position = $2 and t.state = $3 and t.attempt = $4 and t.settled_at is null"""
+)
+
+# A process that lost the operation's lease begins nothing, and a key that Stripe may forget soon is not sent again.
+_RECORD_SENDING = f"""
+    update operation_steps t set state = $5, sent_at = coalesce(t.sent_at, clock_timestamp()),
         unanswered_at = clock_timestamp()
     from operations o
-    where t.operation_id = $1 and t.position = $2 and t.settled_at is null and t.attempt = $3
-      and (t.sent_at is null or t.sent_at > clock_timestamp() - interval '23 hours')
-      and o.id = $1 and o.lease_token = $4
-    returning 1"""
+    where {_AS_READ} and (t.sent_at is null or t.sent_at > clock_timestamp() - $7 * interval '1 second')
+      and o.id = $1 and o.lease_token = $6
+    returning {_COLUMNS}"""
+
+_MOVE = f"""
+    update operation_steps t set state = $5, attempt = $6, sent_at = $7, unanswered_at = $8
+    where {_AS_READ}
+    returning {_COLUMNS}"""
 
 _SETTLE_STEP = """
     with step as (
@@ -236,45 +262,65 @@ async def operation(connection: Connection, operation_id: str) -> Operation | No
 
 
 async def steps(connection: Connection, operation_id: str) -> list[Step]:
-    return [Step(**dict(row)) for row in await connection.fetch(_STEPS, operation_id)]
+    return [_step(row) for row in await connection.fetch(_STEPS, operation_id)]
 
 
-async def begin_sending(
-    connection: Connection, operation_id: str, position: int, *, attempt: int, token: UUID
-) -> bool:
-    """Recorded before the request leaves: from here on the step may have taken effect.
+async def transition(
+    connection: Connection,
+    operation_id: str,
+    step: Step,
+    event: Event,
+    *,
+    token: UUID | None = None,
+    before: Step | None = None,
+) -> Step:
+    """Move a step by an event that does not settle it, and return its row as it is now.
 
-    False where it must not leave: the step is settled, or is another runner's, or its key is too old.
+    One statement, which finds the row only in the state and attempt in which it was read. `token`: the lease of the
+    operation, for a sending that is recorded. `before`: the step before the sending whose attempt raises the event.
+
+    Raises:
+        IllegalTransition: The table has no such row, or a request of the step may still take effect.
+        StepChanged: The row is not as it was read, or the sending may not be recorded.
     """
-    found = await connection.fetchval(_BEGIN_SENDING, operation_id, position, attempt, token)
-    return found is not None
+    target = next_state(step.state, event, open_until=None, now=0.0)
+    as_read = (operation_id, step.position, step.state.value, step.attempt)
+    if target is None or target in SETTLED:
+        raise IllegalTransition(f"{event} settles the step")
+    if event is Event.SEND_RECORDED:
+        row = await connection.fetchrow(_RECORD_SENDING, *as_read, target.value, token, KEY_SECONDS)
+    else:
+        row = await connection.fetchrow(_MOVE, *as_read, target.value, *_moved(step, event, before))
+    if row is None:
+        raise StepChanged()
+    return _step(row)
 
 
-async def take_back(connection: Connection, operation_id: str, step: Step) -> None:
-    """The last sending had no effect and never will: the step is as it was when `step` was read."""
+def _moved(step: Step, event: Event, before: Step | None) -> tuple[int, datetime | None, datetime | None]:
+    """The attempt, its first sending, and its last sending without an answer, after the event."""
+    if event is Event.STORED_ERROR:
+        return step.attempt + 1, None, None
+    sent_at = step.sent_at
+    if before is not None and event in _NOT_SENT:
+        sent_at = before.sent_at
+    return step.attempt, sent_at, None if before is None else before.unanswered_at
+
+
+_NOT_SENT = frozenset({Event.NOT_SENT, Event.NOT_SENT_AFTER_STORED_ERROR, Event.NOT_SENT_WHILE_OPEN})
+
+
+def _step(row: Record) -> Step:
+    return Step(**{**dict(row), "state": State(row["state"])})
+
+
+async def answered(connection: Connection, operation_id: str, step: Step) -> None:
+    """Record that nothing of the step is without an answer any more; the rejection settles it next."""
     await connection.execute(
-        """update operation_steps set state = $4, sent_at = $5, unanswered_at = $6
+        """update operation_steps set unanswered_at = null
         where operation_id = $1 and position = $2 and attempt = $3 and settled_at is null""",
         operation_id,
         step.position,
         step.attempt,
-        step.state,
-        step.sent_at,
-        step.unanswered_at,
-    )
-
-
-async def answered(
-    connection: Connection, operation_id: str, step: Step, *, unanswered_at: datetime | None
-) -> None:
-    """The last sending got its answer. `unanswered_at`: the earlier one that is without an answer still, if any."""
-    await connection.execute(
-        """update operation_steps set unanswered_at = $4
-        where operation_id = $1 and position = $2 and attempt = $3 and settled_at is null""",
-        operation_id,
-        step.position,
-        step.attempt,
-        unanswered_at,
     )
 
 
@@ -283,7 +329,7 @@ async def is_open_elsewhere(connection: Connection, customer_id: CustomerId, ope
     return bool(
         await connection.fetchval(
             """select exists (select from operation_steps
-            where customer_id = $1 and operation_id <> $2 and settled_at is null and state = 'sending')""",
+            where customer_id = $1 and operation_id <> $2 and settled_at is null and state = 'in_flight')""",
             customer_id,
             operation_id,
         )
@@ -303,7 +349,7 @@ async def plan_change_runs(
             join operation_steps t on t.operation_id = o.id and t.settled_at is null
             where o.subscription_id = $1 and o.settled_at is null
               and t.action not in ('add', 'remove', 'update')
-              and not ($2 and t.figures ? 'awaits_payment'))""",
+              and not ($2 and t.state = 'awaiting_payment'))""",
             subscription_id,
             beside_payment,
         )
@@ -351,36 +397,40 @@ async def set_sent(connection: Connection, operation_id: str, position: int, par
 async def next_attempt(connection: Connection, operation_id: str, position: int) -> None:
     """After an answer that is known to be a failure and kept under its key: only a new key can try again."""
     await connection.execute(
-        """update operation_steps set attempt = attempt + 1, state = 'planned', sent_at = null, unanswered_at = null
+        """update operation_steps set attempt = attempt + 1, state = $3, sent_at = null, unanswered_at = null
         where operation_id = $1 and position = $2 and settled_at is null""",
         operation_id,
         position,
+        State.AMBIGUOUS.value,
     )
 
 
 async def retire_old_keys(connection: Connection, operation_id: str, *, late_seconds: float) -> None:
-    """Stripe may forget a key after 24 h: what is still open an hour before is read, and sent no more.
+    """Expire the steps in flight whose key Stripe may forget soon: they are read once, and sent no more.
 
-    Not before `late_seconds` have passed since its last sending, which may take effect until then.
+    Not before `late_seconds` have passed since the last sending, which may take effect until then.
     """
     await connection.execute(
-        """update operation_steps set attempt = attempt + 1, state = 'planned', sent_at = null, unanswered_at = null,
-            figures = figures || '{"expired": true}'
-        where operation_id = $1 and state = 'sending' and settled_at is null
-          and sent_at < clock_timestamp() - interval '23 hours'
+        """update operation_steps set attempt = attempt + 1, state = $4, sent_at = null, unanswered_at = null
+        where operation_id = $1 and state = $3 and settled_at is null
+          and sent_at < clock_timestamp() - $5 * interval '1 second'
           and coalesce(unanswered_at < clock_timestamp() - $2 * interval '1 second', true)""",
         operation_id,
         late_seconds,
+        State.IN_FLIGHT.value,
+        State.EXPIRED.value,
+        KEY_SECONDS,
     )
 
 
 async def await_payment(connection: Connection, operation_id: str, position: int) -> None:
     """The write took effect as a pending update: it is never sent again, only looked for."""
     await connection.execute(
-        """update operation_steps set figures = figures || '{"awaits_payment": true}'
+        """update operation_steps set state = $3
         where operation_id = $1 and position = $2 and settled_at is null""",
         operation_id,
         position,
+        State.AWAITING_PAYMENT.value,
     )
 
 
@@ -453,8 +503,8 @@ async def hand_over(
     """
     await connection.execute(
         """update operations o set lease_until = clock_timestamp() + interval '1 second' * least(
-            case when exists (select from operation_steps t where t.operation_id = o.id and t.settled_at is null
-                and t.figures ? 'awaits_payment') then $4::float else $3::float end,
+            case when exists (select from operation_steps t where t.operation_id = o.id
+                and t.state = 'awaiting_payment') then $4::float else $3::float end,
             greatest(1, extract(epoch from clock_timestamp() - created_at)::float / 4))
         where id = $1 and lease_token = $2 and settled_at is null""",
         operation_id,

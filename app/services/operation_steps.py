@@ -22,6 +22,7 @@ from app.domain.snapshots import Customer, JsonObject, Snapshot, Subscription
 from app.domain.statuses import ENDED, is_live
 from app.domain.step_kinds import StepKind
 from app.errors import BillingError, NotFound, ServiceUnavailable, StripeOutcomeUnknown
+from app.operations.lifecycle import State
 from app.services import sync
 from app.services.context import Context
 from app.services.quotes import price_as_quoted
@@ -174,7 +175,7 @@ class _CustomerWrite:
             # Sent again it would undo what somebody has done since; it is sent no more.
             _check_nothing_comes_late(self._context, self._step)
             return before
-        if self._step.state == "planned" and self._is_done(customer):
+        if not self._step.has_sent_key and self._is_done(customer):
             return before
         values = (
             keys.no_membership_values()
@@ -293,7 +294,7 @@ async def _buy_seats(
     written: list[Changed] = []
     refusal: list[str] = []
     missed = ["payment_action_required"]
-    sent = step.state == "sending"
+    sent = step.has_sent_key
 
     def reached(subscription: Subscription) -> bool:
         return _quantity_of(subscription, item_id) >= quantity
@@ -306,7 +307,7 @@ async def _buy_seats(
             _check_nothing_comes_late(context, step)
             refusal.append("subscription_not_active")
             return before
-        awaited = sent and (found.pending_update is not None or "awaits_payment" in step.figures)
+        awaited = sent and (found.pending_update is not None or step.state is State.AWAITING_PAYMENT)
         if awaited or (reached(found) and not may_come_late(context.rules, step)):
             return before
         if await changed_in_vain(context, operation.id, step, SUBSCRIPTION_CHANGES):
@@ -425,7 +426,7 @@ async def _priced_seats(
 
     Raises Conflict `invoice_unpaid`, `unsecured_raise_limit`, or `quote_expired` where the quote cannot be kept.
     """
-    if step.state != "planned" and "sent" in step.figures:
+    if step.has_sent_key and "sent" in step.figures:
         return dict(step.figures["sent"])
     params: JsonObject = {
         "items": [{"id": str(step.figures["item_id"]), "quantity": int(step.figures["quantity"])}],

@@ -343,7 +343,7 @@ async def _try(context: Context, operation: Operation, step: Step, token: UUID) 
     async def permitted(connection: Connection, step: Step) -> Exception | None:
         return await _against(context, connection, operation, step)
 
-    if step.state == "planned":
+    if not step.has_sent_key:
         concerned = {"subscription": operation.subscription_id, "customer": operation.actor_id}
         await sync.read_news(context, concerned)
     try:

@@ -304,7 +304,7 @@ async def _send(
             context, operation_id, step, SUBSCRIPTION_CHANGES
         ):
             return now
-    if step.state == "planned":
+    if not step.has_sent_key:
         call = await _priced(context, operation_id, call, reading)
     try:
         return await send_once(context, operation_id, subscription_id, call, token)
@@ -386,7 +386,7 @@ async def write(
         # The right was withdrawn before anything was sent.
         raise Forbidden()
     call = await attach_first(context, operation_id, call)
-    if operation is not None and step.state == "planned":
+    if operation is not None and not step.has_sent_key:
         concerned = {"subscription": subscription_id, "customer": operation.actor_id}
         await sync.read_news(context, concerned)
     lease = await sync.take_lease(context, "subscription", subscription_id)
@@ -420,7 +420,7 @@ async def _against(
     Since the admission the actor may have lost the right, and somebody may have been seated in the Dashboard.
     Returns Forbidden, Conflict `seats_in_use`, or None.
     """
-    if step.state == "sending" or not subscription_id:
+    if step.has_sent_key or not subscription_id:
         return None
     operation = await operations.operation(connection, operation_id)
     actor_id = None if operation is None else operation.actor_id

@@ -46,13 +46,7 @@ def late_seconds(rules: Rules) -> float:
 
 def may_come_late(rules: Rules, step: Step) -> bool:
     """True if a request without an answer was sent so recently that it may still take effect."""
-    return not may_settle(_state_of(step), _open_until(rules, step), now=0.0)
-
-
-def _state_of(step: Step) -> State:
-    if step.state == "planned":
-        return State.AMBIGUOUS if step.attempt else State.PLANNED
-    return State.IN_FLIGHT
+    return not may_settle(step.state, _open_until(rules, step), now=0.0)
 
 
 def _open_until(rules: Rules, step: Step) -> float | None:
@@ -98,49 +92,40 @@ async def send(
     if step.is_expired:
         raise Conflict("It was not carried out in time.", code="operation_expired")
     grant = await write.grant()
-    await _record_sending(context, operation_id, step, token, check)
+    sent = await _record_sending(context, operation_id, step, token, check)
     tried = await write.attempt(grant, f"{operation_id}/{step.position}/{step.attempt}{suffix}")
     if tried.error is None:
         return cast("Result", tried.result)
-    await _record(context, operation_id, step, tried.attempt)
+    await _record(context, operation_id, step, sent, tried.attempt)
     raise _reported(context.rules, step, tried.attempt, tried.error) from tried.error
 
 
 async def _record_sending(
     context: Context, operation_id: str, step: Step, token: UUID, check: Check | None
-) -> None:
+) -> Step:
     """Raise what speaks against the sending; a check that settles the step is committed before."""
-    against: Exception | None = None
     async with context.database.transaction() as connection:
-        if check is not None and step.state == "planned":
-            against = await check(connection)
-        if against is None and not await operations.begin_sending(
-            connection, operation_id, step.position, attempt=step.attempt, token=token
-        ):
-            against = ServiceUnavailable(
-                "This change is carried out elsewhere, or waits for its key.", retry_after=2
+        against = None if check is None or step.has_sent_key else await check(connection)
+        if against is None:
+            return await operations.transition(
+                connection, operation_id, step, Event.SEND_RECORDED, token=token
             )
-    if against is not None:
-        raise against
+    raise against
 
 
-async def _record(context: Context, operation_id: str, step: Step, attempt: Attempt) -> None:
+async def _record(context: Context, operation_id: str, step: Step, sent: Step, attempt: Attempt) -> None:
     """Record what became of an attempt that did not succeed; `step` is its row from before the sending."""
     event = _event_of(step, attempt)
     if event in (Event.NO_ANSWER, Event.UNSTORED_ERROR):
         # The sending has been recorded: the step stays in flight, and its late window has begun again.
         return
+    if event is not Event.STORED_ERROR and event is not Event.REJECTED and attempt.has_open_try:
+        return
     async with context.database.connection() as connection:
-        if event is Event.STORED_ERROR:
-            await operations.next_attempt(connection, operation_id, step.position)
-        elif event is Event.REJECTED:
-            await operations.answered(connection, operation_id, step, unanswered_at=None)
-        elif attempt.has_open_try:
-            return
-        elif event in (Event.REJECTED_WHILE_OPEN, Event.STORED_ERROR_WHILE_OPEN):
-            await operations.answered(connection, operation_id, step, unanswered_at=step.unanswered_at)
-        else:
-            await operations.take_back(connection, operation_id, step)
+        if event is Event.REJECTED:
+            await operations.answered(connection, operation_id, sent)
+        elif event is not None:
+            await operations.transition(connection, operation_id, sent, event, before=step)
 
 
 def _event_of(step: Step, attempt: Attempt) -> Event | None:
@@ -170,7 +155,7 @@ async def changed_in_vain(
     Ids, and the metadata that was left then.
     `event_types`: as `customer.updated`, or a group as `SUBSCRIPTION_CHANGES`.
     """
-    if not step.attempt or step.state != "planned" or step.is_expired:
+    if step.state is not State.AMBIGUOUS:
         # Nothing was answered 5xx, or the next attempt has been sent by now and its own key tells, or none will be.
         return []
     return await changed_by_step(context, operation_id, step, event_types)
