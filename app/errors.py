@@ -171,3 +171,10 @@ class StripeOutcomeUnknown(ServiceUnavailable):
 
 class StripeErrorKept(StripeOutcomeUnknown):
     """Stripe keeps a 5xx under the key: what it did has to be read, and only a new key can try again."""
+
+
+class SchemaRefused(Exception):
+    """Raised to the operator if this release cannot use or migrate the database; the message says what to do.
+
+    It ends a process before it serves anybody, so no caller is ever told of it.
+    """

@@ -425,7 +425,8 @@ async def tables(url: str) -> list[str]:
     control = await asyncpg.connect(url)
     try:
         rows = await control.fetch(
-            "select tablename from pg_tables where schemaname = 'public' and tablename <> 'alembic_version' order by 1"
+            "select tablename from pg_tables where schemaname = 'public'"
+            " and tablename not in ('alembic_version', 'schema_floor') order by 1"
         )
     finally:
         await control.close()

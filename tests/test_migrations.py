@@ -1,13 +1,62 @@
 """Migrations run up, down and up again, say what the tables say, and never wait long for a lock."""
 
+import asyncio
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import asyncpg
 import pytest
+from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
 
+from app.cache import schema_upgrade
+from app.cache.sql_files import FOLDER, read_statements
+from tests.support.database_proxy import proxied
 from tests.support.databases import CHECKOUT, alembic
+from tests.support.processes import free_port
+from tests.support.service import api_process, inherited, service_environment, worker_process
+from tests.support.simulator import Simulator
 
 VERSIONS = sorted((CHECKOUT / "migrations" / "versions").glob("*.py"))
+BOOKKEEPING = {"alembic_version", "schema_floor"}
+
+VERSION = """
+from alembic import op
+from app.cache import schema_upgrade
+revision = "{number}"
+down_revision = "{after}"
+concurrent = {concurrent}
+def upgrade():
+    {upgrade}
+def downgrade():
+    pass
+"""
+
+
+async def run(url: str, *statements: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def value_of(url: str, query: str) -> object:
+    connection = await asyncpg.connect(url)
+    try:
+        found: object = await connection.fetchval(query)
+    finally:
+        await connection.close()
+    return found
+
+
+async def version_of(url: str) -> object:
+    return await value_of(url, "select version_num from alembic_version")
 
 
 async def tables_of(url: str) -> set[str]:
@@ -17,6 +66,42 @@ async def tables_of(url: str) -> set[str]:
     finally:
         await connection.close()
     return {row["tablename"] for row in rows} - {"alembic_version"}
+
+
+def coseat(url: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "app", *arguments],
+        cwd=CHECKOUT,
+        env={**inherited(), "DATABASE_URL": url, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.fixture
+def later_versions(tmp_path: Path) -> Path:
+    """An `alembic.ini` of a later release: a copy of the migrations, to which `add_version` adds."""
+    shutil.copytree(CHECKOUT / "migrations", tmp_path / "migrations")
+    configured = (CHECKOUT / "alembic.ini").read_text()
+    ini = tmp_path / "alembic.ini"
+    ini.write_text(configured.replace("prepend_sys_path = %(here)s", f"prepend_sys_path = {CHECKOUT}"))
+    return ini
+
+
+def add_version(ini: Path, number: str, upgrade: str, *, concurrent: bool = False) -> None:
+    source = VERSION.format(
+        number=number, after=f"{int(number) - 1:04}", upgrade=upgrade, concurrent=concurrent
+    )
+    (ini.parent / "migrations" / "versions" / f"{number}_later.py").write_text(source)
+
+
+@pytest.fixture
+async def before_the_squash(database_url: str) -> str:
+    """A database with the schema of 0010, and without the bookkeeping that came with it."""
+    await run(database_url, "drop table schema_floor", "update alembic_version set version_num = '0009'")
+    return database_url
 
 
 async def test_up_down_and_up_again(empty_database_url: str) -> None:
@@ -39,43 +124,286 @@ def test_the_tables_are_what_the_migrations_make(database_url: str) -> None:
     assert "No new upgrade operations detected" in alembic(database_url, "check")
 
 
+def test_statements_can_be_written_out_when_no_database_is_asked(empty_database_url: str) -> None:
+    """An administrator may run what `alembic upgrade head --sql` prints."""
+    written = alembic(empty_database_url, "upgrade", "head", "--sql")
+    assert "create or replace function record_plan_change()" in written
+    assert "INSERT INTO alembic_version (version_num) VALUES ('0010')" in written
+
+
+def is_concurrent(version: Path) -> bool:
+    return re.search(r"^concurrent = True$", version.read_text(), re.MULTILINE) is not None
+
+
 @pytest.mark.parametrize("version", VERSIONS, ids=lambda path: path.stem)
 def test_every_migration_bounds_its_wait_for_locks(version: Path) -> None:
     text = version.read_text()
+    if is_concurrent(version):
+        return
     assert text.count("op.execute(LOCK_TIMEOUT)") == 2, (
         "in upgrade and in downgrade, as script.py.mako has it"
     )
     assert "lock_timeout = " in text
 
 
-async def test_upgrade_notes_objects_whose_new_columns_are_empty(empty_database_url: str) -> None:
-    """M14, M25: what prices and discounts say since 0009 is read once for the rows of an older version."""
-    alembic(empty_database_url, "upgrade", "0008")
-    connection = await asyncpg.connect(empty_database_url)
-    try:
-        for price, active in (("price_old", True), ("price_archived", False)):
-            await connection.execute(
-                """insert into prices (id, created, product_id, active, currency, type, billing_scheme, marker,
-                    serial, presence, final) values ($1, 1, 'prod_1', $2, 'usd', 'recurring', 'per_unit', 1, 1,
-                    'present', false)""",
-                price,
-                active,
+@pytest.mark.parametrize("version", VERSIONS, ids=lambda path: path.stem)
+def test_only_concurrent_migrations_leave_their_transaction(version: Path) -> None:
+    """A version marked `concurrent` is one statement outside a transaction; any other is one transaction."""
+    text = version.read_text()
+    upgrade = text[text.index("def upgrade()") : text.index("def downgrade()")]
+    assert ("autocommit_block" in text or "_concurrently(" in text) == is_concurrent(version)
+    if is_concurrent(version):
+        assert upgrade.count("_concurrently(") == 1 and "op.execute(" not in upgrade
+
+
+@pytest.mark.parametrize("version", VERSIONS, ids=lambda path: path.stem)
+def test_ids_are_four_digits_that_only_rise(version: Path) -> None:
+    number, after = (
+        re.search(rf'^{name} = (?:"(\d{{4}})"|None)$', version.read_text(), re.MULTILINE)
+        for name in ("revision", "down_revision")
+    )
+    assert number is not None and after is not None and version.name.startswith(f"{number[1]}_")
+    assert int(after[1] or 0) < int(number[1])
+
+
+def test_every_sql_file_can_be_run_again() -> None:
+    """A function that changes is loaded again by a later migration, so each statement replaces what is there."""
+    files = sorted(FOLDER.glob("*.sql"))
+    assert files
+    for path in files:
+        for statement in read_statements(path.stem):
+            begun = re.sub(r"(?m)^--.*\n", "", statement)
+            assert begun.startswith(("create or replace ", "create table if not exists ", "insert into ")), (
+                begun
             )
-        for name, discounts, final in (
-            ("plain", "[]", False),
-            ("reduced", '["di_1"]', False),
-            ("ended", '["di_2"]', True),
-        ):
-            await connection.execute(
-                """insert into subscriptions (id, created, customer_id, status, currency, items, cancel_at_period_end,
-                    discounts, oddities, marker, serial, presence, final)
-                values ($1, 1, 'cus_1', 'active', 'usd', '[]', false, $2, '{}', 1, 1, 'present', $3)""",
-                f"sub_{name}",
-                discounts,
-                final,
-            )
-        alembic(empty_database_url, "upgrade", "0009")
-        noted = await connection.fetch("select id, kind from refreshes where hints > 0 order by id")
-    finally:
-        await connection.close()
-    assert [tuple(row) for row in noted] == [("price_old", "price"), ("sub_reduced", "subscription")]
+
+
+async def test_migrate_changes_nothing_when_the_schema_is_there(empty_database_url: str) -> None:
+    first, second = (coseat(empty_database_url, "migrate") for _ in range(2))
+    assert (first.returncode, first.stdout) == (0, "The schema is at 0010.\n"), first.stderr
+    assert (second.returncode, second.stdout) == (0, "The schema is at 0010.\n"), second.stderr
+    assert await value_of(empty_database_url, "select number from schema_floor") == 10
+
+
+@pytest.mark.parametrize("number", ["0008", "0009"])
+async def test_database_is_stamped_when_its_schema_equals_the_squashed_one(
+    before_the_squash: str, number: str
+) -> None:
+    await run(
+        before_the_squash,
+        f"update alembic_version set version_num = '{number}'",
+        "insert into purchase_grants (subscription_id, payer_id, owner_id) values ('sub_1', 'cus_1', 'cus_2')",
+        # The order of columns is no part of a schema: those that were added later stand last.
+        "alter table purchase_grants rename payer_id to payer",
+        "alter table purchase_grants add payer_id text",
+        "update purchase_grants set payer_id = payer",
+        "alter table purchase_grants alter payer_id set not null",
+        "alter table purchase_grants drop payer",
+    )
+    migrated = coseat(before_the_squash, "migrate", "--json")
+    assert (migrated.returncode, migrated.stdout) == (0, '{"revision": "0010"}\n'), migrated.stderr
+    assert await version_of(before_the_squash) == "0010"
+    assert await value_of(before_the_squash, "select number from schema_floor") == 10
+    assert await value_of(before_the_squash, "select payer_id from purchase_grants") == "cus_1"
+    assert "No new upgrade operations detected" in alembic(before_the_squash, "check")
+
+
+DIFFERENCES = (
+    ("alter table prices drop sellable", "column prices.sellable"),
+    ("alter table prices add tier integer", "column prices.tier"),
+    ("alter table prices alter unit_amount type numeric", "column prices.unit_amount"),
+    ("alter table prices alter nickname set not null", "column prices.nickname"),
+    ("alter table operations alter created_at set default now()", "column operations.created_at"),
+    ("alter table sweeps alter id drop identity", "column sweeps.id"),
+    (
+        "alter table reservations drop constraint uq_reservations_operation_id_position",
+        "constraint reservations.uq_reservations_operation_id_position",
+    ),
+    ("alter table quotes add constraint c check (tax >= 0)", "constraint quotes.c"),
+    ("drop index ix_refreshes_due", "index ix_refreshes_due"),
+    ("create index ix_more on quotes (principal)", "index ix_more"),
+    ("alter table customers set (fillfactor = 70)", "table customers"),
+    ("alter table rate_grants set logged", "table rate_grants"),
+    ("create table surplus (id text)", "column surplus.id"),
+    ("drop trigger record_plan_update on subscriptions", "trigger subscriptions.record_plan_update"),
+    (
+        "alter table subscriptions disable trigger record_plan_update",
+        "trigger subscriptions.record_plan_update",
+    ),
+    (
+        "create or replace function record_plan_change() returns trigger language plpgsql as 'begin end'",
+        "function record_plan_change()",
+    ),
+    ("create function more() returns int language sql as 'select 1'", "function more()"),
+    ("create type more as enum ('one')", "type more"),
+    ("create view more as select id from prices", "table more"),
+)
+
+
+def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+
+
+async def test_description_differs_when_an_object_does(database_url: str) -> None:
+    def compare(connection: Connection) -> None:
+        before = schema_upgrade.describe(connection)
+        for statement, named in DIFFERENCES:
+            savepoint = connection.begin_nested()
+            connection.exec_driver_sql(statement)
+            assert named in changed(before, schema_upgrade.describe(connection)), statement
+            savepoint.rollback()
+        # An extension brings objects of its own: they are no part of the schema.
+        connection.exec_driver_sql("create function more() returns int language sql as 'select 1'")
+        connection.exec_driver_sql("alter extension plpgsql add function more()")
+        assert schema_upgrade.describe(connection) == before
+
+    async def connect() -> "asyncpg.Connection[asyncpg.Record]":
+        return await asyncpg.connect(database_url)
+
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
+    async with engine.connect() as connection:
+        await connection.run_sync(compare)
+    await engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("statement", "named"),
+    [
+        ("alter table prices drop sellable", "differs in column prices.sellable"),
+        ("update alembic_version set version_num = '0007'", "at schema 0007"),
+        ("delete from alembic_version", "without a schema number"),
+    ],
+    ids=["column", "number", "no-number"],
+)
+async def test_database_is_refused_when_its_schema_differs(
+    before_the_squash: str, statement: str, named: str
+) -> None:
+    await run(before_the_squash, statement)
+    number, tables = await version_of(before_the_squash), await tables_of(before_the_squash)
+    migrated = coseat(before_the_squash, "migrate")
+    assert migrated.returncode == 1
+    assert named in migrated.stderr and "`coseat dev --reset`" in migrated.stderr
+    assert migrated.stderr.count("\n") == 1, "a sentence, not a traceback"
+    assert (await version_of(before_the_squash), await tables_of(before_the_squash)) == (number, tables)
+
+
+async def test_migrate_changes_nothing_when_the_schema_is_newer(database_url: str) -> None:
+    await run(
+        database_url,
+        "alter table prices add tier integer",
+        "update alembic_version set version_num = '0110'",
+        "update schema_floor set number = 105",
+    )
+    migrated = coseat(database_url, "migrate")
+    assert migrated.returncode == 0, migrated.stderr
+    assert migrated.stdout == "The schema is at 0110, newer than this release. Nothing was changed.\n"
+    assert coseat(database_url, "migrate", "--json").stdout == '{"revision": "0110"}\n'
+    assert await version_of(database_url) == "0110"
+
+
+@pytest.fixture
+def environment(stripe_account: Simulator, database_url: str) -> dict[str, str]:
+    return service_environment(
+        database_url=database_url, stripe_base=stripe_account.base_url, stripe_key=stripe_account.api_key
+    )
+
+
+@pytest.mark.parametrize("process", ["serve", "worker"])
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("drop table alembic_version", "The database has no schema yet. Run `coseat migrate`"),
+        (
+            "update alembic_version set version_num = '0009'",
+            "The database is at schema 0009 and this release needs 0010. Run `coseat migrate`",
+        ),
+        (
+            "update alembic_version set version_num = '0014'; update schema_floor set number = 11",
+            "The database is at schema 0014, which only releases from schema 0011 on can use",
+        ),
+    ],
+    ids=["none", "older", "floor"],
+)
+async def test_process_refuses_to_start_when_the_schema_does_not_fit(
+    environment: dict[str, str], process: str, statement: str, said: str
+) -> None:
+    await run(environment["DATABASE_URL"], statement)
+    url = environment.pop("DATABASE_URL")
+    ended = coseat(url, process, **environment, PORT=str(free_port()))
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(said) and ended.stderr.count("\n") == 1, ended.stderr
+
+
+async def test_processes_start_when_the_schema_is_newer_and_the_floor_is_not(
+    environment: dict[str, str],
+) -> None:
+    await run(
+        environment["DATABASE_URL"],
+        "update alembic_version set version_num = '0110'",
+        "alter table prices add tier integer",
+    )
+    talking = {**environment, "LOG_LEVEL": "info"}
+    with api_process(environment) as (base_url, api), worker_process(talking) as worker:
+        api.wait_for_answer(f"{base_url}/readyz")
+        worker.wait_for_line("worker_started")
+
+
+async def test_versions_before_a_failed_one_stay_when_it_fails(
+    empty_database_url: str, later_versions: Path
+) -> None:
+    """One transaction a version: the next try goes on from the last version that was finished."""
+    add_version(later_versions, "0011", "op.execute('create table one (id int)')")
+    add_version(later_versions, "0012", "op.execute('create table two (id int)'); op.execute('select 1 / 0')")
+    with pytest.raises(AssertionError, match="division by zero"):
+        alembic(empty_database_url, "-c", str(later_versions), "upgrade", "head")
+    assert await version_of(empty_database_url) == "0011"
+    tables = await tables_of(empty_database_url)
+    assert "one" in tables and "two" not in tables
+
+
+async def test_concurrent_version_is_repeated_when_it_was_interrupted(
+    database_url: str, later_versions: Path
+) -> None:
+    """A try that ended in the middle leaves an invalid index, which PostgreSQL maintains and never uses."""
+    upgrade = "schema_upgrade.create_index_concurrently('ix_quotes_principal', 'on quotes (principal)')"
+    add_version(later_versions, "0011", upgrade, concurrent=True)
+    await run(
+        database_url,
+        "create index ix_quotes_principal on quotes (principal)",
+        "update pg_index set indisvalid = false where indexrelid = 'ix_quotes_principal'::regclass",
+    )
+    alembic(database_url, "-c", str(later_versions), "upgrade", "head")
+    assert await version_of(database_url) == "0011"
+    valid = "select indisvalid from pg_index where indexrelid = 'ix_quotes_principal'::regclass"
+    assert await value_of(database_url, valid)
+    await run(database_url, "update alembic_version set version_num = '0010'")
+    index = "select 'ix_quotes_principal'::regclass::oid"
+    before = await value_of(database_url, index)
+    alembic(database_url, "-c", str(later_versions), "upgrade", "head")
+    assert await value_of(database_url, index) == before, "a valid index is kept"
+
+
+async def test_two_migrations_take_turns_when_one_creates_an_index_concurrently(
+    empty_database_url: str, later_versions: Path
+) -> None:
+    """The process that waits must hold no snapshot, or the index would wait for it and it for the index."""
+    upgrade = "schema_upgrade.create_index_concurrently('ix_quotes_principal', 'on quotes (principal)')"
+    add_version(later_versions, "0011", upgrade, concurrent=True)
+    command = ("-c", str(later_versions), "upgrade", "head")
+    await asyncio.gather(*(asyncio.to_thread(alembic, empty_database_url, *command) for _ in range(2)))
+    assert await version_of(empty_database_url) == "0011"
+
+
+async def test_floor_rises_and_never_falls(database_url: str, later_versions: Path) -> None:
+    add_version(later_versions, "0011", "schema_upgrade.raise_floor('0011')")
+    add_version(later_versions, "0012", "schema_upgrade.raise_floor('0010')")
+    alembic(database_url, "-c", str(later_versions), "upgrade", "head")
+    assert await value_of(database_url, "select number from schema_floor") == 11
+
+
+async def test_migrate_asks_for_a_direct_connection_when_a_pooler_answers(empty_database_url: str) -> None:
+    """A pooler may change the session between two transactions, and the lock of migrations is the session's."""
+    async with proxied(empty_database_url, as_pooler=True) as proxy:
+        migrated = await asyncio.to_thread(coseat, proxy.url, "migrate")
+    assert migrated.returncode == 1 and "needs a direct connection" in migrated.stderr, migrated.stderr
+    assert await tables_of(empty_database_url) == set()

@@ -1,17 +1,72 @@
-"""Which migration the database stands at, and which one this code needs."""
+"""Which schema the database has, which one this release needs, and whether the two fit.
+
+A schema has the number of its newest migration. See docs/decisions/0015-squash-migrations-before-the-first-release.md.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
 
 import asyncpg
 
 from app.cache.database import Connection
+from app.errors import SchemaRefused
 
-HEAD = "0009"
-"""The newest migration; a test holds it to the files in migrations/versions."""
+HEAD = "0010"
+"""The newest migration, and so the schema that this release needs; a test compares it with the files."""
 
 
-async def is_current(connection: Connection) -> bool:
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the database says of its schema.
+
+    `number`: of its newest migration, None if it has no schema. `floor`: the oldest number whose release may run on it.
+    """
+
+    number: int | None
+    floor: int
+
+    def refusal(self) -> str | None:
+        """Return None if this release can run on the schema, otherwise a sentence that says what to do."""
+        needed = int(HEAD)
+        if self.number is None:
+            return "The database has no schema yet. Run `coseat migrate`, then start this process again."
+        if self.number < needed:
+            return (
+                f"The database is at schema {self.number:04} and this release needs {needed:04}. "
+                "Run `coseat migrate`, then start this process again."
+            )
+        if self.floor > needed:
+            return (
+                f"The database is at schema {self.number:04}, which only releases from schema {self.floor:04} on can "
+                f"use, and this release is at {needed:04}. Start a newer release."
+            )
+        return None
+
+
+async def read_standing(connection: Connection) -> Standing:
+    """Return what the database says of its schema. It may have none, and may be newer than this release."""
+    version = await _value(connection, "select version_num from alembic_version")
+    floor = await _value(connection, "select number from schema_floor")
+    return Standing(
+        int(version) if version is not None and version.isdecimal() else None, 0 if floor is None else floor
+    )
+
+
+async def require(connection: Connection) -> None:
+    """Raise SchemaRefused if this release cannot run on the database's schema."""
+    if (refusal := (await read_standing(connection)).refusal()) is not None:
+        raise SchemaRefused(refusal)
+
+
+async def fits(connection: Connection) -> bool:
+    """Return True if this release can run on the database's schema."""
+    return (await read_standing(connection)).refusal() is None
+
+
+async def _value(connection: Connection, query: str) -> Any:
     try:
-        return bool(await connection.fetchval("select version_num = $1 from alembic_version", HEAD))
+        return await connection.fetchval(query)
     except asyncpg.UndefinedTableError:
-        return False
+        return None

@@ -525,3 +525,10 @@ request_rates = Table(
     _instant("full_at", nullable=False),
     prefixes=["unlogged"],
 )
+
+schema_floor = Table(
+    "schema_floor",
+    metadata,
+    Column("single", Boolean, primary_key=True, server_default=text("true")),
+    Column("number", Integer, nullable=False),
+)

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from app.errors import BillingError
+from app.errors import BillingError, SchemaRefused
 from app.settings import Process, Settings, SettingsError, load_settings
 
 cli = typer.Typer(
@@ -49,6 +49,11 @@ def failures_told(*, as_json: bool) -> Iterator[None]:
     """A failure that has a name ends the process with exit code 1 and that name, not with a traceback."""
     try:
         yield
+    except SchemaRefused as error:
+        if as_json:
+            typer.echo(json.dumps({"error": "schema_refused", "detail": str(error)}))
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
     except BillingError as error:
         if as_json:
             typer.echo(json.dumps({"error": error.code, "detail": error.detail}))
@@ -61,7 +66,8 @@ def serve() -> None:
     """Run the API. Configured by the environment alone; refuses to start when anything is missing."""
     from app.commands.running import serve_api
 
-    serve_api(settings_for("serve"))
+    with failures_told(as_json=False):
+        serve_api(settings_for("serve"))
 
 
 @cli.command()
@@ -69,18 +75,25 @@ def worker() -> None:
     """Refresh noted objects and finish interrupted operations. Start as many as you like, on any machine."""
     from app.commands.running import run_worker
 
-    run_worker(settings_for("worker"))
+    with failures_told(as_json=False):
+        run_worker(settings_for("worker"))
 
 
 @cli.command()
 def migrate(
     as_json: Annotated[bool, typer.Option("--json", help="Report as one JSON line.")] = False,
 ) -> None:
-    """Bring the database to this version's schema."""
+    """Bring the database to this release's schema. A newer schema is left as it is."""
     from app.commands.migrations import upgrade
 
-    revision = upgrade(logging_settings_for("migrate"))
-    typer.echo(json.dumps({"revision": revision}) if as_json else f"The schema is at {revision}.")
+    with failures_told(as_json=as_json):
+        migrated = upgrade(logging_settings_for("migrate"))
+    if as_json:
+        typer.echo(json.dumps({"revision": migrated.revision}))
+    elif migrated.is_newer:
+        typer.echo(f"The schema is at {migrated.revision}, newer than this release. Nothing was changed.")
+    else:
+        typer.echo(f"The schema is at {migrated.revision}.")
 
 
 @cli.command()

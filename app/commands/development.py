@@ -24,6 +24,7 @@ import typer
 
 from app.commands.child_processes import ChildProcesses
 from app.commands.local_postgres import LocalPostgres, LocalPostgresError, state_directory
+from app.errors import SchemaRefused
 from app.identity.development_tokens import sign_development_token
 from app.identity.service_keys import generate_service_key
 from app.settings import Settings, inherited_environment, load_settings
@@ -64,7 +65,7 @@ def run_everything(*, port: int, reset: bool, state: Path | None) -> int:
             if reset:
                 _throw_away(directory)
             return _run(directory, port, stop)
-    except (StartFailed, LocalPostgresError) as error:
+    except (StartFailed, LocalPostgresError, SchemaRefused) as error:
         typer.echo(f"coseat dev: {error}", err=True)
         return 1
 
@@ -134,7 +135,7 @@ async def _is_prepared(settings: Settings) -> bool:
     database = await Database.connect(settings.dsn, pool_size=1)
     try:
         async with database.connection() as connection:
-            return await schema.is_current(connection) and await fills.is_filled(connection)
+            return await schema.fits(connection) and await fills.is_filled(connection)
     finally:
         await database.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from app.settings import Settings
@@ -9,8 +10,20 @@ from app.settings import Settings
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def upgrade(settings: Settings) -> str:
-    """To the newest revision, whose name is returned. Raises what the database raises: nothing is half done."""
+@dataclass(frozen=True, slots=True)
+class Migrated:
+    """The database's schema afterwards. `is_newer`: a newer release made it, and nothing was changed."""
+
+    revision: str
+    is_newer: bool
+
+
+def upgrade(settings: Settings) -> Migrated:
+    """Bring the database to this release's schema, or leave it as it is if it is newer.
+
+    Raises:
+        SchemaRefused: if there is no way from the database's schema to this release's.
+    """
     from alembic import command
     from alembic.config import Config
     from alembic.script import ScriptDirectory
@@ -19,4 +32,6 @@ def upgrade(settings: Settings) -> str:
     config.set_main_option("sqlalchemy.url", settings.dsn.replace("%", "%%"))
     config.attributes["keep_logging"] = True
     command.upgrade(config, "head")
-    return ScriptDirectory.from_config(config).get_current_head() or "nothing"
+    head = ScriptDirectory.from_config(config).get_current_head() or "0000"
+    found = f"{config.attributes['found']:04}"
+    return Migrated(max(found, head, key=int), is_newer=int(found) > int(head))

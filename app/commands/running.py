@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import signal
 
+from app.cache import schema
+from app.cache.database import Database
 from app.commands.child_processes import watch_parent
 from app.commands.logs import configure_logs
 from app.services.opening import open_context
@@ -17,24 +19,46 @@ GRACE_SECONDS = 15
 
 
 def serve_api(settings: Settings) -> None:
-    """One process of the API; start several behind one address for more cores."""
+    """Run one process of the API; start several behind one address for more cores.
+
+    Raises:
+        SchemaRefused: if this release cannot run on the database's schema.
+        ServiceUnavailable: `database_unavailable`.
+    """
     from app.commands.http_server import serve
     from app.main import create_app
 
     watch_parent(parent_pipe())
     configure_logs(settings.log_level)
+    asyncio.run(_require_schema(settings))
     serve(create_app(settings), settings, grace_seconds=GRACE_SECONDS)
 
 
 def run_worker(settings: Settings) -> None:
+    """Run one worker until it is stopped.
+
+    Raises:
+        SchemaRefused: if this release cannot run on the database's schema.
+        ServiceUnavailable: `database_unavailable`.
+    """
     watch_parent(parent_pipe())
     configure_logs(settings.log_level)
     asyncio.run(_work_until_stopped(settings))
 
 
+async def _require_schema(settings: Settings) -> None:
+    database = await Database.connect(settings.dsn, pool_size=1)
+    try:
+        async with database.connection() as connection:
+            await schema.require(connection)
+    finally:
+        await database.close()
+
+
 async def _work_until_stopped(settings: Settings) -> None:
     from app import worker
 
+    await _require_schema(settings)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):

@@ -19,7 +19,7 @@ async def check(context: Context) -> dict[str, str]:
     """`ok` or the reason, for `database`, `migrations` and `stripe`."""
     try:
         async with context.database.connection() as connection:
-            migrated = await schema.is_current(connection)
+            migrated = await schema.fits(connection)
     except BillingError as error:
         return {"database": error.code, "migrations": "unknown", "stripe": "unknown"}
     if not migrated:

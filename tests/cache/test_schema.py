@@ -20,17 +20,23 @@ def test_the_head_is_the_newest_file() -> None:
     assert max(revision(path) for path in VERSIONS.glob("*.py")) == schema.HEAD
 
 
-async def test_a_migrated_database_is_current(connection: Connection) -> None:
-    assert await schema.is_current(connection)
-    await connection.execute("update alembic_version set version_num = '0000'")
-    assert not await schema.is_current(connection)
+async def test_schema_fits_when_it_is_this_releases_or_newer(connection: Connection) -> None:
+    assert await schema.fits(connection)
+    await connection.execute("update alembic_version set version_num = '0110'")
+    assert await schema.fits(connection)
+    await connection.execute("update schema_floor set number = 105")
+    assert not await schema.fits(connection)
+    await connection.execute("update schema_floor set number = 10")
+    await connection.execute("update alembic_version set version_num = '0009'")
+    assert not await schema.fits(connection)
     await connection.execute("update alembic_version set version_num = $1", schema.HEAD)
 
 
-async def test_an_empty_database_is_not(empty_database_url: str) -> None:
+async def test_schema_does_not_fit_when_the_database_is_empty(empty_database_url: str) -> None:
     database = await Database.connect(empty_database_url, pool_size=1)
     try:
         async with database.connection() as connection:
-            assert not await schema.is_current(connection)
+            assert await schema.read_standing(connection) == schema.Standing(number=None, floor=0)
+            assert not await schema.fits(connection)
     finally:
         await database.close()

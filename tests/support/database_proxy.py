@@ -1,22 +1,27 @@
 """A proxy before PostgreSQL that can be shut or go silent.
 
 Shut, it cuts its connections and refuses new ones. Silent, it keeps them and forwards nothing: to PostgreSQL the
-host behind it is lost, because no FIN ever arrives.
+host behind it is lost, because no FIN ever arrives. As a pooler, it answers with a process id of its own.
 """
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator
 from urllib.parse import parse_qs, urlsplit
 
 DEFAULT_PORT = 5432
+# BackendKeyData: its type, its length, then the server's process id.
+KEY_DATA = re.compile(rb"(?<=K\x00\x00\x00\x0c)....", re.DOTALL)
+POOLERS_ID = (1).to_bytes(4, "big")
 
 
 class DatabaseProxy:
     """`url` names the database behind `upstream` by way of this proxy."""
 
-    def __init__(self, upstream: str) -> None:
+    def __init__(self, upstream: str, *, as_pooler: bool = False) -> None:
         self._target = urlsplit(upstream)
+        self._as_pooler = as_pooler
         self._writers: list[asyncio.StreamWriter] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -60,27 +65,35 @@ class DatabaseProxy:
             host = self._target.hostname or "127.0.0.1"
             behind = await asyncio.open_connection(host, self._target.port or DEFAULT_PORT)
         self._writers += [writer, behind[1]]
-        for source, sink in ((reader, behind[1]), (behind[0], writer)):
-            task = asyncio.create_task(_pump(source, sink, self._forwarding))
+        pumps = (
+            _pump(reader, behind[1], self._forwarding),
+            _pump(behind[0], writer, self._forwarding, as_pooler=self._as_pooler),
+        )
+        for pump in pumps:
+            task = asyncio.create_task(pump)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
 
 async def _pump(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, forwarding: asyncio.Event
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    forwarding: asyncio.Event,
+    *,
+    as_pooler: bool = False,
 ) -> None:
     with contextlib.suppress(ConnectionError):
         while data := await reader.read(65_536):
             await forwarding.wait()
-            writer.write(data)
+            writer.write(KEY_DATA.sub(POOLERS_ID, data) if as_pooler else data)
             await writer.drain()
     await forwarding.wait()
     writer.close()
 
 
 @contextlib.asynccontextmanager
-async def proxied(upstream: str) -> AsyncIterator[DatabaseProxy]:
-    proxy = DatabaseProxy(upstream)
+async def proxied(upstream: str, *, as_pooler: bool = False) -> AsyncIterator[DatabaseProxy]:
+    proxy = DatabaseProxy(upstream, as_pooler=as_pooler)
     await proxy.open()
     try:
         yield proxy

@@ -96,7 +96,7 @@ def api_process(
 ) -> Iterator[tuple[str, RunningProcess]]:
     """The base URL and the process of `python -m app serve`, which answers /healthz."""
     listening = port if port is not None else free_port()
-    complete = {**_inherited(), **environment, "PORT": str(listening)}
+    complete = {**inherited(), **environment, "PORT": str(listening)}
     with running("api", [sys.executable, "-m", "app", "serve"], complete) as process:
         base_url = f"http://127.0.0.1:{listening}"
         process.wait_for_answer(f"{base_url}/healthz")
@@ -107,7 +107,7 @@ def api_process(
 def worker_process(environment: Mapping[str, str]) -> Iterator[RunningProcess]:
     """A running `python -m app worker`."""
     with running(
-        "worker", [sys.executable, "-m", "app", "worker"], {**_inherited(), **environment}
+        "worker", [sys.executable, "-m", "app", "worker"], {**inherited(), **environment}
     ) as process:
         yield process
 
@@ -123,6 +123,6 @@ async def in_process(app: Starlette, **headers: str) -> AsyncIterator[httpx.Asyn
         yield client
 
 
-def _inherited() -> dict[str, str]:
-    # The developer's own configuration must not leak into the process under test.
+def inherited() -> dict[str, str]:
+    """Return what a process needs of this one's environment: the developer's own configuration must not leak in."""
     return {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}

@@ -209,8 +209,8 @@ async def _prepare(url: str) -> list[str]:
         if not await connection.fetchval("select 1 from pg_namespace where nspname = 'money'"):
             await connection.execute(CLOCK)
         rows = await connection.fetch(
-            "select tablename from pg_tables where schemaname = 'public' and tablename <> 'alembic_version'"
-            " order by 1"
+            "select tablename from pg_tables where schemaname = 'public'"
+            " and tablename not in ('alembic_version', 'schema_floor') order by 1"
         )
     finally:
         await connection.close()

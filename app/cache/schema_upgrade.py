@@ -1,0 +1,179 @@
+"""What `coseat migrate` does around the migrations: one at a time, never behind a pooler, never over a foreign schema.
+
+Only `migrations/env.py` and migrations import this module; it is the only one that runs statements by SQLAlchemy.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+import asyncpg
+from alembic import op
+from sqlalchemy import Connection, text
+
+from app.cache.sql_files import read_statements
+from app.cache.tables import metadata
+from app.errors import SchemaRefused
+
+# Any number that nothing else in the database locks; two deployments that start together migrate in turn.
+MIGRATION_LOCK = 7_203_911_640
+_SECONDS_BETWEEN_TRIES = 0.2
+
+FIRST = 10
+"""The migration that took the place of all before it."""
+_STAMPED = (8, 9)
+_RESET = (
+    "Nothing is released yet, so there is no migration from it. Throw a development state folder away with "
+    "`coseat dev --reset`; otherwise migrate an empty database and run `coseat sync`."
+)
+_SCRATCH = "coseat_expected_schema"
+_MOST_DIFFERENCES = 3
+
+# Each object of the current schema as one row: its name, and everything that its behaviour depends on. The order of a
+# table's columns is not part of it. `{members}` are what an extension brought.
+_DESCRIBE = """
+with members as (select classid, objid from pg_depend where deptype = 'e'),
+own as (
+    select c.oid, c.relname, c.relkind, c.relpersistence, c.reloptions from pg_class c
+    where c.relnamespace = to_regnamespace(current_schema()) and c.relname not in ('alembic_version', 'schema_floor')
+      and not exists (select from members m where m.classid = 'pg_class'::regclass and m.objid = c.oid))
+select 'table ' || relname,
+    concat_ws(' ', relkind, relpersistence, (select string_agg(o, ',' order by o) from unnest(reloptions) o),
+        case when relkind in ('v', 'm') then pg_get_viewdef(oid) end)
+from own where relkind not in ('i', 'I', 'S', 'c')
+union all
+select 'column ' || o.relname || '.' || a.attname,
+    concat_ws(' ', format_type(a.atttypid, a.atttypmod), a.attnotnull::text, a.attidentity, a.attgenerated,
+        a.attcollation::text, pg_get_expr(d.adbin, d.adrelid))
+from own o join pg_attribute a on a.attrelid = o.oid and a.attnum > 0 and not a.attisdropped
+left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+where o.relkind not in ('i', 'I', 'S')
+union all
+select 'constraint ' || o.relname || '.' || k.conname, concat_ws(' ', pg_get_constraintdef(k.oid), k.convalidated::text)
+from own o join pg_constraint k on k.conrelid = o.oid and k.contype <> 'n'
+union all
+select 'index ' || i.relname, concat_ws(' ', pg_get_indexdef(x.indexrelid), x.indisvalid::text)
+from own o join pg_index x on x.indrelid = o.oid join pg_class i on i.oid = x.indexrelid
+union all
+select 'sequence ' || o.relname, concat_ws(' ', format_type(s.seqtypid, null), s.seqstart, s.seqincrement)
+from own o join pg_sequence s on s.seqrelid = o.oid
+union all
+select 'function ' || p.proname || '(' || pg_get_function_identity_arguments(p.oid) || ')', pg_get_functiondef(p.oid)
+from pg_proc p where p.pronamespace = to_regnamespace(current_schema()) and p.prokind in ('f', 'p')
+  and not exists (select from members m where m.classid = 'pg_proc'::regclass and m.objid = p.oid)
+union all
+select 'trigger ' || o.relname || '.' || g.tgname, concat_ws(' ', pg_get_triggerdef(g.oid), g.tgenabled)
+from own o join pg_trigger g on g.tgrelid = o.oid and not g.tgisinternal
+union all
+select 'type ' || t.typname, (select string_agg(e.enumlabel, ',' order by e.enumsortorder) from pg_enum e
+    where e.enumtypid = t.oid)
+from pg_type t where t.typnamespace = to_regnamespace(current_schema()) and t.typtype in ('e', 'd', 'r')
+  and not exists (select from members m where m.classid = 'pg_type'::regclass and m.objid = t.oid)
+"""
+
+
+async def require_direct(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    """Raise SchemaRefused if a pooler stands before PostgreSQL.
+
+    Migrations hold a lock of the session from the first version to the last, and a pooler may change the session
+    between two transactions. A pooler answers the start of a connection itself, with a process id of its own.
+    """
+    if await connection.fetchval("select pg_backend_pid()") != connection.get_server_pid():
+        raise SchemaRefused(
+            "`migrate` needs a direct connection to PostgreSQL, and DATABASE_URL leads to a pooler. "
+            "Set DATABASE_URL to PostgreSQL's own address for this command."
+        )
+
+
+def lock(connection: Connection) -> None:
+    """Wait until no other process migrates this database; the lock ends with the connection.
+
+    The tries are separate transactions. A statement that waited for the lock would keep its snapshot, and
+    `create index concurrently` in the process that holds the lock would wait for that snapshot without end.
+    """
+    while not connection.scalar(text("select pg_try_advisory_lock(:key)"), {"key": MIGRATION_LOCK}):
+        connection.rollback()
+        time.sleep(_SECONDS_BETWEEN_TRIES)
+    connection.commit()
+
+
+def prepare(connection: Connection, create_first: Callable[[], None]) -> int:
+    """Return the number of the database's schema, 0 if it has none.
+
+    A database from before the squash is stamped if its schema equals what `create_first` creates.
+
+    Raises:
+        SchemaRefused: if the database has tables of an unreleased schema that differs.
+    """
+    with connection.begin():
+        number = _number(connection)
+        if number >= FIRST:
+            return number
+        found = describe(connection)
+        if number == 0 and not any(f"table {name}" in found for name in metadata.tables):
+            return 0
+        differing = _differences(found, _expected(connection, create_first))
+        if number not in _STAMPED or differing:
+            standing = f"at schema {number:04}" if number else "without a schema number"
+            named = f", which differs in {', '.join(differing[:_MOST_DIFFERENCES])}" if differing else ""
+            raise SchemaRefused(f"The database is {standing}, older than {FIRST:04}{named}. {_RESET}")
+        for statement in read_statements("schema_floor"):
+            connection.execute(text(statement))
+        connection.execute(text("update alembic_version set version_num = :head"), {"head": f"{FIRST:04}"})
+    return FIRST
+
+
+def describe(connection: Connection) -> dict[str, str]:
+    """Return every object of the current schema by its name, with all that its behaviour depends on."""
+    schema = connection.scalar(text("select quote_ident(current_schema())"))
+    return {
+        name: (definition or "").replace(f"{schema}.", "")
+        for name, definition in connection.exec_driver_sql(_DESCRIBE)
+    }
+
+
+def raise_floor(number: str) -> None:
+    """Exclude releases older than schema `number`; for migrations that take something away from them."""
+    op.execute(f"update schema_floor set number = greatest(number, {int(number)})")
+
+
+def create_index_concurrently(name: str, definition: str) -> None:
+    """Create an index while others write; the one statement of a version that is marked `concurrent`.
+
+    `definition` is what follows the name, from `on`. A try that was interrupted left an index that is invalid: it is
+    dropped first, so the version can be repeated. A valid one is kept.
+    """
+    with op.get_context().autocommit_block():
+        if op.get_context().as_sql or _is_invalid(op.get_bind(), name):
+            op.execute(f"drop index concurrently if exists {name}")
+        op.execute(f"create index concurrently if not exists {name} {definition}")
+
+
+def _number(connection: Connection) -> int:
+    if connection.scalar(text("select to_regclass('alembic_version')")) is None:
+        return 0
+    return int(connection.scalar(text("select version_num from alembic_version")) or 0)
+
+
+def _expected(connection: Connection, create_first: Callable[[], None]) -> dict[str, str]:
+    """Create the schema beside the database's own, describe it, and roll it back."""
+    savepoint = connection.begin_nested()
+    connection.execute(text(f"create schema {_SCRATCH}"))
+    connection.execute(text(f"set local search_path to {_SCRATCH}"))
+    create_first()
+    described = describe(connection)
+    savepoint.rollback()
+    return described
+
+
+def _differences(found: Mapping[str, str], expected: Mapping[str, str]) -> list[str]:
+    return sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+
+
+def _is_invalid(connection: Connection, name: str) -> bool:
+    return bool(
+        connection.scalar(
+            text("select not indisvalid from pg_index where indexrelid = to_regclass(:name)"), {"name": name}
+        )
+    )
