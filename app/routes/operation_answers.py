@@ -18,6 +18,7 @@ from app.services.actors import Actor
 from app.services.context import Context
 from app.services.operations import Outcome
 from app.services.plan_operations import Accepted
+from app.services.sending import MONEY_FIGURES, money_figures
 
 ACCEPTED: dict[int | str, dict[str, Any]] = {
     202: {"model": OperationAnswer, "description": "Accepted, not finished yet"}
@@ -66,7 +67,8 @@ def shown_steps(outcome: Outcome) -> list[Step]:
 
 # Why exactly somebody cannot be added is the business of other subscriptions: end users learn that alone.
 _HIDDEN_FROM_END_USERS = {"member_elsewhere": "cannot_be_added"}
-FIGURES = ("total", "used", "required", "allowed", "invoice_id", "invoice_status")
+_SEAT_FIGURES = ("total", "used", "required")
+FIGURES = (*_SEAT_FIGURES, *MONEY_FIGURES)
 
 
 def result_of(step: Step, outcome: Outcome, actor: Actor) -> JsonObject:
@@ -75,7 +77,10 @@ def result_of(step: Step, outcome: Outcome, actor: Actor) -> JsonObject:
     # An e-mail must not be a way to a stranger's customer id: the id is shown once its person is a member.
     known = step.email is None or step.state in ("applied", "unchanged")
     visible = known and (outcome.sees_members or step.customer_id == actor.customer_id)
-    figures = FIGURES if outcome.seats is not None else ()
+    seats = _SEAT_FIGURES if outcome.seats is not None else ()
+    money = money_figures(step.figures) if outcome.sees_amounts else {}
+    if "hosted_invoice_url" in money and not outcome.sees_payers_own:
+        money["hosted_invoice_url"] = None
     return {
         "action": step.action,
         "customer_id": step.customer_id if visible or actor.is_service else None,
@@ -83,5 +88,6 @@ def result_of(step: Step, outcome: Outcome, actor: Actor) -> JsonObject:
         "role": step.role,
         "outcome": step.state if step.is_settled else "pending",
         "code": code,
-        **{name: step.figures[name] for name in figures if name in step.figures},
+        **{name: step.figures[name] for name in seats if name in step.figures},
+        **money,
     }

@@ -151,7 +151,8 @@ class ChangeResult(Answer):
     """One change and its outcome; a change of the subscription itself names no person.
 
     `total`, `used` and `required` stand beside `seat_limit_reached`, `total` beside `release_seats` too, `allowed`
-    beside `unsecured_raise_limit`, `invoice_id` and `invoice_status` beside `invoice_unpaid`.
+    beside `unsecured_raise_limit`. Beside `invoice_unpaid` stand the members of that error, as they were when the
+    change was refused: `credit` in minor units, `retry_after` in seconds, `hosted_invoice_url` null for managers.
     """
 
     action: ChangeAction
@@ -166,6 +167,9 @@ class ChangeResult(Answer):
     allowed: int | None = None
     invoice_id: str | None = None
     invoice_status: str | None = None
+    hosted_invoice_url: str | None = None
+    credit: int | None = None
+    retry_after: int | None = None
 
 
 class OperationAnswer(Answer):

@@ -24,6 +24,7 @@ from app.domain.member_changes import Action, MemberChange, Person, permissions_
 from app.domain.payments import PaymentStep
 from app.domain.roles import Permission
 from app.domain.seats import Seats, check_floor, is_shareable
+from app.domain.snapshots import JsonObject
 from app.domain.statuses import standing
 from app.domain.step_kinds import StepKind
 from app.domain.views import SubscriptionView
@@ -33,13 +34,19 @@ from app.services.actors import Actor
 from app.services.context import Context
 from app.services.leases import kept
 from app.services.operation_steps import NotPermitted, run_step
-from app.services.sending import HANDED_OVER_SECONDS, is_final, is_known, locked_view, pauses
+from app.services.sending import (
+    HANDED_OVER_SECONDS,
+    is_final,
+    is_known,
+    locked_view,
+    money_figures,
+    pauses,
+)
 from app.services.subscriptions import see, see_as
 
 log = structlog.get_logger(__name__)
 
 CONCURRENCY = 16
-_PURCHASE_FIGURES = ("allowed", "invoice_id", "invoice_status")
 _SERVER_ERROR = 500
 
 Result = TypeVar("Result")
@@ -52,13 +59,16 @@ _running: set[asyncio.Task[object]] = set()
 class Outcome:
     """An operation as its reader may know it; `operation.principal` says whose it is.
 
-    `seats` is None if the subscription shows the reader no seats now, `sees_members` False if it shows them no members.
+    `seats` is None if the subscription shows the reader no seats now. `sees_members`, `sees_amounts` and
+    `sees_payers_own` are False if it shows them no members, no amounts, or no links to the payer's invoices.
     """
 
     operation: Operation
     steps: list[Step]
     seats: Seats | None
     sees_members: bool
+    sees_amounts: bool
+    sees_payers_own: bool
 
 
 async def run(
@@ -247,7 +257,7 @@ async def _fitting(
     if code == "seat_limit_reached" and bought is not None and bought.state in ("refused", "failed"):
         # The seats were not bought: the caller is told why, and not that the subscription is full.
         code = bought.code or code
-        figures = {name: bought.figures[name] for name in _PURCHASE_FIGURES if name in bought.figures}
+        figures = money_figures(bought.figures)
     for step in adds:
         if not step.was_sent:
             await operations.settle_step(
@@ -256,7 +266,7 @@ async def _fitting(
     return [step for step in adds if step.was_sent]
 
 
-def _why_no_seat(context: Context, view: SubscriptionView | None) -> tuple[str, dict[str, int]] | None:
+def _why_no_seat(context: Context, view: SubscriptionView | None) -> tuple[str, JsonObject] | None:
     """The code and figures of a refusal; None where all that are promised fit."""
     if view is None or not is_shareable(view.seat_items()):
         return "not_shareable", {}
@@ -360,7 +370,6 @@ async def _try(context: Context, operation: Operation, step: Step, token: UUID) 
         if not is_final(context.rules, now, error):
             raise
         log.warning("step_failed", operation_id=operation.id, position=step.position, code=error.code)
-        told = {name: error.members[name] for name in _PURCHASE_FIGURES if name in error.members}
         async with context.database.connection() as connection:
             await operations.settle_step(
                 connection,
@@ -368,7 +377,7 @@ async def _try(context: Context, operation: Operation, step: Step, token: UUID) 
                 step.position,
                 state="failed",
                 code=error.code,
-                figures={**step.figures, **told} if told else None,
+                figures={**now.figures, **money_figures(error.members)},
             )
     return None
 
@@ -436,4 +445,6 @@ async def outcome(
         if seen is not None and seen.view.is_shared()
         else None,
         sees_members=actor.is_service or (seen is not None and Permission.SEE_MEMBERS in seen.granted),
+        sees_amounts=actor.is_service or (seen is not None and Permission.SEE_AMOUNTS in seen.granted),
+        sees_payers_own=actor.is_service or (seen is not None and seen.sees_payers_own),
     )

@@ -15,7 +15,7 @@ import structlog
 
 from app.cache import operations
 from app.cache.database import Connection
-from app.cache.operations import Operation
+from app.cache.operations import Operation, Step
 from app.domain.ids import SubscriptionId
 from app.domain.payments import PaymentStep
 from app.domain.roles import Permission
@@ -35,7 +35,7 @@ from app.services.actors import Actor
 from app.services.context import Context
 from app.services.operations import holding, within
 from app.services.plan_writes import StripeCall, as_it_is
-from app.services.sending import is_known, pauses
+from app.services.sending import is_known, money_figures, pauses
 from app.stripe_gateway.billing import Changed
 
 log = structlog.get_logger(__name__)
@@ -52,16 +52,13 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """An operation and its call. `token` is None while somebody else runs it; `outcome` once it is settled.
-
-    `outcome`: the step's state and code.
-    """
+    """An operation and its call. `token` is None while somebody else runs it. `settled`: its step, once settled."""
 
     operation_id: str
     subscription_id: SubscriptionId
     call: StripeCall
     token: UUID | None
-    outcome: tuple[str, str | None] | None = None
+    settled: Step | None = None
 
 
 async def begun(context: Context, connection: Connection, operation_id: str) -> Begun | None:
@@ -72,7 +69,7 @@ async def begun(context: Context, connection: Connection, operation_id: str) -> 
     found = Begun(operation_id, operation.subscription_id, StripeCall(**operation.request), None)
     if operation.settled_at is not None:
         (step, *_) = await operations.steps(connection, operation_id)
-        return replace(found, outcome=(step.state, step.code))
+        return replace(found, settled=step)
     token = uuid4()
     taken = await operations.take(
         connection, operation_id, lease_token=token, lease_seconds=context.rules.operation_lease
@@ -190,10 +187,10 @@ async def payment_of(context: Context, begun: Begun, changed: Changed) -> Paymen
 
 async def _of_before(context: Context, begun: Begun) -> Changed | Accepted:
     """What became of an operation that another request began."""
-    if begun.outcome is None:
+    if begun.settled is None:
         return Accepted(begun.operation_id)
-    state, code = begun.outcome
-    if state in ("applied", "unchanged"):
+    code = begun.settled.code
+    if begun.settled.state in ("applied", "unchanged"):
         return await as_it_is(context, begun.subscription_id)
     if code in ("card_declined", "payment_action_required"):
         raise PaymentRequired(code=code)
@@ -212,7 +209,7 @@ async def _of_before(context: Context, begun: Begun) -> Changed | Accepted:
         "quote_expired",
         "subscription_not_active",
     ):
-        raise Conflict(_REFUSED_BEFORE, code=code)
+        raise Conflict(_REFUSED_BEFORE, code=code, members=money_figures(begun.settled.figures))
     if code in ("invalid_request", "currency_mismatch", "price_not_available"):
         raise InvalidRequest(_REFUSED_BEFORE, code=code)
     raise StripeRejected()

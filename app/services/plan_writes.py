@@ -43,6 +43,7 @@ from app.services.sending import (
     is_final,
     is_known,
     locked_view,
+    money_figures,
     send,
 )
 from app.services.subscriptions import Seen, read, see_as
@@ -474,7 +475,14 @@ async def settle_failed(context: Context, operation_id: str, error: BillingError
         (step, *_) = await operations.steps(connection, operation_id)
         if not is_final(context.rules, step, error):
             raise StripeOutcomeUnknown("An earlier attempt may take effect yet.", retry_after=2) from error
-        await operations.settle_step(connection, operation_id, 0, state="failed", code=error.code)
+        await operations.settle_step(
+            connection,
+            operation_id,
+            0,
+            state="failed",
+            code=error.code,
+            figures={**step.figures, **money_figures(error.members)},
+        )
         await operations.finish_if_settled(connection, operation_id)
 
 

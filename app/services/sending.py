@@ -17,6 +17,7 @@ from app.cache import operations, refreshes, subscriptions
 from app.cache.database import Connection
 from app.cache.operations import Step
 from app.domain.ids import CustomerId, SubscriptionId
+from app.domain.snapshots import JsonObject
 from app.domain.views import SubscriptionView
 from app.errors import BillingError, Conflict, ServiceUnavailable, StripeOutcomeUnknown
 from app.operations.lifecycle import Attempt, Event, State, event_of, may_settle
@@ -27,6 +28,8 @@ log = structlog.get_logger(__name__)
 
 HANDED_OVER_SECONDS = 15.0
 """After which a worker, at the latest, tries again what is still open."""
+MONEY_FIGURES = ("allowed", "invoice_id", "invoice_status", "hosted_invoice_url", "credit", "retry_after")
+"""Members of a refusal's problem document that the result of its step shows too."""
 _SERVER_ERROR = 500
 _CLOCKS_APART_SECONDS = 60
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.25, 2.0
@@ -34,6 +37,11 @@ _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.25, 2.0
 Result = TypeVar("Result")
 Check = Callable[[Connection], Awaitable[Exception | None]]
 """Check run in the transaction that records a step as sent. Returns None, or the error that blocks it."""
+
+
+def money_figures(source: Mapping[str, object]) -> JsonObject:
+    """Return the details of a refusal for money's sake. `source`: an error's members, or a step's details."""
+    return {name: source[name] for name in MONEY_FIGURES if name in source}
 
 
 def late_seconds(rules: Rules) -> float:

@@ -434,6 +434,41 @@ async def test_raise_is_refused_while_an_earlier_raise_is_unpaid(shop: Shop) -> 
         assert (await put_seats(shop, owner.headers, made["id"], 8)).status_code == 200
 
 
+async def test_results_show_the_unpaid_invoice_when_no_seats_could_be_bought(
+    stripe_simulator: str, own_database: str
+) -> None:
+    """API: the details of an error stand beside each result too, with the link only for those who may see it."""
+    async with (
+        Simulator(stripe_simulator, new_account_key()) as stripe,
+        running_service(stripe, own_database, MANAGERS_BUY_SEATS="true") as service,
+    ):
+        shop = Shop(service)
+        owner, made = await by_invoice(shop)
+        manager = await service.person(
+            "manager", billing_shared_subscription_id=made["id"], billing_shared_subscription_role="manager"
+        )
+        assert (await put_seats(shop, owner.headers, made["id"], 6)).status_code == 200
+        names = ("invoice_id", "invoice_status", "hosted_invoice_url", "credit")
+        for who, number in ((owner, 1), (manager, 2)):
+            problem_told = problem(await put_seats(shop, who.headers, made["id"], 7), 409, "invoice_unpaid")
+            expected = {name: problem_told[name] for name in names}
+            assert (expected["hosted_invoice_url"] is None) == (who is manager)
+            added = [{"email": f"unpaid-{number}-{n}@example.com"} for n in range(7)]
+            body = {"add": added, "over_capacity": "add_seats"}
+            path = f"/v1/shared-subscriptions/{made['id']}/users"
+            refused = problem(await service.send("PATCH", path, who.headers, body), 409, "invoice_unpaid")
+            shown = list(refused["results"])
+            alone = await service.fetch(
+                "select id from operations where kind = 'update_subscription' order by created_at desc limit 1"
+            )
+            for operation_id in (refused["operation_id"], alone[0]["id"]):
+                found = await service.send("GET", f"/v1/operations/{operation_id}", who.headers)
+                shown += found.json()["results"]
+            assert [{name: result[name] for name in names} for result in shown] == [expected] * 15
+            told_of_all = refused.get("hosted_invoice_url"), refused["invoice_id"], refused["credit"]
+            assert told_of_all == (expected["hosted_invoice_url"], expected["invoice_id"], 0)
+
+
 async def test_raise_is_bounded_by_what_was_paid_when_it_stands_before_its_payment(shop: Shop) -> None:
     """Readings Money 6: 20 % of the paid quantity, at least 5 seats."""
     small, made = await by_invoice(shop, 10)
