@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
-from app.cache.database import Database
 from app.domain.roles import RolePolicy
-from app.services.ingest import Ingest
-from app.services.leases import LeaseQueues
+from app.postgres.database import Database
+from app.postgres.leases import LeaseQueues
 from app.settings import Settings
-from app.stripe_gateway.billing import BillingCalls
-from app.stripe_gateway.budget import Work
-from app.stripe_gateway.gateway import StripeGateway
+from app.stripe.billing import BillingCalls
+from app.stripe.budget import Work
+from app.stripe.gateway import StripeGateway
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,6 @@ class Context:
     stripe: StripeGateway
     billing: BillingCalls
     rules: Rules
-    ingest: Ingest = field(default_factory=Ingest)
     lease_queues: LeaseQueues = field(default_factory=LeaseQueues)
 
     def doing(self, work: Work) -> Context:

@@ -1,6 +1,6 @@
 """Every failure that a caller can be told about: its HTTP status, its stable code, and what may be said of it.
 
-One tree, rendered in one place (`app.routes.problems`). `members` are extra members of the problem document;
+One tree, rendered in one place (`app.http.problems`). `members` are extra members of the problem document;
 nothing that a caller may not see belongs into `detail` or `members`.
 """
 

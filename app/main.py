@@ -12,31 +12,25 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import __version__
+from app.catalogue import routes as products
+from app.customers.routes import customers, payment_methods
+from app.customers.routes import invoices as subscriptions
+from app.http import documentation, links, middleware, problems
+from app.http.in_flight import WritesInFlight
+from app.http.overload import AtOnce
+from app.http.rate_limits import RequestRates
 from app.identity.authenticator import Authenticator
-from app.routes import (
-    customers,
-    direct_reads,
-    documentation,
-    health,
-    links,
-    middleware,
-    operations,
-    payment_methods,
-    plans,
-    problems,
-    products,
-    shared_subscriptions,
-    subscriptions,
-    transfers,
-)
-from app.routes.in_flight import WritesInFlight
-from app.routes.overload import AtOnce
-from app.routes.rate_limits import RequestRates
-from app.routes.webhooks import PATH as WEBHOOK_PATH
-from app.routes.webhooks import StripeWebhook, WebhookFirst
-from app.services import operations as running_operations
-from app.services.opening import open_context
+from app.mirror.routes import PATH as WEBHOOK_PATH
+from app.mirror.routes import StripeWebhook, WebhookFirst
+from app.opening import open_context
+from app.operating import routes as health
+from app.operations import routes as operations
+from app.operations import runner as running_operations
 from app.settings import Settings
+from app.sharing.routes import members as shared_subscriptions
+from app.sharing.routes import transfers
+from app.subscriptions.routes import changes as plans
+from app.subscriptions.routes import reads as direct_reads
 
 _EXPOSED_HEADERS = ["ETag", "Location", "Retry-After", "X-Request-Id", "Idempotency-Replayed"]
 _DRAIN_SECONDS = 10.0
@@ -139,5 +133,5 @@ def create_app(settings: Settings) -> Service:
             expose_headers=_EXPOSED_HEADERS,
             max_age=600,
         )
-    app.entry = middleware.RequestRecords(WebhookFirst(entry, webhook=webhook))
+    app.entry = middleware.RequestRecords(WebhookFirst(entry, webhook=webhook), quiet=direct_reads.TEMPLATES)
     return app

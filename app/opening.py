@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from app.cache.database import Database
-from app.services.context import Context, Rules
-from app.services.rate_budget import RateBudget
+from app.context import Context, Rules
+from app.postgres.database import Database
 from app.settings import Settings
-from app.stripe_gateway.billing import BillingCalls
-from app.stripe_gateway.client import StripeClient
-from app.stripe_gateway.gateway import StripeGateway
+from app.stripe.billing import BillingCalls
+from app.stripe.client import StripeClient
+from app.stripe.gateway import StripeGateway
+from app.stripe.rate_budget import RateBudget
 
 
 @asynccontextmanager

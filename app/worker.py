@@ -12,12 +12,14 @@ from uuid import uuid4
 
 import structlog
 
-from app.cache import operations as operation_rows
-from app.cache import refreshes
+from app.context import Context
 from app.errors import BillingError
-from app.services import recovery, sync, upkeep
-from app.services.context import Context
-from app.services.first_fill import check_account
+from app.mirror import refreshing as sync
+from app.mirror.first_fill import check_account
+from app.mirror.store import refreshes
+from app.operating import upkeep
+from app.operations import recovery
+from app.operations import store as operation_rows
 
 log = structlog.get_logger(__name__)
 

@@ -21,14 +21,16 @@ from typing import Any, cast
 
 import orjson
 
-from app.cache import refreshes
 from app.commands.logs import configure_logs
-from app.services import sync, webhooks
-from app.services.context import Context, Rules
+from app.context import Context, Rules
+from app.mirror import refreshing as sync
+from app.mirror import webhooks
+from app.mirror.ingest import Ingest
+from app.mirror.store import refreshes
 from app.settings import load_settings
-from app.stripe_gateway import parsing
-from app.stripe_gateway.client import API_VERSION
-from app.stripe_gateway.gateway import Fetched
+from app.stripe import parsing
+from app.stripe.client import API_VERSION
+from app.stripe.gateway import Fetched
 from benchmarks import servers, virtual_time
 from benchmarks.convergence import SECRET, signed
 from benchmarks.virtual_time import VirtualLoop
@@ -123,10 +125,12 @@ async def _service(database_url: str, stripe: Stripe) -> AsyncIterator[Context]:
             await database.close()
 
 
-async def _deliver(context: Context, event: dict[str, Any], delay: float) -> None:
+async def _deliver(context: Context, ingest: Ingest, event: dict[str, Any], delay: float) -> None:
     await asyncio.sleep(delay)
     body = orjson.dumps(event)
-    await webhooks.receive(context, body=body, signature=signed(body), secrets=[SECRET], livemode=False)
+    await webhooks.receive(
+        context, ingest, body=body, signature=signed(body), secrets=[SECRET], livemode=False
+    )
 
 
 async def _shown(context: Context, object_id: str) -> str | None:
@@ -138,12 +142,13 @@ async def _shown(context: Context, object_id: str) -> str | None:
 async def burst(database_url: str, *, events: int, per_second: int) -> Burst:
     stripe = Stripe()
     loop = asyncio.get_running_loop()
+    ingest = Ingest()
     async with _service(database_url, stripe) as context:
         deliveries = []
         started = loop.time()
         for number in range(events):
             await asyncio.sleep(max(0.0, started + number / per_second - loop.time()))
-            deliveries.append(asyncio.create_task(_deliver(context, stripe.change("cus_burst"), 0.0)))
+            deliveries.append(asyncio.create_task(_deliver(context, ingest, stripe.change("cus_burst"), 0.0)))
         await asyncio.gather(*deliveries)
         last = loop.time()
         async with asyncio.timeout(60):
@@ -158,13 +163,14 @@ async def calm(database_url: str, *, objects: int, changes: int, seed: int = 1) 
     """Raises AssertionError when an object is not current in the end."""
     stripe = Stripe()
     rng = random.Random(seed)
+    ingest = Ingest()
     async with _service(database_url, stripe) as context:
 
         async def life(object_id: str) -> None:
             for _ in range(changes):
                 event = stripe.change(object_id)
                 await asyncio.gather(
-                    _deliver(context, event, rng.uniform(*DELIVERY_SECONDS)),
+                    _deliver(context, ingest, event, rng.uniform(*DELIVERY_SECONDS)),
                     asyncio.sleep(rng.uniform(*CALM_SECONDS)),
                 )
 

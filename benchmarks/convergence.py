@@ -26,13 +26,16 @@ import asyncpg
 import httpx
 import orjson
 
-from app.cache import mirror, refreshes
-from app.cache.mirror import MIRRORS
 from app.commands.logs import configure_logs
+from app.context import Context, Rules
 from app.errors import ServiceUnavailable
 from app.main import create_app
-from app.services import sync, webhooks
-from app.services.context import Context, Rules
+from app.mirror import refreshing as sync
+from app.mirror import webhooks
+from app.mirror.ingest import Ingest
+from app.mirror.store import refreshes
+from app.mirror.store import rows as mirror
+from app.mirror.store.rows import MIRRORS
 from app.settings import Settings, load_settings
 from benchmarks import servers, virtual_time
 from benchmarks.defects import DEFECTS, planted
@@ -93,6 +96,7 @@ class Bench:
         self.stripe = StandIn()
         self.tally = Tally()
         self.apis = [self._context(settings) for _ in range(2)]
+        self.ingests = [Ingest() for _ in self.apis]
         self._work: set[asyncio.Task[None]] = set()
         self._refreshing: dict[str, set[tuple[str, float]]] = {}
         app = create_app(settings)
@@ -135,8 +139,10 @@ class Bench:
             )
             self.tally.refused += answer.status_code != httpx.codes.OK
             return
-        context = self.apis[where < 0.5]
-        await webhooks.receive(context, body=body, signature=signature, secrets=[SECRET], livemode=False)
+        context, ingest = self.apis[where < 0.5], self.ingests[where < 0.5]
+        await webhooks.receive(
+            context, ingest, body=body, signature=signature, secrets=[SECRET], livemode=False
+        )
 
     async def worker(self, context: Context, every: float) -> None:
         """As the service's own: due leases are taken, each is refreshed; here without a limit to their number."""

@@ -33,7 +33,7 @@ from app.commands.child_processes import ChildProcesses
 from app.commands.local_postgres import LocalPostgres
 from app.commands.migrations import upgrade
 from app.settings import inherited_environment, load_settings
-from app.stripe_gateway.client import API_VERSION
+from app.stripe.client import API_VERSION
 from benchmarks import servers
 from benchmarks.deliveries import delivery
 

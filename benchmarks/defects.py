@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from app.cache import refreshes
-from app.cache.mirror import MIRRORS
-from app.services import webhooks
+from app.mirror import webhooks
+from app.mirror.store import refreshes
+from app.mirror.store.rows import MIRRORS
 from benchmarks.planting import Change, edited, in_place
 
 

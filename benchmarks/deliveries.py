@@ -18,7 +18,7 @@ from statistics import quantiles
 import orjson
 import uvloop
 
-from app.stripe_gateway.client import API_VERSION
+from app.stripe.client import API_VERSION
 from benchmarks.load import GRACE_SECONDS, Connection, Measured
 from benchmarks.seeding import HOT
 

@@ -17,7 +17,7 @@ from typing import Any, cast
 import asyncpg
 import orjson
 
-from app.cache.database import Connection, Database, Loan, database_unavailable
+from app.postgres.database import Connection, Database, Loan, database_unavailable
 from benchmarks.held_loop import HeldLoop, Process, held_loop
 
 POOL_SIZE = 10

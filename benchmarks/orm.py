@@ -21,8 +21,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 from sqlalchemy.orm import DeclarativeBase, Mapped, joinedload, mapped_column, relationship
 
 from app.commands.child_processes import watch_parent
-from app.schemas.subscriptions import SubscriptionAnswer
 from app.settings import parent_pipe
+from app.subscriptions.schemas.subscriptions import SubscriptionAnswer
 
 FILL = (
     "create schema if not exists orm",

@@ -12,27 +12,28 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 
-from app.cache import idempotency, members, operations, subscriptions
-from app.cache.mirror import MIRRORS
 from app.domain import metadata as keys
 from app.domain.views import SubscriptionView
-from app.operations.lifecycle import Attempt, Event, Outcome
-from app.routes import shared_subscriptions
-from app.services import (
-    member_changes,
-    operation_steps,
-    plan_changes,
-    plan_writes,
-    sending,
-    webhooks,
-)
-from app.services import operations as running
-from app.services.rate_budget import RateBudget
-from app.stripe_gateway import client as stripe_client
-from app.stripe_gateway import translate
-from app.stripe_gateway.billing import BillingCalls
-from app.stripe_gateway.client import Grant, StripeClient, Tried, Write
-from app.stripe_gateway.gateway import StripeGateway
+from app.http.store import idempotency
+from app.mirror import webhooks
+from app.mirror.store import members, subscriptions
+from app.mirror.store.rows import MIRRORS
+from app.operations import runner as running
+from app.operations import sending
+from app.operations import steps as operation_steps
+from app.operations import store as operations
+from app.operations.lifecycle import Event
+from app.sharing import admission as member_changes
+from app.sharing.routes import members as shared_subscriptions
+from app.stripe import client as stripe_client
+from app.stripe import translate
+from app.stripe.attempts import Attempt, Outcome
+from app.stripe.billing import BillingCalls
+from app.stripe.client import Grant, StripeClient, Tried, Write
+from app.stripe.gateway import StripeGateway
+from app.stripe.rate_budget import RateBudget
+from app.subscriptions import changes as plan_changes
+from app.subscriptions import writes as plan_writes
 from benchmarks.planting import Change, edited, in_place
 
 
@@ -344,10 +345,10 @@ def _deleted_revived() -> list[Change]:
 def _event_dropped() -> list[Change]:
     take = webhooks._take
 
-    async def some(context: Any, event: Any, *, livemode: bool) -> str:
+    async def some(context: Any, ingest: Any, event: Any, *, livemode: bool) -> str:
         if event.type == "customer.updated":
             return "ignored: not kept"
-        return await take(context, event, livemode=livemode)
+        return await take(context, ingest, event, livemode=livemode)
 
     return [(webhooks, "_take", some)]
 

@@ -15,19 +15,19 @@ import orjson
 from fastapi import FastAPI
 
 from app import worker
-from app.cache import mirror
+from app.context import Context, Rules
 from app.domain.roles import RolePolicy
 from app.errors import BillingError
 from app.identity.authenticator import Authenticator
 from app.main import create_app
-from app.services import cleanup
-from app.services.context import Context, Rules
-from app.services.rate_budget import RateBudget
+from app.mirror.store import rows as mirror
 from app.settings import Settings, load_settings
-from app.stripe_gateway import parsing
-from app.stripe_gateway.billing import BillingCalls
-from app.stripe_gateway.client import StripeClient
-from app.stripe_gateway.gateway import StripeGateway
+from app.sharing import cleanup
+from app.stripe import parsing
+from app.stripe.billing import BillingCalls
+from app.stripe.client import StripeClient
+from app.stripe.gateway import StripeGateway
+from app.stripe.rate_budget import RateBudget
 from benchmarks.held_database import Gate, HeldDatabase
 from benchmarks.held_loop import HeldLoop, Process, held_loop
 from benchmarks.held_stripe import HeldStripe, Json

@@ -31,7 +31,7 @@ from typing import Any, TypeVar
 from stripe import _api_requestor
 
 from app.commands.logs import configure_logs
-from app.stripe_gateway import client as stripe_client
+from app.stripe import client as stripe_client
 from benchmarks import held_database, servers
 from benchmarks.held_loop import HeldLoop, held_loop
 from benchmarks.schedule_defects import DEFECTS, planted

@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from app.cache import identities, mirror
-from app.cache.database import Connection, Database
 from app.domain.ids import CustomerId
-from app.stripe_gateway.parsing import PARSERS
+from app.identity import store as identities
+from app.mirror.store import rows as mirror
+from app.postgres.database import Connection, Database
+from app.stripe.parsing import PARSERS
 from benchmarks import servers
 
 HOT = 1_000

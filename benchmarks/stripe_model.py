@@ -16,9 +16,9 @@ from typing import Any
 
 from app.domain.snapshots import Snapshot
 from app.errors import ServiceUnavailable, StripeOutcomeUnknown
-from app.stripe_gateway import parsing
-from app.stripe_gateway.client import API_VERSION
-from app.stripe_gateway.gateway import Fetched
+from app.stripe import parsing
+from app.stripe.client import API_VERSION
+from app.stripe.gateway import Fetched
 
 Json = dict[str, Any]
 

@@ -16,7 +16,7 @@ from types import TracebackType
 
 import asyncpg
 
-from app.cache.database import Connection, Database, Loan, Spare
+from app.postgres.database import Connection, Database, Loan, Spare
 
 TICK = 0.2
 """Seconds."""

@@ -14,8 +14,8 @@ from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from app.cache import schema_upgrade
-from app.cache.tables import metadata
+from app.postgres import schema_upgrade
+from app.postgres.tables import metadata
 from app.settings import load_settings
 
 CONFIGURED: dict[str, Any] = {

@@ -8,11 +8,12 @@ from typing import Any
 import orjson
 import pytest
 
-from app.cache import mirror, refreshes
-from app.cache.database import Database
-from app.cache.mirror import EventRecord
 from app.domain.snapshots import Subscription, SubscriptionItem
-from app.services.ingest import Ingest
+from app.mirror.ingest import Ingest
+from app.mirror.store import refreshes
+from app.mirror.store import rows as mirror
+from app.mirror.store.rows import EventRecord
+from app.postgres.database import Database
 from tests.support.snapshots import SUBSCRIPTION, like
 
 MARGIN = 2

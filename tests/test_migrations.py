@@ -13,8 +13,8 @@ from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from app.cache import schema_upgrade
-from app.cache.sql_files import FOLDER, read_statements
+from app.postgres import schema_upgrade
+from app.postgres.sql_files import FOLDER, read_statements
 from tests.support.database_proxy import proxied
 from tests.support.databases import CHECKOUT, alembic
 from tests.support.processes import free_port
@@ -26,7 +26,7 @@ BOOKKEEPING = {"alembic_version", "schema_floor"}
 
 VERSION = """
 from alembic import op
-from app.cache import schema_upgrade
+from app.postgres import schema_upgrade
 revision = "{number}"
 down_revision = "{after}"
 concurrent = {concurrent}

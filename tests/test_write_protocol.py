@@ -12,16 +12,15 @@ from app.operations.lifecycle import (
     ROWS,
     SETTLED,
     TRANSITIONS,
-    Attempt,
     Event,
     IllegalTransition,
-    Outcome,
     State,
     Transition,
     event_of,
     may_settle,
     next_state,
 )
+from app.stripe.attempts import Attempt, Outcome
 from verification.model import service
 from verification.model.diagram import PAGE, with_generated
 from verification.model.explore import explore

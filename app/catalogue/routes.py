@@ -7,16 +7,16 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from app.catalogue import reads
+from app.catalogue.schemas import INTERNAL, ProductList
 from app.domain.snapshots import JsonObject
+from app.http import problems
+from app.http.answers import UNCHANGED, answer
+from app.http.cursors import Paging
+from app.http.dependencies import ContextDep, CursorQuery, LimitQuery, PrincipalDep
+from app.http.schemas import ProductIdText
+from app.identity.actors import identify
 from app.identity.principals import Anonymous
-from app.routes import problems
-from app.routes.answers import UNCHANGED, answer
-from app.routes.cursors import Paging
-from app.routes.dependencies import ContextDep, CursorQuery, LimitQuery, PrincipalDep
-from app.schemas.common import ProductIdText
-from app.schemas.products import INTERNAL, ProductList
-from app.services import reads
-from app.services.actors import identify
 
 router = APIRouter(tags=["products"])
 

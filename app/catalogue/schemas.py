@@ -8,7 +8,7 @@ from pydantic import GetJsonSchemaHandler, SerializerFunctionWrapHandler, model_
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from app.schemas.common import Answer, Instant, Page
+from app.http.schemas import Answer, Instant, Page
 
 
 class Recurring(Answer):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from app.cache.database import Connection, Record
+from app.catalogue.offers import OfferedPrice
 from app.domain.ids import PriceId
-from app.domain.plan_changes import OfferedPrice
 from app.domain.snapshots import JsonObject
+from app.postgres.database import Connection, Record
 
 # What design and README call on sale: a price that says so itself, else the default price of a product that says so.
 # In an open catalogue every active price is, unless it says no. `{open}` is a boolean of the statement.

@@ -126,7 +126,7 @@ def reconcile(
     """
     from app.commands.filling import reconcile_cache
     from app.commands.reports import print_json, print_reconciled
-    from app.services.reconciling import as_json as reconciled_as_json
+    from app.mirror.reconcile import as_json as reconciled_as_json
 
     with failures_told(as_json=as_json):
         result = asyncio.run(

@@ -129,8 +129,9 @@ def _run(directory: Path, port: int, stop: threading.Event) -> int:
 
 async def _is_prepared(settings: Settings) -> bool:
     """A restart finds schema and first fill done, and need not load what does them."""
-    from app.cache import fills, schema
-    from app.cache.database import Database
+    from app.mirror.store import fills
+    from app.postgres import schema
+    from app.postgres.database import Database
 
     database = await Database.connect(settings.dsn, pool_size=1)
     try:

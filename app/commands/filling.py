@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 import time
 
-from app.services import first_fill, reconciling
-from app.services.opening import open_context
-from app.services.reconciling import Reconciled
-from app.services.sweeping import Progress
+from app.mirror import first_fill
+from app.mirror import reconcile as reconciling
+from app.mirror.reconcile import Reconciled
+from app.mirror.scans import Progress
+from app.opening import open_context
 from app.settings import Settings
 
 _EVERY_SECONDS = 1.0

@@ -8,12 +8,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from app.cache.database import Database
-from app.cache.refreshes import Dead, replay
-from app.services import doctor
-from app.services.doctor import Finding
-from app.services.opening import open_context
-from app.services.reconciling import Counts, Reconciled
+from app.mirror.reconcile import Counts, Reconciled
+from app.mirror.store.refreshes import Dead, replay
+from app.opening import open_context
+from app.operating import doctor
+from app.operating.doctor import Finding
+from app.postgres.database import Database
 from app.settings import Settings
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import signal
 
-from app.cache import schema
-from app.cache.database import Database
 from app.commands.child_processes import watch_parent
 from app.commands.logs import configure_logs
-from app.services.opening import open_context
+from app.opening import open_context
+from app.postgres import schema
+from app.postgres.database import Database
 from app.settings import Settings, parent_pipe
 
 GRACE_SECONDS = 15

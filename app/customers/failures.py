@@ -11,12 +11,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from app.cache import failures
-from app.cache.database import Connection
+from app.context import Context
+from app.customers.store import failures
 from app.domain.payments import PaymentStep
 from app.errors import BillingError, FieldError, InvalidRequest, PaymentRequired, RateLimited
-from app.services.actors import Actor
-from app.services.context import Context
+from app.identity.actors import Actor
+from app.postgres.database import Connection
 
 _FREE_SLOT_SECONDS = 10.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 1.0

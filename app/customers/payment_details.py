@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.cache import customers
-from app.domain.discounts import AppliedCode, applied_codes, is_redeemable
+from app.context import Context
+from app.customers.discounts import AppliedCode, applied_codes, is_redeemable
+from app.customers.store import customers
 from app.domain.ids import CustomerId, PaymentMethodId, SubscriptionId
 from app.domain.payments import PromotionCode
 from app.domain.snapshots import PaymentMethod, Subscription
@@ -19,11 +20,10 @@ from app.errors import (
     StripeErrorKept,
     StripeOutcomeUnknown,
 )
-from app.services import sync
-from app.services.actors import Actor
-from app.services.context import Context
-from app.stripe_gateway.billing import Changed, discounts
-from app.stripe_gateway.gateway import Fetched
+from app.identity.actors import Actor
+from app.mirror import refreshing as sync
+from app.stripe.billing import Changed, discounts
+from app.stripe.gateway import Fetched
 
 
 @dataclass(frozen=True, slots=True)

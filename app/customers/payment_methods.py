@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from app.cache import customers
+from app.context import Context
+from app.customers.payment_details import attach_payment_method, fetch_free_or_own, fetch_own
+from app.customers.reads import payment_methods
+from app.customers.store import customers
+from app.customers.ways_of_paying import charged_method
 from app.domain.ids import CustomerId, PaymentMethodId, SubscriptionId
 from app.domain.payments import PaymentStep
 from app.domain.snapshots import Customer, JsonObject
-from app.domain.ways_of_paying import charged_method
 from app.errors import Conflict, NotFound
-from app.services import sync
-from app.services.context import Context
-from app.services.payment_details import attach_payment_method, fetch_free_or_own, fetch_own
-from app.services.reads import payment_methods
-from app.stripe_gateway.gateway import Fetched
+from app.mirror import refreshing as sync
+from app.stripe.gateway import Fetched
 
 
 async def attach(

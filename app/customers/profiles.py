@@ -7,18 +7,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from app.cache import customers, identities, operations, subscriptions
-from app.cache.access import AccessRow, best_access
-from app.cache.database import Connection
+from app.context import Context
+from app.customers.store import customers
+from app.customers.store.access import AccessRow, best_access
 from app.domain import metadata as keys
 from app.domain.ids import CustomerId, ProductId, SubscriptionId
 from app.domain.payments import Costs
 from app.domain.snapshots import JsonObject, Snapshot
 from app.domain.statuses import OPEN, RENEWING, standing
 from app.errors import Forbidden, NotFound, ServiceUnavailable
-from app.services import sync
-from app.services.context import Context
-from app.stripe_gateway.gateway import Fetched
+from app.identity import store as identities
+from app.mirror import refreshing as sync
+from app.mirror.store import subscriptions
+from app.operations import store as operations
+from app.postgres.database import Connection
+from app.stripe.gateway import Fetched
 
 _CREATION_LEASE_SECONDS = 20.0
 _WAIT_SECONDS = 15.0

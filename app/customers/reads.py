@@ -1,74 +1,20 @@
-"""Reads that need no more than one look into the cache: products, invoices, payment methods."""
+"""Reads of invoices and payment methods from the cache."""
 
 from __future__ import annotations
 
-from babel.numbers import get_territory_currencies
-
-from app.cache import catalogue, customers, identities, invoices, mirror, subscriptions
-from app.domain import currencies
+from app.context import Context
+from app.customers.store import customers, invoices
 from app.domain.ids import CustomerId, InvoiceId, SubscriptionId
 from app.domain.roles import Permission
 from app.domain.snapshots import JsonObject
 from app.errors import NotFound
-from app.services.actors import Actor
-from app.services.context import Context
-from app.services.subscriptions import see
+from app.identity import store as identities
+from app.identity.actors import Actor
+from app.mirror.store import rows as mirror
+from app.mirror.store import subscriptions
+from app.mirror.visibility import see
 
 Position = tuple[int, str]
-
-
-async def named_products(
-    context: Context, ids: list[str], *, on_sale_only: bool
-) -> tuple[list[JsonObject], list[str]]:
-    """Return products in the asked order with their active prices, and the ids that name none.
-
-    `on_sale_only`: show what is on sale, and nothing else.
-    """
-    async with context.database.connection() as connection:
-        found = await catalogue.named_products(
-            connection, ids, open_catalogue=context.rules.open_catalogue, on_sale_only=on_sale_only
-        )
-    present = {product["id"] for product in found}
-    return found, [product_id for product_id in ids if product_id not in present]
-
-
-async def offered_products(context: Context, *, after: Position | None, limit: int) -> list[JsonObject]:
-    async with context.database.connection() as connection:
-        return await catalogue.offered_products(
-            connection, open_catalogue=context.rules.open_catalogue, after=after, limit=limit
-        )
-
-
-async def local_currency(
-    context: Context,
-    customer_id: CustomerId | None,
-    *,
-    chosen: str | None,
-    country: str | None,
-    products: list[JsonObject],
-) -> str | None:
-    """The currency to show these products in; `country` is the caller's word, nothing is guessed from addresses."""
-    profile = None
-    if customer_id is not None:
-        async with context.database.connection() as connection:
-            profile = await customers.profile(connection, customer_id)
-    prices = [price for product in products for price in product["prices"]]
-    return currencies.local_currency(
-        fixed=None if profile is None else profile["fixed_currency"],
-        chosen=chosen,
-        of_country=None if country is None else _currency_of(country),
-        offered={
-            currency
-            for price in prices
-            for currency in (price["currency"], *(price["currency_options"] or {}))
-        },
-    )
-
-
-def _currency_of(country: str) -> str | None:
-    """The legal tender of today, from CLDR."""
-    found = get_territory_currencies(country)
-    return found[0].lower() if found else None
 
 
 async def customer_invoices(

@@ -129,7 +129,8 @@ def permissions(role: Role, policy: RolePolicy, *, owner_may_purchase: bool) -> 
 
     `owner_may_purchase`: the owner is the payer, or the payer allowed them to buy. A manager who may buy seats buys in
     the owner's place, so the same condition holds for them.
-    `TAKE_BACK_END` of an owner who is not the payer holds only for an end that an owner set (`app.services.ending`).
+    `TAKE_BACK_END` of an owner who is not the payer holds only for an end that an owner set
+    (`app.subscriptions.ending`).
     """
     granted = _TABLE[role]
     if role is Role.OWNER and owner_may_purchase:

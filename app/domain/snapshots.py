@@ -121,7 +121,7 @@ class Subscription:
     discounts: list[str]
     oddities: JsonObject
     discount_details: list[JsonObject] | None = None
-    """One entry for each id of `discounts`, see `app.domain.discounts`; None where there is no discount."""
+    """One entry for each id of `discounts`, see `app.customers.discounts`; None where there is no discount."""
     pause_collection: JsonObject | None = None
     schedule_id: str | None = None
     items_complete: bool = True

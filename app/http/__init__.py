@@ -1,1 +1,1 @@
-"""The HTTP face: parse, identify, call one use case, answer. Route functions are the documented method names."""
+"""What every route shares: the layers around a request, problems, answers, cursors, limits and idempotency."""

@@ -10,8 +10,8 @@ from typing import Any
 from fastapi import Request
 from starlette.responses import Response
 
-from app.routes.headers import header_text
-from app.schemas.common import Answer
+from app.http.headers import header_text
+from app.http.schemas import Answer
 
 # A quote inside a JSON string is escaped, so no caller's text can look like this member.
 _SYNCED_AT = b'"synced_at":"'

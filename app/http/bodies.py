@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive, Scope, Send
 
 from app.errors import BillingError, PayloadTooLarge, RequestTimeout
-from app.routes import problems
+from app.http import problems
 
 READ_AWAY_BYTES: Final = 1024 * 1024
 READ_AWAY_SECONDS: Final = 1.0

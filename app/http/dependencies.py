@@ -6,6 +6,7 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Path, Query, Request
 
+from app.context import Context
 from app.domain.ids import (
     CUSTOMER_PATTERN,
     INVOICE_PATTERN,
@@ -16,14 +17,13 @@ from app.domain.ids import (
     SubscriptionId,
 )
 from app.errors import FieldError, Forbidden
+from app.http import schemas as common
+from app.http.headers import header_text
+from app.http.in_flight import WritesInFlight
+from app.http.rate_limits import RequestRates, too_many
+from app.identity.actors import Actor, identify
 from app.identity.authenticator import Authenticator
 from app.identity.principals import Principal
-from app.routes.headers import header_text
-from app.routes.in_flight import WritesInFlight
-from app.routes.rate_limits import RequestRates, too_many
-from app.schemas import common
-from app.services.actors import Actor, identify
-from app.services.context import Context
 from app.settings import Settings
 
 

@@ -15,13 +15,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 
-from app.cache import idempotency
 from app.errors import BillingError, Conflict, FieldError, InvalidRequest, RateLimited
+from app.http import problems
+from app.http.dependencies import get_context, principal_of
+from app.http.in_flight import WritesInFlight
+from app.http.store import idempotency
+from app.http.strict_json import StrictRequest
 from app.identity.principals import Anonymous
-from app.routes import problems
-from app.routes.dependencies import get_context, principal_of
-from app.routes.in_flight import WritesInFlight
-from app.routes.strict_json import StrictRequest
 
 _LONGEST_KEY = 255
 _KEPT_HEADERS = ("content-type", "location", "retry-after", "etag")

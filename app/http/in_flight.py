@@ -12,8 +12,8 @@ from typing import Final
 from starlette.types import Scope
 
 from app.errors import RateLimited
+from app.identity.actors import Actor
 from app.identity.principals import ServiceKey
-from app.services.actors import Actor
 from app.settings import Settings
 
 RETRY_AFTER: Final = 1

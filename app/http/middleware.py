@@ -17,15 +17,15 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import BillingError, InternalError, UnsupportedMediaType
-from app.routes import direct_reads, problems
-from app.routes.bodies import Body, refuse, too_large
-from app.routes.headers import header
+from app.http import problems
+from app.http.bodies import Body, refuse, too_large
+from app.http.headers import header
 
 log = structlog.get_logger("app.requests")
 
 API_BODY_BYTES = 64 * 1024
 _CLIENT_ID = re.compile(rb"[A-Za-z0-9_.:\-]{8,64}")
-_QUIET = frozenset({"/healthz", "/readyz", "/metrics", "/webhooks/stripe", *direct_reads.TEMPLATES})
+_QUIET = frozenset({"/healthz", "/readyz", "/metrics", "/webhooks/stripe"})
 """Counted in metrics, and logged at `debug` unless refused: at a thousand a second a line for each is noise."""
 
 SECURITY_HEADERS = (
@@ -51,8 +51,9 @@ DURATION = Histogram(
 class RequestRecords:
     """Gives each request its id (the caller's own `X-Request-Id` where it is harmless), answers it, and logs once."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, quiet: frozenset[str] = frozenset()) -> None:
         self.app = app
+        self._quiet = _QUIET | quiet
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -83,7 +84,8 @@ class RequestRecords:
             if status == 0:
                 await problems.render(InternalError(), Request(scope))(scope, receive, send_with_id)
         finally:
-            _record(scope, status, time.perf_counter() - started, request_id)
+            seconds = time.perf_counter() - started
+            _record(scope, status, seconds, request_id, quiet=self._quiet)
 
 
 @lru_cache(maxsize=1024)
@@ -92,7 +94,7 @@ def _duration(method: str, route: str, status: int) -> Histogram:
     return DURATION.labels(method if method in _METHODS else "other", route, status)
 
 
-def _record(scope: Scope, status: int, seconds: float, request_id: str) -> None:
+def _record(scope: Scope, status: int, seconds: float, request_id: str, *, quiet: frozenset[str]) -> None:
     """The route's template, never the path: ids of customers stay out of logs and metrics."""
     route = getattr(scope.get("route"), "path", None)
     if route is None:
@@ -100,7 +102,7 @@ def _record(scope: Scope, status: int, seconds: float, request_id: str) -> None:
         route = scope["path"] if "endpoint" in scope else "unmatched"
     _duration(scope["method"], route, status).observe(seconds)
     level = "error" if status >= _SERVER_ERROR else "info"
-    if route in _QUIET and status < _REFUSED:
+    if route in quiet and status < _REFUSED:
         level = "debug"
     getattr(log, level)(
         "request",

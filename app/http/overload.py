@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import Overloaded
-from app.routes import problems
+from app.http import problems
 
 LONGEST_WAIT: Final = 2.0
 """Seconds in the queue."""

@@ -22,7 +22,7 @@ from app.errors import (
     NotFound,
     PayloadTooLarge,
 )
-from app.schemas.common import Problem
+from app.http.schemas import Problem
 
 MEDIA_TYPE = "application/problem+json"
 _TYPE_BASE = "https://coseat.dev/problems/"

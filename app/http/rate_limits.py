@@ -16,11 +16,11 @@ from typing import Final
 
 from starlette.types import Scope
 
-from app.cache import request_rates
-from app.cache.database import Database
-from app.cache.request_rates import Charge
 from app.errors import RateLimited
+from app.http.store import request_rates
+from app.http.store.request_rates import Charge
 from app.identity.principals import EndUser, Principal, ServiceKey
+from app.postgres.database import Database
 from app.settings import Settings
 
 READ_BURST_SECONDS: Final = 4

@@ -47,6 +47,9 @@ ProductIdText = Annotated[str, Field(pattern=PRODUCT_PATTERN)]
 PaymentMethodIdText = Annotated[str, Field(pattern=PAYMENT_METHOD_PATTERN)]
 InvoiceIdText = Annotated[str, Field(pattern=INVOICE_PATTERN)]
 
+Email = Annotated[str, Field(min_length=3, max_length=254, pattern=r"^[^\s@\x00-\x1f]+@[^\s@\x00-\x1f]+$")]
+RoleName = Literal["owner", "manager", "user", "payer"]
+
 QuoteId = Annotated[str, Field(pattern="^qt_[0-9a-f]{32}$")]
 ForgoCredit = Annotated[
     bool,

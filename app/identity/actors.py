@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from app.cache import identities
-from app.cache.database import Connection
+from app.context import Context
 from app.domain.ids import CustomerId
 from app.errors import Forbidden, InvalidRequest, NotFound, Unauthenticated
+from app.identity import store as identities
 from app.identity.principals import Anonymous, EndUser, Principal, ServiceKey
-from app.services.context import Context
+from app.postgres.database import Connection
 from app.settings import Scope
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from uuid import UUID
 
-from app.cache.database import Connection, UniqueViolation
 from app.domain.ids import CustomerId
+from app.postgres.database import Connection, UniqueViolation
 
 _LINK = """
     insert into identities (issuer, subject, customer_id, linked_at) values ($1, $2, $3, clock_timestamp())

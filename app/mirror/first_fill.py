@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from app.cache import fills, locks, mirror, refreshes, sweeps
-from app.cache.database import Connection
-from app.cache.sweeps import Range
+from app.context import Context
 from app.errors import Conflict
-from app.services import sweeping
-from app.services.context import Context
-from app.services.sweeping import Report, Stretch
-from app.stripe_gateway.gateway import Account, Page
+from app.mirror import scans as sweeping
+from app.mirror.scans import Report, Stretch
+from app.mirror.store import fills, refreshes
+from app.mirror.store import rows as mirror
+from app.mirror.store import scans as sweeps
+from app.mirror.store.scans import Range
+from app.postgres import locks
+from app.postgres.database import Connection
+from app.stripe.gateway import Account, Page
 
 
 async def check_account(context: Context) -> Account:

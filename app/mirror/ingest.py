@@ -10,10 +10,10 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass, field
 
-from app.cache import mirror
-from app.cache.database import Database, StatementRefused
-from app.cache.mirror import EventEffect, EventRecord
 from app.domain.snapshots import Snapshot
+from app.mirror.store import rows as mirror
+from app.mirror.store.rows import EventEffect, EventRecord
+from app.postgres.database import Database, StatementRefused
 
 LARGEST_GROUP = 64
 UNDER_WAY = 1

@@ -12,17 +12,20 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.cache import locks, mirror, sweeps
-from app.cache.database import Connection
-from app.cache.refreshes import Lease
-from app.cache.sweeps import Finding, Range, Sweep
+from app.context import Context
 from app.domain.snapshots import Snapshot
 from app.errors import Conflict
-from app.services import sweeping, sync
-from app.services.context import Context
-from app.services.first_fill import check_account
-from app.services.sweeping import KINDS, Report, Stretch
-from app.stripe_gateway.gateway import Page
+from app.mirror import refreshing as sync
+from app.mirror import scans as sweeping
+from app.mirror.first_fill import check_account
+from app.mirror.scans import KINDS, Report, Stretch
+from app.mirror.store import rows as mirror
+from app.mirror.store import scans as sweeps
+from app.mirror.store.refreshes import Lease
+from app.mirror.store.scans import Finding, Range, Sweep
+from app.postgres import locks
+from app.postgres.database import Connection
+from app.stripe.gateway import Page
 
 REMOVALS = 20
 REMOVED_SHARE = 0.01

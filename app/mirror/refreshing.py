@@ -1,6 +1,6 @@
 """Fetching objects again, and landing our own writes: always under the object's lease, never inside a transaction.
 
-The rule itself (marker, margin, serial, facts that stay) is in `app.cache.mirror`; this is its order of steps.
+The rule itself (marker, margin, serial, facts that stay) is in `app.mirror.store.rows`; this is its order of steps.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ from contextlib import AbstractAsyncContextManager
 
 import structlog
 
-from app.cache import mirror, refreshes
-from app.cache.database import Connection, StatementRefused
-from app.cache.refreshes import Lease
+from app.context import Context
 from app.domain.snapshots import Snapshot
 from app.errors import BillingError, ServiceUnavailable
-from app.services.context import Context
-from app.services.leases import kept
-from app.services.rate_budget import BudgetSpent
-from app.stripe_gateway.gateway import Fetched
-from app.stripe_gateway.parsing import MalformedObject
+from app.mirror.store import refreshes
+from app.mirror.store import rows as mirror
+from app.mirror.store.refreshes import Lease
+from app.postgres.database import Connection, StatementRefused
+from app.postgres.leases import kept
+from app.stripe.gateway import Fetched
+from app.stripe.parsing import MalformedObject
+from app.stripe.rate_budget import BudgetSpent
 
 log = structlog.get_logger(__name__)
 
@@ -53,7 +54,7 @@ class Reading:
 async def take_lease(context: Context, kind: str, object_id: str) -> Lease:
     """Wait for a refresh or another write of the same object. Raises ServiceUnavailable if that does not end.
 
-    The lease is as long as `OPERATION_LEASE` and is renewed while it is worked under, see `app.services.leases`.
+    The lease is as long as `OPERATION_LEASE` and is renewed while it is worked under, see `app.postgres.leases`.
     """
 
     async def attempt() -> Lease | None:
@@ -104,7 +105,7 @@ def _held(context: Context, lease: Lease) -> AbstractAsyncContextManager[None]:
     async def renew(connection: Connection) -> None:
         await refreshes.renew(connection, lease, lease_seconds=seconds)
 
-    return kept(context, seconds, renew)
+    return kept(context.database, seconds, renew)
 
 
 async def _land(

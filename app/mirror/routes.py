@@ -8,12 +8,13 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.context import Context
 from app.errors import BillingError, Overloaded
-from app.routes.bodies import Body, refuse, too_large
-from app.services import webhooks
-from app.services.context import Context
+from app.http.bodies import Body, refuse, too_large
+from app.mirror import webhooks
+from app.mirror.ingest import Ingest
 from app.settings import Settings
-from app.stripe_gateway.webhooks import MAXIMUM_BODY_BYTES
+from app.stripe.webhooks import MAXIMUM_BODY_BYTES
 
 PATH = "/webhooks/stripe"
 _ROUTE = SimpleNamespace(path=PATH)
@@ -37,6 +38,7 @@ class StripeWebhook:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.working = 0
+        self._ingest = Ingest()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["route"] = _ROUTE
@@ -60,6 +62,7 @@ class StripeWebhook:
         try:
             await webhooks.receive(
                 context,
+                self._ingest,
                 body=body,
                 signature=signature,
                 secrets=self.settings.webhook_secrets,

@@ -16,12 +16,12 @@ from typing import TypeVar
 
 import structlog
 
-from app.cache import sweeps
-from app.cache.database import Connection
-from app.cache.sweeps import Purpose, Range, Sweep
+from app.context import Context
 from app.errors import Conflict, NotFound, ServiceUnavailable
-from app.services.context import Context
-from app.stripe_gateway.gateway import PAGE_SIZE, Account, Page
+from app.mirror.store import scans as sweeps
+from app.mirror.store.scans import Purpose, Range, Sweep
+from app.postgres.database import Connection
+from app.stripe.gateway import PAGE_SIZE, Account, Page
 
 log = structlog.get_logger(__name__)
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from app.cache import identities, subscriptions
-from app.cache.database import Connection
+from app.context import Context, Rules
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.roles import Permission, Role, permissions_of_all
 from app.domain.views import SubscriptionView
 from app.errors import NotFound
+from app.identity import store as identities
+from app.identity.actors import Actor, identify_on
 from app.identity.principals import EndUser, Principal
-from app.services.actors import Actor, identify_on
-from app.services.context import Context, Rules
+from app.mirror.store import subscriptions
+from app.postgres.database import Connection
 
 _EVERYTHING = frozenset(Permission)
 _OWNERS_MATTER = frozenset({Permission.CHANGE_USERS, Permission.CHANGE_MANAGERS, Permission.BUY_SEATS})

@@ -8,16 +8,17 @@ from functools import lru_cache
 
 from prometheus_client import Counter
 
-from app.cache import inbox
-from app.cache.database import StatementRefused
-from app.cache.mirror import EventRecord
+from app.context import Context
 from app.domain.snapshots import Snapshot
-from app.services import audit
-from app.services.context import Context
-from app.stripe_gateway import parsing, webhooks
-from app.stripe_gateway.client import API_VERSION
-from app.stripe_gateway.parsing import MalformedObject
-from app.stripe_gateway.webhooks import Event
+from app.mirror import late_effects
+from app.mirror.ingest import Ingest
+from app.mirror.store import inbox
+from app.mirror.store.rows import EventRecord
+from app.postgres.database import StatementRefused
+from app.stripe import parsing, webhooks
+from app.stripe.client import API_VERSION
+from app.stripe.parsing import MalformedObject
+from app.stripe.webhooks import Event
 
 EVENTS = Counter("coseat_webhook_events", "Deliveries that were verified, by what was done", ["outcome"])
 
@@ -61,7 +62,13 @@ def hints_of(event: Event) -> list[tuple[str, str]]:
 
 
 async def receive(
-    context: Context, *, body: bytes, signature: str | None, secrets: Sequence[str], livemode: bool
+    context: Context,
+    ingest: Ingest,
+    *,
+    body: bytes,
+    signature: str | None,
+    secrets: Sequence[str],
+    livemode: bool,
 ) -> str:
     """Verifies, claims and applies one delivery; returns what was done. Raises InvalidWebhook.
 
@@ -69,7 +76,9 @@ async def receive(
     """
     webhooks.verify(body, signature, secrets)
     event = webhooks.read(body)
-    outcome = "ignored: thin event" if event is None else await _take(context, event, livemode=livemode)
+    outcome = (
+        "ignored: thin event" if event is None else await _take(context, ingest, event, livemode=livemode)
+    )
     _counter(outcome).inc()
     return outcome
 
@@ -80,7 +89,7 @@ def _counter(outcome: str) -> Counter:
     return EVENTS.labels(outcome.partition(":")[0])
 
 
-async def _take(context: Context, event: Event, *, livemode: bool) -> str:
+async def _take(context: Context, ingest: Ingest, event: Event, *, livemode: bool) -> str:
     kind = kind_of(event.type)
     if event.livemode != livemode:
         return await _claim(context, event, "ignored: other mode")
@@ -92,7 +101,7 @@ async def _take(context: Context, event: Event, *, livemode: bool) -> str:
     object_id = event.object.get("id")
     if not parsing.is_id(object_id):
         return await _claim(context, event, "ignored: no id")
-    await audit.watch(context, event, kind)
+    await late_effects.watch(context, event, kind)
     reason = _distrust(event)
     snapshot = _parsed(event, kind)
     if snapshot is None:
@@ -102,7 +111,7 @@ async def _take(context: Context, event: Event, *, livemode: bool) -> str:
         event.id, event.type, object_id, event.created, usable=reason is None, reason=f"noted: {reason}"
     )
     try:
-        effect = await context.ingest.apply(context.database, record, snapshot, margin=context.rules.margin)
+        effect = await ingest.apply(context.database, record, snapshot, margin=context.rules.margin)
     except StatementRefused:
         return await _claim(context, event, "noted: not storable", [(kind, object_id), *hints])
     return effect.outcome

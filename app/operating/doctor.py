@@ -6,14 +6,17 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
 
-from app.cache import catalogue, diagnosis, fills, refreshes, subscriptions, sweeps
-from app.cache.database import Connection
+from app.catalogue import store as catalogue
+from app.context import Context, Rules
 from app.domain import metadata as keys
 from app.domain.seats import is_shareable
-from app.services.context import Context, Rules
-from app.services.first_fill import check_account
-from app.stripe_gateway.client import API_VERSION
-from app.stripe_gateway.gateway import WebhookEndpoint
+from app.mirror.first_fill import check_account
+from app.mirror.store import fills, refreshes, subscriptions
+from app.mirror.store import scans as sweeps
+from app.operating import store as diagnosis
+from app.postgres.database import Connection
+from app.stripe.client import API_VERSION
+from app.stripe.gateway import WebhookEndpoint
 
 WEBHOOK_PATH = "/webhooks/stripe"
 EVENTS = frozenset(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from prometheus_client import Gauge
 
-from app.cache import refreshes, sweeps
+from app.context import Context
 from app.errors import BillingError
-from app.services.context import Context
+from app.mirror.store import refreshes
+from app.mirror.store import scans as sweeps
 
 _UP = Gauge(
     "coseat_database_up", "1 while the database answers; the gauges below are as old as its last answer"

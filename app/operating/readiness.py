@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 
-from app.cache import schema
+from app.context import Context
 from app.errors import BillingError
-from app.services.context import Context
-from app.services.first_fill import check_account
+from app.mirror.first_fill import check_account
+from app.postgres import schema
 
 _STRIPE_SECONDS = 30.0
 _last_stripe: dict[int, tuple[float, str]] = {}

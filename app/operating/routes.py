@@ -12,11 +12,11 @@ from fastapi import Response as Given
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import JSONResponse, Response
 
+from app.context import Context
 from app.errors import NotFound, Unauthenticated
-from app.routes.dependencies import ContextDep, SettingsDep
-from app.schemas.health import Liveness, Readiness
-from app.services import gauges, readiness
-from app.services.context import Context
+from app.http.dependencies import ContextDep, SettingsDep
+from app.operating import gauges, readiness
+from app.operating.schemas import Liveness, Readiness
 
 router = APIRouter(tags=["machines"])
 T = TypeVar("T")

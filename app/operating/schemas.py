@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from app.schemas.common import Answer
+from app.http.schemas import Answer
 
 
 class Liveness(Answer):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from app.cache.database import Connection
 from app.domain.ids import SubscriptionId
+from app.postgres.database import Connection
 
 LIMIT = 500
 """Rows of one sort in a report; who has more has one cause to look for, not a thousand."""

@@ -7,10 +7,12 @@ import random
 
 import structlog
 
-from app.cache import locks, retention, sweeps
+from app.context import Context
 from app.errors import BillingError
-from app.services import cleanup, reconciling
-from app.services.context import Context
+from app.mirror import reconcile as reconciling
+from app.mirror.store import scans as sweeps
+from app.postgres import locks, retention
+from app.sharing import cleanup
 
 log = structlog.get_logger(__name__)
 

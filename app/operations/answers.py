@@ -5,20 +5,19 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from fastapi import Request
+from starlette.requests import Request
 from starlette.responses import Response
 
-from app.cache.operations import Step
+from app.context import Context
 from app.domain.payments import PaymentStep
 from app.domain.snapshots import JsonObject
-from app.routes.answers import answer
-from app.schemas.shared_subscriptions import OperationAnswer
-from app.services import operations
-from app.services.actors import Actor
-from app.services.context import Context
-from app.services.operations import Outcome
-from app.services.plan_operations import Accepted
-from app.services.sending import MONEY_FIGURES, money_figures
+from app.http.answers import answer
+from app.identity.actors import Actor
+from app.operations import runner as operations
+from app.operations.runner import Accepted, Outcome
+from app.operations.schemas import OperationAnswer
+from app.operations.sending import MONEY_FIGURES, money_figures
+from app.operations.store import Step
 
 ACCEPTED: dict[int | str, dict[str, Any]] = {
     202: {"model": OperationAnswer, "description": "Accepted, not finished yet"}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from app.cache import operations as operation_rows
+from app.context import Context
 from app.errors import BillingError
-from app.services import operations, plan_operations, plan_writes, purchases
-from app.services.context import Context
-from app.services.plan_writes import StripeCall
-from app.services.sending import is_known, late_seconds
+from app.operations import runner as operations
+from app.operations import store as operation_rows
+from app.operations.sending import is_known, late_seconds
+from app.subscriptions import change_operations as plan_operations
+from app.subscriptions import purchases
+from app.subscriptions import writes as plan_writes
+from app.subscriptions.writes import StripeCall
 
 _ON_PEOPLE = frozenset({"member_change", "leave", "transfer", "cleanup"})
 

@@ -7,12 +7,12 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
-from app.routes import problems
-from app.routes.answers import UNCHANGED
-from app.routes.dependencies import ContextDep, ReaderDep
-from app.routes.operation_answers import operation_answer
-from app.schemas.shared_subscriptions import OperationAnswer
-from app.services import operations
+from app.http import problems
+from app.http.answers import UNCHANGED
+from app.http.dependencies import ContextDep, ReaderDep
+from app.operations import runner as operations
+from app.operations.answers import operation_answer
+from app.operations.schemas import OperationAnswer
 
 router = APIRouter(tags=["operations"])
 

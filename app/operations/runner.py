@@ -17,24 +17,20 @@ from uuid import UUID
 
 import structlog
 
-from app.cache import operations, subscriptions
-from app.cache.database import Connection
-from app.cache.operations import Operation, Step
-from app.domain.member_changes import Action, MemberChange, Person, permissions_needed
+from app.context import Context
 from app.domain.payments import PaymentStep
 from app.domain.roles import Permission
 from app.domain.seats import Seats, check_floor, is_shareable
 from app.domain.snapshots import JsonObject
 from app.domain.statuses import standing
-from app.domain.step_kinds import StepKind
 from app.domain.views import SubscriptionView
 from app.errors import BillingError, Conflict, NotFound, ServiceUnavailable, StripeErrorKept
-from app.services import sync
-from app.services.actors import Actor
-from app.services.context import Context
-from app.services.leases import kept
-from app.services.operation_steps import NotPermitted, run_step
-from app.services.sending import (
+from app.identity.actors import Actor
+from app.mirror import refreshing as sync
+from app.mirror.store import subscriptions
+from app.mirror.visibility import see, see_as
+from app.operations import store as operations
+from app.operations.sending import (
     HANDED_OVER_SECONDS,
     is_final,
     is_known,
@@ -42,7 +38,12 @@ from app.services.sending import (
     money_figures,
     pauses,
 )
-from app.services.subscriptions import see, see_as
+from app.operations.step_kinds import StepKind
+from app.operations.steps import NotPermitted, run_step
+from app.operations.store import Operation, Step
+from app.postgres.database import Connection
+from app.postgres.leases import kept
+from app.sharing.member_changes import Action, MemberChange, Person, permissions_needed
 
 log = structlog.get_logger(__name__)
 
@@ -93,7 +94,7 @@ async def holding(context: Context, operation_id: str, token: UUID) -> AsyncIter
         await operations.renew(connection, operation_id, token, lease_seconds=seconds)
 
     try:
-        async with kept(context, seconds, renew):
+        async with kept(context.database, seconds, renew):
             yield
     finally:
         await hand_over(context, operation_id, token)
@@ -448,3 +449,10 @@ async def outcome(
         sees_amounts=actor.is_service or (seen is not None and Permission.SEE_AMOUNTS in seen.granted),
         sees_payers_own=actor.is_service or (seen is not None and seen.sees_payers_own),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """It is not known in time what became of the change: its operation will tell."""
+
+    operation_id: str

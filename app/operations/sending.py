@@ -13,16 +13,18 @@ from uuid import UUID
 
 import structlog
 
-from app.cache import operations, refreshes, subscriptions
-from app.cache.database import Connection
-from app.cache.operations import Step
+from app.context import Context, Rules
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.snapshots import JsonObject
 from app.domain.views import SubscriptionView
 from app.errors import BillingError, Conflict, ServiceUnavailable, StripeOutcomeUnknown
-from app.operations.lifecycle import Attempt, Event, State, event_of, may_settle
-from app.services.context import Context, Rules
-from app.stripe_gateway.client import TOTAL_SECONDS, Write
+from app.mirror.store import refreshes, subscriptions
+from app.operations import store as operations
+from app.operations.lifecycle import Event, State, event_of, may_settle
+from app.operations.store import Step
+from app.postgres.database import Connection
+from app.stripe.attempts import Attempt
+from app.stripe.client import TOTAL_SECONDS, Write
 
 log = structlog.get_logger(__name__)
 

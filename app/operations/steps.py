@@ -10,23 +10,20 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from uuid import UUID
 
-from app.cache import members, operations, subscriptions, transfers
-from app.cache.database import Connection
-from app.cache.identities import is_present
-from app.cache.operations import Operation, Step
+from app.context import Context
 from app.domain import metadata as keys
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.payments import PaymentStep
 from app.domain.seats import total_after_release
 from app.domain.snapshots import Customer, JsonObject, Snapshot, Subscription
 from app.domain.statuses import ENDED, is_live
-from app.domain.step_kinds import StepKind
 from app.errors import BillingError, NotFound, ServiceUnavailable, StripeOutcomeUnknown
+from app.identity.store import is_present
+from app.mirror import refreshing as sync
+from app.mirror.store import members, subscriptions
+from app.operations import store as operations
 from app.operations.lifecycle import State
-from app.services import sync
-from app.services.context import Context
-from app.services.quotes import price_as_quoted
-from app.services.sending import (
+from app.operations.sending import (
     SUBSCRIPTION_CHANGES,
     changed_by_step,
     changed_in_vain,
@@ -35,9 +32,14 @@ from app.services.sending import (
     may_come_late,
     send,
 )
-from app.services.ways_of_paying import suited
-from app.stripe_gateway.billing import Changed
-from app.stripe_gateway.gateway import Fetched
+from app.operations.step_kinds import StepKind
+from app.operations.store import Operation, Step
+from app.postgres.database import Connection
+from app.sharing import store as transfers
+from app.stripe.billing import Changed
+from app.stripe.gateway import Fetched
+from app.subscriptions.payment_bounds import suited
+from app.subscriptions.quotes import price_as_quoted
 
 Permitted = Callable[[Connection, Step], Awaitable[Exception | None]]
 """What speaks against a step that is about to be sent: NotPermitted where its actor has lost the right to it."""

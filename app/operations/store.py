@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from app.cache.database import Connection, Record
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.snapshots import JsonObject
 from app.errors import ServiceUnavailable
 from app.operations.lifecycle import KEY_SECONDS, SETTLED, Event, IllegalTransition, State, next_state
+from app.postgres.database import Connection, Record
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,1 @@
-"""Postgres: the mirror of Stripe's objects and Coseat's own records. The only importer of SQLAlchemy and asyncpg."""
+"""PostgreSQL: connections, schema, locks, leases, the request budget. The only importer of SQLAlchemy and asyncpg."""

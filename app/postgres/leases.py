@@ -20,15 +20,12 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import structlog
 
-from app.cache.database import Connection
 from app.errors import BillingError
-
-if TYPE_CHECKING:
-    from app.services.context import Context
+from app.postgres.database import Connection, Database
 
 log = structlog.get_logger(__name__)
 
@@ -41,9 +38,9 @@ Renew = Callable[[Connection], Awaitable[object]]
 
 
 @asynccontextmanager
-async def kept(context: Context, seconds: float, renew: Renew) -> AsyncIterator[None]:
+async def kept(database: Database, seconds: float, renew: Renew) -> AsyncIterator[None]:
     """Renews a lease of so many seconds until the block ends. `renew` must leave alone what is another's by now."""
-    keeper = _Keeper(context, seconds / _RENEWALS_A_LEASE, renew)
+    keeper = _Keeper(database, seconds / _RENEWALS_A_LEASE, renew)
     try:
         yield
     finally:
@@ -53,8 +50,8 @@ async def kept(context: Context, seconds: float, renew: Renew) -> AsyncIterator[
 class _Keeper:
     """A timer, not a task that sleeps: most work ends long before the first renewal."""
 
-    def __init__(self, context: Context, every: float, renew: Renew) -> None:
-        self._context = context
+    def __init__(self, database: Database, every: float, renew: Renew) -> None:
+        self._database = database
         self._every = every
         self._renew = renew
         self._loop = asyncio.get_running_loop()
@@ -68,7 +65,7 @@ class _Keeper:
 
     async def _once(self) -> None:
         try:
-            async with self._context.database.connection() as connection:
+            async with self._database.connection() as connection:
                 await self._renew(connection)
         except BillingError as error:
             # The next renewal may be in time; if none is, the lease's next holder does what is left.

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Literal
 
-from app.cache.database import Database
+from app.postgres.database import Database
 
 Name = Literal["fill", "reconcile", "upkeep"]
 _KEYS: dict[Name, int] = {"fill": 7_203_911_650, "reconcile": 7_203_911_651, "upkeep": 7_203_911_652}

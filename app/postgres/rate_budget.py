@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from app.cache.database import Connection
+from app.postgres.database import Connection
 
 _DRAW = """
     select granted, spare, first_seconds, gap_seconds, wait_seconds

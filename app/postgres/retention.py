@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.cache.database import Connection
+from app.postgres.database import Connection
 
 BATCH = 1000
 

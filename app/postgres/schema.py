@@ -10,8 +10,8 @@ from typing import Any
 
 import asyncpg
 
-from app.cache.database import Connection
 from app.errors import SchemaRefused
+from app.postgres.database import Connection
 
 HEAD = "0010"
 """The newest migration, and so the schema that this release needs; a test compares it with the files."""

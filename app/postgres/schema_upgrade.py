@@ -12,9 +12,9 @@ import asyncpg
 from alembic import op
 from sqlalchemy import Connection, text
 
-from app.cache.sql_files import read_statements
-from app.cache.tables import metadata
 from app.errors import SchemaRefused
+from app.postgres.sql_files import read_statements
+from app.postgres.tables import metadata
 
 # Any number that nothing else in the database locks; two deployments that start together migrate in turn.
 MIGRATION_LOCK = 7_203_911_640

@@ -1,6 +1,7 @@
 """The tables. Migrations are checked against this metadata; hot statements are written in SQL beside their use.
 
-Mirrored tables carry Stripe's id as key, the snapshot's fields, and the columns of the sync rule (`app.cache.mirror`).
+Mirrored tables carry Stripe's id as key, the snapshot's fields, and the columns of the sync rule
+(`app.mirror.store.rows`).
 There are no foreign keys between them: events arrive in any order, children first as well. Instants of Stripe are
 whole Unix seconds, our own are timestamptz by the database's clock.
 """

@@ -1,1 +1,1 @@
-"""Use cases: the order of steps. They open and commit their transactions themselves, before anything is answered."""
+"""Shared subscriptions: roles, seats, members, transfers and the audit trail."""

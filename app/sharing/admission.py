@@ -6,11 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
-from app.cache import operations, subscriptions
-from app.cache.database import Connection, UniqueViolation
-from app.cache.operations import FoundPerson
+from app.context import Context
+from app.customers import failures
 from app.domain.ids import CustomerId, SubscriptionId, SubscriptionItemId
-from app.domain.member_changes import (
+from app.domain.roles import Permission, Role, require
+from app.domain.seats import Seats, is_shareable, purchase_item, total_after_release
+from app.domain.snapshots import JsonObject
+from app.domain.statuses import ENDED, standing
+from app.domain.views import SubscriptionView
+from app.errors import Conflict, FieldError, InvalidRequest
+from app.identity.actors import Actor
+from app.mirror.store import subscriptions
+from app.mirror.visibility import read
+from app.operations import store as operations
+from app.operations.step_kinds import StepKind
+from app.operations.store import FoundPerson
+from app.postgres.database import Connection, UniqueViolation
+from app.sharing.member_changes import (
     Action,
     Decision,
     MemberChange,
@@ -20,19 +32,8 @@ from app.domain.member_changes import (
     permissions_needed,
     seats_required,
 )
-from app.domain.roles import Permission, Role, require
-from app.domain.seats import Seats, is_shareable, purchase_item, total_after_release
-from app.domain.snapshots import JsonObject
-from app.domain.statuses import ENDED, standing
-from app.domain.step_kinds import StepKind
-from app.domain.views import SubscriptionView
-from app.errors import Conflict, FieldError, InvalidRequest
-from app.services import failures
-from app.services.actors import Actor
-from app.services.context import Context
-from app.services.quotes import use_quote
-from app.services.seat_purchases import seats_update
-from app.services.subscriptions import read
+from app.subscriptions.quotes import use_quote
+from app.subscriptions.seat_purchases import seats_update
 
 _ADMISSION_TRIES = 5
 UNLIMITED = 2**31

@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-import re
-
-import structlog
-from prometheus_client import Counter
-
-from app.cache import audit
+from app.context import Context
 from app.domain.ids import SubscriptionId
 from app.domain.roles import Permission, require
 from app.domain.snapshots import JsonObject
-from app.services.actors import Actor
-from app.services.context import Context
-from app.services.subscriptions import read
-from app.stripe_gateway.webhooks import Event
-
-log = structlog.get_logger(__name__)
-
-LATE = Counter(
-    "coseat_late_effects",
-    "Writes that took effect after their operation was settled: a process had been stopped",
-)
-
-_OUR_KEY = re.compile(r"(op_[0-9a-f]{24})/(\d{1,4})/\d+(?:/waiting|/end)?")
+from app.identity.actors import Actor
+from app.mirror.store import audit
+from app.mirror.visibility import read
 
 
 async def events(
@@ -45,26 +30,3 @@ async def events(
     view = seen.view
     shown = {view.customer_id, None if view.owner is None else view.owner.customer_id}
     return [row if row["actor_id"] in shown else {**row, "actor_id": None} for row in found]
-
-
-async def watch(context: Context, event: Event, kind: str) -> None:
-    """Tells by an event's key whether it is an effect that came after its operation was settled."""
-    key = None if event.idempotency_key is None else _OUR_KEY.fullmatch(event.idempotency_key)
-    object_id = event.object.get("id")
-    if key is None or kind not in ("customer", "subscription") or not isinstance(object_id, str):
-        return
-    async with context.database.connection() as connection:
-        late = await audit.record_late_effect(
-            connection,
-            event_id=event.id,
-            event_type=event.type,
-            operation_id=key[1],
-            position=int(key[2]),
-            created=event.created,
-            subscription_id=object_id if kind == "subscription" else "",
-            customer_id=object_id if kind == "customer" else None,
-            margin=context.rules.margin,
-        )
-    if late:
-        LATE.inc()
-        log.error("late_effect", operation_id=key[1], event_id=event.id)

@@ -8,11 +8,12 @@ from __future__ import annotations
 import secrets
 from uuid import uuid4
 
-from app.cache import members, operations
+from app.context import Context
 from app.domain.statuses import ENDED
-from app.domain.step_kinds import StepKind
-from app.services.context import Context
-from app.services.operations import run
+from app.mirror.store import members
+from app.operations import store as operations
+from app.operations.runner import run
+from app.operations.step_kinds import StepKind
 
 BATCH = 20
 SYSTEM = "system:cleanup"

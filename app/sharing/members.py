@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from app.cache import members
+from app.context import Context
 from app.domain.ids import SubscriptionId
 from app.domain.roles import Permission, Role
 from app.domain.seats import Seats
 from app.domain.views import MemberRow, SubscriptionView
 from app.errors import Forbidden
-from app.services.actors import Actor
-from app.services.context import Context
-from app.services.subscriptions import read
+from app.identity.actors import Actor
+from app.mirror.store import members
+from app.mirror.visibility import read
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,19 +2,20 @@
 
 Rules: docs/decisions/0006-keep-the-payers-end-and-permission-theirs.md. A purchase that was not sent to Stripe yet
 rests on the permission and ends with it; one that was sent may have taken effect, and stays. The right is checked again
-at each sending (`app.services.plan_writes`).
+at each sending (`app.subscriptions.writes`).
 """
 
 from __future__ import annotations
 
-from app.cache import audit, subscriptions, transfers
-from app.cache.database import Connection
+from app.context import Context
 from app.domain.ids import SubscriptionId
 from app.domain.roles import Permission, require
 from app.errors import Conflict
-from app.services.actors import Actor
-from app.services.context import Context
-from app.services.subscriptions import Seen, read
+from app.identity.actors import Actor
+from app.mirror.store import audit, subscriptions
+from app.mirror.visibility import Seen, read
+from app.postgres.database import Connection
+from app.sharing import store as transfers
 
 
 async def give(context: Context, actor: Actor, subscription_id: SubscriptionId) -> Seen:

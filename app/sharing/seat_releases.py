@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from app.cache import operations
+from app.context import Context
 from app.domain.ids import SubscriptionId
 from app.domain.snapshots import Subscription
 from app.errors import Conflict, NotFound
-from app.services import charges
-from app.services.actors import Actor
-from app.services.context import Context
-from app.services.member_changes import AskedChange, Purchasing, release_of
-from app.services.plan_changes import check_complete
-from app.services.seat_purchases import total_update
-from app.services.subscriptions import get
+from app.identity.actors import Actor
+from app.mirror.visibility import get
+from app.operations import store as operations
+from app.sharing.admission import AskedChange, Purchasing, release_of
+from app.subscriptions import charges
+from app.subscriptions.changes import check_complete
+from app.subscriptions.seat_purchases import total_update
 
 
 async def check_credit(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from app.cache.database import Connection
 from app.domain.ids import CustomerId, SubscriptionId
+from app.postgres.database import Connection
 
 LIFETIME_DAYS = 14
 

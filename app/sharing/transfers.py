@@ -8,19 +8,21 @@ from __future__ import annotations
 import secrets
 from uuid import uuid4
 
-from app.cache import members, operations, subscriptions, transfers
-from app.cache.database import Connection
-from app.cache.transfers import Transfer
+from app.context import Context
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.roles import Permission, Role
 from app.domain.snapshots import JsonObject
 from app.domain.statuses import ENDED, standing
-from app.domain.step_kinds import StepKind
 from app.errors import Conflict, FieldError, Forbidden, NotFound
-from app.services.actors import Actor
-from app.services.context import Context
-from app.services.member_changes import Admitted, insert_steps
-from app.services.subscriptions import Seen, read
+from app.identity.actors import Actor
+from app.mirror.store import members, subscriptions
+from app.mirror.visibility import Seen, read
+from app.operations import store as operations
+from app.operations.step_kinds import StepKind
+from app.postgres.database import Connection
+from app.sharing import store as transfers
+from app.sharing.admission import Admitted, insert_steps
+from app.sharing.store import Transfer
 
 
 async def current(context: Context, actor: Actor, subscription_id: SubscriptionId) -> Transfer | None:

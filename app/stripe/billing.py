@@ -14,10 +14,10 @@ from app.domain.ids import CustomerId, PaymentMethodId, SubscriptionId
 from app.domain.payments import Costs, PaymentStep, PromotionCode
 from app.domain.snapshots import Subscription
 from app.domain.statuses import is_live
-from app.stripe_gateway import parsing
-from app.stripe_gateway.bills import BillCalls
-from app.stripe_gateway.client import Answer, StripeClient, Write
-from app.stripe_gateway.gateway import DISCOUNT_EXPANDS, Fetched
+from app.stripe import parsing
+from app.stripe.bills import BillCalls
+from app.stripe.client import Answer, StripeClient, Write
+from app.stripe.gateway import DISCOUNT_EXPANDS, Fetched
 
 _PAYMENT_EXPANDS = ["latest_invoice", "pending_setup_intent", *DISCOUNT_EXPANDS]
 # From the subscription the intent lies five levels deep, and Stripe expands four: the invoice is read for it.

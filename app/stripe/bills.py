@@ -7,8 +7,8 @@ from typing import Any
 
 from app.domain.credits import Bill, BilledLine
 from app.domain.ids import CustomerId, InvoiceId, SubscriptionId, SubscriptionItemId
-from app.stripe_gateway import parsing
-from app.stripe_gateway.client import StripeClient
+from app.stripe import parsing
+from app.stripe.client import StripeClient
 
 _LONGEST_PAGE = 100
 _INTENT = "pi_"

@@ -20,15 +20,9 @@ import orjson
 import stripe
 
 from app.errors import BillingError, NotFound, ServiceUnavailable, StripeOutcomeUnknown
-from app.operations.lifecycle import Attempt, Outcome
-from app.stripe_gateway.budget import Budget, Work, endpoint_of
-from app.stripe_gateway.translate import (
-    attempt_of,
-    is_rate_refusal,
-    is_retryable,
-    translate,
-    write_error,
-)
+from app.stripe.attempts import Attempt, Outcome
+from app.stripe.budget import Budget, Work, endpoint_of
+from app.stripe.translate import attempt_of, is_rate_refusal, is_retryable, translate, write_error
 
 # With STRIPE_LOG in the environment the SDK prints what it sends and gets, whatever this process may log.
 stripe._util.STRIPE_LOG = None

@@ -10,9 +10,9 @@ from urllib.parse import quote
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.snapshots import Invoice, PaymentMethod, Snapshot, Subscription
 from app.errors import NotFound
-from app.stripe_gateway import parsing
-from app.stripe_gateway.budget import Work
-from app.stripe_gateway.client import Answer, StripeClient, Write
+from app.stripe import parsing
+from app.stripe.budget import Work
+from app.stripe.client import Answer, StripeClient, Write
 
 PAGE_SIZE = 100
 

@@ -11,11 +11,11 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass, field
 
-from app.cache import rate_budget
-from app.cache.database import Database
-from app.cache.rate_budget import Limits
 from app.errors import BillingError, ServiceUnavailable
-from app.stripe_gateway.budget import Work
+from app.postgres import rate_budget
+from app.postgres.database import Database
+from app.postgres.rate_budget import Limits
+from app.stripe.budget import Work
 
 ENDPOINT_PER_SECOND = 25
 """Stripe's limit for each endpoint (its page on rate limits), beside 100 for the account."""

@@ -23,8 +23,8 @@ from app.errors import (
     StripeOutcomeUnknown,
     StripeRejected,
 )
-from app.operations.lifecycle import Attempt, Outcome
-from app.stripe_gateway.parsing import SILENT_DECLINES
+from app.stripe.attempts import Attempt, Outcome
+from app.stripe.parsing import SILENT_DECLINES
 
 _NAME = re.compile(r"[a-z_]+")
 _NOT_ACCEPTED = "Stripe does not accept this service's credential."

@@ -1,1 +1,1 @@
-"""Request and response models: the typed face of the API, in the nouns of its routes."""
+"""Subscriptions: reading, buying, previewing, changing and ending them."""

@@ -13,9 +13,7 @@ from uuid import UUID, uuid4
 
 import structlog
 
-from app.cache import operations
-from app.cache.database import Connection
-from app.cache.operations import Operation, Step
+from app.context import Context
 from app.domain.ids import SubscriptionId
 from app.domain.payments import PaymentStep
 from app.domain.roles import Permission
@@ -30,24 +28,19 @@ from app.errors import (
     ServiceUnavailable,
     StripeRejected,
 )
-from app.services import sync
-from app.services.actors import Actor
-from app.services.context import Context
-from app.services.operations import holding, within
-from app.services.plan_writes import StripeCall, as_it_is
-from app.services.sending import is_known, money_figures, pauses
-from app.stripe_gateway.billing import Changed
+from app.identity.actors import Actor
+from app.mirror import refreshing as sync
+from app.operations import store as operations
+from app.operations.runner import Accepted, holding, within
+from app.operations.sending import is_known, money_figures, pauses
+from app.operations.store import Operation, Step
+from app.postgres.database import Connection
+from app.stripe.billing import Changed
+from app.subscriptions.writes import StripeCall, as_it_is
 
 log = structlog.get_logger(__name__)
 
 PAYMENT_READ_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """It is not known in time what became of the change: its operation will tell."""
-
-    operation_id: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,18 +7,12 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from app.cache import catalogue, operations, subscriptions
-from app.cache.database import Connection
-from app.domain.ends import When
+from app.catalogue import store as catalogue
+from app.catalogue.offers import OfferedPrice
+from app.context import Context
+from app.customers import failures
+from app.customers.payment_details import Outside, look_outside
 from app.domain.ids import SubscriptionId, SubscriptionItemId
-from app.domain.plan_changes import (
-    OfferedPrice,
-    Plan,
-    PlanItem,
-    Terms,
-    changed_plan,
-    only_lowers,
-)
 from app.domain.roles import Permission, require
 from app.domain.seats import check_floor
 from app.domain.snapshots import JsonObject
@@ -27,20 +21,21 @@ from app.domain.views import SubscriptionView
 from app.errors import (
     Conflict,
 )
-from app.services import ending, failures, sync
-from app.services.actors import Actor
-from app.services.charges import as_seen
-from app.services.context import Context
-from app.services.payment_details import Outside, look_outside
-from app.services.plan_operations import (
-    Accepted,
-    Begun,
-    begun,
-    carry_out,
-    insert_operation,
-    payment_of,
-)
-from app.services.plan_writes import (
+from app.identity.actors import Actor
+from app.mirror import refreshing as sync
+from app.mirror.store import subscriptions
+from app.mirror.visibility import Seen, get, read
+from app.operations import store as operations
+from app.operations.runner import Accepted
+from app.postgres.database import Connection
+from app.stripe.billing import Changed
+from app.subscriptions import ending
+from app.subscriptions.change_operations import Begun, begun, carry_out, insert_operation, payment_of
+from app.subscriptions.charges import as_seen
+from app.subscriptions.ends import When
+from app.subscriptions.item_changes import Plan, PlanItem, Terms, changed_plan, only_lowers
+from app.subscriptions.quotes import use_quote
+from app.subscriptions.writes import (
     Done,
     MoneyTerms,
     PlanUpdate,
@@ -50,9 +45,6 @@ from app.services.plan_writes import (
     seen_now,
     write,
 )
-from app.services.quotes import use_quote
-from app.services.subscriptions import Seen, get, read
-from app.stripe_gateway.billing import Changed
 
 Precondition = Callable[[Seen], None]
 _NO_CHANGE = PlanUpdate([], None, None, None, None, MoneyTerms())

@@ -10,14 +10,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from app.context import Context
 from app.domain.credits import Bill, BilledLine, Judgement, judge, own_lines
 from app.domain.ids import InvoiceId, SubscriptionItemId
 from app.domain.payments import Costs
 from app.domain.snapshots import JsonObject, Subscription
 from app.errors import Conflict, NotFound
-from app.services.context import Context
-from app.services.subscriptions import Seen
-from app.stripe_gateway.bills import with_items
+from app.mirror.visibility import Seen
+from app.stripe.bills import with_items
 
 _PREVIEWED = (
     "items",

@@ -11,9 +11,18 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from uuid import uuid4
 
-from app.cache import ends, operations
-from app.cache.database import Connection
-from app.domain.ends import (
+from app.context import Context
+from app.domain.roles import Permission, Role, require
+from app.domain.snapshots import JsonObject
+from app.domain.statuses import ENDED
+from app.domain.views import SubscriptionView
+from app.errors import Conflict, FieldError, Forbidden, InvalidRequest
+from app.identity.actors import Actor
+from app.mirror.visibility import Seen
+from app.operations import store as operations
+from app.postgres.database import Connection
+from app.stripe.translate import MANAGED_BY_SCHEDULE
+from app.subscriptions.ends import (
     PeriodEnds,
     When,
     end_in_force,
@@ -22,15 +31,7 @@ from app.domain.ends import (
     period_ends,
     resuming_params,
 )
-from app.domain.roles import Permission, Role, require
-from app.domain.snapshots import JsonObject
-from app.domain.statuses import ENDED
-from app.domain.views import SubscriptionView
-from app.errors import Conflict, FieldError, Forbidden, InvalidRequest
-from app.services.actors import Actor
-from app.services.context import Context
-from app.services.subscriptions import Seen
-from app.stripe_gateway.translate import MANAGED_BY_SCHEDULE
+from app.subscriptions.store import ends
 
 
 class EndBy(StrEnum):

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from app.catalogue.offers import OfferedPrice
 from app.domain.ids import PriceId, SubscriptionItemId
 from app.domain.seats import SeatItem, total_seats
 from app.errors import FieldError, InvalidRequest
@@ -20,23 +21,6 @@ _OWN_CODES = frozenset({"price_not_available", "currency_mismatch", "mixed_inter
 """Codes of a field that are also the code of the whole refusal; the others are `invalid_request`."""
 _UNITS = {"day": ("day", 1), "week": ("day", 7), "month": ("month", 1), "year": ("month", 12)}
 """Stripe's interval words in units that convert into each other: 7 days are a week, 12 months a year."""
-
-
-@dataclass(frozen=True, slots=True)
-class OfferedPrice:
-    """A price with what of its product matters for buying it. `currencies` are all that it can be bought in."""
-
-    id: PriceId
-    active: bool
-    product_active: bool
-    on_sale: bool
-    recurring: bool
-    metered: bool
-    interval: tuple[str, int] | None
-    currency: str
-    currencies: frozenset[str]
-    shareable: bool
-    owner_uses_seat: bool | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from app.cache import customers, operations
-from app.domain.ids import SubscriptionId
-from app.domain.snapshots import Customer, Invoice, JsonObject, PaymentMethod, Subscription
-from app.domain.ways_of_paying import (
+from app.context import Context
+from app.customers.store import customers
+from app.customers.ways_of_paying import (
     WayOfPaying,
     behavior_of_update,
     charged_method,
@@ -13,9 +12,11 @@ from app.domain.ways_of_paying import (
     check_raise,
     raise_by,
 )
+from app.domain.ids import SubscriptionId
+from app.domain.snapshots import Customer, Invoice, JsonObject, PaymentMethod, Subscription
 from app.errors import NotFound
-from app.services.charges import Priced, asked
-from app.services.context import Context
+from app.operations import store as operations
+from app.subscriptions.charges import Priced, asked
 
 _DAY = 86_400
 

@@ -7,33 +7,25 @@ from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
-from app.cache import catalogue, quotes
+from app.catalogue import store as catalogue
+from app.context import Context
+from app.customers.payment_details import look_outside
 from app.domain.ids import SubscriptionId
 from app.domain.payments import Costs
-from app.domain.plan_changes import Plan, PlanItem
 from app.domain.roles import Permission, require
 from app.domain.seats import check_floor
 from app.domain.snapshots import JsonObject, Subscription
 from app.domain.statuses import RENEWING
 from app.errors import NotFound
-from app.services.actors import Actor
-from app.services.charges import Priced, asked, price
-from app.services.context import Context
-from app.services.payment_details import look_outside
-from app.services.plan_changes import (
-    changed,
-    check_complete,
-    check_status,
-    permissions_for,
-    update_params,
-)
-from app.services.plan_writes import (
-    PlanUpdate,
-    price_ids,
-)
-from app.services.quotes import promise
-from app.services.subscriptions import Seen, read
-from app.services.ways_of_paying import check_bounds
+from app.identity.actors import Actor
+from app.mirror.visibility import Seen, read
+from app.subscriptions.changes import changed, check_complete, check_status, permissions_for, update_params
+from app.subscriptions.charges import Priced, asked, price
+from app.subscriptions.item_changes import Plan, PlanItem
+from app.subscriptions.payment_bounds import check_bounds
+from app.subscriptions.quotes import promise
+from app.subscriptions.store import quotes
+from app.subscriptions.writes import PlanUpdate, price_ids
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from app.cache import purchases
-from app.cache.database import Connection
+from app.context import Context
 from app.domain.ids import CustomerId, SubscriptionId
-from app.domain.plan_changes import ItemChange
 from app.domain.snapshots import Subscription
 from app.domain.statuses import ENDED
 from app.errors import BillingError, Conflict, FieldError, NotFound, RateLimited
-from app.services import sync
-from app.services.context import Context
-from app.services.plan_writes import as_it_is
-from app.services.sending import is_known
-from app.stripe_gateway.gateway import Fetched
+from app.mirror import refreshing as sync
+from app.operations.sending import is_known
+from app.postgres.database import Connection
+from app.stripe.gateway import Fetched
+from app.subscriptions.item_changes import ItemChange
+from app.subscriptions.store import purchases
+from app.subscriptions.writes import as_it_is
 
 UNPAID_SUBSCRIPTIONS: Final = 3
 """So many subscriptions of a customer may wait for their first payment at a time."""

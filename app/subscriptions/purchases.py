@@ -8,18 +8,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
-from app.cache import catalogue, customers, operations
+from app.catalogue import store as catalogue
+from app.catalogue.offers import OfferedPrice
+from app.context import Context
+from app.customers.payment_details import fetch_free_or_own, promotion
+from app.customers.store import customers
+from app.customers.ways_of_paying import behavior_of_purchase
 from app.domain import metadata as keys
 from app.domain.ids import CustomerId, PaymentMethodId, SubscriptionId
-from app.domain.plan_changes import (
-    ItemChange,
-    OfferedPrice,
-    Terms,
-    common_currency,
-    new_plan,
-)
 from app.domain.snapshots import JsonObject
-from app.domain.ways_of_paying import behavior_of_purchase
 from app.errors import (
     BillingError,
     Conflict,
@@ -29,12 +26,16 @@ from app.errors import (
     StripeErrorKept,
     StripeRejected,
 )
-from app.services import sync
-from app.services.actors import Actor
-from app.services.context import Context
-from app.services.payment_details import fetch_free_or_own, promotion
-from app.services.plan_operations import Accepted, Begun, begun, carry_out, insert_operation, payment_of
-from app.services.plan_writes import (
+from app.identity.actors import Actor
+from app.mirror import refreshing as sync
+from app.operations import store as operations
+from app.operations.runner import Accepted
+from app.operations.sending import is_known
+from app.stripe.billing import Changed
+from app.subscriptions.change_operations import Begun, begun, carry_out, insert_operation, payment_of
+from app.subscriptions.item_changes import ItemChange, Terms, common_currency, new_plan
+from app.subscriptions.purchase_admission import admit, supersede
+from app.subscriptions.writes import (
     Done,
     MoneyTerms,
     StripeCall,
@@ -48,9 +49,6 @@ from app.services.plan_writes import (
     settle_failed,
     was_sent,
 )
-from app.services.purchase_admission import admit, supersede
-from app.services.sending import is_known
-from app.stripe_gateway.billing import Changed
 
 _OTHER_PURCHASE_SECONDS = 5.0
 _FIRST_PAUSE_SECONDS = 0.1

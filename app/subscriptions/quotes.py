@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from app.cache import quotes
-from app.cache.database import Connection
-from app.cache.quotes import Promise
+from app.context import Context
 from app.domain.snapshots import JsonObject, Subscription
 from app.domain.views import SubscriptionView
 from app.errors import (
@@ -20,13 +18,15 @@ from app.errors import (
     FieldError,
     InvalidRequest,
 )
-from app.services.actors import Actor
-from app.services.charges import Priced, invoice_unpaid, price
-from app.services.context import Context
-from app.services.sending import is_known
+from app.identity.actors import Actor
+from app.operations.sending import is_known
+from app.postgres.database import Connection
+from app.subscriptions.charges import Priced, invoice_unpaid, price
+from app.subscriptions.store import quotes
+from app.subscriptions.store.quotes import Promise
 
 if TYPE_CHECKING:
-    from app.services.plan_writes import PlanUpdate
+    from app.subscriptions.writes import PlanUpdate
 
 
 def change_hash(change: PlanUpdate) -> bytes:

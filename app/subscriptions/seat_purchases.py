@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from app.context import Context
 from app.domain.ids import SubscriptionId, SubscriptionItemId
-from app.domain.plan_changes import ItemChange
 from app.domain.roles import Permission
 from app.domain.seats import SeatItem, purchase_item, total_seats
 from app.errors import FieldError, InvalidRequest
-from app.services.actors import Actor
-from app.services.context import Context
-from app.services.plan_writes import MoneyTerms, PlanUpdate
-from app.services.subscriptions import get
+from app.identity.actors import Actor
+from app.mirror.visibility import get
+from app.subscriptions.item_changes import ItemChange
+from app.subscriptions.writes import MoneyTerms, PlanUpdate
 
 
 def seats_update(

@@ -11,13 +11,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 from uuid import UUID
 
-from app.cache import operations
-from app.cache.database import Connection
-from app.cache.operations import Step
-from app.cache.refreshes import Lease
+from app.context import Context
+from app.customers.payment_details import attach_payment_method
 from app.domain.ids import CustomerId, PaymentMethodId, SubscriptionId
 from app.domain.payments import PaymentStep
-from app.domain.plan_changes import ItemChange
 from app.domain.roles import Permission, require
 from app.domain.seats import check_floor
 from app.domain.snapshots import JsonObject, PaymentMethod, Snapshot, Subscription, SubscriptionItem
@@ -32,11 +29,12 @@ from app.errors import (
     StripeErrorKept,
     StripeOutcomeUnknown,
 )
-from app.services import charges, quotes, sync
-from app.services.actors import Actor
-from app.services.context import Context
-from app.services.payment_details import attach_payment_method
-from app.services.sending import (
+from app.identity.actors import Actor
+from app.mirror import refreshing as sync
+from app.mirror.store.refreshes import Lease
+from app.mirror.visibility import Seen, read, see_as
+from app.operations import store as operations
+from app.operations.sending import (
     SUBSCRIPTION_CHANGES,
     changed_by_step,
     changed_in_vain,
@@ -46,11 +44,14 @@ from app.services.sending import (
     money_figures,
     send,
 )
-from app.services.subscriptions import Seen, read, see_as
-from app.services.ways_of_paying import suited
-from app.stripe_gateway.billing import Changed, is_whole
-from app.stripe_gateway.client import Write
-from app.stripe_gateway.gateway import Fetched
+from app.operations.store import Step
+from app.postgres.database import Connection
+from app.stripe.billing import Changed, is_whole
+from app.stripe.client import Write
+from app.stripe.gateway import Fetched
+from app.subscriptions import charges, quotes
+from app.subscriptions.item_changes import ItemChange
+from app.subscriptions.payment_bounds import suited
 
 
 class Post(Protocol):

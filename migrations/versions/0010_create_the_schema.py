@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from app.cache.sql_files import read_statements
+from app.postgres.sql_files import read_statements
 
 revision = "0010"
 down_revision = None

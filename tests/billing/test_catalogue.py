@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.services import doctor
+from app.operating import doctor
 from tests.billing.shop import Shop
 from tests.support import databases
 from tests.support.company import running_service

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from app.cache import diagnosis
-from app.services.doctor import examine
+from app.operating import store as diagnosis
+from app.operating.doctor import examine
 from tests.billing.shop import CHALLENGED, Shop
 from tests.support.company import Person, running_service
 from tests.support.problems import problem

@@ -16,8 +16,8 @@ from typing import Any
 
 import httpx
 
-from app.cache.mirror import MIRRORS
 from app.commands.local_postgres import LocalPostgres, state_directory
+from app.mirror.store.rows import MIRRORS
 from tests.support import databases
 from tests.support.processes import free_port
 from tests.support.service import api_process, as_service, service_environment, worker_process

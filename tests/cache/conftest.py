@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from app.cache.database import Connection, Database
-from app.cache.tables import MIRRORED, refreshes, webhook_events
+from app.postgres.database import Connection, Database
+from app.postgres.tables import MIRRORED, refreshes, webhook_events
 from tests.support import databases
 
 

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from app.cache.database import Database
 from app.errors import ServiceUnavailable
+from app.postgres.database import Database
 
 
 async def sleeps(database: Database, seconds: float) -> None:

@@ -9,11 +9,13 @@ from typing import Any
 import orjson
 import pytest
 
-from app.cache import inbox, mirror, refreshes, tables
-from app.cache.database import Connection, Database
-from app.cache.mirror import MIRRORS, EventRecord
 from app.domain.snapshots import Snapshot, Subscription
 from app.domain.statuses import ENDED
+from app.mirror.store import inbox, refreshes
+from app.mirror.store import rows as mirror
+from app.mirror.store.rows import MIRRORS, EventRecord
+from app.postgres import tables
+from app.postgres.database import Connection, Database
 from tests.support.snapshots import CUSTOMER, EVERY_KIND, INVOICE, PRODUCT, SUBSCRIPTION, like
 
 MARGIN = 2

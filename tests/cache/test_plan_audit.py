@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from app.cache import mirror
-from app.cache.database import Connection
 from app.domain.ids import CustomerId, PriceId, SubscriptionItemId
 from app.domain.snapshots import Subscription, SubscriptionItem
+from app.mirror.store import rows as mirror
+from app.postgres.database import Connection
 from tests.support.snapshots import SUBSCRIPTION
 
 FIRST, METERED = SUBSCRIPTION.items

@@ -3,9 +3,9 @@
 import asyncio
 from typing import Any
 
-from app.cache import refreshes
-from app.cache.database import Connection, Database
-from app.cache.refreshes import Lease
+from app.mirror.store import refreshes
+from app.mirror.store.refreshes import Lease
+from app.postgres.database import Connection, Database
 
 LONG = 30.0
 

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from app.cache import schema
-from app.cache.database import Connection, Database
+from app.postgres import schema
+from app.postgres.database import Connection, Database
 from tests.support.databases import CHECKOUT
 
 VERSIONS = CHECKOUT / "migrations" / "versions"

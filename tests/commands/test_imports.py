@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.databases import CHECKOUT
 
-ONLY_FOR_THE_API = ("fastapi", "starlette", "uvicorn", "app.routes", "app.main")
+ONLY_FOR_THE_API = ("fastapi", "starlette", "uvicorn", "app.http", "app.main")
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from typing import Any
 
 import asyncpg
 
-from app.services.doctor import EVENTS
-from app.stripe_gateway.client import API_VERSION
+from app.operating.doctor import EVENTS
+from app.stripe.client import API_VERSION
 from tests.support.service import service_environment
 from tests.support.simulator import Simulator
 

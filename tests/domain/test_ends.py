@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.domain.ends import (
+from app.subscriptions.ends import (
     PeriodEnds,
     When,
     end_in_force,

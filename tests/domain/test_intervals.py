@@ -2,9 +2,10 @@
 
 import pytest
 
+from app.catalogue.offers import OfferedPrice
 from app.domain.ids import PriceId
-from app.domain.plan_changes import ItemChange, OfferedPrice, Terms, new_plan
 from app.errors import InvalidRequest
+from app.subscriptions.item_changes import ItemChange, Terms, new_plan
 
 Interval = tuple[str, int]
 

@@ -5,7 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.ids import CustomerId
-from app.domain.member_changes import (
+from app.domain.roles import Permission
+from app.domain.seats import Seats
+from app.domain.statuses import Standing
+from app.sharing.member_changes import (
     Action,
     Decision,
     MemberChange,
@@ -14,9 +17,6 @@ from app.domain.member_changes import (
     admit,
     permissions_needed,
 )
-from app.domain.roles import Permission
-from app.domain.seats import Seats
-from app.domain.statuses import Standing
 
 OPEN = Standing(access=True, edits=True, new_seats=True)
 NO_NEW_SEATS = Standing(access=True, edits=True, new_seats=False)

@@ -5,9 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.domain.ids import InvoiceId, PriceId, ProductId, SubscriptionItemId
-from app.domain.snapshots import Customer, Invoice, Subscription, SubscriptionItem
-from app.domain.ways_of_paying import (
+from app.customers.ways_of_paying import (
     DELAYED,
     WayOfPaying,
     behavior_of_purchase,
@@ -17,6 +15,8 @@ from app.domain.ways_of_paying import (
     paid_quantity,
     raise_by,
 )
+from app.domain.ids import InvoiceId, PriceId, ProductId, SubscriptionItemId
+from app.domain.snapshots import Customer, Invoice, Subscription, SubscriptionItem
 from app.errors import Conflict
 from tests.support.snapshots import EVERY_KIND
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from app.cache.mirror import MIRRORS
+from app.mirror.store.rows import MIRRORS
 from tests.hostile.raw import Header, RawAnswer, exchange, row_counts
 from tests.hostile.running import finish, parts, tell
 from tests.hostile.world import environment_of

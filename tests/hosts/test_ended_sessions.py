@@ -10,8 +10,8 @@ import asyncpg
 import httpx
 import pytest
 
-from app.cache.database import Connection, Database
 from app.errors import ServiceUnavailable
+from app.postgres.database import Connection, Database
 from tests.support.company import Company, Service, new_email, running_service
 from tests.support.processes import RunningProcess
 from tests.support.service import api_process, service_environment, worker_process

@@ -222,7 +222,7 @@ async def test_the_document_is_the_same(service: Service) -> None:
 
 
 def test_texts_of_the_document_are_no_markup() -> None:
-    from app.routes.documentation import page
+    from app.http.documentation import page
 
     evil = '<img src=x onerror="alert(1)">&'
     parameter = {"name": evil, "in": evil, "schema": {"enum": [evil]}, "description": evil}

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.services.audit import LATE
+from app.mirror.late_effects import LATE
 from tests.support.company import Company, Service, event_of
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.metadata import membership_values, no_membership_values
-from app.services import sync
-from app.services.rate_budget import KEEP_SECONDS
-from app.stripe_gateway.gateway import Fetched
+from app.mirror import refreshing as sync
+from app.stripe.gateway import Fetched
+from app.stripe.rate_budget import KEEP_SECONDS
 from tests.support.company import Company, Service, new_email, running_service
 from tests.support.golden import golden
 from tests.support.problems import problem

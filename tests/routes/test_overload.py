@@ -12,8 +12,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from app.routes import overload
-from app.routes.overload import AtOnce
+from app.http import overload
+from app.http.overload import AtOnce
 from tests.support.company import Company, Service, event_of, running_service, signed
 from tests.support.problems import problem
 from tests.support.service import as_service

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from app.cache import request_rates
-from app.cache.database import Database
-from app.cache.request_rates import Charge
+from app.http.rate_limits import Buckets, Rate, RequestRates, address_of
+from app.http.store import request_rates
+from app.http.store.request_rates import Charge
 from app.identity.principals import Anonymous, EndUser, Principal, ServiceKey
-from app.routes.rate_limits import Buckets, Rate, RequestRates, address_of
-from app.services import upkeep
+from app.operating import upkeep
+from app.postgres.database import Database
 from app.settings import Scope, load_settings
 from tests.support.company import Company, Service, new_email, running_service
 from tests.support.problems import problem

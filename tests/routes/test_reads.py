@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from app.http import cursors
 from app.identity.principals import EndUser
-from app.routes import cursors
 from tests.support.company import Company, Service, Who, event_of, new_email
 from tests.support.problems import indistinguishable, pointers, problem
 from tests.support.service import ISSUER, as_service, as_user

@@ -3,7 +3,7 @@
 import pytest
 
 from app.errors import StripeRejected
-from app.stripe_gateway.client import StripeClient
+from app.stripe.client import StripeClient
 from tests.support.company import Service
 from tests.support.problems import pointers, problem
 from tests.support.service import as_service

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.routes.strict_json import DEEPEST, LARGEST, parse
+from app.http.strict_json import DEEPEST, LARGEST, parse
 from tests.support.company import Company, Service
 from tests.support.problems import pointers, problem
 from tests.support.service import as_service

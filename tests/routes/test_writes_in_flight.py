@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from app.routes.in_flight import WritesInFlight
+from app.http.in_flight import WritesInFlight
 from tests.support.company import Company, Service, new_email, running_service
 from tests.support.problems import problem
 from tests.support.service import as_service, as_user

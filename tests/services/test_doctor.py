@@ -2,10 +2,10 @@
 
 import pytest
 
-from app.services import doctor
-from app.services.doctor import EVENTS, Finding, webhook_findings
-from app.stripe_gateway.client import API_VERSION
-from app.stripe_gateway.gateway import WebhookEndpoint
+from app.operating import doctor
+from app.operating.doctor import EVENTS, Finding, webhook_findings
+from app.stripe.client import API_VERSION
+from app.stripe.gateway import WebhookEndpoint
 from tests.support.company import running_service
 from tests.support.plans import new_customer, new_plan, new_subscription
 from tests.support.simulator import Simulator

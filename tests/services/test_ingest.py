@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from app.cache.database import Database, StatementRefused
-from app.cache.mirror import EventEffect, EventRecord
 from app.domain.snapshots import Customer
 from app.errors import ServiceUnavailable
-from app.services.ingest import Ingest
+from app.mirror.ingest import Ingest
+from app.mirror.store.rows import EventEffect, EventRecord
+from app.postgres.database import Database, StatementRefused
 from tests.support.snapshots import CUSTOMER, PRODUCT, like
 
 APPLIED = EventEffect(claimed=True, outcome="applied")

@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from app.cache import refreshes
-from app.services import sync
-from app.stripe_gateway.gateway import Fetched
+from app.mirror import refreshing as sync
+from app.mirror.store import refreshes
+from app.stripe.gateway import Fetched
 from tests.support.company import Service, event_of, running_service
 from tests.support.simulator import Simulator
 

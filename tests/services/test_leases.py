@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from app.cache import refreshes
 from app.errors import ServiceUnavailable
-from app.services import sync
-from app.services.leases import ASK_AGAIN_SECONDS, LeaseQueues, kept
-from app.stripe_gateway.gateway import Fetched
+from app.mirror import refreshing as sync
+from app.mirror.store import refreshes
+from app.postgres.leases import ASK_AGAIN_SECONDS, LeaseQueues, kept
+from app.stripe.gateway import Fetched
 from tests.support.company import Service, running_service
 from tests.support.simulator import Simulator
 
@@ -86,7 +86,7 @@ async def test_a_renewal_that_fails_ends_nothing(service: Service) -> None:
         tried += 1
         raise ServiceUnavailable("away")
 
-    async with kept(service.context, 0.15, renew):
+    async with kept(service.context.database, 0.15, renew):
         await asyncio.sleep(0.3)
     assert tried >= 3
 

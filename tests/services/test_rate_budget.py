@@ -11,21 +11,21 @@ from typing import Any
 
 import pytest
 
-from app.cache import rate_budget as statements
-from app.cache.database import Database
 from app.errors import ServiceUnavailable
-from app.services import rate_budget
-from app.services.rate_budget import RateBudget
-from app.stripe_gateway.budget import Work, endpoint_of
-from app.stripe_gateway.client import StripeClient
+from app.postgres import rate_budget as statements
+from app.postgres.database import Database
+from app.stripe import rate_budget
+from app.stripe.budget import Work, endpoint_of
+from app.stripe.client import StripeClient
+from app.stripe.rate_budget import RateBudget
 from tests.support.simulator import Simulator
 
 LIST, ONE = "GET /v1/customers", "GET /v1/customers/{id}"
 CALLER = """
 import asyncio, sys
-from app.cache.database import Database
-from app.services.rate_budget import RateBudget
-from app.stripe_gateway.client import StripeClient
+from app.postgres.database import Database
+from app.stripe.rate_budget import RateBudget
+from app.stripe.client import StripeClient
 
 async def main(database_url, base, key, limit, work, paths, seconds):
     database = await Database.connect(database_url, pool_size=3)

@@ -11,10 +11,14 @@ from typing import Any
 
 import pytest
 
-from app.cache import refreshes, sweeps
 from app.errors import Conflict
-from app.services import first_fill, sweeping, sync, upkeep
-from app.services.reconciling import Reconciled, reconcile
+from app.mirror import first_fill
+from app.mirror import refreshing as sync
+from app.mirror import scans as sweeping
+from app.mirror.reconcile import Reconciled, reconcile
+from app.mirror.store import refreshes
+from app.mirror.store import scans as sweeps
+from app.operating import upkeep
 from tests.services.test_first_fill import environment_of, fetch
 from tests.support.company import Service, running_service
 from tests.support.plans import new_customer, new_plan, new_subscription

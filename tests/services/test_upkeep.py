@@ -4,8 +4,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from app.cache import refreshes, retention
-from app.services import sync, upkeep
+from app.mirror import refreshing as sync
+from app.mirror.store import refreshes
+from app.operating import upkeep
+from app.postgres import retention
 from tests.support.company import Service, running_service
 from tests.support.plans import new_customer
 from tests.support.simulator import Simulator

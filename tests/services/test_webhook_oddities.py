@@ -7,9 +7,9 @@ from typing import Any
 import httpx
 import pytest
 
-from app.cache.mirror import MIRRORS
-from app.services import sync
-from app.services.webhooks import kind_of
+from app.mirror import refreshing as sync
+from app.mirror.store.rows import MIRRORS
+from app.mirror.webhooks import kind_of
 from tests.support.company import Service, event_of, running_service, signed
 from tests.support.simulator import Simulator, new_account_key
 

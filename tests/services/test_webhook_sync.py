@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from app.cache.mirror import MIRRORS
+from app.mirror.store.rows import MIRRORS
 from tests.services.conftest import Live
 from tests.support.company import event_of, signed
 from tests.support.plans import MONTHLY, TIERS, new_customer, new_plan, new_subscription

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from app.stripe_gateway.client import StripeClient
-from app.stripe_gateway.gateway import StripeGateway
+from app.stripe.client import StripeClient
+from app.stripe.gateway import StripeGateway
 from tests.support.simulator import Simulator
 
 

@@ -16,10 +16,10 @@ from app.errors import (
     StripeOutcomeUnknown,
     StripeRejected,
 )
-from app.stripe_gateway import client as client_module
-from app.stripe_gateway.client import StripeClient
-from app.stripe_gateway.gateway import StripeGateway
-from app.stripe_gateway.translate import translate
+from app.stripe import client as client_module
+from app.stripe.client import StripeClient
+from app.stripe.gateway import StripeGateway
+from app.stripe.translate import translate
 from tests.support.plans import new_customer, new_plan
 from tests.support.simulator import Simulator
 

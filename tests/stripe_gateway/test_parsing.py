@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from app.domain.ids import CustomerId
 from app.domain.snapshots import Customer, Invoice, PaymentMethod, Price, Product, Subscription
-from app.stripe_gateway import parsing
-from app.stripe_gateway.gateway import StripeGateway
-from app.stripe_gateway.parsing import MalformedObject
+from app.stripe import parsing
+from app.stripe.gateway import StripeGateway
+from app.stripe.parsing import MalformedObject
 from tests.support.plans import TIERS, new_customer, new_plan, new_subscription
 from tests.support.simulator import Simulator
 

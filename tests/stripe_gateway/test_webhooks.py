@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import InvalidWebhook
-from app.stripe_gateway import webhooks
+from app.stripe import webhooks
 
 OLD, NEW = "whsec_the_old_one", "whsec_the_new_one"
 NOW = int(time.time())

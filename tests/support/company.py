@@ -15,12 +15,15 @@ from uuid import uuid4
 import asyncpg
 import httpx
 
-from app.cache import operations
+from app.context import Context
 from app.main import create_app
-from app.services import cleanup, first_fill, recovery, sync
-from app.services.context import Context
+from app.mirror import first_fill
+from app.mirror import refreshing as sync
+from app.operations import recovery
+from app.operations import store as operations
 from app.settings import load_settings
-from app.stripe_gateway.client import API_VERSION
+from app.sharing import cleanup
+from app.stripe.client import API_VERSION
 from tests.support.service import WEBHOOK_SECRET, as_user, in_process, service_environment
 from tests.support.simulator import Simulator
 

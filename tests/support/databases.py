@@ -22,7 +22,7 @@ CHECKOUT = Path(__file__).parents[2]
 PREFIX = "coseat_test_"
 # Any number; test runs that share a server make the template in turn.
 TEMPLATE_LOCK = 7_203_911_641
-TEMPLATE_SOURCES = ("migrations/env.py", "migrations/versions/*.py", "app/**/*.sql", "app/cache/tables.py")
+TEMPLATE_SOURCES = ("migrations/env.py", "migrations/versions/*.py", "app/**/*.sql", "app/postgres/tables.py")
 
 
 def database_at(url: str, name: str) -> str:

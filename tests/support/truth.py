@@ -7,9 +7,9 @@ from typing import Any
 import asyncpg
 import orjson
 
-from app.cache.mirror import MIRRORS
-from app.stripe_gateway import parsing
-from app.stripe_gateway.gateway import DISCOUNT_EXPANDS
+from app.mirror.store.rows import MIRRORS
+from app.stripe import parsing
+from app.stripe.gateway import DISCOUNT_EXPANDS
 from tests.support.simulator import Simulator
 
 PLURALS = {

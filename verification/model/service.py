@@ -9,16 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from app.operations.lifecycle import (
-    SETTLED,
-    Attempt,
-    Event,
-    Outcome,
-    State,
-    event_of,
-    may_settle,
-    next_state,
-)
+from app.operations.lifecycle import SETTLED, Event, State, event_of, may_settle, next_state
+from app.stripe.attempts import Attempt, Outcome
 from verification.model.stripe import Invoice, Reply, Stripe, handle
 from verification.model.stripe import moves as moves_at_stripe
 

@@ -15,19 +15,19 @@ from uuid import uuid4
 import asyncpg
 import httpx
 
-from app.cache import operations
-from app.cache.database import Database
+from app.context import Context
 from app.errors import BillingError
 from app.identity.authenticator import Authenticator
 from app.main import create_app
-from app.services import operations as running_operations
-from app.services import recovery
-from app.services.context import Context
-from app.services.opening import open_context
+from app.opening import open_context
+from app.operations import recovery
+from app.operations import runner as running_operations
+from app.operations import store as operations
+from app.postgres.database import Database
 from app.settings import load_settings
-from app.stripe_gateway.billing import BillingCalls
-from app.stripe_gateway.client import StripeClient
-from app.stripe_gateway.gateway import StripeGateway
+from app.stripe.billing import BillingCalls
+from app.stripe.client import StripeClient
+from app.stripe.gateway import StripeGateway
 from tests.support.company import signed
 from tests.support.service import as_user, service_environment
 from tests.support.simulator import Simulator

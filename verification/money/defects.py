@@ -11,13 +11,25 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from app.cache.quotes import LIFETIME_SECONDS, Promise
+from app.customers import payment_details
 from app.domain.credits import Bill, _Books
-from app.domain.ends import When
 from app.errors import PaymentRequired
-from app.services import charges, ending, payment_details, plan_changes, previews, quotes, ways_of_paying
-from app.stripe_gateway.billing import BillingCalls
-from app.stripe_gateway.client import Write
+from app.stripe.billing import BillingCalls
+from app.stripe.client import Write
+from app.subscriptions import (
+    changes as plan_changes,
+)
+from app.subscriptions import (
+    charges,
+    ending,
+    previews,
+    quotes,
+)
+from app.subscriptions import (
+    payment_bounds as ways_of_paying,
+)
+from app.subscriptions.ends import When
+from app.subscriptions.store.quotes import LIFETIME_SECONDS, Promise
 from benchmarks.planting import Change
 
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.cache import mirror
-from app.cache.database import Connection
-from app.services.context import Context
-from app.stripe_gateway import parsing
+from app.context import Context
+from app.mirror.store import rows as mirror
+from app.postgres.database import Connection
+from app.stripe import parsing
 from tests.support.service import as_service
 from tests.support.simulator import SimulatorError
 from verification.money.bench import Bench, StandIn

@@ -7,14 +7,17 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from app.customers import profiles as customers
+from app.customers import reads
+from app.customers.profiles import Subject
+from app.customers.schemas.customers import CustomerAnswer, NewCustomerRequest, PaymentMethodList
+from app.customers.schemas.invoices import InvoiceList
 from app.domain.ids import CustomerId, SubscriptionId
-from app.domain.roles import Role
 from app.errors import FieldError, Forbidden, InvalidRequest, NotFound
-from app.identity.principals import EndUser
-from app.routes import problems
-from app.routes.answers import UNCHANGED, answer
-from app.routes.cursors import Paging
-from app.routes.dependencies import (
+from app.http import problems
+from app.http.answers import UNCHANGED, answer
+from app.http.cursors import Paging
+from app.http.dependencies import (
     ContextDep,
     CursorQuery,
     CustomerPath,
@@ -25,23 +28,15 @@ from app.routes.dependencies import (
     WriterDep,
     spend,
 )
-from app.routes.idempotency import IdempotentRoute
-from app.schemas.common import SubscriptionIdText
-from app.schemas.customers import CustomerAnswer, NewCustomerRequest, PaymentMethodList
-from app.schemas.invoices import InvoiceList
-from app.schemas.subscriptions import RoleName, SubscriptionList, shown
-from app.services import customers, reads, subscriptions, sync
-from app.services.actors import Actor
-from app.services.customers import Subject
+from app.http.idempotency import IdempotentRoute
+from app.http.schemas import SubscriptionIdText
+from app.identity.actors import Actor
+from app.identity.principals import EndUser
+from app.mirror import refreshing as sync
 
 router = APIRouter(tags=["customers"], route_class=IdempotentRoute)
 _READ = {**UNCHANGED, **problems.responses(401, 403, 404, 422, 503)}
 _WRITE = problems.responses(401, 403, 404, 409, 413, 415, 422, 502, 503)
-
-StatusesQuery = Annotated[
-    list[Annotated[str, Query(pattern="^[a-z_]{1,32}$")]] | None,
-    Query(max_length=10, description="Repeatable."),
-]
 
 
 @router.post(
@@ -114,35 +109,6 @@ async def get_customer(
         await spend(request)
         await sync.freshen(context, "customer", acting)
     return answer(request, await _profile(context, acting))
-
-
-@router.get("/customers/{customer_id}/subscriptions", response_model=SubscriptionList, responses=_READ)
-async def get_customer_subscriptions(
-    request: Request,
-    context: ContextDep,
-    actor: ReaderDep,
-    customer_id: CustomerPath,
-    status: StatusesQuery = None,
-    role: Annotated[RoleName | None, Query()] = None,
-    limit: LimitQuery = 20,
-    cursor: CursorQuery = None,
-) -> Response:
-    """Every subscription that the customer pays for, owns or is a member of, newest first, each with his role."""
-    acting = actor.customer(customer_id)
-    paging = Paging.of(
-        cursor, limit, principal=actor.principal.key, query=["subscriptions", acting, status, role]
-    )
-    found = await subscriptions.of_customer(
-        context, acting, statuses=status, role=None if role is None else Role(role)
-    )
-    rows = [
-        {"created": seen.view.created, "id": seen.view.id, "seen": seen}
-        for seen in found
-        if paging.after is None or (seen.view.created, seen.view.id) < paging.after
-    ]
-    frame = paging.frame(rows)
-    frame["data"] = [shown(row["seen"], context.rules) for row in frame["data"]]
-    return answer(request, SubscriptionList.model_validate(frame))
 
 
 @router.get(

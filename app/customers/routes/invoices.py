@@ -5,18 +5,13 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from app.routes import problems
-from app.routes.answers import UNCHANGED, answer
-from app.routes.dependencies import (
-    ContextDep,
-    FreshQuery,
-    InvoicePath,
-    ReaderDep,
-    spend,
-)
-from app.routes.idempotency import IdempotentRoute
-from app.schemas.invoices import InvoiceAnswer
-from app.services import reads, sync
+from app.customers import reads
+from app.customers.schemas.invoices import InvoiceAnswer
+from app.http import problems
+from app.http.answers import UNCHANGED, answer
+from app.http.dependencies import ContextDep, FreshQuery, InvoicePath, ReaderDep, spend
+from app.http.idempotency import IdempotentRoute
+from app.mirror import refreshing as sync
 
 router = APIRouter(tags=["subscriptions"], route_class=IdempotentRoute)
 _READ = {**UNCHANGED, **problems.responses(401, 403, 404, 422, 502, 503)}

@@ -7,24 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
-from app.domain.ids import PRODUCT_PATTERN, PaymentMethodId, ProductId, SubscriptionId
-from app.domain.payments import Costs
-from app.errors import FieldError, Forbidden, NotFound
-from app.identity.principals import EndUser
-from app.routes import problems
-from app.routes.answers import UNCHANGED, answer
-from app.routes.dependencies import (
-    AskingDep,
-    ContextDep,
-    CustomerPath,
-    PaymentMethodPath,
-    ReaderDep,
-    WriterDep,
-)
-from app.routes.idempotency import IdempotentRoute
-from app.routes.operation_ids import operation_id_of
-from app.schemas.common import SubscriptionIdText
-from app.schemas.customers import (
+from app.customers import failures, payment_methods
+from app.customers import profiles as customers
+from app.customers.payment_details import find_promotion
+from app.customers.schemas.customers import (
     Access,
     AttachRequest,
     CustomerAnswer,
@@ -35,9 +21,24 @@ from app.schemas.customers import (
     SetupIntentAnswer,
     UpcomingInvoiceAnswer,
 )
-from app.services import customers, failures, payment_methods
-from app.services.actors import Actor
-from app.services.payment_details import find_promotion
+from app.domain.ids import PRODUCT_PATTERN, PaymentMethodId, ProductId, SubscriptionId
+from app.domain.payments import Costs
+from app.errors import FieldError, Forbidden, NotFound
+from app.http import problems
+from app.http.answers import UNCHANGED, answer
+from app.http.dependencies import (
+    AskingDep,
+    ContextDep,
+    CustomerPath,
+    PaymentMethodPath,
+    ReaderDep,
+    WriterDep,
+)
+from app.http.idempotency import IdempotentRoute
+from app.http.operation_ids import operation_id_of
+from app.http.schemas import SubscriptionIdText
+from app.identity.actors import Actor
+from app.identity.principals import EndUser
 
 router = APIRouter(tags=["customers"], route_class=IdempotentRoute)
 _READ = {**UNCHANGED, **problems.responses(401, 403, 404, 422, 502, 503)}

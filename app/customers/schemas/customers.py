@@ -6,10 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from app.schemas.common import Answer, Instant, Page, PaymentMethodIdText, Request
-from app.schemas.invoices import InvoiceLine
-from app.schemas.shared_subscriptions import Email
-from app.schemas.subscriptions import RoleName
+from app.customers.schemas.invoices import InvoiceLine
+from app.http.schemas import Answer, Email, Instant, Page, PaymentMethodIdText, Request, RoleName
 
 
 class Customer(Answer):

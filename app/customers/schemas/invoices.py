@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.schemas.common import Answer, Instant, Page
+from app.http.schemas import Answer, Instant, Page
 
 
 class InvoiceLine(Answer):

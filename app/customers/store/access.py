@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from app.cache.database import Connection
 from app.domain.ids import CustomerId, ProductId, SubscriptionId
+from app.postgres.database import Connection
 
 # Paid or owned subscriptions give all their products; a seat gives the flagged ones. A payer who is not the owner
 # has no seat by paying, so he gets what is not shared.

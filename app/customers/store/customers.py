@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from app.cache.database import Connection
 from app.domain.ids import CustomerId, PaymentMethodId
 from app.domain.snapshots import JsonObject
+from app.postgres.database import Connection
 
 _PROFILE = """
     select id, email, name, phone, currency, balance, default_payment_method_id, created, synced_at,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from app.cache.database import Connection
+from app.postgres.database import Connection
 
 LIMIT: Final = 5
 WINDOW_SECONDS: Final = 600

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from app.cache.database import Connection
 from app.domain.ids import CustomerId, InvoiceId, SubscriptionId
 from app.domain.snapshots import JsonObject
+from app.postgres.database import Connection
 
 _COLUMNS = """id, customer_id, subscription_id, number, status, currency, subtotal, total, amount_due, amount_paid,
     amount_remaining, billing_reason, hosted_invoice_url, invoice_pdf, period_start, period_end, due_date, created,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from app.cache.database import Connection
+from app.postgres.database import Connection
 
 # A key whose first request died unanswered is free again after a minute; its effects are guarded by their own keys.
 _CLAIM = """

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.cache.database import Connection
+from app.postgres.database import Connection
 
 # In the order of names, so that two callers never wait for each other's rows. A bucket that another call has just
 # emptied may look fuller here than it was found: its wait is one request's at least.

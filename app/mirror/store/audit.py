@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from app.cache.database import Connection
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.snapshots import JsonObject
+from app.postgres.database import Connection
 
 # An effect's own events are made before its answer settles the step. One that is made later tells of a request that
 # was held back for longer than anybody waits for one: a process was stopped with it. Where a test clock runs ahead,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.cache.database import Connection
+from app.postgres.database import Connection
 
 
 async def remember_account(connection: Connection, account_id: str, *, livemode: bool) -> tuple[str, bool]:

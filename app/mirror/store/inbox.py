@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from app.cache.database import Connection
+from app.postgres.database import Connection
 
 _CLAIM = """
     with claimed as (

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from app.cache.database import Connection, Record
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.views import MemberRow
+from app.postgres.database import Connection, Record
 
 PROMISED_SEATS = """reservations v left join customers c on c.id = v.customer_id
     where v.released_at is null

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from app.cache.database import Connection, Record
+from app.postgres.database import Connection, Record
 
 SPACING_SECONDS = 2
 MAX_ATTEMPTS = 8

@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from app.cache.database import Connection, Record
 from app.domain.snapshots import Customer, Invoice, PaymentMethod, Price, Product, Snapshot, Subscription
 from app.domain.statuses import ENDED
+from app.postgres.database import Connection, Record
 
 NOT_COLUMNS = frozenset({"deleted", "items_complete", "discounts_complete"})
 SYNC_COLUMNS = ("marker", "serial", "presence", "final", "synced_at")

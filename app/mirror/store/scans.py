@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from app.cache.database import Connection
-from app.cache.mirror import MIRRORS, Mirror, mirror_of
 from app.domain.snapshots import Snapshot
+from app.mirror.store.rows import MIRRORS, Mirror, mirror_of
+from app.postgres.database import Connection
 
 Purpose = Literal["fill", "reconcile"]
 Finding = Literal["missing", "stale", "surplus", "unclear"]

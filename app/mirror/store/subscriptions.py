@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from app.cache.database import Connection, Record
-from app.cache.members import PROMISED_SEATS
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.snapshots import JsonObject
 from app.domain.views import Contact, SubscriptionView
+from app.mirror.store.members import PROMISED_SEATS
+from app.postgres.database import Connection, Record
 
 _COLUMNS = f"""
     select s.id, s.customer_id, s.status, s.currency, s.created, s.start_date, s.trial_start, s.trial_end,

@@ -7,14 +7,15 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from app.context import Context
+from app.customers import failures
 from app.domain.ids import CustomerId, SubscriptionItemId
-from app.domain.member_changes import Action
 from app.domain.roles import Role
 from app.domain.snapshots import JsonObject
 from app.errors import Conflict
-from app.routes import cursors, problems
-from app.routes.answers import UNCHANGED, answer
-from app.routes.dependencies import (
+from app.http import cursors, problems
+from app.http.answers import UNCHANGED, answer
+from app.http.dependencies import (
     ContextDep,
     CursorQuery,
     LimitQuery,
@@ -24,38 +25,40 @@ from app.routes.dependencies import (
     refuse_admin_fields,
     spend,
 )
-from app.routes.idempotency import IdempotentRoute
-from app.routes.operation_answers import ACCEPTED, FIGURES, ON_PEOPLE, operation_answer, result_of
-from app.routes.operation_ids import operation_id_of
-from app.routes.plans import change_answer, quote_answer
-from app.schemas.plans import ChangedSubscription, QuoteAnswer
-from app.schemas.shared_subscriptions import (
+from app.http.idempotency import IdempotentRoute
+from app.http.operation_ids import operation_id_of
+from app.identity.actors import Actor
+from app.mirror import visibility as subscriptions
+from app.operations import runner as operations
+from app.operations.answers import ACCEPTED, FIGURES, ON_PEOPLE, operation_answer, result_of
+from app.operations.runner import Outcome
+from app.operations.schemas import OperationAnswer
+from app.sharing import (
+    admission as member_changes,
+)
+from app.sharing import (
+    members as shared_subscriptions,
+)
+from app.sharing import (
+    purchase_permissions,
+    seat_releases,
+)
+from app.sharing.admission import Admitted, AskedChange, Purchasing
+from app.sharing.member_changes import Action
+from app.sharing.members import PeopleQuery
+from app.sharing.schemas.members import (
     MemberChangeRequest,
-    OperationAnswer,
     PersonList,
     PersonRole,
     SeatQuoteRequest,
     SeatsRequest,
 )
-from app.schemas.subscriptions import SubscriptionAnswer, shown
-from app.services import (
-    failures,
-    member_changes,
-    operations,
-    plan_changes,
-    previews,
-    purchase_permissions,
-    seat_purchases,
-    seat_releases,
-    shared_subscriptions,
-    subscriptions,
-)
-from app.services.actors import Actor
-from app.services.context import Context
-from app.services.member_changes import Admitted, AskedChange, Purchasing
-from app.services.operations import Outcome
-from app.services.plan_writes import Done
-from app.services.shared_subscriptions import PeopleQuery
+from app.subscriptions import changes as plan_changes
+from app.subscriptions import previews, seat_purchases
+from app.subscriptions.routes.changes import change_answer, quote_answer
+from app.subscriptions.schemas.changes import ChangedSubscription, QuoteAnswer
+from app.subscriptions.schemas.subscriptions import SubscriptionAnswer, shown
+from app.subscriptions.writes import Done
 
 router = APIRouter(tags=["shared subscriptions"], route_class=IdempotentRoute)
 _READ = {**UNCHANGED, **problems.responses(401, 403, 404, 422, 503)}

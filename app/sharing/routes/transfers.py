@@ -5,13 +5,13 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from app.cache.transfers import Transfer
+from app.context import Context
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.snapshots import JsonObject
 from app.errors import Conflict
-from app.routes import cursors, problems
-from app.routes.answers import UNCHANGED, answer
-from app.routes.dependencies import (
+from app.http import cursors, problems
+from app.http.answers import UNCHANGED, answer
+from app.http.dependencies import (
     ContextDep,
     CursorQuery,
     LimitQuery,
@@ -19,15 +19,16 @@ from app.routes.dependencies import (
     SubscriptionPath,
     WriterDep,
 )
-from app.routes.idempotency import IdempotentRoute
-from app.routes.operation_answers import ACCEPTED, operation_answer
-from app.routes.operation_ids import operation_id_of
-from app.routes.shared_subscriptions import run_and_answer
-from app.schemas.shared_subscriptions import OperationAnswer
-from app.schemas.transfers import AuditEventList, TransferAnswer, TransferRequest
-from app.services import audit, operations, transfers
-from app.services.actors import Actor
-from app.services.context import Context
+from app.http.idempotency import IdempotentRoute
+from app.http.operation_ids import operation_id_of
+from app.identity.actors import Actor
+from app.operations import runner as operations
+from app.operations.answers import ACCEPTED, operation_answer
+from app.operations.schemas import OperationAnswer
+from app.sharing import audit, transfers
+from app.sharing.routes.members import run_and_answer
+from app.sharing.schemas.transfers import AuditEventList, TransferAnswer, TransferRequest
+from app.sharing.store import Transfer
 
 router = APIRouter(tags=["shared subscriptions"], route_class=IdempotentRoute)
 _READ = {**UNCHANGED, **problems.responses(401, 403, 404, 422, 503)}

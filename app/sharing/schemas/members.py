@@ -6,37 +6,25 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from app.schemas.common import (
+from app.http.schemas import (
     ADMIN_ONLY,
     Answer,
     CustomerIdText,
+    Email,
     ForgoCredit,
     Instant,
     Page,
-    Payment,
     ProrationBehavior,
     QuoteId,
     Request,
     Seats,
     SubscriptionItemIdText,
 )
+from app.operations.schemas import MemberRole
 
 MAXIMUM_CHANGES = 100
 
-Email = Annotated[str, Field(min_length=3, max_length=254, pattern=r"^[^\s@\x00-\x1f]+@[^\s@\x00-\x1f]+$")]
-MemberRole = Literal["user", "manager"]
 PersonRole = Literal["owner", "manager", "user"]
-ChangeAction = Literal[
-    "add",
-    "remove",
-    "update",
-    "release_seats",
-    "set_owner",
-    "add_subscription",
-    "update_subscription",
-    "cancel_subscription",
-    "resume_subscription",
-]
 
 
 class Person(Answer):
@@ -145,41 +133,3 @@ class SeatQuoteRequest(_Changes):
             raise ValueError(f"give at most {MAXIMUM_CHANGES} changes in all, not {self.number}")
         _check_release(self)
         return self
-
-
-class ChangeResult(Answer):
-    """One change and its outcome; a change of the subscription itself names no person.
-
-    `total`, `used` and `required` stand beside `seat_limit_reached`, `total` beside `release_seats` too, `allowed`
-    beside `unsecured_raise_limit`. Beside `invoice_unpaid` stand the members of that error, as they were when the
-    change was refused: `credit` in minor units, `retry_after` in seconds, `hosted_invoice_url` null for managers.
-    """
-
-    action: ChangeAction
-    customer_id: str | None
-    email: str | None
-    role: MemberRole | None
-    outcome: Literal["applied", "unchanged", "refused", "failed", "pending"]
-    code: str | None
-    total: int | None = None
-    used: int | None = None
-    required: int | None = None
-    allowed: int | None = None
-    invoice_id: str | None = None
-    invoice_status: str | None = None
-    hosted_invoice_url: str | None = None
-    credit: int | None = None
-    retry_after: int | None = None
-
-
-class OperationAnswer(Answer):
-    """`state`: running while an outcome is open, settled when every result is final.
-
-    `seats` is null, and results name no other people's ids, if the subscription shows the caller none of them now.
-    """
-
-    operation_id: str
-    state: Literal["running", "settled"]
-    results: list[ChangeResult]
-    seats: Seats | None
-    payment: Payment | None = None

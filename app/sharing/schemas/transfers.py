@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from app.domain.snapshots import JsonObject
-from app.schemas.common import Answer, CustomerIdText, Instant, Page, Request
+from app.http.schemas import Answer, CustomerIdText, Instant, Page, Request
 
 
 class TransferRequest(Request):

@@ -10,19 +10,28 @@ from datetime import datetime
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from app.domain.ends import When
+from app.context import Context, Rules
+from app.customers import failures
 from app.domain.ids import PaymentMethodId, PriceId, SubscriptionItemId
 from app.domain.payments import PaymentStep
-from app.domain.plan_changes import ItemChange
 from app.domain.snapshots import JsonObject
 from app.errors import PreconditionFailed
-from app.routes import problems
-from app.routes.answers import answer, etag_of
-from app.routes.dependencies import ContextDep, CustomerPath, SubscriptionPath, WriterDep, refuse_admin_fields
-from app.routes.idempotency import IdempotentRoute
-from app.routes.operation_answers import ACCEPTED, accepted_answer
-from app.routes.operation_ids import operation_id_of
-from app.schemas.plans import (
+from app.http import problems
+from app.http.answers import answer, etag_of
+from app.http.dependencies import ContextDep, CustomerPath, SubscriptionPath, WriterDep, refuse_admin_fields
+from app.http.idempotency import IdempotentRoute
+from app.http.operation_ids import operation_id_of
+from app.identity.actors import Actor
+from app.mirror.visibility import Seen
+from app.operations.answers import ACCEPTED, accepted_answer
+from app.operations.runner import Accepted
+from app.subscriptions import changes as plan_changes
+from app.subscriptions import ending, previews, purchases
+from app.subscriptions.ends import When
+from app.subscriptions.item_changes import ItemChange
+from app.subscriptions.previews import Quoted
+from app.subscriptions.purchases import Purchase
+from app.subscriptions.schemas.changes import (
     CanceledSubscription,
     CancelRequest,
     ChangedSubscription,
@@ -31,16 +40,9 @@ from app.schemas.plans import (
     QuoteAnswer,
     SubscriptionUpdateRequest,
 )
-from app.schemas.subscriptions import body as subscription_body
-from app.schemas.subscriptions import shown
-from app.services import ending, failures, plan_changes, previews, purchases
-from app.services.actors import Actor
-from app.services.context import Context, Rules
-from app.services.plan_operations import Accepted
-from app.services.plan_writes import Done, MoneyTerms, PlanUpdate
-from app.services.previews import Quoted
-from app.services.purchases import Purchase
-from app.services.subscriptions import Seen
+from app.subscriptions.schemas.subscriptions import body as subscription_body
+from app.subscriptions.schemas.subscriptions import shown
+from app.subscriptions.writes import Done, MoneyTerms, PlanUpdate
 
 router = APIRouter(tags=["subscriptions"], route_class=IdempotentRoute)
 _WRITE = problems.responses(401, 403, 404, 409, 413, 415, 422, 502, 503)

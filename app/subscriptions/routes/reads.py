@@ -8,18 +8,39 @@ from __future__ import annotations
 
 import re
 from types import SimpleNamespace
+from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.domain.ids import SubscriptionId, is_subscription_id
+from app.domain.roles import Role
 from app.errors import BillingError
-from app.routes import problems
-from app.routes.answers import UNCHANGED, answer_bytes
-from app.routes.dependencies import FreshQuery, SubscriptionPath, get_context, principal_of, spend
-from app.schemas.subscriptions import SubscriptionAnswer, body
-from app.services import subscriptions, sync
+from app.http import problems
+from app.http.answers import UNCHANGED, answer, answer_bytes
+from app.http.cursors import Paging
+from app.http.dependencies import (
+    ContextDep,
+    CursorQuery,
+    CustomerPath,
+    FreshQuery,
+    LimitQuery,
+    ReaderDep,
+    SubscriptionPath,
+    get_context,
+    principal_of,
+    spend,
+)
+from app.http.schemas import RoleName
+from app.mirror import refreshing as sync
+from app.mirror import visibility as subscriptions
+from app.subscriptions.schemas.subscriptions import SubscriptionAnswer, SubscriptionList, body, shown
+
+StatusesQuery = Annotated[
+    list[Annotated[str, Query(pattern="^[a-z_]{1,32}$")]] | None,
+    Query(max_length=10, description="Repeatable."),
+]
 
 _READ = {**UNCHANGED, **problems.responses(401, 403, 404, 422, 502, 503)}
 _PATH = re.compile(r"/v1(/(?:shared-)?subscriptions/)([^/]+)")
@@ -80,6 +101,40 @@ async def get_subscription(
 ) -> Response:
     """A subscription, as the caller's role shows it."""
     return await _read(request, subscription_id, fresh=fresh)
+
+
+@router.get(
+    "/customers/{customer_id}/subscriptions",
+    response_model=SubscriptionList,
+    responses={**UNCHANGED, **problems.responses(401, 403, 404, 422, 503)},
+    tags=["customers"],
+)
+async def get_customer_subscriptions(
+    request: Request,
+    context: ContextDep,
+    actor: ReaderDep,
+    customer_id: CustomerPath,
+    status: StatusesQuery = None,
+    role: Annotated[RoleName | None, Query()] = None,
+    limit: LimitQuery = 20,
+    cursor: CursorQuery = None,
+) -> Response:
+    """Every subscription that the customer pays for, owns or is a member of, newest first, each with his role."""
+    acting = actor.customer(customer_id)
+    paging = Paging.of(
+        cursor, limit, principal=actor.principal.key, query=["subscriptions", acting, status, role]
+    )
+    found = await subscriptions.of_customer(
+        context, acting, statuses=status, role=None if role is None else Role(role)
+    )
+    rows = [
+        {"created": seen.view.created, "id": seen.view.id, "seen": seen}
+        for seen in found
+        if paging.after is None or (seen.view.created, seen.view.id) < paging.after
+    ]
+    frame = paging.frame(rows)
+    frame["data"] = [shown(row["seen"], context.rules) for row in frame["data"]]
+    return answer(request, SubscriptionList.model_validate(frame))
 
 
 async def _read(request: Request, subscription_id: SubscriptionId, *, fresh: bool) -> Response:

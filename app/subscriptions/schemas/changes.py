@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, model_validator
 
-from app.schemas.common import (
+from app.customers.schemas.invoices import InvoiceLine
+from app.http.schemas import (
     ADMIN_ONLY,
     Answer,
     ForgoCredit,
@@ -20,8 +21,7 @@ from app.schemas.common import (
     Request,
     SubscriptionItemIdText,
 )
-from app.schemas.invoices import InvoiceLine
-from app.schemas.subscriptions import Subscription
+from app.subscriptions.schemas.subscriptions import Subscription
 
 MAXIMUM_ITEMS = 20
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Literal
 
 import orjson
 
+from app.catalogue.schemas import Recurring, Tier, TransformQuantity, WithInternal
+from app.context import Rules
 from app.domain.roles import Permission
 from app.domain.snapshots import JsonObject
 from app.domain.views import SubscriptionView
-from app.schemas.common import Answer, Contact, Instant, Page, Seats
-from app.schemas.products import Recurring, Tier, TransformQuantity, WithInternal
-from app.services.context import Rules
-from app.services.subscriptions import Seen
-
-RoleName = Literal["owner", "manager", "user", "payer"]
+from app.http.schemas import Answer, Contact, Instant, Page, RoleName, Seats
+from app.mirror.visibility import Seen
 
 
 class ItemPrice(WithInternal):

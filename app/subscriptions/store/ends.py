@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from app.cache.database import Connection
 from app.domain.ids import SubscriptionId
+from app.postgres.database import Connection
 
 # The end in force began when `cancel_at` was last set from nothing. What was asked before that has been taken back.
 # An operation that found the end as it asked for it is settled as `unchanged`, and counts like one that set it.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from app.cache.database import Connection
 from app.domain.ids import CustomerId, SubscriptionId
+from app.postgres.database import Connection
 
 
 @dataclass(frozen=True, slots=True)

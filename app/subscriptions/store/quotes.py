@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from datetime import datetime
 
-from app.cache.database import Connection, Record
 from app.domain.ids import SubscriptionId
+from app.postgres.database import Connection, Record
 
 LIFETIME_SECONDS = 86_400
 CREDITING_SECONDS = 600

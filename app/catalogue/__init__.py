@@ -1,0 +1,1 @@
+"""Products and prices, and the currency to show them in."""

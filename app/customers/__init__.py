@@ -1,0 +1,1 @@
+"""Customers: profiles, links to logins, payment methods, invoices and access."""

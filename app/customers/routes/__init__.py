@@ -1,0 +1,1 @@
+"""The routes under a customer, and single invoices."""

@@ -1,0 +1,1 @@
+"""Statements about stored answers and request rates."""

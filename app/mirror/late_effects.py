@@ -1,0 +1,46 @@
+"""Writes of ours that took effect after their operation was settled, recognized by the key on their event."""
+
+from __future__ import annotations
+
+import re
+
+import structlog
+from prometheus_client import Counter
+
+from app.context import Context
+from app.mirror.store import audit
+from app.stripe.webhooks import Event
+
+log = structlog.get_logger(__name__)
+
+
+LATE = Counter(
+    "coseat_late_effects",
+    "Writes that took effect after their operation was settled: a process had been stopped",
+)
+
+
+_OUR_KEY = re.compile(r"(op_[0-9a-f]{24})/(\d{1,4})/\d+(?:/waiting|/end)?")
+
+
+async def watch(context: Context, event: Event, kind: str) -> None:
+    """Tells by an event's key whether it is an effect that came after its operation was settled."""
+    key = None if event.idempotency_key is None else _OUR_KEY.fullmatch(event.idempotency_key)
+    object_id = event.object.get("id")
+    if key is None or kind not in ("customer", "subscription") or not isinstance(object_id, str):
+        return
+    async with context.database.connection() as connection:
+        late = await audit.record_late_effect(
+            connection,
+            event_id=event.id,
+            event_type=event.type,
+            operation_id=key[1],
+            position=int(key[2]),
+            created=event.created,
+            subscription_id=object_id if kind == "subscription" else "",
+            customer_id=object_id if kind == "customer" else None,
+            margin=context.rules.margin,
+        )
+    if late:
+        LATE.inc()
+        log.error("late_effect", operation_id=key[1], event_id=event.id)

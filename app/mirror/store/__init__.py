@@ -1,0 +1,1 @@
+"""Statements about mirrored objects, refreshes and webhook events."""

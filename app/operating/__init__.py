@@ -1,0 +1,1 @@
+"""Running the service: health, metrics, the doctor and periodic upkeep."""

@@ -1,0 +1,1 @@
+"""The routes of shared subscriptions and of transfers."""

@@ -1,0 +1,1 @@
+"""Requests and answers about members, seats and transfers."""

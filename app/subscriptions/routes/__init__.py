@@ -1,0 +1,1 @@
+"""The routes of single subscriptions and of their changes."""

@@ -1,0 +1,1 @@
+"""Statements about quotes, ends and running purchases."""
