@@ -62,7 +62,7 @@ format: $(READY) ## Format the code and apply safe fixes
 	$(BIN)/ruff format
 
 .PHONY: tour
-tour: $(READY) ## Run the README's tour against a fresh local service
+tour: $(READY) ## Run a tour of the service, with every answer checked, against a fresh local one
 	@exec $(BIN)/python examples/tour.py
 
 # The CLI's own binary comes with its platform package: no script of a package is run, and node is not needed after.
@@ -72,7 +72,7 @@ STRIPE_CLI := @stripe/cli@1.52.0
 stripe-cli: $(READY) ## Run the official Stripe CLI (npm, Linux or macOS) against the Stripe stand-in
 	@command -v npm >/dev/null || { \
 	  echo "make stripe-cli needs npm, to install $(STRIPE_CLI) into node_modules (on Debian: apt install npm)." >&2; \
-	  echo "With a Stripe CLI at hand: $(BIN)/python examples/stripe_cli.py --cli PATH" >&2; \
+	  echo "With a Stripe CLI of your own: $(BIN)/python examples/stripe_cli.py --cli PATH" >&2; \
 	  exit 1; }
 	@npm install --prefix . --no-save --no-package-lock --no-audit --no-fund --ignore-scripts --silent $(STRIPE_CLI)
 	@exec $(BIN)/python examples/stripe_cli.py

@@ -1,7 +1,7 @@
 """Configuration: one frozen model, filled from the environment once, at start.
 
-`load_settings` is the only reader of the process environment. Names, defaults and meanings are those of the
-README's table; a variable that is set to nothing counts as not set.
+`load_settings` is the only reader of the process environment. Names, defaults and meanings are those of
+docs/reference/settings.md; a variable that is set to nothing counts as not set.
 """
 
 from __future__ import annotations
@@ -337,7 +337,7 @@ class JwtSettings:
 
 
 class Settings(BaseSettings):
-    """Every variable of the environment section of the README, validated; secrets never show in its repr."""
+    """Every variable of docs/reference/settings.md, validated; secrets never show in its repr."""
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 

@@ -1,28 +1,37 @@
-"""What the documents say of the interface: routes exist, fields exist, and the examples work as they are printed."""
+"""What the documents say: what they name exists, and their commands print what the pages show."""
 
+import ast
 import re
-import shlex
-from collections.abc import AsyncIterator, Iterator
-from string import Template
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from typer.main import get_command
 
+from app.commands.cli import cli
+from app.settings import Settings
+from examples.tour import Service, running_service
 from tests.contract.declared import document
-from tests.contract.recording import PEOPLE, demonstration
-from tests.support import databases
-from tests.support.company import Service
+from tests.support.databases import CHECKOUT
+from tests.support.pages import BLOCK, DECISIONS, PAGES, Reader, name_of, text_of, variables
 
-GUIDE = databases.CHECKOUT / "docs" / "billing-js.md"
-DOCUMENTS = [databases.CHECKOUT / "README.md", *sorted((databases.CHECKOUT / "docs").glob("*.md"))]
+DOCS = CHECKOUT / "docs"
+GUIDE = DOCS / "how-to" / "move-from-billing-js.md"
+REFERENCE = DOCS / "reference"
 
 ROUTE = re.compile(r"`(GET|POST|PUT|PATCH|DELETE) (/[^\s`?]*)")
 NOT_IN_THE_DOCUMENT = {("POST", "/webhooks/stripe"), ("GET", "/metrics")}
-COMMAND = re.compile(r"^curl (?:.*\\\n)*.*$", re.MULTILINE)
-SHELL = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 FIELD = re.compile(r"`((?:[a-z_0-9]+(?:\[\])?\.)*[a-z_0-9]+)(?:: [^`]*)?`")
-API = "http://127.0.0.1:8000/v1"
+CODE_SPAN = re.compile(r"`[^`\n]*`")
+LINK = re.compile(r"\[[^\]\[]*\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
+TREES = "app|benchmarks|docs|examples|migrations|openapi|stripe_simulator|testkit|tests|verification"
+FILE = re.compile(rf"(?<![\w/.-])((?:{TREES})/[\w/.-]*[\w/])(?![\w*])")
+MODULE = re.compile(r"python -m ((?:benchmarks|tests|verification|stripe_simulator|app)[\w.]*)")
+DECISION = re.compile(r"decisions?/?(?: |/)(\d{4})\b")
+FIRST_CELL = re.compile(r"^\| (.*?) \|", re.MULTILINE)
 
 
 def shape(path: str) -> str:
@@ -37,12 +46,14 @@ def test_every_route_that_a_document_names_exists() -> None:
         (method.upper(), shape(path)) for path, methods in document()["paths"].items() for method in methods
     }
     named = {
-        (source.name, method, path)
-        for source in DOCUMENTS
-        for method, path in ROUTE.findall(source.read_text(encoding="utf-8"))
+        (name_of(page), method, path)
+        for page in PAGES
+        if "stripe_simulator" not in name_of(page)
+        for method, path in ROUTE.findall(text_of(page))
     }
-    assert {name for name, _, _ in named} >= {"README.md", "billing-js.md"}
     assert {entry for entry in named if (entry[1], shape(entry[2])) not in known} == set()
+    routes = {(m, shape(p)) for name, m, p in named if name == "docs/reference/http.md"}
+    assert known - routes == set()
 
 
 def sections() -> dict[str, str]:
@@ -101,57 +112,175 @@ def test_every_field_of_ours_in_the_tables_is_one_of_the_method() -> None:
         assert named - known == set(), name
 
 
-def commands() -> list[str]:
-    text = "".join(SHELL.findall(GUIDE.read_text(encoding="utf-8")))
-    return COMMAND.findall(text)
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that a page's headings get: lower case, without punctuation, dashes for spaces."""
+    headings = HEADING.findall(BLOCK.sub("", text_of(page)))
+    return {
+        re.sub(r"[^\w\- ]", "", heading.replace("`", "")).strip().lower().replace(" ", "-")
+        for heading in headings
+    }
 
 
-@pytest.fixture(scope="module")
-def guide_database_url(postgres_url: str, template_database: str) -> Iterator[str]:
-    url = databases.clone(postgres_url, template_database)
-    yield url
-    databases.drop(postgres_url, url)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = CODE_SPAN.sub("", BLOCK.sub("", text_of(page)))
+    for target in LINK.findall(text):
+        if target.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), f"{name_of(page)}: {target}"
+        assert not anchor or anchor in anchors(linked), f"{name_of(page)}: {target}"
 
 
-@pytest.fixture(scope="module")
-async def demo(guide_database_url: str) -> AsyncIterator[Service]:
-    async with demonstration(guide_database_url) as service:
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_files_and_modules_that_a_page_names_exist(page: Path) -> None:
+    text = text_of(page)
+    for path in FILE.findall(re.sub(r"https?://\S+", "", text)):
+        assert (CHECKOUT / path).exists(), f"{name_of(page)}: {path}"
+    for module in MODULE.findall(text):
+        at = CHECKOUT / module.replace(".", "/")
+        assert at.with_suffix(".py").exists() or (at / "__main__.py").exists(), f"{name_of(page)}: {module}"
+
+
+def sources() -> Iterator[Path]:
+    for tree in TREES.split("|"):
+        yield from sorted((CHECKOUT / tree).rglob("*.py"))
+
+
+def test_pages_and_decisions_that_the_code_names_exist() -> None:
+    numbers = {path.name[:4] for path in DECISIONS.glob("*.md")}
+    for source in (*sources(), *PAGES):
+        text = text_of(source)
+        named = re.findall(r"(?<![\w/])docs/[\w/.-]+\.md", text)
+        missing = [path for path in named if not (CHECKOUT / path).exists()]
+        missing += [number for number in DECISION.findall(text) if number not in numbers]
+        assert missing == [] or source.name == "test_prose.py", f"{name_of(source)}: {missing}"
+
+
+def test_the_index_names_every_page() -> None:
+    index = text_of(DOCS / "README.md")
+    linked = {(DOCS / target).resolve() for target in LINK.findall(index)}
+    pages = {page for page in DOCS.rglob("*.md") if page.parent != DECISIONS and page.name != "README.md"}
+    assert pages - linked == set()
+    assert DECISIONS in linked
+
+
+def test_the_readme_is_short() -> None:
+    assert len(text_of(CHECKOUT / "README.md").splitlines()) <= 200
+
+
+def test_decisions_have_their_parts_and_a_number_of_their_own() -> None:
+    pages = sorted(DECISIONS.glob("*.md"))
+    assert len({page.name[:4] for page in pages}) == len(pages)
+    for page in pages:
+        assert re.fullmatch(r"\d{4}(-[a-z0-9]+)+\.md", page.name), page.name
+        headings = re.findall(r"^(#+) (.*)$", text_of(page), re.MULTILINE)
+        assert headings[0][0] == "#", page.name
+        parts = [title for level, title in headings if level == "##"]
+        assert parts[:4] == ["Context", "Decision", "Consequences", "Alternatives"], page.name
+
+
+def first_cells(page: Path) -> list[str]:
+    """Return the names in the first column of a page's tables."""
+    return [name for cell in FIRST_CELL.findall(text_of(page)) for name in re.findall(r"`([^`]+)`", cell)]
+
+
+def test_settings_are_all_in_the_reference_with_their_defaults() -> None:
+    rows = re.findall(r"^\| `([A-Z_]+)` \| (.*?) \|", text_of(REFERENCE / "settings.md"), re.MULTILINE)
+    assert sorted(name for name, _ in rows) == sorted(name.upper() for name in Settings.model_fields)
+    for name, shown in rows:
+        default = Settings.model_fields[name.lower()].default
+        if re.fullmatch(r"`[^`]*`", shown):
+            plain = (
+                str(default).lower()
+                if isinstance(default, bool)
+                else f"{default:g}"
+                if isinstance(default, float)
+                else str(default)
+            )
+            assert shown.strip("`") == plain, name
+        else:
+            assert default in (None, ()), name
+
+
+def test_commands_are_all_in_the_reference_with_their_options() -> None:
+    text = text_of(REFERENCE / "commands.md")
+    commands: dict[str, Any] = get_command(cli).commands  # type: ignore[attr-defined]
+    for name, command in commands.items():
+        row = next((line for line in text.splitlines() if line.startswith(f"| `coseat {name}")), "")
+        options = {
+            option for parameter in command.params for option in parameter.opts if option.startswith("--")
+        }
+        assert row, name
+        assert {option for option in options if option not in row} == set(), name
+    named = set(re.findall(r"`coseat ([a-z-]+)", text)) - {"NAME"}
+    assert named - set(commands) == set()
+
+
+def test_targets_of_make_are_all_in_the_reference() -> None:
+    targets = set(re.findall(r"^([a-z-]+): .*## ", text_of(CHECKOUT / "Makefile"), re.MULTILINE))
+    shown = {
+        cell.removeprefix("make ")
+        for cell in first_cells(REFERENCE / "commands.md")
+        if cell.startswith("make ")
+    }
+    assert shown - {"help"} == targets - {"help"}
+
+
+def test_metrics_are_all_in_the_reference() -> None:
+    made: set[str] = set()
+    for source in sorted((CHECKOUT / "app").rglob("*.py")):
+        for kind, name in re.findall(r"\b(Counter|Gauge|Histogram)\(\s*\"(coseat_\w+)\"", text_of(source)):
+            made.add(f"{name}_total" if kind == "Counter" else name)
+    shown = {cell for cell in first_cells(REFERENCE / "metrics.md") if re.fullmatch(r"coseat_\w+", cell)}
+    assert made and shown == made
+
+
+def codes_of(source: Path) -> Iterator[str]:
+    """Yield the codes that a module gives to its errors."""
+    for node in ast.walk(ast.parse(text_of(source))):
+        given: list[ast.expr | None] = []
+        if isinstance(node, ast.Call):
+            given = [word.value for word in node.keywords if word.arg == "code"]
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if any(isinstance(target, ast.Name) and target.id == "code" for target in targets):
+                given = [node.value]
+        for value in given:
+            if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                yield value.value
+
+
+NOT_FOR_CALLERS = {"already_running", "wrong_account"}
+"""Codes of commands, which print their text."""
+
+
+def test_codes_are_all_in_the_reference() -> None:
+    given = {code for source in sorted((CHECKOUT / "app").rglob("*.py")) for code in codes_of(source)}
+    shown = set(re.findall(r"\| `([a-z_]+)` \|", text_of(REFERENCE / "errors.md")))
+    assert given - shown - NOT_FOR_CALLERS == set()
+
+
+@pytest.fixture
+def fresh() -> Iterator[Service]:
+    """The service of `make run` in its first state."""
+    with running_service() as service:
         yield service
 
 
-async def test_the_guides_commands_work_as_printed(demo: Service) -> None:
-    """In their order, with the variables that `make run` prints."""
-    variables = {"API": API, "SERVICE_KEY": _token("service")}
-    variables |= {name.upper(): _token(name) for name in ("owner", "manager", "user", "stranger")}
-    assert len(commands()) >= 5
-    for command in commands():
-        request = as_request(Template(command).substitute(variables))
-        response = await demo.client.send(request)
-        assert response.is_success, f"{command}\n{response.status_code} {response.text}"
-
-
-def _token(name: str) -> str:
-    return PEOPLE[name]["Authorization"].removeprefix("Bearer ")
-
-
-def as_request(command: str) -> httpx.Request:
-    """What curl would send; AssertionError for an option that no example has used before."""
-    words = iter(shlex.split(command.replace("\\\n", " "))[1:])
-    method, url, body = None, "", None
-    headers: dict[str, str] = {}
-    for word in words:
-        match word:
-            case "-s":
-                continue
-            case "-X":
-                method = next(words)
-            case "-d":
-                body = next(words).encode()
-                headers.setdefault("Content-Type", "application/x-www-form-urlencoded")
-            case "-H":
-                name, _, value = next(words).partition(": ")
-                headers[name] = value
-            case _:
-                assert not word.startswith("-") and not url, word
-                url = word
-    return httpx.Request(method or ("GET" if body is None else "POST"), url, headers=headers, content=body)
+@pytest.mark.parametrize(
+    "pages",
+    [
+        ["README.md", "docs/how-to/react-to-changes.md", "docs/how-to/move-from-billing-js.md"],
+        ["docs/tutorial/first-shared-seat.md", "docs/how-to/test-against-the-stand-in.md"],
+        ["docs/how-to/sell-and-change-seats.md"],
+    ],
+    ids=["readme", "tutorial", "sell"],
+)
+def test_commands_print_what_the_pages_show(fresh: Service, pages: list[str]) -> None:
+    """On the service that `make run` starts, in their order; three groups of pages that do not disturb each other."""
+    given = variables(f"{fresh.api}/v1", fresh.stripe, fresh.tokens)
+    with httpx.Client(timeout=20, trust_env=False) as client:
+        for page in pages:
+            assert Reader(client, dict(given)).go_through(CHECKOUT / page) >= 3, page

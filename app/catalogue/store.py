@@ -7,7 +7,7 @@ from app.domain.ids import PriceId
 from app.domain.snapshots import JsonObject
 from app.postgres.database import Connection, Record
 
-# What design and README call on sale: a price that says so itself, else the default price of a product that says so.
+# On sale (docs/reference/metadata.md): a price that says so itself, else the default price of a product that says so.
 # In an open catalogue every active price is, unless it says no. `{open}` is a boolean of the statement.
 _ON_SALE = """(r.active and r.presence = 'present' and p.active and p.presence = 'present'
     and coalesce(r.sellable, {open} or (p.sellable and p.default_price_id = r.id), false))"""

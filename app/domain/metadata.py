@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from app.domain.ids import CustomerId, SubscriptionId, is_customer_id, is_subscription_id
 
 SUPPORTS_SHARING = "billing_supports_shared_subscriptions"
+# Stripe takes at most 40 characters for a key: with "uses" in it this one could never be set.
 OWNER_USES_SEAT = "billing_shared_subscription_owner_seat"
 SELLABLE = "billing_sellable"
 OWNER = "billing_shared_subscription_owner"

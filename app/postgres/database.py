@@ -1,7 +1,7 @@
 """The pool of connections, transactions, and the translation of a lost database into one clear error.
 
 asyncpg throughout: measured on the paths that matter here, SQLAlchemy's core costs 1.6 times and its ORM 3 to 8
-times the time of the same statement (README, decisions).
+times the time of the same statement (docs/decisions/0022-run-statements-with-asyncpg.md).
 """
 
 from __future__ import annotations

@@ -300,7 +300,7 @@ def signed(body: bytes, *, at: int | None = None, secret: str = WEBHOOK_SECRET) 
 
 @asynccontextmanager
 async def running_service(stripe: Simulator, database_url: str, **overrides: str) -> AsyncIterator[Service]:
-    """`overrides` are variables of the environment, as in the README."""
+    """`overrides` are variables of the environment, as in docs/reference/settings.md."""
     environment = service_environment(
         database_url=database_url, stripe_base=stripe.base_url, stripe_key=stripe.api_key, **overrides
     )

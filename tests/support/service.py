@@ -42,7 +42,7 @@ UNLIMITED = {
 def service_environment(
     *, database_url: str, stripe_base: str, stripe_key: str, **overrides: str
 ) -> dict[str, str]:
-    """The service's variables (README, environment) for one database and one simulated account."""
+    """The service's variables (docs/reference/settings.md) for one database and one simulated account."""
     keys = [
         {"name": name, "sha256": hashlib.sha256(key.encode()).hexdigest(), "scopes": SCOPES[name]}
         for name, key in SERVICE_KEYS.items()
