@@ -37,6 +37,7 @@ FINISHED = (
     "tests/test_docs.py",
     "*.md",
     "docs/**/*.md",
+    "stripe_simulator/README.md",
     "verification/README.md",
 )
 
