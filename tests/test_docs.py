@@ -137,7 +137,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_files_and_modules_that_a_page_names_exist(page: Path) -> None:
     text = text_of(page)
     for path in FILE.findall(re.sub(r"https?://\S+", "", text)):
-        assert (CHECKOUT / path).exists(), f"{name_of(page)}: {path}"
+        at = CHECKOUT / path
+        assert at.exists() or at.with_suffix(".py").exists(), f"{name_of(page)}: {path}"
     for module in MODULE.findall(text):
         at = CHECKOUT / module.replace(".", "/")
         assert at.with_suffix(".py").exists() or (at / "__main__.py").exists(), f"{name_of(page)}: {module}"
