@@ -54,6 +54,7 @@ _TRANSACTION_TIMEOUT_SINCE = 17
 _SESSION = {
     "application_name": "coseat",
     "jit": "off",
+    # Statements are look-ups by key; planning the largest read again takes five times as long as executing it.
     "plan_cache_mode": "force_generic_plan",
     # PostgreSQL ends the transactions of a process that was lost or frozen, and so frees its row locks. No transaction
     # waits for anything but PostgreSQL, so only a process that no longer runs is idle in one for seconds. See

@@ -145,6 +145,7 @@ subscriptions = _mirrored(
     _text("customer_id", required=True),
     _text("status", required=True),
     _text("currency", required=True),
+    # Stripe sends items with their subscription and never alone: one row lock, one marker and one serial cover both.
     _json("items", required=True),
     _text("owner_id"),
     _text("operation_id"),

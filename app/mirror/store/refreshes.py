@@ -15,6 +15,7 @@ from app.postgres.database import Connection, Record
 SPACING_SECONDS = 2
 MAX_ATTEMPTS = 8
 OUTAGE_SECONDS = 20
+"""While Stripe answers nobody, a refresh is tried again this soon, and none is given up for an outage."""
 
 
 @dataclass(frozen=True, slots=True)
