@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -134,10 +135,12 @@ async def _next_total(
         return await _total(context, asked(subscription, priced.params, behavior))
     again = _without_spent(asked(subscription, params, "none"), subscription, priced.now.spent)
     details: dict[str, Any] = again["subscription_details"]
+    first: int | None = None
     if details.get("trial_end") == "now":
         again["preview_mode"] = "recurring"
+        first = min(_charged_until(priced.now).values(), default=None)
     elif plan is not None and plan.restarted:
-        left_out, start_over = _not_on_the_next(subscription, plan, priced.now)
+        left_out, start_over, first = _not_on_the_next(subscription, plan, priced.now)
         ids = {item.id for item in left_out}
         prices = {item.price.id for item in left_out if item.id is None}
         kept = [
@@ -146,6 +149,9 @@ async def _next_total(
         details["items"] = [*kept, *({"id": item_id, "deleted": True} for item_id in ids if item_id)]
         if start_over:
             again["preview_mode"] = "recurring"
+    if "preview_mode" in again and _has_ended_by(subscription, params, first):
+        # That mode is of a whole period, and does not ask whether the subscription will have one.
+        return None
     return await _total(context, again, without_pending=True)
 
 
@@ -176,13 +182,30 @@ async def _total(context: Context, asked: dict[str, Any], *, without_pending: bo
     )
 
 
-def _not_on_the_next(subscription: Subscription, plan: Plan, now: Costs) -> tuple[list[PlanItem], bool]:
-    """The items that the first ordinary invoice will not be of, and whether it is of those that start over."""
+def _has_ended_by(subscription: Subscription, params: Mapping[str, Any], first: int | None) -> bool:
+    """True if the subscription, once changed, ends with its first period or within it. `first`: that period's end.
+
+    An end at the period's end follows the items into their new period; a named end stays.
+    """
+    if {"cancel_at", "cancel_at_period_end"}.isdisjoint(params):
+        at_period_end, end = subscription.cancel_at_period_end, subscription.cancel_at
+    else:
+        at_period_end, end = params.get("cancel_at_period_end") is True, params.get("cancel_at") or None
+    return at_period_end or (end is not None and first is not None and end <= first)
+
+
+def _charged_until(now: Costs) -> dict[str | None, int]:
+    """The end of the period that a change charges for at once, by price."""
+    return {line["price_id"]: line["period_end"] for line in now.lines if line["amount"] >= 0}
+
+
+def _not_on_the_next(subscription: Subscription, plan: Plan, now: Costs) -> tuple[list[PlanItem], bool, int]:
+    """The items that the first ordinary invoice will not be of, whether it is of those that start over, and when."""
     current = {str(item.id): item.current_period_end for item in subscription.items}
-    charged = {line["price_id"]: line["period_end"] for line in now.lines if line["amount"] >= 0}
+    charged = _charged_until(now)
     ends = {item.price.id: charged.get(item.price.id, current.get(str(item.id))) for item in plan.items}
     first = min(end for end in ends.values() if end is not None)
     start_over = any(ends.get(item.price.id) == first for item in plan.items if item.id in plan.restarted)
     if start_over:
-        return [item for item in plan.items if ends.get(item.price.id) != first], True
-    return [item for item in plan.items if item.id in plan.restarted], False
+        return [item for item in plan.items if ends.get(item.price.id) != first], True, first
+    return [item for item in plan.items if item.id in plan.restarted], False, first

@@ -634,6 +634,27 @@ async def test_the_next_total_is_null_when_the_subscription_ends(still: Shop) ->
     assert (await team_.invoices())[0]["amount_paid"] == quote["amount_due_now"]
 
 
+@pytest.mark.parametrize("days", [None, 20, 2000])
+async def test_next_total_is_the_upcoming_invoice_when_an_interval_changes_before_an_end(
+    still: Shop, days: int | None
+) -> None:
+    """M4: the new interval begins at once; no invoice follows if the subscription ends with it or within it."""
+    team_ = await team(still, 5)
+    yearly = await still.price(unit_amount=100_000, recurring={"interval": "year"})
+    now = int((await still.stripe.control("GET", "clock"))["now"])
+    end = {"cancel_at_period_end": True} if days is None else {"cancel_at": now + days * DAY}
+    await still.stripe.post(f"/v1/subscriptions/{team_.id}", proration_behavior="none", **end)
+    await still.listen()
+    body = {"items": [{"id": team_.item, "price_id": yearly}]}
+    quote = await still.preview(team_.owner.headers, team_.id, **body)
+    answer = await team_.change(**body, quote_id=quote["quote_id"])
+    assert answer.status_code == 200, answer.text
+    path = "/v1/customers/me/upcoming-invoice"
+    answer = await still.service.get(path, team_.owner.headers, subscription_id=team_.id)
+    assert answer.status_code == (200 if days == 2000 else 404), answer.text
+    assert quote["next_total"] == (answer.json()["invoice"]["total"] if days == 2000 else None)
+
+
 async def test_the_next_total_is_the_upcoming_invoice_when_a_discount_is_used_up(still: Shop) -> None:
     """M4: a discount for one invoice that the change uses is not on the next one."""
     team_ = await team(still, 5)
