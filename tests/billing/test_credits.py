@@ -10,6 +10,7 @@ import pytest
 
 from app.operating import store as diagnosis
 from app.operating.doctor import examine
+from app.stripe import parsing
 from tests.billing.shop import CHALLENGED, Shop
 from tests.support.company import Person, running_service
 from tests.support.problems import problem
@@ -431,6 +432,21 @@ async def test_a_quote_with_credit_expires_when_the_money_went_back(still: Shop)
     for body in ({}, {"forgo_credit": True}):
         problem(await team_.set_seats(1, quote_id=quote["quote_id"], **body), 409, "quote_expired")
     assert await team_.balance() == 0
+
+
+async def test_refund_counts_when_a_charge_without_an_intent_paid(still: Shop) -> None:
+    """M1: invoices of before payment intents name their charge alone (API reference, `InvoicePayment.payment`)."""
+    team_ = await team(still, 4)
+    (invoice,) = await team_.invoices()
+    source = await still.stripe.get(f"/v1/invoices/{invoice['id']}", expand=["payments"])
+    (paid,) = source["payments"]["data"]
+    intent = await still.stripe.get(f"/v1/payment_intents/{paid['payment']['payment_intent']}")
+    paid["payment"] = {"type": "charge", "charge": intent["latest_charge"]}
+    bill = parsing.bill(source, [])
+    bills = still.service.context.billing.bills
+    assert await bills.reversed_of(bill) == 0
+    await still.stripe.post("/v1/refunds", charge=intent["latest_charge"], amount=1500)
+    assert await bills.reversed_of(bill) == 1500
 
 
 async def test_quote_asks_for_the_same_as_its_change_when_the_credit_is_zero(still: Shop) -> None:

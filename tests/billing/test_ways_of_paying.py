@@ -434,6 +434,21 @@ async def test_raise_is_refused_while_an_earlier_raise_is_unpaid(shop: Shop) -> 
         assert (await put_seats(shop, owner.headers, made["id"], 8)).status_code == 200
 
 
+async def test_first_purchase_by_debit_is_not_bounded_and_its_raise_is(shop: Shop) -> None:
+    """Decision 0004: a purchase may be of any quantity; while it is unpaid, one raise goes by 5 seats at most."""
+    buyer, _ = await shop.buyer(card=None)
+    debit = await shop.card(buyer, "pm_sepaDebit")
+    price = await shop.price(await shop.product(shared=True))
+    answer = await shop.add(buyer.headers, [{"price_id": price, "quantity": 50}], payment_method_id=debit)
+    assert (answer.status_code, answer.json()["payment"]["status"]) == (201, "processing")
+    bought = answer.json()["subscription"]["id"]
+    refused = problem(await put_seats(shop, buyer.headers, bought, 56), 409, "unsecured_raise_limit")
+    assert refused["allowed"] == 5
+    assert (await put_seats(shop, buyer.headers, bought, 55)).status_code == 200
+    problem(await put_seats(shop, buyer.headers, bought, 56), 409, "invoice_unpaid")
+    assert await total(shop, bought) == 55
+
+
 async def test_results_show_the_unpaid_invoice_when_no_seats_could_be_bought(
     stripe_simulator: str, own_database: str
 ) -> None:
