@@ -11,7 +11,9 @@ import pytest
 from typer.main import get_command
 
 from app.commands.cli import cli
+from app.operating import doctor
 from app.settings import Settings
+from app.stripe.client import API_VERSION
 from examples.tour import Service, running_service
 from tests.contract.declared import document
 from tests.support.databases import CHECKOUT
@@ -261,6 +263,13 @@ def test_codes_are_all_in_the_reference() -> None:
     given = {code for source in sorted((CHECKOUT / "app").rglob("*.py")) for code in codes_of(source)}
     shown = set(re.findall(r"\| `([a-z_]+)` \|", text_of(REFERENCE / "errors.md")))
     assert given - shown - NOT_FOR_CALLERS == set()
+
+
+def test_the_webhook_endpoint_of_the_page_is_what_the_code_reads() -> None:
+    """Its API version, and every event without which the doctor complains."""
+    page = text_of(DOCS / "how-to" / "connect-stripe.md")
+    assert f"api_version={API_VERSION} " in page
+    assert set(re.findall(r"[a-z_]+(?:\.[a-z_]+)+", page)) >= doctor.EVENTS
 
 
 @pytest.fixture
