@@ -115,7 +115,8 @@ _PROMISED_EMAILS = """
 _INSERT = """
     insert into operations (id, subscription_id, kind, state, principal, actor_id, door, request,
         lease_token, lease_until, seat_total)
-    values ($1, $2, $3, 'running', $4, $5, $6, $7, $8, clock_timestamp() + $9 * interval '1 second', $10)"""
+    values ($1, $2, $3::text::operation_kind, 'running', $4, $5, $6, $7, $8,
+        clock_timestamp() + $9 * interval '1 second', $10)"""
 
 _INSERT_STEPS = """
     insert into operation_steps (operation_id, position, subscription_id, action, customer_id, email, role,
@@ -254,7 +255,7 @@ async def insert(
 
 async def operation(connection: Connection, operation_id: str) -> Operation | None:
     row = await connection.fetchrow(
-        """select id, subscription_id, kind, state, principal, actor_id, request, created_at, settled_at
+        """select id, subscription_id, kind::text, state, principal, actor_id, request, created_at, settled_at
         from operations where id = $1""",
         operation_id,
     )

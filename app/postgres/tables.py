@@ -8,9 +8,12 @@ whole Unix seconds, our own are timestamptz by the database's clock.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
+    CheckConstraint,
     Column,
     DateTime,
     Float,
@@ -26,7 +29,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
+from sqlalchemy.dialects.postgresql import ARRAY, ENUM, JSONB, UUID
 from sqlalchemy.types import TypeEngine
 
 metadata = MetaData(
@@ -34,6 +37,7 @@ metadata = MetaData(
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
         "uq": "uq_%(table_name)s_%(column_0_N_name)s",
         "pk": "pk_%(table_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
     }
 )
 
@@ -357,12 +361,45 @@ member_records = Table(
     _instant("left_at"),
 )
 
+OPERATION_KINDS = (
+    "member_change",
+    "leave",
+    "transfer",
+    "cleanup",
+    "add_subscription",
+    "update_subscription",
+    "cancel_subscription",
+    "resume_subscription",
+)
+STEP_ACTIONS = (
+    "set_owner",
+    "remove",
+    "update",
+    "buy_seats",
+    "add",
+    "release_seats",
+    "add_subscription",
+    "update_subscription",
+    "cancel_subscription",
+    "resume_subscription",
+)
+
+
+# The states and what they mean are in app/operations/lifecycle.py; a test compares the names.
+UNSETTLED_STATES = ("planned", "in_flight", "ambiguous", "expired", "awaiting_payment")
+SETTLED_STATES = ("applied", "unchanged", "refused", "failed")
+
+
+def _quoted(values: Iterable[str]) -> str:
+    return ", ".join(f"'{value}'" for value in values)
+
+
 operations = Table(
     "operations",
     metadata,
     Column("id", Text, primary_key=True),
     _text("subscription_id", required=True),
-    _text("kind", required=True),
+    Column("kind", ENUM(*OPERATION_KINDS, name="operation_kind"), nullable=False),
     _text("state", required=True),
     _text("principal", required=True),
     _text("actor_id"),
@@ -373,6 +410,12 @@ operations = Table(
     _instant("created_at", default=True),
     _instant("settled_at"),
     Column("seat_total", BigInteger, comment="the seats after it, where it changes their number"),
+    CheckConstraint("state in ('running', 'settled')", name="state"),
+    CheckConstraint("(state = 'settled') = (settled_at is not null)", name="settled"),
+    # A settled operation has no runner; one that runs has, or waits for the next worker.
+    CheckConstraint("(state = 'running') = (lease_until is not null)", name="lease_until"),
+    CheckConstraint("(lease_token is null) = (lease_until is null)", name="lease_token"),
+    CheckConstraint("seat_total >= 0", name="seat_total"),
 )
 Index(None, operations.c.subscription_id, operations.c.created_at.desc(), operations.c.id)
 Index(
@@ -403,6 +446,24 @@ operation_steps = Table(
         comment="the last sending whose answer is missing",
     ),
     _instant("settled_at"),
+    # `sent_at` belongs to the key of this attempt: it is set while a request of that key was recorded, and neither
+    # before nor between two keys.
+    CheckConstraint(f"state in ({_quoted(UNSETTLED_STATES + SETTLED_STATES)})", name="state"),
+    CheckConstraint(f"(state in ({_quoted(SETTLED_STATES)})) = (settled_at is not null)", name="settled"),
+    CheckConstraint("state <> 'in_flight' or sent_at is not null", name="in_flight"),
+    CheckConstraint(
+        "state not in ('planned', 'ambiguous', 'expired') or sent_at is null", name="not_in_flight"
+    ),
+    CheckConstraint("sent_at is not null or unanswered_at is null", name="unanswered"),
+    CheckConstraint("attempt >= 0 and (state <> 'planned' or attempt = 0)", name="attempt"),
+    CheckConstraint("state not in ('ambiguous', 'expired') or attempt > 0", name="later_attempt"),
+    CheckConstraint("(state in ('refused', 'failed')) = (code is not null)", name="code"),
+    CheckConstraint(f"action in ({_quoted(STEP_ACTIONS)})", name="action"),
+    CheckConstraint(
+        "action not in ('add', 'remove', 'update') or customer_id is not null or email is not null",
+        name="person",
+    ),
+    CheckConstraint("role in ('manager', 'user') and role_before in ('manager', 'user')", name="role"),
 )
 Index(
     "ix_operation_steps_unsettled_customer",
@@ -422,6 +483,7 @@ reservations = Table(
     _instant("created_at", default=True),
     _instant("released_at"),
     UniqueConstraint("operation_id", "position"),
+    CheckConstraint("customer_id is not null or email is not null", name="person"),
 )
 Index(
     "uq_reservations_live_customer",

@@ -55,6 +55,42 @@ TABLES = (
     "idempotency_keys",
     "schema_floor",
 )
+OPERATION_KINDS = (
+    "member_change",
+    "leave",
+    "transfer",
+    "cleanup",
+    "add_subscription",
+    "update_subscription",
+    "cancel_subscription",
+    "resume_subscription",
+)
+# What must hold for every row of the write protocol, by table and name. `lifecycle.py` says what the states mean.
+CHECKS = {
+    "operations": {
+        "state": "state in ('running', 'settled')",
+        "settled": "(state = 'settled') = (settled_at is not null)",
+        "lease_until": "(state = 'running') = (lease_until is not null)",
+        "lease_token": "(lease_token is null) = (lease_until is null)",
+        "seat_total": "seat_total >= 0",
+    },
+    "operation_steps": {
+        "state": "state in ('planned', 'in_flight', 'ambiguous', 'expired', 'awaiting_payment', 'applied', 'unchanged',"
+        " 'refused', 'failed')",
+        "settled": "(state in ('applied', 'unchanged', 'refused', 'failed')) = (settled_at is not null)",
+        "in_flight": "state <> 'in_flight' or sent_at is not null",
+        "not_in_flight": "state not in ('planned', 'ambiguous', 'expired') or sent_at is null",
+        "unanswered": "sent_at is not null or unanswered_at is null",
+        "attempt": "attempt >= 0 and (state <> 'planned' or attempt = 0)",
+        "later_attempt": "state not in ('ambiguous', 'expired') or attempt > 0",
+        "code": "(state in ('refused', 'failed')) = (code is not null)",
+        "action": "action in ('set_owner', 'remove', 'update', 'buy_seats', 'add', 'release_seats', 'add_subscription',"
+        " 'update_subscription', 'cancel_subscription', 'resume_subscription')",
+        "person": "action not in ('add', 'remove', 'update') or customer_id is not null or email is not null",
+        "role": "role in ('manager', 'user') and role_before in ('manager', 'user')",
+    },
+    "reservations": {"person": "customer_id is not null or email is not null"},
+}
 FUNCTIONS = ("draw_stripe_requests", "record_membership_change", "record_plan_change")
 
 
@@ -377,11 +413,13 @@ def create_people() -> None:
 
 
 def create_operations() -> None:
+    labels = ", ".join(f"'{kind}'" for kind in OPERATION_KINDS)
+    op.execute(f"create type operation_kind as enum ({labels})")
     op.create_table(
         "operations",
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("subscription_id", sa.Text(), nullable=False),
-        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("kind", postgresql.ENUM(name="operation_kind", create_type=False), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("principal", sa.Text(), nullable=False),
         sa.Column("actor_id", sa.Text(), nullable=True),
@@ -544,6 +582,9 @@ def upgrade() -> None:
     create_operations()
     create_transfers()
     create_records()
+    for table, checks in CHECKS.items():
+        for name, condition in checks.items():
+            op.create_check_constraint(op.f(f"ck_{table}_{name}"), table, condition)
     for name in (*FUNCTIONS, "schema_floor"):
         for statement in read_statements(name):
             op.execute(statement)
@@ -555,3 +596,4 @@ def downgrade() -> None:
         op.execute(f"drop table {name}")
     for name in FUNCTIONS:
         op.execute(f"drop function {name}")
+    op.execute("drop type operation_kind")

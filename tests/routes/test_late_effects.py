@@ -22,7 +22,8 @@ async def added(company: Company) -> str:
 
 async def an_hour_ago(service: Service, operation_id: str, state: str) -> None:
     await service.fetch(
-        """update operation_steps set settled_at = settled_at - interval '1 hour', state = $2
+        """update operation_steps set settled_at = settled_at - interval '1 hour', state = $2,
+            code = case when $2 in ('refused', 'failed') then 'changed_meanwhile' end
         where operation_id = $1""",
         operation_id,
         state,

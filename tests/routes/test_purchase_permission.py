@@ -184,7 +184,9 @@ async def test_right_is_judged_again_when_a_purchase_is_sent_with_a_new_key(serv
     operation_id = answer.json()["operation_id"]
     # The first try proves that the failure was stored under its key; only then another key may be used.
     for _ in range(2):
-        await service.fetch("update operations set lease_until = now() where id = $1", operation_id)
+        await service.fetch(
+            "update operations set lease_until = now() where id = $1 and settled_at is null", operation_id
+        )
         with suppress(StripeOutcomeUnknown):
             await service.work_off()
     told = await service.settled(operation_id, company.owner.headers)

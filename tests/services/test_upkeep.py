@@ -46,8 +46,9 @@ async def test_what_is_past_its_time_is_forgotten_and_nothing_younger(service: S
         ('dead', 'customer', 0, 0, now() - interval '2 hours', now()) returning id"""
     )
     await service.fetch(
-        """insert into reservations (operation_id, position, subscription_id, released_at) values
-        ('op_1', 0, 'sub_1', now() - interval '8 days'), ('op_1', 1, 'sub_1', now()), ('op_1', 2, 'sub_1', null)
+        """insert into reservations (operation_id, position, subscription_id, customer_id, released_at) values
+        ('op_1', 0, 'sub_1', 'cus_1', now() - interval '8 days'), ('op_1', 1, 'sub_1', 'cus_2', now()),
+        ('op_1', 2, 'sub_1', 'cus_3', null)
         returning id"""
     )
     await service.fetch(
