@@ -21,7 +21,7 @@ run: $(READY) ## Set up and start everything: PostgreSQL, Stripe stand-in with d
 	@exec $(BIN)/coseat dev
 
 .PHONY: test
-test: $(READY) ## Set up and run every test (TEST_OPTIONS="tests/domain -x" for some)
+test: $(READY) ## Set up and run every test (TEST_OPTIONS="tests/money -x" for some)
 	@$(BIN)/python -m pytest $(TEST_OPTIONS)
 
 # A release's programs, for the tests on another one than the extra `local` brings (on Debian: apt install postgresql-15).
@@ -29,7 +29,7 @@ POSTGRES ?= /usr/lib/postgresql/15/bin
 
 .PHONY: test-postgres
 test-postgres: $(READY) ## The tests on the PostgreSQL whose programs are in POSTGRES (/usr/lib/postgresql/15/bin)
-	@$(BIN)/python -m tests.support.other_postgres $(POSTGRES) $(TEST_OPTIONS)
+	@$(BIN)/python -m testkit.other_postgres $(POSTGRES) $(TEST_OPTIONS)
 
 .PHONY: check
 check: lint audit test ## Format, lint, types, import rules, known vulnerabilities and every test
@@ -40,7 +40,7 @@ lint: $(READY) ## The checks without the tests
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m tests.support.prose
+	$(BIN)/python -m testkit.prose
 
 # uv's exit code is 1 for vulnerabilities that are known and 2 where it could not ask. Only the first says something of
 # the code, so without an answer the check goes on and says so; AUDIT=required fails then too.
@@ -48,7 +48,7 @@ ADVISORIES ?= https://api.osv.dev/
 
 .PHONY: audit
 audit: $(READY) ## Look the locked versions up among known vulnerabilities
-	@lock=$$(mktemp -d); trap 'rm -rf "$$lock"' EXIT; $(BIN)/python -m tests.support.audit_lock "$$lock" || exit; \
+	@lock=$$(mktemp -d); trap 'rm -rf "$$lock"' EXIT; $(BIN)/python -m testkit.audit_lock "$$lock" || exit; \
 	told=$$(UV_HTTP_RETRIES=1 $(BIN)/uv audit --directory "$$lock" --frozen --preview-features audit-command \
 	  --service-url $(ADVISORIES) 2>&1); status=$$?; \
 	printf '%s\n' "$$told"; \
@@ -83,7 +83,7 @@ bench: $(READY) ## Reads, ingest and first fill beside their neighbours (about 8
 
 .PHONY: year
 year: $(READY) ## A year of the clock over 50 subscriptions of every shape (about 4 minutes)
-	@exec $(BIN)/python -m tests.billing.year
+	@exec $(BIN)/python -m verification.money.year
 
 .PHONY: openapi
 openapi: $(READY) ## Record the examples anew and write openapi/openapi.json from the code

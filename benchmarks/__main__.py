@@ -15,8 +15,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks import first_fill, ingest, reads, seeding
+from benchmarks import first_fill, ingest, reads
 from benchmarks.verdicts import Part, print_verdicts
+from testkit import seeding
 
 PARTS = ("reads", "ingest", "fill")
 QUICK_LARGE = 20_000

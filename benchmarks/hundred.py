@@ -15,9 +15,9 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 
-from benchmarks import seat_world
-from benchmarks.seat_world import Json, World, role_on
-from tests.support.service import as_service
+from testkit import seat_world
+from testkit.seat_world import Json, World, role_on
+from testkit.service import as_service
 
 PEOPLE = 100
 BAR_SECONDS = 9.0

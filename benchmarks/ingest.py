@@ -26,13 +26,13 @@ import orjson
 
 from app.commands.child_processes import ChildProcesses
 from app.settings import inherited_environment, load_settings
-from benchmarks import deliveries, seeding, servers
-from benchmarks.deliveries import STEP_SECONDS, Plan
-from benchmarks.load import Measured
 from benchmarks.memory import Watched
-from benchmarks.seeding import HOT
-from benchmarks.servers import CHECKOUT, Server
 from benchmarks.verdicts import Bar, Part, print_verdicts
+from testkit import deliveries, seeding, servers
+from testkit.deliveries import STEP_SECONDS, Plan
+from testkit.load import Measured
+from testkit.seeding import HOT
+from testkit.servers import CHECKOUT, Server
 
 SECRET = "whsec_bench"
 MOST_PER_SECOND = {1: 2_500}
@@ -155,7 +155,7 @@ def turn(target: Target, connections: int, seconds: float) -> Measured:
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
         file.write(orjson.dumps(asdict(plan)))
         file.flush()
-        command = [sys.executable, "-m", "benchmarks.deliveries", file.name]
+        command = [sys.executable, "-m", "testkit.deliveries", file.name]
         ran = subprocess.run(command, cwd=CHECKOUT, stdout=subprocess.PIPE, check=True)
     sent: dict[str, Any] = orjson.loads(ran.stdout)
     measured = Measured(**sent["measured"])

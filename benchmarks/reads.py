@@ -18,12 +18,13 @@ import asyncpg
 
 from app.commands.child_processes import ChildProcesses
 from app.settings import load_settings
-from benchmarks import orm, seeding, servers
+from benchmarks import orm
 from benchmarks.memory import Watched
 from benchmarks.rounds import Round, Target, Turns, interleave, load, ratios
-from benchmarks.seeding import HOT
-from benchmarks.servers import Server
 from benchmarks.verdicts import Bar, Part
+from testkit import seeding, servers
+from testkit.seeding import HOT
+from testkit.servers import Server
 
 CONNECTIONS = (1, 16)
 BARE_BARS = {1: 0.75, 16: 0.5}

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import orjson
 
-from benchmarks.load import Measured, Plan
-from benchmarks.servers import CHECKOUT, Server
+from testkit.load import Measured, Plan
+from testkit.servers import CHECKOUT, Server
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ def load(port: int, connections: int, seconds: float, requests: list[tuple[str, 
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
         file.write(orjson.dumps(asdict(Plan(port, connections, seconds, requests))))
         file.flush()
-        command = [sys.executable, "-m", "benchmarks.load", file.name]
+        command = [sys.executable, "-m", "testkit.load", file.name]
         ran = subprocess.run(command, cwd=CHECKOUT, stdout=subprocess.PIPE, check=True)
     return Measured(**orjson.loads(ran.stdout))
 

@@ -1,4 +1,4 @@
-"""`python -m tests.support.audit_lock DIRECTORY`: requirements.txt in the form that `uv audit` reads.
+"""`python -m testkit.audit_lock DIRECTORY`: requirements.txt in the form that `uv audit` reads.
 
 uv's own lock names the index that it was resolved from and is not part of the repository. The audit needs names and
 versions alone; nothing is fetched from the addresses written here, which exist nowhere.
@@ -8,7 +8,7 @@ import re
 import sys
 from pathlib import Path
 
-from tests.support.databases import CHECKOUT
+from testkit.databases import CHECKOUT
 
 _PINNED = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([^ ;\\]+)", re.MULTILINE)
 _NOWHERE = "https://nowhere.invalid"

@@ -24,8 +24,8 @@ from app.operations import store as operations
 from app.settings import load_settings
 from app.sharing import cleanup
 from app.stripe.client import API_VERSION
-from tests.support.service import WEBHOOK_SECRET, as_user, in_process, service_environment
-from tests.support.simulator import Simulator
+from testkit.service import WEBHOOK_SECRET, as_user, in_process, service_environment
+from testkit.simulator import Simulator
 
 Who = Mapping[str, str] | None
 

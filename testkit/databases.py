@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-CHECKOUT = Path(__file__).parents[2]
+CHECKOUT = Path(__file__).parents[1]
 PREFIX = "coseat_test_"
 # Any number; test runs that share a server make the template in turn.
 TEMPLATE_LOCK = 7_203_911_641

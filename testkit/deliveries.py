@@ -1,4 +1,4 @@
-"""Deliveries as Stripe makes them, prebuilt and freshly signed; `python -m benchmarks.deliveries PLAN` sends them.
+"""Deliveries as Stripe makes them, prebuilt and freshly signed; `python -m testkit.deliveries PLAN` sends them.
 
 Every one is another event. Of each subscription's, `created` rises by three seconds from one to the next, so that
 every payload is clearly newer than the last one of its object.
@@ -19,8 +19,8 @@ import orjson
 import uvloop
 
 from app.stripe.client import API_VERSION
-from benchmarks.load import GRACE_SECONDS, Connection, Measured
-from benchmarks.seeding import HOT
+from testkit.load import GRACE_SECONDS, Connection, Measured
+from testkit.seeding import HOT
 
 STEP_SECONDS = 3
 ITEMS = 3

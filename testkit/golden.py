@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.company import Service
+from testkit.company import Service
 
-FOLDER = Path(__file__).parents[1] / "golden"
+FOLDER = Path(__file__).parents[1] / "tests" / "golden"
 _KEY = re.compile(r"(op_[0-9a-f]+)/(\d+)/(\d+)(/\w+)?")
 _NAMED = re.compile(
     r"(?P<email>[a-z-]+(?:\.[a-z-]+)*\.[0-9a-f]{6,}@example\.com)|(?P<kind>op|cus|sub|si|price|prod|pm|in(?!_flight\b)|di)_[0-9A-Za-z]{6,}"

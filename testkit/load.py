@@ -1,7 +1,7 @@
 """The load generator: a process of its own that keeps a fixed number of connections busy over raw sockets.
 
 Requests are built before the clock starts; an answer is read as far as its length, its status is checked, and its
-latency kept. `python -m benchmarks.load PLAN` reads a JSON plan and prints one JSON line.
+latency kept. `python -m testkit.load PLAN` reads a JSON plan and prints one JSON line.
 """
 
 from __future__ import annotations

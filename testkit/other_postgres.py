@@ -1,4 +1,4 @@
-"""`python -m tests.support.other_postgres BINARIES [pytest's options…]`: the tests on another release of PostgreSQL.
+"""`python -m testkit.other_postgres BINARIES [pytest's options…]`: the tests on another release of PostgreSQL.
 
 BINARIES is the directory of its programs, as /usr/lib/postgresql/15/bin. A server of that release is started for the
 tests, with a data directory of its own, and stopped afterwards.
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from app.commands.local_postgres import LocalPostgres, LocalPostgresError, state_directory
-from tests.support.databases import CHECKOUT
+from testkit.databases import CHECKOUT
 
 
 def release_of(binaries: Path) -> str:

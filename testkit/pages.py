@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 
-from tests.support.databases import CHECKOUT
+from testkit.databases import CHECKOUT
 
 PAGES: tuple[Path, ...] = (
     *sorted(CHECKOUT.glob("*.md")),

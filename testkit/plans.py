@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from tests.support.simulator import Simulator
+from testkit.simulator import Simulator
 
 MONTHLY = {"interval": "month"}
 TIERS = [

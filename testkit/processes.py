@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import httpx
 
 from app.commands.child_processes import ChildProcesses
-from tests.support.waiting import wait_until
+from testkit.waiting import wait_until
 
 
 class RunningProcess:

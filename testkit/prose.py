@@ -1,6 +1,6 @@
 """Check how the finished modules and pages are written: plain terms, people as they or by role, short sentences.
 
-`python -m tests.support.prose` prints each finding as `path:line: what to write instead`, and fails if there is one. A
+`python -m testkit.prose` prints each finding as `path:line: what to write instead`, and fails if there is one. A
 module joins `FINISHED` when its prose was rewritten together with its code; pages of decisions are finished from birth.
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.databases import CHECKOUT
+from testkit.databases import CHECKOUT
 
 FINISHED = (
     "app/domain/credits.py",
@@ -32,9 +32,9 @@ FINISHED = (
     "app/sharing/seat_releases.py",
     "app/subscriptions/payment_bounds.py",
     "app/stripe/bills.py",
-    "tests/domain/test_credits.py",
-    "tests/support/pages.py",
-    "tests/test_docs.py",
+    "tests/money/test_credit_rules.py",
+    "testkit/pages.py",
+    "tests/house/test_docs.py",
     "*.md",
     "docs/**/*.md",
     "stripe_simulator/README.md",

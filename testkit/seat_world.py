@@ -24,10 +24,10 @@ import structlog
 
 from app.commands.child_processes import ChildProcesses
 from app.settings import inherited_environment
-from benchmarks import servers
-from tests.support.company import Company, Person, Service, running_service
-from tests.support.service import service_environment
-from tests.support.simulator import Simulator, new_account_key, running_simulator
+from testkit import servers
+from testkit.company import Company, Person, Service, running_service
+from testkit.service import service_environment
+from testkit.simulator import Simulator, new_account_key, running_simulator
 
 Json = dict[str, Any]
 

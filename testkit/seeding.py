@@ -18,7 +18,7 @@ from app.identity import store as identities
 from app.mirror.store import rows as mirror
 from app.postgres.database import Connection, Database
 from app.stripe.parsing import PARSERS
-from benchmarks import servers
+from testkit import servers
 
 HOT = 1_000
 """Subscriptions that a load is about, spread evenly over all that are cached."""

@@ -14,7 +14,7 @@ import httpx
 import jwt
 from starlette.applications import Starlette
 
-from tests.support.processes import RunningProcess, free_port, running
+from testkit.processes import RunningProcess, free_port, running
 
 JWT_SECRET = "only-for-tests-and-long-enough-for-hs256"
 ISSUER = "https://issuer.example"

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import httpx
 
-from tests.support.processes import running
+from testkit.processes import running
 
 Form = list[tuple[str, str | int | float | bool | None]]
 

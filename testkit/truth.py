@@ -10,7 +10,7 @@ import orjson
 from app.mirror.store.rows import MIRRORS
 from app.stripe import parsing
 from app.stripe.gateway import DISCOUNT_EXPANDS
-from tests.support.simulator import Simulator
+from testkit.simulator import Simulator
 
 PLURALS = {
     "product": "products",

@@ -1,13 +1,21 @@
-"""The parts that tests run against: PostgreSQL and the stand-in for Stripe, both real processes."""
+"""The parts that tests run against: PostgreSQL, the stand-in for Stripe and the service, all real."""
 
+import logging
 import os
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+import structlog
 
 from app.commands.local_postgres import LocalPostgres, state_directory
-from tests.support import databases
-from tests.support.simulator import Simulator, new_account_key, running_simulator
+from app.postgres.database import Connection, Database
+from app.postgres.tables import MIRRORED, refreshes, webhook_events
+from testkit import databases
+from testkit.company import Service, running_service
+from testkit.live import Live
+from testkit.processes import free_port
+from testkit.service import WEBHOOK_SECRET, api_process, service_environment, worker_process
+from testkit.simulator import Simulator, new_account_key, running_simulator
 
 
 @pytest.fixture(scope="session")
@@ -63,3 +71,85 @@ async def stripe_account(stripe_simulator: str) -> AsyncIterator[Simulator]:
     """A simulated account of this test's own; `api_key` and `base_url` configure the service."""
     async with Simulator(stripe_simulator, new_account_key()) as simulator:
         yield simulator
+
+
+@pytest.fixture
+async def database(module_database_url: str) -> AsyncIterator[Database]:
+    database = await Database.connect(module_database_url, pool_size=6)
+    async with database.connection() as connection:
+        for table in (*MIRRORED, refreshes, webhook_events):
+            await connection.execute(f"delete from {table.name}")
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+async def connection(database: Database) -> AsyncIterator[Connection]:
+    """In autocommit."""
+    async with database.connection() as connection:
+        yield connection
+
+
+@pytest.fixture(scope="module")
+def module_database_url(postgres_url: str, template_database: str) -> Iterator[str]:
+    """A fresh, migrated database that the module's tests share."""
+    url = databases.clone(postgres_url, template_database)
+    yield url
+    databases.drop(postgres_url, url)
+
+
+@pytest.fixture(scope="module")
+async def service(
+    stripe_simulator: str, module_database_url: str, plain_logs: None
+) -> AsyncIterator[Service]:
+    """With default settings; tests make companies of their own in it."""
+    async with (
+        Simulator(stripe_simulator, new_account_key()) as stripe,
+        running_service(stripe, module_database_url) as running,
+    ):
+        yield running
+
+
+@pytest.fixture(scope="session")
+def plain_logs() -> None:
+    """Without it an unexpected error is drawn with every local variable, which takes most of a minute."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.format_exc_info,
+            structlog.processors.KeyValueRenderer(),
+        ],
+    )
+
+
+@pytest.fixture(scope="module")
+def live_database_url(postgres_url: str, template_database: str) -> Iterator[str]:
+    url = databases.clone(postgres_url, template_database)
+    yield url
+    databases.drop(postgres_url, url)
+
+
+@pytest.fixture(scope="module")
+async def processes(stripe_simulator: str, live_database_url: str) -> AsyncIterator[Live]:
+    async with Simulator(stripe_simulator, new_account_key()) as stripe:
+        port = free_port()
+        secret = await stripe.add_webhook_endpoint(f"http://127.0.0.1:{port}/webhooks/stripe")
+        environment = service_environment(
+            database_url=live_database_url,
+            stripe_base=stripe.base_url,
+            stripe_key=stripe.api_key,
+            STRIPE_WEBHOOK_SECRETS=f"{secret},{WEBHOOK_SECRET}",
+        )
+        with api_process(environment, port=port) as (base_url, _), worker_process(environment):
+            yield Live(stripe, live_database_url, base_url)
+
+
+@pytest.fixture
+async def live(processes: Live) -> AsyncIterator[Live]:
+    """The processes are shared by a module's tests, objects are not; knobs are reset after each test."""
+    yield processes
+    await processes.stripe.deliveries(delay_s=0, duplicate=0, reorder=0, drop=0, hold=False)
+    await processes.stripe.release_deliveries()
+    await processes.stripe.control("POST", "clock", unfreeze=True)
+    await processes.stripe.clear_faults()

@@ -1,4 +1,4 @@
-"""Secrets and personal data stay in their columns; the long day is `python -m tests.hostile.canaries`."""
+"""Secrets and personal data stay in their columns; the long day is `python -m verification.adversary.canaries`."""
 
 import asyncio
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from tests.hostile.canary_day import Day
+from verification.adversary.canary_day import Day
 
 
 @pytest.fixture

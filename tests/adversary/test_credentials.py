@@ -1,6 +1,6 @@
-"""Bad tokens and floods of key ids, in small; in full: `python -m tests.hostile.tokens` and `.key_flood`."""
+"""Bad tokens and floods of key ids, in small; in full: `python -m verification.adversary.tokens` and `.key_flood`."""
 
-from tests.hostile import key_flood, tokens
+from verification.adversary import key_flood, tokens
 
 
 def test_the_corpus_is_large_enough() -> None:

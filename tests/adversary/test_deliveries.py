@@ -1,6 +1,6 @@
-"""Forged and empty deliveries, in part; all of them: `python -m tests.hostile.webhooks`."""
+"""Forged and empty deliveries, in part; all of them: `python -m verification.adversary.webhooks`."""
 
-from tests.hostile import webhooks
+from verification.adversary import webhooks
 
 
 async def test_what_is_forged_or_empty_has_no_effect(stripe_simulator: str, database_url: str) -> None:

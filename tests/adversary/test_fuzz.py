@@ -1,9 +1,9 @@
-"""A few hundred of the cases that `python -m tests.hostile.fuzz` sends by the thousand."""
+"""A few hundred of the cases that `python -m verification.adversary.fuzz` sends by the thousand."""
 
 import pytest
 
-from tests.hostile.fuzz import ENOUGH_LINKS, PRINCIPALS, fuzz_some
-from tests.hostile.fuzzing import declared_links
+from verification.adversary.fuzz import ENOUGH_LINKS, PRINCIPALS, fuzz_some
+from verification.adversary.fuzzing import declared_links
 
 CASES = 300
 

@@ -1,6 +1,6 @@
-"""Bodies without end, and times that could tell; in full: `python -m tests.hostile.big_body` and `.timing`."""
+"""Bodies without end, and times that could tell; in full: `python -m verification.adversary.big_body` and `.timing`."""
 
-from tests.hostile import big_body, timing
+from verification.adversary import big_body, timing
 
 
 async def test_a_body_without_end_stops_at_its_limit(stripe_simulator: str, database_url: str) -> None:

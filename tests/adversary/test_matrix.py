@@ -1,6 +1,9 @@
-"""A sample of the matrix of principals, operations and relations; all of it is `python -m tests.hostile.matrix`."""
+"""A sample of the matrix of principals, operations and relations.
 
-from tests.hostile import matrix
+All of it is `python -m verification.adversary.matrix`.
+"""
+
+from verification.adversary import matrix
 
 
 def test_the_matrix_has_every_kind_of_cell() -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import jwt
 import pytest
 
-from tests.support.company import Company, Service, event_of, new_email, signed
-from tests.support.problems import pointers, problem
-from tests.support.service import AUDIENCE, ISSUER, JWT_SECRET, as_service, as_user, user_token
+from testkit.company import Company, Service, event_of, new_email, signed
+from testkit.problems import pointers, problem
+from testkit.service import AUDIENCE, ISSUER, JWT_SECRET, as_service, as_user, user_token
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ import pytest
 
 from app.main import create_app
 from app.settings import load_settings
+from testkit.company import Company, Service, event_of, running_service, signed
+from testkit.problems import problem
+from testkit.service import as_service, service_environment
+from testkit.simulator import Simulator, new_account_key
 from tests.contract.declared import operations
-from tests.support.company import Company, Service, event_of, running_service, signed
-from tests.support.problems import problem
-from tests.support.service import as_service, service_environment
-from tests.support.simulator import Simulator, new_account_key
 
 APP = "https://app.example.com"
 TOKEN = "scrape-only-for-tests"

@@ -2,9 +2,9 @@
 
 import asyncio
 
-from tests.support.company import Service, new_email
-from tests.support.problems import pointers, problem
-from tests.support.service import as_service
+from testkit.company import Service, new_email
+from testkit.problems import pointers, problem
+from testkit.service import as_service
 
 
 async def test_the_first_answer_is_replayed(service: Service) -> None:

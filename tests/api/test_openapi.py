@@ -8,7 +8,7 @@ import pytest
 
 from app.commands.openapi import document
 from app.settings import load_settings
-from tests.support.databases import CHECKOUT
+from testkit.databases import CHECKOUT
 
 GOLDEN = CHECKOUT / "openapi" / "openapi.json"
 PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}

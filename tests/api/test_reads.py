@@ -9,9 +9,9 @@ import pytest
 
 from app.http import cursors
 from app.identity.principals import EndUser
-from tests.support.company import Company, Service, Who, event_of, new_email
-from tests.support.problems import indistinguishable, pointers, problem
-from tests.support.service import ISSUER, as_service, as_user
+from testkit.company import Company, Service, Who, event_of, new_email
+from testkit.problems import indistinguishable, pointers, problem
+from testkit.service import ISSUER, as_service, as_user
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,10 @@ import pytest
 
 from app.errors import StripeRejected
 from app.stripe.client import StripeClient
-from tests.support.company import Service
-from tests.support.problems import pointers, problem
-from tests.support.service import as_service
-from tests.support.simulator import Simulator
+from testkit.company import Service
+from testkit.problems import pointers, problem
+from testkit.service import as_service
+from testkit.simulator import Simulator
 
 PAST = "2020-01-01T00:00:00Z"
 

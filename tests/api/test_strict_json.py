@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from app.http.strict_json import DEEPEST, LARGEST, parse
-from tests.support.company import Company, Service
-from tests.support.problems import pointers, problem
-from tests.support.service import as_service
+from testkit.company import Company, Service
+from testkit.problems import pointers, problem
+from testkit.service import as_service
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from contextlib import ExitStack
 import httpx
 import pytest
 
-from tests.support.company import Company, new_email, running_service
-from tests.support.service import api_process, service_environment
-from tests.support.simulator import Simulator, new_account_key
+from testkit.company import Company, new_email, running_service
+from testkit.service import api_process, service_environment
+from testkit.simulator import Simulator, new_account_key
 
 WRITERS, WRITES_A_SECOND, BURST = 5, 5, 50
 SECONDS, BURST_SECONDS = 6.0, 10.0

@@ -12,10 +12,10 @@ import pytest
 
 from app.errors import ServiceUnavailable
 from app.postgres.database import Connection, Database
-from tests.support.company import Company, Service, new_email, running_service
-from tests.support.processes import RunningProcess
-from tests.support.service import api_process, service_environment, worker_process
-from tests.support.simulator import Simulator, new_account_key
+from testkit.company import Company, Service, new_email, running_service
+from testkit.processes import RunningProcess
+from testkit.service import api_process, service_environment, worker_process
+from testkit.simulator import Simulator, new_account_key
 
 ENDED_EVERY = 0.7
 SECONDS = 10.0

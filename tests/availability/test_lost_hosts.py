@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
-from tests.support.company import Company, Service, new_email, running_service
-from tests.support.database_proxy import DatabaseProxy, proxied
-from tests.support.processes import RunningProcess
-from tests.support.service import api_process, service_environment, worker_process
-from tests.support.simulator import Simulator, new_account_key
+from testkit.company import Company, Service, new_email, running_service
+from testkit.database_proxy import DatabaseProxy, proxied
+from testkit.processes import RunningProcess
+from testkit.service import api_process, service_environment, worker_process
+from testkit.simulator import Simulator, new_account_key
 
 LEASE = "3"
 ADDITIONS = 40

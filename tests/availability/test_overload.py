@@ -14,10 +14,10 @@ from starlette.types import Receive, Scope, Send
 
 from app.http import overload
 from app.http.overload import AtOnce
-from tests.support.company import Company, Service, event_of, running_service, signed
-from tests.support.problems import problem
-from tests.support.service import as_service
-from tests.support.simulator import Simulator, new_account_key
+from testkit.company import Company, Service, event_of, running_service, signed
+from testkit.problems import problem
+from testkit.service import as_service
+from testkit.simulator import Simulator, new_account_key
 
 
 class Slow:

@@ -15,10 +15,10 @@ from app.identity.principals import Anonymous, EndUser, Principal, ServiceKey
 from app.operating import upkeep
 from app.postgres.database import Database
 from app.settings import Scope, load_settings
-from tests.support.company import Company, Service, new_email, running_service
-from tests.support.problems import problem
-from tests.support.service import as_service, as_user
-from tests.support.simulator import Simulator, new_account_key
+from testkit.company import Company, Service, new_email, running_service
+from testkit.problems import problem
+from testkit.service import as_service, as_user
+from testkit.simulator import Simulator, new_account_key
 
 
 class Clock:

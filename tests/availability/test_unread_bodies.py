@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Iterator
 import httpx
 import pytest
 
-from tests.support import databases
-from tests.support.service import api_process, as_user, service_environment
-from tests.support.simulator import new_account_key
+from testkit import databases
+from testkit.service import api_process, as_user, service_environment
+from testkit.simulator import new_account_key
 
 CALLS = 40
 MEBIBYTE = 1024 * 1024

@@ -9,10 +9,10 @@ import httpx
 import pytest
 
 from app.http.in_flight import WritesInFlight
-from tests.support.company import Company, Service, new_email, running_service
-from tests.support.problems import problem
-from tests.support.service import as_service, as_user
-from tests.support.simulator import Simulator
+from testkit.company import Company, Service, new_email, running_service
+from testkit.problems import problem
+from testkit.service import as_service, as_user
+from testkit.simulator import Simulator
 
 USER, KEY = 4, 6
 SLOW = {"method": "POST", "path": "/v1/customers", "latency_s": 1.0, "times": 0}

@@ -10,10 +10,10 @@ from typing import Any, TypeAlias
 
 import httpx
 
+from testkit.company import Company, running_service
+from testkit.service import as_service, as_user
 from tests.contract.declared import operations, pairs
 from tests.contract.world import ASKED, Asked, World
-from tests.support.company import Company, running_service
-from tests.support.service import as_service, as_user
 
 Case: TypeAlias = Callable[[World], Awaitable[httpx.Response]]
 General: TypeAlias = Callable[[World, str], Awaitable[httpx.Response]]

@@ -4,11 +4,11 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from testkit import databases
+from testkit.company import running_service
+from testkit.database_proxy import proxied
+from testkit.simulator import Simulator, new_account_key
 from tests.contract.world import World
-from tests.support import databases
-from tests.support.company import running_service
-from tests.support.database_proxy import proxied
-from tests.support.simulator import Simulator, new_account_key
 
 STRICT = {
     **dict.fromkeys(("READ_RATE_LIMIT", "SERVICE_READ_RATE_LIMIT", "ANONYMOUS_RATE_LIMIT"), "1"),

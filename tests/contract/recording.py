@@ -18,13 +18,13 @@ import httpx
 from app.commands.local_postgres import LocalPostgres, state_directory
 from app.commands.logs import configure_logs
 from app.commands.openapi import COMMON_PROBLEM, EXAMPLES
+from testkit import databases
+from testkit.company import Service, running_service
+from testkit.processes import running
+from testkit.service import as_service, as_user
+from testkit.simulator import Simulator
 from tests.contract.declared import operations
 from tests.contract.normal_form import NormalForm
-from tests.support import databases
-from tests.support.company import Service, running_service
-from tests.support.processes import running
-from tests.support.service import as_service, as_user
-from tests.support.simulator import Simulator
 
 DEMO_KEY = "sk_test_demo"
 PEOPLE: Mapping[str, Mapping[str, str]] = {

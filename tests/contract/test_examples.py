@@ -8,9 +8,9 @@ import pytest
 
 from app.commands.openapi import COMMON_PROBLEM, EXAMPLES, document
 from app.settings import load_settings
+from testkit import databases
 from tests.contract.declared import breaches, operations, schema_of_answer
 from tests.contract.recording import as_text, demonstration, record
-from tests.support import databases
 
 PROBLEM = {"$ref": "#/components/schemas/Problem"}
 AGAIN = "run `make openapi` and look at what it changes"

@@ -9,9 +9,9 @@ from typing import Any
 import asyncpg
 import httpx
 
+from testkit.company import Company, Service, new_email
+from testkit.service import as_service, as_user
 from tests.contract.declared import operations
-from tests.support.company import Company, Service, new_email
-from tests.support.service import as_service, as_user
 
 
 @dataclass(frozen=True)

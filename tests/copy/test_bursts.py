@@ -1,6 +1,6 @@
-"""What events cost in fetches (`benchmarks.bursts`), in a few seconds of the real clock."""
+"""What events cost in fetches (`verification.convergence.bursts`), in a few seconds of the real clock."""
 
-from benchmarks import bursts
+from verification.convergence import bursts
 
 
 def test_a_burst_is_coalesced_and_calm_traffic_needs_no_fetch(database_url: str) -> None:

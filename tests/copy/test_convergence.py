@@ -1,9 +1,9 @@
-"""The sync rule under random schedules (`benchmarks.convergence`), and that a broken rule would be noticed."""
+"""The sync rule under random schedules (`verification.convergence`), and that a broken rule would be noticed."""
 
 import pytest
 
-from benchmarks.convergence import in_virtual_time, prepare, run
-from benchmarks.defects import DEFECTS
+from verification.convergence.convergence import in_virtual_time, prepare, run
+from verification.convergence.defects import DEFECTS
 
 SEED = 20261122
 ENOUGH = {"no margin": 300, "deleted revived": 300}

@@ -14,7 +14,7 @@ from app.mirror.store import refreshes
 from app.mirror.store import rows as mirror
 from app.mirror.store.rows import EventRecord
 from app.postgres.database import Database
-from tests.support.snapshots import SUBSCRIPTION, like
+from testkit.snapshots import SUBSCRIPTION, like
 
 MARGIN = 2
 AT_ONCE = 720

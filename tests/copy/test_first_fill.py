@@ -9,11 +9,11 @@ from typing import Any
 
 import asyncpg
 
-from tests.support.company import running_service
-from tests.support.plans import new_customer, new_plan, new_subscription
-from tests.support.service import service_environment, worker_process
-from tests.support.simulator import Simulator, new_account_key
-from tests.support.truth import cached_rows, differences, wanted_refreshes
+from testkit.company import running_service
+from testkit.plans import new_customer, new_plan, new_subscription
+from testkit.service import service_environment, worker_process
+from testkit.simulator import Simulator, new_account_key
+from testkit.truth import cached_rows, differences, wanted_refreshes
 
 CUSTOMERS, PAGE = 700, 100
 SYNC = [sys.executable, "-m", "app", "sync", "--json"]

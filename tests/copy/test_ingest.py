@@ -12,7 +12,7 @@ from app.errors import ServiceUnavailable
 from app.mirror.ingest import Ingest
 from app.mirror.store.rows import EventEffect, EventRecord
 from app.postgres.database import Database, StatementRefused
-from tests.support.snapshots import CUSTOMER, PRODUCT, like
+from testkit.snapshots import CUSTOMER, PRODUCT, like
 
 APPLIED = EventEffect(claimed=True, outcome="applied")
 numbers = itertools.count(1)

@@ -7,8 +7,8 @@ import pytest
 from app.mirror import refreshing as sync
 from app.mirror.store import refreshes
 from app.stripe.gateway import Fetched
-from tests.support.company import Service, event_of, running_service
-from tests.support.simulator import Simulator
+from testkit.company import Service, event_of, running_service
+from testkit.simulator import Simulator
 
 
 @pytest.fixture

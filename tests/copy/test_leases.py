@@ -11,8 +11,8 @@ from app.mirror import refreshing as sync
 from app.mirror.store import refreshes
 from app.postgres.leases import ASK_AGAIN_SECONDS, LeaseQueues, kept
 from app.stripe.gateway import Fetched
-from tests.support.company import Service, running_service
-from tests.support.simulator import Simulator
+from testkit.company import Service, running_service
+from testkit.simulator import Simulator
 
 LEASE = 1.0
 

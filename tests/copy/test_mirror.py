@@ -16,7 +16,7 @@ from app.mirror.store import rows as mirror
 from app.mirror.store.rows import MIRRORS, EventRecord
 from app.postgres import tables
 from app.postgres.database import Connection, Database
-from tests.support.snapshots import CUSTOMER, EVERY_KIND, INVOICE, PRODUCT, SUBSCRIPTION, like
+from testkit.snapshots import CUSTOMER, EVERY_KIND, INVOICE, PRODUCT, SUBSCRIPTION, like
 
 MARGIN = 2
 KINDS = [pytest.param(snapshot, id=mirror.mirror_of(snapshot).kind) for snapshot in EVERY_KIND]

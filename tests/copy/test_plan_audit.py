@@ -9,7 +9,7 @@ from app.domain.ids import CustomerId, PriceId, SubscriptionItemId
 from app.domain.snapshots import Subscription, SubscriptionItem
 from app.mirror.store import rows as mirror
 from app.postgres.database import Connection
-from tests.support.snapshots import SUBSCRIPTION
+from testkit.snapshots import SUBSCRIPTION
 
 FIRST, METERED = SUBSCRIPTION.items
 

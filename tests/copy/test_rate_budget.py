@@ -18,7 +18,7 @@ from app.stripe import rate_budget
 from app.stripe.budget import Work, endpoint_of
 from app.stripe.client import StripeClient
 from app.stripe.rate_budget import RateBudget
-from tests.support.simulator import Simulator
+from testkit.simulator import Simulator
 
 LIST, ONE = "GET /v1/customers", "GET /v1/customers/{id}"
 CALLER = """

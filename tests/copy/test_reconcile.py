@@ -19,11 +19,11 @@ from app.mirror.reconcile import Reconciled, reconcile
 from app.mirror.store import refreshes
 from app.mirror.store import scans as sweeps
 from app.operating import upkeep
-from tests.services.test_first_fill import environment_of, fetch
-from tests.support.company import Service, running_service
-from tests.support.plans import new_customer, new_plan, new_subscription
-from tests.support.simulator import Simulator, new_account_key
-from tests.support.truth import cached_rows, differences
+from testkit.company import Service, running_service
+from testkit.plans import new_customer, new_plan, new_subscription
+from testkit.simulator import Simulator, new_account_key
+from testkit.truth import cached_rows, differences
+from tests.copy.test_first_fill import environment_of, fetch
 
 CUSTOMERS = 450
 DAY = 86_400

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from app.postgres import schema
 from app.postgres.database import Connection, Database
-from tests.support.databases import CHECKOUT
+from testkit.databases import CHECKOUT
 
 VERSIONS = CHECKOUT / "migrations" / "versions"
 

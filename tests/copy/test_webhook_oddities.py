@@ -10,8 +10,8 @@ import pytest
 from app.mirror import refreshing as sync
 from app.mirror.store.rows import MIRRORS
 from app.mirror.webhooks import kind_of
-from tests.support.company import Service, event_of, running_service, signed
-from tests.support.simulator import Simulator, new_account_key
+from testkit.company import Service, event_of, running_service, signed
+from testkit.simulator import Simulator, new_account_key
 
 ODD: list[tuple[str, dict[str, Any]]] = [
     ("customer.updated", {}),

@@ -7,11 +7,11 @@ from typing import Any
 import httpx
 
 from app.mirror.store.rows import MIRRORS
-from tests.services.conftest import Live
-from tests.support.company import event_of, signed
-from tests.support.plans import MONTHLY, TIERS, new_customer, new_plan, new_subscription
-from tests.support.service import as_service
-from tests.support.truth import cached_rows, differences
+from testkit.company import event_of, signed
+from testkit.live import Live
+from testkit.plans import MONTHLY, TIERS, new_customer, new_plan, new_subscription
+from testkit.service import as_service
+from testkit.truth import cached_rows, differences
 
 MONTH_SECONDS = 32 * 86_400
 

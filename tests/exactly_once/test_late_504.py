@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from app.errors import StripeOutcomeUnknown
-from tests.support.company import Company, Service, new_email, running_service
-from tests.support.service import as_service
+from testkit.company import Company, Service, new_email, running_service
+from testkit.service import as_service
 
 LATE_SECONDS = 3.0
 LATE = {"status": 504, "late_s": LATE_SECONDS, "times": 1}

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from app.mirror.late_effects import LATE
-from tests.support.company import Company, Service, event_of
+from testkit.company import Company, Service, event_of
 
 
 def counted() -> float:

@@ -5,8 +5,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.company import Company, Service, new_email
-from tests.support.service import as_service
+from testkit.company import Company, Service, new_email
+from testkit.service import as_service
 
 
 def ok(response: httpx.Response, status: int = 200) -> Any:

@@ -13,10 +13,10 @@ from app.domain.metadata import membership_values, no_membership_values
 from app.mirror import refreshing as sync
 from app.stripe.gateway import Fetched
 from app.stripe.rate_budget import KEEP_SECONDS
-from tests.support.company import Company, Service, new_email, running_service
-from tests.support.golden import golden
-from tests.support.problems import problem
-from tests.support.service import as_service, as_user
+from testkit.company import Company, Service, new_email, running_service
+from testkit.golden import golden
+from testkit.problems import problem
+from testkit.service import as_service, as_user
 
 LOST = {"timeout": 0.05, "times": 4}
 """As often as one call is tried: nobody knows what became of it."""

@@ -1,12 +1,12 @@
-"""Seat operations under held schedules (`benchmarks.schedules`): no invariant breaks, and a break is noticed."""
+"""Seat operations under held schedules (`verification.simulation`): no invariant breaks, and a break is noticed."""
 
 import asyncio
 
 import pytest
 
-from benchmarks import held_database
-from benchmarks.schedule_defects import DEFECTS
-from benchmarks.schedules import Outcome, play
+from verification.simulation import held_database
+from verification.simulation.defects import DEFECTS
+from verification.simulation.schedules import Outcome, play
 
 SEED = "20261122"
 SCHEDULES = 40

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
 
-from tests.support.databases import CHECKOUT
+from testkit.databases import CHECKOUT
 
 READERS_OF_THE_ENVIRONMENT = {"app/settings.py"}
 

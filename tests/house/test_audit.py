@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tests.support.databases import CHECKOUT
-from tests.support.processes import free_port
+from testkit.databases import CHECKOUT
+from testkit.processes import free_port
 
 ADVISORY = "GHSA-0000-0000-0000"
 

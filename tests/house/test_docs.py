@@ -15,9 +15,9 @@ from app.operating import doctor
 from app.settings import Settings
 from app.stripe.client import API_VERSION
 from examples.tour import Service, running_service
+from testkit.databases import CHECKOUT
+from testkit.pages import BLOCK, DECISIONS, PAGES, Reader, name_of, text_of, variables
 from tests.contract.declared import document
-from tests.support.databases import CHECKOUT
-from tests.support.pages import BLOCK, DECISIONS, PAGES, Reader, name_of, text_of, variables
 
 DOCS = CHECKOUT / "docs"
 GUIDE = DOCS / "how-to" / "move-from-billing-js.md"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import prose
+from testkit import prose
 
 
 def test_finished_modules_are_written_plainly() -> None:

@@ -2,7 +2,7 @@
 
 import re
 
-from tests.support.databases import CHECKOUT
+from testkit.databases import CHECKOUT
 
 NAMED = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
 

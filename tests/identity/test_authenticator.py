@@ -12,7 +12,7 @@ from app.identity.development_tokens import sign_development_token
 from app.identity.principals import Anonymous, EndUser, ServiceKey
 from app.identity.service_keys import ServiceKeyRing, generate_service_key
 from app.settings import SettingsError, load_settings
-from tests.identity.issuing import HS256, RS256, PrivateKey, public_pem, settings
+from testkit.issuing import HS256, RS256, PrivateKey, public_pem, settings
 
 pytestmark = pytest.mark.anyio
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import httpx
 
-from tests.support.company import Service, Who, new_email
-from tests.support.problems import pointers, problem
-from tests.support.service import as_service, as_user
+from testkit.company import Service, Who, new_email
+from testkit.problems import pointers, problem
+from testkit.service import as_service, as_user
 
 
 async def me(service: Service, who: Who) -> str:

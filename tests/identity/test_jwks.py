@@ -23,8 +23,8 @@ from app.identity.jwks import (
 from app.identity.keys import UnusableKey, key_from_jwk
 from app.identity.principals import EndUser
 from app.identity.tokens import TokenRejected, TokenVerifier
-from tests.identity.issuing import AUDIENCE, EDDSA, ES256, HS256, ISSUER, RS256, SECRET, Signer, b64, settings
-from tests.identity.key_server import KeyServer, Mode, key_server
+from testkit.issuing import AUDIENCE, EDDSA, ES256, HS256, ISSUER, RS256, SECRET, Signer, b64, settings
+from testkit.key_server import KeyServer, Mode, key_server
 
 pytestmark = pytest.mark.anyio
 

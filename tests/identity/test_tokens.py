@@ -16,7 +16,7 @@ from app.identity.keys import KeySource, UnusableKey, VerificationKey, key_from_
 from app.identity.principals import EndUser
 from app.identity.tokens import TokenRejected, TokenVerifier
 from app.settings import JwtSettings
-from tests.identity.issuing import (
+from testkit.issuing import (
     AUDIENCE,
     EDDSA,
     ES256,

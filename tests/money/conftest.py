@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from tests.billing.shop import Shop
-from tests.support import databases
-from tests.support.company import running_service
-from tests.support.simulator import Simulator, new_account_key
+from testkit import databases
+from testkit.company import running_service
+from testkit.simulator import Simulator, new_account_key
+from tests.money.shop import Shop
 
 
 @pytest.fixture(scope="module")

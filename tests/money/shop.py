@@ -9,11 +9,11 @@ from typing import Any
 import httpx
 
 from app.errors import StripeOutcomeUnknown
-from tests.support.company import Person, Service, Who
-from tests.support.plans import MONTHLY
-from tests.support.service import as_service
-from tests.support.simulator import Simulator
-from tests.support.truth import differences
+from testkit.company import Person, Service, Who
+from testkit.plans import MONTHLY
+from testkit.service import as_service
+from testkit.simulator import Simulator
+from testkit.truth import differences
 
 VISA = "pm_card_visa"
 DECLINED = "pm_card_chargeCustomerFail"

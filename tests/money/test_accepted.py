@@ -10,12 +10,12 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.billing.shop import DECLINED, Shop, handed_over, settled_by_a_worker, worked_on
-from tests.support.company import Company, running_service
-from tests.support.golden import golden
-from tests.support.problems import problem
-from tests.support.service import as_service
-from tests.support.simulator import Simulator
+from testkit.company import Company, running_service
+from testkit.golden import golden
+from testkit.problems import problem
+from testkit.service import as_service
+from testkit.simulator import Simulator
+from tests.money.shop import DECLINED, Shop, handed_over, settled_by_a_worker, worked_on
 
 LASTING = {"timeout": 0.05, "times": 0}
 CREATE = {"method": "POST", "path": "/v1/subscriptions"}

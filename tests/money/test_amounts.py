@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from tests.billing.shop import Shop, at
-from tests.support.company import running_service
-from tests.support.plans import MONTHLY
-from tests.support.problems import pointers, problem
-from tests.support.service import as_service
-from tests.support.simulator import Simulator, new_account_key
+from testkit.company import running_service
+from testkit.plans import MONTHLY
+from testkit.problems import pointers, problem
+from testkit.service import as_service
+from testkit.simulator import Simulator, new_account_key
+from tests.money.shop import Shop, at
 
 APRIL_2027 = 1_806_537_600
 DAY = 86_400

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from app.operating import doctor
-from tests.billing.shop import Shop
-from tests.support import databases
-from tests.support.company import running_service
-from tests.support.problems import pointers, problem
-from tests.support.service import as_service
-from tests.support.simulator import Simulator, new_account_key
+from testkit import databases
+from testkit.company import running_service
+from testkit.problems import pointers, problem
+from testkit.service import as_service
+from testkit.simulator import Simulator, new_account_key
+from tests.money.shop import Shop
 
 ADMIN = as_service("admin")
 SOLD = {"metadata": {"billing_sellable": "true"}}

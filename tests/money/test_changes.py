@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from tests.billing.shop import CHALLENGED, DECLINED, Shop, at, settled_by_a_worker
-from tests.support.company import Person
-from tests.support.problems import pointers, problem
-from tests.support.service import as_service
-from tests.support.simulator import SimulatorError
+from testkit.company import Person
+from testkit.problems import pointers, problem
+from testkit.service import as_service
+from testkit.simulator import SimulatorError
+from tests.money.shop import CHALLENGED, DECLINED, Shop, at, settled_by_a_worker
 
 ADMIN = as_service("admin")
 UPDATE = {"method": "POST", "path": "/v1/subscriptions/{id}"}

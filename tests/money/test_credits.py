@@ -11,11 +11,11 @@ import pytest
 from app.operating import store as diagnosis
 from app.operating.doctor import examine
 from app.stripe import parsing
-from tests.billing.shop import CHALLENGED, Shop
-from tests.support.company import Person, running_service
-from tests.support.problems import problem
-from tests.support.service import as_service
-from tests.support.simulator import Simulator, new_account_key
+from testkit.company import Person, running_service
+from testkit.problems import problem
+from testkit.service import as_service
+from testkit.simulator import Simulator, new_account_key
+from tests.money.shop import CHALLENGED, Shop
 
 ADMIN = as_service("admin")
 MINUTE, HOUR, DAY = 60, 3600, 86_400

@@ -1,7 +1,7 @@
 """What fixes a customer's currency, and for how long."""
 
-from tests.billing.shop import Shop
-from tests.support.problems import problem
+from testkit.problems import problem
+from tests.money.shop import Shop
 
 
 async def test_a_currency_is_free_again_when_the_subscription_that_fixed_it_has_ended(shop: Shop) -> None:

@@ -2,9 +2,9 @@
 
 import asyncio
 
-from tests.billing.shop import VISA, Shop
-from tests.support.problems import pointers, problem
-from tests.support.service import as_service
+from testkit.problems import pointers, problem
+from testkit.service import as_service
+from tests.money.shop import VISA, Shop
 
 ADMIN = as_service("admin")
 

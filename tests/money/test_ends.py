@@ -6,10 +6,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.billing.shop import Shop, at, settled_by_a_worker, worked_on
-from tests.support.company import Person, Who
-from tests.support.problems import pointers, problem
-from tests.support.service import as_service
+from testkit.company import Person, Who
+from testkit.problems import pointers, problem
+from testkit.service import as_service
+from tests.money.shop import Shop, at, settled_by_a_worker, worked_on
 
 ADMIN = as_service("admin")
 YEARLY = {"interval": "year"}

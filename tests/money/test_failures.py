@@ -6,10 +6,10 @@ from typing import Any
 
 import httpx
 
-from tests.billing.shop import DECLINED, Shop
-from tests.support.company import Person, Who
-from tests.support.problems import problem
-from tests.support.service import as_service, as_user
+from testkit.company import Person, Who
+from testkit.problems import problem
+from testkit.service import as_service, as_user
+from tests.money.shop import DECLINED, Shop
 
 ADMIN = as_service("admin")
 REFUSED_AT_ONCE = "pm_card_chargeDeclined"

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.billing.shop import Shop, handed_over, worked_on
-from tests.support.company import running_service
+from testkit.company import running_service
+from tests.money.shop import Shop, handed_over, worked_on
 
 CREATE = {"method": "POST", "path": "/v1/subscriptions"}
 LATE = {"status": 504, "late_s": 3.0}

@@ -2,9 +2,9 @@
 
 import pytest
 
-from benchmarks.planting import in_place
 from verification.money.defects import DEFECTS
 from verification.money.lives import Outcome, play_all
+from verification.planting import in_place
 
 LIVES = 40
 

@@ -18,7 +18,7 @@ from app.customers.ways_of_paying import (
 from app.domain.ids import InvoiceId, PriceId, ProductId, SubscriptionItemId
 from app.domain.snapshots import Customer, Invoice, Subscription, SubscriptionItem
 from app.errors import Conflict
-from tests.support.snapshots import EVERY_KIND
+from testkit.snapshots import EVERY_KIND
 
 HELD, ALL_OR_NOTHING, STANDS = "pending_if_incomplete", "error_if_incomplete", "allow_incomplete"
 MONTH = (1_000, 2_000)

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from tests.billing.shop import Shop
-from tests.support.company import Person
-from tests.support.problems import pointers, problem
-from tests.support.service import as_service
+from testkit.company import Person
+from testkit.problems import pointers, problem
+from testkit.service import as_service
+from tests.money.shop import Shop
 
 ADMIN = as_service("admin")
 FOREVER: dict[str, Any] = {"percent_off": 30, "duration": "forever"}

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.billing.shop import CHALLENGED, DECLINED, Shop, at
-from tests.support.company import Person
-from tests.support.problems import pointers, problem
-from tests.support.service import as_service
-from tests.support.simulator import SimulatorError
+from testkit.company import Person
+from testkit.problems import pointers, problem
+from testkit.service import as_service
+from testkit.simulator import SimulatorError
+from tests.money.shop import CHALLENGED, DECLINED, Shop, at
 
 ADMIN = as_service("admin")
 DAY = 86_400

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from tests.billing.shop import Shop
-from tests.support.company import Person, running_service
-from tests.support.problems import pointers, problem
-from tests.support.service import as_service
-from tests.support.simulator import Simulator, new_account_key
+from testkit.company import Person, running_service
+from testkit.problems import pointers, problem
+from testkit.service import as_service
+from testkit.simulator import Simulator, new_account_key
+from tests.money.shop import Shop
 
 MINUTE, HOUR = 60, 3600
 ADMIN = as_service("admin")

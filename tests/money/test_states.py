@@ -6,11 +6,11 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.billing.shop import VISA, Shop, at
-from tests.support.company import Person, Who, running_service
-from tests.support.problems import problem
-from tests.support.service import as_service
-from tests.support.simulator import Simulator, new_account_key
+from testkit.company import Person, Who, running_service
+from testkit.problems import problem
+from testkit.service import as_service
+from testkit.simulator import Simulator, new_account_key
+from tests.money.shop import VISA, Shop, at
 
 DAY = 86_400
 FAILING = "pm_card_chargeCustomerFail"

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from tests.billing.shop import DECLINED, Shop
-from tests.support import databases
-from tests.support.company import Person, running_service
-from tests.support.problems import problem
-from tests.support.service import as_service
-from tests.support.simulator import Simulator, new_account_key
+from testkit import databases
+from testkit.company import Person, running_service
+from testkit.problems import problem
+from testkit.service import as_service
+from testkit.simulator import Simulator, new_account_key
+from tests.money.shop import DECLINED, Shop
 
 UPDATE = {"method": "POST", "path": "/v1/subscriptions/{id}"}
 

@@ -1,8 +1,8 @@
-"""A year of the clock, short: one subscription of each shape. The full one is `python -m tests.billing.year`."""
+"""A year of the clock, short: one subscription of each shape. The full one is `python -m verification.money.year`."""
 
 import pytest
 
-from tests.billing import year
+from verification.money import year
 
 STATUSES = {"active", "trialing", "past_due", "paused", "canceled", "incomplete", "incomplete_expired"}
 

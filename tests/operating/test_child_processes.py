@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.commands.child_processes import PARENT_PIPE_VARIABLE, ChildProcesses, watch_parent
-from tests.support.waiting import wait_until
+from testkit.waiting import wait_until
 
 CHILD = f"""
 import os, time

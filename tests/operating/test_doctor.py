@@ -6,9 +6,9 @@ from app.operating import doctor
 from app.operating.doctor import EVENTS, Finding, webhook_findings
 from app.stripe.client import API_VERSION
 from app.stripe.gateway import WebhookEndpoint
-from tests.support.company import running_service
-from tests.support.plans import new_customer, new_plan, new_subscription
-from tests.support.simulator import Simulator
+from testkit.company import running_service
+from testkit.plans import new_customer, new_plan, new_subscription
+from testkit.simulator import Simulator
 
 MEMBER, ROLE = "billing_shared_subscription_id", "billing_shared_subscription_role"
 OWNER = "billing_shared_subscription_owner"

@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from app.commands.http_server import LateHeads
-from tests.support import databases
-from tests.support.service import api_process, as_user, service_environment
-from tests.support.simulator import new_account_key
+from testkit import databases
+from testkit.service import api_process, as_user, service_environment
+from testkit.simulator import new_account_key
 
 DEADLINE = 1.0
 HEAD = b"POST /v1/customers HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.support.databases import CHECKOUT
+from testkit.databases import CHECKOUT
 
 ONLY_FOR_THE_API = ("fastapi", "starlette", "uvicorn", "app.http", "app.main")
 

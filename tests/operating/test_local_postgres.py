@@ -20,7 +20,7 @@ from app.commands.local_postgres import (
     LocalPostgresError,
     state_directory,
 )
-from tests.support.waiting import wait_until
+from testkit.waiting import wait_until
 
 HOLD_A_SERVER = """
 import sys, time

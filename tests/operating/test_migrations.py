@@ -17,11 +17,11 @@ from sqlalchemy.pool import NullPool
 from app.postgres import schema_upgrade
 from app.postgres.sql_files import FOLDER, read_statements
 from app.postgres.tables import metadata
-from tests.support.database_proxy import proxied
-from tests.support.databases import CHECKOUT, alembic
-from tests.support.processes import free_port
-from tests.support.service import api_process, inherited, service_environment, worker_process
-from tests.support.simulator import Simulator
+from testkit.database_proxy import proxied
+from testkit.databases import CHECKOUT, alembic
+from testkit.processes import free_port
+from testkit.service import api_process, inherited, service_environment, worker_process
+from testkit.simulator import Simulator
 
 VERSIONS = sorted((CHECKOUT / "migrations" / "versions").glob("*.py"))
 BOOKKEEPING = {"alembic_version", "schema_floor"}

@@ -11,8 +11,8 @@ import asyncpg
 
 from app.operating.doctor import EVENTS
 from app.stripe.client import API_VERSION
-from tests.support.service import service_environment
-from tests.support.simulator import Simulator
+from testkit.service import service_environment
+from testkit.simulator import Simulator
 
 
 class Operator:

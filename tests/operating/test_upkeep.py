@@ -8,10 +8,10 @@ from app.mirror import refreshing as sync
 from app.mirror.store import refreshes
 from app.operating import upkeep
 from app.postgres import retention
-from tests.support.company import Service, running_service
-from tests.support.plans import new_customer
-from tests.support.simulator import Simulator
-from tests.support.truth import cached_rows
+from testkit.company import Service, running_service
+from testkit.plans import new_customer
+from testkit.simulator import Simulator
+from testkit.truth import cached_rows
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from collections import Counter
 import httpx
 import pytest
 
-from tests.support.company import Service, running_service
-from tests.support.service import api_process, as_service, service_environment
-from tests.support.simulator import Simulator, new_account_key
+from testkit.company import Service, running_service
+from testkit.service import api_process, as_service, service_environment
+from testkit.simulator import Simulator, new_account_key
 
 ROUNDS = 50
 RACERS = 32

@@ -7,9 +7,9 @@ import pytest
 
 from app.domain import metadata
 from app.domain.metadata import OWNER_USES_SEAT
-from tests.support.company import Company, Service, event_of, new_email, running_service
-from tests.support.problems import pointers, problem
-from tests.support.service import as_service, as_user
+from testkit.company import Company, Service, event_of, new_email, running_service
+from testkit.problems import pointers, problem
+from testkit.service import as_service, as_user
 
 
 def results(response: httpx.Response, status: int = 200) -> list[tuple[str, str, str | None]]:

@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from app.errors import StripeOutcomeUnknown
-from tests.support.company import Company, Person, Service, Who, new_email, running_service
-from tests.support.problems import pointers, problem
-from tests.support.service import as_service
+from testkit.company import Company, Person, Service, Who, new_email, running_service
+from testkit.problems import pointers, problem
+from testkit.service import as_service
 
 UPDATE = {"method": "POST", "path": "/v1/subscriptions/{id}"}
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import httpx
 
-from tests.support.company import Company, Service, new_email
-from tests.support.problems import problem
-from tests.support.service import as_service
+from testkit.company import Company, Service, new_email
+from testkit.problems import problem
+from testkit.service import as_service
 
 
 async def quantity(company: Company) -> int:

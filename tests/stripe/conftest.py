@@ -6,7 +6,7 @@ import pytest
 
 from app.stripe.client import StripeClient
 from app.stripe.gateway import StripeGateway
-from tests.support.simulator import Simulator
+from testkit.simulator import Simulator
 
 
 @pytest.fixture

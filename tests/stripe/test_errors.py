@@ -20,8 +20,8 @@ from app.stripe import client as client_module
 from app.stripe.client import StripeClient
 from app.stripe.gateway import StripeGateway
 from app.stripe.translate import translate
-from tests.support.plans import new_customer, new_plan
-from tests.support.simulator import Simulator
+from testkit.plans import new_customer, new_plan
+from testkit.simulator import Simulator
 
 ATTEMPTS = 4
 

@@ -12,8 +12,8 @@ from app.domain.snapshots import Customer, Invoice, PaymentMethod, Price, Produc
 from app.stripe import parsing
 from app.stripe.gateway import StripeGateway
 from app.stripe.parsing import MalformedObject
-from tests.support.plans import TIERS, new_customer, new_plan, new_subscription
-from tests.support.simulator import Simulator
+from testkit.plans import TIERS, new_customer, new_plan, new_subscription
+from testkit.simulator import Simulator
 
 
 async def test_a_product(stripe_account: Simulator) -> None:

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.hostile.world import Plan, World
-from tests.support.company import Person, new_email
+from testkit.company import Person, new_email
+from verification.adversary.world import Plan, World
 
 JSON = dict[str, Any]
 

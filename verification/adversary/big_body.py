@@ -1,8 +1,8 @@
 """Bodies without end: how much of one is taken before it is refused, and what it costs the server.
 
-`python -m tests.hostile.big_body` offers 1 GiB in chunks to a route of the API and to the webhook: the answer is 413,
-the connection is closed, and neither the bytes that went through nor the server's memory grow with what is offered.
-Then bodies that come a byte at a time: they end at the deadline.
+`python -m verification.adversary.big_body` offers 1 GiB in chunks to a route of the API and to the webhook: the
+answer is 413, the connection is closed, and neither the bytes that went through nor the server's memory grow with
+what is offered. Then bodies that come a byte at a time: they end at the deadline.
 """
 
 import argparse
@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.hostile.raw import Header, RawAnswer, head, parsed, port_of
-from tests.hostile.running import finish, parts, tell
-from tests.hostile.world import environment_of
-from tests.stripe_gateway.test_webhooks import NEW, header
-from tests.support.service import api_process, as_service
-from tests.support.simulator import Simulator, new_account_key
+from testkit.service import api_process, as_service
+from testkit.simulator import Simulator, new_account_key
+from tests.stripe.test_webhooks import NEW, header
+from verification.adversary.raw import Header, RawAnswer, head, parsed, port_of
+from verification.adversary.running import finish, parts, tell
+from verification.adversary.world import environment_of
 
 PIECE = b"x" * 65_536
 SENT_BOUND = 16 * 2**20

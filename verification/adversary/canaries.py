@@ -1,4 +1,4 @@
-"""`python -m tests.hostile.canaries`: planted secrets and personal data, and where they turn up.
+"""`python -m verification.adversary.canaries`: planted secrets and personal data, and where they turn up.
 
 Processes and commands run at LOG_LEVEL=debug, with the SDK's own debugging asked for, through a lively day: every
 route, refusals of every kind, a Stripe whose messages repeat what it was sent, rows that Postgres refuses, lost
@@ -12,9 +12,9 @@ import json
 import sys
 import time
 
-from tests.hostile.canary_day import Day, Found
-from tests.hostile.grounds import server_at_hand
-from tests.support.simulator import running_simulator
+from testkit.simulator import running_simulator
+from verification.adversary.canary_day import Day, Found
+from verification.adversary.grounds import server_at_hand
 
 
 def report(found: Found, seconds: float) -> dict[str, object]:

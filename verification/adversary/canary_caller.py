@@ -9,11 +9,11 @@ from typing import Any
 import httpx
 import jwt
 
-from tests.hostile.canary_list import REPLAYED, Canaries, Canary
-from tests.support.company import event_of, signed
-from tests.support.plans import MONTHLY
-from tests.support.service import AUDIENCE, ISSUER
-from tests.support.simulator import Simulator
+from testkit.company import event_of, signed
+from testkit.plans import MONTHLY
+from testkit.service import AUDIENCE, ISSUER
+from testkit.simulator import Simulator
+from verification.adversary.canary_list import REPLAYED, Canaries, Canary
 
 _ERROR = 400
 

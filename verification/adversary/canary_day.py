@@ -18,13 +18,13 @@ import asyncpg
 import httpx
 
 from app.settings import SettingsError, load_settings
-from tests.hostile.canary_caller import Account, Caller, Diary
-from tests.hostile.canary_list import Canary
-from tests.support import databases
-from tests.support.database_proxy import DatabaseProxy
-from tests.support.processes import free_port
-from tests.support.service import AUDIENCE, ISSUER, UNLIMITED, api_process, worker_process
-from tests.support.simulator import Simulator
+from testkit import databases
+from testkit.database_proxy import DatabaseProxy
+from testkit.processes import free_port
+from testkit.service import AUDIENCE, ISSUER, UNLIMITED, api_process, worker_process
+from testkit.simulator import Simulator
+from verification.adversary.canary_caller import Account, Caller, Diary
+from verification.adversary.canary_list import Canary
 
 _COMMANDS: tuple[tuple[str, ...], ...] = (
     ("migrate",),

@@ -1,4 +1,4 @@
-"""`python -m tests.hostile.fuzz`: schemathesis over the committed OpenAPI document, against processes as they run.
+"""`python -m verification.adversary.fuzz`: schemathesis over the OpenAPI document, against real processes.
 
 An owner, a user and a service key with the scope admin each get an account of their own. Phases: the document's
 examples, boundary values of every field, generated cases, and chains along the document's links. One JSON line;
@@ -17,10 +17,10 @@ from dataclasses import dataclass
 
 import structlog
 
-from tests.hostile.fuzz_world import fuzz_world
-from tests.hostile.fuzzing import Principal, Tally, declared_links, linking, run_phase
-from tests.hostile.grounds import databases_at_hand
-from tests.support.simulator import Simulator, new_account_key, running_simulator
+from testkit.simulator import Simulator, new_account_key, running_simulator
+from verification.adversary.fuzz_world import fuzz_world
+from verification.adversary.fuzzing import Principal, Tally, declared_links, linking, run_phase
+from verification.adversary.grounds import databases_at_hand
 
 PRINCIPALS = ("owner", "user", "admin")
 CASES = 15_000

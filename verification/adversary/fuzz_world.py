@@ -11,10 +11,10 @@ from typing import Any
 
 import httpx
 
-from tests.support.company import Service, running_service
-from tests.support.plans import MONTHLY
-from tests.support.processes import free_port
-from tests.support.service import (
+from testkit.company import Service, running_service
+from testkit.plans import MONTHLY
+from testkit.processes import free_port
+from testkit.service import (
     WEBHOOK_SECRET,
     api_process,
     as_service,
@@ -22,7 +22,7 @@ from tests.support.service import (
     service_environment,
     worker_process,
 )
-from tests.support.simulator import Simulator
+from testkit.simulator import Simulator
 
 PLANS = 24
 """Shared plans of the owner: every third case or so ends one, fills it or gives it away."""

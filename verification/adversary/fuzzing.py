@@ -14,8 +14,8 @@ from schemathesis.core.transport import Response
 from schemathesis.engine import Status, events, from_schema
 from schemathesis.engine.recorder import Interaction
 
-from tests.hostile.mending import mend
-from tests.support.databases import CHECKOUT
+from testkit.databases import CHECKOUT
+from verification.adversary.mending import mend
 
 DOCUMENT = CHECKOUT / "openapi" / "openapi.json"
 CHECKS = (

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from app.commands.local_postgres import LocalPostgres, state_directory
-from tests.support import databases
+from testkit import databases
 
 
 @contextmanager

@@ -1,9 +1,9 @@
 """Key ids that nobody has, a thousand a second, while the host that publishes the keys hangs.
 
-`python -m tests.hostile.key_flood` floods a real server from a process of its own for more than a minute, and sends
-valid tokens beside it: they must be answered as ever, and the host be asked at most once in 30 s. Then the keys are
-rotated, and the time is measured until the new one counts and the old one does not. The p99 is that of this machine:
-the report names its load.
+`python -m verification.adversary.key_flood` floods a real server from a process of its own for more than a minute,
+and sends valid tokens beside it: they must be answered as ever, and the host be asked at most once in 30 s. Then the
+keys are rotated, and the time is measured until the new one counts and the old one does not. The p99 is that of this
+machine: the report names its load.
 """
 
 import argparse
@@ -25,14 +25,14 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from app.errors import ServiceUnavailable
 from app.identity.jwks import FETCH_INTERVAL, KEEP_LIMIT, JwksKeys
-from tests.hostile.raw import port_of
-from tests.hostile.running import finish, parts, quantile, tell
-from tests.hostile.world import environment_of
-from tests.identity.issuing import AUDIENCE, ISSUER, RS256, Signer, well_formed
-from tests.identity.key_server import KeyServer, key_server
-from tests.support.company import Company, running_service
-from tests.support.service import api_process
-from tests.support.simulator import Simulator, new_account_key
+from testkit.company import Company, running_service
+from testkit.issuing import AUDIENCE, ISSUER, RS256, Signer, well_formed
+from testkit.key_server import KeyServer, key_server
+from testkit.service import api_process
+from testkit.simulator import Simulator, new_account_key
+from verification.adversary.raw import port_of
+from verification.adversary.running import finish, parts, quantile, tell
+from verification.adversary.world import environment_of
 
 ROTATION_SECONDS = 35.0
 VALID_A_SECOND = 50

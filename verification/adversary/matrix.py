@@ -1,7 +1,7 @@
 """Every principal x every operation x every relation over HTTP, against the table that was written by hand.
 
-`python -m tests.hostile.matrix` asks every cell; `--share` asks so many of them. Refusals come first: until they are
-over the stand-in must not have seen one write of the service's.
+`python -m verification.adversary.matrix` asks every cell; `--share` asks so many of them. Refusals come first: until
+they are over the stand-in must not have seen one write of the service's.
 """
 
 import argparse
@@ -15,13 +15,13 @@ from typing import Any
 
 import httpx
 
-from tests.hostile import acts, pairs, table
-from tests.hostile.acts import Ask
-from tests.hostile.running import code_of, finish, parts, tell
-from tests.hostile.world import Plan, World, build, environment_of, in_batches
-from tests.support.company import Person, running_service
-from tests.support.service import api_process
-from tests.support.simulator import Simulator, new_account_key
+from testkit.company import Person, running_service
+from testkit.service import api_process
+from testkit.simulator import Simulator, new_account_key
+from verification.adversary import acts, pairs, table
+from verification.adversary.acts import Ask
+from verification.adversary.running import code_of, finish, parts, tell
+from verification.adversary.world import Plan, World, build, environment_of, in_batches
 
 SEED = 20261122
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from tests.support.databases import CHECKOUT
+from testkit.databases import CHECKOUT
 
 _UNTOUCHED = 5
 _QUOTELESS = 2

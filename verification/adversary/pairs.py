@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import httpx
 
-from tests.hostile import acts
-from tests.hostile.acts import Ask
-from tests.hostile.world import Plan, World, absent_like, absent_plan, in_batches
+from verification.adversary import acts
+from verification.adversary.acts import Ask
+from verification.adversary.world import Plan, World, absent_like, absent_plan, in_batches
 
 REQUEST_ID = "hostile-pairs"
 TOLD_ONCE = re.compile(rb'op_[0-9a-f]{24}|qt_[0-9a-f]{32}|"expires_at":"[^"]*"')

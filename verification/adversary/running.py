@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 import httpx
 
 from app.commands.local_postgres import LocalPostgres, state_directory
-from tests.support import databases
-from tests.support.simulator import running_simulator
+from testkit import databases
+from testkit.simulator import running_simulator
 
 _STARTED = time.monotonic()
 

@@ -1,6 +1,6 @@
 """Does the time of an answer tell whether an id exists? Foreign and absent ids, in random order, on each kind of route.
 
-`python -m tests.hostile.timing` takes 2,000 samples of each over one connection and compares the medians.
+`python -m verification.adversary.timing` takes 2,000 samples of each over one connection and compares the medians.
 """
 
 import argparse
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import httpx
 
-from tests.hostile.running import finish, parts, tell
-from tests.hostile.world import Builder, Plan, World, absent_like, environment_of
-from tests.support.company import Person, running_service
-from tests.support.service import api_process
-from tests.support.simulator import Simulator, new_account_key
+from testkit.company import Person, running_service
+from testkit.service import api_process
+from testkit.simulator import Simulator, new_account_key
+from verification.adversary.running import finish, parts, tell
+from verification.adversary.world import Builder, Plan, World, absent_like, environment_of
 
 SEED = 20261122
 BOUND_MS = 2.0

@@ -1,6 +1,6 @@
 """Tokens and keys that prove nothing, before real servers of every key family: none opens anything or leaves a row.
 
-`python -m tests.hostile.tokens` sends the whole corpus to four operations each; `--share` sends a part of it.
+`python -m verification.adversary.tokens` sends the whole corpus to four operations each; `--share` sends a part of it.
 """
 
 import argparse
@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from app.identity.service_keys import generate_service_key
-from tests.hostile.raw import Header, RawAnswer, exchange, row_counts
-from tests.hostile.running import finish, parts, tell
-from tests.hostile.world import environment_of, in_batches
-from tests.identity.issuing import AUDIENCE, HS256, ISSUER, SECRET, public_pem, well_formed
+from testkit.issuing import AUDIENCE, HS256, ISSUER, SECRET, public_pem, well_formed
+from testkit.service import api_process
+from testkit.simulator import Simulator, new_account_key
 from tests.identity.test_authenticator import BAD_AUTHORIZATIONS
 from tests.identity.test_tokens import BAD, SIGNERS
-from tests.support.service import api_process
-from tests.support.simulator import Simulator, new_account_key
+from verification.adversary.raw import Header, RawAnswer, exchange, row_counts
+from verification.adversary.running import finish, parts, tell
+from verification.adversary.world import environment_of, in_batches
 
 SEED = 20261122
 LEEWAY_SECONDS = 30

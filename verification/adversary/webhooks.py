@@ -1,9 +1,10 @@
 """Deliveries that nobody signed, and signed ones that say nothing: what each may leave, and that none does more.
 
-`python -m tests.hostile.webhooks` sends all of them to a real server. What is not signed, or is no event, is answered
-with 4xx and leaves no row. A signed event is always claimed, so that its repetition is known: one row of the inbox,
-and nothing else (`ignored`), or beside it one noted refresh of the object that it names (`noted`), because only Stripe
-can say what that object is. The cached objects themselves stay as they are, also once what was noted is fetched.
+`python -m verification.adversary.webhooks` sends all of them to a real server. What is not signed, or is no event, is
+answered with 4xx and leaves no row. A signed event is always claimed, so that its repetition is known: one row of the
+inbox, and nothing else (`ignored`), or beside it one noted refresh of the object that it names (`noted`), because
+only Stripe can say what that object is. The cached objects themselves stay as they are, also once what was noted is
+fetched.
 """
 
 import argparse
@@ -18,14 +19,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from app.mirror.store.rows import MIRRORS
-from tests.hostile.raw import Header, RawAnswer, exchange, row_counts
-from tests.hostile.running import finish, parts, tell
-from tests.hostile.world import environment_of
-from tests.stripe_gateway.test_webhooks import FORGED, NEW, OLD, UNREADABLE, header
-from tests.support.company import Company, event_of, running_service
-from tests.support.service import api_process
-from tests.support.simulator import Simulator, new_account_key
-from tests.support.truth import cached_rows
+from testkit.company import Company, event_of, running_service
+from testkit.service import api_process
+from testkit.simulator import Simulator, new_account_key
+from testkit.truth import cached_rows
+from tests.stripe.test_webhooks import FORGED, NEW, OLD, UNREADABLE, header
+from verification.adversary.raw import Header, RawAnswer, exchange, row_counts
+from verification.adversary.running import finish, parts, tell
+from verification.adversary.world import environment_of
 
 Kind = Literal["refused", "ignored", "noted"]
 PATH = "/webhooks/stripe"

@@ -9,11 +9,11 @@ from typing import Any
 
 import httpx
 
-from tests.hostile.running import tell
-from tests.support.company import Person, Service, event_of
-from tests.support.plans import MONTHLY
-from tests.support.service import as_service, as_user, service_environment
-from tests.support.simulator import Simulator
+from testkit.company import Person, Service, event_of
+from testkit.plans import MONTHLY
+from testkit.service import as_service, as_user, service_environment
+from testkit.simulator import Simulator
+from verification.adversary.running import tell
 
 DAY = 86_400
 SEATS = 9

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.bursts`: what events cost in fetches, and how soon the cache is current after the last one.
+"""`python -m verification.convergence.bursts`: the fetches that events cost, and when the cache is current.
 
 A burst: 5,000 events about one object, 200 a second, while a read at Stripe takes 200 ms. Calm: changes of each
 object at least 8 s apart, delivered within a few seconds. The service's own code on PostgreSQL, in virtual time.
@@ -31,9 +31,10 @@ from app.settings import load_settings
 from app.stripe import parsing
 from app.stripe.client import API_VERSION
 from app.stripe.gateway import Fetched
-from benchmarks import servers, virtual_time
-from benchmarks.convergence import SECRET, signed
-from benchmarks.virtual_time import VirtualLoop
+from testkit import servers
+from verification.convergence import virtual_time
+from verification.convergence.convergence import SECRET, signed
+from verification.convergence.virtual_time import VirtualLoop
 
 READ_SECONDS = 0.2
 POLL_SECONDS = 0.2
@@ -197,7 +198,7 @@ def run(database_url: str, *, events: int, objects: int) -> tuple[Burst, Calm]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="benchmarks.bursts", description=__doc__)
+    parser = argparse.ArgumentParser(prog="verification.convergence.bursts", description=__doc__)
     parser.add_argument("--events", type=int, default=5_000, help="events of the burst (default 5000)")
     parser.add_argument("--objects", type=int, default=300, help="objects of the calm part, ten changes each")
     parser.add_argument("--state", type=Path, help="keep the benchmarks' PostgreSQL in this directory")

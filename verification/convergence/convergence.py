@@ -1,4 +1,4 @@
-"""`python -m benchmarks.convergence`: random schedules of news about one object, through the service's own code.
+"""`python -m verification.convergence`: random schedules of news about one object, through the service's own code.
 
 Real: PostgreSQL, the webhook route and its service, group commit, refreshes, own writes, pages, leases. Modelled:
 Stripe (`stripe_model`) and the passing of time (`virtual_time`). Bursts and calm, duplicates, late and reordered
@@ -37,10 +37,11 @@ from app.mirror.store import refreshes
 from app.mirror.store import rows as mirror
 from app.mirror.store.rows import MIRRORS
 from app.settings import Settings, load_settings
-from benchmarks import servers, virtual_time
-from benchmarks.defects import DEFECTS, planted
-from benchmarks.stripe_model import Clocks, Json, StandIn, StripeObject
-from benchmarks.virtual_time import VirtualDatabase, VirtualLoop
+from testkit import servers
+from verification.convergence import virtual_time
+from verification.convergence.defects import DEFECTS, planted
+from verification.convergence.stripe_model import Clocks, Json, StandIn, StripeObject
+from verification.convergence.virtual_time import VirtualDatabase, VirtualLoop
 
 KINDS = ("customer", "subscription", "product")
 AT_ONCE = 2_000
@@ -349,7 +350,7 @@ def _report(name: str, tally: Tally, seconds: float) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="benchmarks.convergence", description=__doc__)
+    parser = argparse.ArgumentParser(prog="verification.convergence", description=__doc__)
     parser.add_argument("--schedules", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=int(time.time()), help="default: the time")
     parser.add_argument(

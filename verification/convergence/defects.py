@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from app.mirror import webhooks
 from app.mirror.store import refreshes
 from app.mirror.store.rows import MIRRORS
-from benchmarks.planting import Change, edited, in_place
+from verification.planting import Change, edited, in_place
 
 
 def _strict_created() -> list[Change]:

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.crash_points`: kill -9 at named points of an operation, and what becomes of it.
+"""`python -m verification.kills.crash_points`: kill -9 at named points of an operation, and what becomes of it.
 
 Each trial calls an API process and kills it at the point: the stand-in holds an answer or a request there, or the
 database shows that the point is reached. Nothing in the service helps. Another process takes its place at once, and a
@@ -24,10 +24,10 @@ from typing import Any
 import asyncpg
 import httpx
 
-from benchmarks import seat_world, servers
-from benchmarks.seat_world import Json, World, role_on
-from tests.support.company import Company
-from tests.support.service import as_service
+from testkit import seat_world, servers
+from testkit.company import Company
+from testkit.seat_world import Json, World, role_on
+from testkit.service import as_service
 
 WITHIN_SECONDS = 60.0
 HOLD = 15.0
@@ -294,7 +294,7 @@ async def play(world: World, given: argparse.Namespace) -> Json:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="benchmarks.crash_points", description=__doc__)
+    parser = argparse.ArgumentParser(prog="verification.kills.crash_points", description=__doc__)
     parser.add_argument("--times", type=int, default=10, help="kills at each point (default 10)")
     parser.add_argument("--only", help="points whose name contains this")
     parser.add_argument("--lease", type=int, default=3, help="OPERATION_LEASE in seconds (default 3)")

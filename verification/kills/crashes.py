@@ -1,4 +1,4 @@
-"""`python -m benchmarks.crashes`: SIGKILL for the API, the worker or PostgreSQL, every few seconds under load.
+"""`python -m verification.kills.crashes`: SIGKILL for the API, the worker or PostgreSQL, every few seconds under load.
 
 Changes of customers, 200 a second, are told of by signed deliveries that are repeated until they are answered 2xx,
 as Stripe does. Afterwards every event that was acknowledged must be in the inbox, no refresh may be left over or
@@ -34,8 +34,8 @@ from app.commands.local_postgres import LocalPostgres
 from app.commands.migrations import upgrade
 from app.settings import inherited_environment, load_settings
 from app.stripe.client import API_VERSION
-from benchmarks import servers
-from benchmarks.deliveries import delivery
+from testkit import servers
+from testkit.deliveries import delivery
 
 CUSTOMERS = 300
 PER_SECOND = 200
@@ -259,7 +259,7 @@ async def run(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="benchmarks.crashes", description=__doc__)
+    parser = argparse.ArgumentParser(prog="verification.kills.crashes", description=__doc__)
     parser.add_argument("--kills", type=int, default=30, help="default 30")
     parser.add_argument("--every", type=float, default=5.0, help="seconds between two kills (default 5)")
     parser.add_argument("--seed", type=int, default=1)

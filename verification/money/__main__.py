@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from app.commands.logs import configure_logs
-from benchmarks import servers
-from tests.support.simulator import running_simulator
+from testkit import servers
+from testkit.simulator import running_simulator
 from verification.money.defects import DEFECTS
 from verification.money.life import Record
 from verification.money.lives import Outcome, catch, play_all, run

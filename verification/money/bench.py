@@ -28,9 +28,9 @@ from app.settings import load_settings
 from app.stripe.billing import BillingCalls
 from app.stripe.client import StripeClient
 from app.stripe.gateway import StripeGateway
-from tests.support.company import signed
-from tests.support.service import as_user, service_environment
-from tests.support.simulator import Simulator
+from testkit.company import signed
+from testkit.service import as_user, service_environment
+from testkit.simulator import Simulator
 
 CLOCK = """
     create schema money;

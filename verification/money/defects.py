@@ -30,7 +30,7 @@ from app.subscriptions import (
 )
 from app.subscriptions.ends import When
 from app.subscriptions.store.quotes import LIFETIME_SECONDS, Promise
-from benchmarks.planting import Change
+from verification.planting import Change
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.support.simulator import SimulatorError
+from testkit.simulator import SimulatorError
 from verification.money.bench import Bench, Reply, known_randomness
 from verification.money.journal import Journal, Json
 from verification.money.world import (

@@ -11,12 +11,12 @@ from functools import partial
 from itertools import count
 
 from app.commands.logs import configure_logs
-from benchmarks.planting import in_place
-from tests.support.simulator import running_simulator
+from testkit.simulator import running_simulator
 from verification.money.bench import Bench
 from verification.money.defects import DEFECTS
 from verification.money.invariants import verdicts
 from verification.money.life import Record, play
+from verification.planting import in_place
 
 _PROGRESS_EVERY = 50
 

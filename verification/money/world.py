@@ -11,8 +11,8 @@ from app.context import Context
 from app.mirror.store import rows as mirror
 from app.postgres.database import Connection
 from app.stripe import parsing
-from tests.support.service import as_service
-from tests.support.simulator import SimulatorError
+from testkit.service import as_service
+from testkit.simulator import SimulatorError
 from verification.money.bench import Bench, StandIn
 from verification.money.journal import Journal, Json, Version
 

@@ -1,6 +1,7 @@
 """A year of the account's clock over subscriptions of every shape: after each step the cache must be the truth.
 
-`python -m tests.billing.year --subscriptions 50` runs it at full size and says what it saw; pytest runs a short one.
+`python -m verification.money.year --subscriptions 50` runs it at full size and says what it saw; pytest runs a short
+one.
 """
 
 import argparse
@@ -18,11 +19,11 @@ import httpx
 
 from app.commands.local_postgres import LocalPostgres, state_directory
 from app.mirror.store.rows import MIRRORS
-from tests.support import databases
-from tests.support.processes import free_port
-from tests.support.service import api_process, as_service, service_environment, worker_process
-from tests.support.simulator import Simulator, new_account_key, running_simulator
-from tests.support.truth import cached_rows, expected_row, wanted_refreshes
+from testkit import databases
+from testkit.processes import free_port
+from testkit.service import api_process, as_service, service_environment, worker_process
+from testkit.simulator import Simulator, new_account_key, running_simulator
+from testkit.truth import cached_rows, expected_row, wanted_refreshes
 
 DAY = 86_400
 YEAR_DAYS = 366

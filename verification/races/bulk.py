@@ -1,4 +1,4 @@
-"""`python -m benchmarks.bulk`: fifty people in a call, with a failure at every index and of every kind.
+"""`python -m verification.races.bulk`: fifty people in a call, with a failure at every index and of every kind.
 
 Each run adds or removes fifty people of one company while Stripe fails for the one at the run's index; where that
 index is even, an added one is a customer that the call has to create. Every outcome that the operation tells once it
@@ -19,10 +19,10 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks import seat_world
-from benchmarks.seat_world import Json, World, role_on
-from tests.support.company import Company
-from tests.support.service import as_service
+from testkit import seat_world
+from testkit.company import Company
+from testkit.seat_world import Json, World, role_on
+from testkit.service import as_service
 
 PEOPLE = 50
 WITHIN_SECONDS = 60.0
@@ -206,7 +206,7 @@ async def play(world: World, given: argparse.Namespace) -> Json:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="benchmarks.bulk", description=__doc__)
+    parser = argparse.ArgumentParser(prog="verification.races.bulk", description=__doc__)
     parser.add_argument("--runs", type=int, default=450, help="of nine kinds at fifty indices (default 450)")
     parser.add_argument("--places", type=int, default=6, help="companies at once (default 6)")
     parser.add_argument("--seed", type=int, default=1, help="of the order of the runs (default 1)")

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.by_email`: the three cases of sharing by e-mail, over HTTP.
+"""`python -m verification.races.by_email`: the three cases of sharing by e-mail, over HTTP.
 
 Who first logs in with the verified e-mail of an added seat reaches it, once, and nobody else does. Who edits his own
 e-mail gets nobody's seat. Who adds a customer that is a stranger to him learns nothing of him. What the answers say
@@ -18,10 +18,10 @@ from typing import Any
 
 import httpx
 
-from benchmarks import seat_world
-from benchmarks.seat_world import Json, World, role_on
-from tests.support.company import Company
-from tests.support.service import as_user
+from testkit import seat_world
+from testkit.company import Company
+from testkit.seat_world import Json, World, role_on
+from testkit.service import as_user
 
 
 @dataclass
@@ -149,7 +149,7 @@ async def play(world: World, given: argparse.Namespace) -> Json:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="benchmarks.by_email", description=__doc__)
+    parser = argparse.ArgumentParser(prog="verification.races.by_email", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="of the three cases (default 3)")
     seat_world.state_option(parser)
     given = parser.parse_args()

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.last_seat`: many add somebody to the last seat at once, over several API processes.
+"""`python -m verification.races.last_seat`: many add somebody to the last seat at once, over several API processes.
 
 Each round `--racers` calls race for one free seat: exactly one is accepted, the others are clean refusals, and the
 member is at Stripe. Then rounds in which the number of seats is lowered while people are added: never more members
@@ -15,10 +15,10 @@ import secrets
 import sys
 from collections import Counter
 
-from benchmarks import seat_world
-from benchmarks.seat_world import Json, World, percentile, role_on
-from tests.support.company import Company
-from tests.support.service import as_service
+from testkit import seat_world
+from testkit.company import Company
+from testkit.seat_world import Json, World, percentile, role_on
+from testkit.service import as_service
 
 P99_BAR = 2.0
 SEATS, LOWERED, ADDERS = 4, 2, 6
@@ -153,7 +153,7 @@ async def play(world: World, given: argparse.Namespace) -> Json:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="benchmarks.last_seat", description=__doc__)
+    parser = argparse.ArgumentParser(prog="verification.races.last_seat", description=__doc__)
     parser.add_argument("--rounds", type=int, default=1000, help="for the last seat (default 1000)")
     parser.add_argument("--racers", type=int, default=32, help="calls a round (default 32)")
     parser.add_argument("--apis", type=int, default=4, help="API processes (default 4)")

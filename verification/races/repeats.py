@@ -1,4 +1,4 @@
-"""`python -m benchmarks.repeats`: what is asked again within a day, over HTTP and two API processes.
+"""`python -m verification.races.repeats`: what is asked again within a day, over HTTP and two API processes.
 
 Adding, removing and adding again are three effects, each with a key of its own. One Idempotency-Key sent twice, or
 twenty times at once, is one effect and one answer; with another body it is refused. Judged by the stand-in's log of
@@ -18,9 +18,9 @@ from typing import Any
 
 import httpx
 
-from benchmarks import seat_world
-from benchmarks.seat_world import Json, World
-from tests.support.company import Company, Person
+from testkit import seat_world
+from testkit.company import Company, Person
+from testkit.seat_world import Json, World
 
 AT_ONCE = 20
 LOST: Json = {"method": "POST", "timeout": 0.05}
@@ -151,7 +151,7 @@ async def play(world: World, given: argparse.Namespace) -> Json:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="benchmarks.repeats", description=__doc__)
+    parser = argparse.ArgumentParser(prog="verification.races.repeats", description=__doc__)
     parser.add_argument("--rounds", type=int, default=6, help="every third without a lost answer (default 6)")
     seat_world.state_option(parser)
     given = parser.parse_args()

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.schedule_world import SERVICE, Company, Person, World
-from tests.support.service import as_service
+from testkit.service import as_service
+from verification.simulation.world import SERVICE, Company, Person, World
 
 Json = dict[str, Any]
 

@@ -34,7 +34,7 @@ from app.stripe.gateway import StripeGateway
 from app.stripe.rate_budget import RateBudget
 from app.subscriptions import changes as plan_changes
 from app.subscriptions import writes as plan_writes
-from benchmarks.planting import Change, edited, in_place
+from verification.planting import Change, edited, in_place
 
 
 def _answering(value: Any) -> Any:

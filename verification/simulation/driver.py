@@ -14,11 +14,11 @@ from typing import Any
 
 import orjson
 
-from benchmarks.held_database import Change, Gate, Turn
-from benchmarks.held_loop import Killed, held_loop
-from benchmarks.held_stripe import Answer, Call, Json
-from benchmarks.schedule_actors import Actors
-from benchmarks.schedule_world import API_NAMES, WORKER_NAMES, Asked, Parts, World
+from verification.simulation.actors import Actors
+from verification.simulation.held_database import Change, Gate, Turn
+from verification.simulation.held_loop import Killed, held_loop
+from verification.simulation.held_stripe import Answer, Call, Json
+from verification.simulation.world import API_NAMES, WORKER_NAMES, Asked, Parts, World
 
 FAULT_SHARE = 0.95
 """Of the schedules; the others show that the calm is judged right as well."""

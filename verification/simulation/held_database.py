@@ -18,7 +18,7 @@ import asyncpg
 import orjson
 
 from app.postgres.database import Connection, Database, Loan, database_unavailable
-from benchmarks.held_loop import HeldLoop, Process, held_loop
+from verification.simulation.held_loop import HeldLoop, Process, held_loop
 
 POOL_SIZE = 10
 ACQUIRE_SECONDS = 5.0

@@ -13,13 +13,13 @@ from typing import Any
 import httpx
 import orjson
 
-from benchmarks.held_loop import PROCESS, HeldLoop, Process
 from stripe_simulator.history import Version
 from stripe_simulator.journal import Journal
 from stripe_simulator.lifecycle import run_due
 from stripe_simulator.server import Api, Engine
 from stripe_simulator.world import World, Worlds
-from tests.support.simulator import encode_form
+from testkit.simulator import encode_form
+from verification.simulation.held_loop import PROCESS, HeldLoop, Process
 
 Json = dict[str, Any]
 

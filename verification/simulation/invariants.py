@@ -11,10 +11,10 @@ from typing import Any
 
 import orjson
 
-from benchmarks.held_stripe import Json
-from benchmarks.schedule_driver import Record
-from benchmarks.schedule_judge import Judge, Operation, Step
-from benchmarks.schedule_truth import (
+from verification.simulation.driver import Record
+from verification.simulation.held_stripe import Json
+from verification.simulation.judge import Judge, Operation, Step
+from verification.simulation.truth import (
     ID_KEY,
     OPERATION_KEY,
     OWNER_KEY,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from benchmarks.held_database import Change
-from benchmarks.held_stripe import Json
-from benchmarks.schedule_driver import Record
-from benchmarks.schedule_truth import Truth, member_of
+from verification.simulation.driver import Record
+from verification.simulation.held_database import Change
+from verification.simulation.held_stripe import Json
+from verification.simulation.truth import Truth, member_of
 
 _ENDS = ("applied", "unchanged", "refused", "failed")
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.schedules`: seeded schedules of seat operations through the service's own code.
+"""`python -m verification.simulation`: seeded schedules of seat operations through the service's own code.
 
 Real: the API's routes, services and worker, PostgreSQL with its locks, the official SDK, the stand-in's effects.
 Held: every statement, every request and answer of Stripe, every webhook, and the clock; a seed says which one thing
@@ -32,12 +32,13 @@ from stripe import _api_requestor
 
 from app.commands.logs import configure_logs
 from app.stripe import client as stripe_client
-from benchmarks import held_database, servers
-from benchmarks.held_loop import HeldLoop, held_loop
-from benchmarks.schedule_defects import DEFECTS, planted
-from benchmarks.schedule_driver import Record, Schedule
-from benchmarks.schedule_invariants import verdicts
-from benchmarks.schedule_world import Parts
+from testkit import servers
+from verification.simulation import held_database
+from verification.simulation.defects import DEFECTS, planted
+from verification.simulation.driver import Record, Schedule
+from verification.simulation.held_loop import HeldLoop, held_loop
+from verification.simulation.invariants import verdicts
+from verification.simulation.world import Parts
 
 FEWEST_STEPS, FEWEST_ACTORS, FAULTY_SHARE = 30, 4, 0.8
 FEWEST_DEFECTS = 20
@@ -255,7 +256,9 @@ def end(number: int, _: object) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="benchmarks.schedules", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="verification.simulation",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--schedules", type=int, default=2_000)
     parser.add_argument("--seed", default="20261122", help="the first part of every schedule's own seed")

@@ -14,9 +14,9 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from functools import cached_property
 
-from benchmarks.held_database import Change
-from benchmarks.held_stripe import HeldStripe, Json
-from benchmarks.schedule_driver import Record
+from verification.simulation.driver import Record
+from verification.simulation.held_database import Change
+from verification.simulation.held_stripe import HeldStripe, Json
 
 ID_KEY, ROLE_KEY = "billing_shared_subscription_id", "billing_shared_subscription_role"
 OWNER_KEY, OPERATION_KEY = "billing_shared_subscription_owner", "billing_operation_id"

@@ -28,11 +28,11 @@ from app.stripe.billing import BillingCalls
 from app.stripe.client import StripeClient
 from app.stripe.gateway import StripeGateway
 from app.stripe.rate_budget import RateBudget
-from benchmarks.held_database import Gate, HeldDatabase
-from benchmarks.held_loop import HeldLoop, Process, held_loop
-from benchmarks.held_stripe import HeldStripe, Json
-from tests.support.company import signed
-from tests.support.service import as_service, as_user, service_environment
+from testkit.company import signed
+from testkit.service import as_service, as_user, service_environment
+from verification.simulation.held_database import Gate, HeldDatabase
+from verification.simulation.held_loop import HeldLoop, Process, held_loop
+from verification.simulation.held_stripe import HeldStripe, Json
 
 FOREIGN_METADATA = {"crm_reference": "  A-17 "}
 API_NAMES = ("api0", "api1")

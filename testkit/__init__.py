@@ -1,0 +1,1 @@
+"""What tests, verification and benchmarks share: databases, processes, the stand-in's client and companies in it."""

@@ -1,0 +1,1 @@
+"""Processes killed with SIGKILL at every named point of an operation, and of deliveries."""
