@@ -483,7 +483,6 @@ reservations = Table(
     _instant("created_at", default=True),
     _instant("released_at"),
     UniqueConstraint("operation_id", "position"),
-    CheckConstraint("customer_id is not null or email is not null", name="person"),
 )
 Index(
     "uq_reservations_live_customer",

@@ -89,7 +89,6 @@ CHECKS = {
         "person": "action not in ('add', 'remove', 'update') or customer_id is not null or email is not null",
         "role": "role in ('manager', 'user') and role_before in ('manager', 'user')",
     },
-    "reservations": {"person": "customer_id is not null or email is not null"},
 }
 FUNCTIONS = ("draw_stripe_requests", "record_membership_change", "record_plan_change")
 

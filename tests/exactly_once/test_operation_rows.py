@@ -16,7 +16,6 @@ from app.postgres.tables import (
     UNSETTLED_STATES,
     operation_steps,
     operations,
-    reservations,
 )
 
 Row = Mapping[str, str]
@@ -112,12 +111,6 @@ ILLEGAL: tuple[tuple[str, Row, Row, str], ...] = (
     ("operation_steps", PLANNED, {"action": "'rename'"}, "ck_operation_steps_action"),
     ("operation_steps", PLANNED, {"customer_id": "null"}, "ck_operation_steps_person"),
     ("operation_steps", PLANNED, {"role": "'owner'"}, "ck_operation_steps_role"),
-    (
-        "reservations",
-        {"operation_id": "'op_1'", "position": "0", "subscription_id": "'sub_1'"},
-        {"customer_id": "null"},
-        "ck_reservations_person",
-    ),
 )
 
 
@@ -154,7 +147,7 @@ async def test_operation_is_refused_when_its_kind_is_unknown(connection: Connect
 def test_every_check_has_an_illegal_row() -> None:
     named = {
         str(constraint.name)
-        for table in (operations, operation_steps, reservations)
+        for table in (operations, operation_steps)
         for constraint in table.constraints
         if isinstance(constraint, CheckConstraint)
     }
