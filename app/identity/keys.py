@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt.algorithms import Algorithm, HMACAlgorithm
 
-from app.settings import MINIMUM_RSA_BITS, JwtSettings
+from app.setting_rules import MINIMUM_RSA_BITS
+from app.settings import JwtSettings
 
 _RSA = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 _CURVES: tuple[tuple[type[ec.EllipticCurve], str], ...] = (
