@@ -17,7 +17,7 @@ from app.customers.routes import customers, payment_methods
 from app.customers.routes import invoices as subscriptions
 from app.http import documentation, links, middleware, problems
 from app.http.in_flight import WritesInFlight
-from app.http.overload import AtOnce
+from app.http.overload import ConcurrencyLimit
 from app.http.rate_limits import RequestRates
 from app.identity.authenticator import Authenticator
 from app.mirror.routes import PATH as WEBHOOK_PATH
@@ -121,7 +121,7 @@ def create_app(settings: Settings) -> Service:
     problems.install(app)
     links.install(app)
     entry: ASGIApp = direct_reads.PlainReadsFirst(app.routed)
-    entry = AtOnce(entry, most=settings.max_requests, waiting=settings.max_waiting_requests)
+    entry = ConcurrencyLimit(entry, most=settings.max_requests, waiting=settings.max_waiting_requests)
     # Outside of that: whoever sends his body slowly takes nobody's place.
     entry = middleware.BodyLimits(entry, seconds=settings.request_deadline)
     if settings.cors_origins:

@@ -1,1 +1,1 @@
-"""What every route shares: the layers around a request, problems, answers, cursors, limits and idempotency."""
+"""Parts that all routes share: middleware, problems, answers, cursors, limits and idempotency."""

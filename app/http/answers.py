@@ -1,4 +1,4 @@
-"""Answers: a model serialised once, with the ETag of the caller's own view."""
+"""Serialise an answer once, and send it with the ETag of the caller's own view."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from starlette.responses import Response
 from app.http.headers import header_text
 from app.http.schemas import Answer
 
-# A quote inside a JSON string is escaped, so no caller's text can look like this member.
+# JSON escapes a quote inside a string, so text from a caller can never look like this member.
 _SYNCED_AT = b'"synced_at":"'
 _EVERY_SYNCED_AT = re.compile(_SYNCED_AT + b'[^"]*"')
 JSON = "application/json"
@@ -21,12 +21,17 @@ _IS_JSON = (b"content-type", JSON.encode())
 _REVALIDATED = (b"cache-control", b"private, no-cache")
 _NOT_STORED = (b"cache-control", b"no-store")
 
-UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "As it was at the ETag of If-None-Match"}}
-"""For OpenAPI: what every read that goes through `answer` may say."""
+UNCHANGED: dict[int | str, dict[str, Any]] = {
+    304: {"description": "The answer still has the ETag of If-None-Match"}
+}
+"""The 304 answer of OpenAPI. Every GET route that uses `answer` can give it."""
 
 
 def etag_of(body: bytes) -> str:
-    """Of what the caller sees, without `synced_at`: reading the same thing again later is no change."""
+    """Return the ETag of a serialised answer.
+
+    `synced_at` is left out: it changes with every read from Stripe, even if the object does not.
+    """
     return f'"{hashlib.blake2b(_without_synced_at(body), digest_size=12).hexdigest()}"'
 
 
@@ -35,7 +40,7 @@ def _without_synced_at(body: bytes) -> bytes:
     if start < 0:
         return body
     end = body.index(b'"', start + len(_SYNCED_AT)) + 1
-    # One object says it once and needs no pattern.
+    # The answer for a single object has one `synced_at`, so the slower regular expression is not needed.
     return body[:start] + (
         body[end:] if body.find(_SYNCED_AT, end) < 0 else _EVERY_SYNCED_AT.sub(b"", body[end:])
     )
@@ -44,12 +49,14 @@ def _without_synced_at(body: bytes) -> bytes:
 def answer(
     request: Request, model: Answer, *, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
+    """Serialise `model` and return it as `answer_bytes` does."""
     return answer_bytes(request, model.__pydantic_serializer__.to_json(model), status=status, headers=headers)
 
 
-class _Whole(Response):
-    """Its head is written here as it is sent: the framework's own way through a mapping of text costs as much as all
-    that a hot read does besides.
+class _EncodedResponse(Response):
+    """A response whose headers are given as encoded bytes.
+
+    Starlette encodes headers from a mapping of text. In a cached read that costs as much as all other steps together.
     """
 
     def __init__(self, status: int, head: list[tuple[bytes, bytes]], body: bytes) -> None:
@@ -62,6 +69,10 @@ class _Whole(Response):
 def answer_bytes(
     request: Request, body: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
+    """Return `body` (serialised JSON) as a response with caching headers.
+
+    A GET is answered 304 without a body if `If-None-Match` names the current ETag. Other methods are `no-store`.
+    """
     head = [] if headers is None else [(name.lower().encode(), headers[name].encode()) for name in headers]
     if request.scope["method"] == "GET":
         etag = etag_of(body)
@@ -69,15 +80,15 @@ def answer_bytes(
         head.append(_REVALIDATED)
         known = header_text(request.scope, b"if-none-match")
         if known is not None and _names(known, etag):
-            return _Whole(304, head, b"")
+            return _EncodedResponse(304, head, b"")
     else:
         head.append(_NOT_STORED)
     head.append((b"content-length", b"%d" % len(body)))
     head.append(_IS_JSON)
-    return _Whole(status, head, body)
+    return _EncodedResponse(status, head, body)
 
 
 def _names(header: str, etag: str) -> bool:
-    """Weak comparison, as RFC 9110 section 13.1.2 asks for If-None-Match."""
+    """Compare weakly, as RFC 9110 section 13.1.2 requires for If-None-Match."""
     tags = [tag.strip().removeprefix("W/") for tag in header.split(",")]
     return "*" in tags or etag in tags

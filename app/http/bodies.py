@@ -1,6 +1,7 @@
-"""A request's body, whole or not at all: within its limit of bytes and within a deadline.
+"""Read a request's body completely, within a limit of bytes and a deadline.
 
-The server has no limit of time for reading, so a client that sends a byte a minute would hold what waits for its body.
+uvicorn sets no deadline for a body. Without one, a client that sends a byte a minute would keep its request open and
+hold everything that waits for the body.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from starlette.types import Message, Receive, Scope, Send
 from app.errors import BillingError, PayloadTooLarge, RequestTimeout
 from app.http import problems
 
-READ_AWAY_BYTES: Final = 1024 * 1024
-READ_AWAY_SECONDS: Final = 1.0
+DRAIN_BYTES: Final = 1024 * 1024
+DRAIN_SECONDS: Final = 1.0
 
 
 class Body:
-    """The body of one request as it arrives. `ended`: there is nothing left of it to read."""
+    """The body of one request as it arrives. `ended` is True once the last part was received."""
 
     __slots__ = ("_receive", "ended")
 
@@ -28,20 +29,28 @@ class Body:
         self.ended = False
 
     async def receive(self) -> Message:
+        """Return the next ASGI message, and note whether it ends the body."""
         message = await self._receive()
         self.ended = not message.get("more_body", False)
         return message
 
     async def read(self, *, limit: int, seconds: float) -> bytes:
-        """Return all of it. `limit` is in bytes; reading stops there while the body is still arriving.
+        """Return the whole body.
 
-        Raises PayloadTooLarge, RequestTimeout, and ClientDisconnect if nobody is there to be answered.
+        `limit` is in bytes. Reading stops as soon as more has arrived, even if the client is still sending.
+
+        Raises:
+            PayloadTooLarge: The body is longer than `limit`.
+            RequestTimeout: The body did not arrive within `seconds`.
+            ClientDisconnect: The client closed the connection, so no answer can reach it.
         """
         try:
             async with asyncio.timeout(seconds):
                 return await self._read(limit)
         except TimeoutError:
-            raise RequestTimeout(f"The body did not arrive within {seconds:g} seconds.") from None
+            raise RequestTimeout(
+                f"The body did not arrive within {seconds:g} seconds. Send the request again."
+            ) from None
 
     async def _read(self, limit: int) -> bytes:
         body = bytearray()
@@ -55,23 +64,23 @@ class Body:
             if self.ended:
                 return bytes(body)
 
-    async def read_away(self) -> None:
-        """Drop what still arrives, at most READ_AWAY_BYTES and for READ_AWAY_SECONDS."""
+    async def drain(self) -> None:
+        """Receive and discard the rest of the body, up to DRAIN_BYTES and for at most DRAIN_SECONDS."""
         read = 0
         try:
-            async with asyncio.timeout(READ_AWAY_SECONDS):
-                while not self.ended and read < READ_AWAY_BYTES:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                while not self.ended and read < DRAIN_BYTES:
                     read += len((await self.receive()).get("body", b""))
         except TimeoutError:
             return
 
 
 async def refuse(error: BillingError, scope: Scope, body: Body, send: Send) -> None:
-    """Answer `error`; a connection whose body was not read to its end is closed after that.
+    """Answer `error`, and close the connection if the body was not read to its end.
 
-    The rest of a body would be taken for the next request. If the connection were closed while the rest arrives, the
-    client would get a reset instead of this answer, or in place of the answer to its next request. So the answer says
-    `Connection: close`, and what arrives is read away before the connection ends.
+    The server would read the rest of the body as the next request, so the connection has to close. If it closed while
+    the client still sends, the client would see a reset instead of this answer. So the answer says
+    `Connection: close`, and the rest is drained before the connection closes.
     """
     response = problems.render(error, Request(scope))
     if body.ended:
@@ -82,9 +91,12 @@ async def refuse(error: BillingError, scope: Scope, body: Body, send: Send) -> N
         {"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers}
     )
     await send({"type": "http.response.body", "body": response.body, "more_body": True})
-    await body.read_away()
+    await body.drain()
     await send({"type": "http.response.body", "body": b""})
 
 
 def too_large(limit: int) -> PayloadTooLarge:
-    return PayloadTooLarge(f"The body is larger than {limit} bytes.")
+    """Return the error for a body of more than `limit` bytes."""
+    return PayloadTooLarge(
+        f"The body is larger than {limit} bytes, the most that this route takes. Send less."
+    )

@@ -1,7 +1,7 @@
-"""Opaque cursors: a position in one caller's one query, useless for any other.
+"""Opaque cursors: a position in one query of one caller.
 
-The digest catches a cursor that strayed to another query or caller; it guards nothing, because each page is
-authorised anew and a position names nothing but a place in the caller's own list.
+The digest detects a cursor that is sent with another query or by another caller. It is no access control: each page is
+authorised again, and a position only names a place in the caller's own list.
 """
 
 from __future__ import annotations
@@ -26,11 +26,16 @@ def _digest(principal: str, query: object) -> bytes:
 
 
 def encode(position: object, *, principal: str, query: object) -> str:
+    """Return the cursor for `position` (JSON data) in this principal's query."""
     return base64.urlsafe_b64encode(_digest(principal, query) + orjson.dumps(position)).decode().rstrip("=")
 
 
 def decode(cursor: str | None, *, principal: str, query: object) -> object:
-    """None for no cursor. Raises InvalidRequest for one that is not of this caller and query."""
+    """Return the position that a cursor names, or None without a cursor.
+
+    Raises:
+        InvalidRequest: The cursor was not made for this principal and query.
+    """
     if cursor is None:
         return None
     try:
@@ -43,6 +48,7 @@ def decode(cursor: str | None, *, principal: str, query: object) -> object:
 
 
 def as_pair(position: object) -> tuple[int, str] | None:
+    """Return a decoded position as (created, id). Raises InvalidRequest if it is anything else."""
     match position:
         case None:
             return None
@@ -53,19 +59,20 @@ def as_pair(position: object) -> tuple[int, str] | None:
 
 
 def as_text(position: object) -> str | None:
+    """Return a decoded position as text. Raises InvalidRequest if it is anything else."""
     if position is None or (isinstance(position, str) and "\x00" not in position):
         return position
     raise _invalid()
 
 
 def _invalid() -> InvalidRequest:
-    detail = "This cursor does not belong to this query."
+    detail = "cursor: it belongs to another query or caller. Start again without a cursor."
     return InvalidRequest(detail, errors=[FieldError("query/cursor", "invalid", detail)])
 
 
 @dataclass(frozen=True, slots=True)
 class Paging:
-    """One request's place in a list that runs by (created, id), newest first."""
+    """The position of one request in a list that is ordered by (created, id), newest first."""
 
     after: tuple[int, str] | None
     limit: int
@@ -74,10 +81,14 @@ class Paging:
 
     @classmethod
     def of(cls, cursor: str | None, limit: int, *, principal: str, query: object) -> Paging:
+        """Decode the cursor of a request. Raises InvalidRequest if it belongs to another query or caller."""
         return cls(as_pair(decode(cursor, principal=principal, query=query)), limit, principal, query)
 
     def frame(self, rows: list[JsonObject]) -> JsonObject:
-        """The page of rows read with one row to spare, which tells whether there are more."""
+        """Return the page for `rows`, which were read with a limit of one row more.
+
+        The additional row only shows that there is a next page.
+        """
         kept = rows[: self.limit]
         more = len(rows) > self.limit
         position = (kept[-1]["created"], kept[-1]["id"]) if more else None
@@ -89,6 +100,7 @@ class Paging:
 
 
 def as_number(position: object) -> int | None:
+    """Return a decoded position as a whole number from 0. Raises InvalidRequest if it is anything else."""
     if position is None or (type(position) is int and 0 <= position < 2**62):
         return position
     raise _invalid()

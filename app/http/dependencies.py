@@ -1,4 +1,4 @@
-"""What routes are handed: the context, the acting caller, checked path and query values."""
+"""Dependencies of routes: the context, the acting caller, and checked path and query values."""
 
 from __future__ import annotations
 
@@ -28,11 +28,21 @@ from app.settings import Settings
 
 
 def get_context(request: Request) -> Context:
+    """Return the context of the application that serves this request."""
     return cast(Context, request.app.state.context)
 
 
 async def principal_of(request: Request) -> Principal:
-    """Authenticated, and counted, once a request, however many parts of it ask. Raises RateLimited."""
+    """Return the authenticated caller of a request, and count the request against their rate.
+
+    Both happen once, even if several dependencies ask.
+
+    Raises:
+        Unauthenticated: The credential is missing its scheme, unknown, expired or not signed by a known key.
+        InvalidRequest: `X-Acting-Customer` is malformed, or was sent with a token.
+        RateLimited: The caller sends too many requests.
+        ServiceUnavailable: `identity_provider_unavailable`.
+    """
     scope = request.scope
     found = scope["state"].get("principal")
     if found is None:
@@ -48,17 +58,22 @@ async def principal_of(request: Request) -> Principal:
 
 
 async def spend(request: Request, *, cost: int = 1) -> None:
-    """Counts a write, or a read that may ask Stripe, for all processes together. Raises RateLimited."""
+    """Count a write, or a read that may call Stripe, against the caller's rate in all processes.
+
+    Raises:
+        RateLimited: The caller has spent their rate.
+    """
     rates: RequestRates = request.app.state.rates
     await rates.spend(get_context(request).database, await principal_of(request), cost=cost)
 
 
 def get_settings(request: Request) -> Settings:
+    """Return the settings of the application that serves this request."""
     return cast(Settings, request.app.state.settings)
 
 
 async def _context(request: Request) -> Context:
-    """FastAPI would run a plain function in another thread, at every request."""
+    # FastAPI runs a dependency that is not `async` in a thread, at every request.
     return get_context(request)
 
 
@@ -66,25 +81,39 @@ async def _settings(request: Request) -> Settings:
     return get_settings(request)
 
 
-# One dependency each instead of a tree of them: each node is resolved anew at every request.
+# FastAPI resolves each node of a tree of dependencies at every request, so these call each other as plain functions.
 async def reading_actor(request: Request) -> Actor:
+    """Return the actor of a read from the cache.
+
+    Raises:
+        Unauthenticated: There is no valid credential.
+        Forbidden: `scope_required` or `identity_conflict`.
+        RateLimited: The caller sends too many requests.
+    """
     actor = await identify(get_context(request), await principal_of(request))
     actor.require_scope("read")
     return actor
 
 
 async def asking_actor(request: Request) -> Actor:
-    """For reads that ask Stripe: counted like writes."""
+    """Return the actor of a read that calls Stripe, which counts like a write. Raises as `reading_actor`."""
     actor = await reading_actor(request)
     await spend(request)
     return actor
 
 
 async def writing_actor(request: Request) -> Actor:
+    """Return the actor of a write, and begin its count of writes in flight; IdempotentRoute ends that count.
+
+    Raises:
+        Unauthenticated: There is no valid credential.
+        Forbidden: `scope_required` or `identity_conflict`.
+        RateLimited: `rate_limited`, or `too_many_in_flight`.
+    """
     actor = await identify(get_context(request), await principal_of(request))
     actor.require_scope("write")
     in_flight: WritesInFlight = request.app.state.in_flight
-    # Before the write is counted as one of the caller's rate: a refused one costs nothing. Ended by IdempotentRoute.
+    # This check comes before `spend`, so that a refused write does not count against the caller's rate.
     in_flight.begin(actor, request.scope)
     await spend(request)
     return actor
@@ -104,15 +133,16 @@ SubscriptionPath = Annotated[SubscriptionId, Path(pattern=SUBSCRIPTION_PATTERN)]
 InvoicePath = Annotated[InvoiceId, Path(pattern=INVOICE_PATTERN)]
 PaymentMethodPath = Annotated[PaymentMethodId, Path(pattern=PAYMENT_METHOD_PATTERN)]
 
-FreshQuery = Annotated[bool, Query(description="Ask Stripe first; at most once in 10 s for one object.")]
-LimitQuery = Annotated[int, Query(ge=1, le=100, description="Rows a page.")]
-CursorQuery = Annotated[str | None, Query(max_length=600, description="`next_cursor` of the page before.")]
+FreshQuery = Annotated[bool, Query(description="Read the object from Stripe first, at most once in 10 s.")]
+LimitQuery = Annotated[int, Query(ge=1, le=100, description="Rows per page.")]
+CursorQuery = Annotated[str | None, Query(max_length=600, description="`next_cursor` of the previous page.")]
 
 
 def refuse_admin_fields(actor: Actor, body: common.Request) -> None:
-    """Money and terms are not the end user's to choose: fields marked so are taken from `admin` keys alone.
+    """Refuse fields marked ADMIN_ONLY (prices, taxes, trials) unless the caller has the scope `admin`.
 
-    Raises Forbidden `field_not_allowed` that names each of them.
+    Raises:
+        Forbidden: `field_not_allowed`, with one entry for each such field of the body.
     """
     if actor.is_admin:
         return
@@ -121,7 +151,7 @@ def refuse_admin_fields(actor: Actor, body: common.Request) -> None:
         raise Forbidden(f"{errors[0].pointer}: {_ADMIN_ONLY}", code="field_not_allowed", errors=errors)
 
 
-_ADMIN_ONLY = "Only a service key with the scope admin may set this field."
+_ADMIN_ONLY = "Only a service key with the scope admin may set this field. Send the request without it."
 
 
 def _admin_fields(body: common.Request, path: str) -> list[str]:

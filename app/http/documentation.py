@@ -1,4 +1,7 @@
-"""/docs: the OpenAPI document as one page to read, without a script and without anything from elsewhere."""
+"""The page /docs: the OpenAPI document as static HTML.
+
+It has no script and loads nothing from other hosts (docs/decisions/0036-serve-the-documentation-without-a-script.md).
+"""
 
 from __future__ import annotations
 
@@ -31,25 +34,25 @@ HEADERS: Final = {
 
 
 def install(app: FastAPI) -> None:
-    """Adds the page and the document itself; both are made at the first request for one, and then kept."""
+    """Add the routes /docs and /openapi.json. Both bodies are made at the first request and kept in memory."""
 
     @cache
-    def made() -> tuple[bytes, bytes]:
+    def rendered() -> tuple[bytes, bytes]:
         document = app.openapi()
         return page(document).encode(), orjson.dumps(document)
 
     async def docs(_: Request) -> Response:
-        return Response(made()[0], headers=HEADERS, media_type="text/html")
+        return Response(rendered()[0], headers=HEADERS, media_type="text/html")
 
     async def document(_: Request) -> Response:
-        return Response(made()[1], headers={"Cache-Control": "no-cache"}, media_type="application/json")
+        return Response(rendered()[1], headers={"Cache-Control": "no-cache"}, media_type="application/json")
 
     app.add_route("/docs", docs, methods=["GET"], include_in_schema=False)
     app.add_route("/openapi.json", document, methods=["GET"], include_in_schema=False)
 
 
 def page(document: Json) -> str:
-    """Everything of the document is text here: none of it can become markup."""
+    """Return the page of an OpenAPI document. All its text is escaped, so none of it can become markup."""
     info = document["info"]
     return "".join(
         [

@@ -1,4 +1,7 @@
-"""One header of a request as it came: the framework's mapping encodes the name and decodes all it passes, each time."""
+"""Read one header from the ASGI scope.
+
+Starlette's `request.headers` encodes the name and decodes every header that it passes, at each look-up.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from starlette.types import Scope
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:
-    """The first of that name, which must be in small letters, as the server hands all of them on."""
+    """Return the first header called `name`, which must be in lower case, or None."""
     for key, value in scope["headers"]:
         if key == name:
             return bytes(value)
@@ -14,5 +17,6 @@ def header(scope: Scope, name: bytes) -> bytes | None:
 
 
 def header_text(scope: Scope, name: bytes) -> str | None:
+    """Return the first header called `name` (in lower case) as text, or None."""
     value = header(scope, name)
     return None if value is None else value.decode("latin-1")

@@ -1,7 +1,7 @@
-"""`Idempotency-Key` on every write: the first answer is kept 24 h, per principal and route, and replayed.
+"""`Idempotency-Key` on every write: the first answer is stored for 24 h per principal and route, and replayed.
 
-Answers of 5xx, of failed authentication and `rate_limited` are not kept: nothing was decided, so the same key may try
-again.
+Answers with 5xx or 401, and those of RateLimited, are not stored. They decide nothing about the request, so it may be
+sent again with the same key.
 """
 
 from __future__ import annotations
@@ -31,32 +31,36 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class IdempotentRoute(APIRoute):
-    """The route class of routers with writes: their bodies are read strictly, reads pass through untouched."""
+    """The route class of routers that have writes.
+
+    A write's body is parsed by `strict_json`, and its answer is stored under its key. A GET is not changed.
+    """
 
     def get_route_handler(self) -> Handler:
+        """Return the handler, wrapped for a write."""
         handler = super().get_route_handler()
         methods = sorted(self.methods or ())
         if "GET" in methods:
             return handler
         route = f"{methods[0]} {self.path_format}"
 
-        async def guarded(asked: Request) -> Response:
-            request = StrictRequest(asked.scope, asked.receive)
-            in_flight: WritesInFlight = asked.app.state.in_flight
+        async def guarded(original: Request) -> Response:
+            request = StrictRequest(original.scope, original.receive)
+            in_flight: WritesInFlight = original.app.state.in_flight
             try:
                 key = request.headers.get("idempotency-key")
                 if key is None:
                     return await handler(request)
                 return await _once(request, route, _checked(key), handler)
             finally:
-                in_flight.end(asked.scope)
+                in_flight.end(original.scope)
 
         return guarded
 
 
 def _checked(key: str) -> str:
     if not 1 <= len(key) <= _LONGEST_KEY or not key.isascii() or not key.isprintable():
-        detail = f"Idempotency-Key must be 1 to {_LONGEST_KEY} printable ASCII characters."
+        detail = f"Idempotency-Key must be 1 to {_LONGEST_KEY} printable ASCII characters, such as a UUID."
         raise InvalidRequest(detail, errors=[FieldError("header/Idempotency-Key", "invalid", detail)])
     return key
 
@@ -64,7 +68,7 @@ def _checked(key: str) -> str:
 async def _once(request: Request, route: str, key: str, handler: Handler) -> Response:
     caller = await principal_of(request)
     if isinstance(caller, Anonymous):
-        # He will be refused, and nobody without a credential gets a row written.
+        # The handler refuses this caller. A caller without a credential must not be able to add rows.
         return await handler(request)
     principal = caller.key
     database = get_context(request).database
@@ -99,7 +103,7 @@ async def _once(request: Request, route: str, key: str, handler: Handler) -> Res
 
 
 async def _answered(request: Request, handler: Handler) -> Response:
-    """The handler's answer, its refusals included: they are answers too."""
+    """Return the handler's answer; a refusal is rendered here, so that it is stored as well."""
     try:
         return await handler(request)
     except RateLimited:
@@ -113,11 +117,12 @@ async def _answered(request: Request, handler: Handler) -> Response:
 def _replayed(stored: idempotency.StoredAnswer, asked: bytes) -> Response:
     if stored.request_hash != asked:
         raise InvalidRequest(
-            "This Idempotency-Key was used with another request.", code="idempotency_key_reused"
+            "This Idempotency-Key was used for another request. Use a new key for each request.",
+            code="idempotency_key_reused",
         )
     if stored.status is None:
         raise Conflict(
-            "The first request with this Idempotency-Key is still running.",
+            "The first request with this Idempotency-Key is still running. Send it again after Retry-After.",
             code="request_in_progress",
             retry_after=1,
         )

@@ -1,7 +1,8 @@
-"""How many writes of one caller this process works on at the same time.
+"""Bound the writes of one caller that this process runs at the same time.
 
-A write holds its place for as long as Stripe takes. Without a bound, a few callers whose writes all wait would fill
-the places of this process, and everybody else's reads would wait behind them.
+A write occupies a place in the process until Stripe answers. Without a bound, a few callers with many slow writes
+would occupy all places, and the reads of all other callers would wait
+(docs/decisions/0010-bound-the-writes-of-one-caller-that-are-in-flight.md).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _STATE = "write_in_flight"
 
 
 class WritesInFlight:
-    """The counts of this process. A person and a key that acts for them share one count."""
+    """The counts of this process. An end user and a key that acts for them share one count."""
 
     def __init__(self, settings: Settings) -> None:
         self._of_user = settings.user_in_flight
@@ -29,13 +30,14 @@ class WritesInFlight:
         self._counts: Counter[str] = Counter()
 
     def __len__(self) -> int:
-        """The number of callers that have writes in flight."""
+        """Return the number of callers that have writes in flight."""
         return len(self._counts)
 
     def begin(self, actor: Actor, scope: Scope) -> None:
-        """Count the request of `scope` until `end`; once, however often it is asked.
+        """Count the request of `scope` until `end`. Calling it twice for a request counts once.
 
-        Raises RateLimited `too_many_in_flight`.
+        Raises:
+            RateLimited: `too_many_in_flight`: the caller has as many writes running as the settings allow.
         """
         state = scope["state"]
         if _STATE in state:
@@ -51,7 +53,10 @@ class WritesInFlight:
         state[_STATE] = name
 
     def end(self, scope: Scope) -> None:
-        """End the count of the request, if it was counted. An operation that goes on after a 202 does not count."""
+        """End the count of the request, if it was counted.
+
+        An operation that continues after a 202 is not counted any more.
+        """
         name = scope["state"].pop(_STATE, None)
         if name is None:
             return

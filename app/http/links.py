@@ -1,4 +1,7 @@
-"""OpenAPI links: which value of an answer names the object of another operation (OpenAPI 3.1, Link Object)."""
+"""OpenAPI links: which value of an answer is a parameter of another operation.
+
+Source: https://spec.openapis.org/oas/v3.1.0#link-object
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ from fastapi import FastAPI
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """From every success of `source` to `target`; `parameters` and `body` are runtime expressions by name."""
+    """A link from every success of the operation `source` to the operation `target`.
+
+    `parameters` and `body` map names to runtime expressions, such as `$response.body#/id`.
+    """
 
     source: str
     target: str
@@ -47,7 +53,11 @@ _ON_A_CUSTOMER = (
     "createSetupIntent",
 )
 _ON_A_SUBSCRIPTION = ("getSubscription", "updateSubscription", "cancelSubscription", "previewSubscription")
-_ON_A_PLAN = ("getSharedSubscription", "getSharedSubscriptionUsers", "updateSharedSubscriptionUsers")
+_ON_A_SHARED_SUBSCRIPTION = (
+    "getSharedSubscription",
+    "getSharedSubscriptionUsers",
+    "updateSharedSubscriptionUsers",
+)
 
 LINKS: tuple[Link, ...] = (
     *_to_each("createCustomer", _customer("/customer/id"), *_ON_A_CUSTOMER),
@@ -58,20 +68,22 @@ LINKS: tuple[Link, ...] = (
         body={"items": [{"price_id": "$response.body#/data/0/prices/0/id"}]},
     ),
     Link("getProducts", "getAccess", {"product_id": "$response.body#/data/0/id"}),
-    # What was bought, changed or listed, and what can be done with it.
+    # From a purchase, a change or a list to the operations on that subscription.
     *_to_each("addSubscription", _subscription("/subscription/id"), *_ON_A_SUBSCRIPTION),
-    *_to_each("addSubscription", _subscription("/subscription/id"), *_ON_A_PLAN, "setSeats", "quoteSeats"),
+    *_to_each("addSubscription", _subscription("/subscription/id"), *_ON_A_SHARED_SUBSCRIPTION),
+    *_to_each("addSubscription", _subscription("/subscription/id"), "setSeats", "quoteSeats"),
     Link(
         "addSubscription",
         "getCustomerInvoices",
         {**_SAME_CUSTOMER, **_subscription("/subscription/id")},
     ),
     *_to_each("getCustomerSubscriptions", _subscription("/data/0/id"), *_ON_A_SUBSCRIPTION),
-    *_to_each("getCustomerSubscriptions", _subscription("/data/0/id"), *_ON_A_PLAN, "getAuditEvents"),
+    *_to_each("getCustomerSubscriptions", _subscription("/data/0/id"), *_ON_A_SHARED_SUBSCRIPTION),
+    *_to_each("getCustomerSubscriptions", _subscription("/data/0/id"), "getAuditEvents"),
     *_to_each("updateSubscription", _SAME_SUBSCRIPTION, "getSubscription", "resumeSubscription"),
     *_to_each("cancelSubscription", _SAME_SUBSCRIPTION, "getSubscription", "resumeSubscription"),
     *_to_each("resumeSubscription", _SAME_SUBSCRIPTION, "getSubscription", "cancelSubscription"),
-    # A quote is executed by the change that it priced.
+    # A quote goes to the change that it priced.
     Link("previewSubscription", "updateSubscription", _SAME_SUBSCRIPTION, _QUOTED),
     Link("quoteSeats", "setSeats", _SAME_SUBSCRIPTION, {"total": "$request.body#/total", **_QUOTED}),
     Link(
@@ -106,7 +118,7 @@ LINKS: tuple[Link, ...] = (
     ),
     Link("getCustomerInvoices", "getInvoice", {"invoice_id": "$response.body#/data/0/id"}),
     Link("getInvoice", "getSubscription", _subscription("/invoice/subscription_id")),
-    # The people of a plan. The owner's row is the first, so the second is a member's.
+    # Members of a shared subscription. The first row is the owner, so the second is a member.
     *_to_each("getSharedSubscription", _SAME_SUBSCRIPTION, "getSharedSubscriptionUsers", "setSeats"),
     Link(
         "getSharedSubscriptionUsers",
@@ -133,7 +145,7 @@ LINKS: tuple[Link, ...] = (
 
 
 def install(app: FastAPI) -> None:
-    """The document that the app states of itself carries the links from here on."""
+    """Add the links to the OpenAPI document of `app`."""
     generate: Callable[[], dict[str, Any]] = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -145,9 +157,12 @@ def install(app: FastAPI) -> None:
 
 
 def add_to(document: dict[str, Any]) -> None:
-    """Links of a source stand in each of its successes that has a body. KeyError for an operation that is none.
+    """Add each link to every success of its source that has a body.
 
-    What was accepted and is not finished has nothing to show yet but its operation.
+    A 202 only links to `getOperation`, because the change itself is not finished.
+
+    Raises:
+        KeyError: A link names an operation that the document does not have.
     """
     operations = {
         operation["operationId"]: operation

@@ -1,6 +1,7 @@
-"""What surrounds every request: its id, its record in log and metrics, and the limits of its body.
+"""Layers around every request: its id, its entry in log and metrics, and the limits of its body.
 
-Plain ASGI: a middleware that wraps request and response objects would cost more than most routes do.
+They are plain ASGI. Starlette's `BaseHTTPMiddleware`, with its request and response objects, takes longer than most of
+our routes.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ log = structlog.get_logger("app.requests")
 API_BODY_BYTES = 64 * 1024
 _CLIENT_ID = re.compile(rb"[A-Za-z0-9_.:\-]{8,64}")
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics", "/webhooks/stripe"})
-"""Counted in metrics, and logged at `debug` unless refused: at a thousand a second a line for each is noise."""
+"""Paths that are counted in metrics, but logged at `debug` unless they were refused.
+
+They can come a thousand times a second, and a log line for each would hide the others.
+"""
 
 SECURITY_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -34,7 +38,7 @@ SECURITY_HEADERS = (
     (b"content-security-policy", b"frame-ancestors 'none'"),
     (b"referrer-policy", b"no-referrer"),
 )
-"""On every answer. Whether the address is for TLS alone (HSTS) is for the TLS front to say, which knows it."""
+"""Headers on every answer. HSTS is missing on purpose: only the proxy that ends TLS knows whether it applies."""
 
 _METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 _REFUSED = 400
@@ -49,13 +53,17 @@ DURATION = Histogram(
 
 
 class RequestRecords:
-    """Gives each request its id (the caller's own `X-Request-Id` where it is harmless), answers it, and logs once."""
+    """Give each request an id, log and measure it once, and answer 500 if nothing else did.
+
+    A caller's own `X-Request-Id` is used if it has 8 to 64 harmless characters.
+    """
 
     def __init__(self, app: ASGIApp, *, quiet: frozenset[str] = frozenset()) -> None:
         self.app = app
         self._quiet = _QUIET | quiet
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the inner application with an id, and record the outcome."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -79,7 +87,7 @@ class RequestRecords:
         try:
             await self.app(scope, receive, send_with_id)
         except Exception as error:
-            # The framework raises again what its last handler has answered.
+            # Starlette raises the exception again after its handler for `Exception` has sent an answer.
             log.error("unexpected_error", request_id=request_id, error=type(error).__name__, exc_info=error)
             if status == 0:
                 await problems.render(InternalError(), Request(scope))(scope, receive, send_with_id)
@@ -90,15 +98,18 @@ class RequestRecords:
 
 @lru_cache(maxsize=1024)
 def _duration(method: str, route: str, status: int) -> Histogram:
-    """Found again without the library's own look-up; templates and statuses are few, and methods are made so."""
+    """Return the labelled histogram from a cache, which is faster than the library's own look-up.
+
+    Few combinations exist: templates and statuses are few, and unknown methods count as `other`.
+    """
     return DURATION.labels(method if method in _METHODS else "other", route, status)
 
 
 def _record(scope: Scope, status: int, seconds: float, request_id: str, *, quiet: frozenset[str]) -> None:
-    """The route's template, never the path: ids of customers stay out of logs and metrics."""
+    """Log and measure a request by its route's template. Its path may hold customer ids, so it is not recorded."""
     route = getattr(scope.get("route"), "path", None)
     if route is None:
-        # A plain route has no parameters, so its path is its template; anything else was matched by nothing.
+        # A Starlette route has no parameters here, so its path is its template. Otherwise no route matched.
         route = scope["path"] if "endpoint" in scope else "unmatched"
     _duration(scope["method"], route, status).observe(seconds)
     level = "error" if status >= _SERVER_ERROR else "info"
@@ -115,13 +126,14 @@ def _record(scope: Scope, status: int, seconds: float, request_id: str, *, quiet
 
 
 class BodyLimits:
-    """Reads a body before anything is done for it: within its limit, within its time, and only JSON."""
+    """Read a body before any other work: JSON only, within API_BODY_BYTES and within `seconds`."""
 
     def __init__(self, app: ASGIApp, *, seconds: float) -> None:
         self.app = app
         self.seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the inner application with the whole body, or answer why the body is refused."""
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
             await self.app(scope, receive, send)
             return
@@ -142,18 +154,18 @@ class BodyLimits:
 
 
 def _check_kind(scope: Scope, length: bytes | None) -> None:
-    """Raises PayloadTooLarge and UnsupportedMediaType from what the head alone says."""
+    """Check the headers of a body. Raises PayloadTooLarge or UnsupportedMediaType."""
     if length is not None and length.isdigit() and int(length) > API_BODY_BYTES:
         raise too_large(API_BODY_BYTES)
     media_type = (header(scope, b"content-type") or b"").partition(b";")[0].strip().lower()
     if media_type != b"application/json":
-        raise UnsupportedMediaType()
+        raise UnsupportedMediaType("Content-Type must be application/json. Send the body as JSON.")
     if (header(scope, b"content-encoding") or b"identity").lower() != b"identity":
-        raise UnsupportedMediaType("The body must not be compressed.")
+        raise UnsupportedMediaType("Content-Encoding must be absent. Send the body uncompressed.")
 
 
 def _given(body: bytes, receive: Receive) -> Receive:
-    """The body in one message, and then what the connection says."""
+    """Return a `receive` that gives the body in one message, and then the connection's own messages."""
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def give() -> Message:

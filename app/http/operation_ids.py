@@ -1,4 +1,4 @@
-"""The id of the operation that a write begins: the same for the same Idempotency-Key, so that a retry finds it."""
+"""The id of the operation that a write begins, derived from its Idempotency-Key so that a retry finds it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ _HEX_DIGITS = 24
 
 
 async def operation_id_of(request: Request, principal: Principal) -> str:
-    """A retry after a lost answer sends Stripe the very keys of the first try: one effect, however often asked.
+    """Return the operation's id: the same for the same principal, path, key and body, otherwise random.
 
-    Another body under the same key is another operation, so that nothing is sent that was not asked for.
+    Our idempotency keys at Stripe contain it. So a caller who lost the answer and retries has one effect at Stripe.
+    The body is part of it: another body under the same key must not continue the first operation.
     """
     key = request.headers.get("idempotency-key")
     if key is None:

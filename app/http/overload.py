@@ -1,6 +1,7 @@
-"""How much one process takes on: so many requests at work, so many waiting for them, and 503 for the rest.
+"""Bound the requests that one process runs and those that wait; answer the rest 503 with `Retry-After`.
 
-A request that waits for long would be answered to somebody who has gone: it is better told at once to come again.
+The caller of a request that waits for long has often gone when the answer comes. So a request that would wait too
+long is refused at once, and its caller can try again.
 """
 
 from __future__ import annotations
@@ -17,13 +18,16 @@ from app.errors import Overloaded
 from app.http import problems
 
 LONGEST_WAIT: Final = 2.0
-"""Seconds in the queue."""
+"""Seconds that a request may wait for a place."""
 RETRY_AFTER: Final = 1
 _ALWAYS = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
-class AtOnce:
-    """Lets `most` requests work at the same time; what operators ask comes through in any case."""
+class ConcurrencyLimit:
+    """ASGI layer that runs at most `most` requests at the same time, while at most `waiting` more wait.
+
+    Health checks and metrics are never refused or delayed.
+    """
 
     def __init__(self, app: ASGIApp, *, most: int, waiting: int) -> None:
         self.app = app
@@ -33,6 +37,7 @@ class AtOnce:
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the inner application once there is a place, or answer 503."""
         if self.working < self.most and scope["type"] == "http":
             self.working += 1
         elif not await self._let_in(scope, receive, send):
@@ -46,7 +51,10 @@ class AtOnce:
                 self.working -= 1
 
     async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> bool:
-        """False: it needed no place, or got none; it has been answered."""
+        """Return True if the request has a place.
+
+        Otherwise it has been answered: it needed no place, or there was none.
+        """
         if scope["type"] != "http" or scope["path"] in _ALWAYS:
             await self.app(scope, receive, send)
             return False
@@ -56,7 +64,7 @@ class AtOnce:
         return False
 
     async def _turn(self) -> bool:
-        """Waits for the place of somebody who leaves; False where there are too many, or it takes too long."""
+        """Wait for a place. Return False if too many requests wait already, or after LONGEST_WAIT."""
         if len(self._waiting) >= self.most_waiting:
             return False
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -66,7 +74,7 @@ class AtOnce:
                 await turn
         except BaseException as error:
             if not turn.cancelled():
-                # The place was handed over in the same moment: it goes to the next.
+                # The place was handed over in the same moment, so it goes to the next request.
                 self._leave()
             with suppress(ValueError):
                 self._waiting.remove(turn)
@@ -76,7 +84,7 @@ class AtOnce:
         return True
 
     def _leave(self) -> None:
-        """Hands the place to the one who has waited longest, or gives it up."""
+        """Hand the place to the request that has waited longest, or give it up."""
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():

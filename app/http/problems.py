@@ -1,4 +1,7 @@
-"""Every failure as application/problem+json: one renderer, and the same schema in OpenAPI."""
+"""Render every error as application/problem+json, with the same schema in OpenAPI.
+
+Source: RFC 9457, https://www.rfc-editor.org/rfc/rfc9457
+"""
 
 from __future__ import annotations
 
@@ -30,12 +33,14 @@ _SHOWN_ERRORS = 20
 
 
 def request_id(request: Request) -> str:
+    """Return the id that RequestRecords gave to the request, or an empty text outside of it."""
     found: str = request.scope.get("state", {}).get("request_id", "")
     return found
 
 
 def render(error: BillingError, request: Request) -> Response:
-    # The members of RFC 9457 come last: a further member never takes the place of one of them.
+    """Return the answer for `error`, with at most 20 entries in `errors`."""
+    # The members of RFC 9457 come last, so that an extension member cannot replace one of them.
     document: dict[str, Any] = {
         **error.members,
         "type": _TYPE_BASE + error.code.replace("_", "-"),
@@ -58,14 +63,14 @@ def render(error: BillingError, request: Request) -> Response:
 
 
 def from_validation(error: RequestValidationError) -> InvalidRequest:
-    """Names each field and the rule it breaks; what was sent is not repeated."""
+    """Return the error for a request that breaks its schema, with the field and rule of each fault, but no values."""
     errors = []
     for found in error.errors():
         where, *path = (str(part) for part in found["loc"])
         pointer = "/" + "/".join(path) if where == "body" else "/".join([where, *path])
         detail = str(found["msg"]).removeprefix("Value error, ")
         if found["type"] == "json_invalid":
-            # A position in the text, and a reason that is kept apart.
+            # Here `loc` is a position in the text, and the reason is in `ctx`.
             pointer, detail = "", f"{detail}: {found['ctx']['error']}"
         errors.append(FieldError(pointer, str(found["type"]), detail))
     first = errors[0] if errors else None
@@ -76,7 +81,7 @@ _BY_STATUS = {404: NotFound, 405: MethodNotAllowed, 413: PayloadTooLarge}
 
 
 def install(app: FastAPI) -> None:
-    """Registers the handlers; nothing answers in another shape after this."""
+    """Register the handlers of exceptions on `app`, and remove other shapes of errors from its OpenAPI document."""
 
     async def on_billing_error(request: Request, error: Exception) -> Response:
         found = error if isinstance(error, BillingError) else InternalError()
@@ -110,14 +115,17 @@ _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
 def _allowed(request: Request) -> list[str]:
-    """All methods of the path (RFC 9110 section 10.2.1); a route of it that was matched knows only its own."""
+    """Return all methods of the path, as RFC 9110 section 10.2.1 requires for `Allow`.
+
+    The route that Starlette matched knows only its own methods, so every route is asked.
+    """
     routes = request.app.routes
-    asked = ({**request.scope, "method": method} for method in _METHODS)
-    return [scope["method"] for scope in asked if any(r.matches(scope)[0] is Match.FULL for r in routes)]
+    scopes = ({**request.scope, "method": method} for method in _METHODS)
+    return [scope["method"] for scope in scopes if any(r.matches(scope)[0] is Match.FULL for r in routes)]
 
 
 def _only_problems(app: FastAPI) -> Callable[[], dict[str, Any]]:
-    """The document without the plain JSON that FastAPI puts beside every failure's own media type."""
+    """Return an `openapi` without the `application/json` that FastAPI adds beside each problem's media type."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -133,7 +141,10 @@ def _only_problems(app: FastAPI) -> Callable[[], dict[str, Any]]:
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The problems that a route may answer, for OpenAPI: with a limit to every caller's rate, and to a body's time."""
+    """Return the problems that a route may answer, for OpenAPI.
+
+    429 is always one of them, and 408 goes with 413, because a body that has a limit of bytes also has a deadline.
+    """
     given = {*statuses, 429} | ({408} if 413 in statuses else set())
     return {
         status: {

@@ -1,8 +1,9 @@
-"""How often one caller may ask: reads are counted in this process, writes and calls to Stripe in Postgres.
+"""Bound the rate of each caller: reads are counted in this process, writes and calls to Stripe in PostgreSQL.
 
-Each caller has a bucket that fills at a steady rate and holds a burst; it is kept as one instant, the time at which
-it would be full again (the generic cell rate algorithm). Anonymous callers are told apart by the address of their
-connection: a forwarded address is a header like any other, and anybody can write one.
+Each caller has a bucket that refills at a steady rate and holds a burst. A bucket is stored as one instant, the time
+at which it will be full again (the generic cell rate algorithm, https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm).
+Anonymous callers are distinguished by the address of their connection. `X-Forwarded-For` is not used, because any
+caller can send it. See docs/decisions/0032-limit-reads-in-each-process-and-writes-in-postgresql.md.
 """
 
 from __future__ import annotations
@@ -24,27 +25,27 @@ from app.postgres.database import Database
 from app.settings import Settings
 
 READ_BURST_SECONDS: Final = 4
-"""Of the rate: a page that opens asks for a dozen things at once."""
+"""Seconds of the rate that a burst may use at once: a page that opens sends about a dozen requests."""
 WRITE_BURST_SECONDS: Final = 10
 REMEMBERED = 10_000
-"""Callers of each kind; one who is forgotten begins with a full bucket."""
+"""Buckets that are kept for each kind of caller. A caller whose bucket was dropped begins with a full one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """`burst` requests at once, and then `per_second`."""
+    """A limit of `burst` requests at once, and `per_second` on average."""
 
     per_second: float
     burst: float
 
     @property
     def interval(self) -> float:
-        """Seconds that one request takes to be given back."""
+        """Return the seconds after which the room of one request is free again."""
         return 1 / self.per_second
 
 
 class Buckets:
-    """One kind of callers in this process. `clock` returns seconds that never go back."""
+    """The buckets of one kind of caller in this process. `clock` returns monotonic seconds."""
 
     __slots__ = ("_capacity", "_clock", "_full_at", "_interval", "_slack")
 
@@ -52,7 +53,7 @@ class Buckets:
         self, rate: Rate, *, capacity: int = REMEMBERED, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._interval = rate.interval
-        # A microsecond more, so that sums of fractions do not cost the burst its last request.
+        # A microsecond more, so that rounding errors of sums never refuse the last request of a burst.
         self._slack = (rate.burst - 1) * rate.interval + 1e-6
         self._capacity = capacity
         self._clock = clock
@@ -62,7 +63,7 @@ class Buckets:
         return len(self._full_at)
 
     def allow(self, caller: str) -> float:
-        """0.0 and one request is taken, or the seconds until there is one."""
+        """Count a request and return 0.0, or return the seconds until the caller may send the next one."""
         now, table = self._clock(), self._full_at
         full_at = table.get(caller, now)
         if full_at <= now:
@@ -78,7 +79,10 @@ class Buckets:
 
 
 class RequestRates:
-    """The limits of this process. A key that acts for a customer is held to that customer's limit and to its own."""
+    """The limits of this process.
+
+    A service key that acts for a customer counts against that customer's limit and against its own.
+    """
 
     def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
         def buckets(per_second: int) -> Buckets:
@@ -92,9 +96,9 @@ class RequestRates:
         self._key_writes = _write_rate(settings.service_write_rate_limit)
 
     def allow(self, principal: Principal, scope: Scope) -> float:
-        """0.0, or the seconds until this caller's next request is taken; every request counts, writes as well."""
+        """Count any request (reads and writes) and return 0.0, or the seconds until the next one is allowed."""
         if isinstance(principal, EndUser):
-            # One process verifies tokens of one issuer: the subject is the person.
+            # A process verifies tokens of one issuer only, so the subject identifies the person.
             return self._users.allow(principal.subject)
         if isinstance(principal, ServiceKey):
             if principal.acting_customer is not None and (wait := self._acting.allow(principal.key)):
@@ -103,7 +107,7 @@ class RequestRates:
         return self._addresses.allow(address_of(scope))
 
     def charges(self, principal: Principal, *, cost: int = 1) -> list[Charge]:
-        """What a write of this caller's, or a read that asks Stripe, is counted against."""
+        """Return the buckets that a write, or a read that calls Stripe, is counted against."""
         if not isinstance(principal, ServiceKey):
             return [_charge(principal.key, self._user_writes, cost)]
         own = _charge(f"service:{principal.name}", self._key_writes, cost)
@@ -112,9 +116,12 @@ class RequestRates:
         return [own, _charge(principal.key, self._user_writes, cost)]
 
     async def spend(self, database: Database, principal: Principal, *, cost: int = 1) -> None:
-        """Counts a write as `cost` of them, all processes together. Raises RateLimited.
+        """Count a write as `cost` writes, for all processes together.
 
-        A caller who has anything left may spend more than that, and waits the longer for the next.
+        A caller with any room left may spend more than that, and then waits longer for the next write.
+
+        Raises:
+            RateLimited: The caller has no room left.
         """
         async with database.connection() as connection:
             wait = await request_rates.spend(connection, self.charges(principal, cost=cost))
@@ -123,7 +130,7 @@ class RequestRates:
 
 
 def address_of(scope: Scope) -> str:
-    """The other end of the connection; of IPv6 its network of 64 bits, within which one caller chooses freely."""
+    """Return the client's address. For IPv6 it is the /64 network, because one client can use all of its addresses."""
     client = scope.get("client")
     if client is None:
         return ""
@@ -143,5 +150,6 @@ def _charge(name: str, rate: Rate, cost: int) -> Charge:
 
 
 def too_many(wait: float) -> RateLimited:
-    """`wait` in seconds; a caller is told whole ones, never too few."""
-    return RateLimited(retry_after=int(wait) + 1)
+    """Return the error for a caller who has to wait `wait` seconds, rounded up to whole seconds."""
+    seconds = int(wait) + 1
+    return RateLimited(f"Too many requests. Send the next one in {seconds} s.", retry_after=seconds)

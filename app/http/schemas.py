@@ -1,4 +1,4 @@
-"""What every answer and every request has in common."""
+"""Schemas that all routes share: base classes, ids, instants, pages, problems."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ from app.domain.ids import (
 
 
 class Request(BaseModel):
-    """Strict: unknown fields and wrong types are refused, so that a typing error never changes a bill."""
+    """Base of request bodies. Unknown fields and wrong types are refused, so that a typing error changes no bill."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class Answer(BaseModel):
+    """Base of answers."""
+
     model_config = ConfigDict(frozen=True)
 
 
@@ -37,7 +39,7 @@ def _from_unix(value: object) -> object:
 
 
 Instant = Annotated[datetime, BeforeValidator(_from_unix)]
-"""RFC 3339 in UTC; Stripe's Unix seconds are taken as they come."""
+"""An instant in UTC, written as RFC 3339. Stripe's Unix seconds are converted."""
 
 CustomerIdText = Annotated[str, Field(pattern=CUSTOMER_PATTERN, examples=["cus_demoowner"])]
 SubscriptionIdText = Annotated[str, Field(pattern=SUBSCRIPTION_PATTERN, examples=["sub_demoteam"])]
@@ -54,28 +56,34 @@ QuoteId = Annotated[str, Field(pattern="^qt_[0-9a-f]{32}$")]
 ForgoCredit = Annotated[
     bool,
     Field(
-        description="Make a reducing change without credit where what it would credit was not paid. "
-        "A credit that was paid is given in any case."
+        description="Reduce without a credit if the part to be credited was not paid. "
+        "A part that was paid is credited in any case."
     ),
 ]
 ProrationBehavior = Literal["always_invoice", "create_prorations", "none"]
 
 
 class Page(Answer):
-    """A list's frame; `next_cursor` is opaque and good for the same caller and query only."""
+    """One page of a list. `next_cursor` is opaque, and valid only for the same caller and query."""
 
     has_more: bool
     next_cursor: str | None
 
 
 class Contact(Answer):
+    """A customer that the caller may write to."""
+
     customer_id: str
     email: str | None
     name: str | None
 
 
 class Seats(Answer):
-    """Whole numbers: `used` members (and the owner where he counts), `reserved` promised to unsettled operations."""
+    """Seats of a subscription.
+
+    `used` counts the members, and the owner if the owner takes a seat. `reserved` counts seats that unfinished
+    operations will use. `over_allocated` is the number of people beyond `total`.
+    """
 
     total: int
     used: int
@@ -85,7 +93,7 @@ class Seats(Answer):
 
 
 class Payment(Answer):
-    """What is left to pay or to set up: confirm it with Stripe's own elements, or open the hosted invoice.
+    """A payment or set-up that the payer has to complete, with Stripe's elements or on the hosted invoice.
 
     `status` is the status of Stripe's intent. `status` and `client_secret` are null if the invoice has no intent.
     `decline_code` is the reason of the last failure, `payment_method_id` the payment method that failed or is used.
@@ -100,13 +108,15 @@ class Payment(Answer):
 
 
 class ProblemError(Answer):
+    """One broken rule of one field. `pointer` is a JSON pointer into the body, or `query/name` or `header/name`."""
+
     pointer: str
     code: str
     detail: str
 
 
 class Problem(BaseModel):
-    """RFC 9457; `code` is what callers switch on. Figures of some errors are further members."""
+    """An error as RFC 9457 has it. `code` is stable, for programs; some codes have further members."""
 
     model_config = ConfigDict(extra="allow")
 

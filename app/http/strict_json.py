@@ -1,7 +1,7 @@
-"""JSON as RFC 8259 recommends it between systems, and no more of it than a request needs.
+"""Parse JSON as strictly as RFC 8259 recommends for exchange between systems.
 
-Python's decoder takes NaN, integers of any length and the last of several members with one name; what a caller meant
-by those is not for us to guess where money moves.
+Python's decoder accepts NaN, integers of any length, and repeated members, of which the last one wins. Requests here
+move money, so a body whose meaning is not certain is refused. Source: https://www.rfc-editor.org/rfc/rfc8259
 """
 
 from __future__ import annotations
@@ -13,25 +13,30 @@ from typing import Any, Final
 from fastapi import Request
 
 DEEPEST: Final = 16
-"""Lists and objects within each other; the deepest body of the API needs four."""
+"""Greatest depth of nested lists and objects. The deepest body of the API needs four."""
 LARGEST: Final = 2**53 - 1
-"""RFC 8259 section 6: the integers that every implementation keeps exactly."""
+"""Largest absolute value of an integer that all implementations represent exactly (RFC 8259 section 6)."""
 
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
 
 
 class StrictRequest(Request):
-    """Its `json` raises json.JSONDecodeError, which is answered 422, for all that `parse` refuses."""
+    """A request whose `json` is parsed by `parse`. FastAPI answers a json.JSONDecodeError with 422."""
 
     async def json(self) -> Any:
+        """Return the parsed body. Raises json.JSONDecodeError."""
         if not hasattr(self, "_json"):
             self._json = parse(await self.body())
         return self._json
 
 
 def parse(body: bytes) -> Any:
-    """Raises json.JSONDecodeError; its message tells the rule, never what was sent."""
+    """Return the value of a body in UTF-8.
+
+    Raises:
+        json.JSONDecodeError: The body breaks a rule. The message names the rule, but no part of the body.
+    """
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -47,7 +52,7 @@ def parse(body: bytes) -> Any:
 
 
 def _check_depth(body: bytes) -> None:
-    """Before anything is built: a decoder that recurses must not be led into the depths."""
+    """Refuse a body that is nested too deeply, before the recursive decoder runs. Raises json.JSONDecodeError."""
     if body.count(b"[") + body.count(b"{") <= DEEPEST:
         return
     depth = 0

@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from app.http import overload
-from app.http.overload import AtOnce
+from app.http.overload import ConcurrencyLimit
 from testkit.company import Company, Service, event_of, running_service, signed
 from testkit.problems import problem
 from testkit.service import as_service
@@ -53,7 +53,7 @@ async def settle() -> None:
 
 async def test_so_many_at_work_so_many_waiting_and_the_rest_refused() -> None:
     slow = Slow()
-    async with client_of(AtOnce(slow, most=3, waiting=2)) as client:
+    async with client_of(ConcurrencyLimit(slow, most=3, waiting=2)) as client:
         asked = [asyncio.create_task(client.get("/slow")) for _ in range(8)]
         await settle()
         refused = [await task for task in asked if task.done()]
@@ -74,7 +74,7 @@ async def test_so_many_at_work_so_many_waiting_and_the_rest_refused() -> None:
 async def test_nobody_waits_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(overload, "LONGEST_WAIT", 0.05)
     slow = Slow()
-    gate = AtOnce(slow, most=1, waiting=5)
+    gate = ConcurrencyLimit(slow, most=1, waiting=5)
     async with client_of(gate) as client:
         first = asyncio.create_task(client.get("/slow"))
         await settle()
@@ -87,7 +87,7 @@ async def test_nobody_waits_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_places_are_not_lost_by_those_who_go_away() -> None:
     slow = Slow()
-    gate = AtOnce(slow, most=2, waiting=50)
+    gate = ConcurrencyLimit(slow, most=2, waiting=50)
     async with client_of(gate) as client:
         for turn in range(200):
             asked = [asyncio.create_task(client.get("/slow")) for _ in range(6)]

@@ -1,1 +1,1 @@
-"""Statements about stored answers and request rates."""
+"""SQL statements for stored answers and request rates."""

@@ -1,4 +1,4 @@
-"""Answers of writes that named an Idempotency-Key: kept 24 h, per principal and route."""
+"""Store the answers of writes with an Idempotency-Key, for 24 h per principal and route."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from app.postgres.database import Connection
 
-# A key whose first request died unanswered is free again after a minute; its effects are guarded by their own keys.
+# The process of a first request can die before it answers. After a minute its key may be claimed again: the effects at
+# Stripe have idempotency keys of their own.
 _CLAIM = """
     insert into idempotency_keys as k (principal, route, key, request_hash) values ($1, $2, $3, $4)
     on conflict (principal, route, key) do update set
@@ -20,7 +21,7 @@ _CLAIM = """
 
 @dataclass(frozen=True, slots=True)
 class StoredAnswer:
-    """`status` is None while the first request still runs."""
+    """The row of a key. `status` is None while the first request still runs."""
 
     request_hash: bytes
     status: int | None
@@ -31,7 +32,7 @@ class StoredAnswer:
 async def claim(
     connection: Connection, principal: str, route: str, key: str, request_hash: bytes
 ) -> StoredAnswer | None:
-    """None when the caller now holds the key; else what is stored under it."""
+    """Claim the key and return None, or return the row that holds it."""
     if await connection.fetchval(_CLAIM, principal, route, key, request_hash):
         return None
     row = await connection.fetchrow(
@@ -56,6 +57,7 @@ async def store(
     headers: dict[str, str],
     body: bytes,
 ) -> None:
+    """Store the answer of the request that claimed the key."""
     await connection.execute(
         """update idempotency_keys set status = $4, headers = $5, body = $6
         where principal = $1 and route = $2 and key = $3""",
@@ -69,7 +71,7 @@ async def store(
 
 
 async def forget(connection: Connection, principal: str, route: str, key: str) -> None:
-    """The request ended without an answer worth keeping: the caller may try again with the same key."""
+    """Release a key without an answer, so that the request may be sent again with it."""
     await connection.execute(
         "delete from idempotency_keys where principal = $1 and route = $2 and key = $3 and status is null",
         principal,

@@ -1,7 +1,7 @@
-"""Callers' rates that hold for all processes together: one row a bucket, counted by the database's clock.
+"""Rates of callers that hold for all processes together: one row for each bucket, by the database's clock.
 
-A row holds the instant at which its bucket is full again; once that has passed it says no more than no row does. The
-table is unlogged: a count waits for no disk, and a crash of the server forgets what is seconds old anyway.
+A row holds the instant at which its bucket is full again; after that instant it means the same as no row. The table is
+unlogged: counting waits for no disk, and a crash of the server loses only counts that are seconds old.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from app.postgres.database import Connection
 
-# In the order of names, so that two callers never wait for each other's rows. A bucket that another call has just
-# emptied may look fuller here than it was found: its wait is one request's at least.
+# Rows are locked in the order of their names, so that two statements cannot deadlock. Another call may have emptied a
+# bucket after this statement's snapshot, which then shows it fuller; so the wait is at least that of one request.
 _SPEND = """
     with asked as (
         select name, cost * interval '1 second' as cost, slack * interval '1 second' as slack
@@ -34,7 +34,7 @@ _SPEND = """
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """One request against the bucket `name`: `cost` seconds until it is given back, `slack` seconds of burst."""
+    """One request against the bucket `name`. `cost` and `slack` (the burst) are in seconds of refilling."""
 
     name: str
     cost: float
@@ -42,7 +42,10 @@ class Charge:
 
 
 async def spend(connection: Connection, charges: Sequence[Charge]) -> float:
-    """0.0 and every bucket is charged, or the seconds until the emptiest has room; the others are charged then too."""
+    """Charge every bucket and return 0.0, or return the seconds until the emptiest bucket has room.
+
+    In the second case the buckets that have room are charged even so.
+    """
     wait = await connection.fetchval(
         _SPEND,
         [charge.name for charge in charges],
