@@ -1,1 +1,1 @@
-"""Products and prices, and the currency to show them in."""
+"""Products and prices on sale, and the currency to show them in."""

@@ -1,4 +1,4 @@
-"""A price with what matters for buying it. Pure."""
+"""A price with the facts that decide whether it may be bought. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from app.domain.ids import PriceId
 
 @dataclass(frozen=True, slots=True)
 class OfferedPrice:
-    """A price with what of its product matters for buying it. `currencies` are all that it can be bought in."""
+    """A price with the facts of its product that decide about a purchase.
+
+    `interval` is its unit and their number, such as ("month", 3). `currencies` are all in which it can be bought.
+    """
 
     id: PriceId
     active: bool

@@ -1,4 +1,4 @@
-"""Reads of products and prices from the cache."""
+"""Read products and prices from the cache."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Position = tuple[int, str]
 async def named_products(
     context: Context, ids: list[str], *, on_sale_only: bool
 ) -> tuple[list[JsonObject], list[str]]:
-    """Return products in the asked order with their active prices, and the ids that name none.
+    """Return products in the order of `ids` with their active prices, and the ids that name none.
 
-    `on_sale_only`: show what is on sale, and nothing else.
+    With `on_sale_only`, products and prices that are not on sale are left out.
     """
     async with context.database.connection() as connection:
         found = await catalogue.named_products(
@@ -30,6 +30,7 @@ async def named_products(
 
 
 async def offered_products(context: Context, *, after: Position | None, limit: int) -> list[JsonObject]:
+    """Return the products on sale, newest first, each with its prices on sale."""
     async with context.database.connection() as connection:
         return await catalogue.offered_products(
             connection, open_catalogue=context.rules.open_catalogue, after=after, limit=limit
@@ -44,7 +45,10 @@ async def local_currency(
     country: str | None,
     products: list[JsonObject],
 ) -> str | None:
-    """The currency to show these products in; `country` is the caller's word, nothing is guessed from addresses."""
+    """Return the currency in which to show these products, or None.
+
+    `country` is an ISO 3166-1 code that the caller gave. It is never derived from an address.
+    """
     profile = None
     if customer_id is not None:
         async with context.database.connection() as connection:
@@ -63,6 +67,6 @@ async def local_currency(
 
 
 def _currency_of(country: str) -> str | None:
-    """The legal tender of today, from CLDR."""
+    """Return the current legal tender of a country, according to CLDR."""
     found = get_territory_currencies(country)
     return found[0].lower() if found else None

@@ -1,4 +1,4 @@
-"""Products and prices as callers see them. Amounts are minor units; `*_decimal` are decimal strings of them."""
+"""Products and prices in answers. Amounts are in minor units; `*_decimal` are decimal strings of minor units."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from app.http.schemas import Answer, Instant, Page
 
 
 class Recurring(Answer):
+    """How often a price is billed. `meter` is the id of the meter that counts usage, for metered prices."""
+
     interval: Literal["day", "week", "month", "year"] | str
     interval_count: int
     usage_type: Literal["licensed", "metered"] | str
@@ -19,7 +21,7 @@ class Recurring(Answer):
 
 
 class Tier(Answer):
-    """`up_to` is None on the last tier, which has no end."""
+    """One tier of a tiered price. `up_to` is null on the last tier, which has no end."""
 
     up_to: int | None
     unit_amount: int | None
@@ -29,13 +31,15 @@ class Tier(Answer):
 
 
 class TransformQuantity(Answer):
-    """Divides the quantity before it is priced; it changes the price, never the number of seats."""
+    """Division of the quantity before it is priced. It changes the price, but not the number of seats."""
 
     divide_by: int
     round: Literal["up", "down"] | str
 
 
 class CurrencyOption(Answer):
+    """Amounts of a price in another currency."""
+
     unit_amount: int | None
     unit_amount_decimal: str | None
     tax_behavior: str | None
@@ -43,14 +47,14 @@ class CurrencyOption(Answer):
 
 
 INTERNAL = ("lookup_key", "nickname")
-"""The operator's own words about a price: shown to service keys that act for nobody."""
+"""Internal names that the operator gave a price. Only service keys that act for no customer see them."""
 
 
 class WithInternal(Answer):
-    """Answers whose members of INTERNAL are absent unless they were given."""
+    """Base of answers whose members of INTERNAL are absent unless they were set."""
 
     @model_serializer(mode="wrap")
-    def _given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         shown: dict[str, Any] = handler(self)
         for name in INTERNAL:
             if name not in self.model_fields_set:
@@ -61,13 +65,16 @@ class WithInternal(Answer):
     def __get_pydantic_json_schema__(
         cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        """Describe the members: of the serializer above, a schema would know only that it answers an object."""
+        """Return the schema with all members. From the serializer, pydantic would derive only an object."""
         plain = {name: value for name, value in core_schema.items() if name != "serialization"}
         return handler(cast(CoreSchema, plain))
 
 
 class Price(WithInternal):
-    """`lookup_key` and `nickname` are shown to service keys that act for nobody."""
+    """A price of a product.
+
+    `lookup_key` and `nickname` are present only for service keys that act for no customer.
+    """
 
     id: str
     currency: str
@@ -86,6 +93,8 @@ class Price(WithInternal):
 
 
 class Product(Answer):
+    """A product with its prices, the oldest first. `sellable` is True if its default price is on sale."""
+
     id: str
     name: str
     description: str | None
@@ -101,7 +110,10 @@ class Product(Answer):
 
 
 class ProductList(Page):
-    """In the asked order where ids were asked for; `missing_ids` are those that name nothing on sale."""
+    """Products, in the order of `ids` if ids were given.
+
+    `missing_ids` are ids that name no product that the caller may see.
+    """
 
     data: list[Product]
     missing_ids: list[str]

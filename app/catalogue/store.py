@@ -1,4 +1,4 @@
-"""Reads of products with their prices, and of what is on sale."""
+"""SQL statements that read products with their prices, and those on sale."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from app.domain.ids import PriceId
 from app.domain.snapshots import JsonObject
 from app.postgres.database import Connection, Record
 
-# On sale (docs/reference/metadata.md): a price that says so itself, else the default price of a product that says so.
-# In an open catalogue every active price is, unless it says no. `{open}` is a boolean of the statement.
+# A price is on sale if its own metadata says so, or if it is the default price of a product whose metadata says so
+# (docs/reference/metadata.md). In an open catalogue every active price is on sale, unless its metadata says no.
+# `{open}` is a boolean expression of the statement.
 _ON_SALE = """(r.active and r.presence = 'present' and p.active and p.presence = 'present'
     and coalesce(r.sellable, {open} or (p.sellable and p.default_price_id = r.id), false))"""
 
-# $1: the catalogue is open; $2: show what is on sale, and nothing else.
+# $1: the catalogue is open. $2: leave out products and prices that are not on sale.
 _ON_SALE_HERE = _ON_SALE.format(open="$1::boolean")
 _PRODUCTS = f"""
     select p.id, p.name, p.description, p.active, p.images, p.unit_label, p.default_price_id, p.created,
@@ -40,7 +41,10 @@ _OFFERED = (
 async def named_products(
     connection: Connection, ids: list[str], *, open_catalogue: bool, on_sale_only: bool
 ) -> list[JsonObject]:
-    """Return products in the asked order, without those that do not exist, or are not on sale."""
+    """Return products in the order of `ids`, without those that do not exist.
+
+    With `on_sale_only`, products and prices that are not on sale are left out.
+    """
     rows = await connection.fetch(_NAMED, open_catalogue, on_sale_only, ids)
     return [dict(row) for row in rows]
 
@@ -67,7 +71,7 @@ _PRICES = f"""
 async def prices_for_purchase(
     connection: Connection, ids: list[str], *, open_catalogue: bool
 ) -> dict[PriceId, OfferedPrice]:
-    """Return the prices that exist, each with what decides whether it may be bought."""
+    """Return the prices that exist, with the facts that decide whether each may be bought."""
     rows = await connection.fetch(_PRICES, ids, open_catalogue)
     return {PriceId(row["id"]): _offered(row) for row in rows}
 
@@ -91,7 +95,7 @@ _NO_DEFAULT = """
 
 
 async def same_terms(connection: Connection, *, open_catalogue: bool, limit: int) -> list[JsonObject]:
-    """Return the products that sell several prices for one interval and currency, with these prices."""
+    """Return products that sell several prices for the same interval and currency, with these prices."""
     return [dict(row) for row in await connection.fetch(_SAME_TERMS, open_catalogue, limit)]
 
 

@@ -1,6 +1,7 @@
-"""From a verified credential to the customer who acts: rule 11 of the decisions, and nowhere else.
+"""Find the customer that a verified credential acts as.
 
-The link (issuer, subject) to customer is written once, unique both ways, and never made from an e-mail here.
+A login is the pair (issuer, subject). It is linked to one customer once, and a customer to one login; this module never
+links by an e-mail. See docs/decisions/0024-identify-a-person-by-issuer-and-subject.md.
 """
 
 from __future__ import annotations
@@ -18,22 +19,32 @@ from app.settings import Scope
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who acts. `customer_id` is None for a key that acts for nobody, and for a person without a customer yet."""
+    """The acting caller.
+
+    `customer_id` is None for a service key that acts for no customer, and for a login without a customer.
+    """
 
     principal: Principal
     customer_id: CustomerId | None
 
     @property
     def is_service(self) -> bool:
-        """A key acting for nobody: limited by its scopes, not by a role."""
+        """True for a service key that acts for no customer: its scopes limit it, not a role."""
         return isinstance(self.principal, ServiceKey) and self.principal.acting_customer is None
 
     @property
     def is_admin(self) -> bool:
+        """True for a service key with the scope `admin` that acts for no customer."""
         return self.is_service and isinstance(self.principal, ServiceKey) and "admin" in self.principal.scopes
 
     def require_scope(self, scope: Scope) -> None:
-        """Keys need the scope even when clamped to a customer; `admin` includes `write`, `write` includes `read`."""
+        """Refuse a service key without the scope, also if the key acts for a customer.
+
+        `admin` includes `write`, and `write` includes `read`. Logins have no scopes and always pass.
+
+        Raises:
+            Forbidden: `scope_required`.
+        """
         if isinstance(self.principal, ServiceKey):
             enough: dict[Scope, set[Scope]] = {
                 "read": {"read", "write", "admin"},
@@ -41,26 +52,43 @@ class Actor:
                 "admin": {"admin"},
             }
             if self.principal.scopes.isdisjoint(enough[scope]):
-                raise Forbidden(f"This service key lacks the scope {scope}.", code="scope_required")
+                raise Forbidden(
+                    f"This service key lacks the scope {scope}. Use a key that has it.", code="scope_required"
+                )
 
     def customer(self, path_id: str) -> CustomerId:
-        """The customer that a path names: `me`, the actor himself, or anybody for a service key.
+        """Return the customer that a path names.
 
-        Raises NotFound for somebody else's id, `customer_not_linked` for a person without a customer.
+        A login may name itself, by `me` or by its customer id. A service key that acts for no customer may name any
+        customer, but not `me`.
+
+        Raises:
+            NotFound: The id belongs to another customer; `customer_not_linked` for a login without a customer.
+            InvalidRequest: A service key that acts for no customer says `me`.
         """
         if self.is_service:
             if path_id == "me":
-                raise InvalidRequest("A service key must say for whom it acts: X-Acting-Customer, or an id.")
+                raise InvalidRequest(
+                    "customer_id: a service key has no `me`. Send a customer id, or X-Acting-Customer."
+                )
             return CustomerId(path_id)
         if self.customer_id is None:
-            raise NotFound("No customer is linked to this login yet.", code="customer_not_linked")
+            raise NotFound(
+                "No customer is linked to this login yet. Create one with POST /v1/customers.",
+                code="customer_not_linked",
+            )
         if path_id not in ("me", self.customer_id):
             raise NotFound()
         return self.customer_id
 
 
 async def identify(context: Context, principal: Principal) -> Actor:
-    """Raises Unauthenticated for nobody, Forbidden `identity_conflict` where claim and link disagree."""
+    """Return the actor of an authenticated caller, and link a login at first sight.
+
+    Raises:
+        Unauthenticated: The request has no credential.
+        Forbidden: `identity_conflict`: the token's customer claim and the stored link name different customers.
+    """
     if not isinstance(principal, EndUser):
         return _without_link(principal)
     async with context.database.connection() as connection:
@@ -68,7 +96,10 @@ async def identify(context: Context, principal: Principal) -> Actor:
 
 
 async def identify_on(connection: Connection, principal: Principal) -> Actor:
-    """As `identify`, on a connection that the caller's own read goes on to use: one loan of the pool, not two."""
+    """Do as `identify`, on the connection that the caller's read uses next.
+
+    One connection of the pool serves both. Raises as `identify`.
+    """
     if not isinstance(principal, EndUser):
         return _without_link(principal)
     return Actor(principal, await _linked(connection, principal))
@@ -95,7 +126,7 @@ async def _linked(connection: Connection, user: EndUser) -> CustomerId | None:
         return await _after_race(connection, user, claimed)
     named = await identities.customer_by_user_id(connection, user.subject)
     if named is None:
-        # Nobody, or a call of the same person linked him between the two looks.
+        # No customer names this subject, or a concurrent call linked the login between the two statements.
         return await identities.customer_of(connection, user.issuer, user.subject)
     if await identities.link(connection, user.issuer, user.subject, named):
         return named
@@ -109,4 +140,8 @@ async def _after_race(connection: Connection, user: EndUser, claimed: CustomerId
 
 
 def _conflict() -> Forbidden:
-    return Forbidden("This login and that customer are not linked to each other.", code="identity_conflict")
+    return Forbidden(
+        "The customer that this login's token names is not the one that is linked to the login. "
+        "Ask the operator to end the wrong link.",
+        code="identity_conflict",
+    )

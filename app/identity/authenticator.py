@@ -1,4 +1,4 @@
-"""From request headers to a principal: the one door through which every caller comes."""
+"""Turn the headers of a request into a principal. Every caller is authenticated here."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ ANONYMOUS = Anonymous()
 
 
 class Authenticator:
-    """Tells who a request comes from. Built once per process; close it with `aclose`."""
+    """Authenticates requests. A process builds one and closes it with `aclose`."""
 
     def __init__(self, settings: Settings) -> None:
-        """Raises UnusableKey when the configured key must not verify tokens."""
+        """Prepare the keys of the settings. Raises UnusableKey if the configured key must not verify tokens."""
         self._service_keys = ServiceKeyRing(settings.service_keys)
         self._keys: KeySource | None = None
         self._tokens: TokenVerifier | None = None
@@ -29,14 +29,18 @@ class Authenticator:
             )
 
     async def authenticate(self, authorization: str | None, acting_customer: str | None = None) -> Principal:
-        """The principal of the `Authorization` and `X-Acting-Customer` headers.
+        """Return the principal of the `Authorization` and `X-Acting-Customer` headers.
 
-        Raises Unauthenticated (its cause is a TokenRejected with the reason, for logs), InvalidRequest for a
-        misused `X-Acting-Customer`, and ServiceUnavailable while the identity provider's keys cannot be had.
+        Raises:
+            Unauthenticated: The credential is not valid. Its cause is a TokenRejected with the reason, for logs.
+            InvalidRequest: `X-Acting-Customer` is malformed, or was sent with a token.
+            ServiceUnavailable: `identity_provider_unavailable`: the provider's keys cannot be read.
         """
         if authorization is None:
             if acting_customer is not None:
-                raise Unauthenticated("X-Acting-Customer needs a service key.")
+                raise Unauthenticated(
+                    "X-Acting-Customer needs a service key. Send one as the bearer credential."
+                )
             return ANONYMOUS
         try:
             credential = _bearer(authorization)
@@ -44,13 +48,15 @@ class Authenticator:
                 return self._service_key(credential, acting_customer)
             user = await self._end_user(credential)
         except TokenRejected as rejected:
-            raise Unauthenticated("The bearer credential is not valid here, or not any more.") from rejected
+            raise Unauthenticated(
+                "The bearer credential is not valid here, or has expired. Send a new token or a service key."
+            ) from rejected
         if acting_customer is not None:
-            raise _misused("Only a service key may act for a customer.")
+            raise _misused("X-Acting-Customer is for service keys. Send the token without it.")
         return user
 
     async def aclose(self) -> None:
-        """Close what the key source holds open."""
+        """Close the connections of the key source."""
         if self._keys is not None:
             await self._keys.aclose()
 
@@ -66,7 +72,7 @@ class Authenticator:
         if acting_customer is None:
             return ServiceKey(key.name, key.scopes)
         if not is_customer_id(acting_customer):
-            raise _misused("X-Acting-Customer must be a customer id: cus_…")
+            raise _misused("X-Acting-Customer must be a customer id, such as cus_123.")
         return ServiceKey(key.name, key.scopes, CustomerId(acting_customer))
 
 
@@ -75,7 +81,7 @@ def _key_source(jwt: JwtSettings) -> KeySource:
 
 
 def _bearer(authorization: str) -> str:
-    # RFC 6750 section 2.1; the scheme's name is case-insensitive (RFC 9110 section 11.1).
+    # The form is that of RFC 6750 section 2.1. The scheme is case-insensitive (RFC 9110 section 11.1).
     scheme, space, credential = authorization.partition(" ")
     if scheme.lower() != "bearer" or not space:
         raise TokenRejected("not_bearer")

@@ -1,4 +1,4 @@
-"""Tokens for development, signed with the configured shared secret; never beside a live Stripe key."""
+"""Sign tokens for development with the configured shared secret, but never beside a live Stripe key."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import jwt
 from app.settings import Settings, SettingsError
 
 LIFETIME = 12 * 3600
-"""Seconds that a development token lasts."""
+"""Seconds for which a development token is valid."""
 
 
 def sign_development_token(
@@ -22,9 +22,10 @@ def sign_development_token(
     customer_id: str | None = None,
     lifetime: int = LIFETIME,
 ) -> str:
-    """A token that this configuration's verifier accepts for `lifetime` seconds.
+    """Return a token that this configuration accepts for `lifetime` seconds.
 
-    Raises SettingsError without a shared secret, an issuer and an audience, or with a live Stripe key.
+    Raises:
+        SettingsError: The shared secret, the issuer or the audience is missing, or the Stripe key is live.
     """
     if settings.stripe_livemode:
         raise SettingsError({"STRIPE_API_KEY": "must not be a live key where development tokens are signed"})

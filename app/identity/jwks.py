@@ -1,7 +1,7 @@
-"""Keys that an identity provider publishes (`AUTH_JWKS_URL`), fetched at our pace and never at a token's.
+"""Fetch the keys that an identity provider publishes at `AUTH_JWKS_URL`.
 
-At most one fetch per `FETCH_INTERVAL`, whatever its outcome, and one at a time. A caller whose key is at hand
-does not wait for a provider that fails: an outage is felt only by tokens of a key that is not known yet.
+At most one fetch starts per FETCH_INTERVAL, even if it fails, so callers cannot make the process send more. A caller
+whose key is known does not wait while the provider fails; an outage only stops tokens of a key that is not known yet.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ from app.errors import ServiceUnavailable
 from app.identity.keys import ASYMMETRIC_ALGORITHMS, UnusableKey, VerificationKey, key_from_jwk
 
 FETCH_INTERVAL = 30.0
-"""Seconds between the starts of two fetches, failed ones too: so late is a new or a revoked key noticed."""
+"""Seconds between the starts of two fetches, also failed ones. A new or revoked key is noticed after that time."""
 IDLE_LIMIT = 300.0
-"""Seconds after which an idle process asks before it trusts its keys, if the provider answered last time."""
+"""Seconds of age after which the keys are fetched before they are used, unless the last fetch failed."""
 KEEP_LIMIT = 3600.0
-"""Seconds for which the last good set outlives a provider that does not answer."""
+"""Seconds for which the last good set is used while the provider does not answer."""
 FETCH_DEADLINE = 5.0
-"""Seconds for a whole fetch, however slowly the bytes arrive."""
+"""Seconds that a whole fetch may take."""
 MAXIMUM_WAITING = 32
-"""Callers with an unknown key who wait for a fetch. More of them would take the places of those whose key is known."""
+"""Callers with an unknown key that may wait for a fetch at the same time; more would occupy the places of others."""
 MAXIMUM_BODY_BYTES = 256 * 1024
 MAXIMUM_KEYS = 64
 
-# Uncompressed, so that the cap on what is read is a cap on what is held.
+# The set is requested uncompressed, so that MAXIMUM_BODY_BYTES also bounds the memory that it takes.
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity"}
 _log = structlog.get_logger(__name__)
 
 
 class JwksKeys:
-    """The current key set of one provider. `clock` returns seconds that never go back.
+    """The current key set of one provider. `clock` returns monotonic seconds.
 
-    Belongs to one event loop; close it with `aclose`.
+    It belongs to one event loop. Close it with `aclose`.
     """
 
     def __init__(self, url: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._url = url
         self._clock = clock
-        # No proxy or certificate from an environment variable: only the settings read those.
+        # `trust_env=False`: httpx would take proxies and certificates from environment variables.
         self._client = httpx.AsyncClient(follow_redirects=False, trust_env=False, timeout=FETCH_DEADLINE)
         self._keys: tuple[VerificationKey, ...] = ()
         self._fetched_at: float | None = None
@@ -55,9 +55,11 @@ class JwksKeys:
         self._waiting = 0
 
     async def find(self, algorithm: str, kid: str | None) -> VerificationKey | None:
-        """The key for a token's header; without `kid`, the only one that fits.
+        """Return the key for a token's header, or None. Without `kid` it is the only key that fits.
 
-        Raises ServiceUnavailable while no set younger than `KEEP_LIMIT` is held and none can be had.
+        Raises:
+            ServiceUnavailable: `identity_provider_unavailable`: there is no set younger than KEEP_LIMIT, and the
+                provider does not answer.
         """
         if algorithm not in ASYMMETRIC_ALGORITHMS:
             return None
@@ -68,18 +70,18 @@ class JwksKeys:
             self._start_fetch()
         if self._age() is None:
             raise ServiceUnavailable(
-                "The identity provider's keys cannot be read.",
+                "The identity provider's keys cannot be read. Send the request again after Retry-After.",
                 code="identity_provider_unavailable",
                 retry_after=self._seconds_to_next_fetch(),
             )
         found = self._select(algorithm, kid)
         if not found and kid is not None and await self._refresh_for_unknown_key():
             found = self._select(algorithm, kid)
-        # Two keys for one header are a mistake of the provider's: guessing between them is not ours to do.
+        # Two keys that fit one header are a mistake of the provider, so neither is used.
         return found[0] if len(found) == 1 else None
 
     async def aclose(self) -> None:
-        """Abandon a fetch under way and close the connections."""
+        """Cancel a running fetch and close the connections."""
         if self._fetch is not None and not self._fetch.done():
             self._fetch.cancel()
             await asyncio.gather(self._fetch, return_exceptions=True)
@@ -109,15 +111,18 @@ class JwksKeys:
         return self._fetch
 
     async def _refresh(self) -> bool:
-        """Wait for a fetch, if one is under way or due; whether there was one."""
+        """Wait for a fetch if one is running or due. Return True if there was one."""
         if (fetch := self._start_fetch()) is None:
             return False
-        # Shielded: the caller who began it may go away while others wait for it.
+        # `shield`: the caller who began the fetch may disconnect while others wait for it.
         await asyncio.shield(fetch)
         return True
 
     async def _refresh_for_unknown_key(self) -> bool:
-        """As `_refresh`, for so many at a time: whoever makes up key ids must not fill the process with waiting."""
+        """Do as `_refresh`, for at most MAXIMUM_WAITING callers at a time.
+
+        Otherwise a caller who invents key ids could fill the process with waiting requests.
+        """
         if self._waiting >= MAXIMUM_WAITING:
             return False
         self._waiting += 1
@@ -142,7 +147,7 @@ class JwksKeys:
         body = bytearray()
         async with self._client.stream("GET", self._url, headers=_HEADERS) as response:
             if response.status_code != httpx.codes.OK:
-                raise UnusableKey(f"the provider answered {response.status_code}")
+                raise UnusableKey(f"the provider answered with status {response.status_code}")
             async for chunk in response.aiter_raw():
                 body += chunk
                 if len(body) > MAXIMUM_BODY_BYTES:
@@ -160,7 +165,7 @@ def _parse(body: bytes) -> tuple[VerificationKey, ...]:
         raise UnusableKey("the document is not a JWK set")
     keys = []
     for entry in entries[:MAXIMUM_KEYS]:
-        # A set may hold keys of other purposes and types: those are passed over (RFC 7517 section 5).
+        # A set may hold keys of other purposes and types. They are skipped, as RFC 7517 section 5 says.
         try:
             keys.append(key_from_jwk(entry if isinstance(entry, dict) else {}))
         except UnusableKey:

@@ -1,7 +1,7 @@
-"""Verification keys: each is bound to the algorithms of its own family before any token is seen.
+"""Verification keys, each bound to the algorithms of its own family before any token is read.
 
-A token's `alg` only selects within that set, so a public key can never be taken for an HMAC secret (RFC 8725
-section 3.1).
+A token's `alg` only selects among those algorithms, so a public key can never be used as an HMAC secret.
+Source: https://www.rfc-editor.org/rfc/rfc8725#section-3.1
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ Material = bytes | rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed2551
 
 
 class UnusableKey(ValueError):
-    """A key that must not verify anything: wrong type, too weak, private, or not for signatures."""
+    """Raised for a key that must not verify tokens: wrong type, too weak, private, or not for signatures."""
 
 
 @dataclass(frozen=True, slots=True)
 class VerificationKey:
-    """A key with the only algorithms that it may verify; `kid` is None for a key from the settings.
+    """A key with the only algorithms that it may verify. `kid` is None for a key from the settings.
 
-    `material` was checked when the key was made, so nothing about it is checked again for each token.
+    `material` was checked when the object was made, and is not checked again for each token.
     """
 
     material: Material = field(repr=False)
@@ -51,37 +51,40 @@ class VerificationKey:
     kid: str | None = None
 
     def verifies(self, algorithm: str, signed: bytes, signature: bytes) -> bool:
-        """Whether `signature` over `signed` is this key's, under one of its own algorithms."""
+        """Return True if `signature` over `signed` was made with this key, under one of its own algorithms."""
         if algorithm not in self.algorithms:
             return False
         return _ALGORITHMS[algorithm].verify(signed, self.material, signature)
 
 
 class KeySource(Protocol):
-    """Where the key for a token comes from."""
+    """A source of verification keys: the settings, or a provider's key set."""
 
     async def find(self, algorithm: str, kid: str | None) -> VerificationKey | None:
-        """The one key for this header, or None. Raises ServiceUnavailable when no keys can be had."""
+        """Return the key for this header, or None. Raises ServiceUnavailable if no keys can be read."""
         ...
 
-    async def aclose(self) -> None: ...
+    async def aclose(self) -> None:
+        """Close the connections of this source."""
+        ...
 
 
 class StaticKey:
-    """The one key of the settings; `kid` plays no part."""
+    """The one key of the settings. The `kid` of a token is ignored."""
 
     def __init__(self, key: VerificationKey) -> None:
         self._key = key
 
     async def find(self, algorithm: str, kid: str | None) -> VerificationKey | None:
+        """Return the key, whatever the header names. Its own algorithms still limit what it verifies."""
         return self._key
 
     async def aclose(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: this source has no connections."""
 
 
 def static_key(settings: JwtSettings) -> StaticKey:
-    """The key of `AUTH_JWT_SECRET` or `AUTH_JWT_PUBLIC_KEY`. Raises UnusableKey when it must not be used."""
+    """Return the key of `AUTH_JWT_SECRET` or `AUTH_JWT_PUBLIC_KEY`. Raises UnusableKey if it must not be used."""
     if settings.secret is not None:
         secret = settings.secret.get_secret_value().encode()
         algorithms = frozenset(name for name, least in _HMAC_MINIMUM_BYTES.items() if len(secret) >= least)
@@ -98,7 +101,11 @@ def static_key(settings: JwtSettings) -> StaticKey:
 
 
 def key_from_jwk(jwk: dict[str, Any]) -> VerificationKey:
-    """A key of a JWK set (RFC 7517). Raises UnusableKey for one that must not verify a token here."""
+    """Return the verification key of one entry of a JWK set (RFC 7517).
+
+    Raises:
+        UnusableKey: The entry has another type or purpose, or its parts do not make a key.
+    """
     kty, declared, kid = jwk.get("kty"), jwk.get("alg"), jwk.get("kid")
     algorithms = _KTY_ALGORITHMS.get(kty) if isinstance(kty, str) else None
     operations = jwk.get("key_ops", ["verify"])
@@ -111,7 +118,7 @@ def key_from_jwk(jwk: dict[str, Any]) -> VerificationKey:
     try:
         material, supported = _bind(jwt.PyJWK(jwk, min(algorithms)).key)
     except (jwt.PyJWTError, ValueError, TypeError, KeyError) as error:
-        raise UnusableKey("its numbers are not those of a key") from error
+        raise UnusableKey("its parts do not make a key") from error
     if declared is not None:
         supported &= frozenset({declared}) if isinstance(declared, str) else frozenset()
     if not supported:

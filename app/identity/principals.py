@@ -1,4 +1,4 @@
-"""Who a request comes from, as far as its credential alone tells."""
+"""Principals: the sender of a request, as far as the credential identifies it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from app.settings import Scope
 
 @dataclass(frozen=True)
 class EndUser:
-    """A person with a verified token; `issuer` and `subject` together identify them, an e-mail never does.
+    """A person with a verified token. `issuer` and `subject` identify them, an e-mail never does.
 
-    `email` is in NFC and lower case. `customer_claim` is the customer that the issuer vouches for.
+    `email` is in NFC and lower case. `customer_claim` is the customer that the issuer names for this login.
     """
 
     issuer: str
@@ -25,14 +25,14 @@ class EndUser:
 
     @cached_property
     def key(self) -> str:
-        """A stable name for idempotency and audit; hashed, as some issuers' subjects are e-mails."""
+        """Return a stable name for idempotency and audit. It is a hash, because some subjects are e-mails."""
         digest = hashlib.sha256(f"{len(self.issuer)}:{self.issuer}{self.subject}".encode()).hexdigest()
         return f"user:{digest[:40]}"
 
 
 @dataclass(frozen=True)
 class ServiceKey:
-    """A back end with a key: limited to `scopes`, and to `acting_customer`'s rights where one is named."""
+    """A back end with a key, limited to `scopes`, and to the rights of `acting_customer` if there is one."""
 
     name: str
     scopes: frozenset[Scope]
@@ -40,13 +40,13 @@ class ServiceKey:
 
     @cached_property
     def key(self) -> str:
-        """A stable name for idempotency and audit; a key acting for a customer is a principal of its own."""
+        """Return a stable name for idempotency and audit. A key that acts for a customer has a name of its own."""
         return f"service:{self.name}" + (f":{self.acting_customer}" if self.acting_customer else "")
 
 
 @dataclass(frozen=True)
 class Anonymous:
-    """No credential at all; enough for the public catalogue only."""
+    """A caller without a credential, who may only read the catalogue."""
 
     key: str = field(default="anonymous", init=False)
 

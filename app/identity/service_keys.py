@@ -1,6 +1,6 @@
-"""Service keys of other back ends: random secrets of which only the SHA-256 is configured.
+"""Service keys of other back ends. The settings hold only the SHA-256 of each key.
 
-A plain hash is enough because the key is 256 random bits, not a password.
+A plain hash is enough, because a key is 256 random bits and cannot be guessed like a password.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ PREFIX = "csk_"
 
 
 def generate_service_key() -> tuple[str, str]:
-    """A new key and its SHA-256 for `SERVICE_KEYS`; the key itself is shown once and kept nowhere."""
+    """Return a new key and its SHA-256 for `SERVICE_KEYS`. The key itself is not stored."""
     key = PREFIX + secrets.token_urlsafe(32)
     return key, sha256_of(key)
 
 
 def sha256_of(key: str) -> str:
-    """The hexadecimal SHA-256 under which a key is configured."""
+    """Return the SHA-256 of a key in hexadecimal digits, as `SERVICE_KEYS` holds it."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 class ServiceKeyRing:
-    """All active keys; several per back end while one is rotated."""
+    """All configured keys. A back end has two while its key is rotated."""
 
     def __init__(self, keys: Iterable[ServiceKeySettings]) -> None:
         self._keys = tuple((key.sha256.encode(), key) for key in keys)
 
     def find(self, credential: str) -> ServiceKeySettings | None:
-        """The settings of `credential`, or None. Every key is compared, each in constant time."""
+        """Return the settings of `credential`, or None. Every key is compared, each in constant time."""
         if not credential.isascii():
             return None
         digest = sha256_of(credential).encode()

@@ -1,4 +1,4 @@
-"""Who a credential's subject is at Stripe: rows (issuer, subject) and customer, unique both ways, written once."""
+"""SQL statements for the links between logins (issuer, subject) and customers, which are unique both ways."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LINK = """
     where identities.customer_id is null
     returning customer_id"""
 
-# Two customers that name one user: nobody is linked. One that is linked already stays whose it is.
+# If two customers name one user, neither is linked. A customer that is linked to another login is not returned.
 _BY_USER_ID = """
     select min(c.id) from customers c
     where c.user_id = $1 and c.presence = 'present'
@@ -38,12 +38,16 @@ _CLAIM_SEAT_CUSTOMER = """
 
 @dataclass(frozen=True, slots=True)
 class Creation:
-    """The right to create a subject's one customer; `key` is the same for whoever holds it next."""
+    """The right to create the one customer of a login.
+
+    A process that takes it over after the lease has run out gets the same `key`, so Stripe creates one customer.
+    """
 
     key: UUID
 
 
 async def customer_of(connection: Connection, issuer: str, subject: str) -> CustomerId | None:
+    """Return the customer that a login is linked to, or None."""
     return _customer_id(
         await connection.fetchval(
             "select customer_id from identities where issuer = $1 and subject = $2", issuer, subject
@@ -52,6 +56,7 @@ async def customer_of(connection: Connection, issuer: str, subject: str) -> Cust
 
 
 async def is_present(connection: Connection, customer_id: str) -> bool:
+    """Return True if the customer exists at Stripe, according to the cache."""
     return (
         await connection.fetchval(
             "select 1 from customers where id = $1 and presence = 'present'", customer_id
@@ -61,7 +66,7 @@ async def is_present(connection: Connection, customer_id: str) -> bool:
 
 
 async def link(connection: Connection, issuer: str, subject: str, customer_id: CustomerId) -> bool:
-    """False where the subject or the customer has another partner already. Opens its own savepoint."""
+    """Link a login to a customer, in a savepoint. Return False if either is linked already."""
     try:
         async with connection.transaction():
             linked = await connection.fetchval(_LINK, issuer, subject, customer_id)
@@ -71,19 +76,23 @@ async def link(connection: Connection, issuer: str, subject: str, customer_id: C
 
 
 async def customer_by_user_id(connection: Connection, subject: str) -> CustomerId | None:
+    """Return the only customer whose metadata names this subject and that is not linked, or None."""
     return _customer_id(await connection.fetchval(_BY_USER_ID, subject))
 
 
 async def take_creation(
     connection: Connection, issuer: str, subject: str, *, lease_seconds: float
 ) -> Creation | None:
-    """None while another call is creating this subject's customer, or when it is linked."""
+    """Take the right to create a login's customer. Return None if it is linked, or while another call creates one."""
     key = await connection.fetchval(_TAKE_CREATION, issuer, subject, lease_seconds)
     return None if key is None else Creation(key)
 
 
 async def claim_seat_customer(connection: Connection, email: str) -> CustomerId | None:
-    """Once, the unlinked customer that a seat add created for this e-mail; the caller links it at once."""
+    """Claim the customer that was created for a seat of this e-mail, if no login is linked to it.
+
+    It succeeds once for each e-mail. The caller links the customer in the same transaction.
+    """
     return _customer_id(await connection.fetchval(_CLAIM_SEAT_CUSTOMER, email))
 
 

@@ -1,7 +1,8 @@
-"""End users' tokens: verifies a signed JWT and reads from it who the person is.
+"""Verify the signed JWT of an end user, and read the person from it.
 
-Stricter than RFC 7519 where RFC 8725 (best current practices) advises it: one algorithm family, fixed by the
-configured key; `exp`, `aud`, `iss` and `sub` required; one audience; no key, link or extension in the header.
+The rules are stricter than RFC 7519 where RFC 8725 (https://www.rfc-editor.org/rfc/rfc8725) advises it. The configured
+key fixes the algorithm family. `exp`, `aud`, `iss` and `sub` are required, with one audience. A header with a key, a
+link to one or an extension is refused.
 """
 
 from __future__ import annotations
@@ -28,13 +29,14 @@ MAXIMUM_EMAIL_LENGTH = 254  # RFC 5321 section 4.5.3.1.3, without the angle brac
 MAXIMUM_LEEWAY = 60.0
 REMEMBERED_TOKENS = 4096
 
-# A header that names a key, a link to one, an extension or an encoding is refused, not just ignored.
+# A token whose header has one of these members is refused. Ignoring the member would also be safe, but such a token
+# comes from an attack or from a wrong configuration.
 _REFUSED_HEADERS = frozenset({"jku", "jwk", "x5u", "x5c", "crit", "b64", "zip", "enc"})
 _TYPES = frozenset({"jwt", "at+jwt", "application/jwt", "application/at+jwt"})
 
 
 class TokenRejected(Exception):
-    """A token that proves nothing; `reason` is for our logs and counters, never for the caller."""
+    """Raised for a token that is not accepted. `reason` is for logs and is never shown to the caller."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -43,7 +45,7 @@ class TokenRejected(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Proven:
-    """What a token said when its signature was verified by `key`. Times are Unix seconds."""
+    """The content of a token whose signature `key` has verified. Times are in Unix seconds."""
 
     algorithm: str
     kid: str | None
@@ -55,7 +57,7 @@ class _Proven:
 
 @dataclass(frozen=True, slots=True)
 class CompactToken:
-    """A token taken apart (RFC 7515 section 3.1); nothing vouches for it until its signature is verified."""
+    """The parts of a token (RFC 7515 section 3.1), whose signature is not verified yet."""
 
     algorithm: str
     kid: str | None
@@ -65,7 +67,7 @@ class CompactToken:
 
 
 def parse_token(token: str) -> CompactToken:
-    """Take a token apart and judge its header. Raises TokenRejected."""
+    """Split a token into its parts and check its header. Raises TokenRejected."""
     if len(token) > MAXIMUM_TOKEN_BYTES or not token.isascii():
         raise TokenRejected("malformed")
     parts = token.split(".")
@@ -95,17 +97,17 @@ def _base64url(text: str) -> bytes:
         data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
     except binascii.Error:
         raise TokenRejected("malformed") from None
-    # The decoder skips foreign characters and stray bits: only the one canonical spelling is taken.
+    # The decoder ignores foreign characters and surplus bits, so only the canonical spelling is accepted.
     if not data or base64.urlsafe_b64encode(data).rstrip(b"=") != text.encode():
         raise TokenRejected("malformed")
     return data
 
 
 class TokenVerifier:
-    """Verifies tokens of one issuer for one audience; everything that can be prepared is, once.
+    """Verifies tokens of one issuer for one audience.
 
-    `customer_claim` is a path from the token's top. `leeway` (0-60 seconds) allows for clocks that differ;
-    `clock` returns Unix seconds.
+    `customer_claim` is a path of names from the top of the claims. `leeway` (0-60 seconds) allows for clocks that
+    differ. `clock` returns Unix seconds.
     """
 
     def __init__(
@@ -131,10 +133,14 @@ class TokenVerifier:
         self._proven: dict[bytes, _Proven] = {}
 
     async def verify(self, token: str) -> EndUser:
-        """The person whom `token` proves. Raises TokenRejected, and ServiceUnavailable without any keys.
+        """Return the person that `token` identifies.
 
-        A page sends one token many times, and its signature stays as true as it was: so a verified token is known
-        again by its digest, for as long as its key is in use. Its times are judged at every use.
+        A page sends the same token many times. A verified token is remembered by its digest, so its signature is not
+        verified again while its key is in use. Its times are checked at every use.
+
+        Raises:
+            TokenRejected: The token is not accepted.
+            ServiceUnavailable: `identity_provider_unavailable`.
         """
         digest = hashlib.sha256(token.encode(errors="surrogatepass")).digest()
         proven = self._proven.get(digest)
@@ -187,7 +193,7 @@ class TokenVerifier:
     def _check_issuer_and_audience(self, claims: dict[str, Any]) -> None:
         if claims.get("iss") != self._issuer:
             raise TokenRejected("wrong_issuer")
-        # A token for several audiences could be replayed here by any of the others.
+        # Any other audience of a token could send it here, so a token with several audiences is refused.
         if claims.get("aud") not in (self._audience, [self._audience]):
             raise TokenRejected("wrong_audience")
 
@@ -201,8 +207,8 @@ class TokenVerifier:
             value = value.get(name)
         if value is None or value == "":
             return None
-        # An issuer that names something else than a customer is misconfigured: reading it as "no customer"
-        # would let the person be linked to a new one.
+        # A claim that holds no customer id means that the issuer is misconfigured. If it were read as "no customer",
+        # the person would be linked to a new customer.
         if not isinstance(value, str) or not is_customer_id(value):
             raise TokenRejected("malformed_customer_claim")
         return CustomerId(value)
