@@ -15,6 +15,7 @@ from app.sharing.admission import AskedChange, Purchasing, release_of
 from app.subscriptions import charges
 from app.subscriptions.changes import check_complete
 from app.subscriptions.seat_purchases import total_update
+from app.subscriptions.writes import PlanUpdate
 
 
 async def check_credit(
@@ -52,19 +53,18 @@ async def check_credit(
         quote_id=None,
         proration_behavior=purchasing.proration_behavior,
     )
+    try:
+        await _price(context, subscription_id, change)
+    except Conflict as refusal:
+        raise charges.as_seen(refusal, seen) from refusal
+
+
+async def _price(context: Context, subscription_id: SubscriptionId, change: PlanUpdate) -> None:
+    """Raise Conflict `invoice_unpaid` if the change would credit what nobody paid."""
     found = await context.stripe.fetch("subscription", subscription_id)
     if not isinstance(found.snapshot, Subscription):
         raise NotFound()
     items = [{"id": item.id, "quantity": item.quantity} for item in change.items]
-    behavior = purchasing.proration_behavior or context.rules.proration_behavior
-    try:
-        await charges.price(
-            context,
-            found.snapshot,
-            found.at,
-            {"items": items, "proration_behavior": behavior},
-            restarts=False,
-            forgo_credit=False,
-        )
-    except Conflict as refusal:
-        raise charges.as_seen(refusal, seen) from refusal
+    behavior = change.terms.proration_behavior or context.rules.proration_behavior
+    params = {"items": items, "proration_behavior": behavior}
+    await charges.price(context, found.snapshot, found.at, params, restarts=False, forgo_credit=False)

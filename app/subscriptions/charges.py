@@ -124,32 +124,38 @@ async def price(
     judgement = await _judged(context, subscription, prorated.billed, replaced, dated)
     priced = replace(priced, crediting=judgement.crediting)
     if judgement.is_paid:
-        needs_payment = behavior == "always_invoice" and priced.now.amount_due > 0 and not restarts
+        is_charged = behavior == "always_invoice" and not restarts and "trial_end" not in params
         reduces = (judgement.only_reduces and judgement.net < 0) or _only_lowers(subscription, items)
-        if needs_payment and reduces and "trial_end" not in params:
-            # Pending items, a debt, or a discount that has ended make its invoice due. What reduces waits for no
-            # payment: it is billed with the next invoice.
-            params["proration_behavior"] = "create_prorations"
-            return replace(priced, params=params, now=nothing, is_invoiced=False)
-        return priced
+        return _billed_later(priced, nothing) if is_charged and reduces else priced
     unpaid = _unpaid(judgement, at)
     if not (forgo_credit and judgement.only_reduces):
         raise invoice_unpaid(unpaid, may_forgo=judgement.only_reduces)
-    params = {name: value for name, value in params.items() if name != "proration_date"}
+    forgone = judgement.credited if restarts else -judgement.net
+    priced = replace(priced, credit_forgone=forgone, unpaid=unpaid, is_invoiced=restarts)
+    return await _without_credit(context, subscription, priced, nothing)
+
+
+def _billed_later(priced: Priced, nothing: Costs) -> Priced:
+    """Return a change that reduces so that it waits for no payment: it is billed with the next invoice.
+
+    Pending items, a debt, or a discount that has ended may make an invoice of its own due.
+    """
+    if priced.now.amount_due <= 0:
+        return priced
+    params = {**priced.params, "proration_behavior": "create_prorations"}
+    return replace(priced, params=params, now=nothing, is_invoiced=False)
+
+
+async def _without_credit(
+    context: Context, subscription: Subscription, priced: Priced, nothing: Costs
+) -> Priced:
+    """Return the change without prorations. A new interval begins and is billed at once even so."""
+    params = {name: value for name, value in priced.params.items() if name != "proration_date"}
     params["proration_behavior"] = "none"
-    # A new interval begins and is billed at once, with or without prorations.
-    now = nothing
-    if restarts:
-        now = await context.billing.preview(asked(subscription, params, "none"))
-        now = await _after_superseding(context, subscription, now)
-    return replace(
-        priced,
-        params=params,
-        now=now,
-        credit_forgone=judgement.credited if restarts else -judgement.net,
-        unpaid=unpaid,
-        is_invoiced=restarts,
-    )
+    if not priced.is_invoiced:
+        return replace(priced, params=params, now=nothing)
+    now = await context.billing.preview(asked(subscription, params, "none"))
+    return replace(priced, params=params, now=await _after_superseding(context, subscription, now))
 
 
 async def _after_superseding(context: Context, subscription: Subscription, costs: Costs) -> Costs:

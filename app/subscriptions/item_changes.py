@@ -6,7 +6,7 @@ quantity, one interval unless the billing mode is flexible), and the decisions o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,24 +101,12 @@ def changed_plan(
     added: list[PlanItem] = []
     params: list[dict[str, Any]] = []
     for change in asked:
-        if change.id is not None and change.id not in known:
-            errors.append(
-                FieldError(
-                    f"{change.pointer}/id", "unknown_item", "No item of this subscription has this id."
-                )
-            )
-            continue
-        if change.id is not None and change.id in named:
-            errors.append(FieldError(f"{change.pointer}/id", "duplicate", "This item is named twice."))
+        if (problem := _naming_problem(change, known, named)) is not None:
+            errors.append(problem)
             continue
         named.add(change.id)
         before = items.get(change.id) if change.id is not None else None
-        if change.deleted:
-            if before is None:
-                errors.append(
-                    FieldError(f"{change.pointer}/deleted", "invalid", "Name the item to remove by its id.")
-                )
-                continue
+        if change.deleted and before is not None:
             del items[change.id]
             params.append({"id": before.id, "deleted": True})
             continue
@@ -145,6 +133,23 @@ def changed_plan(
         restarted=_restarted(current, result),
         reduces=_reduces(current, result),
     )
+
+
+def _naming_problem(
+    change: ItemChange,
+    known: Collection[SubscriptionItemId | None],
+    named: Collection[SubscriptionItemId | None],
+) -> FieldError | None:
+    """Return what is wrong with the item that a change names, if anything. `named`: by the changes before it."""
+    if change.id is None:
+        detail = "Name the item to remove by its id."
+        return FieldError(f"{change.pointer}/deleted", "invalid", detail) if change.deleted else None
+    if change.id not in known:
+        detail = "No item of this subscription has this id."
+        return FieldError(f"{change.pointer}/id", "unknown_item", detail)
+    if change.id in named:
+        return FieldError(f"{change.pointer}/id", "duplicate", "This item is named twice.")
+    return None
 
 
 def _reduces(before: Sequence[PlanItem], after: Sequence[PlanItem]) -> bool:

@@ -17,6 +17,7 @@ from app.domain.roles import Permission, require
 from app.domain.seats import check_floor
 from app.domain.snapshots import JsonObject, Subscription
 from app.domain.statuses import RENEWING
+from app.domain.views import SubscriptionView
 from app.errors import NotFound
 from app.identity.actors import Actor
 from app.mirror.visibility import Seen, read
@@ -70,10 +71,7 @@ async def preview(
         )
     outside = await look_outside(context, actor, seen.view, None, change.promotion_code)
     plan = changed(actor, seen.view, change, prices)
-    check_status(context, seen.view, plan)
-    if plan is not None:
-        seats = seen.view.seats(owner_uses_seat=context.rules.owner_uses_seat)
-        check_floor(seats._replace(used=seats.used - removed), plan.seats)
+    _check(context, seen.view, plan, removed)
     params = update_params(context, seen.view, change, plan)
     outside.apply(seen.view, params)
     check_complete(seen.view)
@@ -104,6 +102,14 @@ async def preview(
     return Quoted(
         quote_id, expires_at, priced.now, next_total, priced.credit_forgone, _unpaid_as_seen(priced, seen)
     )
+
+
+def _check(context: Context, view: SubscriptionView, plan: Plan | None, removed: int) -> None:
+    """Raise Conflict if the status does not allow the change, or it leaves fewer seats than are used."""
+    check_status(context, view, plan)
+    if plan is not None:
+        seats = view.seats(owner_uses_seat=context.rules.owner_uses_seat)
+        check_floor(seats._replace(used=seats.used - removed), plan.seats)
 
 
 def _unpaid_as_seen(priced: Priced, seen: Seen) -> JsonObject | None:
