@@ -293,7 +293,10 @@ async def test_description_differs_when_an_object_does(database_url: str) -> Non
 @pytest.mark.parametrize(
     ("statement", "named"),
     [
-        ("alter table prices drop sellable", "at schema 0009 and differs from 0010 in column prices.sellable"),
+        (
+            "alter table prices drop sellable",
+            "at schema 0009 and differs from 0010 in column prices.sellable",
+        ),
         ("update alembic_version set version_num = '0007'", "at schema 0007"),
         ("delete from alembic_version", "without a schema number"),
     ],
