@@ -26,7 +26,7 @@ from app.subscriptions.schemas.subscriptions import SubscriptionAnswer
 
 FILL = (
     "create schema if not exists orm",
-    "create table orm.customers as select id, email, name, member_of from customers where presence = 'present'",
+    "create table orm.customers as select id, email, name, member_of from customers where existence = 'present'",
     "create table orm.products as select id, name, supports_sharing from products",
     """create table orm.prices as select id, currency, billing_scheme, recurring, unit_amount,
         unit_amount_decimal, tiers_mode, tiers, transform_quantity from prices""",

@@ -43,7 +43,7 @@ SUBSCRIBERS = 5
 """Customers with a plan, beside the others."""
 TWO_YEARS = 2 * 365 * 86_400
 RUNNERS = 16
-"""Ranges that a sweep reads at once; a killed run repeats a page of each at most."""
+"""Ranges that a list scan reads at once; a killed run repeats a page of each at most."""
 
 Json = dict[str, Any]
 
@@ -193,7 +193,7 @@ def settled(customers: int, latency: float, state: Path | None) -> Iterator[Oper
 def plant(operator: Operator, number: int, seed: int) -> set[str]:
     """The ids of `number` drifts: rows lost, customers new, renamed and deleted at Stripe, of which no event tells."""
     rows = operator.rows(
-        "select id from customers where presence = 'present' order by md5(id || $1) limit $2",
+        "select id from customers where existence = 'present' order by md5(id || $1) limit $2",
         str(seed),
         number,
     )
@@ -214,7 +214,7 @@ def plant(operator: Operator, number: int, seed: int) -> set[str]:
 def wrong(operator: Operator) -> int:
     """Customers of whom the cache says something else than Stripe."""
     truth = operator.account.customers()
-    query = "select id, case when presence = 'present' then name end from customers"
+    query = "select id, case when existence = 'present' then name end from customers"
     cached: dict[str, str | None] = {row[0]: row[1] for row in operator.rows(query)}
     return sum(cached.get(one) != name for one, name in truth.items()) + len(cached.keys() - truth.keys())
 

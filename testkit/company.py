@@ -71,7 +71,7 @@ class Service:
         await first_fill.fill(self.context, lambda _: None)
 
     async def refresh(self, kind: str, object_id: str) -> None:
-        """Lands the object as the stand-in has it now, as a worker would after a webhook."""
+        """Applies the object as the stand-in has it now, as a worker would after a webhook."""
         await sync.read_through(self.context, kind, object_id)
 
     async def work_off(self) -> None:

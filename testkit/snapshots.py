@@ -72,7 +72,7 @@ CUSTOMER = Customer(
     member_role="user",
     user_id="user-1",
     operation_id="op_1",
-    oddities={"key": "is odd"},
+    metadata_problems={"key": "is odd"},
 )
 SUBSCRIPTION = Subscription(
     id=SubscriptionId("sub_1"),
@@ -105,7 +105,7 @@ SUBSCRIPTION = Subscription(
     latest_invoice_id="in_1",
     pending_update={"expires_at": 5, "trial_end": None},
     discounts=["di_1"],
-    oddities={"key": "is odd"},
+    metadata_problems={"key": "is odd"},
     pause_collection={"behavior": "void", "resumes_at": 950},
     schedule_id="sub_sched_1",
     discount_details=[{"id": "di_1", "promotion_code": "SPRING", "percent_off": 12.5}],

@@ -20,7 +20,7 @@ PLURALS = {
     "payment_method": "payment_methods",
     "invoice": "invoices",
 }
-DELETED = {"presence": "deleted", "final": True}
+DELETED = {"existence": "deleted", "terminal": True}
 
 
 async def whole_list(simulator: Simulator, path: str, **fields: Any) -> list[Any]:
@@ -90,7 +90,7 @@ async def differences(simulator: Simulator, database_url: str) -> list[str]:
         found += [
             f"{kind} {object_id} is cached and does not exist"
             for object_id in cached.keys() - truth.keys()
-            if cached[object_id]["presence"] == "present"
+            if cached[object_id]["existence"] == "present"
         ]
         for object_id in truth.keys() & cached.keys():
             row = cached[object_id]
@@ -131,7 +131,7 @@ async def wanted_refreshes(database_url: str) -> list[str]:
     connection = await asyncpg.connect(database_url)
     try:
         rows = await connection.fetch(
-            "select id from refreshes where hints > 0 or lease_token is not null order by id"
+            "select id from refreshes where notifications > 0 or lease_token is not null order by id"
         )
     finally:
         await connection.close()

@@ -10,7 +10,7 @@ from app.postgres.database import Connection, Record
 # A price is on sale if its own metadata says so, or if it is the default price of a product whose metadata says so
 # (docs/reference/metadata.md). In an open catalogue every active price is on sale, unless its metadata says no.
 # `{open}` is a boolean expression of the statement.
-_ON_SALE = """(r.active and r.presence = 'present' and p.active and p.presence = 'present'
+_ON_SALE = """(r.active and r.existence = 'present' and p.active and p.existence = 'present'
     and coalesce(r.sellable, {open} or (p.sellable and p.default_price_id = r.id), false))"""
 
 # $1: the catalogue is open. $2: leave out products and prices that are not on sale.
@@ -25,10 +25,10 @@ _PRODUCTS = f"""
                 'transform_quantity', r.transform_quantity, 'currency_options', r.currency_options,
                 'tax_behavior', r.tax_behavior, 'lookup_key', r.lookup_key, 'nickname', r.nickname)
                 order by r.created, r.id)
-            from prices r where r.product_id = p.id and r.active and r.presence = 'present'
+            from prices r where r.product_id = p.id and r.active and r.existence = 'present'
                 and (not $2::boolean or {_ON_SALE_HERE})), '[]') as prices
     from products p
-    where p.presence = 'present'
+    where p.existence = 'present'
         and (not $2::boolean or exists (select from prices r where r.product_id = p.id and {_ON_SALE_HERE})) and """
 
 _NAMED = _PRODUCTS + "p.id = any($3) order by array_position($3, p.id)"
@@ -60,12 +60,12 @@ async def offered_products(
 
 _PRICES = f"""
     select r.id, r.active, r.currency, r.recurring, r.currency_options, r.type,
-        coalesce(p.active and p.presence = 'present', false) as product_active,
+        coalesce(p.active and p.existence = 'present', false) as product_active,
         coalesce({_ON_SALE.format(open="$2::boolean")}, false) as on_sale,
         coalesce(p.supports_sharing, false) as shareable,
         p.owner_uses_seat
     from prices r left join products p on p.id = r.product_id
-    where r.id = any($1) and r.presence = 'present'"""
+    where r.id = any($1) and r.existence = 'present'"""
 
 
 async def prices_for_purchase(
@@ -87,10 +87,10 @@ _SAME_TERMS = f"""
 
 _NO_DEFAULT = """
     select p.id, exists (select from prices r where r.product_id = p.id and r.active and r.sellable
-        and r.presence = 'present') as has_marked
+        and r.existence = 'present') as has_marked
     from products p
-    where p.presence = 'present' and p.active and p.sellable and not exists (
-        select from prices r where r.id = p.default_price_id and r.active and r.presence = 'present')
+    where p.existence = 'present' and p.active and p.sellable and not exists (
+        select from prices r where r.id = p.default_price_id and r.active and r.existence = 'present')
     order by p.id limit $1"""
 
 

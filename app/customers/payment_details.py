@@ -98,7 +98,7 @@ async def _codes_now(
         return reads[-1].fetched
 
     lease = await sync.take_lease(context, "subscription", subscription_id)
-    now = await sync.land(context, lease, read)
+    now = await sync.apply(context, lease, read)
     if not isinstance(now, Subscription):
         raise NotFound()
     told = reads[-1]
@@ -131,7 +131,7 @@ async def fetch_free_or_own(
             known = await customers.payment_method(connection, customer_id, method.id)
         if known is None:
             lease = await sync.take_lease(context, "payment_method", method.id)
-            await sync.land(context, lease, fetched)
+            await sync.apply(context, lease, fetched)
     return method
 
 
@@ -175,7 +175,7 @@ async def attach_payment_method(
         raise NotFound("There is no such payment method.")
     attached = PaymentMethodId(fetched.snapshot.id)
     lease = await sync.take_lease(context, "payment_method", attached)
-    await sync.land(context, lease, fetched)
+    await sync.apply(context, lease, fetched)
     return attached
 
 

@@ -66,7 +66,7 @@ async def detach(
             payment_method_id, idempotency_key=f"{operation_id}/detach"
         )
 
-    await sync.land(context, lease, call)
+    await sync.apply(context, lease, call)
 
 
 async def set_default(
@@ -88,7 +88,7 @@ async def set_default(
             idempotency_key=f"{operation_id}/default",
         )
 
-    await sync.land(context, lease, customer_default)
+    await sync.apply(context, lease, customer_default)
     for subscription in live:
         own = subscription.default_payment_method_id or subscription.default_source_id
         if subscription.status != "incomplete" and own not in (None, payment_method_id):
@@ -107,7 +107,7 @@ async def _set_on_subscription(
         )
         return (await write.now(f"{operation_id}/default/{subscription_id}")).fetched
 
-    await sync.land(context, lease, call)
+    await sync.apply(context, lease, call)
 
 
 async def begin_setup(

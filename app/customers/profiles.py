@@ -14,7 +14,7 @@ from app.domain import metadata as keys
 from app.domain.ids import CustomerId, ProductId, SubscriptionId
 from app.domain.payments import Costs
 from app.domain.snapshots import JsonObject, Snapshot
-from app.domain.statuses import OPEN, RENEWING, standing
+from app.domain.statuses import OPEN, RENEWING, entitlements
 from app.errors import Forbidden, NotFound, ServiceUnavailable
 from app.identity import store as identities
 from app.mirror import refreshing as sync
@@ -107,7 +107,7 @@ async def _create(context: Context, subject: Subject, idempotency_key: str) -> C
         ):
             raise Forbidden("This login is linked to another customer.", code="identity_conflict")
 
-    await sync.land(context, lease, created, settle)
+    await sync.apply(context, lease, created, settle)
     return customer_id
 
 
@@ -140,7 +140,7 @@ async def _write_subject(
             customer_id, values, idempotency_key=f"user/{customer_id}/{lease.token}"
         )
 
-    await sync.land(context, lease, write)
+    await sync.apply(context, lease, write)
 
 
 async def access(
@@ -149,7 +149,7 @@ async def access(
     """From the cache alone, in one statement: whether the customer may use the product, and by what."""
     async with context.database.connection() as connection:
         best = await best_access(connection, customer_id, product_id, open_statuses=list(OPEN))
-    return best is not None and standing(best.status).access, best
+    return best is not None and entitlements(best.status).access, best
 
 
 async def update_profile(
@@ -164,7 +164,7 @@ async def update_profile(
             customer_id, changes, idempotency_key=f"{operation_id}/profile"
         )
 
-    await sync.land(context, lease, call)
+    await sync.apply(context, lease, call)
 
 
 async def upcoming_invoice(

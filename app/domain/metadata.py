@@ -2,7 +2,7 @@
 
 Stripe does not trim what is typed in its Dashboard (the guide warns of it), so a value is read with ASCII white
 space stripped and flags and roles in lower case. Anything odder gives no authority: an unknown role is a plain
-user, an unreadable subscription id is no membership, and `oddities` names what an operator should mend.
+user, an unreadable subscription id is no membership, and `metadata_problems` names what an operator should mend.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def shows(metadata: Metadata, written: Mapping[str, str]) -> bool:
     return all(metadata.get(name, "") == value for name, value in written.items())
 
 
-def membership_oddities(metadata: Metadata) -> dict[str, str]:
+def membership_problems(metadata: Metadata) -> dict[str, str]:
     """What of a customer's membership keys confers less than its writer meant; the doctor's report lists it."""
     found: dict[str, str] = {}
     if stripped(metadata, MEMBER_OF) and membership_of(metadata) is None:
@@ -94,7 +94,7 @@ def membership_oddities(metadata: Metadata) -> dict[str, str]:
     return found
 
 
-def owner_oddities(metadata: Metadata) -> dict[str, str]:
+def owner_problems(metadata: Metadata) -> dict[str, str]:
     if stripped(metadata, OWNER) and owner_of(metadata) is None:
         return {OWNER: "names no customer id"}
     return {}

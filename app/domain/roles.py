@@ -21,14 +21,14 @@ class Role(StrEnum):
 
 
 class Permission(StrEnum):
-    SEE_PLAN = "see the plan"
+    SEE_SUBSCRIPTION = "see the subscription"
     SEE_AMOUNTS = "see its amounts and invoices"
     SEE_MEMBERS = "see its members"
     CHANGE_USERS = "add or remove users"
     CHANGE_MANAGERS = "add, remove or change managers"
     BUY_SEATS = "buy seats"
     LOWER_QUANTITY = "lower its quantity"
-    CHANGE_PLAN = "change the plan"
+    CHANGE_SUBSCRIPTION = "change the subscription"
     CANCEL = "cancel it at the period's end"
     CANCEL_NOW = "cancel it at once"
     TAKE_BACK_END = "take its end back"
@@ -51,7 +51,7 @@ _P = Permission
 _TABLE: dict[Role, frozenset[Permission]] = {
     Role.OWNER: frozenset(
         {
-            _P.SEE_PLAN,
+            _P.SEE_SUBSCRIPTION,
             _P.SEE_AMOUNTS,
             _P.SEE_MEMBERS,
             _P.CHANGE_USERS,
@@ -62,12 +62,12 @@ _TABLE: dict[Role, frozenset[Permission]] = {
         }
     ),
     Role.MANAGER: frozenset(
-        {_P.SEE_PLAN, _P.SEE_AMOUNTS, _P.SEE_MEMBERS, _P.CHANGE_USERS, _P.LEAVE, _P.SEE_PURCHASES}
+        {_P.SEE_SUBSCRIPTION, _P.SEE_AMOUNTS, _P.SEE_MEMBERS, _P.CHANGE_USERS, _P.LEAVE, _P.SEE_PURCHASES}
     ),
-    Role.USER: frozenset({_P.SEE_PLAN, _P.LEAVE}),
+    Role.USER: frozenset({_P.SEE_SUBSCRIPTION, _P.LEAVE}),
     Role.PAYER: frozenset(
         {
-            _P.SEE_PLAN,
+            _P.SEE_SUBSCRIPTION,
             _P.SEE_AMOUNTS,
             _P.LOWER_QUANTITY,
             _P.CANCEL,
@@ -80,7 +80,7 @@ _TABLE: dict[Role, frozenset[Permission]] = {
         }
     ),
 }
-_PURCHASES = frozenset({_P.BUY_SEATS, _P.LOWER_QUANTITY, _P.CHANGE_PLAN, _P.CANCEL_NOW, _P.RESUME})
+_PURCHASES = frozenset({_P.BUY_SEATS, _P.LOWER_QUANTITY, _P.CHANGE_SUBSCRIPTION, _P.CANCEL_NOW, _P.RESUME})
 """What costs the payer, or ends what they have paid for: the owner's only if they pay or were allowed to buy."""
 
 

@@ -77,7 +77,7 @@ class Customer:
     member_role: str | None
     user_id: str | None
     operation_id: str | None
-    oddities: JsonObject
+    metadata_problems: JsonObject
     deleted: bool = False
 
 
@@ -119,7 +119,7 @@ class Subscription:
     latest_invoice_id: str | None
     pending_update: JsonObject | None
     discounts: list[str]
-    oddities: JsonObject
+    metadata_problems: JsonObject
     discount_details: list[JsonObject] | None = None
     """One entry for each id of `discounts`, see `app.customers.discounts`; None where there is no discount."""
     pause_collection: JsonObject | None = None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Entitlements:
     """What a status allows beyond reading and reducing.
 
     `access`: members may use the products. `edits`: prices, items and higher roles may change. `new_seats`: seats may
@@ -18,9 +18,9 @@ class Standing:
     new_seats: bool
 
 
-_OPEN = Standing(access=True, edits=True, new_seats=True)
-_NO_NEW_SEATS = Standing(access=True, edits=True, new_seats=False)
-_CLOSED = Standing(access=False, edits=False, new_seats=False)
+_OPEN = Entitlements(access=True, edits=True, new_seats=True)
+_NO_NEW_SEATS = Entitlements(access=True, edits=True, new_seats=False)
+_CLOSED = Entitlements(access=False, edits=False, new_seats=False)
 
 _STANDINGS = {
     "active": _OPEN,
@@ -37,7 +37,7 @@ ENDED = frozenset({"canceled", "incomplete_expired"})
 """Terminal at Stripe: a cached row in one of these never goes back."""
 
 
-def standing(status: str, *, past_due_allows_new_seats: bool = False) -> Standing:
+def entitlements(status: str, *, past_due_allows_new_seats: bool = False) -> Entitlements:
     """A status that Stripe may add one day gives nothing until it is written down here."""
     if status == "past_due" and past_due_allows_new_seats:
         return _OPEN

@@ -17,7 +17,7 @@ _LINK = """
 # If two customers name one user, neither is linked. A customer that is linked to another login is not returned.
 _BY_USER_ID = """
     select min(c.id) from customers c
-    where c.user_id = $1 and c.presence = 'present'
+    where c.user_id = $1 and c.existence = 'present'
     having count(*) = 1 and not exists (select from identities i where i.customer_id = min(c.id))"""
 
 _TAKE_CREATION = """
@@ -30,7 +30,7 @@ _TAKE_CREATION = """
 _CLAIM_SEAT_CUSTOMER = """
     update seat_customers s set claimed_at = clock_timestamp()
     from customers c
-    where s.email = $1 and s.claimed_at is null and c.id = s.customer_id and c.presence = 'present'
+    where s.email = $1 and s.claimed_at is null and c.id = s.customer_id and c.existence = 'present'
       and lower(c.email) = s.email
       and not exists (select from identities i where i.customer_id = s.customer_id)
     returning s.customer_id"""
@@ -59,7 +59,7 @@ async def is_present(connection: Connection, customer_id: str) -> bool:
     """Return True if the customer exists at Stripe, according to the cache."""
     return (
         await connection.fetchval(
-            "select 1 from customers where id = $1 and presence = 'present'", customer_id
+            "select 1 from customers where id = $1 and existence = 'present'", customer_id
         )
         is not None
     )

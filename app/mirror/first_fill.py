@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from app.context import Context
 from app.errors import Conflict
-from app.mirror import scans as sweeping
-from app.mirror.scans import Report, Stretch
+from app.mirror import scans
+from app.mirror.scans import Report, ScannedInterval
 from app.mirror.store import fills, refreshes
 from app.mirror.store import rows as mirror
-from app.mirror.store import scans as sweeps
+from app.mirror.store import scans as scan_rows
 from app.mirror.store.scans import Range
 from app.postgres import locks
 from app.postgres.database import Connection
@@ -40,16 +40,16 @@ async def fill(context: Context, report: Report) -> int:
         async with context.database.connection() as connection:
             if await fills.is_filled(connection):
                 return 0
-        sweep = await sweeping.open_sweep(in_bulk, "fill", account)
-        _, seen = await sweeping.read(in_bulk, sweep, account, _take_in, report)
+        scan = await scans.open_scan(in_bulk, "fill", account)
+        _, seen = await scans.read(in_bulk, scan, account, _take_in, report)
         async with context.database.transaction() as connection:
             await fills.note_filled(connection)
-            await sweeps.finish(connection, sweep, "finished")
+            await scan_rows.finish(connection, scan, "finished")
     return seen
 
 
-async def _take_in(connection: Connection, current: Range, page: Page, _: Stretch) -> None:
+async def _take_in(connection: Connection, current: Range, page: Page, _: ScannedInterval) -> None:
     """Absent rows are inserted, differing ones noted; what came incomplete is fetched by the worker."""
     await mirror.apply_page(connection, page.snapshots, marker=page.at)
     for object_id in page.cut_short:
-        await refreshes.note(connection, current.kind, object_id, hinted_at=page.at)
+        await refreshes.note(connection, current.kind, object_id, notified_at=page.at)

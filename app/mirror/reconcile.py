@@ -16,13 +16,13 @@ from app.context import Context
 from app.domain.snapshots import Snapshot
 from app.errors import Conflict
 from app.mirror import refreshing as sync
-from app.mirror import scans as sweeping
+from app.mirror import scans
 from app.mirror.first_fill import check_account
-from app.mirror.scans import KINDS, Report, Stretch
+from app.mirror.scans import KINDS, Report, ScannedInterval
 from app.mirror.store import rows as mirror
-from app.mirror.store import scans as sweeps
+from app.mirror.store import scans as scan_rows
 from app.mirror.store.refreshes import Lease
-from app.mirror.store.scans import Finding, Range, Sweep
+from app.mirror.store.scans import Finding, ListScan, Range
 from app.postgres import locks
 from app.postgres.database import Connection
 from app.stripe.gateway import Page
@@ -35,7 +35,7 @@ _CONCURRENCY = 8
 
 @dataclass(slots=True)
 class Counts:
-    """Of one kind. `surplus` rows stand in no list; `repaired` counts what was inserted, fetched anew and removed.
+    """Of one kind. `orphaned` rows stand in no list; `repaired` counts what was inserted, fetched anew and removed.
 
     `unclear` objects came incomplete in their list, or without a readable layout, and were fetched one by one.
     """
@@ -43,7 +43,7 @@ class Counts:
     read: int = 0
     missing: int = 0
     stale: int = 0
-    surplus: int = 0
+    orphaned: int = 0
     unclear: int = 0
     repaired: int = 0
     removed: int = 0
@@ -61,7 +61,7 @@ class Reconciled:
 
     @property
     def drift(self) -> int:
-        return sum(kind.missing + kind.stale + kind.surplus for kind in self.kinds.values())
+        return sum(kind.missing + kind.stale + kind.orphaned for kind in self.kinds.values())
 
     @property
     def unrepaired(self) -> int:
@@ -81,13 +81,13 @@ async def reconcile(
     async with locks.exclusive(context.database, "reconcile") as ours:
         if not ours:
             raise Conflict("Another process is reconciling this cache.", code="already_running")
-        sweep = await sweeping.open_sweep(in_bulk, "reconcile", account, dry_run=dry_run)
-        repair = _Repair(in_bulk, sweep, dry_run, allow_removals)
-        pages, _ = await sweeping.read(in_bulk, sweep, account, repair.compare, report)
+        scan = await scans.open_scan(in_bulk, "reconcile", account, dry_run=dry_run)
+        repair = _Repair(in_bulk, scan, dry_run, allow_removals)
+        pages, _ = await scans.read(in_bulk, scan, account, repair.compare, report)
         reason = None if dry_run else await repair.run()
         result = await repair.result(reason, requests=1 + pages + repair.requests)
         async with context.database.connection() as connection:
-            await sweeps.finish(connection, sweep, result.outcome, as_json(result))
+            await scan_rows.finish(connection, scan, result.outcome, as_json(result))
     return result
 
 
@@ -110,23 +110,25 @@ def as_json(result: Reconciled) -> dict[str, Any]:
 @dataclass(slots=True)
 class _Repair:
     context: Context
-    sweep: Sweep
+    scan: ListScan
     dry_run: bool
     allow_removals: int | None
     requests: int = 0
 
-    async def compare(self, connection: Connection, current: Range, page: Page, stretch: Stretch) -> None:
+    async def compare(
+        self, connection: Connection, current: Range, page: Page, interval: ScannedInterval
+    ) -> None:
         kind = current.kind
-        found = await sweeps.compare(connection, page.snapshots)
+        found = await scan_rows.compare(connection, page.snapshots)
         found.update(dict.fromkeys(page.cut_short, _UNCLEAR))
-        if stretch.first <= stretch.last:
-            rows = await sweeps.surplus(
-                connection, kind, first=stretch.first, last=stretch.last, seen=stretch.seen
+        if interval.first <= interval.last:
+            rows = await scan_rows.orphaned_rows(
+                connection, kind, first=interval.first, last=interval.last, seen=interval.seen
             )
-            found.update(dict.fromkeys(rows, _SURPLUS))
+            found.update(dict.fromkeys(rows, _ORPHANED))
         if found:
             repaired = None if self.dry_run else _MISSING
-            await sweeps.record(connection, self.sweep, kind, found, repaired=repaired)
+            await scan_rows.record(connection, self.scan, kind, found, repaired=repaired)
         if self.dry_run:
             return
         differing = [snapshot for snapshot in page.snapshots if snapshot.id in found]
@@ -138,12 +140,12 @@ class _Repair:
         await self._each(self._fetch_again, "unclear")
         if reason := await self._too_many():
             return reason
-        await self._each(self._remove, "surplus")
+        await self._each(self._remove, "orphaned")
         return None
 
     async def _each(self, act: Callable[[str, str], Awaitable[None]], *findings: Finding) -> None:
         async with self.context.database.connection() as connection:
-            waiting = await sweeps.unsettled(connection, self.sweep, *findings)
+            waiting = await scan_rows.unsettled(connection, self.scan, *findings)
         todo = iter(waiting)
 
         async def run() -> None:
@@ -155,7 +157,7 @@ class _Repair:
     async def _fetch_noted(self, kind: str, object_id: str) -> None:
         """The page noted it, so a worker may have been faster."""
         lease = await sync.take_lease(self.context, kind, object_id)
-        if lease.hints:
+        if lease.notifications:
             await self._fetch(lease)
             return
         await sync.release(self.context, lease)
@@ -172,8 +174,8 @@ class _Repair:
     async def _too_many(self) -> str | None:
         """Asks, where the candidates exceed the bound, until the confirmed ones do too or none is left to ask."""
         async with self.context.database.connection() as connection:
-            waiting = await sweeps.unsettled(connection, self.sweep, "surplus")
-            found = await sweeps.counts(connection, self.sweep)
+            waiting = await scan_rows.unsettled(connection, self.scan, "orphaned")
+            found = await scan_rows.counts(connection, self.scan)
         for kind in KINDS:
             candidates = [object_id for its_kind, object_id in waiting if its_kind == kind]
             if not candidates:
@@ -199,7 +201,7 @@ class _Repair:
         if self.allow_removals is not None:
             return self.allow_removals
         async with self.context.database.unhurried() as connection:
-            rows = await sweeps.rows_present(connection, kind) + gone
+            rows = await scan_rows.rows_present(connection, kind) + gone
         return max(REMOVALS, int(rows * REMOVED_SHARE))
 
     async def _is_gone(self, kind: str, object_id: str) -> bool:
@@ -215,17 +217,17 @@ class _Repair:
             await self._settle(object_id, "failed")
             return
         async with self.context.database.connection() as connection:
-            still_there = await sweeps.is_present(connection, kind, object_id)
+            still_there = await scan_rows.is_present(connection, kind, object_id)
         await self._settle(object_id, "unfounded" if still_there else "removed")
 
     async def _settle(self, object_id: str, outcome: str) -> None:
         async with self.context.database.connection() as connection:
-            await sweeps.settle(connection, self.sweep, object_id, outcome)
+            await scan_rows.settle(connection, self.scan, object_id, outcome)
 
     async def result(self, reason: str | None, *, requests: int) -> Reconciled:
         async with self.context.database.unhurried() as connection:
-            totals = await sweeps.totals(connection, self.sweep)
-            found = await sweeps.counts(connection, self.sweep)
+            totals = await scan_rows.totals(connection, self.scan)
+            found = await scan_rows.counts(connection, self.scan)
         kinds = {kind: Counts(read=totals.get(kind, (0, 0))[1]) for kind in KINDS}
         for kind, finding, outcome, number in found:
             counts = kinds[kind]
@@ -240,5 +242,5 @@ class _Repair:
 
 
 _MISSING: Finding = "missing"
-_SURPLUS: Finding = "surplus"
+_ORPHANED: Finding = "orphaned"
 _UNCLEAR: Finding = "unclear"

@@ -1,6 +1,7 @@
-"""Fetching objects again, and landing our own writes: always under the object's lease, never inside a transaction.
+"""Refresh mirrored objects and apply the results of our own writes: under the object's lease, outside a transaction.
 
-The rule itself (marker, margin, serial, facts that stay) is in `app.mirror.store.rows`; this is its order of steps.
+This module orders the steps. `app.mirror.store.rows` holds the rule that decides whether a snapshot is applied. See
+docs/explanation/sync.md.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from app.mirror.store import refreshes
 from app.mirror.store import rows as mirror
 from app.mirror.store.refreshes import Lease
 from app.postgres.database import Connection, StatementRefused
-from app.postgres.leases import kept
+from app.postgres.leases import renewing_lease
 from app.stripe.gateway import Fetched
 from app.stripe.parsing import MalformedObject
 from app.stripe.rate_budget import BudgetSpent
@@ -26,18 +27,19 @@ from app.stripe.rate_budget import BudgetSpent
 log = structlog.get_logger(__name__)
 
 FRESH_SECONDS = 10
+"""`freshen` asks Stripe for one object at most once in this time."""
 _LEASE_WAIT_SECONDS = 12.0
 _FRESH = "fresh"
-_LANDING_TRIES = 6
+_APPLY_TRIES = 6
 
 Call = Callable[[], Awaitable[Fetched]]
 Settle = Callable[[Connection, Snapshot | None], Awaitable[None]]
 
 
-class Reading:
-    """What a call has read of its object before it wrote: that lands, whatever becomes of the write.
+class PreWriteSnapshot:
+    """What a write has read of its object before it writes. It is applied even if the write fails.
 
-    `serial`: the row's before that, so that it never takes the place of anything that landed since.
+    `serial` is the row's serial before the read, so the snapshot never replaces anything applied since.
     """
 
     def __init__(self, context: Context, lease: Lease) -> None:
@@ -47,14 +49,24 @@ class Reading:
         self.found: Fetched | None = None
 
     async def read(self) -> Fetched:
+        """Fetch the object and remember it.
+
+        Raises:
+            ServiceUnavailable: Stripe or the rate budget does not answer.
+            StripeRejected: Stripe refused the read.
+            MalformedObject: the object lacks a field that its type promises.
+        """
         self.found = await self._context.stripe.fetch(self._lease.kind, self._lease.id)
         return self.found
 
 
 async def take_lease(context: Context, kind: str, object_id: str) -> Lease:
-    """Wait for a refresh or another write of the same object. Raises ServiceUnavailable if that does not end.
+    """Take the object's lease, after a refresh or another write of the same object has released it.
 
-    The lease is as long as `OPERATION_LEASE` and is renewed while it is worked under, see `app.postgres.leases`.
+    The lease lasts `OPERATION_LEASE` and is renewed while work runs under it, see `app.postgres.leases`.
+
+    Raises:
+        ServiceUnavailable: the lease is still held after 12 seconds, or the database does not answer.
     """
 
     async def attempt() -> Lease | None:
@@ -75,60 +87,72 @@ def _busy() -> ServiceUnavailable:
     return ServiceUnavailable("Another change of the same object is still running.", retry_after=2)
 
 
-async def land(
+async def apply(
     context: Context,
     lease: Lease,
     call: Call | Fetched,
     settle: Settle | None = None,
-    reading: Reading | None = None,
+    pre_write: PreWriteSnapshot | None = None,
 ) -> Snapshot | None:
-    """Calls Stripe, applies the answer, and settles in the same transaction; releases the lease whatever happens.
+    """Call Stripe, apply the answer, run `settle` in the same transaction, and release the lease in any case.
 
-    Where the row changed while the call ran (a webhook was faster), the object is fetched and applied anew: the
-    answer that settles is always one that the row then shows. Returns None where Stripe has no such object.
-    A `Fetched` in place of a call is an answer from before the lease, as of a create whose id nobody knew: it
-    stands only where no news of the object has come since.
+    If the row changed during the call, for example by a webhook, the object is fetched and applied again. So `settle`
+    always gets a snapshot that the row then shows, or None if Stripe has no such object.
+
+    A `Fetched` as `call` is an answer from before the lease, for example of a create whose id was not known. It is
+    applied only if no row exists and no notification of the object is pending; otherwise the object is fetched.
+
+    Raises:
+        ServiceUnavailable: the object changed 6 times during the reads, the lease was lost, or Stripe or the database
+            does not answer.
+        BillingError: what `call` and `settle` raise. A snapshot in `pre_write` is applied first.
+        MalformedObject: the object lacks a field that its type promises.
+        StatementRefused: PostgreSQL cannot store the snapshot.
     """
     try:
-        async with _held(context, lease):
-            landed = await _land(context, lease, call, settle, reading)
+        async with _renewed(context, lease):
+            applied = await _call_and_apply(context, lease, call, settle, pre_write)
     except BaseException:
-        await asyncio.shield(_let_go(context, lease, reading))
+        await asyncio.shield(_abandon(context, lease, pre_write))
         raise
     context.lease_queues.released(lease.id)
-    return landed
+    return applied
 
 
-def _held(context: Context, lease: Lease) -> AbstractAsyncContextManager[None]:
+def _renewed(context: Context, lease: Lease) -> AbstractAsyncContextManager[None]:
     seconds = context.rules.operation_lease
 
     async def renew(connection: Connection) -> None:
         await refreshes.renew(connection, lease, lease_seconds=seconds)
 
-    return kept(context.database, seconds, renew)
+    return renewing_lease(context.database, seconds, renew)
 
 
-async def _land(
-    context: Context, lease: Lease, call: Call | Fetched, settle: Settle | None, reading: Reading | None
+async def _call_and_apply(
+    context: Context,
+    lease: Lease,
+    call: Call | Fetched,
+    settle: Settle | None,
+    pre_write: PreWriteSnapshot | None,
 ) -> Snapshot | None:
-    for _ in range(_LANDING_TRIES):
+    for _ in range(_APPLY_TRIES):
         async with context.database.connection() as connection:
             serial = await mirror.serial_of(connection, lease.kind, lease.id)
-        if reading is not None and reading.found is None:
-            reading.serial = serial
+        if pre_write is not None and pre_write.found is None:
+            pre_write.serial = serial
         if isinstance(call, Fetched):
-            fetched = call if serial == 0 and lease.hints == 0 else None
+            fetched = call if serial == 0 and lease.notifications == 0 else None
         else:
             fetched = await call()
         if fetched is None or fetched.stale or not _is_dated(fetched):
             fetched = await context.stripe.fetch(lease.kind, lease.id)
         async with context.database.transaction() as connection:
-            applied = await _apply(connection, lease, fetched, serial)
+            applied = await _apply_fetched(connection, lease, fetched, serial)
             await _check_lease(connection, lease)
             if applied:
                 if settle is not None:
                     await settle(connection, fetched.snapshot)
-                await refreshes.landed(connection, lease)
+                await refreshes.mark_applied(connection, lease)
                 return fetched.snapshot
         call = _fetch_again(context, lease)
     raise ServiceUnavailable("The object changes faster than it can be read.", retry_after=2)
@@ -142,36 +166,39 @@ def _fetch_again(context: Context, lease: Lease) -> Call:
 
 
 def _is_dated(fetched: Fetched) -> bool:
-    """Without a date the marker could not rise, and older events would pass for newer ones."""
+    """Return True if the answer has a date. Without one the marker could not rise, so older events would be applied."""
     return fetched.snapshot is None or fetched.at > 0
 
 
-class _Overtaken(ServiceUnavailable):
-    """The lease ran out and somebody else has taken it."""
+class _LeaseLost(ServiceUnavailable):
+    """The lease ran out and another holder has taken it."""
 
 
 async def _check_lease(connection: Connection, lease: Lease) -> None:
-    """After the row was written, never before: a webhook's statement locks the row first and its refresh second."""
+    """Raise _LeaseLost if the lease is not held. Call it after the row is written.
+
+    A webhook's statement locks the row first and its refresh second, so the opposite order could deadlock.
+    """
     if not await refreshes.still_held(connection, lease):
-        raise _Overtaken("The object's lease ran out while Stripe was asked.", retry_after=2)
+        raise _LeaseLost("The object's lease ran out while Stripe was asked.", retry_after=2)
 
 
-async def _apply(connection: Connection, lease: Lease, fetched: Fetched, serial: int) -> bool:
+async def _apply_fetched(connection: Connection, lease: Lease, fetched: Fetched, serial: int) -> bool:
     if fetched.snapshot is None:
         return await mirror.mark_absent(connection, lease.kind, lease.id, serial=serial, marker=fetched.at)
     return await mirror.apply_fetched(connection, fetched.snapshot, serial=serial, marker=fetched.at)
 
 
-async def _let_go(context: Context, lease: Lease, reading: Reading | None) -> None:
-    """The write may have taken effect: its object is wanted again, and the worker will see what became of it."""
-    found = None if reading is None else reading.found
-    if reading is not None and found is not None and not found.stale and _is_dated(found):
+async def _abandon(context: Context, lease: Lease, pre_write: PreWriteSnapshot | None) -> None:
+    """Release the lease after a failure. The write may have taken effect, so a worker fetches the object again."""
+    found = None if pre_write is None else pre_write.found
+    if pre_write is not None and found is not None and not found.stale and _is_dated(found):
         try:
             async with context.database.transaction() as connection:
-                await _apply(connection, lease, found, reading.serial)
+                await _apply_fetched(connection, lease, found, pre_write.serial)
                 await _check_lease(connection, lease)
         except (BillingError, StatementRefused) as error:
-            log.warning("reading_not_landed", object_id=lease.id, error=type(error).__name__)
+            log.warning("pre_write_snapshot_not_applied", object_id=lease.id, error=type(error).__name__)
     try:
         async with context.database.connection() as connection:
             await refreshes.run_again(connection, lease)
@@ -181,40 +208,49 @@ async def _let_go(context: Context, lease: Lease, reading: Reading | None) -> No
 
 
 async def release(context: Context, lease: Lease) -> None:
-    """Give up a lease under which nothing was read or written."""
+    """Release a lease under which nothing was read or written. Raises ServiceUnavailable."""
     async with context.database.connection() as connection:
         await refreshes.release(connection, lease)
     context.lease_queues.released(lease.id)
 
 
 async def read_through(context: Context, kind: str, object_id: str) -> Snapshot | None:
-    """The object as Stripe has it now, landed in the cache."""
+    """Return the object as Stripe has it now, after applying it to the mirror; None if Stripe has no such object.
+
+    Raises what `take_lease` and `apply` raise.
+    """
     lease = await take_lease(context, kind, object_id)
-    return await land(context, lease, _fetch_again(context, lease))
+    return await apply(context, lease, _fetch_again(context, lease))
 
 
-async def read_news(context: Context, objects: Mapping[str, str | None]) -> None:
-    """Reads those objects (an id by its kind) of which an event has told more than their rows show."""
+async def refresh_if_notified(context: Context, objects: Mapping[str, str | None]) -> None:
+    """Refresh each of the objects, given as id by kind, that has a pending notification.
+
+    Raises what `take_lease` and `apply` raise.
+    """
     async with context.database.connection() as connection:
         wanted = await refreshes.wanted(connection, [one for one in objects.values() if one is not None])
     for kind, object_id in objects.items():
         if object_id not in wanted:
             continue
         lease = await take_lease(context, kind, object_id)
-        if lease.hints:
-            await land(context, lease, _fetch_again(context, lease))
+        if lease.notifications:
+            await apply(context, lease, _fetch_again(context, lease))
         else:
-            # Somebody else has read it while this waited for the lease.
+            # Another holder has refreshed the object while this call waited for the lease.
             await release(context, lease)
 
 
 async def freshen(context: Context, kind: str, object_id: str) -> None:
-    """Ask Stripe now, but for one object at most once in FRESH_SECONDS for all callers, unless there is news of it."""
+    """Refresh an object that was synced more than FRESH_SECONDS ago or has a pending notification.
+
+    All callers share the limit of one read in FRESH_SECONDS. Raises what `take_lease` and `apply` raise.
+    """
     if not await _is_stale(context, kind, object_id):
         return
 
     async def attempt() -> Lease | str | None:
-        # Many callers may wait for the same lease: the first of them reads the object for all.
+        # Many callers may wait for the same lease. The first of them reads the object for all.
         if not await _is_stale(context, kind, object_id):
             return _FRESH
         return await _try_lease(context, kind, object_id)
@@ -227,7 +263,7 @@ async def freshen(context: Context, kind: str, object_id: str) -> None:
     if not isinstance(found, Lease):
         return
     if await _is_stale(context, kind, object_id):
-        await land(context, found, _fetch_again(context, found))
+        await apply(context, found, _fetch_again(context, found))
     else:
         await release(context, found)
 
@@ -239,7 +275,15 @@ async def _is_stale(context: Context, kind: str, object_id: str) -> bool:
 
 
 async def refresh(context: Context, lease: Lease) -> bool:
-    """One leased refresh: applied (then True), done again, or put off with the reason."""
+    """Refresh the leased object; True if the snapshot was applied, False if the refresh is to be repeated.
+
+    A failure is recorded with the refresh and counts as an attempt; after 8 attempts the refresh is dead until it is
+    replayed. An outage of Stripe is not counted.
+
+    Raises:
+        ServiceUnavailable: the failure cannot be recorded because the database does not answer.
+        Exception: an error that no rule covers. It is recorded as an attempt first.
+    """
     try:
         return await _refresh(context, lease)
     finally:
@@ -250,21 +294,21 @@ async def _refresh(context: Context, lease: Lease) -> bool:
     try:
         async with context.database.connection() as connection:
             serial = await mirror.serial_of(connection, lease.kind, lease.id)
-        async with _held(context, lease):
+        async with _renewed(context, lease):
             fetched = await context.stripe.fetch(lease.kind, lease.id)
         if not _is_dated(fetched):
             raise MalformedObject("the answer has no date")
         async with context.database.transaction() as connection:
-            applied = await _apply(connection, lease, fetched, serial)
+            applied = await _apply_fetched(connection, lease, fetched, serial)
             await _check_lease(connection, lease)
-            await (refreshes.landed if applied else refreshes.run_again)(connection, lease)
+            await (refreshes.mark_applied if applied else refreshes.run_again)(connection, lease)
         return applied
     except BudgetSpent:
-        # Nothing was asked: that is no attempt.
+        # Stripe was not asked, so this is no attempt.
         async with context.database.connection() as connection:
             await refreshes.run_again(connection, lease)
-    except _Overtaken:
-        log.info("refresh_overtaken", object_id=lease.id)
+    except _LeaseLost:
+        log.info("refresh_lease_lost", object_id=lease.id)
     except (BillingError, MalformedObject) as error:
         reason = error.code if isinstance(error, BillingError) else str(error)
         log.warning(
@@ -272,14 +316,14 @@ async def _refresh(context: Context, lease: Lease) -> bool:
         )
         await _put_off(context, lease, reason, counted=await _is_counted(context, lease, error))
     except Exception as error:
-        # What nobody foresaw counts as an attempt too: else the object would come back for ever, and never as dead.
+        # An unforeseen error counts as an attempt too. Otherwise the refresh would repeat forever and never be dead.
         await _put_off(context, lease, type(error).__name__)
         raise
     return False
 
 
 async def _is_counted(context: Context, lease: Lease, error: BillingError | MalformedObject) -> bool:
-    """In an outage of hours no object dies: the last attempt counts only while Stripe answers others."""
+    """Return False for the last attempt if Stripe answers nothing else either: no refresh dies of an outage."""
     if not isinstance(error, ServiceUnavailable) or lease.attempts + 1 < refreshes.MAX_ATTEMPTS:
         return True
     try:

@@ -18,8 +18,8 @@ import structlog
 
 from app.context import Context
 from app.errors import Conflict, NotFound, ServiceUnavailable
-from app.mirror.store import scans as sweeps
-from app.mirror.store.scans import Purpose, Range, Sweep
+from app.mirror.store import scans as scan_rows
+from app.mirror.store.scans import ListScan, Purpose, Range
 from app.postgres.database import Connection
 from app.stripe.gateway import PAGE_SIZE, Account, Page
 
@@ -41,7 +41,7 @@ _OVERLAP_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class ScannedInterval:
     """The seconds of creation, both inclusive, about which a page leaves no doubt; `seen` are all ids in them.
 
     `first` > `last` where the page ends in the second in which it began.
@@ -62,38 +62,40 @@ class Progress:
 
 
 T = TypeVar("T")
-Handle = Callable[[Connection, Range, Page, Stretch], Awaitable[None]]
+Handle = Callable[[Connection, Range, Page, ScannedInterval], Awaitable[None]]
 Report = Callable[[Progress], None]
 
 
-async def open_sweep(context: Context, purpose: Purpose, account: Account, *, dry_run: bool = False) -> Sweep:
-    """Goes on with an interrupted sweep, whose plan is extended to objects made since, or begins a new one."""
-    # A new sweep forgets all findings of the one before, which may be many.
+async def open_scan(
+    context: Context, purpose: Purpose, account: Account, *, dry_run: bool = False
+) -> ListScan:
+    """Goes on with an interrupted scan, whose plan is extended to objects made since, or begins a new one."""
+    # A new scan forgets all findings of the one before, which may be many.
     async with context.database.unhurried() as connection, connection.transaction():
-        sweep = await sweeps.resume(connection, purpose, dry_run=dry_run)
-        if sweep is None:
-            sweep = await sweeps.start(connection, purpose, dry_run=dry_run, planned_at=account.at)
+        scan = await scan_rows.resume(connection, purpose, dry_run=dry_run)
+        if scan is None:
+            scan = await scan_rows.start(connection, purpose, dry_run=dry_run, planned_at=account.at)
             for position, kind in enumerate(KINDS):
-                await sweeps.add_range(connection, sweep, Range(position, kind, 0, None))
-        elif account.at > sweep.planned_at + _OVERLAP_SECONDS:
-            _, position = await sweeps.ranges(connection, sweep)
-            newer = sweep.planned_at - _OVERLAP_SECONDS
+                await scan_rows.add_range(connection, scan, Range(position, kind, 0, None))
+        elif account.at > scan.planned_at + _OVERLAP_SECONDS:
+            _, position = await scan_rows.ranges(connection, scan)
+            newer = scan.planned_at - _OVERLAP_SECONDS
             for offset, kind in enumerate(KINDS):
-                await sweeps.add_range(connection, sweep, Range(position + offset, kind, newer, None))
-            await sweeps.extend_plan(connection, sweep, account.at)
-    return sweep
+                await scan_rows.add_range(connection, scan, Range(position + offset, kind, newer, None))
+            await scan_rows.extend_plan(connection, scan, account.at)
+    return scan
 
 
 async def read(
-    context: Context, sweep: Sweep, account: Account, handle: Handle, report: Report
+    context: Context, scan: ListScan, account: Account, handle: Handle, report: Report
 ) -> tuple[int, int]:
     """Reads every range to its end; returns the pages and objects that this run read.
 
-    `handle` runs in the transaction that moves the cursor. Raises Conflict when another process took the sweep.
+    `handle` runs in the transaction that moves the cursor. Raises Conflict when another process took the scan.
     """
     async with context.database.connection() as connection:
-        todo, position = await sweeps.ranges(connection, sweep)
-    reader = _Reader(context, sweep, account.created or _OLDEST, handle, report, deque(todo), position)
+        todo, position = await scan_rows.ranges(connection, scan)
+    reader = _Reader(context, scan, account.created or _OLDEST, handle, report, deque(todo), position)
     reader._open.update(part.kind for part in todo)
     try:
         async with asyncio.TaskGroup() as group:
@@ -107,7 +109,7 @@ async def read(
 @dataclass(slots=True)
 class _Reader:
     context: Context
-    sweep: Sweep
+    scan: ListScan
     oldest: int
     handle: Handle
     report: Report
@@ -145,18 +147,18 @@ class _Reader:
         finished = False
         while not finished:
             page = await _patiently(partial(self._fetch, current))
-            after, stretch = _after(current, page)
+            after, interval = _after(current, page)
             finished = not page.has_more
             if (after.last_created or self.oldest) < self.oldest:
                 self.oldest = _OLDEST  # The account's own beginning was not what it said.
             self._left[current.position] = (
-                0.0 if finished else _pages_left(after, newest=self.sweep.planned_at, oldest=self.oldest)
+                0.0 if finished else _pages_left(after, newest=self.scan.planned_at, oldest=self.oldest)
             )
             split = [] if finished else self._split(after)
             self._promised += len(split)
             self._open[current.kind] += len(split)
             try:
-                await _patiently(partial(self._write, current, page, after, stretch, split))
+                await _patiently(partial(self._write, current, page, after, interval, split))
             finally:
                 self._promised -= len(split)
             current = after
@@ -191,17 +193,17 @@ class _Reader:
             )
 
     async def _write(
-        self, before: Range, page: Page, after: Range, stretch: Stretch, split: list[Range]
+        self, before: Range, page: Page, after: Range, interval: ScannedInterval, split: list[Range]
     ) -> None:
         async with self.context.database.transaction() as connection:
-            await self.handle(connection, before, page, stretch)
+            await self.handle(connection, before, page, interval)
             for part in split:
-                await sweeps.add_range(connection, self.sweep, part)
+                await scan_rows.add_range(connection, self.scan, part)
             finished = not page.has_more
-            advanced = await sweeps.advance(connection, self.sweep, before, after, finished=finished)
+            advanced = await scan_rows.advance(connection, self.scan, before, after, finished=finished)
             # A commit whose answer was lost is tried again, and finds its work done.
-            if not advanced and not await sweeps.is_at(connection, self.sweep, after):
-                raise Conflict("Another process has taken this sweep over.", code="already_running")
+            if not advanced and not await scan_rows.is_at(connection, self.scan, after):
+                raise Conflict("Another process has taken this scan over.", code="already_running")
 
     def _split(self, after: Range) -> list[Range]:
         """Older parts, of equal time, of what is left, for the runners that have nothing to do."""
@@ -225,12 +227,12 @@ async def _patiently(step: Callable[[], Awaitable[T]]) -> T:
         try:
             return await step()
         except ServiceUnavailable as error:
-            log.warning("sweep_waits", reason=error.code)
+            log.warning("scan_waits", reason=error.code)
             await asyncio.sleep(min(_LONGEST_PAUSE, 2.0**attempt / 2))
     return await step()
 
 
-def _after(current: Range, page: Page) -> tuple[Range, Stretch]:
+def _after(current: Range, page: Page) -> tuple[Range, ScannedInterval]:
     ids = list(page.ids)
     newest = current.created_to if current.last_created is None else current.last_created
     # What is made after the page was read is not missing from it.
@@ -249,7 +251,7 @@ def _after(current: Range, page: Page) -> tuple[Range, Stretch]:
         pages=current.pages + 1,
         objects=current.objects + len(ids),
     )
-    return after, Stretch(first, last, seen)
+    return after, ScannedInterval(first, last, seen)
 
 
 def _pages_left(after: Range, *, newest: int, oldest: int) -> float:

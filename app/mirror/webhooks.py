@@ -44,7 +44,7 @@ def kind_of(event_type: str) -> str:
     return ""
 
 
-def hints_of(event: Event) -> list[tuple[str, str]]:
+def notified_objects(event: Event) -> list[tuple[str, str]]:
     """Objects of ours that an event about something else makes worth another look."""
     found: list[tuple[str, str]] = []
     references = {
@@ -95,9 +95,14 @@ async def _take(context: Context, ingest: Ingest, event: Event, *, livemode: boo
         return await _claim(context, event, "ignored: other mode")
     if event.account is not None:
         return await _claim(context, event, "ignored: connected account")
-    hints = hints_of(event)
+    notifications = notified_objects(event)
     if not kind or event.object.get("object") != kind:
-        return await _claim(context, event, "noted: related" if hints else "ignored: not kept", hints)
+        return await _claim(
+            context,
+            event,
+            "noted: related" if notifications else "ignored: not kept",
+            notifications,
+        )
     object_id = event.object.get("id")
     if not parsing.is_id(object_id):
         return await _claim(context, event, "ignored: no id")
@@ -106,14 +111,16 @@ async def _take(context: Context, ingest: Ingest, event: Event, *, livemode: boo
     snapshot = _parsed(event, kind)
     if snapshot is None:
         # Another version's layout, or something odd: its id is enough to fetch the object as we know it.
-        return await _claim(context, event, f"noted: {reason or 'unreadable'}", [(kind, object_id), *hints])
+        return await _claim(
+            context, event, f"noted: {reason or 'unreadable'}", [(kind, object_id), *notifications]
+        )
     record = EventRecord(
         event.id, event.type, object_id, event.created, usable=reason is None, reason=f"noted: {reason}"
     )
     try:
         effect = await ingest.apply(context.database, record, snapshot, margin=context.rules.margin)
     except StatementRefused:
-        return await _claim(context, event, "noted: not storable", [(kind, object_id), *hints])
+        return await _claim(context, event, "noted: not storable", [(kind, object_id), *notifications])
     return effect.outcome
 
 
@@ -140,7 +147,9 @@ def _parsed(event: Event, kind: str) -> Snapshot | None:
     return dataclasses.replace(snapshot, deleted=True) if event.type in _DELETED else snapshot
 
 
-async def _claim(context: Context, event: Event, outcome: str, hints: Sequence[tuple[str, str]] = ()) -> str:
+async def _claim(
+    context: Context, event: Event, outcome: str, notifications: Sequence[tuple[str, str]] = ()
+) -> str:
     object_id = event.object.get("id")
     async with context.database.connection() as connection:
         claimed = await inbox.claim(
@@ -150,6 +159,6 @@ async def _claim(context: Context, event: Event, outcome: str, hints: Sequence[t
             object_id=object_id if parsing.is_id(object_id) else None,
             created=event.created,
             outcome=outcome,
-            hints=list(hints),
+            notifications=list(notifications),
         )
     return outcome if claimed else "duplicate"

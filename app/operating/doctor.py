@@ -12,7 +12,7 @@ from app.domain import metadata as keys
 from app.domain.seats import is_shareable
 from app.mirror.first_fill import check_account
 from app.mirror.store import fills, refreshes, subscriptions
-from app.mirror.store import scans as sweeps
+from app.mirror.store import scans as scan_rows
 from app.operating import store as diagnosis
 from app.postgres.database import Connection
 from app.stripe.client import API_VERSION
@@ -91,7 +91,7 @@ async def examine(context: Context) -> list[Finding]:
 async def _metadata(connection: Connection) -> list[Finding]:
     found = [
         Finding("metadata", row["id"], f"{row['key']} {row['problem']}", f"Correct or remove {row['key']}.")
-        for row in await diagnosis.oddities(connection)
+        for row in await diagnosis.metadata_problems(connection)
     ]
     found += [
         Finding(
@@ -119,7 +119,7 @@ async def _memberships(connection: Connection) -> list[Finding]:
     for row in await diagnosis.memberships(connection):
         if row["is_owner"]:
             problem = f"owns {row['member_of']} and carries a member's metadata for it"
-        elif row["presence"] != "present":
+        elif row["existence"] != "present":
             problem = f"is a member of {row['member_of']}, which does not exist"
         else:
             problem = f"is a member of {row['member_of']}, which is {row['status']}"
@@ -255,7 +255,7 @@ async def _sync(connection: Connection) -> list[Finding]:
 
 
 async def _last_reconcile(connection: Connection) -> list[Finding]:
-    last = await sweeps.last_reconcile(connection)
+    last = await scan_rows.last_reconcile(connection)
     report = {} if last is None else last["report"] or {}
     if last is None:
         return []

@@ -7,7 +7,7 @@ from prometheus_client import Gauge
 from app.context import Context
 from app.errors import BillingError
 from app.mirror.store import refreshes
-from app.mirror.store import scans as sweeps
+from app.mirror.store import scans as scan_rows
 
 _UP = Gauge(
     "coseat_database_up", "1 while the database answers; the gauges below are as old as its last answer"
@@ -16,7 +16,7 @@ _WANTED = Gauge("coseat_refreshes_wanted", "Objects that are to be fetched again
 _DUE = Gauge("coseat_refreshes_due", "Objects whose refresh may start now")
 _OLDEST = Gauge("coseat_refreshes_oldest_due_seconds", "How long the longest waiting refresh has been due")
 _DEAD = Gauge("coseat_refreshes_dead", "Refreshes that were given up until they are replayed")
-_DRIFT = Gauge("coseat_reconcile_drift", "Rows that the last reconcile found missing, stale or surplus")
+_DRIFT = Gauge("coseat_reconcile_drift", "Rows that the last reconcile found missing, stale or orphaned")
 _AGE = Gauge("coseat_reconcile_age_seconds", "Time since the last reconcile ended")
 
 
@@ -25,7 +25,7 @@ async def update(context: Context) -> None:
     try:
         async with context.database.connection() as connection:
             state = await refreshes.state(connection)
-            last = await sweeps.last_reconcile(connection)
+            last = await scan_rows.last_reconcile(connection)
     except BillingError:
         _UP.set(0)
         return

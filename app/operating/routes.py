@@ -23,7 +23,7 @@ T = TypeVar("T")
 _UNKEPT = {"Cache-Control": "no-store"}
 
 
-class _Shared:
+class SingleFlight:
     """One look at a time, whose outcome all who asked meanwhile are told: a flood of probes costs one connection."""
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class _Shared:
         return await asyncio.shield(task)
 
 
-_checking, _counting = _Shared(), _Shared()
+_checking, _counting = SingleFlight(), SingleFlight()
 
 
 @router.get("/healthz")

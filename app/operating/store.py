@@ -14,29 +14,30 @@ LIMIT = 500
 _ODDITIES = """
     select kind, id, key, problem from (
         select 'customer' as kind, c.id, o.key, o.value as problem
-        from customers c, jsonb_each_text(c.oddities) o where c.presence = 'present' and c.oddities <> '{}'
+        from customers c, jsonb_each_text(c.metadata_problems) o
+        where c.existence = 'present' and c.metadata_problems <> '{}'
         union all
         select 'subscription', s.id, o.key, o.value
-        from subscriptions s, jsonb_each_text(s.oddities) o
-        where s.presence = 'present' and not s.final and s.oddities <> '{}') found
+        from subscriptions s, jsonb_each_text(s.metadata_problems) o
+        where s.existence = 'present' and not s.terminal and s.metadata_problems <> '{}') found
     order by kind, id, key limit $1"""
 
 _MEMBERSHIPS = """
-    select c.id, c.member_of, s.status, coalesce(s.presence, 'unknown') as presence, s.owner_id = c.id as is_owner
+    select c.id, c.member_of, s.status, coalesce(s.existence, 'unknown') as existence, s.owner_id = c.id as is_owner
     from customers c left join subscriptions s on s.id = c.member_of
-    where c.member_of is not null and c.presence = 'present'
-      and (s.id is null or s.presence <> 'present' or s.final or s.owner_id = c.id)
+    where c.member_of is not null and c.existence = 'present'
+      and (s.id is null or s.existence <> 'present' or s.terminal or s.owner_id = c.id)
     order by c.id limit $1"""
 
 _OWNERLESS = """
     select s.id, s.owner_id from subscriptions s left join customers o on o.id = s.owner_id
-    where s.owner_id is not null and s.presence = 'present' and not s.final
-      and (o.id is null or o.presence <> 'present')
+    where s.owner_id is not null and s.existence = 'present' and not s.terminal
+      and (o.id is null or o.existence <> 'present')
     order by s.id limit $1"""
 
 _SHARED_LOGINS = """
     select user_id, array_agg(id order by id) as ids from customers
-    where user_id is not null and presence = 'present'
+    where user_id is not null and existence = 'present'
     group by user_id having count(*) > 1 order by user_id limit $1"""
 
 # Coarse: it may name a plan that fits, never miss one that does not. The rule itself is app.domain.seats'.
@@ -44,13 +45,13 @@ _CROWDED = """
     with taken as (
         select subscription_id as id, sum(number) as number from (
             select member_of as subscription_id, count(*) as number from customers
-            where member_of is not null and presence = 'present' group by member_of
+            where member_of is not null and existence = 'present' group by member_of
             union all
             select subscription_id, count(*) from reservations where released_at is null group by subscription_id) t
         group by subscription_id
     )
     select s.id from taken join subscriptions s on s.id = taken.id
-    where s.presence = 'present' and not s.final and taken.number + 1 > (
+    where s.existence = 'present' and not s.terminal and taken.number + 1 > (
         select coalesce(sum((item ->> 'quantity')::bigint), 0)
         from jsonb_array_elements(s.items) item join products p on p.id = item ->> 'product_id'
         where p.supports_sharing and not (item ->> 'metered')::boolean)
@@ -60,10 +61,10 @@ _LOWERED_UNPAID = """
     select distinct s.id, i.id as invoice_id, i.status,
         (line ->> 'quantity')::bigint as billed, (item ->> 'quantity')::bigint as left
     from invoices i
-    join subscriptions s on s.id = i.subscription_id and s.presence = 'present' and not s.final
+    join subscriptions s on s.id = i.subscription_id and s.existence = 'present' and not s.terminal
     cross join jsonb_array_elements(i.lines) line
     join jsonb_array_elements(s.items) item on item ->> 'id' = line ->> 'subscription_item_id'
-    where i.presence = 'present' and i.status in ('open', 'uncollectible')
+    where i.existence = 'present' and i.status in ('open', 'uncollectible')
       and (line ->> 'amount')::bigint > 0
       and (line ->> 'period_end')::bigint > extract(epoch from clock_timestamp())
       and (item ->> 'quantity')::bigint < (line ->> 'quantity')::bigint
@@ -74,7 +75,7 @@ _OTHER_VERSIONS = """
     where received_at > clock_timestamp() - interval '1 day' and outcome = 'noted: other version'"""
 
 
-async def oddities(connection: Connection) -> list[dict[str, Any]]:
+async def metadata_problems(connection: Connection) -> list[dict[str, Any]]:
     return [dict(row) for row in await connection.fetch(_ODDITIES, LIMIT)]
 
 

@@ -10,7 +10,7 @@ import structlog
 from app.context import Context
 from app.errors import BillingError
 from app.mirror import reconcile as reconciling
-from app.mirror.store import scans as sweeps
+from app.mirror.store import scans as scan_rows
 from app.postgres import locks, retention
 from app.sharing import cleanup
 
@@ -56,7 +56,7 @@ async def reconcile_when_due(context: Context) -> bool:
     if not hours:
         return False
     async with context.database.connection() as connection:
-        if not await sweeps.is_reconcile_due(connection, interval_hours=hours):
+        if not await scan_rows.is_reconcile_due(connection, interval_hours=hours):
             return False
     try:
         result = await reconciling.reconcile(context, report=lambda _: None)

@@ -34,7 +34,7 @@ async def finish(context: Context, operation_id: str, token: UUID) -> None:
         return
     call = StripeCall(**operation.request)
     try:
-        async with operations.holding(context, operation_id, token):
+        async with operations.operation_lease(context, operation_id, token):
             if operation.kind == "add_subscription":
                 await purchases.find_again(context, operation_id, call)
             else:

@@ -22,7 +22,7 @@ from app.domain.payments import PaymentStep
 from app.domain.roles import Permission
 from app.domain.seats import Seats, check_floor, is_shareable
 from app.domain.snapshots import JsonObject
-from app.domain.statuses import standing
+from app.domain.statuses import entitlements
 from app.domain.views import SubscriptionView
 from app.errors import BillingError, Conflict, NotFound, ServiceUnavailable, StripeErrorKept
 from app.identity.actors import Actor
@@ -42,7 +42,7 @@ from app.operations.step_kinds import StepKind
 from app.operations.steps import NotPermitted, run_step
 from app.operations.store import Operation, Step
 from app.postgres.database import Connection
-from app.postgres.leases import kept
+from app.postgres.leases import renewing_lease
 from app.sharing.member_changes import Action, MemberChange, Person, permissions_needed
 
 log = structlog.get_logger(__name__)
@@ -81,12 +81,12 @@ async def run(
     even then, a payment is awaited, or the lease is lost.
     """
     give_up = asyncio.get_running_loop().time() + patience
-    async with holding(context, operation_id, token):
+    async with operation_lease(context, operation_id, token):
         return await _run(context, operation_id, token, give_up)
 
 
 @asynccontextmanager
-async def holding(context: Context, operation_id: str, token: UUID) -> AsyncIterator[None]:
+async def operation_lease(context: Context, operation_id: str, token: UUID) -> AsyncIterator[None]:
     """Keeps the operation's lease; what is unsettled at the end goes to a worker."""
     seconds = context.rules.operation_lease
 
@@ -94,7 +94,7 @@ async def holding(context: Context, operation_id: str, token: UUID) -> AsyncIter
         await operations.renew(connection, operation_id, token, lease_seconds=seconds)
 
     try:
-        async with kept(context.database, seconds, renew):
+        async with renewing_lease(context.database, seconds, renew):
             yield
     finally:
         await hand_over(context, operation_id, token)
@@ -272,7 +272,7 @@ def _why_no_seat(context: Context, view: SubscriptionView | None) -> tuple[str, 
     if view is None or not is_shareable(view.seat_items()):
         return "not_shareable", {}
     rules = context.rules
-    if not standing(view.status, past_due_allows_new_seats=rules.past_due_allows_new_seats).new_seats:
+    if not entitlements(view.status, past_due_allows_new_seats=rules.past_due_allows_new_seats).new_seats:
         return "subscription_not_active", {}
     seats = view.seats(owner_uses_seat=rules.owner_uses_seat)
     required = seats.used + seats.reserved
@@ -356,7 +356,7 @@ async def _try(context: Context, operation: Operation, step: Step, token: UUID) 
 
     if not step.has_sent_key:
         concerned = {"subscription": operation.subscription_id, "customer": operation.actor_id}
-        await sync.read_news(context, concerned)
+        await sync.refresh_if_notified(context, concerned)
     try:
         return await run_step(context, operation, step, token, permitted)
     except NotPermitted:

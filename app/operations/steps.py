@@ -69,9 +69,9 @@ async def run_step(
             await _add_new_customer(context, operation, step, token, permitted)
         case _ if step.customer_id is not None:
             lease = await sync.take_lease(context, "customer", step.customer_id)
-            reading = sync.Reading(context, lease)
+            reading = sync.PreWriteSnapshot(context, lease)
             write = _CustomerWrite(context, operation, step, step.customer_id, token, permitted, reading)
-            await sync.land(context, lease, write.call, write.settle, reading)
+            await sync.apply(context, lease, write.call, write.settle, reading)
         case _:
             raise NotFound()
     return None
@@ -131,7 +131,7 @@ async def _add_new_customer(
             connection, operation.id, step.position, state="applied", customer_id=customer_id
         )
 
-    await sync.land(context, lease, created, settle)
+    await sync.apply(context, lease, created, settle)
 
 
 async def _created_in_vain(context: Context, operation: Operation, step: Step) -> Fetched | None:
@@ -156,7 +156,7 @@ class _CustomerWrite:
         customer_id: CustomerId,
         token: UUID,
         permitted: Permitted,
-        reading: sync.Reading,
+        reading: sync.PreWriteSnapshot,
     ) -> None:
         self._context = context
         self._operation = operation
@@ -341,8 +341,8 @@ async def _buy_seats(
             )
 
     lease = await sync.take_lease(context, "subscription", operation.subscription_id)
-    reading = sync.Reading(context, lease)
-    await sync.land(context, lease, call, settle, reading)
+    reading = sync.PreWriteSnapshot(context, lease)
+    await sync.apply(context, lease, call, settle, reading)
     return await context.billing.payment_step(written[-1]) if written else None
 
 
@@ -391,8 +391,8 @@ async def _release_seats(
         await operations.settle_step(connection, operation.id, step.position, state=state, code=code)
 
     lease = await sync.take_lease(context, "subscription", operation.subscription_id)
-    reading = sync.Reading(context, lease)
-    await sync.land(context, lease, call, settle, reading)
+    reading = sync.PreWriteSnapshot(context, lease)
+    await sync.apply(context, lease, call, settle, reading)
 
 
 def _has_released(found: Subscription, step: Step) -> bool:
@@ -510,5 +510,5 @@ async def _set_owner(
             )
 
     lease = await sync.take_lease(context, "subscription", operation.subscription_id)
-    reading = sync.Reading(context, lease)
-    await sync.land(context, lease, call, settle, reading)
+    reading = sync.PreWriteSnapshot(context, lease)
+    await sync.apply(context, lease, call, settle, reading)

@@ -97,13 +97,13 @@ _FOUND = """
         case when c.member_of = $1 then c.member_role end as member_role,
         exists (select from member_records k where k.subscription_id = $1 and k.customer_id = c.id) as former_member,
         (c.member_of <> $1 and exists (select from subscriptions s
-            where s.id = c.member_of and s.presence = 'present' and s.status <> all($3)))
+            where s.id = c.member_of and s.existence = 'present' and s.status <> all($3)))
         or exists (select from reservations v
             where v.customer_id = c.id and v.released_at is null and v.subscription_id <> $1) as elsewhere,
         exists (select from operation_steps t
             where t.customer_id = c.id and t.settled_at is null and t.subscription_id = $1) as busy
     from customers c
-    where c.presence = 'present' and """
+    where c.existence = 'present' and """
 
 _BY_ID = _FOUND + "c.id = any($2)"
 _BY_EMAIL = _FOUND + "lower(c.email) = any($2)"
@@ -113,7 +113,7 @@ _PROMISED_EMAILS = """
     where email = any($1) and released_at is null and customer_id is null"""
 
 _INSERT = """
-    insert into operations (id, subscription_id, kind, state, principal, actor_id, door, request,
+    insert into operations (id, subscription_id, kind, state, principal, actor_id, source, request,
         lease_token, lease_until, seat_total)
     values ($1, $2, $3::text::operation_kind, 'running', $4, $5, $6, $7, $8,
         clock_timestamp() + $9 * interval '1 second', $10)"""
@@ -225,7 +225,7 @@ async def insert(
     kind: str,
     principal: str,
     actor_id: CustomerId | None,
-    door: str,
+    source: str,
     request: JsonObject,
     steps: Sequence[JsonObject],
     lease_token: UUID,
@@ -243,7 +243,7 @@ async def insert(
         kind,
         principal,
         actor_id,
-        door,
+        source,
         request,
         lease_token,
         lease_seconds,
@@ -531,7 +531,7 @@ async def record_seat_customer(
     """
     await connection.execute(
         """delete from seat_customers s where s.email = $2 and s.claimed_at is null and s.customer_id <> $1
-        and not exists (select from customers c where c.id = s.customer_id and c.presence = 'present')""",
+        and not exists (select from customers c where c.id = s.customer_id and c.existence = 'present')""",
         customer_id,
         email,
     )

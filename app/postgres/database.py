@@ -91,7 +91,7 @@ async def _keep_session(_: object) -> None:
     """asyncpg would spend a round trip on resetting the session at each release; nothing here changes sessions."""
 
 
-class Spare:
+class IdleConnections:
     """Connections that the pool has lent out and nobody uses: the next block takes one without asking the pool.
 
     Giving one back and taking it again costs asyncpg a task and a turn of the loop, as much as a third of a statement.
@@ -105,28 +105,28 @@ class Spare:
         self.waiting = 0
 
 
-class Loan:
+class PooledConnection:
     """A connection of the pool for one block. A plain class: the decorator's generator costs as much as a statement."""
 
-    __slots__ = ("_connection", "_pool", "_spare")
+    __slots__ = ("_connection", "_idle", "_pool")
 
-    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], spare: Spare) -> None:
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], idle: IdleConnections) -> None:
         self._pool = pool
-        self._spare = spare
+        self._idle = idle
 
     async def __aenter__(self) -> Connection:
-        spare = self._spare
+        idle = self._idle
         try:
-            while spare.connections:
-                self._connection = spare.connections.pop()
+            while idle.connections:
+                self._connection = idle.connections.pop()
                 if not self._connection.is_closed():
                     return self._connection
                 await self._pool.release(self._connection)
-            spare.waiting += 1
+            idle.waiting += 1
             try:
                 self._connection = await self._pool.acquire(timeout=_ACQUIRE_SECONDS)
             finally:
-                spare.waiting -= 1
+                idle.waiting -= 1
         except _LOST as error:
             raise database_unavailable() from error
         return self._connection
@@ -134,8 +134,8 @@ class Loan:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None and not self._spare.waiting and not self._connection.is_closed():
-            self._spare.connections.append(self._connection)
+        if error is None and not self._idle.waiting and not self._connection.is_closed():
+            self._idle.connections.append(self._connection)
             return
         try:
             if isinstance(error, _BROKEN) and not isinstance(error, _STATEMENT_ENDED):
@@ -152,7 +152,7 @@ class Database:
 
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
         self._pool = pool
-        self._spare = Spare()
+        self._idle = IdleConnections()
 
     @classmethod
     async def connect(cls, url: str, *, pool_size: int) -> Database:
@@ -175,17 +175,17 @@ class Database:
     async def close(self) -> None:
         """Wait a few seconds for lent connections; after that, work that goes on fails as if Postgres were away."""
         # A connection that is given back from now on goes to the pool, which waits for it.
-        self._spare.waiting += 1
+        self._idle.waiting += 1
         try:
-            while self._spare.connections:
-                await self._pool.release(self._spare.connections.pop())
+            while self._idle.connections:
+                await self._pool.release(self._idle.connections.pop())
             await asyncio.wait_for(self._pool.close(), _CLOSE_SECONDS)
         except _LOST:
             self._pool.terminate()
 
-    def connection(self) -> Loan:
+    def connection(self) -> PooledConnection:
         """A connection in autocommit: for single statements."""
-        return Loan(self._pool, self._spare)
+        return PooledConnection(self._pool, self._idle)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

@@ -38,7 +38,7 @@ Renew = Callable[[Connection], Awaitable[object]]
 
 
 @asynccontextmanager
-async def kept(database: Database, seconds: float, renew: Renew) -> AsyncIterator[None]:
+async def renewing_lease(database: Database, seconds: float, renew: Renew) -> AsyncIterator[None]:
     """Renews a lease of so many seconds until the block ends. `renew` must leave alone what is another's by now."""
     keeper = _Keeper(database, seconds / _RENEWALS_A_LEASE, renew)
     try:

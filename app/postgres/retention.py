@@ -13,7 +13,7 @@ _FORGOTTEN = {
     "idempotency_keys": "created_at < clock_timestamp() - interval '24 hours'",
     "quotes": "expires_at < clock_timestamp() - interval '24 hours'",
     "reservations": "released_at < clock_timestamp() - interval '7 days'",
-    "refreshes": "hints = 0 and dead_at is null and lease_token is null"
+    "refreshes": "notifications = 0 and dead_at is null and lease_token is null"
     " and not_before < clock_timestamp() - interval '1 hour'",
     "request_rates": "full_at < clock_timestamp()",
 }

@@ -18,7 +18,7 @@ HEAD = "0010"
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class SchemaState:
     """What the database says of its schema.
 
     `number`: of its newest migration, None if it has no schema. `floor`: the oldest number whose release may run on it.
@@ -45,24 +45,24 @@ class Standing:
         return None
 
 
-async def read_standing(connection: Connection) -> Standing:
+async def read_schema_state(connection: Connection) -> SchemaState:
     """Return what the database says of its schema. It may have none, and may be newer than this release."""
     version = await _value(connection, "select version_num from alembic_version")
     floor = await _value(connection, "select number from schema_floor")
-    return Standing(
+    return SchemaState(
         int(version) if version is not None and version.isdecimal() else None, 0 if floor is None else floor
     )
 
 
 async def require(connection: Connection) -> None:
     """Raise SchemaRefused if this release cannot run on the database's schema."""
-    if (refusal := (await read_standing(connection)).refusal()) is not None:
+    if (refusal := (await read_schema_state(connection)).refusal()) is not None:
         raise SchemaRefused(refusal)
 
 
 async def fits(connection: Connection) -> bool:
     """Return True if this release can run on the database's schema."""
-    return (await read_standing(connection)).refusal() is None
+    return (await read_schema_state(connection)).refusal() is None
 
 
 async def _value(connection: Connection, query: str) -> Any:

@@ -73,7 +73,7 @@ def _json(name: str, *, required: bool = False) -> Column[object]:
 
 
 def _mirrored(name: str, *columns: Column[object]) -> Table:
-    """`presence`: present, absent (a plain 404: undone by the next sighting) or deleted (stays)."""
+    """`existence`: present, absent (a plain 404: undone by the next sighting) or deleted (stays)."""
     return Table(
         name,
         metadata,
@@ -82,8 +82,8 @@ def _mirrored(name: str, *columns: Column[object]) -> Table:
         *columns,
         Column("marker", BigInteger, nullable=False),
         Column("serial", BigInteger, nullable=False),
-        Column("presence", Text, nullable=False),
-        Column("final", Boolean, nullable=False),
+        Column("existence", Text, nullable=False),
+        Column("terminal", Boolean, nullable=False),
         _instant("synced_at", default=True),
     )
 
@@ -135,7 +135,7 @@ customers = _mirrored(
     _text("member_role"),
     _text("user_id"),
     _text("operation_id"),
-    _json("oddities", required=True),
+    _json("metadata_problems", required=True),
 )
 Index(None, customers.c.member_of, postgresql_where=customers.c.member_of.is_not(None))
 Index(None, customers.c.user_id, postgresql_where=customers.c.user_id.is_not(None))
@@ -168,7 +168,7 @@ subscriptions = _mirrored(
     _text("latest_invoice_id"),
     _json("pending_update"),
     _json("discounts", required=True),
-    _json("oddities", required=True),
+    _json("metadata_problems", required=True),
     _json("pause_collection"),
     _text("schedule_id"),
     _json("discount_details"),
@@ -229,8 +229,18 @@ refreshes = Table(
     metadata,
     Column("id", Text, primary_key=True),
     _text("kind", required=True),
-    Column("hints", BigInteger, nullable=False, comment="hints not answered yet; 0: nothing is wanted"),
-    Column("newest_hint", BigInteger, nullable=False, comment="created, or Date, of the newest hint"),
+    Column(
+        "notifications",
+        BigInteger,
+        nullable=False,
+        comment="not applied yet; 0: nothing is to be fetched",
+    ),
+    Column(
+        "notified_at",
+        BigInteger,
+        nullable=False,
+        comment="created, or Date, of the newest notification",
+    ),
     _instant("not_before", default=True),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
     Column("lease_token", UUID(as_uuid=True)),
@@ -241,7 +251,7 @@ refreshes = Table(
 Index(
     "ix_refreshes_due",
     refreshes.c.not_before,
-    postgresql_where=text("hints > 0 and dead_at is null"),
+    postgresql_where=text("notifications > 0 and dead_at is null"),
 )
 Index("ix_refreshes_dead", refreshes.c.dead_at, postgresql_where=refreshes.c.dead_at.is_not(None))
 
@@ -261,25 +271,25 @@ account = Table(
     _instant("filled_at"),
 )
 
-sweeps = Table(
-    "sweeps",
+list_scans = Table(
+    "list_scans",
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     _text("purpose", required=True),
     _yes_no("dry_run"),
-    Column("fence", BigInteger, nullable=False, comment="counted up by every process that takes the sweep"),
+    Column("fence", BigInteger, nullable=False, comment="counted up by every process that takes the scan"),
     Column("planned_at", BigInteger, nullable=False, comment="by Stripe's clock"),
     _instant("started_at", default=True),
     _instant("finished_at"),
     _text("outcome"),
     _json("report"),
 )
-Index(None, sweeps.c.purpose, sweeps.c.id.desc())
+Index(None, list_scans.c.purpose, list_scans.c.id.desc())
 
-sweep_ranges = Table(
-    "sweep_ranges",
+list_scan_ranges = Table(
+    "list_scan_ranges",
     metadata,
-    Column("sweep_id", BigInteger, primary_key=True),
+    Column("scan_id", BigInteger, primary_key=True),
     Column("position", Integer, primary_key=True),
     _text("kind", required=True),
     Column("created_from", BigInteger, nullable=False),
@@ -297,10 +307,10 @@ sweep_ranges = Table(
     _instant("finished_at"),
 )
 
-sweep_findings = Table(
-    "sweep_findings",
+list_scan_findings = Table(
+    "list_scan_findings",
     metadata,
-    Column("sweep_id", BigInteger, primary_key=True),
+    Column("scan_id", BigInteger, primary_key=True),
     Column("object_id", Text, primary_key=True),
     _text("kind", required=True),
     _text("finding", required=True),
@@ -403,7 +413,7 @@ operations = Table(
     _text("state", required=True),
     _text("principal", required=True),
     _text("actor_id"),
-    _text("door", required=True),
+    _text("source", required=True),
     _json("request", required=True),
     Column("lease_token", UUID(as_uuid=True)),
     _instant("lease_until"),
@@ -535,7 +545,7 @@ audit_events = Table(
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     _text("subscription_id", required=True),
     _instant("at", default=True),
-    _text("door", required=True),
+    _text("source", required=True),
     _text("operation_id"),
     _text("principal"),
     _text("actor_id"),

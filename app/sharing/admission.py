@@ -12,7 +12,7 @@ from app.domain.ids import CustomerId, SubscriptionId, SubscriptionItemId
 from app.domain.roles import Permission, Role, require
 from app.domain.seats import Seats, is_shareable, purchase_item, total_after_release
 from app.domain.snapshots import JsonObject
-from app.domain.statuses import ENDED, standing
+from app.domain.statuses import ENDED, entitlements
 from app.domain.views import SubscriptionView
 from app.errors import Conflict, FieldError, InvalidRequest
 from app.identity.actors import Actor
@@ -142,8 +142,10 @@ async def _admit(
     seats = seen.view.seats(owner_uses_seat=context.rules.owner_uses_seat)
     target = await operations.lowest_target(connection, subscription_id)
     capacity = seats.total if target is None else min(seats.total, target)
-    allowed = standing(seen.view.status, past_due_allows_new_seats=context.rules.past_due_allows_new_seats)
-    decisions = admit(changes, seats=seats, capacity=capacity, standing=allowed)
+    allowed = entitlements(
+        seen.view.status, past_due_allows_new_seats=context.rules.past_due_allows_new_seats
+    )
+    decisions = admit(changes, seats=seats, capacity=capacity, entitlements=allowed)
     steps = []
     releasing = purchasing is not None and purchasing.releases
     if (
@@ -155,7 +157,7 @@ async def _admit(
         await failures.check(connection, actor)
         if target is not None or await operations.plan_change_runs(connection, subscription_id):
             raise Conflict("Another change of this subscription is still running.", retry_after=2)
-        decisions = admit(changes, seats=seats, capacity=UNLIMITED, standing=allowed)
+        decisions = admit(changes, seats=seats, capacity=UNLIMITED, entitlements=allowed)
         missing = seats_required(decisions, seats) - seats.total
         steps.append(await _buying(connection, actor, seen.view, missing, purchasing))
     steps += [_step(position, decision) for position, decision in enumerate(decisions, start=len(steps))]
@@ -227,8 +229,10 @@ async def release_of(
     require(seen.granted, Permission.BUY_SEATS, *sorted(permissions_needed(changes)))
     _refuse_twice(changes, asked, actor)
     seats = seen.view.seats(owner_uses_seat=context.rules.owner_uses_seat)
-    allowed = standing(seen.view.status, past_due_allows_new_seats=context.rules.past_due_allows_new_seats)
-    decisions = admit(changes, seats=seats, capacity=seats.total, standing=allowed)
+    allowed = entitlements(
+        seen.view.status, past_due_allows_new_seats=context.rules.past_due_allows_new_seats
+    )
+    decisions = admit(changes, seats=seats, capacity=seats.total, entitlements=allowed)
     removed = sum(d.change.action is Action.REMOVE and d.verdict is Verdict.RUN for d in decisions)
     return Release(_left_after(decisions, seats), removed)
 
@@ -243,8 +247,10 @@ async def seats_needed(
     require(seen.granted, *sorted(permissions_needed(changes)))
     _refuse_twice(changes, asked, actor)
     seats = seen.view.seats(owner_uses_seat=context.rules.owner_uses_seat)
-    allowed = standing(seen.view.status, past_due_allows_new_seats=context.rules.past_due_allows_new_seats)
-    decisions = admit(changes, seats=seats, capacity=UNLIMITED, standing=allowed)
+    allowed = entitlements(
+        seen.view.status, past_due_allows_new_seats=context.rules.past_due_allows_new_seats
+    )
+    decisions = admit(changes, seats=seats, capacity=UNLIMITED, entitlements=allowed)
     return max(seats.total, seats_required(decisions, seats))
 
 
@@ -287,7 +293,7 @@ async def insert_steps(
         kind=kind,
         principal=actor.principal.key,
         actor_id=actor.customer_id,
-        door="api",
+        source="api",
         request=request,
         steps=steps,
         lease_token=token,

@@ -1,4 +1,4 @@
-"""Who did what to whom on a subscription, before and after, by which door."""
+"""Who did what to whom on a subscription, before and after, by which source."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ async def clear_ended(context: Context) -> int:
             kind="cleanup",
             principal=SYSTEM,
             actor_id=None,
-            door="api",
+            source="api",
             request={},
             steps=[
                 {

@@ -14,7 +14,7 @@ from enum import StrEnum
 from app.domain.ids import CustomerId
 from app.domain.roles import Permission, Role
 from app.domain.seats import Seats
-from app.domain.statuses import Standing
+from app.domain.statuses import Entitlements
 
 
 class Action(StrEnum):
@@ -81,13 +81,13 @@ def seats_required(decisions: Sequence[Decision], seats: Seats) -> int:
 
 
 def admit(
-    changes: Sequence[MemberChange], *, seats: Seats, capacity: int, standing: Standing
+    changes: Sequence[MemberChange], *, seats: Seats, capacity: int, entitlements: Entitlements
 ) -> list[Decision]:
     """Judges the changes of one call in their order; `capacity` is what may be filled.
 
     That is never above `seats.total`, but for a call that buys the seats that it lacks.
     """
-    decisions = [_judge(change, standing) for change in changes]
+    decisions = [_judge(change, entitlements) for change in changes]
     required = seats_required(decisions, seats)
     wanted = any(_runs(decision, Action.ADD) for decision in decisions)
     if wanted and required > capacity:
@@ -103,15 +103,15 @@ def _runs(decision: Decision, action: Action) -> bool:
     return decision.verdict is Verdict.RUN and decision.change.action is action
 
 
-def _judge(change: MemberChange, standing: Standing) -> Decision:
+def _judge(change: MemberChange, entitlements: Entitlements) -> Decision:
     judge = {Action.ADD: _judge_add, Action.REMOVE: _judge_remove, Action.UPDATE: _judge_update}[
         change.action
     ]
-    verdict, code = judge(change, standing)
+    verdict, code = judge(change, entitlements)
     return Decision(change, verdict, code)
 
 
-def _judge_add(change: MemberChange, standing: Standing) -> tuple[Verdict, str | None]:
+def _judge_add(change: MemberChange, entitlements: Entitlements) -> tuple[Verdict, str | None]:
     person = change.person
     if not person.known:
         return Verdict.REFUSED, "not_found"
@@ -124,10 +124,10 @@ def _judge_add(change: MemberChange, standing: Standing) -> tuple[Verdict, str |
         return (Verdict.UNCHANGED, None) if same else (Verdict.REFUSED, "already_member")
     if person.elsewhere:
         return Verdict.REFUSED, "member_elsewhere"
-    return _run_unless(busy=person.busy, allowed=standing.new_seats)
+    return _run_unless(busy=person.busy, allowed=entitlements.new_seats)
 
 
-def _judge_remove(change: MemberChange, _: Standing) -> tuple[Verdict, str | None]:
+def _judge_remove(change: MemberChange, _: Entitlements) -> tuple[Verdict, str | None]:
     if change.person.is_owner:
         return Verdict.REFUSED, "owner_cannot_leave"
     if change.person.member_role is None and change.person.busy:
@@ -139,7 +139,7 @@ def _judge_remove(change: MemberChange, _: Standing) -> tuple[Verdict, str | Non
     return _run_unless(busy=change.person.busy, allowed=True)
 
 
-def _judge_update(change: MemberChange, standing: Standing) -> tuple[Verdict, str | None]:
+def _judge_update(change: MemberChange, entitlements: Entitlements) -> tuple[Verdict, str | None]:
     if change.person.is_owner:
         return Verdict.REFUSED, "owner_cannot_leave"
     if change.person.member_role is None:
@@ -147,7 +147,7 @@ def _judge_update(change: MemberChange, standing: Standing) -> tuple[Verdict, st
     if change.person.member_role == change.role:
         return Verdict.UNCHANGED, None
     is_lower = change.role == Role.USER
-    return _run_unless(busy=change.person.busy, allowed=is_lower or standing.edits)
+    return _run_unless(busy=change.person.busy, allowed=is_lower or entitlements.edits)
 
 
 def _run_unless(*, busy: bool, allowed: bool) -> tuple[Verdict, str | None]:

@@ -66,7 +66,7 @@ async def withdraw(context: Context, actor: Actor, subscription_id: Subscription
 _RESTING = (
     Permission.BUY_SEATS,
     Permission.LOWER_QUANTITY,
-    Permission.CHANGE_PLAN,
+    Permission.CHANGE_SUBSCRIPTION,
     Permission.CANCEL_NOW,
     Permission.RESUME,
 )

@@ -12,7 +12,7 @@ from app.context import Context
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.roles import Permission, Role
 from app.domain.snapshots import JsonObject
-from app.domain.statuses import ENDED, standing
+from app.domain.statuses import ENDED, entitlements
 from app.errors import Conflict, FieldError, Forbidden, NotFound
 from app.identity.actors import Actor
 from app.mirror.store import members, subscriptions
@@ -163,7 +163,7 @@ async def _check_stay(
     seats = view.seats(owner_uses_seat=rules.owner_uses_seat)
     freed = 1 if receiver is not None and receiver.member_role is not None else 0
     required = seats.used + seats.reserved - freed + 1
-    allowed = standing(view.status, past_due_allows_new_seats=rules.past_due_allows_new_seats)
+    allowed = entitlements(view.status, past_due_allows_new_seats=rules.past_due_allows_new_seats)
     if not allowed.new_seats:
         raise Conflict("The subscription's status does not allow this.", code="subscription_not_active")
     target = await operations.lowest_target(connection, view.id)

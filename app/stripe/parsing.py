@@ -243,7 +243,7 @@ def customer(source: Json) -> Customer:
         member_role=None if membership is None else membership.role,
         user_id=keys.text(metadata, keys.USER_ID),
         operation_id=keys.text(metadata, keys.OPERATION_ID),
-        oddities=keys.membership_oddities(metadata),
+        metadata_problems=keys.membership_problems(metadata),
         deleted=deleted,
     )
 
@@ -378,7 +378,7 @@ def subscription(source: Json, items: list[Json] | None = None) -> Subscription:
         latest_invoice_id=_reference(source, "latest_invoice"),
         pending_update=_picked(_object(source, "pending_update"), ("expires_at", "trial_end")),
         discounts=[_discount(discount) for discount in discounts],
-        oddities=keys.owner_oddities(metadata),
+        metadata_problems=keys.owner_problems(metadata),
         pause_collection=_pause_collection(source),
         schedule_id=_reference(source, "schedule"),
         discount_details=[_discount_detail(discount, currency) for discount in expanded] or None,

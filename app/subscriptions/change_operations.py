@@ -31,7 +31,7 @@ from app.errors import (
 from app.identity.actors import Actor
 from app.mirror import refreshing as sync
 from app.operations import store as operations
-from app.operations.runner import Accepted, holding, within
+from app.operations.runner import Accepted, operation_lease, within
 from app.operations.sending import is_known, money_figures, pauses
 from app.operations.store import Operation, Step
 from app.postgres.database import Connection
@@ -105,7 +105,7 @@ async def insert_operation(
         kind=kind,
         principal=actor.principal.key,
         actor_id=actor.customer_id,
-        door="api",
+        source="api",
         request=call.as_request(),
         steps=[step],
         lease_token=token,
@@ -150,7 +150,7 @@ async def _attempts(
 ) -> Changed:
     loop = asyncio.get_running_loop()
     give_up = loop.time() + patience
-    async with holding(context, operation_id, token):
+    async with operation_lease(context, operation_id, token):
         for pause in pauses():
             began = loop.time()
             try:

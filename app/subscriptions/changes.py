@@ -16,7 +16,7 @@ from app.domain.ids import SubscriptionId, SubscriptionItemId
 from app.domain.roles import Permission, require
 from app.domain.seats import check_floor
 from app.domain.snapshots import JsonObject
-from app.domain.statuses import ENDED, standing
+from app.domain.statuses import ENDED, entitlements
 from app.domain.views import SubscriptionView
 from app.errors import (
     Conflict,
@@ -157,7 +157,7 @@ def permissions_for(change: PlanUpdate, view: SubscriptionView) -> list[Permissi
         needed.append(change.permission)
     if change.cancel_at_period_end is not None:
         needed.append(Permission.CANCEL if change.cancel_at_period_end else Permission.TAKE_BACK_END)
-    return needed or [Permission.SEE_PLAN]
+    return needed or [Permission.SEE_SUBSCRIPTION]
 
 
 def _only_ends(change: PlanUpdate) -> bool:
@@ -242,7 +242,7 @@ def check_status(context: Context, view: SubscriptionView, plan: Plan | None) ->
     check_complete(view)
     if plan.reduces:
         return
-    allowed = standing(view.status, past_due_allows_new_seats=context.rules.past_due_allows_new_seats)
+    allowed = entitlements(view.status, past_due_allows_new_seats=context.rules.past_due_allows_new_seats)
     before = view.seats(owner_uses_seat=context.rules.owner_uses_seat).total
     if not allowed.edits or (plan.seats > before and not allowed.new_seats):
         raise Conflict(

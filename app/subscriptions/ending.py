@@ -180,7 +180,7 @@ async def confirm(
         kind="cancel_subscription",
         principal=actor.principal.key,
         actor_id=actor.customer_id,
-        door="api",
+        source="api",
         request={"method": "update", "params": {}},
         steps=[
             {

@@ -122,6 +122,6 @@ async def supersede(context: Context, operation_id: str, subscription_id: Subscr
         )
         return ended.fetched
 
-    now = await sync.land(context, lease, end)
+    now = await sync.apply(context, lease, end)
     if isinstance(now, Subscription) and now.status not in ENDED:
         raise already_subscribed(subscription_id, (), frozenset())

@@ -211,7 +211,7 @@ class PlanUpdate:
     cancel_at_period_end: bool | None
     quote_id: str | None
     terms: MoneyTerms
-    permission: Permission = Permission.CHANGE_PLAN
+    permission: Permission = Permission.CHANGE_SUBSCRIPTION
     forgo_credit: bool = False
 
 
@@ -294,7 +294,7 @@ async def _send(
     subscription_id: SubscriptionId,
     call: StripeCall,
     token: UUID,
-    reading: sync.Reading,
+    reading: sync.PreWriteSnapshot,
 ) -> Changed:
     """After a 5xx that Stripe keeps, the subscription is read: only a missing effect is sent again, with a new key."""
     async with context.database.connection() as connection:
@@ -327,7 +327,9 @@ async def _send(
         return now
 
 
-async def _priced(context: Context, operation_id: str, call: StripeCall, reading: sync.Reading) -> StripeCall:
+async def _priced(
+    context: Context, operation_id: str, call: StripeCall, reading: sync.PreWriteSnapshot
+) -> StripeCall:
     """Price the change under the subscription's lease, and keep what is to be sent with its operation.
 
     Raises:
@@ -390,9 +392,9 @@ async def write(
     call = await attach_first(context, operation_id, call)
     if operation is not None and not step.has_sent_key:
         concerned = {"subscription": subscription_id, "customer": operation.actor_id}
-        await sync.read_news(context, concerned)
+        await sync.refresh_if_notified(context, concerned)
     lease = await sync.take_lease(context, "subscription", subscription_id)
-    reading = sync.Reading(context, lease)
+    reading = sync.PreWriteSnapshot(context, lease)
     done: list[Changed] = []
 
     async def send() -> Fetched:
@@ -400,7 +402,7 @@ async def write(
         return done[-1].fetched
 
     try:
-        await sync.land(context, lease, send, settling(operation_id), reading)
+        await sync.apply(context, lease, send, settling(operation_id), reading)
     except BillingError as error:
         if is_known(error):
             if done:
@@ -457,7 +459,7 @@ def not_landed() -> ServiceUnavailable:
 
 
 async def land(context: Context, operation_id: str, lease: Lease, changed: Changed) -> None:
-    await sync.land(context, lease, changed.fetched, settling(operation_id))
+    await sync.apply(context, lease, changed.fetched, settling(operation_id))
 
 
 def settling(operation_id: str) -> sync.Settle:

@@ -36,9 +36,9 @@ TABLES = (
     "refreshes",
     "payment_method_fills",
     "account",
-    "sweeps",
-    "sweep_ranges",
-    "sweep_findings",
+    "list_scans",
+    "list_scan_ranges",
+    "list_scan_findings",
     "rate_grants",
     "rate_slowdown",
     "request_rates",
@@ -90,7 +90,7 @@ CHECKS = {
         "role": "role in ('manager', 'user') and role_before in ('manager', 'user')",
     },
 }
-FUNCTIONS = ("draw_stripe_requests", "record_membership_change", "record_plan_change")
+FUNCTIONS = ("draw_stripe_requests", "record_membership_change", "record_subscription_change")
 
 
 def create_mirrored(name: str, *columns: sa.Column[Any], fill: int = 100) -> None:
@@ -106,8 +106,8 @@ def create_mirrored(name: str, *columns: sa.Column[Any], fill: int = 100) -> Non
         *columns,
         sa.Column("marker", sa.BigInteger(), nullable=False),
         sa.Column("serial", sa.BigInteger(), nullable=False),
-        sa.Column("presence", sa.Text(), nullable=False),
-        sa.Column("final", sa.Boolean(), nullable=False),
+        sa.Column("existence", sa.Text(), nullable=False),
+        sa.Column("terminal", sa.Boolean(), nullable=False),
         sa.Column("synced_at", INSTANT, nullable=False, server_default=NOW),
         sa.PrimaryKeyConstraint("id", name=f"pk_{name}"),
     )
@@ -163,7 +163,7 @@ def create_mirror() -> None:
         sa.Column("member_role", sa.Text(), nullable=True),
         sa.Column("user_id", sa.Text(), nullable=True),
         sa.Column("operation_id", sa.Text(), nullable=True),
-        sa.Column("oddities", JSONB, nullable=False),
+        sa.Column("metadata_problems", JSONB, nullable=False),
         fill=90,
     )
     op.execute("create index ix_customers_created on customers (created)")
@@ -196,7 +196,7 @@ def create_mirror() -> None:
         sa.Column("latest_invoice_id", sa.Text(), nullable=True),
         sa.Column("pending_update", JSONB, nullable=True),
         sa.Column("discounts", JSONB, nullable=False),
-        sa.Column("oddities", JSONB, nullable=False),
+        sa.Column("metadata_problems", JSONB, nullable=False),
         sa.Column("pause_collection", JSONB, nullable=True),
         sa.Column("schedule_id", sa.Text(), nullable=True),
         sa.Column("discount_details", JSONB, nullable=True),
@@ -269,10 +269,16 @@ def create_synchronisation() -> None:
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column(
-            "hints", sa.BigInteger(), nullable=False, comment="hints not answered yet; 0: nothing is wanted"
+            "notifications",
+            sa.BigInteger(),
+            nullable=False,
+            comment="not applied yet; 0: nothing is to be fetched",
         ),
         sa.Column(
-            "newest_hint", sa.BigInteger(), nullable=False, comment="created, or Date, of the newest hint"
+            "notified_at",
+            sa.BigInteger(),
+            nullable=False,
+            comment="created, or Date, of the newest notification",
         ),
         sa.Column("not_before", INSTANT, nullable=False, server_default=NOW),
         sa.Column("attempts", sa.Integer(), nullable=False, server_default=sa.text("0")),
@@ -283,7 +289,9 @@ def create_synchronisation() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_refreshes"),
     )
     op.execute("create index ix_refreshes_dead on refreshes (dead_at) where dead_at is not null")
-    op.execute("create index ix_refreshes_due on refreshes (not_before) where hints > 0 and dead_at is null")
+    op.execute(
+        "create index ix_refreshes_due on refreshes (not_before) where notifications > 0 and dead_at is null"
+    )
     op.create_table(
         "payment_method_fills",
         sa.Column("customer_id", sa.Text(), nullable=False),
@@ -299,7 +307,7 @@ def create_synchronisation() -> None:
         sa.PrimaryKeyConstraint("single", name="pk_account"),
     )
     op.create_table(
-        "sweeps",
+        "list_scans",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
         sa.Column("purpose", sa.Text(), nullable=False),
         sa.Column("dry_run", sa.Boolean(), nullable=False),
@@ -307,19 +315,19 @@ def create_synchronisation() -> None:
             "fence",
             sa.BigInteger(),
             nullable=False,
-            comment="counted up by every process that takes the sweep",
+            comment="counted up by every process that takes the scan",
         ),
         sa.Column("planned_at", sa.BigInteger(), nullable=False, comment="by Stripe's clock"),
         sa.Column("started_at", INSTANT, nullable=False, server_default=NOW),
         sa.Column("finished_at", INSTANT, nullable=True),
         sa.Column("outcome", sa.Text(), nullable=True),
         sa.Column("report", JSONB, nullable=True),
-        sa.PrimaryKeyConstraint("id", name="pk_sweeps"),
+        sa.PrimaryKeyConstraint("id", name="pk_list_scans"),
     )
-    op.execute("create index ix_sweeps_purpose_id on sweeps (purpose, id desc)")
+    op.execute("create index ix_list_scans_purpose_id on list_scans (purpose, id desc)")
     op.create_table(
-        "sweep_ranges",
-        sa.Column("sweep_id", sa.BigInteger(), nullable=False),
+        "list_scan_ranges",
+        sa.Column("scan_id", sa.BigInteger(), nullable=False),
         sa.Column("position", sa.Integer(), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("created_from", sa.BigInteger(), nullable=False),
@@ -335,16 +343,16 @@ def create_synchronisation() -> None:
         sa.Column("pages", sa.BigInteger(), nullable=False),
         sa.Column("objects", sa.BigInteger(), nullable=False),
         sa.Column("finished_at", INSTANT, nullable=True),
-        sa.PrimaryKeyConstraint("sweep_id", "position", name="pk_sweep_ranges"),
+        sa.PrimaryKeyConstraint("scan_id", "position", name="pk_list_scan_ranges"),
     )
     op.create_table(
-        "sweep_findings",
-        sa.Column("sweep_id", sa.BigInteger(), nullable=False),
+        "list_scan_findings",
+        sa.Column("scan_id", sa.BigInteger(), nullable=False),
         sa.Column("object_id", sa.Text(), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("finding", sa.Text(), nullable=False),
         sa.Column("outcome", sa.Text(), nullable=True),
-        sa.PrimaryKeyConstraint("sweep_id", "object_id", name="pk_sweep_findings"),
+        sa.PrimaryKeyConstraint("scan_id", "object_id", name="pk_list_scan_findings"),
     )
 
 
@@ -422,7 +430,7 @@ def create_operations() -> None:
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("principal", sa.Text(), nullable=False),
         sa.Column("actor_id", sa.Text(), nullable=True),
-        sa.Column("door", sa.Text(), nullable=False),
+        sa.Column("source", sa.Text(), nullable=False),
         sa.Column("request", JSONB, nullable=False),
         sa.Column("lease_token", sa.UUID(), nullable=True),
         sa.Column("lease_until", INSTANT, nullable=True),
@@ -526,7 +534,7 @@ def create_records() -> None:
         sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
         sa.Column("subscription_id", sa.Text(), nullable=False),
         sa.Column("at", INSTANT, nullable=False, server_default=NOW),
-        sa.Column("door", sa.Text(), nullable=False),
+        sa.Column("source", sa.Text(), nullable=False),
         sa.Column("operation_id", sa.Text(), nullable=True),
         sa.Column("principal", sa.Text(), nullable=True),
         sa.Column("actor_id", sa.Text(), nullable=True),

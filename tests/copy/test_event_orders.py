@@ -110,7 +110,7 @@ async def test_every_order_ends_equal(database: Database, life: list[tuple[int, 
         rows = await connection.fetch(
             "select status, items, cancel_at_period_end, count(*) as number from subscriptions group by 1, 2, 3"
         )
-        wanted = await connection.fetchval("select count(*) from refreshes where hints > 0")
+        wanted = await connection.fetchval("select count(*) from refreshes where notifications > 0")
     last = states(life, "sub_last")[-1]
     assert wanted == 0
     assert [row["number"] for row in rows] == [len(orders)], "all orders end equal"
@@ -131,4 +131,4 @@ async def fetch_what_is_wanted(database: Database, told: dict[str, list[Subscrip
                 assert await mirror.apply_fetched(
                     connection, told[lease.id][-1], serial=serial, marker=BORN + 60
                 )
-                await refreshes.landed(connection, lease)
+                await refreshes.mark_applied(connection, lease)

@@ -103,7 +103,7 @@ async def test_a_key_of_another_account_changes_nothing(stripe_account: Simulato
     async with running_service(stripe_account, database_url) as service:
         await service.fill()
         await service.fetch(
-            "insert into refreshes (id, kind, hints, newest_hint) values ($1, 'customer', 1, 0) returning 1",
+            "insert into refreshes (id, kind, notifications, notified_at) values ($1, 'customer', 1, 0) returning 1",
             customer,
         )
     before = await cached_rows(database_url, "customer")

@@ -9,7 +9,7 @@ import pytest
 from app.errors import ServiceUnavailable
 from app.mirror import refreshing as sync
 from app.mirror.store import refreshes
-from app.postgres.leases import ASK_AGAIN_SECONDS, LeaseQueues, kept
+from app.postgres.leases import ASK_AGAIN_SECONDS, LeaseQueues, renewing_lease
 from app.stripe.gateway import Fetched
 from testkit.company import Service, running_service
 from testkit.simulator import Simulator
@@ -47,11 +47,11 @@ async def test_a_call_that_takes_longer_than_a_lease_keeps_it(service: Service) 
         await asyncio.sleep(3 * LEASE)
         return await service.context.stripe.fetch("customer", person.customer_id)
 
-    landing = asyncio.create_task(sync.land(service.context, lease, slow))
+    applying = asyncio.create_task(sync.apply(service.context, lease, slow))
     for _ in range(10):
         await asyncio.sleep(0.25)
         assert not await is_free(service, person.customer_id)
-    assert await landing is not None
+    assert await applying is not None
     assert await is_free(service, person.customer_id)
 
 
@@ -86,7 +86,7 @@ async def test_a_renewal_that_fails_ends_nothing(service: Service) -> None:
         tried += 1
         raise ServiceUnavailable("away")
 
-    async with kept(service.context.database, 0.15, renew):
+    async with renewing_lease(service.context.database, 0.15, renew):
         await asyncio.sleep(0.3)
     assert tried >= 3
 
@@ -144,7 +144,7 @@ async def test_a_waiter_is_woken_in_memory_when_its_process_releases_the_lease(s
     async def fails() -> Fetched:
         raise ServiceUnavailable()
 
-    for release in ("release", "land", "fail", "refresh"):
+    for release in ("release", "apply", "fail", "refresh"):
         lease = await sync.take_lease(context, "customer", customer_id)
         waiting = asyncio.create_task(sync.take_lease(context, "customer", customer_id))
         await asyncio.sleep(0.2)
@@ -152,11 +152,11 @@ async def test_a_waiter_is_woken_in_memory_when_its_process_releases_the_lease(s
         match release:
             case "release":
                 await sync.release(context, lease)
-            case "land":
-                await sync.land(context, lease, fetched)
+            case "apply":
+                await sync.apply(context, lease, fetched)
             case "fail":
                 with pytest.raises(ServiceUnavailable):
-                    await sync.land(context, lease, fails)
+                    await sync.apply(context, lease, fails)
             case _:
                 await sync.refresh(context, lease)
         taken = await waiting

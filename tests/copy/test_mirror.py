@@ -44,8 +44,10 @@ async def row(connection: Connection, snapshot: Snapshot) -> dict[str, Any]:
     return {} if found is None else dict(found)
 
 
-async def hints(connection: Connection, snapshot: Snapshot) -> int:
-    return int(await connection.fetchval("select hints from refreshes where id = $1", snapshot.id) or 0)
+async def notifications(connection: Connection, snapshot: Snapshot) -> int:
+    return int(
+        await connection.fetchval("select notifications from refreshes where id = $1", snapshot.id) or 0
+    )
 
 
 def stored(snapshot: Snapshot) -> dict[str, Any]:
@@ -73,7 +75,7 @@ async def test_every_field_comes_back_as_it_went(connection: Connection, snapsho
     assert await event(connection, snapshot, 1000) == "applied"
     found = await row(connection, snapshot)
     assert {name: found[name] for name in stored(snapshot)} == stored(snapshot)
-    assert (found["marker"], found["serial"], found["presence"], found["final"]) == (
+    assert (found["marker"], found["serial"], found["existence"], found["terminal"]) == (
         1000,
         1,
         "present",
@@ -114,7 +116,7 @@ async def test_a_payload_is_applied_only_when_it_is_clearly_newer(
     assert (found["created"], found["marker"], found["serial"]) == (
         (555, 1000 + later, 2) if applied else (100, 1000, 1)
     )
-    assert await hints(connection, snapshot) == (0 if applied else 1)
+    assert await notifications(connection, snapshot) == (0 if applied else 1)
     kept = await connection.fetchval(
         "select outcome from webhook_events where created = $1 and id like 'evt_%' order by received_at desc",
         1000 + later,
@@ -127,7 +129,7 @@ async def test_a_duplicate_changes_nothing(connection: Connection) -> None:
     before = await row(connection, CUSTOMER)
     assert await event(connection, like(CUSTOMER, name="Other"), 2000, id="evt_twice") == "duplicate"
     assert await row(connection, CUSTOMER) == before
-    assert await hints(connection, CUSTOMER) == 0
+    assert await notifications(connection, CUSTOMER) == 0
 
 
 async def test_many_deliveries_of_one_event_at_once_are_one(database: Database) -> None:
@@ -154,7 +156,7 @@ async def test_many_events_of_one_object_at_once_leave_the_newest(database: Data
 async def test_the_inbox_tells_what_came_of_an_event_that_was_overtaken_while_it_waited(
     database: Database,
 ) -> None:
-    """A fetch lands the same second: what the event's statement expected when it began is not so any more."""
+    """A fetch is applied in the same second: what the event's statement expected when it began is not so any more."""
     async with database.connection() as connection:
         await event(connection, CUSTOMER, 1000)
 
@@ -173,13 +175,13 @@ async def test_the_inbox_tells_what_came_of_an_event_that_was_overtaken_while_it
             await connection.fetchval("select outcome from webhook_events where id = 'evt_waits'") == "noted"
         )
         assert (await row(connection, CUSTOMER))["name"] == "Read"
-        assert await hints(connection, CUSTOMER) == 1
+        assert await notifications(connection, CUSTOMER) == 1
 
 
 async def test_an_unusable_payload_is_noted_even_for_an_object_never_seen(connection: Connection) -> None:
     assert await event(connection, CUSTOMER, 1000, usable=False) == "noted: other version"
     assert await row(connection, CUSTOMER) == {}
-    assert await hints(connection, CUSTOMER) == 1
+    assert await notifications(connection, CUSTOMER) == 1
     assert await connection.fetchval("select outcome from webhook_events") == "noted: other version"
 
 
@@ -192,8 +194,8 @@ async def test_a_deletion_stays(connection: Connection, snapshot: Snapshot) -> N
     kept = await connection.fetchval("select outcome from webhook_events where id = 'evt_after'")
     assert kept == mirror.HAD_ENDED
     found = await row(connection, snapshot)
-    assert (found["presence"], found["final"], found["marker"]) == ("deleted", True, 1000)
-    assert await hints(connection, snapshot) == 0, "there is nothing left to fetch"
+    assert (found["existence"], found["terminal"], found["marker"]) == ("deleted", True, 1000)
+    assert await notifications(connection, snapshot) == 0, "there is nothing left to fetch"
     assert await mirror.apply_fetched(connection, snapshot, serial=found["serial"], marker=6000)
     assert await mirror.mark_absent(
         connection, mirror.mirror_of(snapshot).kind, snapshot.id, serial=found["serial"], marker=6000
@@ -209,7 +211,7 @@ async def test_an_ended_subscription_stays_ended(connection: Connection, status:
     await event(connection, SUBSCRIPTION, 1000)
     assert await event(connection, ended, 1010) == "applied"
     assert await event(connection, SUBSCRIPTION, 5000) == mirror.HAD_ENDED
-    assert await hints(connection, SUBSCRIPTION) == 0
+    assert await notifications(connection, SUBSCRIPTION) == 0
     assert (await row(connection, SUBSCRIPTION))["status"] == status
     serial = await mirror.serial_of(connection, "subscription", "sub_1")
     assert await mirror.apply_fetched(connection, SUBSCRIPTION, serial=serial, marker=6000)
@@ -222,18 +224,18 @@ async def test_an_absent_object_comes_back_with_its_next_sighting(connection: Co
     async def vanish() -> None:
         serial = await mirror.serial_of(connection, "customer", "cus_1")
         assert await mirror.mark_absent(connection, "customer", "cus_1", serial=serial, marker=0)
-        assert (await row(connection, CUSTOMER))["presence"] == "absent"
+        assert (await row(connection, CUSTOMER))["existence"] == "absent"
 
     await event(connection, CUSTOMER, 1000)
     await vanish()
     assert await event(connection, CUSTOMER, 1010) == "applied"
-    assert (await row(connection, CUSTOMER))["presence"] == "present"
+    assert (await row(connection, CUSTOMER))["existence"] == "present"
     await vanish()
     assert (await mirror.apply_page(connection, [CUSTOMER], marker=1020)).differing == 1
-    assert await hints(connection, CUSTOMER) == 1
+    assert await notifications(connection, CUSTOMER) == 1
     serial = await mirror.serial_of(connection, "customer", "cus_1")
     assert await mirror.apply_fetched(connection, CUSTOMER, serial=serial, marker=1020)
-    assert (await row(connection, CUSTOMER))["presence"] == "present"
+    assert (await row(connection, CUSTOMER))["existence"] == "present"
 
 
 async def test_an_absence_seen_before_a_change_is_looked_at_again(connection: Connection) -> None:
@@ -241,7 +243,7 @@ async def test_an_absence_seen_before_a_change_is_looked_at_again(connection: Co
     assert await row(connection, CUSTOMER) == {}
     await event(connection, CUSTOMER, 1000)
     assert not await mirror.mark_absent(connection, "customer", "cus_1", serial=0, marker=0)
-    assert (await row(connection, CUSTOMER))["presence"] == "present"
+    assert (await row(connection, CUSTOMER))["existence"] == "present"
 
 
 @pytest.mark.parametrize("snapshot", KINDS)
@@ -272,12 +274,12 @@ async def test_a_payload_clears_the_hints_that_it_is_clearly_newer_than(connecti
     await event(connection, CUSTOMER, 1000)
     assert await event(connection, CUSTOMER, 1001) == "noted"
     assert await event(connection, CUSTOMER, 1003) == "applied"
-    assert await hints(connection, CUSTOMER) == 1, "the hint is too close to be covered"
+    assert await notifications(connection, CUSTOMER) == 1, "the notification is too close to be covered"
     assert await event(connection, CUSTOMER, 1006) == "applied"
-    assert await hints(connection, CUSTOMER) == 0
+    assert await notifications(connection, CUSTOMER) == 0
     assert await event(connection, CUSTOMER, 990) == "noted"
     assert await event(connection, CUSTOMER, 1010) == "applied"
-    assert await hints(connection, CUSTOMER) == 0
+    assert await notifications(connection, CUSTOMER) == 0
 
 
 async def test_a_payload_leaves_the_hints_of_a_refresh_that_is_running(connection: Connection) -> None:
@@ -285,9 +287,9 @@ async def test_a_payload_leaves_the_hints_of_a_refresh_that_is_running(connectio
     await event(connection, CUSTOMER, 1000)
     (lease,) = await refreshes.due(connection, limit=5, lease_seconds=30)
     assert await event(connection, CUSTOMER, 1060) == "applied"
-    assert await hints(connection, CUSTOMER) == 1
-    await refreshes.landed(connection, lease)
-    assert await hints(connection, CUSTOMER) == 0
+    assert await notifications(connection, CUSTOMER) == 1
+    await refreshes.mark_applied(connection, lease)
+    assert await notifications(connection, CUSTOMER) == 0
 
 
 async def test_a_page_inserts_what_is_absent_and_only_notes_what_differs(connection: Connection) -> None:
@@ -299,7 +301,7 @@ async def test_a_page_inserts_what_is_absent_and_only_notes_what_differs(connect
     assert (await row(connection, other))["name"] == "Ada"
     found = await row(connection, new)
     assert (found["marker"], found["serial"]) == (2000, 1)
-    assert [await hints(connection, one) for one in (same, other, new)] == [0, 1, 0]
+    assert [await notifications(connection, one) for one in (same, other, new)] == [0, 1, 0]
     again = await mirror.apply_page(connection, [new, other, same], marker=2000)
     assert (again.inserted, again.differing) == (0, 0)
     assert (await mirror.apply_page(connection, [], marker=2000)).inserted == 0
@@ -370,7 +372,7 @@ async def test_hints_are_coalesced_to_one_row(connection: Connection) -> None:
     await event(connection, CUSTOMER, 1000)
     for _ in range(30):
         await event(connection, CUSTOMER, 1000)
-    rows = await connection.fetch("select hints, newest_hint from refreshes")
+    rows = await connection.fetch("select notifications, notified_at from refreshes")
     assert [tuple(one) for one in rows] == [(30, 1000)]
 
 
@@ -383,12 +385,12 @@ async def test_an_event_about_something_else_notes_its_objects_once(connection: 
             object_id="di_1",
             created=1000,
             outcome="noted: related",
-            hints=[("customer", "cus_1"), ("subscription", "sub_1"), ("customer", "cus_1")],
+            notifications=[("customer", "cus_1"), ("subscription", "sub_1"), ("customer", "cus_1")],
         )
 
     assert await claim()
     assert not await claim()
-    rows = await connection.fetch("select id, kind, hints, newest_hint from refreshes order by id")
+    rows = await connection.fetch("select id, kind, notifications, notified_at from refreshes order by id")
     assert [tuple(one) for one in rows] == [
         ("cus_1", "customer", 1, 1000),
         ("sub_1", "subscription", 1, 1000),
@@ -398,10 +400,10 @@ async def test_an_event_about_something_else_notes_its_objects_once(connection: 
 def test_a_row_says_whether_it_may_still_change() -> None:
     for snapshot in EVERY_KIND:
         one = mirror.mirror_of(snapshot)
-        assert not one.row(snapshot, 5)["final"]
-        assert one.row(like(snapshot, deleted=True), 5)["final"]
+        assert not one.row(snapshot, 5)["terminal"]
+        assert one.row(like(snapshot, deleted=True), 5)["terminal"]
     for status in ("active", "past_due", "unpaid", "canceled", "incomplete_expired"):
         subscription: Subscription = like(SUBSCRIPTION, status=status)
-        assert MIRRORS["subscription"].row(subscription, 5)["final"] is (status in ENDED)
-    assert not MIRRORS["invoice"].row(like(INVOICE, status="void"), 5)["final"]
+        assert MIRRORS["subscription"].row(subscription, 5)["terminal"] is (status in ENDED)
+    assert not MIRRORS["invoice"].row(like(INVOICE, status="void"), 5)["terminal"]
     assert MIRRORS["product"].row(PRODUCT, 5)["marker"] == 5

@@ -12,12 +12,11 @@ from typing import Any
 import pytest
 
 from app.errors import Conflict
-from app.mirror import first_fill
+from app.mirror import first_fill, scans
 from app.mirror import refreshing as sync
-from app.mirror import scans as sweeping
 from app.mirror.reconcile import Reconciled, reconcile
 from app.mirror.store import refreshes
-from app.mirror.store import scans as sweeps
+from app.mirror.store import scans as scan_rows
 from app.operating import upkeep
 from testkit.company import Service, running_service
 from testkit.plans import new_customer, new_plan, new_subscription
@@ -100,7 +99,7 @@ async def test_every_sort_of_drift_is_healed_and_nothing_else_is_touched(service
     }
     assert len(touched) == len(planted) + 1 and planted < touched
     found = result.kinds["customer"]
-    assert (found.missing, found.stale, found.surplus, found.repaired, found.removed) == (4, 3, 3, 10, 3)
+    assert (found.missing, found.stale, found.orphaned, found.repaired, found.removed) == (4, 3, 3, 10, 3)
     assert (result.outcome, result.drift, result.unrepaired) == ("finished", 10, 0)
     made = len(await calls(service)) - before
     assert made == result.requests <= CUSTOMERS / 100 + 4 + 10 + 12
@@ -118,13 +117,15 @@ async def test_other_kinds_and_facts_that_stay(service: Service) -> None:
     await service.stripe.delete(f"/v1/subscriptions/{ended['id']}")
     await service.stripe.post(f"/v1/products/{plan.product}", name="Renamed")
     await service.stripe.delete(f"/v1/products/{unused['id']}")
-    await service.fetch("update subscriptions set presence = 'absent' where id = $1 returning id", live["id"])
+    await service.fetch(
+        "update subscriptions set existence = 'absent' where id = $1 returning id", live["id"]
+    )
     result = await run(service)
     assert await differing(service) == []
     assert result.kinds["product"].stale == 1 and result.kinds["product"].removed == 1
     assert result.kinds["subscription"].stale == 2
     rows = await cached_rows(service.database_url, "product", [unused["id"]])
-    assert rows[unused["id"]]["presence"] == "absent"
+    assert rows[unused["id"]]["existence"] == "absent"
 
 
 async def test_a_worker_that_is_faster_costs_no_second_read(service: Service) -> None:
@@ -151,9 +152,9 @@ async def test_a_dry_run_finds_the_same_and_changes_nothing(service: Service) ->
     before = await cached_rows(service.database_url, "customer")
     result = await run(service, dry_run=True)
     found = result.kinds["customer"]
-    assert (found.missing, found.stale, found.surplus, found.repaired) == (3, 3, 3, 0)
+    assert (found.missing, found.stale, found.orphaned, found.repaired) == (3, 3, 3, 0)
     assert await cached_rows(service.database_url, "customer") == before
-    assert await service.fetch("select id from refreshes where hints > 0") == []
+    assert await service.fetch("select id from refreshes where notifications > 0") == []
     assert [one for one in await calls(service, "/v1/customers/") if one["method"] == "GET"] == []
 
 
@@ -166,7 +167,7 @@ async def test_it_stops_before_it_removes_too_many(service: Service) -> None:
     stopped = await run(service)
     assert stopped.outcome == "stopped" and "--allow-removals" in str(stopped.reason)
     rows = await cached_rows(service.database_url, "customer")
-    assert {row["presence"] for row in rows.values()} == {"present"}
+    assert {row["existence"] for row in rows.values()} == {"present"}
     assert rows[ids[30]]["name"] == "Renamed", "what differs is repaired all the same"
     assert (await run(service, allow_removals=20)).outcome == "stopped"
     allowed = await run(service, allow_removals=21)
@@ -189,12 +190,12 @@ async def test_rows_that_exist_after_all_are_kept(service: Service, monkeypatch:
     """A list that leaves out objects is no proof that they are gone."""
     ids = await spread(service.stripe, 40)
     await service.fill()
-    surplus = sweeps.surplus
+    orphaned = scan_rows.orphaned_rows
 
     async def suspects(*given: Any, **named: Any) -> list[str]:
-        return [*await surplus(*given, **named), *(ids[:30] if given[1] == "customer" else [])]
+        return [*await orphaned(*given, **named), *(ids[:30] if given[1] == "customer" else [])]
 
-    monkeypatch.setattr(sweeps, "surplus", suspects)
+    monkeypatch.setattr(scan_rows, "orphaned_rows", suspects)
     result = await run(service)
     assert (result.outcome, result.drift) == ("finished", 0)
     assert await differing(service) == []
@@ -204,8 +205,8 @@ async def test_an_object_deleted_between_two_pages_loses_no_other(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await service.stripe.control("POST", "bulk", customers=250)
-    monkeypatch.setattr(sweeping, "RUNNERS", 1)
-    advance = sweeps.advance
+    monkeypatch.setattr(scans, "RUNNERS", 1)
+    advance = scan_rows.advance
     gone: list[str] = []
 
     async def deleted_meanwhile(*given: Any, **named: Any) -> bool:
@@ -216,7 +217,7 @@ async def test_an_object_deleted_between_two_pages_loses_no_other(
             await service.stripe.delete(f"/v1/customers/{after.last_id}")
         return done
 
-    monkeypatch.setattr(sweeps, "advance", deleted_meanwhile)
+    monkeypatch.setattr(scan_rows, "advance", deleted_meanwhile)
     await service.fill()
     monkeypatch.undo()
     rows = await cached_rows(service.database_url, "customer")
@@ -244,21 +245,21 @@ async def test_one_at_a_time_and_only_for_its_account(
     assert refused.value.code == "wrong_account"
 
 
-async def test_a_process_that_lost_its_sweep_writes_no_more(service: Service) -> None:
+async def test_a_process_that_lost_its_scan_writes_no_more(service: Service) -> None:
     await spread(service.stripe, 250)
     account = await first_fill.check_account(service.context)
-    sweep = await sweeping.open_sweep(service.context, "reconcile", account)
+    scan = await scans.open_scan(service.context, "reconcile", account)
     async with service.context.database.connection() as connection:
-        taken = await sweeps.resume(connection, "reconcile", dry_run=False)
-    assert taken is not None and taken.fence == sweep.fence + 1
+        taken = await scan_rows.resume(connection, "reconcile", dry_run=False)
+    assert taken is not None and taken.fence == scan.fence + 1
     wrote: list[str] = []
 
     async def handle(*_: Any) -> None:
         wrote.append("page")
 
     with pytest.raises(Conflict):
-        await sweeping.read(service.context, sweep, account, handle, lambda _: None)
-    assert wrote and await service.fetch("select 1 from sweep_ranges where pages > 0") == []
+        await scans.read(service.context, scan, account, handle, lambda _: None)
+    assert wrote and await service.fetch("select 1 from list_scan_ranges where pages > 0") == []
 
 
 async def test_a_killed_run_repeats_at_most_a_page_of_each_range(
@@ -272,7 +273,7 @@ async def test_a_killed_run_repeats_at_most_a_page_of_each_range(
     seen = len(await calls(service))
     process = await asyncio.create_subprocess_exec(*command, env=environment, stdout=subprocess.DEVNULL)
     deadline = asyncio.get_running_loop().time() + 30
-    begun = "select 1 from sweep_ranges where pages > 0 and kind = 'customer'"
+    begun = "select 1 from list_scan_ranges where pages > 0 and kind = 'customer'"
     while len(await fetch(database_url, begun)) < 2:
         assert asyncio.get_running_loop().time() < deadline, "it never began"
         await asyncio.sleep(0.02)
@@ -288,7 +289,7 @@ async def test_a_killed_run_repeats_at_most_a_page_of_each_range(
     pages = [entry for entry in (await calls(service))[seen:] if entry["params"].get("limit")]
     asked = Counter(entry["path"] + json.dumps(entry["params"], sort_keys=True) for entry in pages)
     assert max(asked.values()) <= 2
-    assert sum(number > 1 for number in asked.values()) <= sweeping.RUNNERS_A_KIND
+    assert sum(number > 1 for number in asked.values()) <= scans.RUNNERS_A_KIND
 
 
 async def test_the_worker_reconciles_when_it_is_due(service: Service) -> None:
@@ -302,19 +303,19 @@ async def test_the_worker_reconciles_when_it_is_due(service: Service) -> None:
     assert await upkeep.reconcile_when_due(service.context)
     assert not await upkeep.reconcile_when_due(service.context)
     await service.fetch(
-        "update sweeps set finished_at = null, outcome = null where purpose = 'reconcile' returning id"
+        "update list_scans set finished_at = null, outcome = null where purpose = 'reconcile' returning id"
     )
     assert await upkeep.reconcile_when_due(service.context), "an interrupted run is due at once"
-    await service.fetch("update sweeps set started_at = started_at - interval '25 hours' returning id")
+    await service.fetch("update list_scans set started_at = started_at - interval '25 hours' returning id")
     assert await upkeep.reconcile_when_due(service.context)
 
 
-async def test_a_new_sweep_covers_what_came_since_it_was_planned(service: Service) -> None:
+async def test_a_resumed_scan_covers_what_came_since_it_was_planned(service: Service) -> None:
     """Interrupted with its first page read, taken up an hour later."""
     await spread(service.stripe, 3)
     account = await first_fill.check_account(service.context)
-    sweep = await sweeping.open_sweep(service.context, "fill", account)
-    await sweeping.read(service.context, sweep, account, _nothing, lambda _: None)
+    scan = await scans.open_scan(service.context, "fill", account)
+    await scans.read(service.context, scan, account, _nothing, lambda _: None)
     await service.stripe.advance(3600)
     customer = await new_customer(service.stripe, card=None)
     await service.fill()

@@ -12,7 +12,7 @@ LONG = 30.0
 
 async def note(connection: Connection, *ids: str, at: int = 1000) -> None:
     for object_id in ids:
-        await refreshes.note(connection, "customer", object_id, hinted_at=at)
+        await refreshes.note(connection, "customer", object_id, notified_at=at)
 
 
 async def due(connection: Connection, *, limit: int = 10, seconds: float = LONG) -> list[Lease]:
@@ -40,7 +40,7 @@ async def expire_leases(connection: Connection) -> None:
 async def test_what_is_noted_is_due_at_once_and_leased_once(connection: Connection) -> None:
     await note(connection, "cus_1", "cus_2", "cus_1")
     leases = await due(connection)
-    assert sorted((lease.id, lease.kind, lease.hints) for lease in leases) == [
+    assert sorted((lease.id, lease.kind, lease.notifications) for lease in leases) == [
         ("cus_1", "customer", 2),
         ("cus_2", "customer", 1),
     ]
@@ -101,21 +101,21 @@ async def test_a_lease_that_ran_out_is_free_and_its_late_holder_is_refused(conne
     (now,) = await due(connection)
     assert not await refreshes.still_held(connection, late)
     for finish in (
-        refreshes.landed(connection, late),
+        refreshes.mark_applied(connection, late),
         refreshes.run_again(connection, late),
         refreshes.failed(connection, late, "late"),
     ):
         await finish
     assert await refreshes.still_held(connection, now)
     after = await state(connection, "cus_1")
-    assert (after["hints"], after["attempts"], after["last_error"]) == (1, 0, None)
+    assert (after["notifications"], after["attempts"], after["last_error"]) == (1, 0, None)
 
 
 async def test_taking_an_object_never_noted_wants_no_refresh(connection: Connection) -> None:
     lease = await refreshes.take(connection, "customer", "cus_1", lease_seconds=LONG)
     assert lease is not None
-    assert lease.hints == 0
-    await refreshes.landed(connection, lease)
+    assert lease.notifications == 0
+    await refreshes.mark_applied(connection, lease)
     await make_due(connection)
     assert await due(connection) == []
 
@@ -123,8 +123,8 @@ async def test_taking_an_object_never_noted_wants_no_refresh(connection: Connect
 async def test_a_refresh_starts_no_sooner_than_two_seconds_after_the_last(connection: Connection) -> None:
     await note(connection, "cus_1")
     (lease,) = await due(connection)
-    await refreshes.landed(connection, lease)
-    assert (await state(connection, "cus_1"))["hints"] == 0
+    await refreshes.mark_applied(connection, lease)
+    assert (await state(connection, "cus_1"))["notifications"] == 0
     await note(connection, "cus_1")
     assert await due(connection) == []
     assert 1.0 < (await state(connection, "cus_1"))["starts_in"] <= 2.0
@@ -136,12 +136,12 @@ async def test_a_hint_that_came_while_fetching_is_fetched_again(connection: Conn
     await note(connection, "cus_1", at=1000)
     (lease,) = await due(connection)
     await note(connection, "cus_1", at=1001)
-    await refreshes.landed(connection, lease)
-    assert (await state(connection, "cus_1"))["hints"] > 0
+    await refreshes.mark_applied(connection, lease)
+    assert (await state(connection, "cus_1"))["notifications"] > 0
     await make_due(connection)
     (lease,) = await due(connection)
-    await refreshes.landed(connection, lease)
-    assert (await state(connection, "cus_1"))["hints"] == 0
+    await refreshes.mark_applied(connection, lease)
+    assert (await state(connection, "cus_1"))["notifications"] == 0
 
 
 async def test_a_row_that_changed_meanwhile_is_fetched_once_more(connection: Connection) -> None:
@@ -149,7 +149,7 @@ async def test_a_row_that_changed_meanwhile_is_fetched_once_more(connection: Con
     assert lease is not None
     await refreshes.run_again(connection, lease)
     after = await state(connection, "cus_1")
-    assert (after["hints"], after["lease_token"], after["attempts"]) == (1, None, 0)
+    assert (after["notifications"], after["lease_token"], after["attempts"]) == (1, None, 0)
 
 
 async def test_failures_back_off_and_the_eighth_is_the_last(connection: Connection) -> None:
@@ -175,9 +175,14 @@ async def test_a_success_forgets_the_failures(connection: Connection) -> None:
     await refreshes.failed(connection, lease, "stripe_unavailable")
     await make_due(connection)
     (lease,) = await due(connection)
-    await refreshes.landed(connection, lease)
+    await refreshes.mark_applied(connection, lease)
     after = await state(connection, "cus_1")
-    assert (after["attempts"], after["last_error"], after["dead_at"], after["hints"]) == (0, None, None, 0)
+    assert (after["attempts"], after["last_error"], after["dead_at"], after["notifications"]) == (
+        0,
+        None,
+        None,
+        0,
+    )
 
 
 async def test_a_dead_object_can_still_be_written(connection: Connection) -> None:
@@ -185,9 +190,9 @@ async def test_a_dead_object_can_still_be_written(connection: Connection) -> Non
     await connection.execute("update refreshes set dead_at = clock_timestamp(), attempts = 8")
     lease = await refreshes.take(connection, "customer", "cus_1", lease_seconds=LONG)
     assert lease is not None
-    await refreshes.landed(connection, lease)
+    await refreshes.mark_applied(connection, lease)
     after = await state(connection, "cus_1")
-    assert (after["dead_at"], after["hints"]) == (None, 0)
+    assert (after["dead_at"], after["notifications"]) == (None, 0)
 
 
 async def test_one_poisoned_object_holds_up_no_other(connection: Connection) -> None:
@@ -196,7 +201,7 @@ async def test_one_poisoned_object_holds_up_no_other(connection: Connection) -> 
         if lease.id == "cus_bad":
             await refreshes.failed(connection, lease, "is malformed")
         else:
-            await refreshes.landed(connection, lease)
+            await refreshes.mark_applied(connection, lease)
     await note(connection, "cus_good")
     await make_due(connection)
     assert {lease.id for lease in await due(connection)} == {"cus_bad", "cus_good"}

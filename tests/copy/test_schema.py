@@ -36,7 +36,7 @@ async def test_schema_does_not_fit_when_the_database_is_empty(empty_database_url
     database = await Database.connect(empty_database_url, pool_size=1)
     try:
         async with database.connection() as connection:
-            assert await schema.read_standing(connection) == schema.Standing(number=None, floor=0)
+            assert await schema.read_schema_state(connection) == schema.SchemaState(number=None, floor=0)
             assert not await schema.fits(connection)
     finally:
         await database.close()

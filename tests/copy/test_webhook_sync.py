@@ -89,7 +89,7 @@ async def test_a_late_update_does_not_revive_a_deleted_customer(live: Live) -> N
     await live.stripe.deliveries(hold=False)
     await live.at_rest()
     row = await live.row("customer", member)
-    assert (row["presence"], row["email"], row["name"], row["member_of"]) == ("deleted", None, None, None)
+    assert (row["existence"], row["email"], row["name"], row["member_of"]) == ("deleted", None, None, None)
 
 
 async def test_an_owner_who_is_deleted_takes_his_subscription_along(live: Live) -> None:
@@ -97,8 +97,8 @@ async def test_an_owner_who_is_deleted_takes_his_subscription_along(live: Live) 
     await live.stripe.delete(f"/v1/customers/{owner}")
     await live.at_rest()
     row = await live.row("subscription", subscription)
-    assert (row["status"], row["final"]) == ("canceled", True)
-    assert (await live.row("customer", owner))["presence"] == "deleted"
+    assert (row["status"], row["terminal"]) == ("canceled", True)
+    assert (await live.row("customer", owner))["existence"] == "deleted"
 
 
 async def test_a_subscription_with_more_items_than_a_payload_carries(live: Live) -> None:
@@ -193,7 +193,7 @@ async def test_bursts_within_one_second_converge_with_few_fetches(live: Live) ->
         for entry in await live.stripe.requests(path=f"/v1/customers/{member}", method="GET")
         if entry["actor"] == "api"
     ]
-    assert 1 <= len(fetches) - before <= 6, "hints of one object are coalesced"
+    assert 1 <= len(fetches) - before <= 6, "notifications of one object are coalesced"
 
 
 async def test_edits_of_several_people_at_once_converge(live: Live) -> None:

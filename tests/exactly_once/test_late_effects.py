@@ -83,8 +83,8 @@ async def test_keys_of_others_mean_nothing(service: Service) -> None:
     ):
         event = {**event_of("customer.updated", customer), "request": {"id": None, "idempotency_key": key}}
         assert (await service.deliver(event)).status_code == httpx.codes.OK
-    oddities: list[Any] = [None, "req_1", [], {"idempotency_key": {}}]
-    for request in oddities:
+    unusual: list[Any] = [None, "req_1", [], {"idempotency_key": {}}]
+    for request in unusual:
         event = {**event_of("customer.updated", customer), "request": request}
         assert (await service.deliver(event)).status_code == httpx.codes.OK
     assert await late_entries(company) == [] and counted() == before

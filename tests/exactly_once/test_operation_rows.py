@@ -26,7 +26,7 @@ RUNNING: Row = {
     "kind": "'member_change'",
     "state": "'running'",
     "principal": "'user'",
-    "door": "'api'",
+    "source": "'api'",
     "request": "'{}'",
     "lease_token": "gen_random_uuid()",
     "lease_until": "now()",

@@ -345,10 +345,10 @@ async def test_an_answer_from_the_past_never_takes_the_cache_back(service: Servi
         return await context.stripe.metadata_change(CustomerId(target), seated).now(f"once/{target}")
 
     for _ in range(2):
-        await sync.land(context, await sync.take_lease(context, "customer", target), send)
+        await sync.apply(context, await sync.take_lease(context, "customer", target), send)
         await service.stripe.post(f"/v1/customers/{target}", metadata=no_membership_values())
     await service.refresh("customer", target)
-    await sync.land(context, await sync.take_lease(context, "customer", target), send)
+    await sync.apply(context, await sync.take_lease(context, "customer", target), send)
     rows = await service.fetch("select member_of from customers where id = $1", target)
     assert rows[0]["member_of"] is None and target not in await company.members()
 

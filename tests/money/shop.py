@@ -153,7 +153,7 @@ class Shop:
                 self._heard = event["id"]
             if not page:
                 break
-        for row in await self.service.fetch("select id, kind from refreshes where hints > 0"):
+        for row in await self.service.fetch("select id, kind from refreshes where notifications > 0"):
             await self.service.refresh(row["kind"], row["id"])
 
     async def _from_the_first(self, page: list[Any]) -> list[Any]:

@@ -111,7 +111,7 @@ async def test_what_confers_nothing_and_what_is_crowded(stripe_account: Simulato
         assert not any(problems(found, one) for one in (*people, lonely))
         assert all(one.fix for one in found)
         await service.fetch(
-            """insert into refreshes (id, kind, hints, newest_hint, attempts, last_error, dead_at, not_before)
+            """insert into refreshes (id, kind, notifications, notified_at, attempts, last_error, dead_at, not_before)
             values ('cus_dead', 'customer', 1, 0, 8, 'items is not a list', now(), now()),
                 ('cus_late', 'customer', 1, 0, 0, null, null, now() - interval '5 minutes') returning id"""
         )

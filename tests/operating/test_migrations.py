@@ -129,7 +129,7 @@ def test_the_tables_are_what_the_migrations_make(database_url: str) -> None:
 def test_statements_can_be_written_out_when_no_database_is_asked(empty_database_url: str) -> None:
     """An administrator may run what `alembic upgrade head --sql` prints."""
     written = alembic(empty_database_url, "upgrade", "head", "--sql")
-    assert "create or replace function record_plan_change()" in written
+    assert "create or replace function record_subscription_change()" in written
     assert "INSERT INTO alembic_version (version_num) VALUES ('0010')" in written
 
 
@@ -216,7 +216,7 @@ DIFFERENCES = (
     ("alter table prices alter unit_amount type numeric", "column prices.unit_amount"),
     ("alter table prices alter nickname set not null", "column prices.nickname"),
     ("alter table operations alter created_at set default now()", "column operations.created_at"),
-    ("alter table sweeps alter id drop identity", "column sweeps.id"),
+    ("alter table list_scans alter id drop identity", "column list_scans.id"),
     (
         "alter table reservations drop constraint uq_reservations_operation_id_position",
         "constraint reservations.uq_reservations_operation_id_position",
@@ -227,14 +227,17 @@ DIFFERENCES = (
     ("alter table customers set (fillfactor = 70)", "table customers"),
     ("alter table rate_grants set logged", "table rate_grants"),
     ("create table surplus (id text)", "column surplus.id"),
-    ("drop trigger record_plan_update on subscriptions", "trigger subscriptions.record_plan_update"),
     (
-        "alter table subscriptions disable trigger record_plan_update",
-        "trigger subscriptions.record_plan_update",
+        "drop trigger record_subscription_update on subscriptions",
+        "trigger subscriptions.record_subscription_update",
     ),
     (
-        "create or replace function record_plan_change() returns trigger language plpgsql as 'begin end'",
-        "function record_plan_change()",
+        "alter table subscriptions disable trigger record_subscription_update",
+        "trigger subscriptions.record_subscription_update",
+    ),
+    (
+        "create or replace function record_subscription_change() returns trigger language plpgsql as 'begin end'",
+        "function record_subscription_change()",
     ),
     ("create function more() returns int language sql as 'select 1'", "function more()"),
     ("create type more as enum ('one')", "type more"),

@@ -78,7 +78,7 @@ async def test_an_operators_day(stripe_account: Simulator, database_url: str) ->
     assert await operator.report("replay") == (0, {"replayed": [], "not_dead": []})
     await execute(
         database_url,
-        """insert into refreshes (id, kind, hints, newest_hint, attempts, last_error, dead_at)
+        """insert into refreshes (id, kind, notifications, notified_at, attempts, last_error, dead_at)
         values ('cus_1', 'customer', 1, 0, 8, 'name is not a string', now())""",
     )
     code, report = await operator.report("replay", "cus_1", "cus_2")

@@ -39,7 +39,7 @@ async def test_what_is_past_its_time_is_forgotten_and_nothing_younger(service: S
         values ('p', 'r', 'old', '', now() - interval '25 hours'), ('p', 'r', 'new', '', now()) returning key"""
     )
     await service.fetch(
-        """insert into refreshes (id, kind, hints, newest_hint, not_before, dead_at) values
+        """insert into refreshes (id, kind, notifications, notified_at, not_before, dead_at) values
         ('done', 'customer', 0, 0, now() - interval '2 hours', null),
         ('spaced', 'customer', 0, 0, now(), null),
         ('wanted', 'customer', 1, 0, now() - interval '2 hours', null),
@@ -77,7 +77,8 @@ async def test_a_poison_object_dies_with_its_reason_and_lives_again_by_replay(se
     customer = await new_customer(service.stripe, card=None, name="Ada")
     await service.stripe.add_fault(method="GET", path="/v1/customers/{id}", status=500, times=0)
     await service.fetch(
-        "insert into refreshes (id, kind, hints, newest_hint, attempts) values ($1, 'customer', 1, 0, $2) returning id",
+        "insert into refreshes (id, kind, notifications, notified_at, attempts)"
+        " values ($1, 'customer', 1, 0, $2) returning id",
         customer,
         refreshes.MAX_ATTEMPTS - 1,
     )
@@ -92,7 +93,7 @@ async def test_a_poison_object_dies_with_its_reason_and_lives_again_by_replay(se
         assert [one.id for one in await refreshes.due(connection, limit=5, lease_seconds=0)] == [customer]
     await service.stripe.clear_faults()
     row = await refreshed(service, customer)
-    assert (row["hints"], row["dead_at"], row["attempts"]) == (0, None, 0)
+    assert (row["notifications"], row["dead_at"], row["attempts"]) == (0, None, 0)
     assert (await cached_rows(service.database_url, "customer"))[customer]["name"] == "Ada"
 
 
@@ -100,13 +101,14 @@ async def test_in_an_outage_nothing_dies(service: Service) -> None:
     customer = await new_customer(service.stripe, card=None)
     await service.stripe.add_fault(method="GET", status=500, times=0)
     await service.fetch(
-        "insert into refreshes (id, kind, hints, newest_hint, attempts) values ($1, 'customer', 1, 0, $2) returning id",
+        "insert into refreshes (id, kind, notifications, notified_at, attempts)"
+        " values ($1, 'customer', 1, 0, $2) returning id",
         customer,
         refreshes.MAX_ATTEMPTS - 1,
     )
     row = await refreshed(service, customer)
     assert row["dead_at"] is None and row["attempts"] == refreshes.MAX_ATTEMPTS - 1
-    assert row["hints"] == 1 and row["lease_token"] is None
+    assert row["notifications"] == 1 and row["lease_token"] is None
 
 
 async def test_a_spent_budget_is_no_attempt(service: Service) -> None:
@@ -118,12 +120,12 @@ async def test_a_spent_budget_is_no_attempt(service: Service) -> None:
         await service.fetch(taken, work)
     row = await refreshed(service, customer)
     await service.fetch("delete from rate_grants returning number")
-    assert (row["attempts"], row["hints"], row["lease_token"]) == (0, 1, None)
+    assert (row["attempts"], row["notifications"], row["lease_token"]) == (0, 1, None)
 
 
 async def test_the_queue_is_told_by_every_process(service: Service) -> None:
     await service.fetch(
-        """insert into refreshes (id, kind, hints, newest_hint, not_before, dead_at) values
+        """insert into refreshes (id, kind, notifications, notified_at, not_before, dead_at) values
         ('cus_1', 'customer', 1, 0, now() - interval '90 seconds', null),
         ('cus_2', 'customer', 1, 0, now() + interval '90 seconds', null),
         ('cus_3', 'customer', 1, 0, now(), now()) returning id"""

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from app.domain.ids import CustomerId
 from app.domain.roles import Permission
 from app.domain.seats import Seats
-from app.domain.statuses import Standing
+from app.domain.statuses import Entitlements
 from app.sharing.member_changes import (
     Action,
     Decision,
@@ -18,9 +18,9 @@ from app.sharing.member_changes import (
     permissions_needed,
 )
 
-OPEN = Standing(access=True, edits=True, new_seats=True)
-NO_NEW_SEATS = Standing(access=True, edits=True, new_seats=False)
-CLOSED = Standing(access=False, edits=False, new_seats=False)
+OPEN = Entitlements(access=True, edits=True, new_seats=True)
+NO_NEW_SEATS = Entitlements(access=True, edits=True, new_seats=False)
+CLOSED = Entitlements(access=False, edits=False, new_seats=False)
 ROOM = Seats(total=10, used=3, reserved=0)
 
 
@@ -48,8 +48,8 @@ def leavers(count: int) -> list[MemberChange]:
     return [remove(person(f"cus_{n}", member_role="user")) for n in range(count)]
 
 
-def judge(*changes: MemberChange, seats: Seats = ROOM, standing: Standing = OPEN) -> list[Decision]:
-    return admit(changes, seats=seats, capacity=seats.total, standing=standing)
+def judge(*changes: MemberChange, seats: Seats = ROOM, entitlements: Entitlements = OPEN) -> list[Decision]:
+    return admit(changes, seats=seats, capacity=seats.total, entitlements=entitlements)
 
 
 def verdicts(decisions: list[Decision]) -> list[tuple[str, str | None]]:
@@ -104,7 +104,7 @@ def test_a_closed_status_runs_only_what_reduces(change: MemberChange, verdict: s
     expected = (verdict, code)
     if verdict == "run" and not reduces:
         expected = ("refused", "subscription_not_active")
-    assert verdicts(judge(change, standing=CLOSED)) == [expected]
+    assert verdicts(judge(change, entitlements=CLOSED)) == [expected]
 
 
 def test_a_plan_past_due_takes_nobody_new_but_lets_people_go() -> None:
@@ -112,7 +112,7 @@ def test_a_plan_past_due_takes_nobody_new_but_lets_people_go() -> None:
         add(person()),
         remove(person("cus_2", member_role="user")),
         update(person("cus_3", member_role="user"), "manager"),
-        standing=NO_NEW_SEATS,
+        entitlements=NO_NEW_SEATS,
     )
     assert verdicts(decisions) == [("refused", "subscription_not_active"), ("run", None), ("run", None)]
 
@@ -173,7 +173,7 @@ def test_an_over_allocated_plan_refuses_additions_until_it_fits() -> None:
 
 def test_a_lower_target_that_is_unsettled_binds_already() -> None:
     seats = Seats(total=10, used=4, reserved=0)
-    decisions = admit(newcomers(2), seats=seats, capacity=5, standing=OPEN)
+    decisions = admit(newcomers(2), seats=seats, capacity=5, entitlements=OPEN)
     assert verdicts(decisions) == [("refused", "seat_limit_reached")] * 2
 
 
@@ -202,21 +202,21 @@ SEATS = st.builds(Seats, total=st.integers(0, 20), used=st.integers(0, 20), rese
 
 @given(CHANGES, SEATS, st.sampled_from([OPEN, NO_NEW_SEATS, CLOSED]), st.integers(0, 5))
 def test_no_call_fills_more_than_the_capacity(
-    changes: list[MemberChange], seats: Seats, standing: Standing, lowered: int
+    changes: list[MemberChange], seats: Seats, entitlements: Entitlements, lowered: int
 ) -> None:
     capacity = max(0, seats.total - lowered)
-    decisions = admit(changes, seats=seats, capacity=capacity, standing=standing)
+    decisions = admit(changes, seats=seats, capacity=capacity, entitlements=entitlements)
     assert [d.change for d in decisions] == changes
     running = [d.change for d in decisions if d.verdict is Verdict.RUN]
     added = [change for change in running if change.action is Action.ADD]
     removed = [change for change in running if change.action is Action.REMOVE]
     if added:
-        assert standing.new_seats
+        assert entitlements.new_seats
         assert seats.used + seats.reserved - len(removed) + len(added) <= capacity
     assert all(not (c.person.busy or c.person.is_owner) for c in running)
     assert all(c.person.member_role is None and not c.person.elsewhere for c in added)
     assert all(c.person.member_role is not None for c in running if c.action is not Action.ADD)
-    assert all(standing.edits for c in running if c.action is Action.UPDATE and c.role == "manager")
+    assert all(entitlements.edits for c in running if c.action is Action.UPDATE and c.role == "manager")
     assert all((d.code is None) == (d.verdict is not Verdict.REFUSED) for d in decisions)
     codes = {d.code for d in decisions if d.change.action is Action.ADD}
     assert not (added and "seat_limit_reached" in codes), "additions run all or none"
@@ -227,8 +227,8 @@ def test_removals_and_role_changes_never_depend_on_the_seats(
     changes: list[MemberChange], seats: Seats
 ) -> None:
     rest = [change for change in changes if change.action is not Action.ADD]
-    alone = admit(rest, seats=ROOM, capacity=ROOM.total, standing=OPEN)
-    together = admit(changes, seats=seats, capacity=seats.total, standing=OPEN)
+    alone = admit(rest, seats=ROOM, capacity=ROOM.total, entitlements=OPEN)
+    together = admit(changes, seats=seats, capacity=seats.total, entitlements=OPEN)
     assert [d for d in together if d.change.action is not Action.ADD] == alone
 
 

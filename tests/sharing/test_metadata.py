@@ -175,7 +175,7 @@ def test_an_odd_role_counts_as_a_user_and_is_reported(value: str) -> None:
     metadata = {keys.MEMBER_OF: "sub_1Abc", keys.MEMBER_ROLE: value}
     assert keys.membership_of(metadata) == keys.Membership(SubscriptionId("sub_1Abc"), "user")
     silent = value.strip(keys.ASCII_WHITE_SPACE) in ("", "user")
-    assert (keys.MEMBER_ROLE in keys.membership_oddities(metadata)) is not silent
+    assert (keys.MEMBER_ROLE in keys.membership_problems(metadata)) is not silent
 
 
 @pytest.mark.parametrize("role", [*spaced("manager"), "Manager", "MANAGER"], ids=ascii)
@@ -183,26 +183,26 @@ def test_a_manager_may_be_typed_with_ascii_space_and_in_any_case(role: str) -> N
     for value in spaced("sub_1Abc"):
         found = keys.membership_of({keys.MEMBER_OF: value, keys.MEMBER_ROLE: role})
         assert found == keys.Membership(SubscriptionId("sub_1Abc"), "manager")
-        assert keys.membership_oddities({keys.MEMBER_OF: value, keys.MEMBER_ROLE: role}) == {}
+        assert keys.membership_problems({keys.MEMBER_OF: value, keys.MEMBER_ROLE: role}) == {}
 
 
 @pytest.mark.parametrize("value", NOT_A_SUBSCRIPTION, ids=ascii)
 def test_an_unreadable_subscription_is_no_membership_and_is_reported(value: str) -> None:
     metadata = {keys.MEMBER_OF: value, keys.MEMBER_ROLE: "manager"}
     assert keys.membership_of(metadata) is None
-    assert keys.MEMBER_OF in keys.membership_oddities(metadata)
+    assert keys.MEMBER_OF in keys.membership_problems(metadata)
 
 
 @pytest.mark.parametrize("value", NOT_A_CUSTOMER, ids=ascii)
 def test_an_unreadable_owner_is_nobody(value: str) -> None:
     assert keys.owner_of({keys.OWNER: value}) is None
-    assert bool(keys.owner_oddities({keys.OWNER: value})) is bool(value.strip(keys.ASCII_WHITE_SPACE))
+    assert bool(keys.owner_problems({keys.OWNER: value})) is bool(value.strip(keys.ASCII_WHITE_SPACE))
 
 
 @pytest.mark.parametrize("value", spaced("cus_1Abc"), ids=ascii)
 def test_an_owner_may_be_typed_with_ascii_space(value: str) -> None:
     assert keys.owner_of({keys.OWNER: value}) == "cus_1Abc"
-    assert keys.owner_oddities({keys.OWNER: value}) == {}
+    assert keys.owner_problems({keys.OWNER: value}) == {}
 
 
 def test_only_ascii_letters_fold_to_the_words_that_matter() -> None:

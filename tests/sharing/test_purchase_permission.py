@@ -353,8 +353,8 @@ async def test_payer_sees_what_was_bought_in_their_name_and_no_members(service: 
     seen = [*first["data"], *rest.json()["data"]]
     assert [(event["action"], event["actor_customer_id"]) for event in seen] == [
         ("purchases_withdrawn", company.payer.customer_id),
-        ("plan_changed", company.owner.customer_id),
-        ("plan_changed", company.owner.customer_id),
+        ("subscription_changed", company.owner.customer_id),
+        ("subscription_changed", company.owner.customer_id),
         ("purchases_allowed", company.payer.customer_id),
     ]
     assert {event["customer_id"] for event in seen} == {None}

@@ -11,7 +11,7 @@ from app.errors import Forbidden
 # One row a permission: owner, manager, user, payer who is not owner. `pays`: only where the owner may purchase;
 # `managers`: only with the setting of that name; `seats`: with that setting, and where the owner may purchase.
 TABLE = """
-    see the plan                          yes   yes       yes  yes
+    see the subscription                  yes   yes       yes  yes
     see its amounts and invoices          yes   yes       no   yes
     see its members                       yes   yes       no   no
     see what was bought and ended         yes   yes       no   yes
@@ -19,7 +19,7 @@ TABLE = """
     add, remove or change managers        yes   managers  no   no
     buy seats                             pays  seats     no   no
     lower its quantity                    pays  seats     no   yes
-    change the plan                       pays  no        no   no
+    change the subscription               pays  no        no   no
     cancel it at the period's end         yes   no        no   yes
     cancel it at once                     pays  no        no   yes
     take its end back                     yes   no        no   yes
@@ -96,7 +96,7 @@ def test_a_customers_role(
 
 def test_requiring_what_is_not_granted_names_it() -> None:
     granted = permissions(Role.USER, RolePolicy(), owner_may_purchase=True)
-    require(granted, Permission.SEE_PLAN, Permission.LEAVE)
+    require(granted, Permission.SEE_SUBSCRIPTION, Permission.LEAVE)
     with pytest.raises(Forbidden, match="add or remove users") as refused:
-        require(granted, Permission.SEE_PLAN, Permission.CHANGE_USERS)
+        require(granted, Permission.SEE_SUBSCRIPTION, Permission.CHANGE_USERS)
     assert refused.value.code == "role_required"

@@ -217,11 +217,11 @@ async def test_the_audit_trail_tells_who_did_what(service: Service) -> None:
     ok(await service.send("PUT", f"{company.path}/seats", as_service("admin"), {"total": 7}))
     events = ok(await service.get(path, company.owner.headers, limit=4))
     shown = [
-        (e["door"], e["action"], e["customer_id"], e["actor_customer_id"], e["service"])
+        (e["source"], e["action"], e["customer_id"], e["actor_customer_id"], e["service"])
         for e in events["data"]
     ]
     assert shown == [
-        ("api", "plan_changed", None, None, "admin"),
+        ("api", "subscription_changed", None, None, "admin"),
         ("dashboard", "member_removed", company.user.customer_id, None, None),
         ("api", "role_changed", company.user.customer_id, company.owner.customer_id, None),
         ("api", "member_added", added["customer_id"], company.manager.customer_id, None),

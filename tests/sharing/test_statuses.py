@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.domain.statuses import ENDED, Standing, is_live, standing
+from app.domain.statuses import ENDED, Entitlements, entitlements, is_live
 
 # status: access, edits (prices, items, higher roles), new seats by default,
 # new seats where the setting allows them to a past_due one, live
@@ -21,8 +21,8 @@ TABLE = {
 @pytest.mark.parametrize("status", TABLE)
 def test_each_status_allows_what_the_table_says(status: str) -> None:
     access, edits, new_seats, with_setting, live = TABLE[status]
-    assert standing(status) == Standing(access=access, edits=edits, new_seats=new_seats)
-    assert standing(status, past_due_allows_new_seats=True) == Standing(access, edits, with_setting)
+    assert entitlements(status) == Entitlements(access=access, edits=edits, new_seats=new_seats)
+    assert entitlements(status, past_due_allows_new_seats=True) == Entitlements(access, edits, with_setting)
     assert is_live(status) is live
     assert (status in ENDED) is not live
 
@@ -30,4 +30,4 @@ def test_each_status_allows_what_the_table_says(status: str) -> None:
 @pytest.mark.parametrize("status", ["", "Active", " active", "suspended", "ended", "past-due"])
 def test_a_status_that_nobody_wrote_down_gives_nothing(status: str) -> None:
     for setting in (False, True):
-        assert standing(status, past_due_allows_new_seats=setting) == Standing(False, False, False)
+        assert entitlements(status, past_due_allows_new_seats=setting) == Entitlements(False, False, False)

@@ -110,7 +110,7 @@ async def test_a_customer(stripe_account: Simulator) -> None:
     assert (customer.member_of, customer.member_role) == ("sub_1Team", "user")
     assert customer.user_id == "user-7"
     assert customer.default_payment_method_id == source["invoice_settings"]["default_payment_method"]
-    assert list(customer.oddities) == ["billing_shared_subscription_role"]
+    assert list(customer.metadata_problems) == ["billing_shared_subscription_role"]
 
 
 async def test_a_deleted_customer_keeps_nothing_of_the_person(
@@ -152,7 +152,7 @@ async def test_a_subscription(stripe_account: Simulator) -> None:
     assert item.current_period_end == source["items"]["data"][0]["current_period_end"]
     assert subscription.trial_end == source["trial_end"]
     assert subscription.latest_invoice_id == source["latest_invoice"]
-    assert subscription.items_complete and subscription.oddities == {}
+    assert subscription.items_complete and subscription.metadata_problems == {}
 
 
 async def test_long_lists_are_read_to_their_end(stripe_account: Simulator, gateway: StripeGateway) -> None:

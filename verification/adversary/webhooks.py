@@ -297,7 +297,7 @@ async def run(stripe_base: str, database_url: str, *, every: int = 1) -> Seen:
                     before = after
             if _told(await _cached(database_url)) != cached:
                 seen.misses.append("a delivery has changed a cached object")
-            for row in await service.fetch("select id, kind from refreshes where hints > 0"):
+            for row in await service.fetch("select id, kind from refreshes where notifications > 0"):
                 await service.refresh(row["kind"], row["id"])
             if _told(await _cached(database_url)) != cached:
                 seen.misses.append("a fetch that a delivery caused has changed a cached object")

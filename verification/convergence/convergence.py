@@ -54,7 +54,7 @@ OVER = 1_000_000
 WATCH = f"""
     create table bench.steps_back (id text, version bigint, after bigint);
     create function bench.version(r jsonb) returns bigint immutable language sql as $$
-        select case when r->>'presence' <> 'present' then {OVER}
+        select case when r->>'existence' <> 'present' then {OVER}
             else coalesce(nullif(ltrim(r->>'name', 'v'), '')::bigint, (r#>>'{{items,0,quantity}}')::bigint, 0) end $$;
     create function bench.watch() returns trigger language plpgsql as $$
         begin
@@ -213,7 +213,7 @@ class Bench:
 
     async def _landed(self, lease: refreshes.Lease, call: Any) -> None:
         try:
-            await sync.land(self.apis[1], lease, call)
+            await sync.apply(self.apis[1], lease, call)
         except ServiceUnavailable:
             return
 
@@ -229,7 +229,7 @@ class Bench:
         """Until no refresh is wanted; what is never done is stuck."""
         loop = asyncio.get_running_loop()
         give_up = loop.time() + GIVE_UP_SECONDS
-        query = "select id from refreshes where hints > 0 or lease_until > clock_timestamp()"
+        query = "select id from refreshes where notifications > 0 or lease_until > clock_timestamp()"
         while True:
             await self.settle()
             async with self.database.connection() as connection:
@@ -244,7 +244,7 @@ class Bench:
     async def judge(self) -> None:
         for kind in KINDS:
             one = MIRRORS[kind]
-            names = [*one.fields, "presence", "final"]
+            names = [*one.fields, "existence", "terminal"]
             async with self.database.connection() as connection:
                 rows = await connection.fetch(f"select {', '.join(names)} from {one.table}")
             found = {row["id"]: dict(row) for row in rows}
@@ -269,7 +269,7 @@ class Bench:
         if row is None:
             self.tally.wrong.append(f"{source.id}: no row")
             return
-        if source.ended and source.kind == "product" and row["presence"] in ("absent", "deleted"):
+        if source.ended and source.kind == "product" and row["existence"] in ("absent", "deleted"):
             # What is gone is gone: the last state of its fields is nobody's business any more.
             return
         differing = [name for name, value in expected.items() if row[name] != value]

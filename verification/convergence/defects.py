@@ -19,8 +19,8 @@ def _strict_created() -> list[Change]:
             "apply_events",
             ("+ $7", "+ 0 * $7"),
             (
-                "order by i.id\n                on conflict (id) do update set\n    hints",
-                "and false order by i.id\n                on conflict (id) do update set\n    hints",
+                "order by i.id\n                on conflict (id) do update set\n    notifications",
+                "and false order by i.id\n                on conflict (id) do update set\n    notifications",
             ),
         )
         for m in MIRRORS.values()
@@ -32,7 +32,7 @@ def _no_margin() -> list[Change]:
 
 
 def _no_lease() -> list[Change]:
-    """Whoever comes may fetch, and lands whoever else came meanwhile."""
+    """Whoever comes may fetch, and applies it even if another has taken the lease."""
     anybody = ("and lease_token = $2", "and ($2::uuid is not null)")
     return [
         edited(
@@ -43,7 +43,7 @@ def _no_lease() -> list[Change]:
             ("for update skip locked", ""),
         ),
         edited(refreshes, "_TAKE", ("where r.lease_until is null or r.lease_until < clock_timestamp()", "")),
-        *(edited(refreshes, name, anybody) for name in ("_HELD", "_LANDED", "_AGAIN", "_FAILED")),
+        *(edited(refreshes, name, anybody) for name in ("_HELD", "_MARK_APPLIED", "_AGAIN", "_FAILED")),
     ]
 
 
@@ -54,8 +54,8 @@ def _no_serial() -> list[Change]:
 
 
 def _deleted_revived() -> list[Change]:
-    final = ("(excluded.final or not t.final)", "(excluded.final or not t.final or true)")
-    return [edited(m, name, final) for m in MIRRORS.values() for name in ("apply_events", "apply_fetched")]
+    terminal = ("(excluded.terminal or not t.terminal)", "(excluded.terminal or not t.terminal or true)")
+    return [edited(m, name, terminal) for m in MIRRORS.values() for name in ("apply_events", "apply_fetched")]
 
 
 def _any_version_trusted() -> list[Change]:

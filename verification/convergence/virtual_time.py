@@ -16,7 +16,7 @@ from types import TracebackType
 
 import asyncpg
 
-from app.postgres.database import Connection, Database, Loan, Spare
+from app.postgres.database import Connection, Database, IdleConnections, PooledConnection
 
 TICK = 0.2
 """Seconds."""
@@ -86,13 +86,15 @@ def virtual_loop() -> VirtualLoop:
     return loop
 
 
-class _VirtualLoan(Loan):
+class _VirtualConnection(PooledConnection):
     """Stops time for as long as the connection is out, once the database's clock is the loop's."""
 
     __slots__ = ("_database", "_waiting")
 
-    def __init__(self, database: VirtualDatabase, pool: asyncpg.Pool[asyncpg.Record], spare: Spare) -> None:
-        super().__init__(pool, spare)
+    def __init__(
+        self, database: VirtualDatabase, pool: asyncpg.Pool[asyncpg.Record], idle: IdleConnections
+    ) -> None:
+        super().__init__(pool, idle)
         self._database = database
 
     async def __aenter__(self) -> Connection:
@@ -123,8 +125,8 @@ class VirtualDatabase(Database):
         self._wound = 0.0
         self._winding = asyncio.Lock()
 
-    def connection(self) -> Loan:
-        return _VirtualLoan(self, self._pool, self._spare)
+    def connection(self) -> PooledConnection:
+        return _VirtualConnection(self, self._pool, self._idle)
 
     async def wind(self, now: float) -> None:
         """Sets the database's clock, once for each step of the loop's."""
@@ -132,7 +134,7 @@ class VirtualDatabase(Database):
             return
         async with self._winding:
             if self._wound != now:
-                async with Loan(self._pool, self._spare) as connection:
+                async with PooledConnection(self._pool, self._idle) as connection:
                     await connection.execute("update bench.clock set at = $1", now)
                 self._wound = now
 

@@ -203,7 +203,7 @@ async def _unsettled(url: str, stripe: Stripe) -> list[str]:
     connection = await asyncpg.connect(url)
     try:
         names = {row["id"]: row["name"] for row in await connection.fetch("select id, name from customers")}
-        wanted = await connection.fetchval("select count(*) from refreshes where hints > 0")
+        wanted = await connection.fetchval("select count(*) from refreshes where notifications > 0")
     finally:
         await connection.close()
     wrong = [

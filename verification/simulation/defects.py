@@ -243,11 +243,11 @@ def _settled_when_sent() -> list[Change]:
 def _connection_kept_over_the_call() -> list[Change]:
     run_step = operation_steps.run_step
 
-    async def holding(context: Any, *given: Any) -> Any:
+    async def operation_lease(context: Any, *given: Any) -> Any:
         async with context.database.connection():
             return await run_step(context, *given)
 
-    return [(running, "run_step", holding)]
+    return [(running, "run_step", operation_lease)]
 
 
 def _time_out_is_an_error() -> list[Change]:
@@ -337,9 +337,9 @@ def _quantity_written_twice() -> list[Change]:
 
 
 def _deleted_revived() -> list[Change]:
-    final = ("(excluded.final or not t.final)", "(excluded.final or not t.final or true)")
+    terminal = ("(excluded.terminal or not t.terminal)", "(excluded.terminal or not t.terminal or true)")
     margin = ("(excluded.marker > t.marker + $7 or", "(true or")
-    return [edited(m, "apply_events", final, margin) for m in MIRRORS.values()]
+    return [edited(m, "apply_events", terminal, margin) for m in MIRRORS.values()]
 
 
 def _event_dropped() -> list[Change]:

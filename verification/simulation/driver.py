@@ -38,7 +38,7 @@ LOOK_SECONDS = 0.2
 _DUE = """
     select extract(epoch from least(
         (select min(greatest(not_before, coalesce(lease_until, not_before))) from refreshes
-            where hints > 0 and dead_at is null),
+            where notifications > 0 and dead_at is null),
         (select min(lease_until) from operations where settled_at is null)))::float8 as due,
         (select count(*) from operations where settled_at is null) as unsettled
     where $1"""

@@ -17,7 +17,7 @@ from typing import Any, cast
 import asyncpg
 import orjson
 
-from app.postgres.database import Connection, Database, Loan, database_unavailable
+from app.postgres.database import Connection, Database, PooledConnection, database_unavailable
 from verification.simulation.held_loop import HeldLoop, Process, held_loop
 
 POOL_SIZE = 10
@@ -326,8 +326,8 @@ class HeldDatabase(Database):
         self.process = process
         self._slots = asyncio.Semaphore(POOL_SIZE)
 
-    def connection(self) -> Loan:
-        return _HeldLoan(self)
+    def connection(self) -> PooledConnection:
+        return _HeldConnection(self)
 
     async def acquire(self) -> Session:
         self.process.check()
@@ -345,7 +345,7 @@ class HeldDatabase(Database):
         self.gate.give_back(session)
 
 
-class _HeldLoan(Loan):
+class _HeldConnection(PooledConnection):
     __slots__ = ("_database", "_session", "_task")
 
     def __init__(self, database: HeldDatabase) -> None:

@@ -356,7 +356,7 @@ def convergence(judge: Judge) -> Iterator[str]:
 
 
 def _shown(row: Json) -> Json:
-    if row["presence"] != "present":
+    if row["existence"] != "present":
         return {"gone": True}
     if "items" in row:
         items = sorted((item["id"], item["quantity"]) for item in row["items"])
@@ -393,7 +393,7 @@ def no_regression(judge: Judge) -> Iterator[str]:
         object_id, shown = change.row["id"], _shown(change.row)
         if object_id in gone and shown != {"gone": True}:
             yield f"{object_id} came back"
-        if change.row["presence"] == "deleted":
+        if change.row["existence"] == "deleted":
             gone.add(object_id)
         fitting = [
             one.number

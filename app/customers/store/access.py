@@ -13,12 +13,12 @@ _ACCESS = """
     with mine as (
         select s.*, case when s.owner_id = $1 and o.id is not null then 'owner'
                 when s.customer_id = $1 then 'payer' end as role, 'own' as via
-        from subscriptions s left join customers o on o.id = s.owner_id and o.presence = 'present'
-        where (s.customer_id = $1 or s.owner_id = $1) and s.presence = 'present'
+        from subscriptions s left join customers o on o.id = s.owner_id and o.existence = 'present'
+        where (s.customer_id = $1 or s.owner_id = $1) and s.existence = 'present'
         union all
         select s.*, c.member_role, 'shared'
-        from customers c join subscriptions s on s.id = c.member_of and s.presence = 'present'
-        where c.id = $1 and c.presence = 'present' and s.owner_id is distinct from $1
+        from customers c join subscriptions s on s.id = c.member_of and s.existence = 'present'
+        where c.id = $1 and c.existence = 'present' and s.owner_id is distinct from $1
     ), giving as (
         select m.id, m.status, m.role, m.via, m.cancel_at, m.owner_id,
             (x.item ->> 'current_period_end')::bigint as period_end,

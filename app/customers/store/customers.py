@@ -9,14 +9,14 @@ from app.postgres.database import Connection
 _PROFILE = """
     select id, email, name, phone, currency, balance, default_payment_method_id, created, synced_at,
         (select s.currency from subscriptions s
-         where s.customer_id = c.id and s.presence = 'present' and not s.final limit 1) as fixed_currency
-    from customers c where id = $1 and presence = 'present'"""
+         where s.customer_id = c.id and s.existence = 'present' and not s.terminal limit 1) as fixed_currency
+    from customers c where id = $1 and existence = 'present'"""
 
 _PAYMENT_METHOD = """
     select m.id, m.type, m.card, m.created, m.synced_at,
         coalesce(m.id = coalesce(c.default_payment_method_id, c.default_source_id), false) as is_default
     from payment_methods m join customers c on c.id = m.customer_id
-    where m.customer_id = $1 and m.presence = 'present' and """
+    where m.customer_id = $1 and m.existence = 'present' and """
 
 _ONE_PAYMENT_METHOD = _PAYMENT_METHOD + "m.id = $2"
 _PAYMENT_METHODS = (
@@ -38,7 +38,7 @@ async def has_paid(connection: Connection, customer_id: CustomerId) -> bool:
     return bool(
         await connection.fetchval(
             """select exists (select from invoices
-            where customer_id = $1 and presence = 'present' and status = 'paid')""",
+            where customer_id = $1 and existence = 'present' and status = 'paid')""",
             customer_id,
         )
     )
@@ -74,7 +74,7 @@ async def payment_methods(
 async def payment_method_type(connection: Connection, payment_method_id: str) -> str | None:
     """Return Stripe's type of a payment method of any customer; None if the cache has not seen it."""
     found: str | None = await connection.fetchval(
-        "select type from payment_methods where id = $1 and presence = 'present'", payment_method_id
+        "select type from payment_methods where id = $1 and existence = 'present'", payment_method_id
     )
     return found
 

@@ -10,10 +10,10 @@ _COLUMNS = """id, customer_id, subscription_id, number, status, currency, subtot
     amount_remaining, billing_reason, hosted_invoice_url, invoice_pdf, period_start, period_end, due_date, created,
     lines, synced_at"""
 
-_ONE = f"select {_COLUMNS} from invoices where id = $1 and presence = 'present'"
+_ONE = f"select {_COLUMNS} from invoices where id = $1 and existence = 'present'"
 _PAGE = f"""
     select {_COLUMNS} from invoices
-    where customer_id = $1 and presence = 'present'
+    where customer_id = $1 and existence = 'present'
       and ($2::text is null or subscription_id = $2) and ($3::text is null or status = $3)
       and ($4::bigint is null or (created, id) < ($4, $5))
     order by created desc, id desc limit $6"""

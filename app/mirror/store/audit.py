@@ -10,7 +10,7 @@ from app.postgres.database import Connection
 # was held back for longer than anybody waits for one: a process was stopped with it. Where a test clock runs ahead,
 # nothing can be said. Instants of Stripe's and ours may differ; where the step told of an effect, by more.
 _LATE_EFFECT = """
-    insert into audit_events (subscription_id, door, operation_id, principal, actor_id, action, customer_id,
+    insert into audit_events (subscription_id, source, operation_id, principal, actor_id, action, customer_id,
         before, after)
     select coalesce(nullif(o.subscription_id, ''), $6), 'api', o.id, o.principal, o.actor_id, 'late_effect', $7, '{}',
         jsonb_build_object('event', $1::text, 'type', $2::text, 'settled_as', t.state)
@@ -68,7 +68,7 @@ async def record(
 ) -> None:
     """Write an entry about what is kept here alone, and not at Stripe."""
     await connection.execute(
-        """insert into audit_events (subscription_id, door, principal, actor_id, action, before, after)
+        """insert into audit_events (subscription_id, source, principal, actor_id, action, before, after)
         values ($1, 'api', $2, $3, $4, $5, $6)""",
         subscription_id,
         principal,
@@ -89,7 +89,7 @@ async def page(
 ) -> list[JsonObject]:
     """Newest first. Without members: only entries about the subscription itself."""
     rows = await connection.fetch(
-        """select id, at, door, operation_id, principal, actor_id, action, customer_id, before, after
+        """select id, at, source, operation_id, principal, actor_id, action, customer_id, before, after
         from audit_events where subscription_id = $1 and ($2::bigint is null or id < $2)
           and ($4 or customer_id is null)
         order by id desc limit $3""",

@@ -11,11 +11,11 @@ _CLAIM = """
         insert into webhook_events (id, type, object_id, created, outcome) values ($1, $2, $3, $4, $5)
         on conflict (id) do nothing returning id
     ), noted as (
-        insert into refreshes as r (id, kind, hints, newest_hint)
+        insert into refreshes as r (id, kind, notifications, notified_at)
         select distinct on (h.id) h.id, h.kind, 1, $4 from claimed, unnest($6::text[], $7::text[]) as h(kind, id)
         order by h.id
         on conflict (id) do update set
-            hints = r.hints + 1, newest_hint = greatest(r.newest_hint, excluded.newest_hint)
+            notifications = r.notifications + 1, notified_at = greatest(r.notified_at, excluded.notified_at)
     )
     select exists (select from claimed)"""
 
@@ -28,11 +28,11 @@ async def claim(
     object_id: str | None,
     created: int,
     outcome: str,
-    hints: Sequence[tuple[str, str]] = (),
+    notifications: Sequence[tuple[str, str]] = (),
 ) -> bool:
-    """Records an event whose payload is not applied; `hints` are (kind, id) of objects to fetch again."""
-    kinds = [kind for kind, _ in hints]
-    ids = [object_id for _, object_id in hints]
+    """Records an event whose payload is not applied; `notifications` are (kind, id) of objects to fetch again."""
+    kinds = [kind for kind, _ in notifications]
+    ids = [object_id for _, object_id in notifications]
     return bool(
         await connection.fetchval(_CLAIM, event_id, event_type, object_id, created, outcome, kinds, ids)
     )

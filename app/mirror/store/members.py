@@ -8,9 +8,9 @@ from app.postgres.database import Connection, Record
 
 PROMISED_SEATS = """reservations v left join customers c on c.id = v.customer_id
     where v.released_at is null
-      and (c.member_of is distinct from v.subscription_id or c.presence <> 'present')
+      and (c.member_of is distinct from v.subscription_id or c.existence <> 'present')
       and not exists (select from customers made
-          where v.customer_id is null and made.operation_id = v.operation_id and made.presence = 'present'
+          where v.customer_id is null and made.operation_id = v.operation_id and made.existence = 'present'
             and made.member_of = v.subscription_id and lower(made.email) = v.email)"""
 """Reservations `v` of those who are no members yet, to go on with `and`.
 
@@ -28,7 +28,7 @@ _PEOPLE = f"""
         left join member_records k on k.subscription_id = $1 and k.customer_id = c.id
         cross join lateral (select k.typed_email is null
             or exists (select from identities i where i.customer_id = c.id) as own) shown
-        where c.member_of = $1 and c.presence = 'present' and c.id is distinct from $2
+        where c.member_of = $1 and c.existence = 'present' and c.id is distinct from $2
         union all
         select v.customer_id, t.email, null, t.role, 'pending', v.created_at, '~' || v.id
         from (select v.* from {PROMISED_SEATS} and v.subscription_id = $1) v
@@ -116,12 +116,12 @@ async def record_left(
 _OF_ENDED = """
     with ended as (
         select s.id from subscriptions s
-        where s.status = any($1) and s.presence = 'present' and exists (
-            select from customers c where c.member_of = s.id and c.presence = 'present' and not exists (
+        where s.status = any($1) and s.existence = 'present' and exists (
+            select from customers c where c.member_of = s.id and c.existence = 'present' and not exists (
                 select from operation_steps t where t.customer_id = c.id and t.settled_at is null))
         limit 1 for update skip locked)
     select c.id, c.member_of from customers c join ended e on c.member_of = e.id
-    where c.presence = 'present' and not exists (
+    where c.existence = 'present' and not exists (
         select from operation_steps t where t.customer_id = c.id and t.settled_at is null)
     order by c.id limit $2"""
 
@@ -140,7 +140,7 @@ async def is_member(connection: Connection, subscription_id: SubscriptionId, cus
     return bool(
         await connection.fetchval(
             """select exists (select from customers
-            where id = $2 and member_of = $1 and presence = 'present')""",
+            where id = $2 and member_of = $1 and existence = 'present')""",
             subscription_id,
             customer_id,
         )

@@ -20,34 +20,34 @@ OUTAGE_SECONDS = 20
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """`hints` is the number of hints that were waiting when the lease was taken."""
+    """`notifications` is the number of notifications that were waiting when the lease was taken."""
 
     id: str
     kind: str
     token: UUID
-    hints: int
+    notifications: int
     attempts: int
 
 
 def _lease(row: Record) -> Lease:
-    return Lease(row["id"], row["kind"], row["token"], row["hints"], row["attempts"])
+    return Lease(row["id"], row["kind"], row["token"], row["notifications"], row["attempts"])
 
 
 _DUE = """
     update refreshes set lease_token = gen_random_uuid(), lease_until = clock_timestamp() + $2 * interval '1 second'
     where id in (
         select id from refreshes
-        where hints > 0 and dead_at is null and not_before <= clock_timestamp()
+        where notifications > 0 and dead_at is null and not_before <= clock_timestamp()
           and (lease_until is null or lease_until < clock_timestamp())
         order by not_before limit $1 for update skip locked)
-    returning id, kind, lease_token as token, hints, attempts"""
+    returning id, kind, lease_token as token, notifications, attempts"""
 
 _TAKE = """
-    insert into refreshes as r (id, kind, hints, newest_hint, lease_token, lease_until)
+    insert into refreshes as r (id, kind, notifications, notified_at, lease_token, lease_until)
     values ($1, $2, 0, 0, gen_random_uuid(), clock_timestamp() + $3 * interval '1 second')
     on conflict (id) do update set lease_token = excluded.lease_token, lease_until = excluded.lease_until
     where r.lease_until is null or r.lease_until < clock_timestamp()
-    returning id, kind, lease_token as token, hints, attempts"""
+    returning id, kind, lease_token as token, notifications, attempts"""
 
 _HELD = "select 1 from refreshes where id = $1 and lease_token = $2 for update"
 
@@ -55,15 +55,15 @@ _RENEW = """
     update refreshes set lease_until = clock_timestamp() + $3 * interval '1 second'
     where id = $1 and lease_token = $2"""
 
-_LANDED = """
+_MARK_APPLIED = """
     update refreshes set
-        hints = case when hints = $3 then 0 else hints end,
+        notifications = case when notifications = $3 then 0 else notifications end,
         attempts = 0, last_error = null, dead_at = null, lease_token = null, lease_until = null,
         not_before = clock_timestamp() + $4 * interval '1 second'
     where id = $1 and lease_token = $2"""
 
 _AGAIN = """
-    update refreshes set hints = greatest(hints, 1), lease_token = null, lease_until = null,
+    update refreshes set notifications = greatest(notifications, 1), lease_token = null, lease_until = null,
         not_before = clock_timestamp() + $3 * interval '1 second'
     where id = $1 and lease_token = $2"""
 
@@ -82,8 +82,8 @@ _POSTPONED = """
 _RELEASED = "update refreshes set lease_token = null, lease_until = null where id = $1 and lease_token = $2"
 
 _REPLAY = """
-    update refreshes r set dead_at = null, attempts = 0, last_error = null, hints = greatest(r.hints, 1),
-        not_before = clock_timestamp()
+    update refreshes r set dead_at = null, attempts = 0, last_error = null,
+        notifications = greatest(r.notifications, 1), not_before = clock_timestamp()
     from (select id, kind, last_error, attempts from refreshes
           where dead_at is not null and ($1::text[] is null or id = any($1)) for update) was
     where r.id = was.id
@@ -93,12 +93,12 @@ _STATE = """
     select count(*) filter (where not_before <= clock_timestamp()) as due, count(*) as wanted,
         coalesce(extract(epoch from clock_timestamp() - min(not_before)), 0)::float as oldest,
         (select count(*) from refreshes where dead_at is not null) as dead
-    from refreshes where hints > 0 and dead_at is null"""
+    from refreshes where notifications > 0 and dead_at is null"""
 
 _NOTE = """
-    insert into refreshes as r (id, kind, hints, newest_hint) values ($1, $2, 1, $3)
+    insert into refreshes as r (id, kind, notifications, notified_at) values ($1, $2, 1, $3)
     on conflict (id) do update set
-        hints = r.hints + 1, newest_hint = greatest(r.newest_hint, excluded.newest_hint)"""
+        notifications = r.notifications + 1, notified_at = greatest(r.notified_at, excluded.notified_at)"""
 
 
 async def due(connection: Connection, *, limit: int, lease_seconds: float) -> list[Lease]:
@@ -122,12 +122,12 @@ async def renew(connection: Connection, lease: Lease, *, lease_seconds: float) -
     await connection.execute(_RENEW, lease.id, lease.token, lease_seconds)
 
 
-async def landed(connection: Connection, lease: Lease) -> None:
-    """What was fetched or answered is in its row: the hints that the lease found are done.
+async def mark_applied(connection: Connection, lease: Lease) -> None:
+    """What was fetched or answered is in its row: the notifications that the lease found are done.
 
     Those that came since stay, however old: an answer is dated when it is sent, which may be long after its reading.
     """
-    await connection.execute(_LANDED, lease.id, lease.token, lease.hints, SPACING_SECONDS)
+    await connection.execute(_MARK_APPLIED, lease.id, lease.token, lease.notifications, SPACING_SECONDS)
 
 
 async def run_again(connection: Connection, lease: Lease) -> None:
@@ -140,8 +140,8 @@ async def failed(connection: Connection, lease: Lease, reason: str) -> None:
     await connection.execute(_FAILED, lease.id, lease.token, reason, MAX_ATTEMPTS)
 
 
-async def note(connection: Connection, kind: str, object_id: str, *, hinted_at: int) -> None:
-    await connection.execute(_NOTE, object_id, kind, hinted_at)
+async def note(connection: Connection, kind: str, object_id: str, *, notified_at: int) -> None:
+    await connection.execute(_NOTE, object_id, kind, notified_at)
 
 
 async def postponed(connection: Connection, lease: Lease, reason: str) -> None:
@@ -166,7 +166,7 @@ class Dead:
 
 async def wanted(connection: Connection, ids: Sequence[str]) -> set[str]:
     """Those of the objects of which an event has told more than their rows show."""
-    rows = await connection.fetch("select id from refreshes where id = any($1) and hints > 0", ids)
+    rows = await connection.fetch("select id from refreshes where id = any($1) and notifications > 0", ids)
     return {row["id"] for row in rows}
 
 

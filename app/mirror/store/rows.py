@@ -8,7 +8,7 @@ second of the newest news that it reflects) and a `serial` (counted up by every 
 - a fetched object is applied when the row's serial is still the one remembered before the fetch, or the row says the
   very same, and the lease under which it was fetched still holds (the caller checks that in the same transaction);
 - an object on a page of a list is inserted when absent, and is a hint when it differs from the row;
-- facts that stay (`final`: deleted, cancelled, expired) are never undone.
+- facts that stay (`terminal`: deleted, cancelled, expired) are never undone.
 
 Rows travel as one JSON array, unpacked by Postgres into the table's own row type: one statement whatever the number.
 """
@@ -24,7 +24,7 @@ from app.domain.statuses import ENDED
 from app.postgres.database import Connection, Record
 
 NOT_COLUMNS = frozenset({"deleted", "items_complete", "discounts_complete"})
-SYNC_COLUMNS = ("marker", "serial", "presence", "final", "synced_at")
+SYNC_COLUMNS = ("marker", "serial", "existence", "terminal", "synced_at")
 
 # Stripe's payloads name discounts by their ids. A payload is applied only if the row, or the payload itself, knows what
 # each of them gives; the row keeps what it knows of those that are left.
@@ -37,8 +37,8 @@ _KEPT_DETAILS = f"""discount_details = case when {_OWN_DETAILS} then excluded.di
     join jsonb_array_elements(t.discount_details) d(detail) on d.detail ->> 'id' = k.id) end"""
 
 _CLAIMED = "incoming i join claimed c on c.id = i.event_id where i.usable order by i.id"
-HINT_AGAIN = """on conflict (id) do update set
-    hints = r.hints + 1, newest_hint = greatest(r.newest_hint, excluded.newest_hint)"""
+COUNT_NOTIFICATION = """on conflict (id) do update set
+    notifications = r.notifications + 1, notified_at = greatest(r.notified_at, excluded.notified_at)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Mirror:
         self.kind = kind
         self.table = table
         self.fields = tuple(f.name for f in fields(snapshot) if f.name not in NOT_COLUMNS)
-        written = (*self.fields, "marker", "presence", "final")
+        written = (*self.fields, "marker", "existence", "terminal")
         columns = ", ".join(written)
         taken = {name: f"{name} = excluded.{name}" for name in written if name not in ("id", "marker")}
         kept, known, all_known = taken, "true", "true"
@@ -88,7 +88,7 @@ class Mirror:
             select {", ".join(f"i.{name}" for name in written)}, 1, clock_timestamp() from {{source}}
             on conflict (id) do update set {{changes}}, marker = greatest(t.marker, excluded.marker),
                 serial = t.serial + 1, synced_at = clock_timestamp()
-            where (excluded.final or not t.final) and """
+            where (excluded.terminal or not t.terminal) and """
         # Each phase is sorted (claims, rows, refreshes), so that groups of several processes never deadlock.
         self.apply_events = f"""
             with incoming as (
@@ -101,27 +101,28 @@ class Mirror:
                 insert into webhook_events (id, type, object_id, created, outcome)
                 select i.event_id, i.event_type, i.id, i.marker,
                        case when not i.usable then i.reason
-                            when i.presence <> 'deleted'
+                            when i.existence <> 'deleted'
                                 and i.marker <= (select t.marker + $7 from {table} t where t.id = i.id)
                             then '{NOTED}' else '{APPLIED}' end
                 from incoming i order by i.event_id
                 on conflict (id) do nothing returning id, outcome
             ), applied as (
                 {upsert.format(source=_CLAIMED, changes=", ".join(kept.values()))}
-                    {known} and (excluded.marker > t.marker + $7 or excluded.presence = 'deleted')
+                    {known} and (excluded.marker > t.marker + $7 or excluded.existence = 'deleted')
                 returning t.id
             ), noted as (
-                insert into refreshes as r (id, kind, hints, newest_hint)
+                insert into refreshes as r (id, kind, notifications, notified_at)
                 select i.id, '{kind}', 1, i.marker from incoming i join claimed c on c.id = i.event_id
                 where not exists (select from applied a where a.id = i.id)
-                  and not exists (select from {table} t where t.id = i.id and t.final and not i.final)
+                  and not exists (select from {table} t where t.id = i.id and t.terminal and not i.terminal)
                 order by i.id
-                {HINT_AGAIN}
+                {COUNT_NOTIFICATION}
                 returning r.id
             ), cleared as (
-                update refreshes r set hints = 0, attempts = 0, last_error = null, dead_at = null
+                update refreshes r set notifications = 0, attempts = 0, last_error = null, dead_at = null
                 from applied a join incoming i on i.id = a.id
-                where r.id = a.id and r.lease_token is null and r.newest_hint + $7 < i.marker and r.hints > 0
+                where r.id = a.id and r.lease_token is null and r.notified_at + $7 < i.marker
+                  and r.notifications > 0
             )
             select i.event_id, (select c.outcome from claimed c where c.id = i.event_id) as expected,
                 exists (select from applied a where a.id = i.id) as applied,
@@ -129,7 +130,7 @@ class Mirror:
             from incoming i"""
 
         def same(row: str) -> str:
-            return ", ".join(f"{row}.{name}" for name in (*self.fields, "presence"))
+            return ", ".join(f"{row}.{name}" for name in (*self.fields, "existence"))
 
         # Of our own write the event is often faster than the answer: they say the same, and nothing is to be read.
         self.apply_fetched = f"""
@@ -141,7 +142,7 @@ class Mirror:
                 returning t.id
             )
             select exists (select from applied)
-                or exists (select from {table} t, incoming i where t.id = i.id and t.final and not i.final)"""
+                or exists (select from {table} t, incoming i where t.id = i.id and t.terminal and not i.terminal)"""
         self.apply_page = f"""
             with incoming as (
                 select * from jsonb_populate_recordset(null::{table}, $1)
@@ -151,22 +152,22 @@ class Mirror:
                 on conflict (id) do nothing returning id
             ), differing as (
                 select i.id, i.marker from incoming i join {table} t on t.id = i.id
-                where ({", ".join(f"t.{n}" for n in (*self.fields, "presence"))})
-                      is distinct from ({", ".join(f"i.{n}" for n in (*self.fields, "presence"))})
-                  and (i.final or not t.final)
+                where ({", ".join(f"t.{n}" for n in (*self.fields, "existence"))})
+                      is distinct from ({", ".join(f"i.{n}" for n in (*self.fields, "existence"))})
+                  and (i.terminal or not t.terminal)
             ), noted as (
-                insert into refreshes as r (id, kind, hints, newest_hint)
+                insert into refreshes as r (id, kind, notifications, notified_at)
                 select id, '{kind}', 1, marker from differing order by id
-                {HINT_AGAIN}
+                {COUNT_NOTIFICATION}
             )
             select (select count(*) from inserted) as inserted, (select count(*) from differing) as differing"""
         self.mark_absent = f"""
             with marked as (
-                update {table} set presence = 'absent', marker = greatest(marker, $3), serial = serial + 1,
+                update {table} set existence = 'absent', marker = greatest(marker, $3), serial = serial + 1,
                     synced_at = clock_timestamp()
-                where id = $1 and serial = $2 and not final
+                where id = $1 and serial = $2 and not terminal
             )
-            select not exists (select from {table} where id = $1 and serial <> $2 and not final)"""
+            select not exists (select from {table} where id = $1 and serial <> $2 and not terminal)"""
         self.age = f"""
             select synced_at < clock_timestamp() - $2 * interval '1 second' from {table} where id = $1"""
         self.serial = f"select serial from {table} where id = $1"
@@ -174,8 +175,10 @@ class Mirror:
     def row(self, snapshot: Snapshot, marker: int) -> dict[str, Any]:
         row = {name: getattr(snapshot, name) for name in self.fields}
         row["marker"] = marker
-        row["presence"] = "deleted" if snapshot.deleted else "present"
-        row["final"] = snapshot.deleted or (isinstance(snapshot, Subscription) and snapshot.status in ENDED)
+        row["existence"] = "deleted" if snapshot.deleted else "present"
+        row["terminal"] = snapshot.deleted or (
+            isinstance(snapshot, Subscription) and snapshot.status in ENDED
+        )
         return row
 
 

@@ -1,7 +1,7 @@
 """Sweeps over the lists of Stripe's objects: how far each range has been read, and what reconciling has found.
 
 A range is a stretch of seconds of creation, read newest first. Its cursor moves in the transaction that writes the
-page, and only for the process that took the sweep last (`fence`): one that was paused for long changes nothing.
+page, and only for the process that took the scan last (`fence`): one that was paused for long changes nothing.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from app.mirror.store.rows import MIRRORS, Mirror, mirror_of
 from app.postgres.database import Connection
 
 Purpose = Literal["fill", "reconcile"]
-Finding = Literal["missing", "stale", "surplus", "unclear"]
+Finding = Literal["missing", "stale", "orphaned", "unclear"]
 
 
 @dataclass(frozen=True, slots=True)
-class Sweep:
+class ListScan:
     """`planned_at`: the second, by Stripe's clock, up to which the ranges are known to reach."""
 
     id: int
@@ -46,34 +46,36 @@ class Range:
     objects: int = 0
 
 
-async def resume(connection: Connection, purpose: Purpose, *, dry_run: bool) -> Sweep | None:
-    """Takes the unfinished sweep of that purpose, if there is one; its former holder can write no more."""
+async def resume(connection: Connection, purpose: Purpose, *, dry_run: bool) -> ListScan | None:
+    """Takes the unfinished scan of that purpose, if there is one; its former holder can write no more."""
     row = await connection.fetchrow(
-        """update sweeps set fence = fence + 1 where id = (
-            select id from sweeps where purpose = $1 and dry_run = $2 and finished_at is null
+        """update list_scans set fence = fence + 1 where id = (
+            select id from list_scans where purpose = $1 and dry_run = $2 and finished_at is null
             order by id desc limit 1)
         returning id, fence, planned_at""",
         purpose,
         dry_run,
     )
-    return None if row is None else Sweep(**dict(row))
+    return None if row is None else ListScan(**dict(row))
 
 
-async def start(connection: Connection, purpose: Purpose, *, dry_run: bool, planned_at: int) -> Sweep:
-    """A new sweep; unfinished ones of its purpose are given up, and findings of finished ones forgotten."""
+async def start(connection: Connection, purpose: Purpose, *, dry_run: bool, planned_at: int) -> ListScan:
+    """A new scan; unfinished ones of its purpose are given up, and findings of finished ones forgotten."""
     await connection.execute(
-        """update sweeps set finished_at = clock_timestamp(), outcome = 'abandoned'
+        """update list_scans set finished_at = clock_timestamp(), outcome = 'abandoned'
         where purpose = $1 and finished_at is null""",
         purpose,
     )
     await connection.execute(
-        "delete from sweep_ranges where sweep_id in (select id from sweeps where purpose = $1)", purpose
+        "delete from list_scan_ranges where scan_id in (select id from list_scans where purpose = $1)",
+        purpose,
     )
     await connection.execute(
-        "delete from sweep_findings where sweep_id in (select id from sweeps where purpose = $1)", purpose
+        "delete from list_scan_findings where scan_id in (select id from list_scans where purpose = $1)",
+        purpose,
     )
     row = await connection.fetchrow(
-        """insert into sweeps (purpose, dry_run, fence, planned_at) values ($1, $2, 1, $3)
+        """insert into list_scans (purpose, dry_run, fence, planned_at) values ($1, $2, 1, $3)
         returning id, fence, planned_at""",
         purpose,
         dry_run,
@@ -81,14 +83,14 @@ async def start(connection: Connection, purpose: Purpose, *, dry_run: bool, plan
     )
     if row is None:
         raise LookupError("an insert that always answers one row answered none")
-    return Sweep(**dict(row))
+    return ListScan(**dict(row))
 
 
-async def add_range(connection: Connection, sweep: Sweep, planned: Range) -> None:
+async def add_range(connection: Connection, scan: ListScan, planned: Range) -> None:
     await connection.execute(
-        """insert into sweep_ranges (sweep_id, position, kind, created_from, created_to, open_ids, pages, objects)
+        """insert into list_scan_ranges (scan_id, position, kind, created_from, created_to, open_ids, pages, objects)
         values ($1, $2, $3, $4, $5, '{}', 0, 0) on conflict do nothing""",
-        sweep.id,
+        scan.id,
         planned.position,
         planned.kind,
         planned.created_from,
@@ -96,32 +98,32 @@ async def add_range(connection: Connection, sweep: Sweep, planned: Range) -> Non
     )
 
 
-async def extend_plan(connection: Connection, sweep: Sweep, planned_at: int) -> None:
-    await connection.execute("update sweeps set planned_at = $2 where id = $1", sweep.id, planned_at)
+async def extend_plan(connection: Connection, scan: ListScan, planned_at: int) -> None:
+    await connection.execute("update list_scans set planned_at = $2 where id = $1", scan.id, planned_at)
 
 
-async def ranges(connection: Connection, sweep: Sweep) -> tuple[list[Range], int]:
+async def ranges(connection: Connection, scan: ListScan) -> tuple[list[Range], int]:
     """What is not read to its end, and the next free position."""
     rows = await connection.fetch(
         """select position, kind, created_from, created_to, last_id, last_created, open_ids, pages, objects
-        from sweep_ranges where sweep_id = $1 and finished_at is null order by position""",
-        sweep.id,
+        from list_scan_ranges where scan_id = $1 and finished_at is null order by position""",
+        scan.id,
     )
-    last = await connection.fetchval("select max(position) from sweep_ranges where sweep_id = $1", sweep.id)
+    last = await connection.fetchval("select max(position) from list_scan_ranges where scan_id = $1", scan.id)
     return [Range(**dict(row)) for row in rows], (-1 if last is None else last) + 1
 
 
 async def advance(
-    connection: Connection, sweep: Sweep, before: Range, after: Range, *, finished: bool
+    connection: Connection, scan: ListScan, before: Range, after: Range, *, finished: bool
 ) -> bool:
-    """False when another process has taken the sweep: then nothing of this page may be committed."""
+    """False when another process has taken the scan: then nothing of this page may be committed."""
     status = await connection.execute(
-        """update sweep_ranges r set created_from = $5, last_id = $6, last_created = $7, open_ids = $8, pages = $9,
+        """update list_scan_ranges r set created_from = $5, last_id = $6, last_created = $7, open_ids = $8, pages = $9,
             objects = $10, finished_at = case when $11 then clock_timestamp() end
-        from (select id from sweeps where id = $1 and fence = $2 for share) s
-        where r.sweep_id = s.id and r.position = $3 and r.pages = $4 and r.finished_at is null""",
-        sweep.id,
-        sweep.fence,
+        from (select id from list_scans where id = $1 and fence = $2 for share) s
+        where r.scan_id = s.id and r.position = $3 and r.pages = $4 and r.finished_at is null""",
+        scan.id,
+        scan.fence,
         before.position,
         before.pages,
         after.created_from,
@@ -135,15 +137,15 @@ async def advance(
     return status == "UPDATE 1"
 
 
-async def is_at(connection: Connection, sweep: Sweep, reached: Range) -> bool:
+async def is_at(connection: Connection, scan: ListScan, reached: Range) -> bool:
     """Whether the range stands where this very process has brought it."""
     return bool(
         await connection.fetchval(
-            """select exists (select from sweep_ranges r join sweeps s on s.id = r.sweep_id
+            """select exists (select from list_scan_ranges r join list_scans s on s.id = r.scan_id
             where s.id = $1 and s.fence = $2 and r.position = $3 and r.pages = $4
               and r.last_id is not distinct from $5)""",
-            sweep.id,
-            sweep.fence,
+            scan.id,
+            scan.fence,
             reached.position,
             reached.pages,
             reached.last_id,
@@ -151,37 +153,37 @@ async def is_at(connection: Connection, sweep: Sweep, reached: Range) -> bool:
     )
 
 
-async def totals(connection: Connection, sweep: Sweep) -> dict[str, tuple[int, int]]:
-    """Pages and objects read so far, by kind, over every run of the sweep."""
+async def totals(connection: Connection, scan: ListScan) -> dict[str, tuple[int, int]]:
+    """Pages and objects read so far, by kind, over every run of the scan."""
     rows = await connection.fetch(
         """select kind, sum(pages)::bigint as pages, sum(objects)::bigint as objects
-        from sweep_ranges where sweep_id = $1 group by kind""",
-        sweep.id,
+        from list_scan_ranges where scan_id = $1 group by kind""",
+        scan.id,
     )
     return {row["kind"]: (row["pages"], row["objects"]) for row in rows}
 
 
 async def finish(
-    connection: Connection, sweep: Sweep, outcome: str, report: dict[str, Any] | None = None
+    connection: Connection, scan: ListScan, outcome: str, report: dict[str, Any] | None = None
 ) -> None:
     await connection.execute(
-        """update sweeps set finished_at = clock_timestamp(), outcome = $3, report = $4
+        """update list_scans set finished_at = clock_timestamp(), outcome = $3, report = $4
         where id = $1 and fence = $2""",
-        sweep.id,
-        sweep.fence,
+        scan.id,
+        scan.fence,
         outcome,
         report,
     )
 
 
 def _comparison(mirror: Mirror) -> str:
-    columns = (*mirror.fields, "presence")
+    columns = (*mirror.fields, "existence")
     ours, theirs = (", ".join(f"{row}.{name}" for name in columns) for row in "ti")
     return f"""
         select i.id, case when t.id is null then 'missing' else 'stale' end as finding
         from jsonb_populate_recordset(null::{mirror.table}, $1) i left join {mirror.table} t on t.id = i.id
         where t.id is null
-           or (({ours}) is distinct from ({theirs}) and (i.final or not t.final))"""
+           or (({ours}) is distinct from ({theirs}) and (i.terminal or not t.terminal))"""
 
 
 _COMPARE = {kind: _comparison(mirror) for kind, mirror in MIRRORS.items()}
@@ -196,13 +198,13 @@ async def compare(connection: Connection, snapshots: Sequence[Snapshot]) -> dict
     return {row["id"]: row["finding"] for row in rows}
 
 
-async def surplus(
+async def orphaned_rows(
     connection: Connection, kind: str, *, first: int, last: int, seen: Sequence[str]
 ) -> list[str]:
     """Rows of objects created between two seconds, both inclusive, that are not among the ids `seen`."""
     rows = await connection.fetch(
         f"""select id from {MIRRORS[kind].table}
-        where created between $1 and $2 and presence = 'present' and id <> all($3)""",
+        where created between $1 and $2 and existence = 'present' and id <> all($3)""",
         first,
         last,
         list(seen),
@@ -211,14 +213,14 @@ async def surplus(
 
 
 async def record(
-    connection: Connection, sweep: Sweep, kind: str, found: dict[str, Finding], *, repaired: Finding | None
+    connection: Connection, scan: ListScan, kind: str, found: dict[str, Finding], *, repaired: Finding | None
 ) -> None:
     """Findings of one page; those of the sort `repaired` were put right by the page itself."""
     await connection.execute(
-        """insert into sweep_findings (sweep_id, object_id, kind, finding, outcome)
+        """insert into list_scan_findings (scan_id, object_id, kind, finding, outcome)
         select $1, f.id, $2, f.finding, case when f.finding = $5 then 'repaired' end
         from unnest($3::text[], $4::text[]) as f(id, finding) on conflict do nothing""",
-        sweep.id,
+        scan.id,
         kind,
         list(found),
         list(found.values()),
@@ -226,46 +228,46 @@ async def record(
     )
 
 
-async def unsettled(connection: Connection, sweep: Sweep, *findings: Finding) -> list[tuple[str, str]]:
+async def unsettled(connection: Connection, scan: ListScan, *findings: Finding) -> list[tuple[str, str]]:
     """(kind, id) of what was found and is not dealt with yet."""
     rows = await connection.fetch(
-        """select kind, object_id from sweep_findings
-        where sweep_id = $1 and finding = any($2) and outcome is null order by kind, object_id""",
-        sweep.id,
+        """select kind, object_id from list_scan_findings
+        where scan_id = $1 and finding = any($2) and outcome is null order by kind, object_id""",
+        scan.id,
         list(findings),
     )
     return [(row["kind"], row["object_id"]) for row in rows]
 
 
-async def settle(connection: Connection, sweep: Sweep, object_id: str, outcome: str) -> None:
+async def settle(connection: Connection, scan: ListScan, object_id: str, outcome: str) -> None:
     await connection.execute(
-        "update sweep_findings set outcome = $3 where sweep_id = $1 and object_id = $2",
-        sweep.id,
+        "update list_scan_findings set outcome = $3 where scan_id = $1 and object_id = $2",
+        scan.id,
         object_id,
         outcome,
     )
 
 
-async def counts(connection: Connection, sweep: Sweep) -> list[tuple[str, str, str | None, int]]:
-    """(kind, finding, outcome, number) of a sweep."""
+async def counts(connection: Connection, scan: ListScan) -> list[tuple[str, str, str | None, int]]:
+    """(kind, finding, outcome, number) of a scan."""
     rows = await connection.fetch(
-        """select kind, finding, outcome, count(*) as number from sweep_findings
-        where sweep_id = $1 group by kind, finding, outcome""",
-        sweep.id,
+        """select kind, finding, outcome, count(*) as number from list_scan_findings
+        where scan_id = $1 group by kind, finding, outcome""",
+        scan.id,
     )
     return [(row["kind"], row["finding"], row["outcome"], row["number"]) for row in rows]
 
 
 async def rows_present(connection: Connection, kind: str) -> int:
     return int(
-        await connection.fetchval(f"select count(*) from {MIRRORS[kind].table} where presence = 'present'")
+        await connection.fetchval(f"select count(*) from {MIRRORS[kind].table} where existence = 'present'")
     )
 
 
 async def is_present(connection: Connection, kind: str, object_id: str) -> bool:
     return bool(
         await connection.fetchval(
-            f"select exists (select from {MIRRORS[kind].table} where id = $1 and presence = 'present')",
+            f"select exists (select from {MIRRORS[kind].table} where id = $1 and existence = 'present')",
             object_id,
         )
     )
@@ -275,7 +277,7 @@ async def last_reconcile(connection: Connection) -> dict[str, Any] | None:
     """Outcome, report and age in seconds of the last one that ended by itself, dry runs included."""
     row = await connection.fetchrow(
         """select outcome, report, dry_run, extract(epoch from clock_timestamp() - finished_at)::float as age
-        from sweeps where purpose = 'reconcile' and outcome in ('finished', 'stopped') order by id desc limit 1"""
+        from list_scans where purpose = 'reconcile' and outcome in ('finished', 'stopped') order by id desc limit 1"""
     )
     return None if row is None else dict(row)
 
@@ -286,7 +288,7 @@ async def is_reconcile_due(connection: Connection, *, interval_hours: float) -> 
         await connection.fetchval(
             """select coalesce((
                 select s.finished_at is null or s.started_at + $1 * interval '1 hour' < clock_timestamp()
-                from sweeps s where s.purpose = 'reconcile' and not s.dry_run order by s.id desc limit 1),
+                from list_scans s where s.purpose = 'reconcile' and not s.dry_run order by s.id desc limit 1),
                 a.filled_at + $1 * interval '1 hour' < clock_timestamp())
             from account a where a.filled_at is not null""",
             interval_hours,

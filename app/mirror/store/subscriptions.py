@@ -22,25 +22,25 @@ _COLUMNS = f"""
             left join products p on p.id = x.product_id) as offers,
         o.id as owner_id, o.email as owner_email, o.name as owner_name,
         (select count(*) from customers m
-         where m.member_of = s.id and m.presence = 'present' and m.id is distinct from o.id) as members,
+         where m.member_of = s.id and m.existence = 'present' and m.id is distinct from o.id) as members,
         (select count(*) from {PROMISED_SEATS} and v.subscription_id = s.id) as reserved,
         exists (select from purchase_grants g
             where g.subscription_id = s.id and g.owner_id = s.owner_id and g.payer_id = s.customer_id)
             as owner_may_purchase,
         a.member_role as asker_role"""
 _PEOPLE = """
-    left join customers o on o.id = s.owner_id and o.presence = 'present'
-    left join customers a on a.id = asker.id and a.member_of = s.id and a.presence = 'present'"""
+    left join customers o on o.id = s.owner_id and o.existence = 'present'
+    left join customers a on a.id = asker.id and a.member_of = s.id and a.existence = 'present'"""
 
 _VIEW = f"""{_COLUMNS}
     from (select $1::text as id) asker cross join subscriptions s {_PEOPLE}
-    where s.presence = 'present' and """
+    where s.existence = 'present' and """
 
 # A login and what it may see, in one round trip; a row comes in any case, so that absent and foreign cost the same.
 _BY_LOGIN = f"""{_COLUMNS}, asker.id as asker_id
     from (select) one
     left join (select customer_id as id from identities where issuer = $1 and subject = $2) asker on true
-    left join subscriptions s on s.id = $3 and s.presence = 'present' {_PEOPLE}"""
+    left join subscriptions s on s.id = $3 and s.existence = 'present' {_PEOPLE}"""
 
 _BY_ID = _VIEW + "s.id = $2"
 _BY_CUSTOMER = (
@@ -48,7 +48,7 @@ _BY_CUSTOMER = (
     + """s.id in (
         select id from subscriptions where customer_id = $1
         union select id from subscriptions where owner_id = $1
-        union select member_of from customers where id = $1 and presence = 'present' and member_of is not null)
+        union select member_of from customers where id = $1 and existence = 'present' and member_of is not null)
       and ($2::text[] is null or s.status = any($2))
     order by s.created desc, s.id desc"""
 )
@@ -138,7 +138,7 @@ async def lock(connection: Connection, subscription_id: SubscriptionId) -> bool:
     """The subscription's row lock, under which its seats are admitted; False where there is no such row."""
     return (
         await connection.fetchval(
-            "select 1 from subscriptions where id = $1 and presence = 'present' for update", subscription_id
+            "select 1 from subscriptions where id = $1 and existence = 'present' for update", subscription_id
         )
         is not None
     )

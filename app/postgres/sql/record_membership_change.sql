@@ -2,8 +2,8 @@
 -- A change that an unsettled operation of ours has sent is recorded as that operation's, any other as the Dashboard's.
 create or replace function record_membership_change() returns trigger language plpgsql as $$
 declare
-    was_on text := case when tg_op = 'UPDATE' and old.presence = 'present' then old.member_of end;
-    is_on text := case when new.presence = 'present' then new.member_of end;
+    was_on text := case when tg_op = 'UPDATE' and old.existence = 'present' then old.member_of end;
+    is_on text := case when new.existence = 'present' then new.member_of end;
     cause record;
 begin
     select o.id, o.principal, o.actor_id into cause
@@ -15,18 +15,18 @@ begin
         return null;
     end if;
     if was_on is not null and was_on is distinct from is_on then
-        insert into audit_events (subscription_id, door, operation_id, principal, actor_id, action, customer_id,
+        insert into audit_events (subscription_id, source, operation_id, principal, actor_id, action, customer_id,
             before, after)
         values (was_on, case when cause.id is null then 'dashboard' else 'api' end, cause.id, cause.principal,
             cause.actor_id, 'member_removed', new.id, jsonb_build_object('role', old.member_role), '{}');
     end if;
     if is_on is not null and was_on is distinct from is_on then
-        insert into audit_events (subscription_id, door, operation_id, principal, actor_id, action, customer_id,
+        insert into audit_events (subscription_id, source, operation_id, principal, actor_id, action, customer_id,
             before, after)
         values (is_on, case when cause.id is null then 'dashboard' else 'api' end, cause.id, cause.principal,
             cause.actor_id, 'member_added', new.id, '{}', jsonb_build_object('role', new.member_role));
     elsif is_on is not null and old.member_role is distinct from new.member_role then
-        insert into audit_events (subscription_id, door, operation_id, principal, actor_id, action, customer_id,
+        insert into audit_events (subscription_id, source, operation_id, principal, actor_id, action, customer_id,
             before, after)
         values (is_on, case when cause.id is null then 'dashboard' else 'api' end, cause.id, cause.principal,
             cause.actor_id, 'role_changed', new.id, jsonb_build_object('role', old.member_role),
@@ -40,5 +40,5 @@ create or replace trigger record_membership_insert after insert on customers for
 
 create or replace trigger record_membership_update after update on customers for each row
     when (old.member_of is distinct from new.member_of or old.member_role is distinct from new.member_role
-          or (old.presence is distinct from new.presence and old.member_of is not null))
+          or (old.existence is distinct from new.existence and old.member_of is not null))
     execute function record_membership_change();

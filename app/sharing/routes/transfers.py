@@ -157,7 +157,7 @@ async def get_audit_events(
 def _event(row: JsonObject) -> JsonObject:
     kind, _, name = (row["principal"] or "").partition(":")
     return {
-        **{n: row[n] for n in ("at", "door", "action", "customer_id", "before", "after", "operation_id")},
+        **{n: row[n] for n in ("at", "source", "action", "customer_id", "before", "after", "operation_id")},
         "actor_customer_id": row["actor_id"],
         "service": name.partition(":")[0] if kind == "service" else None,
     }

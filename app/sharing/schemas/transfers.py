@@ -35,19 +35,19 @@ class TransferAnswer(Answer):
 
 
 class AuditEvent(Answer):
-    """`door`: api for what this service did, dashboard or stripe for what it saw; `service` names a service key.
+    """`source`: api for what this service did, dashboard or stripe for what it saw; `service` names a service key.
 
     `late_effect`: a write that took effect after its operation had been settled. A payer who is not owner sees the
     entries about the subscription itself, and as actors only themselves and the owner.
     """
 
     at: Instant
-    door: Literal["api", "dashboard", "stripe", "reconcile"]
+    source: Literal["api", "dashboard", "stripe", "reconcile"]
     action: Literal[
         "member_added",
         "member_removed",
         "role_changed",
-        "plan_changed",
+        "subscription_changed",
         "purchases_allowed",
         "purchases_withdrawn",
         "late_effect",

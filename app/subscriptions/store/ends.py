@@ -12,10 +12,10 @@ from app.postgres.database import Connection
 _SETTERS = """
     with began as (
         select max(at) as at from audit_events
-        where subscription_id = $1 and action = 'plan_changed'
+        where subscription_id = $1 and action = 'subscription_changed'
           and before ? 'cancel_at' and before ->> 'cancel_at' is null and after ->> 'cancel_at' is not null)
     select began.at is null or exists (
-            select from audit_events a where a.subscription_id = $1 and a.at >= began.at and a.door <> 'api'
+            select from audit_events a where a.subscription_id = $1 and a.at >= began.at and a.source <> 'api'
               and (a.after ? 'cancel_at' or a.after ? 'cancel_at_period_end')) as elsewhere,
         array(select distinct t.figures ->> 'end_by'
             from operations o join operation_steps t on t.operation_id = o.id

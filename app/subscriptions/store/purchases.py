@@ -34,7 +34,7 @@ async def held(connection: Connection, customer_id: CustomerId) -> list[Held]:
     """Return the subscriptions that the customer pays for and that have not ended, oldest first."""
     rows = await connection.fetch(
         """select id, status, array(select item ->> 'price_id' from jsonb_array_elements(items) item) as prices
-        from subscriptions where customer_id = $1 and presence = 'present' and not final order by created, id""",
+        from subscriptions where customer_id = $1 and existence = 'present' and not terminal order by created, id""",
         customer_id,
     )
     return [Held(SubscriptionId(row["id"]), row["status"], frozenset(row["prices"])) for row in rows]

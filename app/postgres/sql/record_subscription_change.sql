@@ -1,6 +1,6 @@
 -- Record changes of subscriptions in the transaction in which the mirror applies them. A change that an unsettled
 -- operation of ours has sent is recorded as that operation's, any other as the Dashboard's or as Stripe's own.
-create or replace function record_plan_change() returns trigger language plpgsql as $$
+create or replace function record_subscription_change() returns trigger language plpgsql as $$
 declare
     cause record;
     was jsonb;
@@ -22,11 +22,11 @@ begin
     where o.subscription_id = new.id and t.settled_at is null and t.sent_at is not null
       and t.action not in ('add', 'remove', 'update')
     limit 1;
-    insert into audit_events (subscription_id, door, operation_id, principal, actor_id, action, before, after)
+    insert into audit_events (subscription_id, source, operation_id, principal, actor_id, action, before, after)
     select new.id,
         case when cause.id is not null then 'api' when old.status is distinct from new.status then 'stripe'
              else 'dashboard' end,
-        cause.id, cause.principal, cause.actor_id, 'plan_changed',
+        cause.id, cause.principal, cause.actor_id, 'subscription_changed',
         coalesce(jsonb_object_agg(k, v) filter (where v is distinct from is_now -> k), '{}'),
         coalesce(jsonb_object_agg(k, is_now -> k) filter (where v is distinct from is_now -> k), '{}')
     from jsonb_each(was) as changed(k, v);
@@ -35,7 +35,7 @@ end $$;
 
 -- A renewal changes the periods of every item and nothing that is recorded. Calling the function only to find that out
 -- took a fifth of the time of an event, so the condition compares the recorded fields of the items itself.
-create or replace trigger record_plan_update after update on subscriptions for each row
+create or replace trigger record_subscription_update after update on subscriptions for each row
     when ((old.items is distinct from new.items
            and (jsonb_path_query_array(old.items, '$[*].id') <> jsonb_path_query_array(new.items, '$[*].id')
                 or jsonb_path_query_array(old.items, '$[*].price_id')
@@ -45,4 +45,4 @@ create or replace trigger record_plan_update after update on subscriptions for e
           or old.owner_id is distinct from new.owner_id
           or old.status is distinct from new.status or old.cancel_at is distinct from new.cancel_at
           or old.cancel_at_period_end is distinct from new.cancel_at_period_end)
-    execute function record_plan_change();
+    execute function record_subscription_change();

@@ -23,7 +23,7 @@ async def recorded(connection: Connection, after: Subscription) -> list[dict[str
     await connection.execute("delete from audit_events")
     await mirror.apply_fetched(connection, SUBSCRIPTION, serial=0, marker=1)
     assert await mirror.apply_fetched(connection, after, serial=1, marker=2)
-    rows = await connection.fetch("select before from audit_events where action = 'plan_changed'")
+    rows = await connection.fetch("select before from audit_events where action = 'subscription_changed'")
     return [row["before"] for row in rows]
 
 

@@ -136,7 +136,7 @@ async def test_a_refresh_lands_what_stripe_has_now(service: Service) -> None:
     await sync.read_through(service.context, "customer", customer["id"])
     await service.stripe.delete(f"/v1/customers/{customer['id']}")
     await sync.read_through(service.context, "customer", customer["id"])
-    (row,) = await service.fetch("select presence, serial from customers where id = $1", customer["id"])
+    (row,) = await service.fetch("select existence, serial from customers where id = $1", customer["id"])
     assert tuple(row) == ("deleted", 2)
     assert await sync.read_through(service.context, "customer", "cus_never") is None
 

@@ -1,4 +1,4 @@
-"""Landing an answer that is older than the lease: it stands only where nothing has been heard of the object since."""
+"""Applying an answer that is older than the lease: it stands only where nothing has been heard of the object since."""
 
 from collections.abc import AsyncIterator
 
@@ -18,18 +18,18 @@ async def service(stripe_account: Simulator, database_url: str) -> AsyncIterator
 
 
 async def created(service: Service) -> tuple[str, Fetched]:
-    """A customer whose creation we were answered, and have not landed yet."""
+    """A customer whose creation we were answered, and have not applied yet."""
     write = service.context.stripe.customer_creation(email="ada@example.com", name="Ada", metadata={})
     fetched = await write.now("create-1")
     assert fetched.snapshot is not None
     return fetched.snapshot.id, fetched
 
 
-async def land(service: Service, customer_id: str, answer: Fetched) -> int:
+async def apply(service: Service, customer_id: str, answer: Fetched) -> int:
     """The number of reads that it took."""
     before = len(await service.stripe.requests(method="GET", path=f"/v1/customers/{customer_id}"))
     lease = await sync.take_lease(service.context, "customer", customer_id)
-    await sync.land(service.context, lease, answer)
+    await sync.apply(service.context, lease, answer)
     return len(await service.stripe.requests(method="GET", path=f"/v1/customers/{customer_id}")) - before
 
 
@@ -38,9 +38,9 @@ async def name(service: Service, customer_id: str) -> str:
     return str(rows[0]["name"])
 
 
-async def test_an_answer_that_nothing_has_overtaken_is_landed_as_it_is(service: Service) -> None:
+async def test_an_answer_that_nothing_has_overtaken_is_applied_as_it_is(service: Service) -> None:
     customer_id, answer = await created(service)
-    assert await land(service, customer_id, answer) == 0
+    assert await apply(service, customer_id, answer) == 0
     assert await name(service, customer_id) == "Ada"
 
 
@@ -48,14 +48,14 @@ async def test_an_event_that_was_faster_is_not_overwritten(service: Service) -> 
     customer_id, answer = await created(service)
     changed = await service.stripe.post(f"/v1/customers/{customer_id}", name="Ada Lovelace")
     await service.deliver(event_of("customer.updated", changed))
-    assert await land(service, customer_id, answer) == 1
+    assert await apply(service, customer_id, answer) == 1
     assert await name(service, customer_id) == "Ada Lovelace"
 
 
-async def test_a_hint_that_was_faster_is_not_forgotten(service: Service) -> None:
+async def test_a_notification_that_was_faster_is_not_forgotten(service: Service) -> None:
     customer_id, answer = await created(service)
     await service.stripe.post(f"/v1/customers/{customer_id}", name="Ada Lovelace")
     async with service.context.database.connection() as connection:
-        await refreshes.note(connection, "customer", customer_id, hinted_at=0)
-    assert await land(service, customer_id, answer) == 1
+        await refreshes.note(connection, "customer", customer_id, notified_at=0)
+    assert await apply(service, customer_id, answer) == 1
     assert await name(service, customer_id) == "Ada Lovelace"
