@@ -27,6 +27,7 @@ import orjson
 from app.commands.child_processes import ChildProcesses
 from app.settings import inherited_environment, load_settings
 from benchmarks.memory import Watched
+from benchmarks.rounds import in_turn
 from benchmarks.verdicts import Bar, Part, print_verdicts
 from testkit import deliveries, seeding, servers
 from testkit.deliveries import STEP_SECONDS, Plan
@@ -44,6 +45,8 @@ SIZE_BAR = 0.9
 """The service with a million cached subscriptions against the service with a thousand, at least."""
 LARGE = 1_000_000
 CONNECTIONS = (1, 16, 64)
+NEWEST = "select (items->0->>'current_period_start')::bigint from subscriptions where id = $1"
+"""The newest `current_period_start` that the service has cached of a subscription."""
 
 
 class Lost(Exception):
@@ -91,8 +94,7 @@ def _service(children: ChildProcesses, name: str, url: str, subscriptions: int, 
     server = servers.start(
         children, f"ingest-{name}", ["app", "serve"], port=port, environment=environment, logs=logs
     )
-    newest = "select (items->0->>'current_period_start')::bigint from subscriptions where id = $1"
-    return Target(name, server, url, newest, stride=seeding.hot_numbers(subscriptions).step)
+    return Target(name, server, url, NEWEST, stride=seeding.hot_numbers(subscriptions).step)
 
 
 def _bare(children: ChildProcesses, url: str, logs: Path) -> Target:
@@ -220,21 +222,24 @@ def measure(
         part = Part("ingest")
         print(f"{'target':<9} {'c':>3} {'events/s':>9} {'p50 ms':>8} {'p99 ms':>8}")
         for number in connections:
-            for step in range(rounds):
-                first = step % len(found)
-                for target in found[first:] + found[:first]:
-                    target.turns.setdefault(number, []).append(turn(target, number, seconds))
+            interleave(found, connections=number, rounds=rounds, seconds=seconds)
             watched.note(f"after c={number}")
             for target in found:
                 part.failed += sum(one.failed for one in target.turns[number])
-                part.figures.append(_figures(target, number))
+                part.figures.append(figures(target, number))
             part.bars += _bars(found, number, large)
         part.notes.append(watched.line())
         part.figures.append({"memory": watched.figures()})
     return part
 
 
-def _figures(target: Target, connections: int) -> dict[str, Any]:
+def interleave(targets: list[Target], *, connections: int, rounds: int, seconds: float) -> None:
+    """Notes each target's turns in it."""
+    for target in in_turn(targets, rounds):
+        target.turns.setdefault(connections, []).append(turn(target, connections, seconds))
+
+
+def figures(target: Target, connections: int) -> dict[str, Any]:
     """Prints the target's line."""
     turns = target.turns[connections]
     rate, p50, p99 = (median(getattr(one, name) for one in turns) for name in ("rate", "p50", "p99"))

@@ -71,7 +71,7 @@ def _measure(targets: list[Target], rounds: int, seconds: float, large: tuple[st
         part.bars += _bars(turns, connections, large)
         for name, own in turns.items():
             part.failed += sum(one.measured.failed for one in own)
-            part.figures.append(_figures(name, connections, own))
+            part.figures.append(figures(name, connections, own))
     part.notes.append(watched.line())
     part.figures.append({"memory": watched.figures()})
     return part
@@ -89,7 +89,7 @@ def _bars(turns: Turns, connections: int, large: tuple[str, int] | None) -> list
     return found
 
 
-def _figures(name: str, connections: int, turns: list[Round]) -> dict[str, Any]:
+def figures(name: str, connections: int, turns: list[Round]) -> dict[str, Any]:
     """Prints the target's line."""
     rate, p50, p99 = (median(getattr(one.measured, what) for one in turns) for what in ("rate", "p50", "p99"))
     cpu = [one.cpu for one in turns if one.cpu is not None]

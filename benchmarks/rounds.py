@@ -6,8 +6,10 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import orjson
 
@@ -39,6 +41,9 @@ Turns = dict[str, list[Round]]
 """Every target's turns, in the order of the rounds."""
 
 
+Of = TypeVar("Of")
+
+
 def load(port: int, connections: int, seconds: float, requests: list[tuple[str, str]]) -> Measured:
     """Runs the load generator as a process of its own."""
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
@@ -62,11 +67,17 @@ def turn(target: Target, connections: int, seconds: float) -> Round:
 def interleave(targets: list[Target], *, connections: int, rounds: int, seconds: float) -> Turns:
     """`rounds` rounds of `seconds` a target; each begins with another one."""
     found: Turns = {target.name: [] for target in targets}
+    for target in in_turn(targets, rounds):
+        found[target.name].append(turn(target, connections, seconds))
+    return found
+
+
+def in_turn(targets: Sequence[Of], rounds: int) -> Iterator[Of]:
+    """Every target once in each round; each round begins with the next target."""
     for number in range(rounds):
         first = number % len(targets)
-        for target in targets[first:] + targets[:first]:
-            found[target.name].append(turn(target, connections, seconds))
-    return found
+        yield from targets[first:]
+        yield from targets[:first]
 
 
 def ratios(turns: Turns, ours: str, theirs: str) -> list[float]:
