@@ -83,7 +83,7 @@ class Side:
 
 @contextmanager
 def _side(what: str, checkout: Checkout, state: Path) -> Iterator[Side]:
-    """It ends when its standard input is closed, even when this process is killed."""
+    """It ends when its standard input is closed, even if this process is killed."""
     script = str(Path(__file__).with_name("checkout.py"))
     process = subprocess.Popen(
         [str(checkout.python), "-P", script, what, checkout.name, str(state)],
@@ -96,6 +96,10 @@ def _side(what: str, checkout: Checkout, state: Path) -> Iterator[Side]:
     )
     try:
         yield Side(checkout, process)
+    except BaseException:
+        # It may still be seeding, and looks at its input only afterwards.
+        process.terminate()
+        raise
     finally:
         if process.stdin is not None:
             process.stdin.close()

@@ -12,6 +12,7 @@ import asyncio
 import importlib
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -88,6 +89,8 @@ def add(lines: Lines, name: str, state: Path) -> None:
 
 
 def main() -> None:
+    # Ended from outside, too, the servers stop and the database is dropped.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     side, name, state = sys.argv[1:]
     {"serve": serve, "add": add}[side](Lines(), name, Path(state))
 
