@@ -111,7 +111,9 @@ BAD_AUTHORIZATIONS = [
 async def test_malformed_or_unknown_credential(authenticator: Authenticator, authorization: str) -> None:
     with pytest.raises(Unauthenticated) as refused:
         await authenticator.authenticate(authorization, None)
-    assert refused.value.detail == "The bearer credential is not valid here, or not any more."
+    assert refused.value.detail == (
+        "The bearer credential is not valid here, or has expired. Send a new token or a service key."
+    )
 
 
 @pytest.mark.parametrize(

@@ -299,7 +299,9 @@ async def test_bad_token_is_refused_without_a_hint(family: str, token: str) -> N
         await AUTHENTICATORS[family].authenticate(f"Bearer {token}", None)
     assert refused.value.status == 401
     assert refused.value.code == "unauthenticated"
-    assert refused.value.detail == "The bearer credential is not valid here, or not any more."
+    assert refused.value.detail == (
+        "The bearer credential is not valid here, or has expired. Send a new token or a service key."
+    )
     assert refused.value.members == {}
     assert isinstance(refused.value.__cause__, TokenRejected)
 
