@@ -19,15 +19,13 @@ from testkit.databases import CHECKOUT
 
 FINISHED = (
     "app/catalogue/**/*.py",
+    "app/customers/**/*.py",
     "app/http/**/*.py",
     "app/identity/**/*.py",
     "app/domain/credits.py",
-    "app/customers/discounts.py",
     "app/subscriptions/ends.py",
-    "app/customers/ways_of_paying.py",
     "app/operations/lifecycle.py",
     "app/subscriptions/charges.py",
-    "app/customers/failures.py",
     "app/subscriptions/previews.py",
     "app/subscriptions/purchase_admission.py",
     "app/sharing/purchase_permissions.py",

@@ -53,7 +53,7 @@ def _is_over(detail: JsonObject, at: int, invoiced_at: int | None) -> bool:
 
 
 def is_redeemable(code: PromotionCode, customer_id: CustomerId | None, *, at: int, has_paid: bool) -> bool:
-    """True if this customer may use the code at `at` (Unix seconds), as far as the code itself says.
+    """Return True if this customer may use the code at `at` (Unix seconds), as far as the code itself says.
 
     `has_paid`: an invoice of the customer was paid before. Stripe alone judges a minimum amount, at the purchase.
     """

@@ -102,7 +102,7 @@ async def check(connection: Connection, actor: Actor) -> None:
 
 
 def is_failure(error: BillingError) -> bool:
-    """True if a card was declined, or a code is unknown or was refused."""
+    """Return True if a card was declined, or a code is unknown or was refused."""
     if isinstance(error, PaymentRequired):
         return error.code == "card_declined"
     return isinstance(error, InvalidRequest) and any(
@@ -134,7 +134,10 @@ async def _slot(context: Context, login: str) -> int:
         if slots.blocked_for is not None:
             raise _too_many(slots.blocked_for)
         if loop.time() + pause > give_up:
-            raise RateLimited("Other attempts of this login are still running.", retry_after=2)
+            raise RateLimited(
+                "Other attempts of this login are still running. Send the request again after Retry-After.",
+                retry_after=2,
+            )
         await asyncio.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 

@@ -1,4 +1,4 @@
-"""Payment methods and promotion codes that a change names, as Stripe has them: read before any lock is taken."""
+"""Read the payment method and the promotion code that a change names from Stripe, before any lock is taken."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from app.stripe.gateway import Fetched
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """What was read at Stripe before the lock was taken: no transaction waits for a network.
+    """The objects that a change names, read from Stripe so that no transaction waits for the network.
 
-    `promotion_applies`: the asked code applies already, so it is not sent. `discounts_read`: the ids of the discounts
-    that were judged; None if the actor may add any number of codes.
+    `promotion_applies` is True if the code applies to the subscription already, so it is not sent. `discounts_read` are
+    the ids of the discounts that were checked; None if the actor may add any number of codes.
     """
 
     payment_method: PaymentMethod | None
@@ -40,11 +40,11 @@ class Outside:
     discounts_read: frozenset[str] | None = field(default=None)
 
     def apply(self, view: SubscriptionView, params: dict[str, Any]) -> None:
-        """Add what the change names to the call's `params`.
+        """Add the payment method and the code to `params` of a call to Stripe.
 
         Raises:
             NotFound: The payment method belongs to another customer.
-            Conflict: `promotion_code_in_use`: another code was added since the discounts were judged.
+            Conflict: `promotion_code_in_use`: another code was added after the discounts were checked.
         """
         if self.payment_method is not None:
             if self.payment_method.customer_id not in (None, view.customer_id):
@@ -65,7 +65,7 @@ async def look_outside(
     payment_method_id: PaymentMethodId | None,
     promotion_code: str | None,
 ) -> Outside:
-    """Read at Stripe what a change of this subscription names.
+    """Read the objects that a change of this subscription names from Stripe.
 
     Raises:
         NotFound: There is no such payment method.
@@ -83,8 +83,8 @@ async def look_outside(
     if codes and not actor.is_admin:
         raise _in_use(codes[0])
     added = await promotion(context, promotion_code, view.customer_id, view.currency)
-    judged = None if actor.is_admin else frozenset(read.discounts)
-    return Outside(method, added, discounts_read=judged)
+    checked = None if actor.is_admin else frozenset(read.discounts)
+    return Outside(method, added, discounts_read=checked)
 
 
 async def _codes_now(
@@ -101,14 +101,14 @@ async def _codes_now(
     now = await sync.apply(context, lease, read)
     if not isinstance(now, Subscription):
         raise NotFound()
-    told = reads[-1]
-    return now, applied_codes(now.discount_details, at=told.at, invoiced_at=told.invoiced_at)
+    answer = reads[-1]
+    return now, applied_codes(now.discount_details, at=answer.at, invoiced_at=answer.invoiced_at)
 
 
 def _in_use(code: AppliedCode) -> Conflict:
     return Conflict(
-        f"/promotion_code: the code {code.text} applies to this subscription, which takes one code at a time."
-        " Add another one when it has ended.",
+        f"/promotion_code: the code {code.text} applies to this subscription, which takes one code at a time. "
+        "Add another one after it has ended.",
         code="promotion_code_in_use",
     )
 
@@ -116,11 +116,13 @@ def _in_use(code: AppliedCode) -> Conflict:
 async def fetch_free_or_own(
     context: Context, payment_method_id: PaymentMethodId, customer_id: CustomerId
 ) -> PaymentMethod:
-    """Read a payment method that is this customer's, or nobody's yet. An own one is applied to the cache.
+    """Read a payment method from Stripe that is free or belongs to this customer.
 
-    Ownership is judged on the object that Stripe answers: an id says nothing of whose it is. The cache may not know
-    the method yet: a confirmed SetupIntent attaches it at Stripe, and the webhook comes later.
-    Raises NotFound for somebody else's, as for one that does not exist.
+    The owner is read from Stripe's object, because the cache may not know the method yet: a confirmed SetupIntent
+    attaches it at Stripe, and the webhook comes later. A method of this customer is applied to the cache.
+
+    Raises:
+        NotFound: There is no such method, or it belongs to another customer.
     """
     fetched = await context.stripe.fetch("payment_method", payment_method_id)
     method = fetched.snapshot
@@ -148,9 +150,14 @@ async def fetch_own(
 async def attach_payment_method(
     context: Context, customer_id: CustomerId, payment_method_id: PaymentMethodId, *, operation_id: str
 ) -> PaymentMethodId:
-    """Attach it at Stripe, apply the answer, and return its id there: a test token becomes a card of its own.
+    """Attach a payment method at Stripe, apply the answer, and return its id.
 
-    Sent again with the same operation it has no further effect. Raises NotFound, PaymentRequired for a decline.
+    The id can differ from the given one: Stripe replaces a test token such as `pm_card_visa` by a new card. A second
+    call with the same operation has no further effect.
+
+    Raises:
+        NotFound: There is no such method.
+        PaymentRequired: The bank declined the card.
     """
     key = f"{operation_id}/attach"
 
@@ -163,10 +170,10 @@ async def attach_payment_method(
         try:
             fetched = await attach(key)
         except StripeOutcomeUnknown:
-            # Only a second answer under the same key shows whether Stripe keeps a 5xx.
+            # Only a second answer under the same key shows whether Stripe has stored the 5xx.
             fetched = await attach(key)
     except StripeErrorKept:
-        # What the attempt did is read, and only another key can try again.
+        # Stripe replays the stored 5xx under this key. So the method is read, and another key is used if needed.
         fetched = await context.stripe.fetch("payment_method", payment_method_id)
         now = fetched.snapshot
         if not isinstance(now, PaymentMethod) or now.customer_id != customer_id:
@@ -180,10 +187,10 @@ async def attach_payment_method(
 
 
 async def find_promotion(context: Context, code: str, customer_id: CustomerId | None) -> PromotionCode | None:
-    """Return the code of that text that this customer may use, or None.
+    """Return the promotion code with this text that the customer may use, or None.
 
-    The customer's own code comes first, then those that are restricted to nobody. A code of another customer is
-    as unknown as one that does not exist.
+    A code that is restricted to this customer comes before unrestricted ones. A code of another customer is treated
+    like one that does not exist.
     """
     has_paid: bool | None = None
     for restricted_to in [customer_id, None] if customer_id is not None else [None]:
@@ -206,14 +213,18 @@ async def promotion(context: Context, code: str, customer_id: CustomerId, curren
     """Return the entry of Stripe's `discounts` for a code that this customer may use in `currency`.
 
     Raises:
-        InvalidRequest: `/promotion_code` names no such code, or an amount in other currencies.
+        InvalidRequest: `/promotion_code` names no code that this customer may use, or it takes off an amount in other
+            currencies (`currency_mismatch`).
     """
     found = await find_promotion(context, code, customer_id)
     if found is None:
-        raise _refused("not_found", "There is no such promotion code.")
+        raise _refused("not_found", "There is no such code for this customer. Check it, or send none.")
     if found.currencies and currency not in found.currencies:
         amounts = ", ".join(sorted(found.currencies))
-        detail = f"This code takes off an amount in {amounts}; the subscription is billed in {currency}."
+        detail = (
+            f"The code takes off an amount in {amounts}, but the subscription is billed in {currency}. "
+            "Send another code, or none."
+        )
         raise _refused("currency_mismatch", detail)
     return {"promotion_code": found.id}
 

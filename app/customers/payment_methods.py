@@ -1,10 +1,12 @@
-"""Payment methods: whose they are is judged on the object that Stripe has, never on the id that a caller sent."""
+"""List, attach, detach and choose payment methods.
+
+Their owner is read from the object at Stripe. The id in a request says nothing about who owns the method.
+"""
 
 from __future__ import annotations
 
 from app.context import Context
 from app.customers.payment_details import attach_payment_method, fetch_free_or_own, fetch_own
-from app.customers.reads import payment_methods
 from app.customers.store import customers
 from app.customers.ways_of_paying import charged_method
 from app.domain.ids import CustomerId, PaymentMethodId, SubscriptionId
@@ -12,7 +14,38 @@ from app.domain.payments import PaymentStep
 from app.domain.snapshots import Customer, JsonObject
 from app.errors import Conflict, NotFound
 from app.mirror import refreshing as sync
+from app.mirror.store import rows as mirror
 from app.stripe.gateway import Fetched
+
+Position = tuple[int, str]
+
+
+async def listed(
+    context: Context, customer_id: CustomerId, *, kind: str | None, after: Position | None, limit: int
+) -> list[JsonObject]:
+    """Return the customer's payment methods, newest first. `kind` is Stripe's type.
+
+    The first read of a customer fills the cache from Stripe. After that, webhooks keep it up to date.
+
+    Raises:
+        NotFound: There is no such customer.
+    """
+    async with context.database.connection() as connection:
+        known = await customers.profile(connection, customer_id) is not None
+        filled = await customers.payment_methods_filled(connection, customer_id)
+    if not known:
+        raise NotFound()
+    if not filled:
+        await _fill_payment_methods(context, customer_id)
+    async with context.database.connection() as connection:
+        return await customers.payment_methods(connection, customer_id, kind=kind, after=after, limit=limit)
+
+
+async def _fill_payment_methods(context: Context, customer_id: CustomerId) -> None:
+    found, at = await context.stripe.payment_methods(customer_id)
+    async with context.database.transaction() as connection:
+        await mirror.apply_page(connection, found, marker=at)
+        await customers.note_payment_methods_filled(connection, customer_id)
 
 
 async def attach(
@@ -23,9 +56,11 @@ async def attach(
     use_as_default: bool,
     operation_id: str,
 ) -> JsonObject:
-    """Attach a payment method that belongs to nobody yet; one of this customer's is answered as it is.
+    """Attach a payment method that no customer has yet, and return it. A method of this customer stays as it is.
 
-    Raises NotFound for one that is another customer's, PaymentRequired where the bank declines it.
+    Raises:
+        NotFound: There is no such customer or method, or the method belongs to another customer.
+        PaymentRequired: The bank declined the card.
     """
     await _known(context, customer_id)
     method = await fetch_free_or_own(context, payment_method_id, customer_id)
@@ -42,9 +77,12 @@ async def attach(
 async def detach(
     context: Context, customer_id: CustomerId, payment_method_id: PaymentMethodId, *, operation_id: str
 ) -> None:
-    """Detach a payment method, judged on the customer, methods and subscriptions as Stripe has them now.
+    """Detach a payment method, if the state at Stripe allows it now.
 
-    Raises Conflict `payment_method_in_use` while a live subscription is charged to it, or would be left bare.
+    Raises:
+        NotFound: There is no such customer or method, or the method belongs to another customer.
+        Conflict: `payment_method_in_use`: a live subscription is charged to the method, or it is the last method of a
+            customer who has a live subscription.
     """
     method = await fetch_own(context, payment_method_id, customer_id)
     customer = await sync.read_through(context, "customer", customer_id)
@@ -56,7 +94,7 @@ async def detach(
     is_last = all(one.id == method.id for one in others)
     if live and (is_last or method.id in charged):
         raise Conflict(
-            "A live subscription is charged to it: make another one the default first.",
+            "A live subscription is charged to this payment method. Make another one the default first.",
             code="payment_method_in_use",
         )
     lease = await sync.take_lease(context, "payment_method", payment_method_id)
@@ -72,10 +110,14 @@ async def detach(
 async def set_default(
     context: Context, customer_id: CustomerId, payment_method_id: PaymentMethodId, *, operation_id: str
 ) -> JsonObject:
-    """Make it the default of the customer, and of each live subscription that has a default of its own.
+    """Make a payment method the default of the customer and of their live subscriptions, and return it.
 
-    Such a subscription's own method or source would win otherwise. The subscriptions are those that Stripe lists:
-    one whose webhook has not come yet is reached too. Stripe changes no payment method of an `incomplete` one.
+    A subscription that has its own method or source is changed too, because Stripe would charge that one first. The
+    subscriptions are listed by Stripe, so one whose webhook has not arrived yet is changed as well. An `incomplete`
+    subscription is left out, because Stripe does not change its payment method.
+
+    Raises:
+        NotFound: There is no such method, or it belongs to another customer.
     """
     await fetch_own(context, payment_method_id, customer_id)
     live = await context.billing.live_subscriptions_of(customer_id)
@@ -113,6 +155,7 @@ async def _set_on_subscription(
 async def begin_setup(
     context: Context, customer_id: CustomerId, *, operation_id: str
 ) -> tuple[str, PaymentStep]:
+    """Create a SetupIntent for the customer, and return its id and what the page has to confirm. Raises NotFound."""
     await _known(context, customer_id)
     return await context.billing.create_setup_intent(customer_id, idempotency_key=f"{operation_id}/setup")
 
@@ -124,7 +167,7 @@ async def _known(context: Context, customer_id: CustomerId) -> None:
 
 
 async def _one(context: Context, customer_id: CustomerId, payment_method_id: PaymentMethodId) -> JsonObject:
-    await payment_methods(context, customer_id, kind=None, after=None, limit=1)
+    await listed(context, customer_id, kind=None, after=None, limit=1)
     async with context.database.connection() as connection:
         found = await customers.payment_method(connection, customer_id, payment_method_id)
     if found is None:

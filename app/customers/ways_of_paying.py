@@ -48,7 +48,7 @@ class WayOfPaying:
 
     @property
     def pays_later(self) -> bool:
-        """True if a change stands before its invoice is paid."""
+        """Return True if a change stands before its invoice is paid."""
         return self.collection_method == SEND_INVOICE or self.method_type in DELAYED
 
 

@@ -29,12 +29,12 @@ class Actor:
 
     @property
     def is_service(self) -> bool:
-        """True for a service key that acts for no customer: its scopes limit it, not a role."""
+        """Return True for a service key that acts for no customer: its scopes limit it, not a role."""
         return isinstance(self.principal, ServiceKey) and self.principal.acting_customer is None
 
     @property
     def is_admin(self) -> bool:
-        """True for a service key with the scope `admin` that acts for no customer."""
+        """Return True for a service key with the scope `admin` that acts for no customer."""
         return self.is_service and isinstance(self.principal, ServiceKey) and "admin" in self.principal.scopes
 
     def require_scope(self, scope: Scope) -> None:

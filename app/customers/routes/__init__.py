@@ -1,1 +1,1 @@
-"""The routes under a customer, and single invoices."""
+"""Routes of customers, their payment methods, invoices and access."""

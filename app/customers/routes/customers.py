@@ -1,4 +1,4 @@
-"""Customers, and what belongs to one: subscriptions, payment methods, invoices."""
+"""Routes that create and read a customer, and list their payment methods and invoices."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from app.customers import profiles as customers
-from app.customers import reads
-from app.customers.profiles import Subject
+from app.customers import invoices, links, payment_methods, profiles
+from app.customers.links import Subject
 from app.customers.schemas.customers import CustomerAnswer, NewCustomerRequest, PaymentMethodList
 from app.customers.schemas.invoices import InvoiceList
 from app.domain.ids import CustomerId, SubscriptionId
@@ -43,49 +42,58 @@ _WRITE = problems.responses(401, 403, 404, 409, 413, 415, 422, 502, 503)
     "/customers",
     response_model=CustomerAnswer,
     status_code=201,
-    responses={200: {"model": CustomerAnswer, "description": "The customer was there already"}, **_WRITE},
+    responses={200: {"model": CustomerAnswer, "description": "The login has a customer already"}, **_WRITE},
 )
 async def create_customer(
     request: Request, context: ContextDep, actor: WriterDep, settings: SettingsDep, body: NewCustomerRequest
 ) -> Response:
-    """The new-user trigger: one customer per subject, however many calls race; 200 where it was there already."""
+    """Return the customer of a login, and create one if there is none (201).
+
+    A login gets one customer, even if several calls race. If it has one already, the answer is 200.
+    """
     subject = _subject(actor, body, settings.auth_issuer or "")
     if isinstance(actor.principal, EndUser):
         if actor.customer_id is not None:
             return answer(request, await _profile(context, actor.customer_id), status=200)
         if actor.principal.customer_claim is not None:
-            # A second customer beside the one that the issuer names could never be reached again.
+            # Each request of this login is identified by the claim, so a new customer could never be used.
             raise NotFound(
-                "The customer that your login names is not known here.", code="customer_not_linked"
+                "The customer that this login's token names is not known here. Ask the operator to check the claim.",
+                code="customer_not_linked",
             )
-    customer_id, created = await customers.ensure(context, subject)
+    customer_id, created = await links.ensure_customer(context, subject)
     return answer(request, await _profile(context, customer_id), status=201 if created else 200)
 
 
 async def _profile(context: ContextDep, customer_id: str) -> CustomerAnswer:
     return CustomerAnswer.model_validate(
-        {"customer": await customers.profile(context, CustomerId(customer_id))}
+        {"customer": await profiles.profile(context, CustomerId(customer_id))}
     )
 
 
 def _subject(actor: Actor, body: NewCustomerRequest, issuer: str) -> Subject:
-    """A person speaks for himself alone: subject and e-mail come from his token, never from the body."""
+    """Return the subject of the call. For an end user, subject and e-mail come from their token only."""
     if isinstance(actor.principal, EndUser):
         errors = [
-            FieldError(f"/{name}", "field_not_allowed", "Taken from your token, not from the body.")
+            FieldError(f"/{name}", "field_not_allowed", "Taken from the token. Send the request without it.")
             for name in ("user_id", "email")
             if name in body.model_fields_set
         ]
         if errors:
             raise Forbidden(
-                "user_id and email are for service keys.", code="field_not_allowed", errors=errors
+                "user_id and email are for service keys. Send the request without them.",
+                code="field_not_allowed",
+                errors=errors,
             )
         user = actor.principal
         return Subject(user.issuer, user.subject, user.email, user.email_verified, body.name)
     if not actor.is_service:
-        raise Forbidden("A key that acts for a customer cannot create another.", code="scope_required")
+        raise Forbidden(
+            "A key that acts for a customer cannot create another. Send the request without X-Acting-Customer.",
+            code="scope_required",
+        )
     if body.user_id is None:
-        detail = "A service key must say whose customer this is."
+        detail = "user_id is required with a service key. Send the application's id of the user."
         raise InvalidRequest(detail, errors=[FieldError("/user_id", "missing", detail)])
     email = None if body.email is None else body.email.lower()
     return Subject(issuer, body.user_id, email, email is not None, body.name)
@@ -103,7 +111,7 @@ async def get_customer(
     customer_id: CustomerPath,
     fresh: FreshQuery = False,
 ) -> Response:
-    """A customer's profile."""
+    """Return a customer's profile."""
     acting = actor.customer(customer_id)
     if fresh:
         await spend(request)
@@ -125,10 +133,10 @@ async def get_customer_payment_methods(
     limit: LimitQuery = 20,
     cursor: CursorQuery = None,
 ) -> Response:
-    """The customer's payment methods, newest first; `is_default` marks the one that invoices charge."""
+    """Return the customer's payment methods, newest first."""
     acting = actor.customer(customer_id)
     paging = Paging.of(cursor, limit, principal=actor.principal.key, query=["payment-methods", acting, type])
-    found = await reads.payment_methods(context, acting, kind=type, after=paging.after, limit=limit + 1)
+    found = await payment_methods.listed(context, acting, kind=type, after=paging.after, limit=limit + 1)
     return answer(request, PaymentMethodList.model_validate(paging.frame(found)))
 
 
@@ -143,11 +151,11 @@ async def get_customer_invoices(
     limit: LimitQuery = 20,
     cursor: CursorQuery = None,
 ) -> Response:
-    """The customer's invoices, newest first."""
+    """Return the customer's invoices, newest first."""
     acting = actor.customer(customer_id)
     query = ["invoices", acting, subscription_id, status]
     paging = Paging.of(cursor, limit, principal=actor.principal.key, query=query)
-    found = await reads.customer_invoices(
+    found = await invoices.customer_invoices(
         context,
         acting,
         subscription_id=None if subscription_id is None else SubscriptionId(subscription_id),

@@ -1,11 +1,11 @@
-"""Single subscriptions and invoices."""
+"""Route of a single invoice."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from app.customers import reads
+from app.customers import invoices
 from app.customers.schemas.invoices import InvoiceAnswer
 from app.http import problems
 from app.http.answers import UNCHANGED, answer
@@ -25,11 +25,11 @@ async def get_invoice(
     invoice_id: InvoicePath,
     fresh: FreshQuery = False,
 ) -> Response:
-    """An invoice, for its payer and for whoever may see the amounts of its subscription."""
+    """Return an invoice, for its payer and for callers who may see the amounts of its subscription."""
     if fresh:
         await spend(request)
-        await reads.invoice(context, actor, invoice_id)
+        await invoices.invoice(context, actor, invoice_id)
         await sync.freshen(context, "invoice", invoice_id)
     return answer(
-        request, InvoiceAnswer.model_validate({"invoice": await reads.invoice(context, actor, invoice_id)})
+        request, InvoiceAnswer.model_validate({"invoice": await invoices.invoice(context, actor, invoice_id)})
     )

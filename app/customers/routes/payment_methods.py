@@ -1,4 +1,4 @@
-"""Payment methods of a customer, and what else a payment page asks for."""
+"""Routes that change a customer, their payment methods, and other routes of a payment page."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
-from app.customers import failures, payment_methods
-from app.customers import profiles as customers
+from app.customers import failures, invoices, payment_methods, profiles
+from app.customers.access import access
 from app.customers.payment_details import find_promotion
 from app.customers.schemas.customers import (
     Access,
@@ -49,27 +49,30 @@ _WRITE = problems.responses(401, 403, 404, 409, 413, 415, 422, 502, 503)
 async def update_customer(
     request: Request, context: ContextDep, actor: WriterDep, customer_id: CustomerPath, body: ProfileRequest
 ) -> Response:
-    """Changes a customer's name, phone or e-mail."""
+    """Change a customer's name, phone or e-mail."""
     acting = actor.customer(customer_id)
     changes = body.model_dump(exclude_none=True)
     if body.email is not None:
         changes["email"] = _own_email(actor, body.email.lower())
-    await customers.update_profile(
+    await profiles.update_profile(
         context, acting, changes, operation_id=await operation_id_of(request, actor.principal)
     )
     return answer(
-        request, CustomerAnswer.model_validate({"customer": await customers.profile(context, acting)})
+        request, CustomerAnswer.model_validate({"customer": await profiles.profile(context, acting)})
     )
 
 
 def _own_email(actor: Actor, email: str) -> str:
-    """Nobody may claim somebody else's e-mail: a seat could be reached by it."""
+    """Return `email` if the actor may set it. Raises Forbidden `field_not_allowed`.
+
+    A seat can be given to an e-mail, so an end user may set only an address that is verified as theirs.
+    """
     if actor.is_service:
         return email
     user = actor.principal
     if isinstance(user, EndUser) and user.email_verified and user.email == email:
         return email
-    detail = "Only the verified e-mail of your token can be set."
+    detail = "email must be the verified e-mail of the token. Send that one, or none."
     raise Forbidden(
         detail, code="field_not_allowed", errors=[FieldError("/email", "field_not_allowed", detail)]
     )
@@ -84,7 +87,7 @@ def _own_email(actor: Actor, email: str) -> str:
 async def attach_payment_method_to_customer(
     request: Request, context: ContextDep, actor: WriterDep, customer_id: CustomerPath, body: AttachRequest
 ) -> Response:
-    """Attaches a payment method that the caller's page has made, and makes it the default if asked."""
+    """Attach a payment method, and make it the default if `use_as_default` says so."""
     operation_id = await operation_id_of(request, actor.principal)
     async with failures.counted(context, actor):
         attached = await payment_methods.attach(
@@ -107,7 +110,10 @@ async def detach_payment_method_from_customer(
     customer_id: CustomerPath,
     payment_method_id: PaymentMethodPath,
 ) -> Response:
-    """Detaches it; refused while a live subscription is charged to it, or has no other."""
+    """Detach a payment method.
+
+    It is refused while a live subscription is charged to it, and if it is the last one beside a live subscription.
+    """
     await payment_methods.detach(
         context,
         actor.customer(customer_id),
@@ -127,7 +133,7 @@ async def set_payment_method_as_default(
     customer_id: CustomerPath,
     body: DefaultPaymentMethodRequest,
 ) -> Response:
-    """Makes it the default, also of live subscriptions that carry a default of their own."""
+    """Make a payment method the default, also of live subscriptions that have a default of their own."""
     found = await payment_methods.set_default(
         context,
         actor.customer(customer_id),
@@ -146,7 +152,7 @@ async def set_payment_method_as_default(
 async def create_setup_intent(
     request: Request, context: ContextDep, actor: WriterDep, customer_id: CustomerPath
 ) -> Response:
-    """Begins the set-up of a payment method for later charges: its client secret is for Stripe's own elements."""
+    """Begin the set-up of a payment method for later charges. The client secret is for Stripe's elements."""
     intent_id, step = await payment_methods.begin_setup(
         context, actor.customer(customer_id), operation_id=await operation_id_of(request, actor.principal)
     )
@@ -161,9 +167,10 @@ async def get_promotion_code(
     actor: AskingDep,
     code: Annotated[str, Path(pattern=r"^[A-Za-z0-9_\-]{1,64}$")],
 ) -> Response:
-    """What a promotion code gives that the caller's customer may use now.
+    """Return the discount of a promotion code that the caller's customer may use now.
 
-    A code that is over, used up, restricted to another customer, or to first purchases and this is none, is 404.
+    The answer is 404 if the code has expired, is used up, is restricted to another customer, or is restricted to first
+    purchases and the customer has paid before.
     """
     async with failures.counted(context, actor) as attempt:
         found = await find_promotion(context, code, actor.customer_id)
@@ -200,9 +207,9 @@ async def get_upcoming_invoice(
     customer_id: CustomerPath,
     subscription_id: Annotated[SubscriptionIdText | None, Query()] = None,
 ) -> Response:
-    """The invoice that comes next, of one subscription or of the one that renews first."""
+    """Return the next invoice, of one subscription or of the one that renews first."""
     named = None if subscription_id is None else SubscriptionId(subscription_id)
-    costs: Costs = await customers.upcoming_invoice(context, actor.customer(customer_id), named)
+    costs: Costs = await invoices.upcoming_invoice(context, actor.customer(customer_id), named)
     invoice = {
         "currency": costs.currency,
         "total": costs.total,
@@ -224,8 +231,8 @@ async def get_access(
     customer_id: CustomerPath,
     product_id: Annotated[str, Query(pattern=PRODUCT_PATTERN)],
 ) -> Response:
-    """May this customer use this product now? Answered from the cache alone."""
-    has_access, best = await customers.access(context, actor.customer(customer_id), ProductId(product_id))
+    """Return whether the customer may use the product now. It is answered from the cache."""
+    has_access, best = await access(context, actor.customer(customer_id), ProductId(product_id))
     found = {
         name: getattr(best, name, None)
         for name in ("via", "role", "subscription_id", "status", "valid_until")

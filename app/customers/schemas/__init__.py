@@ -1,1 +1,1 @@
-"""Requests and answers about customers and invoices."""
+"""Requests and answers about customers, payment methods and invoices."""

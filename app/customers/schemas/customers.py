@@ -1,4 +1,4 @@
-"""Customers and their payment methods."""
+"""Requests and answers about customers and their payment methods."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from app.http.schemas import Answer, Email, Instant, Page, PaymentMethodIdText, 
 
 
 class Customer(Answer):
-    """`balance` in minor units of `currency`: negative is credit. `currency` is that of the last purchase.
+    """A customer.
 
-    It is fixed only while a subscription, quote or invoice item in it is active.
+    `balance` is in minor units of `currency`, and negative if it is a credit. `currency` is that of the last purchase.
+    The customer can change it unless a subscription, quote or invoice item in it is active.
     """
 
     id: str
@@ -28,13 +29,18 @@ class Customer(Answer):
 
 
 class CustomerAnswer(Answer):
+    """A customer."""
+
     customer: Customer
 
 
 def _printable(text: str) -> str:
-    """The rule for a token's subject, so that whoever is named here can also log in; Postgres stores no NUL."""
+    """Apply the rule for a token's subject, so that a user who is named here can also log in.
+
+    PostgreSQL does not store NUL characters either.
+    """
     if not text.isprintable() or text != text.strip():
-        raise ValueError("give printable characters, without space around them")
+        raise ValueError("must be printable characters without spaces around them")
     return text
 
 
@@ -42,7 +48,10 @@ PrintableText = Annotated[str, AfterValidator(_printable)]
 
 
 class NewCustomerRequest(Request):
-    """A person's own call names at most a `name`; a service key says whose customer it is."""
+    """A new customer.
+
+    An end user may send only `name`. A service key names the user by `user_id`, the application's subject.
+    """
 
     name: Annotated[PrintableText, Field(min_length=1, max_length=256)] | None = None
     user_id: Annotated[PrintableText, Field(min_length=1, max_length=255)] | None = None
@@ -50,7 +59,7 @@ class NewCustomerRequest(Request):
 
 
 class ProfileRequest(Request):
-    """`email` is taken from a service key, or where it is the token's own verified e-mail."""
+    """Changes of a customer. An end user may set `email` only to the verified e-mail of their token."""
 
     name: Annotated[PrintableText, Field(min_length=1, max_length=256)] | None = None
     phone: Annotated[str | None, Field(pattern=r"^\+?[0-9 ().\-]{3,20}$")] = None
@@ -64,28 +73,37 @@ class ProfileRequest(Request):
 
 
 class AttachRequest(Request):
+    """A payment method to attach, such as one that Stripe's elements have made."""
+
     payment_method_id: PaymentMethodIdText
     use_as_default: bool = False
 
 
 class DefaultPaymentMethodRequest(Request):
+    """The payment method that becomes the default."""
+
     payment_method_id: PaymentMethodIdText
 
 
 class SetupIntent(Answer):
+    """A SetupIntent of Stripe. `client_secret` is for Stripe's elements."""
+
     id: str
     status: str
     client_secret: str
 
 
 class SetupIntentAnswer(Answer):
+    """A SetupIntent."""
+
     setup_intent: SetupIntent
 
 
 class PromotionCode(Answer):
-    """`percent_off` is a percentage, `amount_off` minor units of `currency`; one of them is set.
+    """A promotion code.
 
-    A purchase below `minimum_amount` (minor units of `minimum_amount_currency`) is refused by Stripe.
+    Either `percent_off` (percent) or `amount_off` (minor units of `currency`) is set. Stripe refuses the code for a
+    purchase below `minimum_amount` (minor units of `minimum_amount_currency`).
     """
 
     code: str
@@ -100,11 +118,13 @@ class PromotionCode(Answer):
 
 
 class PromotionCodeAnswer(Answer):
+    """A promotion code."""
+
     promotion_code: PromotionCode
 
 
 class UpcomingInvoice(Answer):
-    """Amounts in minor units of `currency`."""
+    """The next invoice. Amounts are in minor units of `currency`."""
 
     currency: str
     total: int
@@ -113,11 +133,17 @@ class UpcomingInvoice(Answer):
 
 
 class UpcomingInvoiceAnswer(Answer):
+    """The next invoice."""
+
     invoice: UpcomingInvoice
 
 
 class Access(Answer):
-    """`via`: own (paid for or owned) or shared (by a seat). Without access it names what would give it, if anything."""
+    """Whether a customer may use a product.
+
+    `via` is `own` for a subscription that the customer pays for or owns, and `shared` for a seat. Without access the
+    other members describe the subscription that would give it if its status allowed it, or are null.
+    """
 
     has_access: bool
     via: Literal["own", "shared"] | None
@@ -128,6 +154,8 @@ class Access(Answer):
 
 
 class Card(Answer):
+    """The details of a card. `wallet` is Stripe's type of wallet, such as `apple_pay`."""
+
     brand: str | None
     last4: str | None
     exp_month: int | None
@@ -138,6 +166,8 @@ class Card(Answer):
 
 
 class PaymentMethod(Answer):
+    """A payment method. `is_default` is True if the customer's invoices are charged to it."""
+
     id: str
     type: str
     card: Card | None
@@ -147,8 +177,12 @@ class PaymentMethod(Answer):
 
 
 class PaymentMethodAnswer(Answer):
+    """A payment method."""
+
     payment_method: PaymentMethod
 
 
 class PaymentMethodList(Page):
+    """Payment methods, newest first."""
+
     data: list[PaymentMethod]

@@ -1,4 +1,4 @@
-"""Invoices. Amounts are minor units of `currency`."""
+"""Answers about invoices. Amounts are in minor units of the invoice's `currency`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from app.http.schemas import Answer, Instant, Page
 
 
 class InvoiceLine(Answer):
+    """A line of an invoice. `amount` is in minor units, and negative if it is a credit."""
+
     description: str | None
     amount: int
     quantity: int | None
@@ -18,6 +20,8 @@ class InvoiceLine(Answer):
 
 
 class Invoice(Answer):
+    """An invoice. Amounts are in minor units of `currency`."""
+
     id: str
     customer_id: str | None
     subscription_id: str | None
@@ -41,8 +45,12 @@ class Invoice(Answer):
 
 
 class InvoiceAnswer(Answer):
+    """An invoice."""
+
     invoice: Invoice
 
 
 class InvoiceList(Page):
+    """Invoices, newest first."""
+
     data: list[Invoice]

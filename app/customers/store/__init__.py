@@ -1,1 +1,1 @@
-"""Statements about customers and what belongs to one."""
+"""SQL statements about customers, their payment methods, invoices, access and failures."""

@@ -1,4 +1,4 @@
-"""The access check: may this customer use this product, answered from the cache in one statement."""
+"""SQL statement of the access check: whether a customer may use a product."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from app.domain.ids import CustomerId, ProductId, SubscriptionId
 from app.postgres.database import Connection
 
-# Paid or owned subscriptions give all their products; a seat gives the flagged ones. A payer who is not the owner
-# has no seat by paying, so he gets what is not shared.
+# The owner of a subscription has access to all its products, and a member to those that support sharing. A payer who is
+# not the owner has no seat by paying, so they have access only to the products that are not shared.
 _ACCESS = """
     with mine as (
         select s.*, case when s.owner_id = $1 and o.id is not null then 'owner'
@@ -24,22 +24,22 @@ _ACCESS = """
             (x.item ->> 'current_period_end')::bigint as period_end,
             coalesce(p.supports_sharing, false) as shareable,
             exists (select from jsonb_array_elements(m.items) y
-                join products q on q.id = y ->> 'product_id' and q.supports_sharing) as shared_plan
+                join products q on q.id = y ->> 'product_id' and q.supports_sharing) as any_shared
         from mine m
         cross join jsonb_array_elements(m.items) as x(item)
         left join products p on p.id = x.item ->> 'product_id'
         where x.item ->> 'product_id' = $2
     )
-    select id, status, role, via, least(period_end, cancel_at) as valid_until, shared_plan
+    select id, status, role, via, least(period_end, cancel_at) as valid_until, any_shared
     from giving
-    where (via = 'shared' and shareable) or role = 'owner' or (role = 'payer' and (not shareable or not shared_plan))
+    where (via = 'shared' and shareable) or role = 'owner' or (role = 'payer' and (not shareable or not any_shared))
     order by status = any($3) desc, via, valid_until desc nulls last, id
     limit 1"""
 
 
 @dataclass(frozen=True, slots=True)
 class AccessRow:
-    """`valid_until` in Unix seconds: the end of what is paid, or the intended end where that is nearer."""
+    """The subscription that gives access. `valid_until` (Unix seconds) ends the paid period or is its earlier end."""
 
     subscription_id: SubscriptionId
     status: str
@@ -51,9 +51,12 @@ class AccessRow:
 async def best_access(
     connection: Connection, customer_id: CustomerId, product_id: ProductId, *, open_statuses: list[str]
 ) -> AccessRow | None:
-    """The subscription that serves best; one with an open status before all others."""
+    """Return the subscription that gives the best access to the product, or None.
+
+    One whose status is in `open_statuses` comes before all others, and one of the customer's own before a seat.
+    """
     row = await connection.fetchrow(_ACCESS, customer_id, product_id, open_statuses)
     if row is None:
         return None
-    role = "owner" if row["role"] == "payer" and not row["shared_plan"] else row["role"]
+    role = "owner" if row["role"] == "payer" and not row["any_shared"] else row["role"]
     return AccessRow(SubscriptionId(row["id"]), row["status"], role, row["via"], row["valid_until"])

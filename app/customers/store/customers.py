@@ -1,4 +1,4 @@
-"""Reads of customers, and of what is kept of a customer beside Stripe's own fields."""
+"""SQL statements about customers and their payment methods."""
 
 from __future__ import annotations
 
@@ -28,13 +28,16 @@ _PAYMENT_METHODS = (
 
 
 async def profile(connection: Connection, customer_id: CustomerId) -> JsonObject | None:
-    """`currency` is that of the last purchase; `fixed_currency` that of the subscriptions that have not ended."""
+    """Return the profile of a customer that exists, or None.
+
+    `currency` is that of the last purchase. `fixed_currency` is that of the subscriptions that have not ended.
+    """
     row = await connection.fetchrow(_PROFILE, customer_id)
     return None if row is None else dict(row)
 
 
 async def has_paid(connection: Connection, customer_id: CustomerId) -> bool:
-    """True if one of the customer's invoices was paid, a total of zero included."""
+    """Return True if one of the customer's invoices was paid, a total of zero included."""
     return bool(
         await connection.fetchval(
             """select exists (select from invoices
@@ -45,6 +48,7 @@ async def has_paid(connection: Connection, customer_id: CustomerId) -> bool:
 
 
 async def payment_methods_filled(connection: Connection, customer_id: CustomerId) -> bool:
+    """Return True if the customer's payment methods were read from Stripe once."""
     return (
         await connection.fetchval("select 1 from payment_method_fills where customer_id = $1", customer_id)
         is not None
@@ -52,6 +56,7 @@ async def payment_methods_filled(connection: Connection, customer_id: CustomerId
 
 
 async def note_payment_methods_filled(connection: Connection, customer_id: CustomerId) -> None:
+    """Record that the customer's payment methods were read from Stripe."""
     await connection.execute(
         "insert into payment_method_fills (customer_id) values ($1) on conflict do nothing", customer_id
     )
@@ -65,7 +70,7 @@ async def payment_methods(
     after: tuple[int, str] | None,
     limit: int,
 ) -> list[JsonObject]:
-    """Newest first; `kind` is Stripe's type of payment method."""
+    """Return payment methods, newest first. `kind` is Stripe's type; `after` is (created, id) of the last one seen."""
     created, last_id = after or (None, None)
     rows = await connection.fetch(_PAYMENT_METHODS, customer_id, kind, created, last_id, limit)
     return [dict(row) for row in rows]
@@ -80,7 +85,7 @@ async def payment_method_type(connection: Connection, payment_method_id: str) ->
 
 
 async def user_id(connection: Connection, customer_id: CustomerId) -> str | None:
-    """The application's subject that the customer's metadata names."""
+    """Return the application's subject that the customer's metadata names, or None."""
     found: str | None = await connection.fetchval("select user_id from customers where id = $1", customer_id)
     return found
 
@@ -88,5 +93,6 @@ async def user_id(connection: Connection, customer_id: CustomerId) -> str | None
 async def payment_method(
     connection: Connection, customer_id: CustomerId, payment_method_id: PaymentMethodId
 ) -> JsonObject | None:
+    """Return a payment method of this customer, or None."""
     row = await connection.fetchrow(_ONE_PAYMENT_METHOD, customer_id, payment_method_id)
     return None if row is None else dict(row)

@@ -15,7 +15,7 @@ from app.postgres.database import Connection
 LIMIT: Final = 5
 WINDOW_SECONDS: Final = 600
 ATTEMPT_SECONDS: Final = 60
-"""After which the slot of an attempt whose process died is free again."""
+"""Seconds after which the slot of an attempt whose process died is free again."""
 
 _LOCK = "select pg_advisory_xact_lock(hashtextextended($1, 7203911661))"
 _TAKEN = """

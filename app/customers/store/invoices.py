@@ -1,4 +1,4 @@
-"""Reads of invoices."""
+"""SQL statements that read invoices."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ _PAGE = f"""
 
 
 async def invoice(connection: Connection, invoice_id: InvoiceId) -> JsonObject | None:
+    """Return an invoice, or None."""
     row = await connection.fetchrow(_ONE, invoice_id)
     return None if row is None else dict(row)
 
@@ -33,7 +34,7 @@ async def customer_invoices(
     after: tuple[int, str] | None,
     limit: int,
 ) -> list[JsonObject]:
-    """Newest first; `after` is the (created, id) of the last row seen."""
+    """Return invoices, newest first. `after` is the (created, id) of the last row seen."""
     created, last_id = after or (None, None)
     rows = await connection.fetch(_PAGE, customer_id, subscription_id, status, created, last_id, limit)
     return [dict(row) for row in rows]

@@ -1,0 +1,155 @@
+"""Link a login to its customer, and create the customer if there is none (the new-user trigger).
+
+A login (issuer, subject) gets exactly one customer, even if several calls race. See
+docs/decisions/0024-identify-a-person-by-issuer-and-subject.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from app.context import Context
+from app.customers.store import customers
+from app.domain import metadata as keys
+from app.domain.ids import CustomerId
+from app.domain.snapshots import Snapshot
+from app.errors import Forbidden, ServiceUnavailable
+from app.identity import store as identities
+from app.mirror import refreshing as sync
+from app.operations import store as operations
+from app.postgres.database import Connection
+from app.stripe.gateway import Fetched
+
+_CREATION_LEASE_SECONDS = 20.0
+_WAIT_SECONDS = 15.0
+_POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A person of the application, by their login.
+
+    `email_verified` is True if the issuer, or a service key, vouches that the address is theirs.
+    """
+
+    issuer: str
+    subject: str
+    email: str | None
+    email_verified: bool
+    name: str | None
+
+
+async def ensure_customer(context: Context, subject: Subject) -> tuple[CustomerId, bool]:
+    """Return the customer of a login, and True if this call created it.
+
+    A login without a customer gets, in this order: the customer whose metadata names its subject; the customer that was
+    created for a seat of its verified e-mail; a new customer. While an addition by e-mail is creating a customer for
+    that e-mail, the call waits for it, at most 15 s.
+
+    Raises:
+        Forbidden: `identity_conflict`: the customer is linked to another login.
+        ServiceUnavailable: Another call is still creating the customer, or Stripe or the database does not answer.
+    """
+    give_up = asyncio.get_running_loop().time() + _WAIT_SECONDS
+    while True:
+        async with context.database.transaction() as connection:
+            linked = await identities.customer_of(connection, subject.issuer, subject.subject)
+            taken_over = None if linked is not None else await _take_over(connection, subject)
+            linked = linked or taken_over
+            being_added = linked is None and await _is_being_added(connection, subject)
+            creation = None
+            if linked is None and not being_added:
+                creation = await identities.take_creation(
+                    connection, subject.issuer, subject.subject, lease_seconds=_CREATION_LEASE_SECONDS
+                )
+        if linked is not None:
+            await _write_subject(context, linked, subject, is_new_here=taken_over is not None)
+            return linked, False
+        if creation is not None:
+            return await _create(context, subject, f"customer/{creation.key}"), True
+        if asyncio.get_running_loop().time() > give_up:
+            raise ServiceUnavailable(
+                "Another request is still creating this login's customer. Send the request again after Retry-After.",
+                retry_after=2,
+            )
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _take_over(connection: Connection, subject: Subject) -> CustomerId | None:
+    named = await identities.customer_by_user_id(connection, subject.subject)
+    if named is None and subject.email is not None and subject.email_verified:
+        named = await identities.claim_seat_customer(connection, subject.email)
+    if named is None or await identities.link(connection, subject.issuer, subject.subject, named):
+        return named
+    raise _linked_elsewhere()
+
+
+async def _is_being_added(connection: Connection, subject: Subject) -> bool:
+    """Return True while an addition creates a customer for this e-mail, so that no second one is created."""
+    if subject.email is None or not subject.email_verified:
+        return False
+    return bool(await operations.promised_emails(connection, [subject.email]))
+
+
+async def _create(context: Context, subject: Subject, idempotency_key: str) -> CustomerId:
+    write = context.stripe.customer_creation(
+        email=subject.email if subject.email_verified else None,
+        name=subject.name,
+        metadata={keys.USER_ID: subject.subject},
+    )
+    created = await write.now(idempotency_key)
+    customer_id = _id_of(created)
+    lease = await sync.take_lease(context, "customer", customer_id)
+
+    async def settle(connection: Connection, _: Snapshot | None) -> None:
+        linked = await identities.link(connection, subject.issuer, subject.subject, customer_id)
+        if not linked and customer_id != await identities.customer_of(
+            connection, subject.issuer, subject.subject
+        ):
+            raise _linked_elsewhere()
+
+    await sync.apply(context, lease, created, settle)
+    return customer_id
+
+
+def _linked_elsewhere() -> Forbidden:
+    return Forbidden(
+        "This login or the customer that was found for it is linked to another one. "
+        "Ask the operator to end the wrong link.",
+        code="identity_conflict",
+    )
+
+
+def _id_of(created: Fetched) -> CustomerId:
+    if created.snapshot is None:
+        raise LookupError("Stripe answered a successful creation without an object")
+    return CustomerId(created.snapshot.id)
+
+
+async def _write_subject(
+    context: Context, customer_id: CustomerId, subject: Subject, *, is_new_here: bool
+) -> None:
+    """Write the subject into the customer's metadata at Stripe, if it is not there yet.
+
+    The link itself is a row of our own and is committed before. The person's name is written too, if the customer has
+    none.
+    """
+    async with context.database.connection() as connection:
+        known = await customers.user_id(connection, customer_id)
+        profile = await customers.profile(connection, customer_id)
+    values: dict[str, Any] = {} if known is not None else {"metadata": {keys.USER_ID: subject.subject}}
+    nameless = profile is not None and not profile["name"]
+    if subject.name is not None and nameless and (is_new_here or values):
+        values["name"] = subject.name
+    if not values:
+        return
+    lease = await sync.take_lease(context, "customer", customer_id)
+
+    async def write() -> Fetched:
+        return await context.billing.update_customer(
+            customer_id, values, idempotency_key=f"user/{customer_id}/{lease.token}"
+        )
+
+    await sync.apply(context, lease, write)
