@@ -16,9 +16,9 @@ from app.stripe.gateway import StripeGateway
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """`margin`, `operation_deadline`, `operation_lease` and `late_window` are in seconds; Stripe's instants are whole,
-    so the margin is as well. `reconcile_interval` is in hours; 0: never by itself. `unsecured_raise_max` is in percent
-    of the paid quantity.
+    """`margin`, `operation_deadline`, `operation_lease`, `late_window` and `payment_window` are in seconds; Stripe's
+    instants are whole, so the margin is as well. `reconcile_interval` is in hours; 0: never by itself.
+    `unsecured_raise_max` is in percent of the paid quantity.
     """
 
     roles: RolePolicy
@@ -32,6 +32,7 @@ class Rules:
     operation_lease: float = 30.0
     late_window: float = 300.0
     unsecured_raise_max: float = 20.0
+    payment_window: float = 3600.0
 
     @classmethod
     def of(cls, settings: Settings) -> Rules:
@@ -47,6 +48,7 @@ class Rules:
             operation_lease=settings.operation_lease,
             late_window=settings.late_window,
             unsecured_raise_max=settings.unsecured_raise_max,
+            payment_window=settings.payment_window,
         )
 
 

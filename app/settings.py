@@ -167,6 +167,9 @@ class Settings(BaseSettings):
     late_window: Annotated[float, Field(ge=1, le=3600, allow_inf_nan=False)] = 300.0
     """Seconds after its sending for which a request that was never answered may still take effect at Stripe."""
 
+    payment_window: Annotated[float, Field(ge=1, le=23 * 3600, allow_inf_nan=False)] = 3600.0
+    """Seconds for which a change may wait for its payment. Then it ends by itself, and nothing was bought."""
+
     reconcile_interval: Annotated[float, Field(ge=0, le=24 * 31, allow_inf_nan=False)] = 24.0
     """Hours between reconciles of the worker; 0: none but those that an operator starts."""
 

@@ -39,6 +39,29 @@ class PaymentStep:
 
 
 @dataclass(frozen=True, slots=True)
+class PurchaseInvoice:
+    """The invoice that a purchase waits for, as Stripe has it at Unix second `at`.
+
+    `payment` is what is left to pay; None once the invoice is not open. `paid_at`: Unix seconds.
+    """
+
+    id: str
+    status: str
+    payment: PaymentStep | None
+    paid_at: int | None
+    at: int
+
+    @property
+    def is_processing(self) -> bool:
+        """True if a payment is on its way: nobody may void the invoice then."""
+        return self.payment is not None and self.payment.status == "processing"
+
+    @property
+    def can_be_voided(self) -> bool:
+        return self.status in ("open", "uncollectible") and not self.is_processing
+
+
+@dataclass(frozen=True, slots=True)
 class Costs:
     """What an invoice preview says. Amounts in minor units of `currency`, credits positive in `credit`.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from app.domain.ids import CustomerId, SubscriptionId, SubscriptionItemId
+from app.domain.payments import PaymentStep
 from app.domain.roles import Relations, Role, role_of, roles_of
 from app.domain.seats import SeatItem, Seats, count_seats, is_shareable
 from app.domain.snapshots import JsonObject
@@ -23,7 +24,9 @@ class SubscriptionView:
     """A subscription with its products, its owner if he exists, and the head counts of its seats.
 
     `items` carry `price` and `product` objects; `owner_may_purchase`: the payer, another customer, allowed it;
-    `asker_role` is what the asking customer's metadata gives him here. Not frozen, and nobody changes it: a frozen one
+    `asker_role` is what the asking customer's metadata gives him here. `waiting`: the change that waits for its
+    payment: its `operation_id`, `invoice_id` and `ends_at` (Unix seconds). `waiting_payment`: what is left to
+    pay for it, once that was read. Not frozen, and nobody changes it: a frozen one
     takes three times as long to make, at every read.
     """
 
@@ -55,6 +58,8 @@ class SubscriptionView:
     owner_may_purchase: bool
     asker_role: str | None
     synced_at: datetime
+    waiting: JsonObject | None = None
+    waiting_payment: PaymentStep | None = None
     _seat_items: list[SeatItem] = field(init=False, repr=False, compare=False)
     _relations: Relations = field(init=False, repr=False, compare=False)
 

@@ -157,7 +157,18 @@ async def _seats(connection: Connection, rules: Rules) -> list[Finding]:
 
 
 async def _payments(connection: Connection) -> list[Finding]:
-    return [
+    without_effect = [
+        Finding(
+            "purchase",
+            row["subscription_id"],
+            f"{row['invoice_id']} was paid for operation {row['operation_id']}, and the change never took effect",
+            "Refund it, or make the change in the Dashboard."
+            if row["amount_paid"] is None
+            else f"Refund {row['amount_paid']} {row['currency']} (minor units), or make the change in the Dashboard.",
+        )
+        for row in await diagnosis.paid_without_effect(connection)
+    ]
+    return without_effect + [
         Finding(
             "payment",
             row["id"],

@@ -8,6 +8,7 @@ from app.context import Context
 from app.errors import BillingError
 from app.mirror.store import refreshes
 from app.mirror.store import scans as scan_rows
+from app.operations import waiting_store
 
 _UP = Gauge(
     "coseat_database_up", "1 while the database answers; the gauges below are as old as its last answer"
@@ -20,12 +21,18 @@ _DRIFT = Gauge("coseat_reconcile_drift", "Rows that the last reconcile found mis
 _AGE = Gauge("coseat_reconcile_age_seconds", "Time since the last reconcile ended")
 
 
+_PAID_WITHOUT_EFFECT = Gauge(
+    "coseat_paid_without_effect", "Purchases that were paid and never took effect: see `coseat doctor`"
+)
+
+
 async def update(context: Context) -> None:
-    """Two statements on small indexes."""
+    """Three statements on small indexes."""
     try:
         async with context.database.connection() as connection:
             state = await refreshes.state(connection)
             last = await scan_rows.last_reconcile(connection)
+            without_effect = await waiting_store.paid_without_effect(connection)
     except BillingError:
         _UP.set(0)
         return
@@ -34,6 +41,7 @@ async def update(context: Context) -> None:
     _DUE.set(state.due)
     _OLDEST.set(max(0.0, state.oldest))
     _DEAD.set(state.dead)
+    _PAID_WITHOUT_EFFECT.set(without_effect)
     if last is not None:
         _DRIFT.set((last["report"] or {}).get("drift", 0))
         _AGE.set(last["age"])

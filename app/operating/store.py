@@ -70,6 +70,11 @@ _LOWERED_UNPAID = """
       and (item ->> 'quantity')::bigint < (line ->> 'quantity')::bigint
     order by s.id, i.id limit $1"""
 
+_PAID_WITHOUT_EFFECT = """
+    select o.subscription_id, t.operation_id, t.invoice_id, i.amount_paid, i.currency
+    from operation_steps t join operations o on o.id = t.operation_id left join invoices i on i.id = t.invoice_id
+    where t.code = 'paid_without_effect' and t.invoice_id is not null order by t.settled_at limit $1"""
+
 _OTHER_VERSIONS = """
     select count(*) from webhook_events
     where received_at > clock_timestamp() - interval '1 day' and outcome = 'noted: other version'"""
@@ -102,6 +107,11 @@ async def crowded(connection: Connection) -> list[SubscriptionId]:
 async def lowered_unpaid(connection: Connection) -> list[dict[str, Any]]:
     """Subscriptions that have fewer units than an unpaid invoice of a running period bills."""
     return [dict(row) for row in await connection.fetch(_LOWERED_UNPAID, LIMIT)]
+
+
+async def paid_without_effect(connection: Connection) -> list[dict[str, Any]]:
+    """Purchases whose invoice was paid and whose change never showed; the amount is None if it is not mirrored."""
+    return [dict(row) for row in await connection.fetch(_PAID_WITHOUT_EFFECT, LIMIT)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.context import Context
-from app.domain.payments import PaymentStep
 from app.domain.snapshots import JsonObject
 from app.http.answers import answer
 from app.identity.actors import Actor
 from app.operations import runner as operations
+from app.operations.lifecycle import State
 from app.operations.runner import Accepted, Outcome
 from app.operations.schemas import OperationAnswer
 from app.operations.sending import MONEY_FIGURES, money_figures
@@ -26,7 +26,7 @@ ACCEPTED: dict[int | str, dict[str, Any]] = {
 
 async def accepted_answer(request: Request, context: Context, actor: Actor, accepted: Accepted) -> Response:
     """202 with the operation, for a change whose outcome was not known in time."""
-    outcome = await operations.outcome(context, accepted.operation_id, actor)
+    outcome = await operations.outcome(context, accepted.operation_id, actor, payment=accepted.payment)
     return operation_answer(request, outcome, actor, accepted=True)
 
 
@@ -34,16 +34,17 @@ def operation_answer(
     request: Request,
     outcome: Outcome,
     actor: Actor,
-    payment: PaymentStep | None = None,
     *,
     accepted: bool = False,
 ) -> Response:
     """200 with every result final, or 202 that says where to ask again: always that where it is only `accepted`."""
     settled = all(step.is_settled for step in outcome.steps)
+    awaits = any(step.state == State.AWAITING_PAYMENT for step in outcome.steps)
+    payment = outcome.payment
     model = OperationAnswer.model_validate(
         {
             "operation_id": outcome.operation.id,
-            "state": "settled" if settled else "running",
+            "state": "settled" if settled else "awaiting_payment" if awaits else "running",
             "results": [result_of(step, outcome, actor) for step in shown_steps(outcome)],
             "seats": None if outcome.seats is None else outcome.seats.as_members(),
             "payment": None if payment is None else dataclasses.asdict(payment),
@@ -59,8 +60,8 @@ ON_PEOPLE = frozenset({"add", "remove", "update"})
 
 
 def shown_steps(outcome: Outcome) -> list[Step]:
-    """Return the steps on people with the seats they give back; of any other change its one step."""
-    shown = ON_PEOPLE | {"release_seats"}
+    """Return the steps on people with the seats they buy or give back; of any other change its one step."""
+    shown = ON_PEOPLE | {"buy_seats", "release_seats"}
     return [step for step in outcome.steps if step.action in shown] or outcome.steps
 
 
@@ -81,7 +82,7 @@ def result_of(step: Step, outcome: Outcome, actor: Actor) -> JsonObject:
     if "hosted_invoice_url" in money and not outcome.sees_payers_own:
         money["hosted_invoice_url"] = None
     return {
-        "action": step.action,
+        "action": "seats" if step.action == "buy_seats" else step.action,
         "customer_id": step.customer_id if visible or actor.is_service else None,
         "email": step.email,
         "role": step.role,

@@ -8,6 +8,7 @@ from app.context import Context
 from app.errors import BillingError
 from app.operations import runner as operations
 from app.operations import store as operation_rows
+from app.operations import waiting
 from app.operations.sending import is_known, late_seconds
 from app.subscriptions import change_operations as plan_operations
 from app.subscriptions import purchases
@@ -31,6 +32,8 @@ async def finish(context: Context, operation_id: str, token: UUID) -> None:
         return
     if operation.kind in _ON_PEOPLE:
         await operations.run(context, operation_id, token)
+        return
+    if await waiting.follow(context, operation_id, token):
         return
     call = StripeCall(**operation.request)
     try:

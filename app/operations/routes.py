@@ -9,12 +9,14 @@ from starlette.responses import Response
 
 from app.http import problems
 from app.http.answers import UNCHANGED
-from app.http.dependencies import ContextDep, ReaderDep
+from app.http.dependencies import ContextDep, ReaderDep, WriterDep
+from app.http.idempotency import IdempotentRoute
 from app.operations import runner as operations
-from app.operations.answers import operation_answer
+from app.operations import waiting
+from app.operations.answers import ACCEPTED, operation_answer
 from app.operations.schemas import OperationAnswer
 
-router = APIRouter(tags=["operations"])
+router = APIRouter(tags=["operations"], route_class=IdempotentRoute)
 
 
 @router.get(
@@ -30,8 +32,29 @@ async def get_operation(
 ) -> Response:
     """An operation of the caller's own; service keys without an acting customer see every one.
 
-    It shows no more of seats and people than its subscription shows the caller now: `seats` may be null.
+    A purchase that waits for its payment, or has waited for it, is also shown to the payer and to an owner who may buy.
+    Nothing shows more of seats and people than the subscription shows the caller now: `seats` may be null.
     """
-    only_of = None if actor.is_service else actor.principal.key
-    outcome = await operations.outcome(context, operation_id, actor, only_of=only_of)
+    outcome = await operations.outcome(context, operation_id, actor, checked=True)
+    return operation_answer(request, outcome, actor)
+
+
+@router.post(
+    "/operations/{operation_id}/cancel",
+    response_model=OperationAnswer,
+    responses={**ACCEPTED, **problems.responses(401, 403, 404, 409, 413, 415, 422, 503)},
+)
+async def cancel_operation(
+    request: Request,
+    context: ContextDep,
+    actor: WriterDep,
+    operation_id: Annotated[str, Path(pattern="^op_[0-9a-f]{24}$")],
+) -> Response:
+    """Abandons a purchase that waits for its payment; asking again answers the same.
+
+    For who asked for it, the payer, and an owner who may buy. 202 while a payment is processing: the purchase is
+    abandoned if that fails, and made if it succeeds. 409 `operation_ended` if it has ended otherwise.
+    """
+    await waiting.abandon(context, actor, operation_id)
+    outcome = await operations.outcome(context, operation_id, actor, checked=True)
     return operation_answer(request, outcome, actor)

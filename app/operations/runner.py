@@ -18,6 +18,7 @@ from uuid import UUID
 import structlog
 
 from app.context import Context
+from app.domain.ids import SubscriptionId
 from app.domain.payments import PaymentStep
 from app.domain.roles import Permission
 from app.domain.seats import Seats, check_floor, is_shareable
@@ -30,6 +31,7 @@ from app.mirror import refreshing as sync
 from app.mirror.store import subscriptions
 from app.mirror.visibility import see, see_as
 from app.operations import store as operations
+from app.operations import waiting
 from app.operations.sending import (
     HANDED_OVER_SECONDS,
     is_final,
@@ -44,10 +46,21 @@ from app.operations.store import Operation, Step
 from app.postgres.database import Connection
 from app.postgres.leases import renewing_lease
 from app.sharing.member_changes import Action, MemberChange, Person, permissions_needed
+from app.sharing.naming import named
 
 log = structlog.get_logger(__name__)
 
 CONCURRENCY = 16
+_PHASES = [
+    (StepKind.SET_OWNER, False),
+    (StepKind.REMOVE, False),
+    (StepKind.UPDATE, False),
+    (StepKind.ADD, False),
+    (StepKind.BUY_SEATS, False),
+    (StepKind.ADD, True),
+    (StepKind.RELEASE_SEATS, False),
+]
+"""The order in which an operation runs its steps; True: the additions whose seats are bought by the same call."""
 _SERVER_ERROR = 500
 
 Result = TypeVar("Result")
@@ -62,6 +75,7 @@ class Outcome:
 
     `seats` is None if the subscription shows the reader no seats now. `sees_members`, `sees_amounts` and
     `sees_payers_own` are False if it shows them no members, no amounts, or no links to the payer's invoices.
+    `payment`: what is left to pay, as Stripe has it now, None if nothing waits for it.
     """
 
     operation: Operation
@@ -70,6 +84,7 @@ class Outcome:
     sees_members: bool
     sees_amounts: bool
     sees_payers_own: bool
+    payment: PaymentStep | None = None
 
 
 async def run(
@@ -123,8 +138,10 @@ async def _run(context: Context, operation_id: str, token: UUID, give_up: float)
         steps = await _those_permitted(context, operation, steps, give_up)
     if steps:
         limit = asyncio.Semaphore(CONCURRENCY)
-        for kind in StepKind:
-            batch = [step for step in steps if step.action == kind]
+        for kind, after_purchase in _PHASES:
+            batch = [step for step in steps if step.action == kind and step.awaits_seats == after_purchase]
+            if after_purchase and batch:
+                batch = await named(context, operation_id)
             if kind is StepKind.ADD and batch:
                 batch = await _those_that_fit(context, operation, batch)
             if batch and not await _phase_may_run(context, operation, kind, batch):
@@ -141,13 +158,10 @@ async def _run(context: Context, operation_id: str, token: UUID, give_up: float)
 async def _phase_may_run(
     context: Context, operation: Operation, kind: StepKind, batch: Sequence[Step]
 ) -> bool:
-    """Nobody is added while seats are being bought; nothing follows a transfer that is not certain, or did not
-    come about: who did not become owner keeps his seat.
-    """
+    """Nothing follows a transfer that is not certain, or that failed: the former owner keeps their seat then."""
     if kind is StepKind.SET_OWNER:
         return True
     first: dict[StepKind, set[StepKind]] = {
-        StepKind.ADD: {StepKind.BUY_SEATS},
         StepKind.RELEASE_SEATS: {StepKind.REMOVE, StepKind.ADD},
     }
     awaited = {StepKind.SET_OWNER} | first.get(kind, set())
@@ -248,17 +262,10 @@ async def _fitting(
     if why_not is None:
         return adds
     others = await operations.steps(connection, operation.id)
-    if any(step.action == StepKind.BUY_SEATS and not step.is_settled for step in others):
-        return adds
     if any(step.action == StepKind.REMOVE and not step.is_settled for step in others):
         # What the call frees itself is not known to be free yet: its adds wait for that.
         return [step for step in adds if step.was_sent]
     code, figures = why_not
-    bought = next((step for step in others if step.action == StepKind.BUY_SEATS), None)
-    if code == "seat_limit_reached" and bought is not None and bought.state in ("refused", "failed"):
-        # The seats were not bought: the caller is told why, and not that the subscription is full.
-        code = bought.code or code
-        figures = money_figures(bought.figures)
     for step in adds:
         if not step.was_sent:
             await operations.settle_step(
@@ -423,22 +430,31 @@ async def drain(seconds: float) -> None:
 
 
 async def outcome(
-    context: Context, operation_id: str, actor: Actor, *, only_of: str | None = None
+    context: Context,
+    operation_id: str,
+    actor: Actor,
+    *,
+    checked: bool = False,
+    payment: PaymentStep | None = None,
 ) -> Outcome:
     """Return what became of the operation, with what its subscription shows the actor now.
 
-    Raises NotFound for an unknown id and, alike and after the same work, for another's than `only_of`'s.
+    `checked`: only if the actor may see it. `payment`: what is left to pay, if that was read already.
+    Raises NotFound for an unknown id and, alike and after the same work, for an operation that the actor may not see.
     """
     async with context.database.connection() as connection:
         operation = await operations.operation(connection, operation_id)
-        if operation is None or only_of not in (None, operation.principal):
-            raise NotFound()
         steps = await operations.steps(connection, operation_id)
-        view = await subscriptions.subscription_view(
-            connection, operation.subscription_id, asker=actor.customer_id
-        )
+        subscription_id = SubscriptionId("") if operation is None else operation.subscription_id
+        view = await subscriptions.subscription_view(connection, subscription_id, asker=actor.customer_id)
     # An operation outlives its actor's role: a manager who was removed since sees no seats and no members.
     seen = None if view is None else see(view, actor, context.rules)
+    if operation is None or (checked and not waiting.is_visible(actor, operation, steps, seen)):
+        raise NotFound()
+    if payment is None:
+        payment = await waiting.payment_shown(context, steps, operation)
+    if payment is not None and seen is not None and not seen.sees_payers_own:
+        payment = payment.without_the_payers_own()
     return Outcome(
         operation,
         steps,
@@ -448,11 +464,16 @@ async def outcome(
         sees_members=actor.is_service or (seen is not None and Permission.SEE_MEMBERS in seen.granted),
         sees_amounts=actor.is_service or (seen is not None and Permission.SEE_AMOUNTS in seen.granted),
         sees_payers_own=actor.is_service or (seen is not None and seen.sees_payers_own),
+        payment=payment,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """It is not known in time what became of the change: its operation will tell."""
+    """The change is not settled: its outcome is not known in time, or it waits for its payment.
+
+    `payment`: what is left to pay, if that was read already.
+    """
 
     operation_id: str
+    payment: PaymentStep | None = None

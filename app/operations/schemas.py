@@ -17,6 +17,7 @@ ChangeAction = Literal[
     "add",
     "remove",
     "update",
+    "seats",
     "release_seats",
     "set_owner",
     "add_subscription",
@@ -54,11 +55,13 @@ class ChangeResult(Answer):
 class OperationAnswer(Answer):
     """`state`: running while an outcome is open, settled when every result is final.
 
+    awaiting_payment: the change takes effect when `payment` is made. It holds nobody's seat until then, and ends by
+    itself, for another change of the subscription, or by `cancelOperation`.
     `seats` is null, and results name no other people's ids, if the subscription shows the caller none of them now.
     """
 
     operation_id: str
-    state: Literal["running", "settled"]
+    state: Literal["running", "awaiting_payment", "settled"]
     results: list[ChangeResult]
     seats: Seats | None
     payment: Payment | None = None

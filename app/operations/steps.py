@@ -22,6 +22,7 @@ from app.identity.store import is_present
 from app.mirror import refreshing as sync
 from app.mirror.store import members, subscriptions
 from app.operations import store as operations
+from app.operations import waiting, waiting_store
 from app.operations.lifecycle import State
 from app.operations.sending import (
     SUBSCRIPTION_CHANGES,
@@ -61,6 +62,8 @@ async def run_step(
     match step.action:
         case StepKind.SET_OWNER:
             await _set_owner(context, operation, step, token, permitted)
+        case StepKind.BUY_SEATS if step.state is State.AWAITING_PAYMENT:
+            await _follow(context, operation)
         case StepKind.BUY_SEATS:
             return await _buy_seats(context, operation, step, token, permitted)
         case StepKind.RELEASE_SEATS:
@@ -291,12 +294,11 @@ class _CustomerWrite:
 async def _buy_seats(
     context: Context, operation: Operation, step: Step, token: UUID, permitted: Permitted
 ) -> PaymentStep | None:
-    """One quantity write; a raise that needs payment stays unsettled until Stripe shows it, or has dropped it."""
+    """Raise the quantity once. A raise that is held back for its payment waits, until its own invoice is settled."""
     item_id, quantity = str(step.figures["item_id"]), int(step.figures["quantity"])
     written: list[Changed] = []
     refusal: list[str] = []
-    missed = ["payment_action_required"]
-    sent = step.has_sent_key
+    held: list[str] = []
 
     def reached(subscription: Subscription) -> bool:
         return _quantity_of(subscription, item_id) >= quantity
@@ -309,41 +311,78 @@ async def _buy_seats(
             _check_nothing_comes_late(context, step)
             refusal.append("subscription_not_active")
             return before
-        awaited = sent and (found.pending_update is not None or step.state is State.AWAITING_PAYMENT)
-        if awaited or (reached(found) and not may_come_late(context.rules, step)):
+        if found.pending_update is not None and await _holds(context, operation, step):
+            held.append(found.latest_invoice_id or "")
+            return before
+        if reached(found) and not may_come_late(context.rules, step):
             return before
         if await changed_in_vain(context, operation.id, step, SUBSCRIPTION_CHANGES):
-            # Somebody has lowered it since, or it waits for its payment.
+            # Somebody has lowered it since.
             _check_nothing_comes_late(context, step)
-            missed[0] = "changed_meanwhile"
             return before
         params = await _priced_seats(context, operation, step, found, before.at)
 
         write = context.billing.subscription_update(operation.subscription_id, params)
         changed = await send(context, operation.id, step, token, write, check=lambda on: permitted(on, step))
         written.append(changed)
-        # Should the row not show it any more, somebody has lowered it since.
-        missed[0] = "changed_meanwhile" if reached(changed.subscription) else missed[0]
+        if changed.subscription.pending_update is not None:
+            held.append(changed.open_invoice_id or changed.subscription.latest_invoice_id or "")
         return changed.fetched
 
     async def settle(connection: Connection, snapshot: Snapshot | None) -> None:
-        if isinstance(snapshot, Subscription) and reached(snapshot):
+        if held:
+            # Only the invoice proves the purchase: anybody can edit the quantity.
+            await _begin_waiting(context, connection, operation, step, held[-1], snapshot)
+        elif isinstance(snapshot, Subscription) and reached(snapshot):
             await operations.settle_step(connection, operation.id, step.position, state="applied")
-        elif isinstance(snapshot, Subscription) and snapshot.pending_update is not None:
-            await operations.await_payment(connection, operation.id, step.position)
         elif refusal:
             await operations.settle_step(
                 connection, operation.id, step.position, state="refused", code=refusal[0]
             )
         else:
             await operations.settle_step(
-                connection, operation.id, step.position, state="failed", code=missed[0]
+                connection, operation.id, step.position, state="failed", code="changed_meanwhile"
             )
 
     lease = await sync.take_lease(context, "subscription", operation.subscription_id)
     reading = sync.PreWriteSnapshot(context, lease)
     await sync.apply(context, lease, call, settle, reading)
     return await context.billing.payment_step(written[-1]) if written else None
+
+
+async def _begin_waiting(
+    context: Context,
+    connection: Connection,
+    operation: Operation,
+    step: Step,
+    invoice_id: str,
+    snapshot: Snapshot | None,
+) -> None:
+    pending = snapshot.pending_update if isinstance(snapshot, Subscription) else None
+    await waiting_store.begin(
+        connection,
+        operation.id,
+        step.position,
+        subscription_id=operation.subscription_id,
+        invoice_id=invoice_id,
+        expires_at=None if pending is None else pending["expires_at"],
+        window_seconds=context.rules.payment_window,
+    )
+
+
+async def _follow(context: Context, operation: Operation) -> None:
+    """Look at the purchase that waits for its payment, and settle it once its invoice says how it ended."""
+    async with context.database.connection() as connection:
+        found = await waiting_store.of_operation(connection, operation.id)
+    if found is not None:
+        await waiting.settle_if_ended(context, found)
+
+
+async def _holds(context: Context, operation: Operation, step: Step) -> bool:
+    """True if the update that Stripe holds back is one of the step's own, whose answer said nothing of it."""
+    if step.is_expired:
+        return bool(await changed_by_step(context, operation.id, step, SUBSCRIPTION_CHANGES))
+    return bool(await changed_in_vain(context, operation.id, step, SUBSCRIPTION_CHANGES))
 
 
 async def _release_seats(

@@ -32,7 +32,8 @@ class Step:
     """One write of an operation, as its row was read.
 
     `sent_at`: the first sending with the key of this `attempt`. `unanswered_at`: the last sending whose answer is
-    missing, `unanswered_for` the seconds since then by the database's clock.
+    missing, `unanswered_for` the seconds since then by the database's clock. `invoice_id`: of a step that waits, or has
+    waited, for its payment. `awaits_seats`: an addition whose seat is to be bought first, and that names nobody yet.
     """
 
     position: int
@@ -48,6 +49,8 @@ class Step:
     sent_at: datetime | None
     unanswered_at: datetime | None
     unanswered_for: float | None
+    invoice_id: str | None = None
+    awaits_seats: bool = False
 
     @property
     def is_settled(self) -> bool:
@@ -101,7 +104,8 @@ _FOUND = """
         or exists (select from reservations v
             where v.customer_id = c.id and v.released_at is null and v.subscription_id <> $1) as elsewhere,
         exists (select from operation_steps t
-            where t.customer_id = c.id and t.settled_at is null and t.subscription_id = $1) as busy
+            where t.customer_id = c.id and t.settled_at is null and not t.awaits_seats
+              and t.subscription_id = $1) as busy
     from customers c
     where c.existence = 'present' and """
 
@@ -120,19 +124,21 @@ _INSERT = """
 
 _INSERT_STEPS = """
     insert into operation_steps (operation_id, position, subscription_id, action, customer_id, email, role,
-        role_before, state, code, figures, settled_at)
+        role_before, state, code, figures, awaits_seats, settled_at)
     select $1, r.position, $2, r.action, r.customer_id, r.email, r.role, r.role_before, r.state, r.code, r.figures,
-        case when r.state <> 'planned' then clock_timestamp() end
+        coalesce(r.awaits_seats, false), case when r.state <> 'planned' then clock_timestamp() end
     from jsonb_populate_recordset(null::operation_steps, $3) r"""
 
 _INSERT_RESERVATIONS = """
-    insert into reservations (operation_id, position, subscription_id, customer_id, email)
-    select operation_id, position, subscription_id, customer_id, email
+    insert into reservations (operation_id, position, subscription_id, customer_id, email, item_id, from_quantity)
+    select operation_id, position, subscription_id, case when not awaits_seats then customer_id end,
+        case when not awaits_seats then email end, case when awaits_seats then $2 end,
+        case when awaits_seats then $3::bigint end
     from operation_steps where operation_id = $1 and action = 'add' and state = 'planned'
     order by coalesce(customer_id, email)"""
 
 _COLUMNS = """t.position, t.action, t.customer_id, t.email, t.role, t.role_before, t.state, t.code, t.figures,
-        t.attempt, t.sent_at, t.unanswered_at,
+        t.attempt, t.sent_at, t.unanswered_at, t.invoice_id, t.awaits_seats,
         extract(epoch from clock_timestamp() - t.unanswered_at)::float as unanswered_for"""
 
 _STEPS = f"select {_COLUMNS} from operation_steps t where t.operation_id = $1 order by t.position"
@@ -231,8 +237,12 @@ async def insert(
     lease_token: UUID,
     lease_seconds: float,
     seat_total: int | None = None,
+    bought: tuple[str, int] | None = None,
 ) -> None:
     """Writes the operation, its steps and one live reservation for each seat that it will fill.
+
+    `bought`: the item whose quantity the operation raises first, and the quantity. An addition that awaits these seats
+    reserves one of them by number.
 
     Raises UniqueViolation where another operation promised one of these people a seat meanwhile.
     """
@@ -250,7 +260,7 @@ async def insert(
         seat_total,
     )
     await connection.execute(_INSERT_STEPS, operation_id, subscription_id, list(steps))
-    await connection.execute(_INSERT_RESERVATIONS, operation_id)
+    await connection.execute(_INSERT_RESERVATIONS, operation_id, *(bought or (None, None)))
 
 
 async def operation(connection: Connection, operation_id: str) -> Operation | None:
@@ -424,15 +434,16 @@ async def retire_old_keys(connection: Connection, operation_id: str, *, late_sec
     )
 
 
-async def await_payment(connection: Connection, operation_id: str, position: int) -> None:
-    """The write took effect as a pending update: it is never sent again, only looked for."""
-    await connection.execute(
-        """update operation_steps set state = $3
-        where operation_id = $1 and position = $2 and settled_at is null""",
-        operation_id,
-        position,
-        State.AWAITING_PAYMENT.value,
+async def last_applied(connection: Connection, subscription_id: SubscriptionId, kind: str) -> str | None:
+    """Return the id of the newest operation of this kind that changed the subscription."""
+    found: str | None = await connection.fetchval(
+        """select id from operations o where subscription_id = $1 and kind = $2 and exists (
+            select from operation_steps t where t.operation_id = o.id and t.state = 'applied')
+        order by created_at desc limit 1""",
+        subscription_id,
+        kind,
     )
+    return found
 
 
 async def lowest_target(connection: Connection, subscription_id: SubscriptionId) -> int | None:

@@ -456,6 +456,11 @@ operation_steps = Table(
         comment="the last sending whose answer is missing",
     ),
     _instant("settled_at"),
+    Column("invoice_id", Text, comment="the invoice that proves the payment of a purchase that waits for it"),
+    Column("update_expires_at", BigInteger, comment="Unix seconds: when Stripe drops a change that waits"),
+    _instant("payment_until"),
+    Column("end_code", Text, comment="why a purchase that waits is to end"),
+    Column("awaits_seats", Boolean, nullable=False, server_default=text("false")),
     # `sent_at` belongs to the key of this attempt: it is set while a request of that key was recorded, and neither
     # before nor between two keys.
     CheckConstraint(f"state in ({_quoted(UNSETTLED_STATES + SETTLED_STATES)})", name="state"),
@@ -474,6 +479,18 @@ operation_steps = Table(
         name="person",
     ),
     CheckConstraint("role in ('manager', 'user') and role_before in ('manager', 'user')", name="role"),
+    CheckConstraint("state <> 'awaiting_payment' or invoice_id is not null", name="invoice"),
+    CheckConstraint("not awaits_seats or action = 'add'", name="awaits_seats"),
+)
+Index(
+    "ix_operation_steps_paid_without_effect",
+    operation_steps.c.settled_at,
+    postgresql_where=text("code = 'paid_without_effect' and invoice_id is not null"),
+)
+Index(
+    "ix_operation_steps_awaiting_payment",
+    operation_steps.c.subscription_id,
+    postgresql_where=text("state = 'awaiting_payment'"),
 )
 Index(
     "ix_operation_steps_unsettled_customer",
@@ -492,7 +509,12 @@ reservations = Table(
     _text("email"),
     _instant("created_at", default=True),
     _instant("released_at"),
+    Column("item_id", Text, comment="the item that is to give the seat, for one that is bought first"),
+    Column("from_quantity", BigInteger, comment="the item's quantity from which such a seat counts"),
     UniqueConstraint("operation_id", "position"),
+    # A seat that is bought first names nobody until it is paid.
+    CheckConstraint("(customer_id is null and email is null) = (from_quantity is not null)", name="person"),
+    CheckConstraint("(item_id is null) = (from_quantity is null)", name="item"),
 )
 Index(
     "uq_reservations_live_customer",

@@ -19,6 +19,7 @@ from app.identity.actors import Actor
 from app.mirror.store import subscriptions
 from app.mirror.visibility import read
 from app.operations import store as operations
+from app.operations import waiting_store
 from app.operations.step_kinds import StepKind
 from app.operations.store import FoundPerson
 from app.postgres.database import Connection, UniqueViolation
@@ -28,12 +29,15 @@ from app.sharing.member_changes import (
     MemberChange,
     Person,
     Verdict,
+    additions_that_fit,
     admit,
     permissions_needed,
     seats_required,
 )
+from app.sharing.people import as_person, by_email
 from app.subscriptions.quotes import use_quote
 from app.subscriptions.seat_purchases import seats_update
+from app.subscriptions.superseding import MustSupersede, superseding
 
 _ADMISSION_TRIES = 5
 UNLIMITED = 2**31
@@ -87,6 +91,21 @@ async def admit_changes(
     With `purchasing` the seats that are missing are bought first, in one write. Raises NotFound, Forbidden
     `role_required`, Conflict `not_shareable` or `quote_expired`, InvalidRequest for one person named twice.
     """
+
+    async def admitted() -> Admitted:
+        return await _admit_again(context, actor, subscription_id, asked, operation_id, purchasing)
+
+    return await superseding(context, actor, subscription_id, admitted)
+
+
+async def _admit_again(
+    context: Context,
+    actor: Actor,
+    subscription_id: SubscriptionId,
+    asked: Sequence[AskedChange],
+    operation_id: str,
+    purchasing: Purchasing | None,
+) -> Admitted:
     for last_try in (False,) * (_ADMISSION_TRIES - 1) + (True,):
         try:
             async with context.database.transaction() as connection:
@@ -146,7 +165,10 @@ async def _admit(
         seen.view.status, past_due_allows_new_seats=context.rules.past_due_allows_new_seats
     )
     decisions = admit(changes, seats=seats, capacity=capacity, entitlements=allowed)
-    steps = []
+    steps: list[JsonObject] = []
+    named = len(decisions)
+    bought: tuple[str, int] | None = None
+    buying: JsonObject | None = None
     releasing = purchasing is not None and purchasing.releases
     if (
         purchasing is not None
@@ -155,23 +177,65 @@ async def _admit(
     ):
         require(seen.granted, Permission.BUY_SEATS)
         await failures.check(connection, actor)
-        if target is not None or await operations.plan_change_runs(connection, subscription_id):
-            raise Conflict("Another change of this subscription is still running.", retry_after=2)
+        await _check_alone(connection, subscription_id)
         decisions = admit(changes, seats=seats, capacity=UNLIMITED, entitlements=allowed)
-        missing = seats_required(decisions, seats) - seats.total
-        steps.append(await _buying(connection, actor, seen.view, missing, purchasing))
-    steps += [_step(position, decision) for position, decision in enumerate(decisions, start=len(steps))]
+        buying = await _buying(connection, actor, seen.view, decisions, seats, purchasing)
+        bought = (buying["figures"]["item_id"], buying["figures"]["quantity"])
+        await _check_nothing_waits(context, connection, seen.view, buying, purchasing)
+        named = additions_that_fit(decisions, seats, capacity)
+    for decision in decisions:
+        is_addition = decision.verdict is Verdict.RUN and decision.change.action is Action.ADD
+        named -= is_addition
+        steps.append(_step(len(steps), decision, awaits_seats=is_addition and named < 0))
+    if buying is not None:
+        steps.append({**buying, "position": len(steps)})
     request = {"changes": len(asked)}
     left: int | None = None
     if purchasing is not None and releasing:
         require(seen.granted, Permission.BUY_SEATS)
-        if target is not None or await operations.plan_change_runs(connection, subscription_id):
-            raise Conflict("Another change of this subscription is still running.", retry_after=2)
+        await _check_alone(connection, subscription_id)
         left = _left_after(decisions, seats)
         steps.append(await _release(connection, actor, seen.view, seats.total - left, purchasing, len(steps)))
+        if await waiting_store.of_subscription(connection, subscription_id):
+            # The credit of the seats was tested before the admission.
+            raise MustSupersede()
     return await insert_steps(
-        context, connection, actor, subscription_id, operation_id, "member_change", steps, request, left
+        context,
+        connection,
+        actor,
+        subscription_id,
+        operation_id,
+        "member_change",
+        steps,
+        request,
+        left,
+        bought,
     )
+
+
+async def _check_alone(connection: Connection, subscription_id: SubscriptionId) -> None:
+    """Raise Conflict `operation_in_progress` while a change of the subscription may still take effect."""
+    if await operations.plan_change_runs(connection, subscription_id, beside_payment=True):
+        raise Conflict("Another change of this subscription is still running.", retry_after=2)
+
+
+async def _check_nothing_waits(
+    context: Context,
+    connection: Connection,
+    view: SubscriptionView,
+    buying: JsonObject,
+    purchasing: Purchasing,
+) -> None:
+    """Raise MustSupersede, with the update to price first, while another purchase waits for its payment."""
+    if not await waiting_store.of_subscription(connection, view.id):
+        return
+    figures = buying["figures"]
+    params: JsonObject = {
+        "items": [{"id": figures["item_id"], "quantity": figures["quantity"]}],
+        "proration_behavior": purchasing.proration_behavior or context.rules.proration_behavior,
+        "payment_behavior": "pending_if_incomplete",
+    }
+    raise MustSupersede(params, quote_id=purchasing.quote_id, forgo_credit=purchasing.forgo_credit)
 
 
 def _left_after(decisions: Sequence[Decision], seats: Seats) -> int:
@@ -255,11 +319,16 @@ async def seats_needed(
 
 
 async def _buying(
-    connection: Connection, actor: Actor, view: SubscriptionView, missing: int, purchasing: Purchasing
+    connection: Connection,
+    actor: Actor,
+    view: SubscriptionView,
+    decisions: Sequence[Decision],
+    seats: Seats,
+    purchasing: Purchasing,
 ) -> JsonObject:
     """Return the step of the one quantity write of the call."""
     item = purchase_item(view.seat_items(), purchasing.item_id)
-    quantity = (item.quantity or 0) + missing
+    quantity = (item.quantity or 0) + seats_required(decisions, seats) - seats.total
     figures: JsonObject = {"item_id": item.id, "quantity": quantity, "forgo_credit": purchasing.forgo_credit}
     if purchasing.proration_behavior is not None:
         figures["proration_behavior"] = purchasing.proration_behavior
@@ -280,10 +349,11 @@ async def insert_steps(
     steps: Sequence[JsonObject],
     request: JsonObject,
     seats_left: int | None = None,
+    bought: tuple[str, int] | None = None,
 ) -> Admitted:
     """Write an operation on people; its lease is the caller's, who runs it.
 
-    `seats_left`: the seats after it, which bind admissions until it is settled.
+    `seats_left`: the seats after it, which bind admissions until it is settled. `bought`: see `operations.insert`.
     """
     token = uuid4()
     await operations.insert(
@@ -299,18 +369,22 @@ async def insert_steps(
         lease_token=token,
         lease_seconds=context.rules.operation_lease,
         seat_total=seats_left,
+        bought=bought,
     )
     await operations.finish_if_settled(connection, operation_id)
     return Admitted(operation_id, token, any(step["state"] == "planned" for step in steps))
 
 
-def _step(position: int, decision: Decision) -> JsonObject:
+def _step(position: int, decision: Decision, *, awaits_seats: bool = False) -> JsonObject:
+    """`awaits_seats`: the seat is bought first. Until it is paid, an address names no customer."""
     change, person = decision.change, decision.change.person
+    unnamed = awaits_seats and person.email is not None
     state = "planned" if decision.verdict is Verdict.RUN else decision.verdict.value
     return {
         "position": position,
         "action": change.action.value,
-        "customer_id": person.customer_id,
+        "customer_id": None if unnamed else person.customer_id,
+        "awaits_seats": awaits_seats,
         "email": person.email,
         "role": change.role,
         "role_before": person.member_role,
@@ -328,32 +402,22 @@ async def _find_people(
     by_id = {
         p.customer_id: p for p in await operations.people_by_id(connection, view.id, ids, ended=sorted(ENDED))
     }
-    by_email: dict[str, list[FoundPerson]] = {}
+    with_email: dict[str, list[FoundPerson]] = {}
     for found in await operations.people_by_email(connection, view.id, emails, ended=sorted(ENDED)):
-        by_email.setdefault(found.email or "", []).append(found)
+        with_email.setdefault(found.email or "", []).append(found)
     promised = await operations.promised_emails(connection, emails)
     changes = []
     for change in asked:
         if change.email is not None:
-            person = _by_email(change.email, by_email.get(change.email, []), promised.get(change.email), view)
+            person = by_email(
+                change.email, with_email.get(change.email, []), promised.get(change.email), view
+            )
         else:
             person = _by_id(change, by_id.get(change.customer_id or CustomerId("")), actor, view)
         changes.append(
             MemberChange(change.action, person, None if change.role is None else change.role.value)
         )
     return changes
-
-
-def _by_email(
-    email: str, candidates: list[FoundPerson], promised_on: SubscriptionId | None, view: SubscriptionView
-) -> Person:
-    if len(candidates) > 1:
-        return Person(None, email, ambiguous=True)
-    if candidates:
-        return _person(candidates[0], view, email)
-    return Person(
-        None, email, busy=promised_on == view.id, elsewhere=promised_on is not None and promised_on != view.id
-    )
 
 
 def _by_id(change: AskedChange, found: FoundPerson | None, actor: Actor, view: SubscriptionView) -> Person:
@@ -363,19 +427,7 @@ def _by_id(change: AskedChange, found: FoundPerson | None, actor: Actor, view: S
     known_here = found.member_role is not None or found.former_member
     if change.action is Action.ADD and not actor.is_service and not known_here:
         return Person(change.customer_id, known=False)
-    return _person(found, view, None)
-
-
-def _person(found: FoundPerson, view: SubscriptionView, email: str | None) -> Person:
-    return Person(
-        customer_id=found.customer_id,
-        email=email,
-        member_role=found.member_role,
-        former_member=found.former_member,
-        elsewhere=found.elsewhere,
-        busy=found.busy,
-        is_owner=view.owner is not None and found.customer_id == view.owner.customer_id,
-    )
+    return as_person(found, view, None)
 
 
 def _refuse_twice(changes: Sequence[MemberChange], asked: Sequence[AskedChange], actor: Actor) -> None:

@@ -80,6 +80,12 @@ def seats_required(decisions: Sequence[Decision], seats: Seats) -> int:
     return seats.used + seats.reserved - freed + wanted
 
 
+def additions_that_fit(decisions: Sequence[Decision], seats: Seats, capacity: int) -> int:
+    """Return how many additions of the call fit into the seats that were bought already, after its own removals."""
+    wanted = sum(_runs(decision, Action.ADD) for decision in decisions)
+    return max(0, min(wanted, capacity - seats_required(decisions, seats) + wanted))
+
+
 def admit(
     changes: Sequence[MemberChange], *, seats: Seats, capacity: int, entitlements: Entitlements
 ) -> list[Decision]:
@@ -87,7 +93,7 @@ def admit(
 
     That is never above `seats.total`, but for a call that buys the seats that it lacks.
     """
-    decisions = [_judge(change, entitlements) for change in changes]
+    decisions = [judge(change, entitlements) for change in changes]
     required = seats_required(decisions, seats)
     wanted = any(_runs(decision, Action.ADD) for decision in decisions)
     if wanted and required > capacity:
@@ -103,11 +109,10 @@ def _runs(decision: Decision, action: Action) -> bool:
     return decision.verdict is Verdict.RUN and decision.change.action is action
 
 
-def _judge(change: MemberChange, entitlements: Entitlements) -> Decision:
-    judge = {Action.ADD: _judge_add, Action.REMOVE: _judge_remove, Action.UPDATE: _judge_update}[
-        change.action
-    ]
-    verdict, code = judge(change, entitlements)
+def judge(change: MemberChange, entitlements: Entitlements) -> Decision:
+    """Judge one change by itself, whatever seats there are."""
+    rule = {Action.ADD: _judge_add, Action.REMOVE: _judge_remove, Action.UPDATE: _judge_update}[change.action]
+    verdict, code = rule(change, entitlements)
     return Decision(change, verdict, code)
 
 

@@ -1,7 +1,7 @@
 """The payer's word that the owner may buy in their name: given and withdrawn at any time, for one owner.
 
 Rules: docs/decisions/0006-keep-the-payers-end-and-permission-theirs.md. A purchase that was not sent to Stripe yet
-rests on the permission and ends with it; one that was sent may have taken effect, and stays. The right is checked again
+rests on the permission and ends with it, and so does one that waits for its payment. The right is checked again
 at each sending (`app.subscriptions.writes`).
 """
 
@@ -14,6 +14,8 @@ from app.errors import Conflict
 from app.identity.actors import Actor
 from app.mirror.store import audit, subscriptions
 from app.mirror.visibility import Seen, read
+from app.operations import waiting_store
+from app.operations.endings import PAYMENT_ABANDONED
 from app.postgres.database import Connection
 from app.sharing import store as transfers
 
@@ -59,6 +61,13 @@ async def withdraw(context: Context, actor: Actor, subscription_id: Subscription
             needs = [permission.value for permission in _RESTING]
             await transfers.abandon_purchases(
                 connection, subscription_id, payer_id=seen.view.customer_id, needs=needs
+            )
+            await waiting_store.end_those_resting(
+                connection,
+                subscription_id,
+                payer_id=seen.view.customer_id,
+                code=PAYMENT_ABANDONED,
+                needs=needs,
             )
             await _record(connection, actor, subscription_id, "purchases_withdrawn", allowed=False)
 

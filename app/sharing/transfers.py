@@ -184,7 +184,7 @@ async def _move(
 ) -> Admitted:
     if await operations.operation(connection, operation_id) is not None:
         return Admitted(operation_id, uuid4(), anything_to_run=True, again=True)
-    if await operations.plan_change_runs(connection, seen.view.id):
+    if await operations.plan_change_runs(connection, seen.view.id, beside_payment=True):
         raise Conflict("Another change of this subscription is still running.", retry_after=2)
     steps: list[JsonObject] = [_step(0, StepKind.SET_OWNER, None)]
     if await members.is_member(connection, seen.view.id, to_id):

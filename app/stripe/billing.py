@@ -11,7 +11,7 @@ from typing import Any
 
 from app.domain import metadata as keys
 from app.domain.ids import CustomerId, PaymentMethodId, SubscriptionId
-from app.domain.payments import Costs, PaymentStep, PromotionCode
+from app.domain.payments import Costs, PaymentStep, PromotionCode, PurchaseInvoice
 from app.domain.snapshots import Subscription
 from app.domain.statuses import is_live
 from app.stripe import parsing
@@ -95,6 +95,11 @@ class BillingCalls:
             f"/v1/subscriptions/{subscription_id}", {"expand": list(_PAYMENT_EXPANDS)}
         )
         return _changed(answer)
+
+    async def purchase_invoice(self, invoice_id: str) -> PurchaseInvoice:
+        """Read the invoice that a purchase waits for, with its payment. Raises NotFound, ServiceUnavailable."""
+        answer = await self._client.get(f"/v1/invoices/{invoice_id}", {"expand": list(_INTENT_OF_INVOICE)})
+        return parsing.purchase_invoice(answer.data, answer.at)
 
     async def void_invoice(self, invoice_id: str, *, idempotency_key: str) -> None:
         """Void an open invoice, so that nobody can pay it any more. Raises StripeRejected once it is paid."""

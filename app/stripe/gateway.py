@@ -233,6 +233,28 @@ class StripeGateway:
                 return found
             query["starting_after"] = page["data"][-1]["id"]
 
+    async def update_was_applied(
+        self, subscription_id: SubscriptionId, invoice_id: str, *, since: int
+    ) -> bool:
+        """True if Stripe's events show that the change which waited for this invoice took effect.
+
+        `since`: Unix seconds, at most 30 days ago.
+        """
+        query: dict[str, Any] = {
+            "type": "customer.subscription.pending_update_applied",
+            "created": {"gte": since},
+            "limit": PAGE_SIZE,
+        }
+        while True:
+            page = (await self._client.get("/v1/events", query)).data
+            for event in page["data"]:
+                shown = event["data"]["object"]
+                if (shown["id"], shown["latest_invoice"]) == (subscription_id, invoice_id):
+                    return True
+            if not page["has_more"]:
+                return False
+            query["starting_after"] = page["data"][-1]["id"]
+
     async def invoices_of(
         self, subscription_id: SubscriptionId, *, status: str, created_from: int = 0
     ) -> list[Invoice]:

@@ -22,7 +22,7 @@ from app.domain.ids import (
     SubscriptionId,
     SubscriptionItemId,
 )
-from app.domain.payments import PaymentStep, PromotionCode
+from app.domain.payments import PaymentStep, PromotionCode, PurchaseInvoice
 from app.domain.snapshots import (
     Customer,
     Invoice,
@@ -506,6 +506,18 @@ def invoice_payment_step(source: Json) -> PaymentStep | None:
     if intent is None:
         return PaymentStep(None, None, "payment", hosted_invoice_url=url)
     return intent_step(intent, "payment", url)
+
+
+def purchase_invoice(source: Json, at: int) -> PurchaseInvoice:
+    """Parse the invoice of a purchase. `at`: the second of Stripe's answer. Needs what `invoice_payment_step` needs."""
+    moments = _object(source, "status_transitions") or {}
+    return PurchaseInvoice(
+        id=_id(source),
+        status=_text(source, "status") or "",
+        payment=invoice_payment_step(source),
+        paid_at=_whole(moments, "paid_at"),
+        at=at,
+    )
 
 
 def tax(source: Json) -> int:

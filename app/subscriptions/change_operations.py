@@ -31,11 +31,13 @@ from app.errors import (
 from app.identity.actors import Actor
 from app.mirror import refreshing as sync
 from app.operations import store as operations
+from app.operations import waiting_store
 from app.operations.runner import Accepted, operation_lease, within
 from app.operations.sending import is_known, money_figures, pauses
 from app.operations.store import Operation, Step
 from app.postgres.database import Connection
 from app.stripe.billing import Changed
+from app.subscriptions.superseding import MustSupersede
 from app.subscriptions.writes import StripeCall, as_it_is
 
 log = structlog.get_logger(__name__)
@@ -88,10 +90,12 @@ async def insert_operation(
 
     `needs`: what the actor must be allowed when it is sent for the first time. `quote_id`: the quote that it uses up,
     unless it fails. `end_by`: who sets an end with it, for the journal. Raises Conflict `operation_in_progress` while
-    another change of the plan is unsettled.
+    another change of the plan is unsettled, MustSupersede while a purchase waits that has to end for this call.
     """
+    if subscription_id and call.supersedes_waiting:
+        await _check_nothing_waits(connection, subscription_id, call)
     if subscription_id and await operations.plan_change_runs(
-        connection, subscription_id, beside_payment=call.only_ends
+        connection, subscription_id, beside_payment=not call.supersedes_waiting
     ):
         raise Conflict("Another change of this subscription is still running.", retry_after=2)
     told = {"quote_id": quote_id, "seats_left": seats_left, "end_by": end_by}
@@ -113,6 +117,21 @@ async def insert_operation(
         seat_total=seats_left,
     )
     return Begun(operation_id, subscription_id, call, token)
+
+
+async def _check_nothing_waits(
+    connection: Connection, subscription_id: SubscriptionId, call: StripeCall
+) -> None:
+    """Raise MustSupersede, with what is to be priced first, while a purchase waits for its payment."""
+    if not await waiting_store.of_subscription(connection, subscription_id):
+        return
+    is_priced = call.method == "update" and not {"items", "trial_end"}.isdisjoint(call.params)
+    raise MustSupersede(
+        call.params if is_priced else None,
+        quote_id=call.quote_id,
+        restarts=call.restarts,
+        forgo_credit=call.forgo_credit,
+    )
 
 
 async def carry_out(

@@ -27,6 +27,7 @@ from app.mirror.store import subscriptions
 from app.mirror.visibility import Seen, get, read
 from app.operations import store as operations
 from app.operations.runner import Accepted
+from app.operations.waiting import waits
 from app.postgres.database import Connection
 from app.stripe.billing import Changed
 from app.subscriptions import ending
@@ -35,6 +36,7 @@ from app.subscriptions.charges import as_seen
 from app.subscriptions.ends import When
 from app.subscriptions.item_changes import Plan, PlanItem, Terms, changed_plan, only_lowers
 from app.subscriptions.quotes import use_quote
+from app.subscriptions.superseding import superseding
 from app.subscriptions.writes import (
     Done,
     MoneyTerms,
@@ -64,8 +66,23 @@ async def update(
     `subscription_not_active`,
     PreconditionFailed by `precondition`, InvalidRequest for items, PaymentRequired.
     """
-    if _only_ends(change):
-        return await _change_end(context, actor, subscription_id, change, operation_id, precondition)
+
+    async def changed() -> Done | Accepted:
+        if _only_ends(change):
+            return await _change_end(context, actor, subscription_id, change, operation_id, precondition)
+        return await _update(context, actor, subscription_id, change, operation_id, precondition)
+
+    return await superseding(context, actor, subscription_id, changed)
+
+
+async def _update(
+    context: Context,
+    actor: Actor,
+    subscription_id: SubscriptionId,
+    change: PlanUpdate,
+    operation_id: str,
+    precondition: Precondition,
+) -> Done | Accepted:
     outside, asked = Outside(None), change
     if change.payment_method_id is not None or change.promotion_code is not None:
         # Whoever may not change the plan must not learn which cards and codes exist, nor make us ask Stripe.
@@ -139,11 +156,13 @@ async def _carried_out(
     payment = await payment_of(context, begun, changed)
     if isinstance(payment, Accepted):
         return payment
+    if await waits(context, begun.operation_id):
+        return Accepted(begun.operation_id, payment)
     done = await seen_now(context, actor, subscription_id, payment)
     async with context.database.connection() as connection:
         operation = await operations.operation(connection, begun.operation_id)
     forgone = 0 if operation is None else StripeCall(**operation.request).credit_forgone
-    return replace(done, credit_forgone=forgone)
+    return replace(done, credit_forgone=forgone, operation_id=begun.operation_id)
 
 
 def permissions_for(change: PlanUpdate, view: SubscriptionView) -> list[Permission]:
@@ -315,12 +334,17 @@ async def cancel(
 ) -> Done | Accepted:
     """End it now, or let it run out; asking again changes nothing and answers the same.
 
+    A purchase that waits for its payment ends for it.
     Raises InvalidRequest `end_ambiguous`, Conflict `managed_by_schedule`, Forbidden, NotFound.
     """
     params: dict[str, Any] = {"cancellation_details": {"comment": reason}} if reason else {}
     if when is When.NOW and prorate is not None:
         params.update({"prorate": prorate, "invoice_now": prorate})
-    return await _end(context, actor, subscription_id, when, params, operation_id)
+
+    async def ended() -> Done | Accepted:
+        return await _end(context, actor, subscription_id, when, params, operation_id)
+
+    return await superseding(context, actor, subscription_id, ended)
 
 
 _BY_UPDATE = "/cancel_at_period_end"
@@ -347,7 +371,7 @@ async def _end(
             view = seen.view
             require(seen.granted, needed)
             if view.status in ENDED and kind == "cancel_subscription":
-                return Done(seen, None)
+                return await _done_already(connection, seen, kind)
             operation = await begun(context, connection, operation_id)
             if operation is not None:
                 break
@@ -367,7 +391,7 @@ async def _end(
                 if stands and is_read:
                     await ending.check_no_change_runs(connection, view)
                     await ending.confirm(context, connection, actor, seen, operation_id)
-                    return Done(seen, None)
+                    return await _done_already(connection, seen, kind)
                 if not stands:
                     await ending.check_end(connection, actor, seen, when)
                 method, told = ("", {}) if stands else await _way_to_end(connection, view, when, asked)
@@ -390,6 +414,11 @@ async def _end(
             await sync.read_through(context, "subscription", subscription_id)
         is_read = True
     return _without_payment(await _carried_out(context, actor, subscription_id, operation))
+
+
+async def _done_already(connection: Connection, seen: Seen, kind: str) -> Done:
+    """Answer as the operation of this kind did that made it so; no operation did if it was made in the Dashboard."""
+    return Done(seen, None, operation_id=await operations.last_applied(connection, seen.view.id, kind))
 
 
 async def _way_to_end(
@@ -432,9 +461,13 @@ async def resume(
 
     Raises Conflict `subscription_not_active` for an ended one, `managed_by_schedule`, Forbidden, NotFound.
     """
-    return await _take_back(
-        context, actor, subscription_id, operation_id, kind="resume_subscription", wake=True
-    )
+
+    async def resumed() -> Done | Accepted:
+        return await _take_back(
+            context, actor, subscription_id, operation_id, kind="resume_subscription", wake=True
+        )
+
+    return await superseding(context, actor, subscription_id, resumed)
 
 
 def _check_resumable(view: SubscriptionView) -> None:
@@ -494,7 +527,7 @@ async def _take_back(
                 break
             if is_read:
                 await ending.check_no_change_runs(connection, view)
-                return Done(seen, None)
+                return await _done_already(connection, seen, kind)
         # Somebody may have set an end in the Dashboard a moment ago.
         if not await ending.is_current(context, view):
             await sync.read_through(context, "subscription", subscription_id)

@@ -7,11 +7,12 @@ from typing import Final
 
 from app.context import Context
 from app.domain.ids import CustomerId, SubscriptionId
-from app.domain.snapshots import Subscription
+from app.domain.snapshots import Snapshot, Subscription
 from app.domain.statuses import ENDED
 from app.errors import BillingError, Conflict, FieldError, NotFound, RateLimited
 from app.mirror import refreshing as sync
 from app.operations.sending import is_known
+from app.operations.waiting import settle_ended
 from app.postgres.database import Connection
 from app.stripe.gateway import Fetched
 from app.subscriptions.item_changes import ItemChange
@@ -122,6 +123,9 @@ async def supersede(context: Context, operation_id: str, subscription_id: Subscr
         )
         return ended.fetched
 
-    now = await sync.apply(context, lease, end)
+    async def settle(connection: Connection, snapshot: Snapshot | None) -> None:
+        await settle_ended(connection, snapshot)
+
+    now = await sync.apply(context, lease, end, settle)
     if isinstance(now, Subscription) and now.status not in ENDED:
         raise already_subscribed(subscription_id, (), frozenset())

@@ -117,7 +117,8 @@ async def add(
         operation = await operations.operation(connection, operation_id)
     if operation is None:
         raise LookupError("a purchase that succeeded has no operation")
-    return await seen_now(context, actor, operation.subscription_id, payment)
+    done = await seen_now(context, actor, operation.subscription_id, payment)
+    return replace(done, operation_id=operation_id)
 
 
 async def _admitted(

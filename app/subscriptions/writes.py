@@ -6,9 +6,9 @@ transaction that lands it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 from uuid import UUID
 
 from app.context import Context
@@ -17,7 +17,7 @@ from app.domain.ids import CustomerId, PaymentMethodId, SubscriptionId
 from app.domain.payments import PaymentStep
 from app.domain.roles import Permission, require
 from app.domain.seats import check_floor
-from app.domain.snapshots import JsonObject, PaymentMethod, Snapshot, Subscription, SubscriptionItem
+from app.domain.snapshots import JsonObject, PaymentMethod, Snapshot, Subscription
 from app.domain.statuses import ENDED
 from app.domain.views import SubscriptionView
 from app.errors import (
@@ -34,6 +34,8 @@ from app.mirror import refreshing as sync
 from app.mirror.store.refreshes import Lease
 from app.mirror.visibility import Seen, read, see_as
 from app.operations import store as operations
+from app.operations import waiting_store
+from app.operations.lifecycle import State
 from app.operations.sending import (
     SUBSCRIPTION_CHANGES,
     changed_by_step,
@@ -44,7 +46,8 @@ from app.operations.sending import (
     money_figures,
     send,
 )
-from app.operations.store import Step
+from app.operations.store import Operation, Step
+from app.operations.waiting import item_shows
 from app.postgres.database import Connection
 from app.stripe.billing import Changed, is_whole
 from app.stripe.client import Write
@@ -52,6 +55,9 @@ from app.stripe.gateway import Fetched
 from app.subscriptions import charges, quotes
 from app.subscriptions.item_changes import ItemChange
 from app.subscriptions.payment_bounds import suited
+
+INCOMPLETE_SECONDS: Final = 23 * 3600
+"""After which Stripe ends a subscription whose first invoice was not paid (SDK, `Subscription.status`)."""
 
 
 class Post(Protocol):
@@ -82,13 +88,10 @@ class StripeCall:
     supersedes: Sequence[str] = ()
 
     @property
-    def only_ends(self) -> bool:
-        """True for a cancellation, which nobody has to wait for: a purchase that awaits its payment does not bar it."""
-        ends = {"cancel_at_period_end", "cancel_at", "cancellation_details"}
-        sets_one = bool(self.params.get("cancel_at_period_end") or self.params.get("cancel_at"))
-        return self.method == "cancel" or (
-            self.method == "update" and sets_one and self.params.keys() <= ends
-        )
+    def supersedes_waiting(self) -> bool:
+        """True if a purchase that waits for its payment ends for this change: one of quantity, items or end."""
+        changed = {"items", "trial_end", "cancel_at", "cancel_at_period_end"}
+        return self.method != "create" and (self.method != "update" or not changed.isdisjoint(self.params))
 
     def as_request(self) -> JsonObject:
         return asdict(self)
@@ -151,7 +154,7 @@ def _param_shows(name: str, asked: Any, now: Subscription) -> bool | None:
         case "items":
             items = {str(item.id): item for item in now.items}
             prices = {str(item.price_id) for item in now.items}
-            return all(_item_shows(entry, items, prices) for entry in asked)
+            return all(item_shows(entry, items, prices) for entry in asked)
         case "cancel_at_period_end":
             return now.cancel_at_period_end is asked
         case "cancel_at":
@@ -170,18 +173,6 @@ def _param_shows(name: str, asked: Any, now: Subscription) -> bool | None:
 
 def _goes_on(now: Subscription) -> bool:
     return now.cancel_at is None and not now.cancel_at_period_end
-
-
-def _item_shows(
-    asked: Mapping[str, Any], items: Mapping[str, SubscriptionItem], prices: Collection[str]
-) -> bool:
-    if "id" not in asked:
-        return asked["price"] in prices
-    item = items.get(asked["id"])
-    if item is None or asked.get("deleted"):
-        return item is None and bool(asked.get("deleted"))
-    now = (item.price_id, item.quantity)
-    return now == (asked.get("price", item.price_id), asked.get("quantity", item.quantity))
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,12 +210,13 @@ class PlanUpdate:
 class Done:
     """The subscription as its caller may see it now, and what is left to pay or to set up.
 
-    `credit_forgone`: the credit that the change did not give, minor units.
+    `credit_forgone`: the credit that the change did not give, minor units. `operation_id`: None if nothing was to do.
     """
 
     seen: Seen
     payment: PaymentStep | None
     credit_forgone: int = 0
+    operation_id: str | None = None
 
 
 def price_ids(items: Sequence[ItemChange], view: SubscriptionView | None = None) -> list[str]:
@@ -389,6 +381,9 @@ async def write(
     if step.state == "refused" and step.code == "role_required":
         # The right was withdrawn before anything was sent.
         raise Forbidden()
+    if step.state == State.AWAITING_PAYMENT:
+        # Stripe accepted it: it is never sent again.
+        return await as_it_is(context, subscription_id)
     call = await attach_first(context, operation_id, call)
     if operation is not None and not step.has_sent_key:
         concerned = {"subscription": subscription_id, "customer": operation.actor_id}
@@ -402,7 +397,7 @@ async def write(
         return done[-1].fetched
 
     try:
-        await sync.apply(context, lease, send, settling(operation_id), reading)
+        await sync.apply(context, lease, send, settling(context, operation_id, done), reading)
     except BillingError as error:
         if is_known(error):
             if done:
@@ -459,17 +454,50 @@ def not_landed() -> ServiceUnavailable:
 
 
 async def land(context: Context, operation_id: str, lease: Lease, changed: Changed) -> None:
-    await sync.apply(context, lease, changed.fetched, settling(operation_id))
+    await sync.apply(context, lease, changed.fetched, settling(context, operation_id, [changed]))
 
 
-def settling(operation_id: str) -> sync.Settle:
+def settling(context: Context, operation_id: str, done: Sequence[Changed]) -> sync.Settle:
+    """Settle the change with the row that shows it, or let it wait for its payment. `done`: what Stripe answered."""
+
     async def settle(connection: Connection, snapshot: Snapshot | None) -> None:
         if snapshot is not None:
             await operations.name_subscription(connection, operation_id, SubscriptionId(snapshot.id))
+        operation = await operations.operation(connection, operation_id)
+        if operation is not None and done and _waits(StripeCall(**operation.request), done[-1]):
+            await _begin_waiting(context, connection, operation, done[-1])
+            return
         await operations.settle_step(connection, operation_id, 0, state="applied")
         await operations.finish_if_settled(connection, operation_id)
 
     return settle
+
+
+def _waits(call: StripeCall, changed: Changed) -> bool:
+    """True if Stripe accepted the change and holds it back until an invoice is paid."""
+    if changed.open_invoice_id is None:
+        return False
+    if call.method == "create":
+        return changed.subscription.status == "incomplete"
+    params = call.params if call.sent is None else call.sent
+    is_held = changed.subscription.pending_update is not None
+    return is_held and params.get("payment_behavior") == "pending_if_incomplete"
+
+
+async def _begin_waiting(
+    context: Context, connection: Connection, operation: Operation, changed: Changed
+) -> None:
+    now, is_first = changed.subscription, operation.kind == "add_subscription"
+    pending = now.pending_update or {}
+    await waiting_store.begin(
+        connection,
+        operation.id,
+        0,
+        subscription_id=SubscriptionId(now.id),
+        invoice_id=changed.open_invoice_id or "",
+        expires_at=now.created + INCOMPLETE_SECONDS if is_first else pending.get("expires_at"),
+        window_seconds=None if is_first else context.rules.payment_window,
+    )
 
 
 async def settle_failed(context: Context, operation_id: str, error: BillingError) -> None:

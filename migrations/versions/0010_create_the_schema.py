@@ -88,6 +88,12 @@ CHECKS = {
         " 'update_subscription', 'cancel_subscription', 'resume_subscription')",
         "person": "action not in ('add', 'remove', 'update') or customer_id is not null or email is not null",
         "role": "role in ('manager', 'user') and role_before in ('manager', 'user')",
+        "invoice": "state <> 'awaiting_payment' or invoice_id is not null",
+        "awaits_seats": "not awaits_seats or action = 'add'",
+    },
+    "reservations": {
+        "person": "(customer_id is null and email is null) = (from_quantity is not null)",
+        "item": "(item_id is null) = (from_quantity is null)",
     },
 }
 FUNCTIONS = ("draw_stripe_requests", "record_membership_change", "record_subscription_change")
@@ -468,7 +474,30 @@ def create_operations() -> None:
             "unanswered_at", INSTANT, nullable=True, comment="the last sending whose answer is missing"
         ),
         sa.Column("settled_at", INSTANT, nullable=True),
+        sa.Column(
+            "invoice_id",
+            sa.Text(),
+            nullable=True,
+            comment="the invoice that proves the payment of a purchase that waits for it",
+        ),
+        sa.Column(
+            "update_expires_at",
+            sa.BigInteger(),
+            nullable=True,
+            comment="Unix seconds: when Stripe drops a change that waits",
+        ),
+        sa.Column("payment_until", INSTANT, nullable=True),
+        sa.Column("end_code", sa.Text(), nullable=True, comment="why a purchase that waits is to end"),
+        sa.Column("awaits_seats", sa.Boolean(), nullable=False, server_default=sa.text("false")),
         sa.PrimaryKeyConstraint("operation_id", "position", name="pk_operation_steps"),
+    )
+    op.execute(
+        "create index ix_operation_steps_paid_without_effect on operation_steps (settled_at)"
+        " where code = 'paid_without_effect' and invoice_id is not null"
+    )
+    op.execute(
+        "create index ix_operation_steps_awaiting_payment on operation_steps (subscription_id)"
+        " where state = 'awaiting_payment'"
     )
     op.execute(
         "create index ix_operation_steps_unsettled_customer on operation_steps (customer_id)"
@@ -484,6 +513,18 @@ def create_operations() -> None:
         sa.Column("email", sa.Text(), nullable=True),
         sa.Column("created_at", INSTANT, nullable=False, server_default=NOW),
         sa.Column("released_at", INSTANT, nullable=True),
+        sa.Column(
+            "item_id",
+            sa.Text(),
+            nullable=True,
+            comment="the item that is to give the seat, for one that is bought first",
+        ),
+        sa.Column(
+            "from_quantity",
+            sa.BigInteger(),
+            nullable=True,
+            comment="the item's quantity from which such a seat counts",
+        ),
         sa.PrimaryKeyConstraint("id", name="pk_reservations"),
         sa.UniqueConstraint("operation_id", "position", name="uq_reservations_operation_id_position"),
     )

@@ -58,6 +58,7 @@ BEYOND = {
     ("PUT", "/v1/shared-subscriptions/{subscription_id}/purchase-permission"): "",
     ("DELETE", "/v1/shared-subscriptions/{subscription_id}/purchase-permission"): "",
     ("GET", "/v1/operations/{operation_id}"): "",
+    ("POST", "/v1/operations/{operation_id}/cancel"): "",
     ("GET", "/v1/customers/{customer_id}/access"): "",
     ("POST", "/v1/customers"): "",
     ("GET", "/v1/customers/{customer_id}"): "",

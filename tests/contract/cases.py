@@ -201,6 +201,8 @@ async def asked_of(world: World, operation: str, company: Company | None = None)
             await _promotion_code(world)
         case "getOperation":
             return await _past_operation(company)
+        case "cancelOperation":
+            return await _waiting_purchase(world, await world.service.company())
         case "acceptTransfer" | "declineTransfer":
             offered = await world.ask("offerTransfer", ASKED["offerTransfer"](company))
             assert offered.status_code == httpx.codes.OK, offered.text
@@ -223,6 +225,35 @@ async def _past_operation(company: Company) -> Asked:
     done = await company.change(company.owner.headers, remove=["cus_nobody"])
     operation_id = done.json()["operation_id"]
     return Asked(f"/v1/operations/{operation_id}", company.owner.headers)
+
+
+async def _waiting_purchase(world: World, company: Company) -> Asked:
+    """More seats, for which the bank asks the card's holder."""
+    stripe = world.service.stripe
+    card = await stripe.post(
+        "/v1/payment_methods/pm_card_authenticationRequired/attach", customer=company.payer.customer_id
+    )
+    await stripe.post(f"/v1/subscriptions/{company.subscription_id}", default_payment_method=card["id"])
+    await world.service.refresh("subscription", company.subscription_id)
+    bought = await world.ask("setSeats", Asked(f"{company.path}/seats", company.owner.headers, {"total": 9}))
+    return Asked(f"/v1/operations/{bought.json()['operation_id']}/cancel", company.owner.headers)
+
+
+@case("cancelOperation", status=202)
+async def _abandoned_while_its_payment_is_processing(world: World) -> httpx.Response:
+    asked = await asked_of(world, "cancelOperation")
+    read = await world.service.get(asked.path.removesuffix("/cancel"), asked.who)
+    secret = read.json()["payment"]["client_secret"]
+    await world.service.stripe.control(
+        "POST", "confirm", client_secret=secret, payment_method="pm_usBankAccount"
+    )
+    return await world.ask("cancelOperation", asked)
+
+
+@case("cancelOperation", status=409)
+async def _ended_otherwise(world: World) -> httpx.Response:
+    ended = await _past_operation(world.company)
+    return await world.ask("cancelOperation", replace(ended, path=f"{ended.path}/cancel"))
 
 
 @case("getProducts", status=422)

@@ -7,7 +7,7 @@ with a recording of its own.
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -260,15 +260,31 @@ async def _slow_plan(recording: Recording, hasty: Service) -> None:
         accepted = await recording.take(
             operation, path, who, body, status=httpx.codes.ACCEPTED, through=hasty
         )
+        if new:
+            await _settled(hasty, accepted["operation_id"], who, states=("awaiting_payment",))
+            cancelled = f"/v1/operations/{accepted['operation_id']}/cancel"
+            await recording.take("cancelOperation", cancelled, who, through=hasty)
         await _settled(hasty, accepted["operation_id"], who)
+    again = (await hasty.send("POST", "/v1/customers/me/subscriptions", PEOPLE["stranger"], bought)).json()
+    secret = again["payment"]["client_secret"]
+    await stripe.control("POST", "confirm", client_secret=secret, payment_method="pm_usBankAccount")
+    await recording.take(
+        "cancelOperation",
+        f"/v1/operations/{again['operation_id']}/cancel",
+        "stranger",
+        status=httpx.codes.ACCEPTED,
+        through=hasty,
+    )
     resumed = await hasty.send("POST", f"{PLAN}/resume", PEOPLE["owner"])
     assert resumed.status_code == httpx.codes.OK, resumed.text
 
 
-async def _settled(service: Service, operation_id: str, who: str) -> None:
+async def _settled(
+    service: Service, operation_id: str, who: str, *, states: Collection[str] = ("settled",)
+) -> None:
     async with asyncio.timeout(10):
         path = f"/v1/operations/{operation_id}"
-        while (await service.get(path, PEOPLE[who])).json()["state"] != "settled":  # noqa: ASYNC110 - only its API tells
+        while (await service.get(path, PEOPLE[who])).json()["state"] not in states:  # noqa: ASYNC110 - only its API tells
             await asyncio.sleep(0.05)
 
 

@@ -197,5 +197,6 @@ ASKED: dict[str, Callable[[Company], Asked]] = {
     "withdrawPurchasePermission": lambda c: Asked(f"{c.path}/purchase-permission", owner_of(c)),
     "getAuditEvents": lambda c: Asked(f"{c.path}/audit-events", owner_of(c)),
     "getOperation": lambda c: Asked("/v1/operations/op_000000000000000000000000", owner_of(c)),
+    "cancelOperation": lambda c: Asked("/v1/operations/op_000000000000000000000000/cancel", owner_of(c)),
 }
 """For each operation a request of the owner's that would succeed."""

@@ -16,6 +16,7 @@ from app.postgres.tables import (
     UNSETTLED_STATES,
     operation_steps,
     operations,
+    reservations,
 )
 
 Row = Mapping[str, str]
@@ -51,6 +52,13 @@ PLANNED: Row = {
 IN_FLIGHT: Row = {**PLANNED, "state": "'in_flight'", "sent_at": "now()", "unanswered_at": "now()"}
 AMBIGUOUS: Row = {**PLANNED, "state": "'ambiguous'", "attempt": "1"}
 APPLIED: Row = {**IN_FLIGHT, "state": "'applied'", "unanswered_at": "null", "settled_at": "now()"}
+PROMISED: Row = {
+    "operation_id": "'op_1'",
+    "position": "0",
+    "subscription_id": "'sub_1'",
+    "customer_id": "'cus_1'",
+}
+NUMBER: Row = {**PROMISED, "customer_id": "null", "item_id": "'si_1'", "from_quantity": "4"}
 FAILED: Row = {**APPLIED, "state": "'failed'", "code": "'card_declined'"}
 LEGAL = {
     "operations": (RUNNING, SETTLED_OPERATION),
@@ -59,13 +67,15 @@ LEGAL = {
         IN_FLIGHT,
         AMBIGUOUS,
         {**AMBIGUOUS, "state": "'expired'"},
-        {**IN_FLIGHT, "state": "'awaiting_payment'"},
-        {**AMBIGUOUS, "state": "'awaiting_payment'"},
+        {**IN_FLIGHT, "state": "'awaiting_payment'", "invoice_id": "'in_1'"},
+        {**AMBIGUOUS, "state": "'awaiting_payment'", "invoice_id": "'in_1'"},
+        {**PLANNED, "awaits_seats": "true"},
         APPLIED,
         {**PLANNED, "state": "'unchanged'", "settled_at": "now()"},
         {**PLANNED, "state": "'refused'", "code": "'seats_exhausted'", "settled_at": "now()"},
         FAILED,
     ),
+    "reservations": (PROMISED, {**PROMISED, "customer_id": "null", "email": "'a@example.com'"}, NUMBER),
 }
 
 ILLEGAL: tuple[tuple[str, Row, Row, str], ...] = (
@@ -111,6 +121,16 @@ ILLEGAL: tuple[tuple[str, Row, Row, str], ...] = (
     ("operation_steps", PLANNED, {"action": "'rename'"}, "ck_operation_steps_action"),
     ("operation_steps", PLANNED, {"customer_id": "null"}, "ck_operation_steps_person"),
     ("operation_steps", PLANNED, {"role": "'owner'"}, "ck_operation_steps_role"),
+    ("operation_steps", IN_FLIGHT, {"state": "'awaiting_payment'"}, "ck_operation_steps_invoice"),
+    (
+        "operation_steps",
+        PLANNED,
+        {"action": "'remove'", "awaits_seats": "true"},
+        "ck_operation_steps_awaits_seats",
+    ),
+    ("reservations", PROMISED, {"customer_id": "null"}, "ck_reservations_person"),
+    ("reservations", NUMBER, {"customer_id": "'cus_1'"}, "ck_reservations_person"),
+    ("reservations", NUMBER, {"item_id": "null"}, "ck_reservations_item"),
 )
 
 
@@ -147,7 +167,7 @@ async def test_operation_is_refused_when_its_kind_is_unknown(connection: Connect
 def test_every_check_has_an_illegal_row() -> None:
     named = {
         str(constraint.name)
-        for table in (operations, operation_steps)
+        for table in (operations, operation_steps, reservations)
         for constraint in table.constraints
         if isinstance(constraint, CheckConstraint)
     }

@@ -19,6 +19,9 @@ VISA = "pm_card_visa"
 DECLINED = "pm_card_chargeCustomerFail"
 CHALLENGED = "pm_card_authenticationRequired"
 ENDPOINT_PATH = "/v1/subscriptions"
+UNSETTLED = """select id from operations o where settled_at is null and not exists (
+    select from operation_steps t where t.operation_id = o.id and t.state = 'awaiting_payment')"""
+"""The operations whose outcome is open; those that wait for a payment do not count."""
 
 
 class Shop:

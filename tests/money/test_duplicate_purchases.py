@@ -4,7 +4,7 @@ import asyncio
 
 from testkit.problems import pointers, problem
 from testkit.service import as_service
-from tests.money.shop import VISA, Shop
+from tests.money.shop import UNSETTLED, VISA, Shop
 
 ADMIN = as_service("admin")
 
@@ -81,7 +81,7 @@ async def test_purchase_is_refused_when_the_unpaid_one_was_paid_meanwhile(shop: 
     # What was read at Stripe is in the cache now.
     shown = await shop.subscription(buyer.headers, only["id"])
     assert shown["status"] == "active"
-    assert await shop.service.fetch("select id from operations where settled_at is null") == []
+    assert await shop.service.fetch(UNSETTLED) == []
 
 
 async def test_purchase_is_refused_when_too_many_are_unpaid(shop: Shop) -> None:

@@ -11,7 +11,7 @@ from testkit.company import Person
 from testkit.problems import pointers, problem
 from testkit.service import as_service
 from testkit.simulator import SimulatorError
-from tests.money.shop import CHALLENGED, DECLINED, Shop, at
+from tests.money.shop import CHALLENGED, DECLINED, UNSETTLED, Shop, at
 
 ADMIN = as_service("admin")
 DAY = 86_400
@@ -30,7 +30,7 @@ async def nothing_of(shop: Shop, person: Person) -> None:
     assert (await shop.stripe.get("/v1/invoices", customer=person.customer_id))["data"] == []
     answer = await shop.service.get("/v1/customers/me/subscriptions", person.headers)
     assert answer.json()["data"] == []
-    assert await shop.service.fetch("select id from operations where settled_at is null") == []
+    assert await shop.service.fetch(UNSETTLED) == []
 
 
 async def test_a_declined_card_leaves_nothing_behind(shop: Shop) -> None:
@@ -451,7 +451,7 @@ async def test_an_answer_that_is_lost_once_costs_nothing(shop: Shop, form: str) 
     made = await shop.bought(buyer.headers, items, payment_method_id=card)
     assert [sub["id"] for sub in await shop.all_of(buyer)] == [made["id"]]
     assert made["status"] == "active"
-    assert await shop.service.fetch("select id from operations where settled_at is null") == []
+    assert await shop.service.fetch(UNSETTLED) == []
 
 
 async def test_a_lost_answer_of_a_declined_card_stays_declined(shop: Shop) -> None:

@@ -157,7 +157,7 @@ async def test_seats_for_people_are_abandoned_when_the_right_is_withdrawn_before
     service: Service,
 ) -> None:
     """M15, the same for the seats that an addition buys: the additions do not fit any more."""
-    company = await apart(service, seats=3)
+    company = await apart(service, seats=2)
     assert (await give(company, company.payer.headers)).status_code == 200
     await service.stripe.add_fault(method="GET", path="/v1/subscriptions/{id}", latency_s=1.5, times=0)
     adding = asyncio.create_task(
@@ -168,7 +168,7 @@ async def test_seats_for_people_are_abandoned_when_the_right_is_withdrawn_before
     answer = await adding
     assert answer.status_code == 409, answer.text
     assert {result["outcome"] for result in answer.json()["results"]} == {"refused"}
-    assert (await company.state())["items"]["data"][0]["quantity"] == 3
+    assert (await company.state())["items"]["data"][0]["quantity"] == 2
 
 
 async def test_right_is_judged_again_when_a_purchase_is_sent_with_a_new_key(service: Service) -> None:

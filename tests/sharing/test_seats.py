@@ -51,7 +51,11 @@ async def test_seats_that_are_missing_are_bought_in_one_write_and_one_invoice(se
     answer = ok(
         await service.send("PATCH", path, company.owner.headers, {**body, "quote_id": quote["quote_id"]})
     )
-    assert [r["outcome"] for r in answer["results"]] == ["applied", "applied"]
+    assert [(r["action"], r["outcome"]) for r in answer["results"]] == [
+        ("add", "applied"),
+        ("add", "applied"),
+        ("seats", "applied"),
+    ]
     assert answer["seats"] == {"total": 4, "used": 4, "reserved": 0, "available": 0, "over_allocated": 0}
     invoices = (await service.stripe.get("/v1/invoices", subscription=company.subscription_id))["data"]
     assert len(invoices) == before + 1 and invoices[0]["total"] == quote["amount_due_now"]
@@ -80,7 +84,7 @@ async def test_a_raise_that_needs_payment_holds_its_adds_until_it_is_paid(servic
     )
     body = {"add": [{"email": new_email()}], "over_capacity": "add_seats"}
     answer = ok(await service.send("PATCH", f"{company.path}/users", company.owner.headers, body), 202)
-    assert [r["outcome"] for r in answer["results"]] == ["pending"]
+    assert [r["outcome"] for r in answer["results"]] == ["pending", "pending"]
     assert answer["payment"]["kind"] == "payment" and answer["payment"]["client_secret"]
     assert await quantity(company) == 2 and len(await company.members()) == 2
     await service.stripe.control("POST", "confirm", client_secret=answer["payment"]["client_secret"])
@@ -90,7 +94,9 @@ async def test_a_raise_that_needs_payment_holds_its_adds_until_it_is_paid(servic
     )
     await service.work_off()
     settled = ok(await service.get(f"/v1/operations/{answer['operation_id']}", company.owner.headers))
-    assert [r["outcome"] for r in settled["results"]] == ["applied"] and settled["state"] == "settled"
+    assert [r["outcome"] for r in settled["results"]] == ["applied", "applied"] and settled[
+        "state"
+    ] == "settled"
     assert len(await company.members()) == 3 and await quantity(company) == 3
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.views import MemberRow
 from app.postgres.database import Connection, Record
@@ -16,6 +18,12 @@ PROMISED_SEATS = """reservations v left join customers c on c.id = v.customer_id
 
 A customer that was made for an e-mail is a member before his operation knows, where his event overtakes the answer.
 """
+
+NUMBERS_COUNT: Final = """(v.from_quantity is null or exists (
+        select from jsonb_to_recordset(s.items) as x(id text, quantity bigint)
+        where x.id = v.item_id and x.quantity >= v.from_quantity))"""
+"""The condition on a reservation `v` of a subscription `s`: a number counts once its seats have been bought."""
+
 
 # A person who has never logged in is shown as the one who added him typed him: adding must reveal nothing.
 _PEOPLE = f"""
@@ -32,7 +40,7 @@ _PEOPLE = f"""
         union all
         select v.customer_id, t.email, null, t.role, 'pending', v.created_at, '~' || v.id
         from (select v.* from {PROMISED_SEATS} and v.subscription_id = $1) v
-        join operation_steps t on t.operation_id = v.operation_id and t.position = v.position
+        join operation_steps t on t.operation_id = v.operation_id and t.position = v.position and not t.awaits_seats
     ), matching as (
         select * from people
         where ($3::text is null or role = $3)
@@ -118,11 +126,13 @@ _OF_ENDED = """
         select s.id from subscriptions s
         where s.status = any($1) and s.existence = 'present' and exists (
             select from customers c where c.member_of = s.id and c.existence = 'present' and not exists (
-                select from operation_steps t where t.customer_id = c.id and t.settled_at is null))
+                select from operation_steps t
+                    where t.customer_id = c.id and t.settled_at is null and not t.awaits_seats))
         limit 1 for update skip locked)
     select c.id, c.member_of from customers c join ended e on c.member_of = e.id
     where c.existence = 'present' and not exists (
-        select from operation_steps t where t.customer_id = c.id and t.settled_at is null)
+        select from operation_steps t
+            where t.customer_id = c.id and t.settled_at is null and not t.awaits_seats)
     order by c.id limit $2"""
 
 

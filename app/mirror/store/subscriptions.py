@@ -5,7 +5,7 @@ from __future__ import annotations
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.snapshots import JsonObject
 from app.domain.views import Contact, SubscriptionView
-from app.mirror.store.members import PROMISED_SEATS
+from app.mirror.store.members import NUMBERS_COUNT, PROMISED_SEATS
 from app.postgres.database import Connection, Record
 
 _COLUMNS = f"""
@@ -23,7 +23,10 @@ _COLUMNS = f"""
         o.id as owner_id, o.email as owner_email, o.name as owner_name,
         (select count(*) from customers m
          where m.member_of = s.id and m.existence = 'present' and m.id is distinct from o.id) as members,
-        (select count(*) from {PROMISED_SEATS} and v.subscription_id = s.id) as reserved,
+        (select count(*) from {PROMISED_SEATS} and v.subscription_id = s.id and {NUMBERS_COUNT}) as reserved,
+        (select jsonb_build_object('operation_id', t.operation_id, 'invoice_id', t.invoice_id, 'ends_at',
+            extract(epoch from least(t.payment_until, to_timestamp(t.update_expires_at)))::bigint)
+         from operation_steps t where t.subscription_id = s.id and t.state = 'awaiting_payment' limit 1) as waiting,
         exists (select from purchase_grants g
             where g.subscription_id = s.id and g.owner_id = s.owner_id and g.payer_id = s.customer_id)
             as owner_may_purchase,

@@ -28,7 +28,6 @@ from app.http.dependencies import (
 from app.http.idempotency import IdempotentRoute
 from app.http.operation_ids import operation_id_of
 from app.identity.actors import Actor
-from app.mirror import visibility as subscriptions
 from app.operations import runner as operations
 from app.operations.answers import ACCEPTED, FIGURES, ON_PEOPLE, operation_answer, result_of
 from app.operations.runner import Outcome
@@ -58,7 +57,6 @@ from app.subscriptions import previews, seat_purchases
 from app.subscriptions.routes.changes import change_answer, quote_answer
 from app.subscriptions.schemas.changes import ChangedSubscription, QuoteAnswer
 from app.subscriptions.schemas.subscriptions import SubscriptionAnswer, shown
-from app.subscriptions.writes import Done
 
 router = APIRouter(tags=["shared subscriptions"], route_class=IdempotentRoute)
 _READ = {**UNCHANGED, **problems.responses(401, 403, 404, 422, 503)}
@@ -165,14 +163,11 @@ async def run_and_answer(request: Request, context: Context, actor: Actor, admit
         async with failures.noted(context, actor) as attempt:
             payment = await operations.run_within(context, admitted.operation_id, admitted.lease_token)
             attempt.saw(payment)
-    outcome = await operations.outcome(context, admitted.operation_id, actor)
+    outcome = await operations.outcome(context, admitted.operation_id, actor, payment=payment)
     results = [result_of(step, outcome, actor) for step in outcome.steps if step.action in ON_PEOPLE]
     if results and all(result["outcome"] == "refused" for result in results):
         raise _nothing_accepted(results, outcome)
-    if payment is not None:
-        seen = await subscriptions.get(context, actor, outcome.operation.subscription_id)
-        payment = payment if seen.sees_payers_own else payment.without_the_payers_own()
-    return operation_answer(request, outcome, actor, payment)
+    return operation_answer(request, outcome, actor)
 
 
 def _item_id(value: str | None) -> SubscriptionItemId | None:
@@ -208,8 +203,7 @@ async def set_seats(
         done = await plan_changes.update(
             context, actor, subscription_id, update, operation_id, lambda _: None
         )
-        if isinstance(done, Done):
-            attempt.saw(done.payment)
+        attempt.saw(done.payment)
     return await change_answer(request, context, actor, done)
 
 
@@ -279,7 +273,7 @@ async def give_purchase_permission(
 async def withdraw_purchase_permission(
     context: ContextDep, actor: WriterDep, subscription_id: SubscriptionPath
 ) -> Response:
-    """The payer withdraws it at any time; purchases that rest on it and were not sent yet are abandoned."""
+    """The payer withdraws it at any time; purchases that rest on it and are not paid yet are abandoned."""
     await purchase_permissions.withdraw(context, actor, subscription_id)
     return Response(status_code=204)
 
@@ -339,5 +333,7 @@ _REASONS = {
     "quote_expired": "The quote can no longer be kept. Nothing was charged: ask for a new quote.",
     "invoice_unpaid": "An invoice of this subscription was not paid, so no seats were bought. Pay it first.",
     "card_declined": "The card was declined, so no seats were bought. Use another payment method.",
+    "payment_abandoned": "The purchase was abandoned before it was paid, so no seats were bought.",
+    "update_expired": "The purchase expired before it was paid, so no seats were bought. Ask again to pay.",
     "payment_action_required": "The payment was not made in time, so no seats were bought. Ask again to pay.",
 }

@@ -22,7 +22,9 @@ from app.http.dependencies import ContextDep, CustomerPath, SubscriptionPath, Wr
 from app.http.idempotency import IdempotentRoute
 from app.http.operation_ids import operation_id_of
 from app.identity.actors import Actor
+from app.mirror import visibility as subscriptions
 from app.mirror.visibility import Seen
+from app.operations import waiting
 from app.operations.answers import ACCEPTED, accepted_answer
 from app.operations.runner import Accepted
 from app.subscriptions import changes as plan_changes
@@ -89,8 +91,7 @@ async def add_subscription(
     operation_id = await operation_id_of(request, actor.principal)
     async with failures.counted(context, actor) as attempt, failures.naming_the_code(body.promotion_code):
         done = await purchases.add(context, actor, acting, purchase, operation_id)
-        if isinstance(done, Done):
-            attempt.saw(done.payment)
+        attempt.saw(done.payment)
     return await change_answer(request, context, actor, done, status=201)
 
 
@@ -109,10 +110,18 @@ async def update_subscription(
     """Changes items, payment method, discounts or the intended end; `If-Match` guards against a change unseen."""
     refuse_admin_fields(actor, body)
 
+    expected = request.headers.get("if-match")
+    payment: PaymentStep | None = None
+    if expected is not None:
+        # What waits for its payment is part of what the caller saw, and is read before any lock is taken.
+        before = await subscriptions.get(context, actor, subscription_id)
+        await waiting.add_payments(context, [before])
+        payment = before.view.waiting_payment
+
     def precondition(seen: Seen) -> None:
-        expected = request.headers.get("if-match")
         if expected is None or expected.strip() == "*":
             return
+        seen.view.waiting_payment = payment
         etag = etag_of(subscription_body(seen, context.rules))
         if etag not in [tag.strip() for tag in expected.split(",")]:
             raise PreconditionFailed()
@@ -121,7 +130,7 @@ async def update_subscription(
     change = _plan_update(body)
     async with _attempt(context, actor, body) as attempt, failures.naming_the_code(body.promotion_code):
         done = await plan_changes.update(context, actor, subscription_id, change, operation_id, precondition)
-        if isinstance(done, Done) and change.items:
+        if change.items:
             attempt.saw(done.payment)
     return await change_answer(request, context, actor, done)
 
@@ -204,8 +213,7 @@ async def resume_subscription(
     operation_id = await operation_id_of(request, actor.principal)
     async with failures.noted(context, actor) as attempt:
         done = await plan_changes.resume(context, actor, subscription_id, operation_id)
-        if isinstance(done, Done):
-            attempt.saw(done.payment)
+        attempt.saw(done.payment)
     return await change_answer(request, context, actor, done)
 
 
@@ -242,6 +250,7 @@ def changed_subscription(done: Done, rules: Rules) -> ChangedSubscription:
         {
             "subscription": shown(done.seen, rules),
             "credit_forgone": done.credit_forgone,
+            "operation_id": done.operation_id,
             "payment": None if payment is None else dataclasses.asdict(payment),
         }
     )

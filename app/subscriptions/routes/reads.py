@@ -35,6 +35,7 @@ from app.http.dependencies import (
 from app.http.schemas import RoleName
 from app.mirror import refreshing as sync
 from app.mirror import visibility as subscriptions
+from app.operations import waiting
 from app.subscriptions.schemas.subscriptions import SubscriptionAnswer, SubscriptionList, body, shown
 
 StatusesQuery = Annotated[
@@ -133,6 +134,7 @@ async def get_customer_subscriptions(
         if paging.after is None or (seen.view.created, seen.view.id) < paging.after
     ]
     frame = paging.frame(rows)
+    await waiting.add_payments(context, [row["seen"] for row in frame["data"]])
     frame["data"] = [shown(row["seen"], context.rules) for row in frame["data"]]
     return answer(request, SubscriptionList.model_validate(frame))
 
@@ -144,4 +146,5 @@ async def _read(request: Request, subscription_id: SubscriptionId, *, fresh: boo
         await spend(request)
         await sync.freshen(context, "subscription", subscription_id)
         seen = await subscriptions.get_as(context, principal, subscription_id)
+    await waiting.add_payments(context, [seen])
     return answer_bytes(request, body(seen, context.rules))

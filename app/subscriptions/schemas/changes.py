@@ -147,11 +147,16 @@ class CancelRequest(Request):
 
 
 class ChangedSubscription(Answer):
-    """`credit_forgone`: the credit that the change did not give because it was not paid, in minor units."""
+    """`credit_forgone`: the credit that the change did not give because it was not paid, in minor units.
+
+    `operation_id`: the operation that made the change, null if nothing was to do. The operation of a purchase whose
+    first invoice is still to be paid waits for that payment.
+    """
 
     subscription: Subscription
     payment: Payment | None
     credit_forgone: int = 0
+    operation_id: str | None = None
 
 
 class UnpaidInvoice(Answer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, datetime
 
 import orjson
@@ -11,7 +12,7 @@ from app.context import Rules
 from app.domain.roles import Permission
 from app.domain.snapshots import JsonObject
 from app.domain.views import SubscriptionView
-from app.http.schemas import Answer, Contact, Instant, Page, RoleName, Seats
+from app.http.schemas import Answer, Contact, Instant, Page, Payment, RoleName, Seats
 from app.mirror.visibility import Seen
 
 
@@ -82,12 +83,23 @@ class PauseCollection(Answer):
     resumes_at: Instant | None
 
 
+class PendingChange(Answer):
+    """A change that waits for its payment. It ends by itself at `expires_at`, or when `cancelOperation` ends it.
+
+    `payment` is null for a role that may neither buy nor end it, and if Stripe does not answer.
+    """
+
+    expires_at: Instant | None
+    operation_id: str
+    payment: Payment | None
+
+
 class Subscription(Answer):
     """`role` is the caller's own, null for a service key that acts for nobody.
 
     `collection_method`: `charge_automatically`, or `send_invoice` if Stripe mails invoices. `schedule_id`: the
     subscription schedule that manages when it ends; such an end is changed in the Dashboard (`managed_by_schedule`).
-    `discounts` is null for a role that may not see amounts.
+    `discounts` and `pending_change` are null for a role that may not see amounts.
     """
 
     id: str
@@ -112,6 +124,7 @@ class Subscription(Answer):
     latest_invoice_id: str | None
     default_payment_method_id: str | None
     discounts: list[AppliedDiscount] | None
+    pending_change: PendingChange | None
     synced_at: Instant
 
 
@@ -162,6 +175,7 @@ def document(seen: Seen, rules: Rules) -> JsonObject:
         "latest_invoice_id": view.latest_invoice_id if amounts else None,
         "default_payment_method_id": view.default_payment_method_id if amounts else None,
         "discounts": [_discount(detail) for detail in view.discount_details or ()] if amounts else None,
+        "pending_change": _pending_change(view) if amounts else None,
         "synced_at": view.synced_at,
     }
 
@@ -198,6 +212,17 @@ def _discount(detail: JsonObject) -> JsonObject:
 
 
 _DISCOUNT = ("promotion_code", "name", "percent_off", "amount_off", "currency")
+
+
+def _pending_change(view: SubscriptionView) -> JsonObject | None:
+    if view.waiting is None:
+        return None
+    payment = view.waiting_payment
+    return {
+        "expires_at": _instant(view.waiting["ends_at"]),
+        "operation_id": view.waiting["operation_id"],
+        "payment": None if payment is None else dataclasses.asdict(payment),
+    }
 
 
 def _pause_collection(view: SubscriptionView) -> JsonObject | None:

@@ -41,11 +41,12 @@ async def held(connection: Connection, customer_id: CustomerId) -> list[Held]:
 
 
 async def running(connection: Connection, customer_id: CustomerId) -> list[Running]:
-    """Return the customer's purchases that are not settled."""
+    """Return the customer's purchases whose subscription is not known yet."""
     rows = await connection.fetch(
         """select request -> 'params' ->> 'payment_behavior' = 'default_incomplete' as unpaid,
             array(select item ->> 'price' from jsonb_array_elements(request -> 'params' -> 'items') item) as prices
-        from operations where kind = 'add_subscription' and settled_at is null
+        from operations o where kind = 'add_subscription' and settled_at is null
+            and not exists (select from operation_steps t where t.operation_id = o.id and t.state = 'awaiting_payment')
             and request -> 'params' ->> 'customer' = $1""",
         customer_id,
     )

@@ -1,0 +1,378 @@
+"""Purchases that wait for their payment: read, abandoned, and settled by their own invoice.
+
+Such a change stands at Stripe as a pending update, or as a subscription whose first invoice is not paid. It is never
+sent again. Only its invoice proves what became of it; a payment that is processing is never voided.
+
+Rules: docs/decisions/0017-let-a-waiting-purchase-hold-nothing.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final
+from uuid import UUID
+
+import structlog
+
+from app.context import Context
+from app.domain.ids import SubscriptionId
+from app.domain.payments import PaymentStep, PurchaseInvoice
+from app.domain.roles import Permission
+from app.domain.snapshots import Snapshot, Subscription, SubscriptionItem
+from app.domain.statuses import ENDED
+from app.domain.views import SubscriptionView
+from app.errors import BillingError, Conflict, NotFound, StripeErrorKept
+from app.identity.actors import Actor
+from app.mirror import refreshing as sync
+from app.mirror.store import subscriptions
+from app.mirror.visibility import Seen, see
+from app.operations import store as operations
+from app.operations import waiting_store
+from app.operations.endings import (
+    PAID_WITHOUT_EFFECT,
+    PAYMENT_ABANDONED,
+    PAYMENT_ACTION_REQUIRED,
+    Ending,
+    ending_of,
+)
+from app.operations.lifecycle import Event, State
+from app.operations.sending import is_known
+from app.operations.step_kinds import StepKind
+from app.operations.store import Operation, Step
+from app.operations.waiting_store import Waiting
+from app.postgres.database import Connection
+from app.stripe.gateway import Fetched
+
+log = structlog.get_logger(__name__)
+
+_READ_SECONDS: Final = 5.0
+_CLOCKS_APART_SECONDS: Final = 60
+_ACCEPTED_SECONDS: Final = 3.0
+_POLL_SECONDS: Final = 0.1
+_FIRST_PURCHASE_LOOK_SECONDS: Final = 3600.0
+"""A first purchase seats nobody: between two looks at it an hour may pass."""
+
+
+async def settle_if_ended(
+    context: Context, waiting: Waiting, *, end: str | None = None, wake: bool = False
+) -> Ending | None:
+    """Look at the purchase's invoice, end the purchase if it is to end, and settle it from what the invoice says.
+
+    `end`: the code with which the purchase is to end now. Without it, it ends if somebody asked for that before, or if
+    the payment window has passed. `wake`: nobody runs the operation, so a worker is to go on with what is left of it.
+
+    Returns:
+        How the purchase ended, or None while it waits on; then a payment is processing, or nothing is to end it.
+
+    Raises:
+        ServiceUnavailable: Stripe or the database does not answer.
+    """
+    lease = await sync.take_lease(context, "subscription", waiting.subscription_id)
+    found: list[Ending] = []
+    code = end or waiting.end_code or (PAYMENT_ACTION_REQUIRED if waiting.is_over else None)
+
+    async def call() -> Fetched:
+        invoice = await _invoice(context, waiting)
+        if code is not None and invoice.can_be_voided:
+            invoice = await _void(context, waiting, invoice)
+        fetched = await context.stripe.fetch("subscription", waiting.subscription_id)
+        if waiting.kind == "add_subscription" and invoice.status == "void":
+            fetched = await _end_unpaid(context, waiting, fetched, invoice)
+        ending = await _judged(context, waiting, invoice, fetched.snapshot, code)
+        if ending is not None:
+            found.append(ending)
+        return fetched
+
+    async def settle(connection: Connection, _: Snapshot | None) -> None:
+        if found and await waiting_store.settle(connection, waiting, found[0]):
+            if wake:
+                await waiting_store.wake(connection, waiting.operation_id)
+            log.info(
+                "purchase_ended",
+                operation_id=waiting.operation_id,
+                event_name=found[0].event.value,
+                code=found[0].code,
+            )
+
+    await sync.apply(context, lease, call, settle)
+    if found and found[0].code == PAID_WITHOUT_EFFECT:
+        log.error("paid_without_effect", operation_id=waiting.operation_id, invoice_id=waiting.invoice_id)
+    return found[0] if found else None
+
+
+async def _invoice(context: Context, waiting: Waiting) -> PurchaseInvoice:
+    """Read the purchase's invoice; one that is gone can be paid no more, like a void one."""
+    try:
+        return await context.billing.purchase_invoice(waiting.invoice_id)
+    except NotFound as absent:
+        return PurchaseInvoice(waiting.invoice_id, "void", None, None, absent.at)
+
+
+async def _void(context: Context, waiting: Waiting, invoice: PurchaseInvoice) -> PurchaseInvoice:
+    """Void the invoice, and read it again: what it says then decides, whatever Stripe answered to the attempt.
+
+    A second attempt does no harm, so each has a key of its own.
+    """
+    key = f"{waiting.operation_id}/void/{waiting.position}/{invoice.at}"
+    try:
+        await context.billing.void_invoice(waiting.invoice_id, idempotency_key=key)
+    except BillingError as error:
+        if not (is_known(error) or isinstance(error, StripeErrorKept)):
+            raise
+    return await _invoice(context, waiting)
+
+
+async def _end_unpaid(
+    context: Context, waiting: Waiting, fetched: Fetched, invoice: PurchaseInvoice
+) -> Fetched:
+    """End a subscription whose first invoice is void, if that did not end it already."""
+    if not isinstance(fetched.snapshot, Subscription) or fetched.snapshot.status != "incomplete":
+        return fetched
+    key = f"{waiting.operation_id}/unpaid/{waiting.position}/{invoice.at}"
+    await context.billing.subscription_cancellation(waiting.subscription_id, {}).now(key)
+    return await context.stripe.fetch("subscription", waiting.subscription_id)
+
+
+async def _judged(
+    context: Context,
+    waiting: Waiting,
+    invoice: PurchaseInvoice,
+    snapshot: Snapshot | None,
+    code: str | None,
+) -> Ending | None:
+    now = snapshot if isinstance(snapshot, Subscription) else None
+    if waiting.kind == "add_subscription":
+        is_held = now is not None and now.status == "incomplete"
+        # The payment itself makes the subscription whole, and an end that comes later does not undo the purchase.
+        has_shown = not is_held
+    else:
+        is_held = now is not None and now.pending_update is not None
+        has_shown = now is not None and _shows(waiting, now)
+        if invoice.status == "paid" and not has_shown:
+            has_shown = await _was_applied(context, waiting)
+    return ending_of(
+        invoice, is_held=is_held, has_shown=has_shown, ended_as=code, expires_at=waiting.expires_at
+    )
+
+
+async def _was_applied(context: Context, waiting: Waiting) -> bool:
+    """True if Stripe's events show the change, even if somebody has changed it since."""
+    since = int(waiting.created_at.timestamp()) - _CLOCKS_APART_SECONDS
+    try:
+        return await context.stripe.update_was_applied(
+            waiting.subscription_id, waiting.invoice_id, since=since
+        )
+    except BillingError as error:
+        if not is_known(error):
+            raise
+        # A restricted key that may not read events: what the subscription shows has to do.
+        log.warning("events_not_readable", code=error.code)
+        return False
+
+
+def _shows(waiting: Waiting, now: Subscription) -> bool:
+    """True if the subscription shows the change that waits."""
+    if waiting.action == StepKind.BUY_SEATS:
+        item_id, quantity = str(waiting.figures["item_id"]), int(waiting.figures["quantity"])
+        return any(item.id == item_id and (item.quantity or 0) >= quantity for item in now.items)
+    asked = (waiting.request.get("sent") or waiting.request["params"]).get("items", ())
+    items = {str(item.id): item for item in now.items}
+    prices = {str(item.price_id) for item in now.items}
+    return bool(asked) and all(item_shows(entry, items, prices) for entry in asked)
+
+
+def item_shows(
+    asked: Mapping[str, Any], items: Mapping[str, SubscriptionItem], prices: Collection[str]
+) -> bool:
+    """True if a subscription's items, by their ids, show one entry of an update's `items`. `prices`: of all items."""
+    if "id" not in asked:
+        return asked["price"] in prices
+    item = items.get(asked["id"])
+    if item is None or asked.get("deleted"):
+        return item is None and bool(asked.get("deleted"))
+    now = (item.price_id, item.quantity)
+    return now == (asked.get("price", item.price_id), asked.get("quantity", item.quantity))
+
+
+async def waits(context: Context, operation_id: str) -> bool:
+    """True if a step of this operation waits for its payment."""
+    async with context.database.connection() as connection:
+        return await waiting_store.of_operation(connection, operation_id) is not None
+
+
+async def follow(context: Context, operation_id: str, token: UUID) -> bool:
+    """Look at an operation's purchase for a worker, and say when to look again; False if none waits."""
+    async with context.database.connection() as connection:
+        waiting = await waiting_store.of_operation(connection, operation_id)
+    if waiting is None:
+        return False
+    longest = context.rules.operation_lease
+    if waiting.kind == "add_subscription":
+        longest = _FIRST_PURCHASE_LOOK_SECONDS
+    try:
+        await settle_if_ended(context, waiting)
+    finally:
+        async with context.database.connection() as connection:
+            await waiting_store.put_off(connection, operation_id, token, longest_seconds=longest)
+    return True
+
+
+# ---------------------------------------------------------------------------------------------------- callers
+
+
+def may_abandon(actor: Actor, operation: Operation, seen: Seen | None) -> bool:
+    """True for who asked for the purchase, for the payer, for an owner who may buy, and for a service key."""
+    if actor.is_service or operation.principal == actor.principal.key:
+        return True
+    return seen is not None and Permission.CANCEL_NOW in seen.granted
+
+
+async def abandon(context: Context, actor: Actor, operation_id: str) -> None:
+    """End what an operation waits for; once it has ended so, again changes nothing.
+
+    While a payment is processing, the end is noted and carried out if that payment fails.
+
+    Raises:
+        NotFound: There is no such operation, or the actor may not end it.
+        Conflict: `operation_ended` if it ended otherwise, `operation_in_progress` if nothing of it waits yet.
+    """
+    loop = asyncio.get_running_loop()
+    give_up = loop.time() + _ACCEPTED_SECONDS
+    while True:
+        async with context.database.transaction() as connection:
+            operation, steps = await _visible(context, connection, actor, operation_id)
+            waiting = await waiting_store.of_operation(connection, operation_id)
+            if waiting is not None:
+                await waiting_store.ask_to_end(connection, operation_id, PAYMENT_ABANDONED)
+        if waiting is not None:
+            break
+        if not any(_may_wait(step) for step in steps if not step.is_settled):
+            _check_abandoned(operation, steps)
+            return
+        if loop.time() + _POLL_SECONDS > give_up:
+            raise Conflict(
+                "Stripe has not answered to this purchase yet, so it is not known whether it waits for a payment. "
+                "Ask again in a second.",
+                retry_after=1,
+            )
+        await asyncio.sleep(_POLL_SECONDS)
+    try:
+        ending = await settle_if_ended(context, waiting, end=PAYMENT_ABANDONED, wake=True)
+    except BillingError as error:
+        if is_known(error):
+            raise
+        # It was asked for, and a worker carries it out.
+        log.warning("purchase_not_ended_yet", operation_id=operation_id, code=error.code)
+        async with context.database.connection() as connection:
+            await waiting_store.wake(connection, operation_id)
+        return
+    if ending is not None and ending.code != PAYMENT_ABANDONED:
+        raise _ended()
+
+
+async def _visible(
+    context: Context, connection: Connection, actor: Actor, operation_id: str
+) -> tuple[Operation, Sequence[Step]]:
+    operation = await operations.operation(connection, operation_id)
+    if operation is None:
+        raise NotFound()
+    steps = await operations.steps(connection, operation_id)
+    view = await subscriptions.subscription_view(
+        connection, operation.subscription_id, asker=actor.customer_id
+    )
+    seen = None if view is None else see(view, actor, context.rules)
+    if not is_visible(actor, operation, steps, seen):
+        raise NotFound()
+    return operation, steps
+
+
+def is_visible(actor: Actor, operation: Operation, steps: Sequence[Step], seen: Seen | None) -> bool:
+    """True for an operation of the actor's own, and for a purchase that they may end or that they might have ended."""
+    if actor.is_service or operation.principal == actor.principal.key:
+        return True
+    waited = any(step.invoice_id is not None for step in steps)
+    return waited and may_abandon(actor, operation, seen)
+
+
+def _may_wait(step: Step) -> bool:
+    return step.action not in (StepKind.ADD, StepKind.REMOVE, StepKind.UPDATE, StepKind.SET_OWNER)
+
+
+def _check_abandoned(operation: Operation, steps: Sequence[Step]) -> None:
+    if any(step.state == State.FAILED and step.code == PAYMENT_ABANDONED for step in steps):
+        return
+    if operation.settled_at is None and not any(_may_wait(step) for step in steps):
+        raise Conflict("Nothing of this operation waits for a payment.", retry_after=1)
+    raise _ended()
+
+
+def _ended() -> Conflict:
+    return Conflict(
+        "This operation has ended otherwise. Read it to see how; a change that was made is taken back by another one.",
+        code="operation_ended",
+    )
+
+
+async def payment_of(context: Context, operation_id: str, invoice_id: str) -> PaymentStep | None:
+    """Read what a purchase waits for, with the status that Stripe's intent has now.
+
+    None if nothing is left to pay, or Stripe does not answer in time. A purchase whose invoice is not open any more is
+    settled at once by a worker.
+    """
+    try:
+        async with asyncio.timeout(_READ_SECONDS):
+            invoice = await context.billing.purchase_invoice(invoice_id)
+    except TimeoutError:
+        reason = "timeout"
+    except BillingError as error:
+        reason = error.code
+    else:
+        if invoice.status != "open":
+            async with context.database.connection() as connection:
+                await waiting_store.wake(connection, operation_id)
+        return invoice.payment
+    log.warning("payment_not_read", operation_id=operation_id, reason=reason)
+    return None
+
+
+async def payment_shown(context: Context, steps: Sequence[Step], operation: Operation) -> PaymentStep | None:
+    """Read the payment of an operation's step that waits; None if none does."""
+    for step in steps:
+        if step.state == State.AWAITING_PAYMENT and step.invoice_id is not None:
+            return await payment_of(context, operation.id, step.invoice_id)
+    return None
+
+
+async def add_payments(context: Context, found: Sequence[Seen]) -> None:
+    """Read the payments of the changes that wait on these subscriptions, for those who may pay or end them."""
+    waiting = [(seen.view, seen) for seen in found if seen.view.waiting is not None and _sees_payment(seen)]
+    if not waiting:
+        return
+    payments = await asyncio.gather(*(_payment_of_view(context, view) for view, _ in waiting))
+    for (view, seen), payment in zip(waiting, payments, strict=True):
+        shown = payment
+        if payment is not None and not seen.sees_payers_own:
+            shown = payment.without_the_payers_own()
+        view.waiting_payment = shown
+
+
+async def _payment_of_view(context: Context, view: SubscriptionView) -> PaymentStep | None:
+    if view.waiting is None:
+        return None
+    return await payment_of(context, view.waiting["operation_id"], view.waiting["invoice_id"])
+
+
+_PAYING = frozenset({Permission.BUY_SEATS, Permission.CHANGE_SUBSCRIPTION, Permission.CANCEL_NOW})
+
+
+def _sees_payment(seen: Seen) -> bool:
+    return not _PAYING.isdisjoint(seen.granted)
+
+
+async def settle_ended(connection: Connection, subscription: Snapshot | None) -> None:
+    """Settle what waited on a subscription that has ended, in the transaction in which its row shows that."""
+    if not isinstance(subscription, Subscription) or subscription.status not in ENDED:
+        return
+    for waiting in await waiting_store.of_subscription(connection, SubscriptionId(subscription.id)):
+        await waiting_store.settle(connection, waiting, Ending(Event.PAYMENT_ENDED, PAYMENT_ABANDONED))

@@ -1,0 +1,264 @@
+"""Purchases that Stripe accepted and that wait for their payment: what is kept of them, and how they are settled.
+
+The state of such a step is `awaiting_payment`. The people whom the purchase is to seat are not named before it is paid:
+each of them is a number, a row in `reservations` without a customer or an e-mail, which counts only once the
+subscription has the seats that the purchase buys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from app.domain.ids import CustomerId, SubscriptionId
+from app.domain.snapshots import JsonObject
+from app.operations.endings import Ending
+from app.operations.lifecycle import SETTLED, IllegalTransition, State, next_state
+from app.postgres.database import Connection, UniqueViolation
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A step that waits for its payment.
+
+    `kind` is the operation's, `action` the step's. `end_code`: why it is to end, None if nobody has asked for that.
+    `is_over`: the payment window has passed by the database's clock. `expires_at`: when Stripe drops the change, Unix
+    seconds; None if Stripe does not say. `ends_at`: the earlier of the two.
+    """
+
+    operation_id: str
+    position: int
+    subscription_id: SubscriptionId
+    kind: str
+    action: str
+    principal: str
+    actor_id: CustomerId | None
+    request: JsonObject
+    figures: JsonObject
+    created_at: datetime
+    invoice_id: str
+    end_code: str | None
+    is_over: bool
+    expires_at: int | None
+    ends_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unnamed:
+    """An addition whose purchase has been paid and whose person is to be named now."""
+
+    position: int
+    email: str | None
+    customer_id: CustomerId | None
+    role: str
+
+
+_COLUMNS = """
+    select t.operation_id, t.position, o.subscription_id, o.kind, t.action, o.principal, o.actor_id, o.request,
+        t.figures, o.created_at, t.invoice_id, t.end_code,
+        coalesce(t.payment_until < clock_timestamp(), false) as is_over, t.update_expires_at as expires_at,
+        least(t.payment_until, to_timestamp(t.update_expires_at)) as ends_at
+    from operation_steps t join operations o on o.id = t.operation_id
+    where t.state = 'awaiting_payment' and """
+
+_BEGIN = """
+    update operation_steps t set state = $3, invoice_id = $4, subscription_id = $5, update_expires_at = $6,
+        payment_until = clock_timestamp() + $7 * interval '1 second', unanswered_at = null
+    where t.operation_id = $1 and t.position = $2 and t.settled_at is null and t.state <> $3"""
+
+_SETTLE = """
+    with step as (
+        update operation_steps t set state = $3, code = $4, settled_at = clock_timestamp()
+        where t.operation_id = $1 and t.position = $2 and t.state = 'awaiting_payment'
+        returning t.figures
+    ), quote as (
+        update quotes set used_at = null from step where quotes.id = step.figures ->> 'quote_id' and $3 = 'failed'
+    )
+    select 1 from step"""
+
+_REFUSE_UNNAMED = """
+    with refused as (
+        update operation_steps t set state = 'refused', code = $2, settled_at = clock_timestamp()
+        where t.operation_id = $1 and t.awaits_seats and t.settled_at is null
+        returning t.operation_id, t.position
+    )
+    update reservations v set released_at = clock_timestamp() from refused r
+    where v.operation_id = r.operation_id and v.position = r.position and v.released_at is null"""
+
+_FINISH = """
+    update operations o set state = 'settled', settled_at = clock_timestamp(), lease_token = null, lease_until = null
+    where o.id = $1 and o.settled_at is null
+      and not exists (select from operation_steps t where t.operation_id = o.id and t.settled_at is null)"""
+
+_WAKE = "update operations set lease_until = clock_timestamp() where id = $1 and settled_at is null"
+
+# What others than the payer asked for rests on the payer's permission. A purchase whose answer is still missing is
+# marked as well, and ends as soon as it is known to wait.
+_END_RESTING = """
+    with marked as (
+        update operation_steps t set end_code = $3
+        from operations o
+        where o.id = t.operation_id and o.subscription_id = $1 and o.settled_at is null
+          and o.actor_id is not null and o.actor_id <> $2 and t.end_code is null
+          and t.state in ('awaiting_payment', 'in_flight', 'ambiguous')
+          and (t.action = 'buy_seats' or t.figures -> 'needs' ?| $4)
+        returning t.operation_id
+    )
+    update operations o set lease_until = clock_timestamp() from marked
+    where o.id = marked.operation_id and exists (select from operation_steps t
+        where t.operation_id = o.id and t.state = 'awaiting_payment')"""
+
+_PUT_OFF = """
+    update operations o set lease_until = clock_timestamp() + interval '1 second' * least(
+        $3::float, greatest(1, extract(epoch from clock_timestamp() - o.created_at)::float / 4))
+    where o.id = $1 and o.lease_token = $2 and o.settled_at is null"""
+
+
+async def of_subscription(connection: Connection, subscription_id: SubscriptionId) -> list[Waiting]:
+    """Return the purchases of a subscription that wait, oldest first."""
+    rows = await connection.fetch(_COLUMNS + "t.subscription_id = $1 order by o.created_at", subscription_id)
+    return [Waiting(**dict(row)) for row in rows]
+
+
+async def of_operation(connection: Connection, operation_id: str) -> Waiting | None:
+    """Return the purchase of an operation that waits."""
+    row = await connection.fetchrow(_COLUMNS + "t.operation_id = $1", operation_id)
+    return None if row is None else Waiting(**dict(row))
+
+
+async def begin(
+    connection: Connection,
+    operation_id: str,
+    position: int,
+    *,
+    subscription_id: SubscriptionId,
+    invoice_id: str,
+    expires_at: int | None,
+    window_seconds: float | None,
+) -> None:
+    """Record that a step waits for this invoice; it is never sent again. Repeated, it changes nothing.
+
+    `window_seconds`: None for a purchase that only Stripe ends.
+    """
+    await connection.execute(
+        _BEGIN,
+        operation_id,
+        position,
+        State.AWAITING_PAYMENT.value,
+        invoice_id,
+        subscription_id,
+        expires_at,
+        window_seconds,
+    )
+
+
+async def settle(connection: Connection, waiting: Waiting, ending: Ending) -> bool:
+    """Settle a step that waits, and what rests on it; False if it waits no more.
+
+    After a failure nobody is seated by it. After a success its additions are still to be named and made.
+    """
+    target = next_state(State.AWAITING_PAYMENT, ending.event, open_until=None, now=0.0)
+    if target not in SETTLED:
+        raise IllegalTransition(f"{ending.event} does not settle a step")
+    settled = await connection.fetchval(
+        _SETTLE, waiting.operation_id, waiting.position, target.value, ending.code
+    )
+    if settled is None:
+        return False
+    if target is State.FAILED:
+        await connection.execute(_REFUSE_UNNAMED, waiting.operation_id, ending.code)
+    await connection.execute(_FINISH, waiting.operation_id)
+    return True
+
+
+async def ask_to_end(connection: Connection, operation_id: str, code: str) -> bool:
+    """Note that a purchase is to end, for whoever looks at it next; False if it waits no more."""
+    found = await connection.fetchval(
+        """update operation_steps set end_code = coalesce(end_code, $2)
+        where operation_id = $1 and state = 'awaiting_payment' returning 1""",
+        operation_id,
+        code,
+    )
+    return found is not None
+
+
+async def end_those_resting(
+    connection: Connection,
+    subscription_id: SubscriptionId,
+    *,
+    payer_id: CustomerId,
+    code: str,
+    needs: Sequence[str],
+) -> None:
+    """Note that the purchases that others than the payer asked for are to end. A worker carries it out."""
+    await connection.execute(_END_RESTING, subscription_id, payer_id, code, list(needs))
+
+
+async def wake(connection: Connection, operation_id: str) -> None:
+    """Let a worker look at an operation at once."""
+    await connection.execute(_WAKE, operation_id)
+
+
+async def put_off(
+    connection: Connection, operation_id: str, token: object, *, longest_seconds: float
+) -> None:
+    """Let a worker look again after a quarter of the operation's age, at most after so many seconds."""
+    await connection.execute(_PUT_OFF, operation_id, token, longest_seconds)
+
+
+async def refuse_unnamed(connection: Connection, operation_id: str, code: str) -> None:
+    """Settle as refused the additions of an operation whose seats were not bought."""
+    await connection.execute(_REFUSE_UNNAMED, operation_id, code)
+
+
+async def unnamed(connection: Connection, operation_id: str) -> list[Unnamed]:
+    """Return the additions of an operation that wait for its purchase, in the order of the call."""
+    rows = await connection.fetch(
+        """select position, email, customer_id, role from operation_steps
+        where operation_id = $1 and awaits_seats and settled_at is null order by position""",
+        operation_id,
+    )
+    return [Unnamed(**dict(row)) for row in rows]
+
+
+async def name(
+    connection: Connection,
+    operation_id: str,
+    position: int,
+    *,
+    customer_id: CustomerId | None,
+    email: str | None,
+) -> bool:
+    """Turn the number that an addition reserves into a seat for this person. Opens its own savepoint.
+
+    False if another operation has promised the person a seat since.
+    """
+    try:
+        async with connection.transaction():
+            await connection.execute(
+                """update reservations set customer_id = $3, email = $4, item_id = null, from_quantity = null
+                where operation_id = $1 and position = $2 and released_at is null""",
+                operation_id,
+                position,
+                customer_id,
+                email,
+            )
+    except UniqueViolation:
+        return False
+    await connection.execute(
+        """update operation_steps set customer_id = $3, awaits_seats = false
+        where operation_id = $1 and position = $2 and settled_at is null""",
+        operation_id,
+        position,
+        customer_id,
+    )
+    return True
+
+
+async def paid_without_effect(connection: Connection) -> int:
+    """Return the number of purchases that were paid and never took effect."""
+    found = await connection.fetchval(
+        "select count(*) from operation_steps where code = 'paid_without_effect' and invoice_id is not null"
+    )
+    return int(found or 0)

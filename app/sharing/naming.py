@@ -1,0 +1,85 @@
+"""Naming the people of a purchase that was paid: until then each of their additions reserves a number, and nobody.
+
+Who an address belongs to is found now, not when the purchase was asked for: the person may have signed up since, or
+have been seated elsewhere.
+"""
+
+from __future__ import annotations
+
+from app.context import Context
+from app.domain.snapshots import JsonObject
+from app.domain.statuses import entitlements
+from app.domain.views import SubscriptionView
+from app.mirror.store import subscriptions
+from app.operations import store as operations
+from app.operations import waiting_store
+from app.operations.sending import money_figures
+from app.operations.step_kinds import StepKind
+from app.operations.store import Operation, Step
+from app.operations.waiting_store import Unnamed
+from app.postgres.database import Connection
+from app.sharing.member_changes import Action, MemberChange, Verdict, judge
+from app.sharing.people import find_addition
+
+
+async def named(context: Context, operation_id: str) -> list[Step]:
+    """Name the additions that waited for this operation's purchase, and return those that are to be made.
+
+    Returns none while the purchase is not settled. If it failed, they are settled as refused with its code.
+    """
+    async with context.database.transaction() as connection:
+        operation = await operations.operation(connection, operation_id)
+        steps = await operations.steps(connection, operation_id)
+        bought = next((step for step in steps if step.action == StepKind.BUY_SEATS), None)
+        if operation is None or bought is None or not bought.is_settled:
+            return []
+        if bought.state in ("refused", "failed"):
+            # The caller is told why the seats were not bought, and not that the subscription is full.
+            figures = money_figures(bought.figures)
+            for step in steps:
+                if step.awaits_seats and not step.is_settled:
+                    await _settle(connection, operation_id, step.position, "refused", bought.code, figures)
+            return []
+        await subscriptions.lock(connection, operation.subscription_id)
+        view = await subscriptions.subscription_view(connection, operation.subscription_id, asker=None)
+        for one in await waiting_store.unnamed(connection, operation_id):
+            await _name(context, connection, operation, view, one)
+        found = await operations.steps(connection, operation_id)
+    waited = {step.position for step in steps if step.awaits_seats and not step.is_settled}
+    return [step for step in found if step.position in waited and not step.is_settled]
+
+
+async def _name(
+    context: Context,
+    connection: Connection,
+    operation: Operation,
+    view: SubscriptionView | None,
+    one: Unnamed,
+) -> None:
+    if view is None:
+        await _settle(connection, operation.id, one.position, "refused", "not_shareable")
+        return
+    person = await find_addition(connection, view, email=one.email, customer_id=one.customer_id)
+    allowed = entitlements(view.status, past_due_allows_new_seats=context.rules.past_due_allows_new_seats)
+    decision = judge(MemberChange(Action.ADD, person, one.role), allowed)
+    if decision.verdict is not Verdict.RUN:
+        await _settle(connection, operation.id, one.position, decision.verdict.value, decision.code)
+        return
+    is_theirs = await waiting_store.name(
+        connection, operation.id, one.position, customer_id=person.customer_id, email=one.email
+    )
+    if not is_theirs:
+        await _settle(connection, operation.id, one.position, "refused", "member_elsewhere")
+
+
+async def _settle(
+    connection: Connection,
+    operation_id: str,
+    position: int,
+    state: str,
+    code: str | None,
+    figures: JsonObject | None = None,
+) -> None:
+    await operations.settle_step(
+        connection, operation_id, position, state=state, code=code, figures=figures or None
+    )
