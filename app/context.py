@@ -1,4 +1,4 @@
-"""What every use case is handed: the database, the door to Stripe, and the configured rules."""
+"""The context that each use case gets: the database, the clients of Stripe, and the configured rules."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from app.stripe.gateway import StripeGateway
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """`margin`, `operation_deadline`, `operation_lease`, `late_window` and `payment_window` are in seconds; Stripe's
-    instants are whole, so the margin is as well. `reconcile_interval` is in hours; 0: never by itself.
+    """The settings that use cases need.
+
+    `margin` (whole, as Stripe's instants are), `operation_deadline`, `operation_lease`, `late_window` and
+    `payment_window` are in seconds. `reconcile_interval` is in hours; with 0 the worker starts none.
     `unsecured_raise_max` is in percent of the paid quantity.
     """
 
@@ -36,6 +38,7 @@ class Rules:
 
     @classmethod
     def of(cls, settings: Settings) -> Rules:
+        """Return the rules of these settings."""
         return cls(
             roles=RolePolicy(settings.managers_manage_managers, settings.managers_buy_seats),
             owner_uses_seat=settings.owner_uses_seat,
@@ -54,6 +57,8 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Context:
+    """The parts that a process opens once and all its use cases share."""
+
     database: Database
     stripe: StripeGateway
     billing: BillingCalls
@@ -61,5 +66,5 @@ class Context:
     lease_queues: LeaseQueues = field(default_factory=LeaseQueues)
 
     def doing(self, work: Work) -> Context:
-        """For fetches that nobody waits for: counted as `work` in the rate budget."""
+        """Return a context whose fetches count as `work` in the budget of Stripe's rate, for work in the background."""
         return dataclasses.replace(self, stripe=self.stripe.doing(work))

@@ -1,4 +1,4 @@
-"""The composition root: settings in, an ASGI application out."""
+"""Build the ASGI application from the settings."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import __version__
 from app.catalogue import routes as products
-from app.customers.routes import customers, payment_methods
-from app.customers.routes import invoices as subscriptions
+from app.customers.routes import customers, invoices, payment_methods
 from app.http import documentation, links, middleware, problems
 from app.http.in_flight import WritesInFlight
 from app.http.overload import ConcurrencyLimit
@@ -29,7 +28,7 @@ from app.operations import runner as running_operations
 from app.settings import Settings
 from app.sharing.routes import members as shared_subscriptions
 from app.sharing.routes import transfers
-from app.subscriptions.routes import changes as plans
+from app.subscriptions.routes import changes
 from app.subscriptions.routes import reads as direct_reads
 
 _EXPOSED_HEADERS = ["ETag", "Location", "Retry-After", "X-Request-Id", "Idempotency-Replayed"]
@@ -45,11 +44,15 @@ _ALLOWED_HEADERS = [
 
 
 class Service(FastAPI):
-    """FastAPI, with our own layers around it and not among its own: what they answer does not pass through those."""
+    """FastAPI with our own layers around it, outside of its own layers of middleware.
+
+    `entry` is the outermost layer. An answer that one of them gives does not pass through FastAPI's layers.
+    """
 
     entry: ASGIApp
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send a request through `entry`, and any other scope to FastAPI."""
         if scope["type"] == "http":
             scope["app"] = self
             await self.entry(scope, receive, send)
@@ -57,18 +60,21 @@ class Service(FastAPI):
             await super().__call__(scope, receive, send)
 
     async def routed(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """By the framework: routes, their parameters and the handlers of what they raise."""
+        """Let FastAPI handle the request: routes, parameters, and handlers of exceptions."""
         await super().__call__(scope, receive, send)
 
 
 def operation_id(route: APIRoute) -> str:
-    """The documented name: `get_shared_subscription` becomes `getSharedSubscription`."""
+    """Return the operationId of a route: `get_shared_subscription` becomes `getSharedSubscription`."""
     first, *rest = route.name.split("_")
     return first + "".join(word.capitalize() for word in rest)
 
 
 def create_app(settings: Settings) -> Service:
-    """The API. Nothing is opened before its lifespan starts, so building it for OpenAPI needs no configuration."""
+    """Return the API.
+
+    Nothing is opened before its lifespan starts, so it can be built for OpenAPI without any configuration.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -88,41 +94,51 @@ def create_app(settings: Settings) -> Service:
         description="Stripe Billing as shared, per-seat subscriptions.",
         lifespan=lifespan,
         generate_unique_id_function=operation_id,
-        # The framework's own pages load their scripts from other hosts.
+        # FastAPI's own pages load their scripts from other hosts.
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
-        # Metrics and logs are our own; the framework's spans would be looked for at every request.
+        # The service has its own metrics and logs. With FastAPI's telemetry, each request would look for spans.
         telemetry={"tracing": False, "metrics": False, "logs": False},
         redirect_slashes=False,
     )
     app.state.settings = settings
     app.state.rates = RequestRates(settings)
     app.state.in_flight = WritesInFlight(settings)
-    # Matched in this order at every request, so the routes that are asked most come first; included one by one,
-    # because a router within a router is matched again at each level.
+    webhook = StripeWebhook(settings)
+    _add_routes(app, webhook)
+    if settings.shows_docs:
+        documentation.install(app)
+    problems.install(app)
+    links.install(app)
+    app.entry = _layers(app, webhook, settings)
+    return app
+
+
+def _add_routes(app: Service, webhook: StripeWebhook) -> None:
+    # Starlette tries the routes in this order at every request, so those that are used most come first. They are
+    # included one by one, because a router within a router is matched again at each level.
     for part in (
         direct_reads,
         shared_subscriptions,
         payment_methods,
         customers,
-        subscriptions,
-        plans,
+        invoices,
+        changes,
         products,
         transfers,
         operations,
     ):
         app.include_router(part.router, prefix="/v1")
     app.include_router(health.router)
-    webhook = StripeWebhook(settings)
     app.router.routes.append(Route(WEBHOOK_PATH, webhook, methods=["POST"], include_in_schema=False))
-    if settings.shows_docs:
-        documentation.install(app)
-    problems.install(app)
-    links.install(app)
+
+
+def _layers(app: Service, webhook: StripeWebhook, settings: Settings) -> ASGIApp:
+    """Return the layers around the routes; the last one built sees a request first."""
     entry: ASGIApp = direct_reads.PlainReadsFirst(app.routed)
     entry = ConcurrencyLimit(entry, most=settings.max_requests, waiting=settings.max_waiting_requests)
-    # Outside of that: whoever sends his body slowly takes nobody's place.
+    # The body is read outside of that limit, so that a client that sends slowly does not occupy a place.
     entry = middleware.BodyLimits(entry, seconds=settings.request_deadline)
     if settings.cors_origins:
         entry = CORSMiddleware(
@@ -133,5 +149,4 @@ def create_app(settings: Settings) -> Service:
             expose_headers=_EXPOSED_HEADERS,
             max_age=600,
         )
-    app.entry = middleware.RequestRecords(WebhookFirst(entry, webhook=webhook), quiet=direct_reads.TEMPLATES)
-    return app
+    return middleware.RequestRecords(WebhookFirst(entry, webhook=webhook), quiet=direct_reads.TEMPLATES)

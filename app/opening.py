@@ -1,4 +1,4 @@
-"""What use cases need, opened and closed again: apart from `main`, so that a command needs no web framework."""
+"""Open and close the context. It is not part of `main`, so that the worker and commands load no web framework."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ from app.stripe.rate_budget import RateBudget
 
 @asynccontextmanager
 async def open_context(settings: Settings) -> AsyncIterator[Context]:
-    """For one event loop: of the API, of the worker or of a command."""
+    """Open a context for one event loop: that of the API, of the worker or of a command.
+
+    Raises:
+        SettingsError: The database or the Stripe key is not configured.
+        ServiceUnavailable: `database_unavailable`.
+    """
     database = await Database.connect(settings.dsn, pool_size=settings.database_pool_size)
     budget = RateBudget(database, per_second=settings.stripe_rate_limit)
     client = StripeClient(settings.stripe_key, api_base=settings.stripe_api_base, budget=budget)

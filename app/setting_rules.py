@@ -1,6 +1,6 @@
-"""Rules that the value of one variable must keep, each a function that returns the value or raises ValueError.
+"""Rules for the values of single variables: each function returns the value or raises ValueError.
 
-The message is what an operator reads after the variable's name. It never holds the value, which may be a secret.
+The operator reads the message after the name of the variable. It never holds the value, which may be a secret.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _https_or_loopback(text: str) -> SplitResult:
 
 
 def hidden(check: Callable[[str], str]) -> Callable[[SecretStr], SecretStr]:
-    """Return `check` for a value that shows nowhere."""
+    """Return `check` for a value that is hidden in reprs and logs."""
 
     def apply(value: SecretStr) -> SecretStr:
         return SecretStr(check(value.get_secret_value()))
@@ -181,7 +181,7 @@ def check_claim(text: str) -> str:
 
 
 def claim_path(claim: str) -> tuple[str, ...]:
-    """Return a claim's path from the top; a claim named by a URL is one name, whatever dots it holds."""
+    """Return the path of a claim from the top. A claim that is named by a URL is one name, even if it holds dots."""
     return (claim,) if _CLAIM_URL.fullmatch(claim) else tuple(claim.split("."))
 
 
@@ -194,7 +194,7 @@ def check_webhook_secrets(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ..
     """Return the secrets of the webhook endpoint, each of them once."""
     texts = [secret.get_secret_value() for secret in secrets]
     if any(not text for text in texts):
-        raise ValueError("must not hold an empty secret: anybody can sign with it")
+        raise ValueError("must not hold an empty secret: anybody could sign with it")
     if any(not text.isascii() or not text.isprintable() or " " in text for text in texts):
         raise ValueError("must hold secrets of printable ASCII without spaces")
     if len(set(texts)) != len(texts):
@@ -267,7 +267,7 @@ def check_host(text: str) -> str:
 
 
 def check_metrics_token(text: str) -> str:
-    """Return a token that a header can carry and nobody guesses."""
+    """Return a token that a header can carry and that is too long to guess."""
     if len(text) < MINIMUM_METRICS_TOKEN or not text.isascii() or not text.isprintable() or " " in text:
         raise ValueError(
             f"must be at least {MINIMUM_METRICS_TOKEN} printable ASCII characters without spaces"

@@ -1,7 +1,7 @@
-"""Configuration: one frozen model, filled from the environment once, at start.
+"""The configuration: one frozen model that is filled from the environment once, at start.
 
-`load_settings` is the only reader of the process environment. Names, defaults and meanings are those of
-docs/reference/settings.md; a variable that is set to nothing counts as not set.
+Only `load_settings` reads the configuration from the environment. docs/reference/settings.md has all names, defaults
+and meanings. A variable that is set to an empty text counts as not set.
 """
 
 from __future__ import annotations
@@ -75,9 +75,9 @@ Value = TypeVar("Value")
 
 
 class SettingsError(Exception):
-    """The environment does not configure this process.
+    """Raised if the environment does not configure this process.
 
-    `problems` maps each variable to the rule it breaks; neither it nor the message holds a configured value.
+    `problems` maps each variable to the rule that it breaks. Neither it nor the message holds a configured value.
     """
 
     def __init__(self, problems: Mapping[str, str]) -> None:
@@ -87,7 +87,7 @@ class SettingsError(Exception):
 
 
 class ServiceKeySettings(BaseModel):
-    """One service key as configured: its name, the SHA-256 of the key (never the key), and its scopes."""
+    """One service key: its name, the SHA-256 of the key (never the key itself), and its scopes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -109,7 +109,7 @@ RequestsPerSecond = Annotated[int, Field(ge=1, le=1_000_000)]
 
 @dataclass(frozen=True, slots=True)
 class JwtSettings:
-    """How end users' tokens are verified; one of `secret`, `public_key` (PEM) and `jwks_url` is set."""
+    """How tokens of end users are verified. One of `secret`, `public_key` (PEM) and `jwks_url` is set."""
 
     issuer: str
     audience: str
@@ -120,7 +120,7 @@ class JwtSettings:
 
 
 class Settings(BaseSettings):
-    """Every variable of docs/reference/settings.md, validated; secrets never show in its repr."""
+    """All variables of docs/reference/settings.md, validated. Secrets do not show in its repr."""
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -134,7 +134,7 @@ class Settings(BaseSettings):
         tuple[SecretStr, ...], BeforeValidator(split_commas), AfterValidator(check_webhook_secrets)
     ] = ()
     stripe_rate_limit: Annotated[int, Field(ge=1, le=10_000)] = 20
-    """Requests a second, all processes together. Stripe's own limits: 100 live, 25 in a sandbox."""
+    """Requests per second to Stripe, for all processes together. Stripe allows 100 live and 25 in a sandbox."""
 
     auth_jwt_secret: Annotated[SecretStr, AfterValidator(hidden(check_jwt_secret))] | None = None
     auth_jwt_public_key: Annotated[str, AfterValidator(check_public_key)] | None = None
@@ -156,42 +156,42 @@ class Settings(BaseSettings):
     managers_buy_seats: bool = False
     past_due_allows_new_seats: bool = False
     unsecured_raise_max: Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)] = 20.0
-    """Percent of the paid quantity by which one raise of an end user may stand before its payment, at least 5 seats."""
+    """Percent of the paid quantity by which an end user may raise before the raise is paid, but at least 5 seats."""
 
     sync_margin: Annotated[int, Field(ge=0, le=60)] = 2
-    """Whole seconds (as `created` is) by which an event must beat a row's marker to be applied unread."""
+    """Whole seconds by which an event must be newer than a row's marker, so that its payload is applied."""
     operation_deadline: Annotated[float, Field(ge=1, le=60, allow_inf_nan=False)] = 8.0
-    """Seconds a request waits for its operation before it is answered 202."""
+    """Seconds that a request waits for its operation before it is answered 202."""
     operation_lease: Annotated[float, Field(ge=1, le=300, allow_inf_nan=False)] = 30.0
-    """Seconds after which a worker takes up an operation whose runner does not go on with it."""
+    """Seconds after which a worker takes over an operation whose process does not renew its lease."""
     late_window: Annotated[float, Field(ge=1, le=3600, allow_inf_nan=False)] = 300.0
-    """Seconds after its sending for which a request that was never answered may still take effect at Stripe."""
+    """Seconds for which a request without an answer may still take effect at Stripe."""
 
     payment_window: Annotated[float, Field(ge=1, le=23 * 3600, allow_inf_nan=False)] = 3600.0
     """Seconds for which a change may wait for its payment. Then it ends by itself, and nothing was bought."""
 
     reconcile_interval: Annotated[float, Field(ge=0, le=24 * 31, allow_inf_nan=False)] = 24.0
-    """Hours between reconciles of the worker; 0: none but those that an operator starts."""
+    """Hours between the worker's reconciles. With 0, only an operator starts them."""
 
     read_rate_limit: RequestsPerSecond = 50
-    """Requests a second of one end user, or of one customer that a key acts for, in one process."""
+    """Requests per second of one end user, or of one customer that a key acts for, in one process."""
     write_rate_limit: RequestsPerSecond = 5
-    """Of those, writes and reads that ask Stripe, all processes together."""
+    """Writes, and reads that call Stripe, per second of the same callers, in all processes together."""
     service_read_rate_limit: RequestsPerSecond = 1000
     service_write_rate_limit: RequestsPerSecond = 50
     user_in_flight: Annotated[int, Field(ge=1, le=10_000)] = 4
-    """Writes of one customer, or of one login without a customer, that one process works on at the same time."""
+    """Writes of one customer, or of one login without a customer, that one process runs at the same time."""
     service_key_in_flight: Annotated[int, Field(ge=1, le=10_000)] = 64
-    """The same for a service key that acts for nobody."""
+    """The same for a service key that acts for no customer."""
     anonymous_rate_limit: RequestsPerSecond = 50
-    """Requests a second without a credential from one address, in one process."""
+    """Requests per second without a credential from one address, in one process."""
     max_requests: Annotated[int, Field(ge=1, le=10_000)] = 200
-    """Requests at work in one process at the same time."""
+    """Requests that one process runs at the same time."""
     max_waiting_requests: Annotated[int, Field(ge=0, le=10_000)] = 200
     max_waiting_deliveries: Annotated[int, Field(ge=1, le=100_000)] = 2000
-    """Stripe's deliveries that one process holds and has not yet committed."""
+    """Webhook deliveries that one process may hold before they are committed."""
     request_deadline: Annotated[float, Field(ge=0.1, le=60, allow_inf_nan=False)] = 10.0
-    """Seconds in which a request's head, and then its body, has to arrive."""
+    """Seconds in which the head of a request has to arrive, and after it the body."""
 
     docs: bool | None = None
     metrics: bool | None = None
@@ -210,7 +210,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Values come from the constructor alone: no construction reads the environment by surprise."""
+        """Return the constructor's arguments as the only source, so that nothing else reads the environment."""
         return (init_settings,)
 
     @model_validator(mode="after")
@@ -222,45 +222,45 @@ class Settings(BaseSettings):
 
     @property
     def stripe_livemode(self) -> bool:
-        """Whether the configured key moves real money; False without a key."""
+        """Return True if the configured key moves real money, and False without a key."""
         return self.stripe_api_key is not None and is_live(self.stripe_api_key.get_secret_value())
 
     @property
     def shows_docs(self) -> bool:
-        """Whether /docs and /openapi.json answer: beside a live key only where `DOCS` says so."""
+        """Return True if /docs and /openapi.json exist. With a live key they exist only if `DOCS` says so."""
         return not self.stripe_livemode if self.docs is None else self.docs
 
     @property
     def shows_metrics(self) -> bool:
-        """Whether /metrics answers: beside a live key only with a token, or where `METRICS` says so."""
+        """Return True if /metrics exists. With a live key it exists only with a token, or if `METRICS` says so."""
         if self.metrics is not None:
             return self.metrics
         return self.metrics_token is not None or not self.stripe_livemode
 
     @property
     def dsn(self) -> str:
-        """`DATABASE_URL` as `postgresql://…`, with its password. Raises SettingsError when not configured."""
+        """Return `DATABASE_URL` as `postgresql://…`, with its password. Raises SettingsError if it is not set."""
         return _configured("DATABASE_URL", self.database_url).get_secret_value()
 
     @property
     def stripe_key(self) -> str:
-        """The Stripe API key itself. Raises SettingsError when it is not configured."""
+        """Return the Stripe API key itself. Raises SettingsError if it is not set."""
         return _configured("STRIPE_API_KEY", self.stripe_api_key).get_secret_value()
 
     @property
     def webhook_secrets(self) -> tuple[str, ...]:
-        """The endpoint secrets, several while one is rotated. Raises SettingsError when there is none."""
+        """Return the webhook secrets, several while one is rotated. Raises SettingsError if there is none."""
         secrets = _configured("STRIPE_WEBHOOK_SECRETS", self.stripe_webhook_secrets or None)
         return tuple(secret.get_secret_value() for secret in secrets)
 
     @property
     def customer_claim_path(self) -> tuple[str, ...]:
-        """The names by which the claim of the customer is reached, from the top of a token."""
+        """Return the names that lead to the customer claim, from the top of a token."""
         return claim_path(self.auth_customer_claim)
 
     @property
     def jwt(self) -> JwtSettings | None:
-        """How tokens are verified; None (none is accepted) unless key, issuer and audience are all set."""
+        """Return how tokens are verified, or None (none is accepted) unless key, issuer and audience are all set."""
         has_key = self.auth_jwt_secret or self.auth_jwt_public_key or self.auth_jwks_url
         if not has_key or self.auth_issuer is None or self.auth_audience is None:
             return None
@@ -301,7 +301,7 @@ def _missing(process: Process, present: set[str]) -> dict[str, str]:
 
 
 def _rule(error: Mapping[str, Any]) -> str:
-    # An unknown member's name is the operator's text, perhaps a key pasted into the wrong place.
+    # The name of an unknown member is left out: the operator may have pasted a key into the wrong place.
     known = (
         part for part in error["loc"][1:] if isinstance(part, int) or part in ServiceKeySettings.model_fields
     )
@@ -311,9 +311,10 @@ def _rule(error: Mapping[str, Any]) -> str:
 
 
 def load_settings(environ: Mapping[str, str] | None = None, *, process: Process = "serve") -> Settings:
-    """Read the environment (or `environ`) and check it for what `process` needs.
+    """Return the settings of the environment (or of `environ`), checked for the needs of `process`.
 
-    Raises SettingsError that lists every missing and invalid variable at once.
+    Raises:
+        SettingsError: Lists all missing and invalid variables at once.
     """
     source = os.environ if environ is None else environ
     raw = {
@@ -333,17 +334,17 @@ def load_settings(environ: Mapping[str, str] | None = None, *, process: Process 
     rules: dict[str, list[str]] = {}
     for name, rule in problems:
         rules.setdefault(name, []).append(rule)
-    # Outside the except block: a chained ValidationError would carry the values into a traceback.
+    # This is outside of the `except` block, because a chained ValidationError would show the values in a traceback.
     raise SettingsError({name: "; ".join(several) for name, several in rules.items()})
 
 
 def inherited_environment() -> dict[str, str]:
-    """What a child process needs of this one's environment; nothing that configures the service is passed on."""
+    """Return the environment for a child process, without the variables that configure the service."""
     configured = {field.upper() for field in Settings.model_fields}
     return {name: value for name, value in os.environ.items() if name not in configured}
 
 
 def parent_pipe() -> int | None:
-    """The file descriptor by which a process sees that its parent is gone, where a parent handed one over."""
+    """Return the file descriptor that closes when the parent process ends, or None if the parent gave none."""
     value = os.environ.get("COSEAT_PARENT_PIPE", "")
     return int(value) if value.isdigit() else None

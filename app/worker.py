@@ -1,6 +1,7 @@
-"""The worker: drains the refresh table, finishes operations whose runner is gone, and keeps up what has a period.
+"""The worker: refresh noted objects, finish operations whose process died, and do periodic work.
 
-Start as many as you like: what one has taken, others skip, and periodic work is done by one of them at a time.
+Any number of workers may run. An object or operation that one of them has leased is skipped by the others, and
+periodic work is done by one of them at a time.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ _AWAY_SECONDS = 1.0
 
 
 async def work(context: Context, stop: asyncio.Event) -> None:
-    """Runs until `stop` is set, then finishes what it has begun. Does nothing under another account's key."""
+    """Work until `stop` is set, then finish the jobs that have begun.
+
+    Nothing is done while Stripe or the database does not answer, or if the Stripe key is of another account.
+    """
     log.info("worker_started")
     stopping = asyncio.create_task(stop.wait())
     jobs = _Jobs(context)
@@ -37,7 +41,7 @@ async def work(context: Context, stop: asyncio.Event) -> None:
     while not stop.is_set():
         try:
             if periodic is None:
-                # To another account every object of this cache is a plain 404: a refresh would mark it absent.
+                # Another account answers 404 for every object of this cache, so a refresh would mark it absent.
                 await check_account(context)
                 periodic = asyncio.create_task(upkeep.keep_up(context))
             await jobs.begin_what_is_due()
@@ -45,12 +49,12 @@ async def work(context: Context, stop: asyncio.Event) -> None:
         except BillingError as error:
             log.warning("worker_waits", reason=error.code)
             pause = _AWAY_SECONDS
-        except Exception as error:  # A worker that ended would leave every operation of lost hosts open.
+        except Exception as error:  # If the worker ended, operations of lost hosts would stay unfinished.
             log.error("worker_waits", error=type(error).__name__, exc_info=error)
             pause = _AWAY_SECONDS
         await jobs.wait(stopping, pause)
     if periodic is not None:
-        # A reconcile goes on from its cursor when the next worker finds it unfinished.
+        # The next worker continues an unfinished reconcile from its stored cursor.
         periodic.cancel()
         await asyncio.gather(periodic, return_exceptions=True)
     await jobs.finish()
@@ -58,7 +62,7 @@ async def work(context: Context, stop: asyncio.Event) -> None:
 
 
 class _Jobs:
-    """Up to CONCURRENCY of each sort under way; a slow one keeps none of the others waiting."""
+    """The running jobs: up to CONCURRENCY refreshes and as many recoveries, so that a slow job delays no other."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -67,6 +71,7 @@ class _Jobs:
         self._recoveries: set[asyncio.Task[Any]] = set()
 
     async def begin_what_is_due(self) -> None:
+        """Lease due refreshes and orphaned operations, as far as there is room, and start a job for each."""
         token = uuid4()
         async with self._context.database.connection() as connection:
             if free := CONCURRENCY - len(self._refreshes):
@@ -88,7 +93,7 @@ class _Jobs:
         task.add_done_callback(running.discard)
 
     async def wait(self, stopping: asyncio.Task[Any], seconds: float) -> None:
-        """Until something ends or the time is over."""
+        """Wait until a job ends, the worker is stopped, or `seconds` have passed."""
         await asyncio.wait(
             {stopping, *self._refreshes, *self._recoveries},
             timeout=seconds,
@@ -96,6 +101,7 @@ class _Jobs:
         )
 
     async def finish(self) -> None:
+        """Wait for all running jobs."""
         await asyncio.gather(*self._refreshes, *self._recoveries)
 
 
@@ -104,5 +110,5 @@ async def _logged(job: Coroutine[Any, Any, Any]) -> None:
         await job
     except BillingError as error:
         log.warning("job_failed", reason=error.code)
-    except Exception as error:  # whatever one object provokes, the others are served
+    except Exception as error:  # An error about one object must not stop the work on others.
         log.error("job_failed", error=type(error).__name__, exc_info=error)
