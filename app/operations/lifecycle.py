@@ -65,6 +65,7 @@ class Event(StrEnum):
     STORED_ERROR_WHILE_OPEN = "stored_error_while_open"
     REJECTED = "rejected"
     REJECTED_WHILE_OPEN = "rejected_while_open"
+    CARDHOLDER_ASKED = "cardholder_asked"
     ANSWER_SHOWS_EFFECT = "answer_shows_effect"
     ANSWER_LACKS_EFFECT = "answer_lacks_effect"
     ANSWER_SHOWS_PENDING_UPDATE = "answer_shows_pending_update"
@@ -177,6 +178,15 @@ def _rows() -> tuple[Transition, ...]:
             attempt,
             "a 4xx without a replay, while an earlier request of the key is without an answer: once the late window is "
             "over, a read decides",
+        ),
+        Transition(
+            in_flight,
+            Event.CARDHOLDER_ASKED,
+            ambiguous,
+            attempt,
+            "such a 4xx of a purchase whose bank asks for the cardholder: it is sent once more, under a new key, so "
+            "that its subscription waits",
+            needs_quiet=True,
         ),
         Transition(in_flight, Event.ANSWER_SHOWS_EFFECT, applied, snapshot, "the key's answer was applied"),
         Transition(

@@ -29,8 +29,13 @@ from verification.model.service import CASES, FOUND_WRONG, Case, Rule
 FEWEST_STATES = {False: 6_000, True: 12_000}
 
 
-@pytest.mark.parametrize("by_payment", [False, True], ids=["at once", "by payment"])
-@pytest.mark.parametrize("name", sorted(CASES))
+EXPLORED = [(name, False) for name in sorted(CASES)] + [
+    (name, True) for name, case in sorted(CASES.items()) if case.keeps_answers
+]
+"""A DELETE waits for no payment."""
+
+
+@pytest.mark.parametrize(("name", "by_payment"), EXPLORED)
 def test_model_breaks_an_invariant_only_when_every_5xx_is_taken_as_kept(name: str, by_payment: bool) -> None:
     """W1: the rule before is found wrong by the same model."""
     case = replace(CASES[name], by_payment=by_payment)
@@ -40,7 +45,7 @@ def test_model_breaks_an_invariant_only_when_every_5xx_is_taken_as_kept(name: st
         assert expected <= found.violations.keys()
         return
     assert found.violations == {}
-    if case.rule is Rule.PROVED:
+    if case.rule is Rule.PROVED and case.keeps_answers:
         assert found.states >= FEWEST_STATES[by_payment] and found.transitions > 2 * found.states
 
 

@@ -11,7 +11,7 @@ from enum import Enum
 
 from app.operations.lifecycle import SETTLED, Event, State, event_of, may_settle, next_state
 from app.stripe.attempts import Attempt, Outcome
-from verification.model.stripe import Invoice, Reply, Stripe, handle
+from verification.model.stripe import Invoice, Kept, Reply, Stripe, handle
 from verification.model.stripe import moves as moves_at_stripe
 
 
@@ -68,22 +68,27 @@ class Case:
     """What may happen to one step.
 
     `by_payment`: the accepted change waits for its payment. `has_proxy`: a 5xx may come from in front of Stripe, its
-    request still running. `edits`, `faults`, `crashes`: how many at most.
+    request still running. `keeps_answers`: False for a DELETE. `edits`, `faults`, `crashes`: how many at most.
     """
 
     rule: Rule = Rule.PROVED
     by_payment: bool = False
     has_proxy: bool = True
+    keeps_answers: bool = True
     edits: int = 1
     faults: int = 3
     crashes: int = 1
 
     def start(self) -> World:
-        return World(Stripe((None,) * (self.faults + 1), self.edits, self.faults), self.crashes)
+        stripe = Stripe(
+            (None,) * (self.faults + 1), self.edits, self.faults, keeps_answers=self.keeps_answers
+        )
+        return World(stripe, self.crashes)
 
 
 CASES = {
     "only a proved 5xx is kept": Case(edits=2),
+    "a DELETE, whose answers no key keeps": Case(edits=2, keeps_answers=False),
     "every 5xx is taken as kept, and is": Case(rule=Rule.ASSUMED, has_proxy=False),
     "every 5xx is taken as kept, and a proxy answers": Case(rule=Rule.ASSUMED, edits=0, faults=2, crashes=0),
 }
@@ -115,14 +120,15 @@ def classify(reply: Reply, rule: Rule) -> Attempt:
     return attempt
 
 
-def _open_until(row: Row) -> float | None:
-    return 1.0 if row.is_open else None
+def _open_until(world: World) -> float | None:
+    """None if no request of the step can take effect any more, also because its object has ended."""
+    return 1.0 if world.row.is_open and not world.stripe.is_gone else None
 
 
 def moved(world: World, event: Event, **more: object) -> World:
     """The world after the event is committed, the runner away. Raises IllegalTransition."""
     row = world.row
-    target = next_state(row.state, event, open_until=_open_until(row), now=0.0)
+    target = next_state(row.state, event, open_until=_open_until(world), now=0.0)
     row = replace(row, deleted=True) if target is None else replace(row, state=target, **more)  # type: ignore[arg-type]
     if row.has_ended:
         row = replace(row, is_reserved=False, is_unanswered=False, is_open=False)
@@ -157,6 +163,7 @@ def _of_runner(world: World, case: Case) -> Iterator[Move]:
                 yield f"sent: {reply.value}", replace(world, stripe=stripe, at=At.ANSWERED, attempt=attempt)
         case At.ANSWERED:
             yield _record_outcome(world)
+            yield from _ask_for_cardholder(world)
         case At.LOOKED:
             yield "a check before sending fails", moved(world, Event.CANNOT_BE_SENT)
             yield "the permission is lost", moved(world, Event.RULE_REFUSES)
@@ -181,7 +188,7 @@ def _at_rest(world: World, case: Case) -> Iterator[Move]:
             yield from _send(world)
         case State.IN_FLIGHT:
             yield from _send(world)
-            if may_settle(row.state, _open_until(row), 0.0):
+            if may_settle(row.state, _open_until(world), 0.0):
                 yield from _read(world, case, missing=Event.READ_LACKS_EFFECT)
                 yield "the key expires", moved(world, Event.KEY_EXPIRED)
                 if not stripe.effects:
@@ -250,6 +257,18 @@ def _record_outcome(world: World) -> Move:
             return told, moved(world, event, **as_before)
 
 
+def _ask_for_cardholder(world: World) -> Iterator[Move]:
+    """A refusal that Stripe keeps may be the bank's wish to see the cardholder."""
+    row, attempt, before = world.row, world.attempt, world.before
+    if attempt is None or before is None or world.stripe.keys[row.number] is not Kept.REJECTION:
+        return
+    event = event_of(attempt, was_unanswered=before.is_unanswered, number=row.number)
+    if event is Event.REJECTED and row.number + 1 < len(world.stripe.keys):
+        quiet = replace(world, row=replace(row, is_open=False))
+        more = {"number": row.number + 1, "is_unanswered": False}
+        yield "recorded: the cardholder is asked for", moved(quiet, Event.CARDHOLDER_ASKED, **more)
+
+
 def _apply(world: World) -> World:
     """The answer is applied, or the object is read in its place if the answer is from the past."""
     stripe = world.stripe
@@ -272,5 +291,5 @@ def broken(before: World, after: World, case: Case) -> Iterator[str]:
         yield "nothing is reported as failed that took effect"
     if not row.is_reserved and (not row.has_ended or stripe.may_take_effect):
         yield "a reservation lives until nothing can take effect any more"
-    if row.number and stripe.keys[row.number - 1] is None:
+    if case.keeps_answers and row.number and stripe.keys[row.number - 1] is None:
         yield "a new key follows only a kept answer"

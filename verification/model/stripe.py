@@ -50,6 +50,8 @@ class Stripe:
 
     `effects`: how often the step was executed. `visible`: the object shows the effect now; `shown`: its events do.
     `edits` and `faults`: how many edits in the Dashboard and how many faulty replies may still come.
+    `keeps_answers`: False for a DELETE, of which no key remembers anything. It ends its object: that happens once,
+    nobody undoes it, and a later request gets a 404.
     """
 
     keys: tuple[Kept | None, ...]
@@ -60,19 +62,29 @@ class Stripe:
     visible: bool = False
     shown: bool = False
     invoice: Invoice | None = None
+    keeps_answers: bool = True
+
+    @property
+    def is_gone(self) -> bool:
+        """True if the object has ended, so that no request can change it any more."""
+        return self.visible and not self.keeps_answers
 
     @property
     def may_take_effect(self) -> bool:
         """True if a request that was sent can still change the object."""
-        return any(self.keys[key] is None for key in self.running)
+        return not self.is_gone and any(self.keys[key] is None for key in self.running)
 
     def execute(self, key: int, *, by_payment: bool) -> Stripe:
         """The change takes effect; with `by_payment` it is a pending update until its invoice is paid."""
+        if self.is_gone:
+            return self
         if by_payment:
             return replace(self, effects=self.effects + 1, invoice=Invoice.OPEN)
         return replace(self, effects=self.effects + 1, visible=True, shown=True)
 
     def keep(self, key: int, kept: Kept) -> Stripe:
+        if not self.keeps_answers:
+            return self
         keys = list(self.keys)
         keys[key] = kept
         return replace(self, keys=tuple(keys))
@@ -88,7 +100,9 @@ _REPLAYS = {
 def handle(stripe: Stripe, key: int, *, by_payment: bool) -> Iterator[tuple[Reply, Stripe]]:
     """Yield everything that one request with the key may lead to, the faulty replies while there are any left."""
     kept = stripe.keys[key]
-    if kept is None:
+    if stripe.is_gone:
+        yield Reply.REJECTION, stripe
+    elif kept is None:
         executed = stripe.execute(key, by_payment=by_payment)
         yield Reply.SUCCESS, executed.keep(key, Kept.SUCCESS)
     else:
@@ -127,7 +141,7 @@ def moves(stripe: Stripe, *, by_payment: bool) -> Iterator[tuple[str, Stripe]]:
         yield f"a late request with key {key} executes and fails", executed.keep(key, Kept.ERROR)
         yield f"a late request with key {key} is refused", ended.keep(key, Kept.REJECTION)
         yield f"a late request with key {key} is lost", ended
-    if stripe.edits:
+    if stripe.edits and not stripe.is_gone:
         edited = replace(stripe, edits=stripe.edits - 1, visible=not stripe.visible)
         yield "somebody edits the object in the Dashboard", edited
     if stripe.invoice is Invoice.OPEN:
