@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from app.domain.roles import RolePolicy
@@ -57,12 +58,16 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The parts that a process opens once and all its use cases share."""
+    """The parts that a process opens once and all its use cases share.
+
+    `rulebooks`: what binds the operations of each kind, see `app.operations.kinds`.
+    """
 
     database: Database
     stripe: StripeGateway
     billing: BillingCalls
     rules: Rules
+    rulebooks: Mapping[str, object] = field(default_factory=dict)
     lease_queues: LeaseQueues = field(default_factory=LeaseQueues)
 
     def doing(self, work: Work) -> Context:

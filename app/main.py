@@ -28,6 +28,7 @@ from app.operations import runner as running_operations
 from app.settings import Settings
 from app.sharing.routes import members as shared_subscriptions
 from app.sharing.routes import transfers
+from app.sharing.rulebooks import RULEBOOKS
 from app.subscriptions.routes import changes
 from app.subscriptions.routes import reads as direct_reads
 
@@ -80,7 +81,7 @@ def create_app(settings: Settings) -> Service:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         authenticator = Authenticator(settings)
         try:
-            async with open_context(settings) as context:
+            async with open_context(settings, RULEBOOKS) as context:
                 app.state.context = context
                 app.state.authenticator = authenticator
                 yield

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from app.context import Context, Rules
@@ -15,8 +15,12 @@ from app.stripe.rate_budget import RateBudget
 
 
 @asynccontextmanager
-async def open_context(settings: Settings) -> AsyncIterator[Context]:
+async def open_context(
+    settings: Settings, rulebooks: Mapping[str, object] | None = None
+) -> AsyncIterator[Context]:
     """Open a context for one event loop: that of the API, of the worker or of a command.
+
+    `rulebooks`: for a process that runs operations, see `app.operations.kinds`.
 
     Raises:
         SettingsError: The database or the Stripe key is not configured.
@@ -27,7 +31,7 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
     client = StripeClient(settings.stripe_key, api_base=settings.stripe_api_base, budget=budget)
     gateway = StripeGateway(client, livemode=settings.stripe_livemode)
     try:
-        yield Context(database, gateway, BillingCalls(client), Rules.of(settings))
+        yield Context(database, gateway, BillingCalls(client), Rules.of(settings), rulebooks or {})
     finally:
         await client.close()
         await budget.close()

@@ -19,8 +19,7 @@ from app.mirror import refreshing as sync
 from app.mirror.first_fill import check_account
 from app.mirror.store import refreshes
 from app.operating import upkeep
-from app.operations import recovery
-from app.operations import store as operation_rows
+from app.operations import lease_store, recovery
 
 log = structlog.get_logger(__name__)
 
@@ -79,7 +78,7 @@ class _Jobs:
                 for lease in await refreshes.due(connection, limit=free, lease_seconds=seconds):
                     self._begin(self._refreshes, sync.refresh(self._refreshing, lease))
             if free := CONCURRENCY - len(self._recoveries):
-                for operation_id in await operation_rows.take_orphaned(
+                for operation_id in await lease_store.take_orphaned(
                     connection,
                     limit=free,
                     lease_token=token,

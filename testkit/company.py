@@ -19,8 +19,7 @@ from app.context import Context
 from app.main import create_app
 from app.mirror import first_fill
 from app.mirror import refreshing as sync
-from app.operations import recovery
-from app.operations import store as operations
+from app.operations import lease_store, recovery
 from app.settings import load_settings
 from app.sharing import cleanup
 from app.stripe.client import API_VERSION
@@ -78,7 +77,9 @@ class Service:
         """Finishes every operation whose lease has run out, as a worker would."""
         token = uuid4()
         async with self.context.database.connection() as connection:
-            found = await operations.take_orphaned(connection, limit=100, lease_token=token, lease_seconds=30)
+            found = await lease_store.take_orphaned(
+                connection, limit=100, lease_token=token, lease_seconds=30
+            )
         for operation_id in found:
             await recovery.finish(self.context, operation_id, token)
 

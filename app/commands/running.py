@@ -14,6 +14,7 @@ from app.opening import open_context
 from app.postgres import schema
 from app.postgres.database import Database
 from app.settings import Settings, parent_pipe
+from app.sharing.rulebooks import RULEBOOKS
 
 GRACE_SECONDS = 15
 
@@ -63,5 +64,5 @@ async def _work_until_stopped(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stop.set)
-    async with open_context(settings) as context:
+    async with open_context(settings, RULEBOOKS) as context:
         await worker.work(context, stop)

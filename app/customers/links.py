@@ -18,7 +18,7 @@ from app.domain.snapshots import Snapshot
 from app.errors import Forbidden, ServiceUnavailable
 from app.identity import store as identities
 from app.mirror import refreshing as sync
-from app.operations import store as operations
+from app.operations import people_store
 from app.postgres.database import Connection
 from app.stripe.gateway import Fetched
 
@@ -90,7 +90,7 @@ async def _is_being_added(connection: Connection, subject: Subject) -> bool:
     """Return True while an addition creates a customer for this e-mail, so that no second one is created."""
     if subject.email is None or not subject.email_verified:
         return False
-    return bool(await operations.promised_emails(connection, [subject.email]))
+    return bool(await people_store.promised_emails(connection, [subject.email]))
 
 
 async def _create(context: Context, subject: Subject, idempotency_key: str) -> CustomerId:

@@ -32,11 +32,11 @@ class Seats(NamedTuple):
 
     @property
     def available(self) -> int:
-        return max(0, self.total - self.used - self.reserved)
+        return max(0, self.total - required(self))
 
     @property
     def over_allocated(self) -> int:
-        return max(0, self.used + self.reserved - self.total)
+        return max(0, required(self) - self.total)
 
     def as_members(self) -> dict[str, int]:
         return {
@@ -71,12 +71,32 @@ def count_seats(
     return Seats(total=total_seats(items), used=members + owner, reserved=reserved)
 
 
+def required(seats: Seats, *, freed: int = 0, added: int = 0) -> int:
+    """Return the seats that are taken or promised once `freed` of them are given up and `added` more are filled."""
+    return seats.used + seats.reserved - freed + added
+
+
+def capacity(seats: Seats, lowest_target: int | None = None) -> int:
+    """Return the seats that may be promised: those that were bought, less what an unsettled change may take away.
+
+    `lowest_target`: the smallest total that an unsettled change of the quantity may leave, None if there is none. A
+    raise that is not settled counts for nobody but its own operation.
+    """
+    return seats.total if lowest_target is None else min(seats.total, lowest_target)
+
+
+def lacking(seats: Seats, within: int, *, freed: int = 0, added: int = 0) -> dict[str, int] | None:
+    """Return the figures of `seat_limit_reached`; None if everybody fits into `within` seats (`capacity`)."""
+    needed = required(seats, freed=freed, added=added)
+    return {"total": seats.total, "used": seats.used, "required": needed} if needed > within else None
+
+
 def check_floor(seats: Seats, left: int) -> None:
     """Shrinking below what is used or promised is refused; a plan that is over-allocated already may grow.
 
     Raises Conflict `seats_in_use` with the figures.
     """
-    taken = seats.used + seats.reserved
+    taken = required(seats)
     if left < seats.total and left < taken:
         raise Conflict(
             "More seats are in use than this would leave.",
@@ -87,7 +107,7 @@ def check_floor(seats: Seats, left: int) -> None:
 
 def total_after_release(seats: Seats, removed: int) -> int:
     """Return the seats left when those of `removed` members are given back: at least 1, and all that are taken."""
-    return max(1, seats.used + seats.reserved, seats.total - removed)
+    return max(1, required(seats), seats.total - removed)
 
 
 def purchase_item(items: list[SeatItem], asked: SubscriptionItemId | None) -> SeatItem:

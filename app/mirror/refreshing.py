@@ -7,8 +7,9 @@ docs/explanation/sync.md.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import NamedTuple
 
 import structlog
 
@@ -58,6 +59,88 @@ class PreWriteSnapshot:
         """
         self.found = await self._context.stripe.fetch(self._lease.kind, self._lease.id)
         return self.found
+
+
+class HeldObject:
+    """An object whose lease is held: it is read and written, and its row shows what Stripe answered."""
+
+    def __init__(self, context: Context, lease: Lease, pre_write: PreWriteSnapshot) -> None:
+        self._context = context
+        self._lease = lease
+        self._pre_write = pre_write
+        self.was_applied = False
+
+    async def read(self) -> Fetched:
+        """Return the object as Stripe has it now. It is applied even if a write after it fails."""
+        if self._pre_write.found is None:
+            self._pre_write.serial = await self._serial()
+        return await self._pre_write.read()
+
+    async def _serial(self) -> int:
+        async with self._context.database.connection() as connection:
+            return await mirror.serial_of(connection, self._lease.kind, self._lease.id)
+
+    @asynccontextmanager
+    async def applied(self, answer: Fetched, *, is_older: bool = False) -> AsyncIterator[Applied]:
+        """Apply an answer, and open the transaction in which the row shows it.
+
+        If the row changed since it was read, for example by a webhook, or if the answer was kept under its key, the
+        object is fetched again. `is_older`: the answer is from before the lease, for example of a create. It is applied
+        only if no row exists and no notification of the object is pending.
+
+        Raises:
+            ServiceUnavailable: the object changed 6 times during the reads, the lease was lost, or Stripe or the
+                database does not answer.
+        """
+        fetched: Fetched | None = answer
+        serial = self._pre_write.serial
+        for tries in range(_APPLY_TRIES):
+            if is_older or tries or self._pre_write.found is None:
+                serial = await self._serial()
+            if tries or (is_older and (serial or self._lease.notifications)):
+                fetched = None
+            if fetched is None or fetched.stale or not _is_dated(fetched):
+                fetched = await self._context.stripe.fetch(self._lease.kind, self._lease.id)
+            async with self._context.database.transaction() as connection:
+                applied = await _apply_fetched(connection, self._lease, fetched, serial)
+                await _check_lease(connection, self._lease)
+                if applied:
+                    yield Applied(connection, fetched.snapshot)
+                    await refreshes.mark_applied(connection, self._lease)
+            if applied:
+                self.was_applied = True
+                return
+        raise ServiceUnavailable("The object changes faster than it can be read.", retry_after=2)
+
+
+class Applied(NamedTuple):
+    """The transaction in which an object's row shows its snapshot; None: Stripe has no such object."""
+
+    connection: Connection
+    snapshot: Snapshot | None
+
+
+@asynccontextmanager
+async def held(context: Context, kind: str, object_id: str) -> AsyncIterator[HeldObject]:
+    """Take an object's lease, and renew it until the block ends.
+
+    If nothing was applied by then, what was read is applied, and a worker fetches the object again: a write of it may
+    have taken effect.
+
+    Raises:
+        ServiceUnavailable: the lease is still held after 12 seconds, or the database does not answer.
+    """
+    lease = await take_lease(context, kind, object_id)
+    pre_write = PreWriteSnapshot(context, lease)
+    one = HeldObject(context, lease, pre_write)
+    try:
+        async with _renewed(context, lease):
+            yield one
+    finally:
+        if one.was_applied:
+            context.lease_queues.released(lease.id)
+        else:
+            await asyncio.shield(_abandon(context, lease, pre_write))
 
 
 async def take_lease(context: Context, kind: str, object_id: str) -> Lease:

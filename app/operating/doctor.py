@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from app.catalogue import store as catalogue
 from app.context import Context, Rules
 from app.domain import metadata as keys
-from app.domain.seats import is_shareable
+from app.domain.seats import capacity, is_shareable, lacking
 from app.mirror.first_fill import check_account
 from app.mirror.store import fills, refreshes, subscriptions
 from app.mirror.store import scans as scan_rows
@@ -144,12 +144,12 @@ async def _seats(connection: Connection, rules: Rules) -> list[Finding]:
                         f"Set {keys.SUPPORTS_SHARING} on its product, or remove the members.",
                     )
                 )
-        elif seats.over_allocated:
+        elif (figures := lacking(seats, capacity(seats))) is not None:
             found.append(
                 Finding(
                     "seats",
                     subscription_id,
-                    f"{seats.used + seats.reserved} people on {seats.total} seats",
+                    f"{figures['required']} people on {figures['total']} seats",
                     f"Buy {seats.over_allocated} more, or remove as many members.",
                 )
             )

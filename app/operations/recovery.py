@@ -1,4 +1,4 @@
-"""Finishing operations whose runner died: with the same keys, so that what was done is not done twice."""
+"""Finish operations whose runner died, with the same keys, so that what was done is not done twice."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from app.subscriptions import purchases
 from app.subscriptions import writes as plan_writes
 from app.subscriptions.writes import StripeCall
 
-_ON_PEOPLE = frozenset({"member_change", "leave", "transfer", "cleanup"})
-
 
 async def finish(context: Context, operation_id: str, token: UUID) -> None:
     """Raises BillingError where a part is away or an outcome is open: it is taken up again after a pause.
@@ -30,7 +28,7 @@ async def finish(context: Context, operation_id: str, token: UUID) -> None:
         )
     if operation is None or operation.settled_at is not None:
         return
-    if operation.kind in _ON_PEOPLE:
+    if operation.kind in context.rulebooks:
         await operations.run(context, operation_id, token)
         return
     if await waiting.follow(context, operation_id, token):

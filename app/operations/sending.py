@@ -1,8 +1,10 @@
-"""Sending what a step has to send: recorded before it leaves, and what its answer allows to be concluded.
+"""What every sending of a step needs: its late window, its evidence in Stripe's events, and the pauses between tries.
 
-The states of a step and what moves it are in `app.operations.lifecycle`. A step is settled from a known answer only: a
-failure counts for nothing while an earlier request of the step may still take effect. Such a request has ended once
-Stripe has answered its key, or once `LATE_WINDOW` has passed since the key was last sent.
+The states of a step and what moves it are in `app.operations.lifecycle`. A failure settles a step only if no earlier
+request of it may still take effect. Such a request has ended once Stripe has answered its key from memory, or once
+`LATE_WINDOW` has passed since the key was last sent.
+
+`send` is for the changes of a subscription, which have an order of their own (`app.subscriptions.writes`).
 """
 
 from __future__ import annotations
@@ -56,16 +58,16 @@ def late_seconds(rules: Rules) -> float:
 
 def may_come_late(rules: Rules, step: Step) -> bool:
     """True if a request without an answer was sent so recently that it may still take effect."""
-    return not may_settle(step.state, _open_until(rules, step), now=0.0)
+    return not may_settle(step.state, open_until(rules, step), now=0.0)
 
 
-def _open_until(rules: Rules, step: Step) -> float | None:
-    """In seconds from the moment in which the step was read."""
+def open_until(rules: Rules, step: Step) -> float | None:
+    """Return the end of the step's late window in seconds from when the step was read; None: nothing is open."""
     return None if step.unanswered_for is None else late_seconds(rules) - step.unanswered_for
 
 
 def is_known(error: BillingError) -> bool:
-    """A refusal of Stripe's is final; a part that is away says nothing of what became of the call."""
+    """Return True if the error says what became of the call; a part that does not answer says nothing."""
     return error.status < _SERVER_ERROR or error.code == "stripe_rejected"
 
 
@@ -95,7 +97,7 @@ async def send(
         StripeErrorKept: Stripe keeps a 5xx under the key; the next attempt has another key.
         StripeOutcomeUnknown: The effect is open. The same key is to be sent again.
         ServiceUnavailable: Nothing was sent.
-        Conflict: `operation_expired` for a step whose key is too old: nobody expects a change of yesterday any more.
+        Conflict: `operation_expired` for a step whose key is too old: nobody expects a change of yesterday.
         BillingError: Stripe refused the request, and no request of the step can take effect any more. If an earlier
             one was never answered (`step.was_sent`), it may have: then a read decides what is reported.
     """
@@ -160,13 +162,12 @@ SUBSCRIPTION_CHANGES = "customer.subscription.*"
 async def changed_in_vain(
     context: Context, operation_id: str, step: Step, event_types: str
 ) -> list[tuple[str, Mapping[str, str]]]:
-    """What attempts that were answered 5xx have changed all the same, whatever is to be seen of it by now.
+    """Return what attempts changed although they were answered 5xx, even if somebody has undone it since.
 
-    Ids, and the metadata that was left then.
-    `event_types`: as `customer.updated`, or a group as `SUBSCRIPTION_CHANGES`.
+    The result holds ids, and the metadata that was left then. It is empty unless such an answer is the last thing that
+    is known of the step. `event_types`: as `customer.updated`, or a group as `SUBSCRIPTION_CHANGES`.
     """
     if step.state is not State.AMBIGUOUS:
-        # Nothing was answered 5xx, or the next attempt has been sent by now and its own key tells, or none will be.
         return []
     return await changed_by_step(context, operation_id, step, event_types)
 
@@ -193,19 +194,22 @@ async def changed_by_step(
 async def locked_view(
     connection: Connection, subscription_id: SubscriptionId, actor_id: CustomerId | None
 ) -> SubscriptionView | None:
-    """What a step is judged by when it leaves: the plan, which nobody changes until the transaction ends.
+    """Lock the subscription until the transaction ends, and return it as a step that is sent is judged by it.
 
-    Raises ServiceUnavailable while there is news of plan or actor that the cache does not show: it is read first.
+    Raises:
+        ServiceUnavailable: There is a pending notification of the subscription or the actor, which is read first.
     """
     await subscriptions.lock(connection, subscription_id)
     concerned = [subscription_id] if actor_id is None else [subscription_id, actor_id]
     if await refreshes.wanted(connection, concerned):
-        raise ServiceUnavailable("There is news of the plan that is still to be read.", retry_after=1)
+        raise ServiceUnavailable(
+            "The subscription was changed, and the change is still to be read.", retry_after=1
+        )
     return await subscriptions.subscription_view(connection, subscription_id, asker=actor_id)
 
 
 def pauses() -> Iterator[float]:
-    """Seconds between a running operation's tries, for ever."""
+    """Yield the seconds between the tries of a running operation, without an end."""
     pause = _FIRST_PAUSE_SECONDS
     while True:
         yield pause

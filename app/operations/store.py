@@ -10,7 +10,7 @@ from uuid import UUID
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.snapshots import JsonObject
 from app.errors import ServiceUnavailable
-from app.operations.lifecycle import KEY_SECONDS, SETTLED, Event, IllegalTransition, State, next_state
+from app.operations.lifecycle import KEY_SECONDS, ROWS, SETTLED, Event, IllegalTransition, State, next_state
 from app.postgres.database import Connection, Record
 
 
@@ -72,6 +72,20 @@ class Step:
         return self.has_sent_key or self.attempt > 0
 
 
+@dataclass(frozen=True, slots=True)
+class AwaitedInvoice:
+    """The invoice for which Stripe holds a change back.
+
+    `expires_at`: the second in which Stripe drops the change by itself. `window_seconds`: the payment window; None if
+    only Stripe ends it.
+    """
+
+    invoice_id: str
+    subscription_id: SubscriptionId
+    expires_at: int | None
+    window_seconds: float | None
+
+
 class StepChanged(ServiceUnavailable):
     """The step is not as it was read: it was settled, another process runs it, or its key is too old.
 
@@ -81,40 +95,6 @@ class StepChanged(ServiceUnavailable):
     def __init__(self) -> None:
         super().__init__("This change is carried out elsewhere, or waits for its key.", retry_after=2)
 
-
-@dataclass(frozen=True, slots=True)
-class FoundPerson:
-    """What the cache knows of a customer that a change names, read under the subscription's lock."""
-
-    customer_id: CustomerId
-    email: str | None
-    member_role: str | None
-    former_member: bool
-    elsewhere: bool
-    busy: bool
-
-
-# One row a customer. A membership of a subscription that ended, or that is not there, stands in nobody's way.
-_FOUND = """
-    select c.id as customer_id, lower(c.email) as email,
-        case when c.member_of = $1 then c.member_role end as member_role,
-        exists (select from member_records k where k.subscription_id = $1 and k.customer_id = c.id) as former_member,
-        (c.member_of <> $1 and exists (select from subscriptions s
-            where s.id = c.member_of and s.existence = 'present' and s.status <> all($3)))
-        or exists (select from reservations v
-            where v.customer_id = c.id and v.released_at is null and v.subscription_id <> $1) as elsewhere,
-        exists (select from operation_steps t
-            where t.customer_id = c.id and t.settled_at is null and not t.awaits_seats
-              and t.subscription_id = $1) as busy
-    from customers c
-    where c.existence = 'present' and """
-
-_BY_ID = _FOUND + "c.id = any($2)"
-_BY_EMAIL = _FOUND + "lower(c.email) = any($2)"
-
-_PROMISED_EMAILS = """
-    select email, subscription_id from reservations
-    where email = any($1) and released_at is null and customer_id is null"""
 
 _INSERT = """
     insert into operations (id, subscription_id, kind, state, principal, actor_id, source, request,
@@ -161,17 +141,38 @@ _MOVE = f"""
     where {_AS_READ}
     returning {_COLUMNS}"""
 
-_SETTLE_STEP = """
+_AWAIT = f"""
+    update operation_steps t set state = $5, invoice_id = $6, subscription_id = $7, update_expires_at = $8,
+        payment_until = clock_timestamp() + $9 * interval '1 second', unanswered_at = null
+    where {_AS_READ}
+    returning {_COLUMNS}"""
+
+# The outcome of a step, the end of its reservation, and its quote, which another change may use if it failed.
+_SETTLE = f"""
     with step as (
-        update operation_steps set state = $3, code = $4, customer_id = coalesce($5, customer_id),
-            figures = coalesce($6, figures), settled_at = clock_timestamp()
-        where operation_id = $1 and position = $2 and settled_at is null returning figures
+        update operation_steps t set state = $5, attempt = $6, sent_at = $7, unanswered_at = $8, code = $9,
+            customer_id = coalesce($10, t.customer_id), figures = t.figures || $11, settled_at = clock_timestamp()
+        where {_AS_READ}
+        returning {_COLUMNS}
     ), quote as (
         update quotes set used_at = null from step
-        where quotes.id = step.figures ->> 'quote_id' and $3 in ('refused', 'failed')
+        where quotes.id = step.figures ->> 'quote_id' and step.state in ('refused', 'failed')
+    ), reservation as (
+        update reservations r set released_at = clock_timestamp() from step
+        where r.operation_id = $1 and r.position = $2 and r.released_at is null
     )
-    update reservations set released_at = clock_timestamp()
-    where operation_id = $1 and position = $2 and released_at is null"""
+    select * from step"""
+
+_SETTLE_APPLIED = """
+    with step as (
+        update operation_steps set state = 'applied', code = null, settled_at = clock_timestamp()
+        where operation_id = $1 and position = $2 and state = any($3) returning 1
+    ), reservation as (
+        update reservations set released_at = clock_timestamp()
+        where operation_id = $1 and position = $2 and released_at is null and exists (select from step)
+    )
+    select 1 from step"""
+_BEFORE_APPLIED = sorted({row.source.value for row in ROWS if row.target is State.APPLIED})
 
 _FINISH = """
     update operations set state = 'settled', settled_at = clock_timestamp(), lease_token = null, lease_until = null
@@ -191,36 +192,6 @@ _DISCARD = """
         update quotes set used_at = null from steps where quotes.id = steps.figures ->> 'quote_id'
     )
     select 1 from gone"""
-
-_ORPHANED = """
-    update operations set lease_token = $2, lease_until = clock_timestamp() + $3 * interval '1 second'
-    where id in (
-        select id from operations
-        where settled_at is null and lease_until < clock_timestamp()
-        order by created_at limit $1 for update skip locked)
-    returning id"""
-
-
-async def people_by_id(
-    connection: Connection, subscription_id: SubscriptionId, ids: Sequence[str], *, ended: Sequence[str]
-) -> list[FoundPerson]:
-    """`ended`: the statuses in which a subscription no longer holds its members."""
-    rows = await connection.fetch(_BY_ID, subscription_id, list(ids), list(ended))
-    return [FoundPerson(**dict(row)) for row in rows]
-
-
-async def people_by_email(
-    connection: Connection, subscription_id: SubscriptionId, emails: Sequence[str], *, ended: Sequence[str]
-) -> list[FoundPerson]:
-    """`emails` in lower case; several customers may share one."""
-    rows = await connection.fetch(_BY_EMAIL, subscription_id, list(emails), list(ended))
-    return [FoundPerson(**dict(row)) for row in rows]
-
-
-async def promised_emails(connection: Connection, emails: Sequence[str]) -> dict[str, SubscriptionId]:
-    """E-mails for which an unsettled operation is about to create a customer, and on which subscription."""
-    rows = await connection.fetch(_PROMISED_EMAILS, list(emails))
-    return {row["email"]: SubscriptionId(row["subscription_id"]) for row in rows}
 
 
 async def insert(
@@ -284,40 +255,65 @@ async def transition(
     *,
     token: UUID | None = None,
     before: Step | None = None,
+    open_until: float | None = None,
+    code: str | None = None,
+    customer_id: CustomerId | None = None,
+    details: JsonObject | None = None,
+    awaited: AwaitedInvoice | None = None,
 ) -> Step:
-    """Move a step by an event that does not settle it, and return its row as it is now.
+    """Move a step by an event, and return its row as it is now.
 
-    One statement, which finds the row only in the state and attempt in which it was read. `token`: the lease of the
-    operation, for a sending that is recorded. `before`: the step before the sending whose attempt raises the event.
+    One statement, which finds the row only in the state and attempt in which it was read. An event that settles the
+    step ends its reservation too, so it belongs into the transaction in which the object's row shows the outcome.
+    `token`: the lease of the operation, for a sending that is recorded. `before`: the step before the sending whose
+    attempt raises the event. `open_until`: the end of the late window of the step's last request without an answer, in
+    seconds from when the step was read; None if there is none. `details`: figures for the caller.
+    `awaited`: what a step waits for whose change Stripe holds back.
 
     Raises:
         IllegalTransition: The table has no such row, or a request of the step may still take effect.
         StepChanged: The row is not as it was read, or the sending may not be recorded.
     """
-    target = next_state(step.state, event, open_until=None, now=0.0)
-    as_read = (operation_id, step.position, step.state.value, step.attempt)
-    if target is None or target in SETTLED:
-        raise IllegalTransition(f"{event} settles the step")
+    is_quiet = open_until is None or event is Event.REJECTED
+    target = next_state(step.state, event, open_until=None if is_quiet else open_until, now=0.0)
+    if target is None:
+        raise IllegalTransition(f"{event} is `discard`")
+    as_read = (operation_id, step.position, step.state.value, step.attempt, target.value)
+    moved = _moved(step, event, before)
     if event is Event.SEND_RECORDED:
-        row = await connection.fetchrow(_RECORD_SENDING, *as_read, target.value, token, KEY_SECONDS)
+        row = await connection.fetchrow(_RECORD_SENDING, *as_read, token, KEY_SECONDS)
+    elif target is State.AWAITING_PAYMENT:
+        row = await connection.fetchrow(_AWAIT, *as_read, *_columns_of(awaited))
+    elif target in SETTLED:
+        row = await connection.fetchrow(_SETTLE, *as_read, *moved, code, customer_id, details or {})
     else:
-        row = await connection.fetchrow(_MOVE, *as_read, target.value, *_moved(step, event, before))
+        row = await connection.fetchrow(_MOVE, *as_read, *moved)
     if row is None:
         raise StepChanged()
     return _step(row)
 
 
+def _columns_of(awaited: AwaitedInvoice | None) -> tuple[str, SubscriptionId, int | None, float | None]:
+    if awaited is None:
+        raise LookupError("a step that waits for its payment has no invoice")
+    return awaited.invoice_id, awaited.subscription_id, awaited.expires_at, awaited.window_seconds
+
+
 def _moved(step: Step, event: Event, before: Step | None) -> tuple[int, datetime | None, datetime | None]:
-    """The attempt, its first sending, and its last sending without an answer, after the event."""
-    if event is Event.STORED_ERROR:
-        return step.attempt + 1, None, None
-    sent_at = step.sent_at
-    if before is not None and event in _NOT_SENT:
-        sent_at = before.sent_at
-    return step.attempt, sent_at, None if before is None else before.unanswered_at
-
-
-_NOT_SENT = frozenset({Event.NOT_SENT, Event.NOT_SENT_AFTER_STORED_ERROR, Event.NOT_SENT_WHILE_OPEN})
+    """Return the attempt, its first sending, and its last sending without an answer, as they are after the event."""
+    match event:
+        case Event.STORED_ERROR | Event.CARDHOLDER_ASKED:
+            return step.attempt + 1, None, None
+        case Event.REJECTED:
+            return step.attempt, step.sent_at, None
+        case Event.NOT_SENT | Event.NOT_SENT_AFTER_STORED_ERROR | Event.NOT_SENT_WHILE_OPEN if (
+            before is not None
+        ):
+            return step.attempt, before.sent_at, before.unanswered_at
+        case Event.REJECTED_WHILE_OPEN | Event.STORED_ERROR_WHILE_OPEN if before is not None:
+            return step.attempt, step.sent_at, before.unanswered_at
+        case _:
+            return step.attempt, step.sent_at, step.unanswered_at
 
 
 def _step(row: Record) -> Step:
@@ -405,17 +401,6 @@ async def set_sent(connection: Connection, operation_id: str, position: int, par
     )
 
 
-async def next_attempt(connection: Connection, operation_id: str, position: int) -> None:
-    """After an answer that is known to be a failure and kept under its key: only a new key can try again."""
-    await connection.execute(
-        """update operation_steps set attempt = attempt + 1, state = $3, sent_at = null, unanswered_at = null
-        where operation_id = $1 and position = $2 and settled_at is null""",
-        operation_id,
-        position,
-        State.AMBIGUOUS.value,
-    )
-
-
 async def retire_old_keys(connection: Connection, operation_id: str, *, late_seconds: float) -> None:
     """Expire the steps in flight whose key Stripe may forget soon: they are read once, and sent no more.
 
@@ -455,18 +440,14 @@ async def lowest_target(connection: Connection, subscription_id: SubscriptionId)
     return found
 
 
-async def settle_step(
-    connection: Connection,
-    operation_id: str,
-    position: int,
-    *,
-    state: str,
-    code: str | None = None,
-    customer_id: CustomerId | None = None,
-    figures: JsonObject | None = None,
-) -> None:
-    """The step's outcome, and with it the end of its reservation: one transaction with the row that shows it."""
-    await connection.execute(_SETTLE_STEP, operation_id, position, state, code, customer_id, figures)
+async def settle_applied(connection: Connection, operation_id: str, position: int) -> None:
+    """Settle a step as applied, from any state in which the table allows it; the row was not read.
+
+    Raises:
+        StepChanged: The step is settled already.
+    """
+    if await connection.fetchval(_SETTLE_APPLIED, operation_id, position, _BEFORE_APPLIED) is None:
+        raise StepChanged()
 
 
 async def discard(connection: Connection, operation_id: str, token: UUID) -> bool:
@@ -476,80 +457,3 @@ async def discard(connection: Connection, operation_id: str, token: UUID) -> boo
 
 async def finish_if_settled(connection: Connection, operation_id: str) -> None:
     await connection.execute(_FINISH, operation_id)
-
-
-async def renew(connection: Connection, operation_id: str, token: UUID, *, lease_seconds: float) -> bool:
-    """False where the lease was lost: somebody else is finishing this operation."""
-    return (
-        await connection.fetchval(
-            """update operations set lease_until = clock_timestamp() + $3 * interval '1 second'
-            where id = $1 and lease_token = $2 and settled_at is null returning 1""",
-            operation_id,
-            token,
-            lease_seconds,
-        )
-        is not None
-    )
-
-
-async def take(connection: Connection, operation_id: str, *, lease_token: UUID, lease_seconds: float) -> bool:
-    """The lease of one unsettled operation; False while its runner lives."""
-    return (
-        await connection.fetchval(
-            """update operations set lease_token = $2, lease_until = clock_timestamp() + $3 * interval '1 second'
-            where id = $1 and settled_at is null and lease_until < clock_timestamp() returning 1""",
-            operation_id,
-            lease_token,
-            lease_seconds,
-        )
-        is not None
-    )
-
-
-async def hand_over(
-    connection: Connection, operation_id: str, token: UUID, *, longest_seconds: float, payment_seconds: float
-) -> None:
-    """A worker takes it up after 1 s, later after a quarter of its age, at most after so many seconds.
-
-    `payment_seconds` in place of `longest_seconds` where only a payment is awaited.
-    """
-    await connection.execute(
-        """update operations o set lease_until = clock_timestamp() + interval '1 second' * least(
-            case when exists (select from operation_steps t where t.operation_id = o.id
-                and t.state = 'awaiting_payment') then $4::float else $3::float end,
-            greatest(1, extract(epoch from clock_timestamp() - created_at)::float / 4))
-        where id = $1 and lease_token = $2 and settled_at is null""",
-        operation_id,
-        token,
-        longest_seconds,
-        payment_seconds,
-    )
-
-
-async def take_orphaned(
-    connection: Connection, *, limit: int, lease_token: UUID, lease_seconds: float
-) -> list[str]:
-    """Unsettled operations whose runner is gone."""
-    return [row["id"] for row in await connection.fetch(_ORPHANED, limit, lease_token, lease_seconds)]
-
-
-async def record_seat_customer(
-    connection: Connection, customer_id: CustomerId, email: str, operation_id: str
-) -> None:
-    """A customer that a seat add made for an e-mail: its person reaches it at first login, once.
-
-    He takes the place of one whom nobody reached and who is gone.
-    """
-    await connection.execute(
-        """delete from seat_customers s where s.email = $2 and s.claimed_at is null and s.customer_id <> $1
-        and not exists (select from customers c where c.id = s.customer_id and c.existence = 'present')""",
-        customer_id,
-        email,
-    )
-    await connection.execute(
-        """insert into seat_customers (customer_id, email, operation_id) values ($1, $2, $3)
-        on conflict do nothing""",
-        customer_id,
-        email,
-        operation_id,
-    )

@@ -44,16 +44,6 @@ class Waiting:
     ends_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class Unnamed:
-    """An addition whose purchase has been paid and whose person is to be named now."""
-
-    position: int
-    email: str | None
-    customer_id: CustomerId | None
-    role: str
-
-
 _COLUMNS = """
     select t.operation_id, t.position, o.subscription_id, o.kind, t.action, o.principal, o.actor_id, o.request,
         t.figures, o.created_at, t.invoice_id, t.end_code,
@@ -210,16 +200,6 @@ async def put_off(
 async def refuse_unnamed(connection: Connection, operation_id: str, code: str) -> None:
     """Settle as refused the additions of an operation whose seats were not bought."""
     await connection.execute(_REFUSE_UNNAMED, operation_id, code)
-
-
-async def unnamed(connection: Connection, operation_id: str) -> list[Unnamed]:
-    """Return the additions of an operation that wait for its purchase, in the order of the call."""
-    rows = await connection.fetch(
-        """select position, email, customer_id, role from operation_steps
-        where operation_id = $1 and awaits_seats and settled_at is null order by position""",
-        operation_id,
-    )
-    return [Unnamed(**dict(row)) for row in rows]
 
 
 async def name(

@@ -10,7 +10,7 @@ from app.context import Context
 from app.customers import failures
 from app.domain.ids import CustomerId, SubscriptionId, SubscriptionItemId
 from app.domain.roles import Permission, Role, require
-from app.domain.seats import Seats, is_shareable, purchase_item, total_after_release
+from app.domain.seats import Seats, capacity, is_shareable, purchase_item, total_after_release
 from app.domain.snapshots import JsonObject
 from app.domain.statuses import ENDED, entitlements
 from app.domain.views import SubscriptionView
@@ -18,10 +18,10 @@ from app.errors import Conflict, FieldError, InvalidRequest
 from app.identity.actors import Actor
 from app.mirror.store import subscriptions
 from app.mirror.visibility import read
+from app.operations import people_store, waiting_store
 from app.operations import store as operations
-from app.operations import waiting_store
+from app.operations.people_store import FoundPerson
 from app.operations.step_kinds import StepKind
-from app.operations.store import FoundPerson
 from app.postgres.database import Connection, UniqueViolation
 from app.sharing.member_changes import (
     Action,
@@ -160,11 +160,11 @@ async def _admit(
         raise Conflict("No product of this subscription supports sharing.", code="not_shareable")
     seats = seen.view.seats(owner_uses_seat=context.rules.owner_uses_seat)
     target = await operations.lowest_target(connection, subscription_id)
-    capacity = seats.total if target is None else min(seats.total, target)
+    may_be_filled = capacity(seats, target)
     allowed = entitlements(
         seen.view.status, past_due_allows_new_seats=context.rules.past_due_allows_new_seats
     )
-    decisions = admit(changes, seats=seats, capacity=capacity, entitlements=allowed)
+    decisions = admit(changes, seats=seats, capacity=may_be_filled, entitlements=allowed)
     steps: list[JsonObject] = []
     named = len(decisions)
     bought: tuple[str, int] | None = None
@@ -182,7 +182,7 @@ async def _admit(
         buying = await _buying(connection, actor, seen.view, decisions, seats, purchasing)
         bought = (buying["figures"]["item_id"], buying["figures"]["quantity"])
         await _check_nothing_waits(context, connection, seen.view, buying, purchasing)
-        named = additions_that_fit(decisions, seats, capacity)
+        named = additions_that_fit(decisions, seats, may_be_filled)
     for decision in decisions:
         is_addition = decision.verdict is Verdict.RUN and decision.change.action is Action.ADD
         named -= is_addition
@@ -296,7 +296,7 @@ async def release_of(
     allowed = entitlements(
         seen.view.status, past_due_allows_new_seats=context.rules.past_due_allows_new_seats
     )
-    decisions = admit(changes, seats=seats, capacity=seats.total, entitlements=allowed)
+    decisions = admit(changes, seats=seats, capacity=capacity(seats), entitlements=allowed)
     removed = sum(d.change.action is Action.REMOVE and d.verdict is Verdict.RUN for d in decisions)
     return Release(_left_after(decisions, seats), removed)
 
@@ -400,12 +400,13 @@ async def _find_people(
     ids = sorted({change.customer_id for change in asked if change.customer_id is not None})
     emails = sorted({change.email for change in asked if change.email is not None})
     by_id = {
-        p.customer_id: p for p in await operations.people_by_id(connection, view.id, ids, ended=sorted(ENDED))
+        p.customer_id: p
+        for p in await people_store.people_by_id(connection, view.id, ids, ended=sorted(ENDED))
     }
     with_email: dict[str, list[FoundPerson]] = {}
-    for found in await operations.people_by_email(connection, view.id, emails, ended=sorted(ENDED)):
+    for found in await people_store.people_by_email(connection, view.id, emails, ended=sorted(ENDED)):
         with_email.setdefault(found.email or "", []).append(found)
-    promised = await operations.promised_emails(connection, emails)
+    promised = await people_store.promised_emails(connection, emails)
     changes = []
     for change in asked:
         if change.email is not None:

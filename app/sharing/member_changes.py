@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from app.domain.ids import CustomerId
 from app.domain.roles import Permission, Role
-from app.domain.seats import Seats
+from app.domain.seats import Seats, lacking, required
 from app.domain.statuses import Entitlements
 
 
@@ -77,7 +77,7 @@ def seats_required(decisions: Sequence[Decision], seats: Seats) -> int:
     """The seats that are taken or promised once everything that may run has run."""
     freed = sum(_runs(decision, Action.REMOVE) for decision in decisions)
     wanted = sum(_runs(decision, Action.ADD) for decision in decisions)
-    return seats.used + seats.reserved - freed + wanted
+    return required(seats, freed=freed, added=wanted)
 
 
 def additions_that_fit(decisions: Sequence[Decision], seats: Seats, capacity: int) -> int:
@@ -94,10 +94,10 @@ def admit(
     That is never above `seats.total`, but for a call that buys the seats that it lacks.
     """
     decisions = [judge(change, entitlements) for change in changes]
-    required = seats_required(decisions, seats)
-    wanted = any(_runs(decision, Action.ADD) for decision in decisions)
-    if wanted and required > capacity:
-        figures = {"total": seats.total, "used": seats.used, "required": required}
+    freed = sum(_runs(decision, Action.REMOVE) for decision in decisions)
+    wanted = sum(_runs(decision, Action.ADD) for decision in decisions)
+    figures = lacking(seats, capacity, freed=freed, added=wanted)
+    if wanted and figures is not None:
         decisions = [
             Decision(d.change, Verdict.REFUSED, "seat_limit_reached", figures) if _runs(d, Action.ADD) else d
             for d in decisions

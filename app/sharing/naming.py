@@ -13,10 +13,10 @@ from app.domain.views import SubscriptionView
 from app.mirror.store import subscriptions
 from app.operations import store as operations
 from app.operations import waiting_store
+from app.operations.lifecycle import Event, State
 from app.operations.sending import money_figures
 from app.operations.step_kinds import StepKind
 from app.operations.store import Operation, Step
-from app.operations.waiting_store import Unnamed
 from app.postgres.database import Connection
 from app.sharing.member_changes import Action, MemberChange, Verdict, judge
 from app.sharing.people import find_addition
@@ -33,17 +33,18 @@ async def named(context: Context, operation_id: str) -> list[Step]:
         bought = next((step for step in steps if step.action == StepKind.BUY_SEATS), None)
         if operation is None or bought is None or not bought.is_settled:
             return []
-        if bought.state in ("refused", "failed"):
+        if bought.state in (State.REFUSED, State.FAILED):
             # The caller is told why the seats were not bought, and not that the subscription is full.
             figures = money_figures(bought.figures)
             for step in steps:
                 if step.awaits_seats and not step.is_settled:
-                    await _settle(connection, operation_id, step.position, "refused", bought.code, figures)
+                    await _refuse(connection, operation_id, step, bought.code, figures)
             return []
         await subscriptions.lock(connection, operation.subscription_id)
         view = await subscriptions.subscription_view(connection, operation.subscription_id, asker=None)
-        for one in await waiting_store.unnamed(connection, operation_id):
-            await _name(context, connection, operation, view, one)
+        for step in steps:
+            if step.awaits_seats and not step.is_settled:
+                await _name(context, connection, operation, view, step)
         found = await operations.steps(connection, operation_id)
     waited = {step.position for step in steps if step.awaits_seats and not step.is_settled}
     return [step for step in found if step.position in waited and not step.is_settled]
@@ -54,32 +55,30 @@ async def _name(
     connection: Connection,
     operation: Operation,
     view: SubscriptionView | None,
-    one: Unnamed,
+    step: Step,
 ) -> None:
     if view is None:
-        await _settle(connection, operation.id, one.position, "refused", "not_shareable")
+        await _refuse(connection, operation.id, step, "not_shareable")
         return
-    person = await find_addition(connection, view, email=one.email, customer_id=one.customer_id)
+    person = await find_addition(connection, view, email=step.email, customer_id=step.customer_id)
     allowed = entitlements(view.status, past_due_allows_new_seats=context.rules.past_due_allows_new_seats)
-    decision = judge(MemberChange(Action.ADD, person, one.role), allowed)
-    if decision.verdict is not Verdict.RUN:
-        await _settle(connection, operation.id, one.position, decision.verdict.value, decision.code)
+    decision = judge(MemberChange(Action.ADD, person, step.role), allowed)
+    if decision.verdict is Verdict.UNCHANGED:
+        await operations.transition(connection, operation.id, step, Event.NOTHING_TO_DO)
+        return
+    if decision.verdict is Verdict.REFUSED:
+        await _refuse(connection, operation.id, step, decision.code)
         return
     is_theirs = await waiting_store.name(
-        connection, operation.id, one.position, customer_id=person.customer_id, email=one.email
+        connection, operation.id, step.position, customer_id=person.customer_id, email=step.email
     )
     if not is_theirs:
-        await _settle(connection, operation.id, one.position, "refused", "member_elsewhere")
+        await _refuse(connection, operation.id, step, "member_elsewhere")
 
 
-async def _settle(
-    connection: Connection,
-    operation_id: str,
-    position: int,
-    state: str,
-    code: str | None,
-    figures: JsonObject | None = None,
+async def _refuse(
+    connection: Connection, operation_id: str, step: Step, code: str | None, figures: JsonObject | None = None
 ) -> None:
-    await operations.settle_step(
-        connection, operation_id, position, state=state, code=code, figures=figures or None
+    await operations.transition(
+        connection, operation_id, step, Event.RULE_REFUSES, code=code, details=figures
     )

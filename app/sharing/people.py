@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.statuses import ENDED
 from app.domain.views import SubscriptionView
-from app.operations import store as operations
-from app.operations.store import FoundPerson
+from app.operations import people_store
+from app.operations.people_store import FoundPerson
 from app.postgres.database import Connection
 from app.sharing.member_changes import Person
 
@@ -19,10 +19,10 @@ async def find_addition(
     """Find who is to be added now, by the address that was given or by the customer's id."""
     ended = sorted(ENDED)
     if email is not None:
-        found = await operations.people_by_email(connection, view.id, [email], ended=ended)
-        promised = await operations.promised_emails(connection, [email])
+        found = await people_store.people_by_email(connection, view.id, [email], ended=ended)
+        promised = await people_store.promised_emails(connection, [email])
         return by_email(email, found, promised.get(email), view)
-    known = await operations.people_by_id(connection, view.id, [customer_id or ""], ended=ended)
+    known = await people_store.people_by_id(connection, view.id, [customer_id or ""], ended=ended)
     return as_person(known[0], view, None) if known else Person(customer_id, known=False)
 
 

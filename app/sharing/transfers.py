@@ -11,12 +11,14 @@ from uuid import uuid4
 from app.context import Context
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.roles import Permission, Role
+from app.domain.seats import capacity, lacking
 from app.domain.snapshots import JsonObject
 from app.domain.statuses import ENDED, entitlements
 from app.errors import Conflict, FieldError, Forbidden, NotFound
 from app.identity.actors import Actor
 from app.mirror.store import members, subscriptions
 from app.mirror.visibility import Seen, read
+from app.operations import people_store
 from app.operations import store as operations
 from app.operations.step_kinds import StepKind
 from app.postgres.database import Connection
@@ -82,7 +84,7 @@ async def _check_receiver(
     connection: Connection, actor: Actor, subscription_id: SubscriptionId, to_id: CustomerId
 ) -> None:
     """End users give it to a member: an id must not be a way to find out who exists."""
-    found = await operations.people_by_id(connection, subscription_id, [to_id], ended=sorted(ENDED))
+    found = await people_store.people_by_id(connection, subscription_id, [to_id], ended=sorted(ENDED))
     if not found or (found[0].member_role is None and not actor.is_service):
         raise NotFound("There is no such member.")
 
@@ -154,7 +156,7 @@ async def _check_stay(
     """The old owner fills a seat like any member: admitted by the same arithmetic, after the receiver's is freed."""
     view, rules = seen.view, context.rules
     receiver, stayer = None, None
-    for person in await operations.people_by_id(
+    for person in await people_store.people_by_id(
         connection, view.id, [offered.to_id, owner_id], ended=sorted(ENDED)
     ):
         receiver, stayer = (person, stayer) if person.customer_id == offered.to_id else (receiver, person)
@@ -162,13 +164,12 @@ async def _check_stay(
         raise Conflict("The old owner is on another shared subscription.", code="member_elsewhere")
     seats = view.seats(owner_uses_seat=rules.owner_uses_seat)
     freed = 1 if receiver is not None and receiver.member_role is not None else 0
-    required = seats.used + seats.reserved - freed + 1
     allowed = entitlements(view.status, past_due_allows_new_seats=rules.past_due_allows_new_seats)
     if not allowed.new_seats:
         raise Conflict("The subscription's status does not allow this.", code="subscription_not_active")
     target = await operations.lowest_target(connection, view.id)
-    if required > (seats.total if target is None else min(seats.total, target)):
-        figures = {"total": seats.total, "used": seats.used, "required": required}
+    figures = lacking(seats, capacity(seats, target), freed=freed, added=1)
+    if figures is not None:
         raise Conflict("No seat is free for the old owner.", code="seat_limit_reached", members=figures)
 
 

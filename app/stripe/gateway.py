@@ -45,6 +45,11 @@ class Fetched:
     at: int
     stale: bool = False
 
+    @property
+    def fetched(self) -> Fetched:
+        """The answer to a write of which nothing but the object is of interest."""
+        return self
+
 
 @dataclass(frozen=True, slots=True)
 class Page:

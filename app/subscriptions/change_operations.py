@@ -30,8 +30,8 @@ from app.errors import (
 )
 from app.identity.actors import Actor
 from app.mirror import refreshing as sync
+from app.operations import lease_store, waiting_store
 from app.operations import store as operations
-from app.operations import waiting_store
 from app.operations.runner import Accepted, operation_lease, within
 from app.operations.sending import is_known, money_figures, pauses
 from app.operations.store import Operation, Step
@@ -66,7 +66,7 @@ async def begun(context: Context, connection: Connection, operation_id: str) -> 
         (step, *_) = await operations.steps(connection, operation_id)
         return replace(found, settled=step)
     token = uuid4()
-    taken = await operations.take(
+    taken = await lease_store.take(
         connection, operation_id, lease_token=token, lease_seconds=context.rules.operation_lease
     )
     return replace(found, token=token if taken else None)

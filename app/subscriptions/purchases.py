@@ -29,6 +29,7 @@ from app.errors import (
 from app.identity.actors import Actor
 from app.mirror import refreshing as sync
 from app.operations import store as operations
+from app.operations.lifecycle import Event
 from app.operations.runner import Accepted
 from app.operations.sending import is_known
 from app.stripe.billing import Changed
@@ -246,7 +247,8 @@ async def _create(
     waiting = replace(call, params={**call.params, "payment_behavior": _WAITS})
     async with context.database.transaction() as connection:
         await operations.set_request(connection, operation_id, waiting.as_request())
-        await operations.next_attempt(connection, operation_id, 0)
+        (step, *_) = await operations.steps(connection, operation_id)
+        await operations.transition(connection, operation_id, step, Event.CARDHOLDER_ASKED)
     return await send_once(context, operation_id, SubscriptionId(""), waiting, token)
 
 

@@ -35,7 +35,7 @@ from app.mirror.store.refreshes import Lease
 from app.mirror.visibility import Seen, read, see_as
 from app.operations import store as operations
 from app.operations import waiting_store
-from app.operations.lifecycle import State
+from app.operations.lifecycle import Event, State
 from app.operations.sending import (
     SUBSCRIPTION_CHANGES,
     changed_by_step,
@@ -467,7 +467,7 @@ def settling(context: Context, operation_id: str, done: Sequence[Changed]) -> sy
         if operation is not None and done and _waits(StripeCall(**operation.request), done[-1]):
             await _begin_waiting(context, connection, operation, done[-1])
             return
-        await operations.settle_step(connection, operation_id, 0, state="applied")
+        await operations.settle_applied(connection, operation_id, 0)
         await operations.finish_if_settled(connection, operation_id)
 
     return settle
@@ -506,13 +506,13 @@ async def settle_failed(context: Context, operation_id: str, error: BillingError
         (step, *_) = await operations.steps(connection, operation_id)
         if not is_final(context.rules, step, error):
             raise StripeOutcomeUnknown("An earlier attempt may take effect yet.", retry_after=2) from error
-        await operations.settle_step(
+        await operations.transition(
             connection,
             operation_id,
-            0,
-            state="failed",
+            step,
+            Event.READ_LACKS_EFFECT if step.is_expired else Event.CANNOT_BE_SENT,
             code=error.code,
-            figures={**step.figures, **money_figures(error.members)},
+            details=money_figures(error.members),
         )
         await operations.finish_if_settled(connection, operation_id)
 

@@ -8,8 +8,10 @@ from app.domain.ids import SubscriptionItemId
 from app.domain.seats import (
     SeatItem,
     Seats,
+    capacity,
     count_seats,
     is_shareable,
+    lacking,
     owner_takes_seat,
     purchase_item,
     total_seats,
@@ -82,6 +84,25 @@ def test_whether_the_owner_takes_a_seat(said: list[bool | None], default: bool, 
 def test_a_product_that_gives_no_seats_has_no_say_about_the_owner() -> None:
     items = [item(3), item(3, shareable=False, owner=True), item(None, metered=True, owner=True)]
     assert owner_takes_seat(items, default=False) is False
+
+
+@pytest.mark.parametrize(
+    ("lowest_target", "freed", "added", "figures"),
+    [
+        (None, 0, 1, None),
+        (None, 0, 2, {"total": 4, "used": 2, "required": 5}),
+        (None, 1, 2, None),
+        (3, 0, 0, None),
+        (3, 0, 1, {"total": 4, "used": 2, "required": 4}),
+        (9, 0, 2, {"total": 4, "used": 2, "required": 5}),
+    ],
+)
+def test_seats_are_lacking_when_more_are_required_than_may_be_promised(
+    lowest_target: int | None, freed: int, added: int, figures: dict[str, int] | None
+) -> None:
+    """A change that is not settled may lower what can be promised, and never raises it for others."""
+    seats = Seats(total=4, used=2, reserved=1)
+    assert lacking(seats, capacity(seats, lowest_target), freed=freed, added=added) == figures
 
 
 @given(ITEMS, st.integers(0, 100), st.integers(0, 100), st.booleans(), st.booleans())

@@ -20,11 +20,11 @@ from app.errors import BillingError
 from app.identity.authenticator import Authenticator
 from app.main import create_app
 from app.opening import open_context
-from app.operations import recovery
+from app.operations import lease_store, recovery
 from app.operations import runner as running_operations
-from app.operations import store as operations
 from app.postgres.database import Database
 from app.settings import load_settings
+from app.sharing.rulebooks import RULEBOOKS
 from app.stripe.billing import BillingCalls
 from app.stripe.client import StripeClient
 from app.stripe.gateway import StripeGateway
@@ -140,7 +140,7 @@ class Bench:
         authenticator = Authenticator(settings)
         limits = httpx.Limits(max_connections=4)
         async with (
-            open_context(settings) as context,
+            open_context(settings, RULEBOOKS) as context,
             httpx.AsyncClient(timeout=60.0, limits=limits, trust_env=False, verify=False) as client,
         ):
             app.state.authenticator = authenticator
@@ -176,7 +176,9 @@ class Bench:
         """Finish the operations whose lease has run out, as a worker would."""
         token = uuid4()
         async with self.database.connection() as connection:
-            found = await operations.take_orphaned(connection, limit=100, lease_token=token, lease_seconds=30)
+            found = await lease_store.take_orphaned(
+                connection, limit=100, lease_token=token, lease_seconds=30
+            )
         for operation_id in found:
             # What cannot be known yet stays open, and the next round comes.
             with suppress(BillingError):

@@ -18,12 +18,14 @@ from app.http.store import idempotency
 from app.mirror import webhooks
 from app.mirror.store import members, subscriptions
 from app.mirror.store.rows import MIRRORS
+from app.operations import kinds, lease_store, people_store, sending
+from app.operations import one_step as steps
 from app.operations import runner as running
-from app.operations import sending
-from app.operations import steps as operation_steps
 from app.operations import store as operations
-from app.operations.lifecycle import Event
+from app.operations.lifecycle import Event, event_of
 from app.sharing import admission as member_changes
+from app.sharing import member_steps, people_rules
+from app.sharing.people_rules import PeopleRules
 from app.sharing.routes import members as shared_subscriptions
 from app.stripe import client as stripe_client
 from app.stripe import translate
@@ -91,16 +93,16 @@ def _floor_not_checked() -> list[Change]:
 def _members_of_others_taken() -> list[Change]:
     nobody = ("(c.member_of <> $1 and", "(false and c.member_of <> $1 and")
     return [
-        edited(operations, "_BY_ID", nobody),
-        edited(operations, "_BY_EMAIL", nobody),
-        (operation_steps._CustomerWrite, "_is_live", _answering(False)),
+        edited(people_store, "_BY_ID", nobody),
+        edited(people_store, "_BY_EMAIL", nobody),
+        (member_steps, "_is_live", _answering(False)),
     ]
 
 
 def _permission_not_needed() -> list[Change]:
     return [
         (member_changes, "permissions_needed", lambda _: set()),
-        (running, "permissions_needed", lambda _: set()),
+        (people_rules, "permissions_needed", lambda _: set()),
     ]
 
 
@@ -108,17 +110,14 @@ def _permission_not_needed() -> list[Change]:
 
 
 def _actor_not_read_again() -> list[Change]:
-    async def all_of_them(context: Any, operation: Any, steps: Any, give_up: float) -> Any:
+    async def all_of_them(self: Any, context: Any, operation: Any, steps: Any, give_up: float) -> Any:
         return steps
 
-    return [(running, "_those_permitted", all_of_them), (running, "_allows", lambda *_: True)]
+    return [(PeopleRules, "permitted", all_of_them), (people_rules, "_allows", lambda *_: True)]
 
 
 def _freed_before_the_removal() -> list[Change]:
-    async def all_of_them(context: Any, connection: Any, operation: Any, adds: Any, view: Any) -> Any:
-        return adds
-
-    return [(running, "_fitting", all_of_them)]
+    return [(people_rules, "_against_seat", _answering(None))]
 
 
 def _when_moved(event: Event, change: Callable[..., Awaitable[Any]]) -> list[Change]:
@@ -150,11 +149,15 @@ def _seat_released_when_sent() -> list[Change]:
 
 
 def _lost_answer_is_a_failure() -> list[Change]:
-    always = lambda *_: True  # noqa: E731
+    def failed(attempt: Attempt, **more: Any) -> Event | None:
+        event = event_of(attempt, **more)
+        return Event.REJECTED if event in (Event.NO_ANSWER, Event.UNSTORED_ERROR) else event
+
     return [
-        (running, "is_final", always),
-        (operation_steps, "may_come_late", lambda *_: False),
-        (sending, "may_come_late", lambda *_: False),
+        (steps, "event_of", failed),
+        (steps, "is_known", lambda _: True),
+        (steps, "open_until", lambda *_: None),
+        *((module, "may_come_late", lambda *_: False) for module in (steps, kinds, sending)),
         (sending, "_reported", lambda rules, step, attempt, error: error),
     ]
 
@@ -176,7 +179,7 @@ def _rate_refusal_is_a_failure() -> list[Change]:
     return [
         (stripe_client, "is_retryable", retry),
         (sending, "is_known", known),
-        (running, "is_known", known),
+        (steps, "is_known", known),
     ]
 
 
@@ -222,11 +225,11 @@ def _new_key_at_every_sending() -> list[Change]:
 
 
 def _earlier_create_not_looked_for() -> list[Change]:
-    return [(operation_steps, "_created_in_vain", _answering(None))]
+    return [(member_steps.NewMemberSteps, "created", _answering(None))]
 
 
 def _orphans_left() -> list[Change]:
-    return [(operations, "take_orphaned", _answering([])), (operations, "take", _answering(False))]
+    return [(lease_store, "take_orphaned", _answering([])), (lease_store, "take", _answering(False))]
 
 
 def _settled_when_sent() -> list[Change]:
@@ -234,20 +237,20 @@ def _settled_when_sent() -> list[Change]:
 
     async def settled(connection: Any, operation_id: str, step: Any, as_it_is: Any) -> Any:
         sent = await as_it_is()
-        await operations.settle_step(connection, operation_id, step.position, state="applied")
+        await operations.settle_applied(connection, operation_id, step.position)
         return sent
 
     return _when_moved(Event.SEND_RECORDED, settled)
 
 
 def _connection_kept_over_the_call() -> list[Change]:
-    run_step = operation_steps.run_step
+    carry_out = steps.carry_out
 
-    async def operation_lease(context: Any, *given: Any) -> Any:
-        async with context.database.connection():
-            return await run_step(context, *given)
+    async def operation_lease(work: Any) -> Any:
+        async with work.context.database.connection():
+            return await carry_out(work)
 
-    return [(running, "run_step", operation_lease)]
+    return [(running, "carry_out", operation_lease)]
 
 
 def _time_out_is_an_error() -> list[Change]:

@@ -125,6 +125,9 @@ class Judge:
             if change.table != "reservations":
                 continue
             row = change.row
+            if row["customer_id"] is None and row["email"] is None:
+                # A seat that waits for its purchase: nobody is named by it, and it counts once the seats are there.
+                continue
             if row["id"] not in found:
                 found[row["id"]] = Reservation(
                     row["operation_id"],

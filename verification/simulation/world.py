@@ -23,6 +23,7 @@ from app.main import create_app
 from app.mirror.store import rows as mirror
 from app.settings import Settings, load_settings
 from app.sharing import cleanup
+from app.sharing.rulebooks import RULEBOOKS
 from app.stripe import parsing
 from app.stripe.billing import BillingCalls
 from app.stripe.client import StripeClient
@@ -248,7 +249,7 @@ class World:
         client = copy.copy(self.parts.client)
         client._budget = RateBudget(database, per_second=self.per_second)
         gateway = StripeGateway(client, livemode=False)
-        context = Context(database, gateway, BillingCalls(client), self.rules)
+        context = Context(database, gateway, BillingCalls(client), self.rules, RULEBOOKS)
         self.processes[name], self.contexts[name] = process, context
         self.started.append(process)
         if name in API_NAMES:

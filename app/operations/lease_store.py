@@ -1,0 +1,70 @@
+"""The lease of an operation: one process runs it, and another one goes on once the lease has run out."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from app.postgres.database import Connection
+
+_ORPHANED = """
+    update operations set lease_token = $2, lease_until = clock_timestamp() + $3 * interval '1 second'
+    where id in (
+        select id from operations
+        where settled_at is null and lease_until < clock_timestamp()
+        order by created_at limit $1 for update skip locked)
+    returning id"""
+
+
+async def renew(connection: Connection, operation_id: str, token: UUID, *, lease_seconds: float) -> bool:
+    """Make the lease last longer. Returns False if it was lost: another process finishes the operation."""
+    return (
+        await connection.fetchval(
+            """update operations set lease_until = clock_timestamp() + $3 * interval '1 second'
+            where id = $1 and lease_token = $2 and settled_at is null returning 1""",
+            operation_id,
+            token,
+            lease_seconds,
+        )
+        is not None
+    )
+
+
+async def take(connection: Connection, operation_id: str, *, lease_token: UUID, lease_seconds: float) -> bool:
+    """Take the lease of one unsettled operation. Returns False while its runner holds it."""
+    return (
+        await connection.fetchval(
+            """update operations set lease_token = $2, lease_until = clock_timestamp() + $3 * interval '1 second'
+            where id = $1 and settled_at is null and lease_until < clock_timestamp() returning 1""",
+            operation_id,
+            lease_token,
+            lease_seconds,
+        )
+        is not None
+    )
+
+
+async def hand_over(
+    connection: Connection, operation_id: str, token: UUID, *, longest_seconds: float, payment_seconds: float
+) -> None:
+    """Let a worker take the operation up after 1 s, and later after a quarter of its age.
+
+    `longest_seconds`: the longest pause; `payment_seconds` is that of an operation that waits for a payment.
+    """
+    await connection.execute(
+        """update operations o set lease_until = clock_timestamp() + interval '1 second' * least(
+            case when exists (select from operation_steps t where t.operation_id = o.id
+                and t.state = 'awaiting_payment') then $4::float else $3::float end,
+            greatest(1, extract(epoch from clock_timestamp() - created_at)::float / 4))
+        where id = $1 and lease_token = $2 and settled_at is null""",
+        operation_id,
+        token,
+        longest_seconds,
+        payment_seconds,
+    )
+
+
+async def take_orphaned(
+    connection: Connection, *, limit: int, lease_token: UUID, lease_seconds: float
+) -> list[str]:
+    """Take the leases of unsettled operations whose runner is gone, oldest first, and return their ids."""
+    return [row["id"] for row in await connection.fetch(_ORPHANED, limit, lease_token, lease_seconds)]

@@ -1,0 +1,14 @@
+"""Which rulebook binds the operations of which kind: handed to the runner when the context is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from app.operations.kinds import Rulebook
+from app.sharing.people_rules import PeopleRules
+
+PEOPLE = PeopleRules()
+RULEBOOKS: Mapping[str, Rulebook] = MappingProxyType(
+    {"member_change": PEOPLE, "leave": PEOPLE, "transfer": PEOPLE, "cleanup": PEOPLE}
+)

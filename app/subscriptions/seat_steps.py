@@ -1,0 +1,219 @@
+"""The steps that buy seats and give them back: one write of the quantity of one item."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from app.context import Context
+from app.domain.payments import PaymentStep
+from app.domain.seats import total_after_release
+from app.domain.snapshots import JsonObject, Snapshot, Subscription
+from app.domain.statuses import ENDED
+from app.operations import store as operations
+from app.operations.kinds import (
+    Answer,
+    Changes,
+    Done,
+    Fact,
+    Held,
+    Params,
+    Refused,
+    Seen,
+    Send,
+    Steps,
+    Unchanged,
+    Wanted,
+)
+from app.operations.lifecycle import State
+from app.operations.sending import SUBSCRIPTION_CHANGES, changed_by_step, changed_in_vain, locked_view
+from app.operations.step_kinds import StepKind
+from app.operations.store import AwaitedInvoice, Operation, Step
+from app.stripe.billing import Changed
+from app.stripe.client import Write
+from app.stripe.gateway import Fetched
+from app.subscriptions.payment_bounds import suited
+from app.subscriptions.quotes import price_as_quoted
+
+
+def _quantity_of(subscription: Subscription, item_id: str) -> int:
+    return next((item.quantity or 0 for item in subscription.items if item.id == item_id), 0)
+
+
+def _running(snapshot: Snapshot | None) -> Subscription | None:
+    is_running = isinstance(snapshot, Subscription) and snapshot.status not in ENDED
+    return snapshot if isinstance(snapshot, Subscription) and is_running else None
+
+
+@dataclass(frozen=True, slots=True)
+class BuySeats:
+    """Raise the quantity of an item to `quantity`. A raise that Stripe holds back waits for its own invoice."""
+
+    item_id: str
+    quantity: int
+
+    @property
+    def params(self) -> Params:
+        return {"items": [{"id": self.item_id, "quantity": self.quantity}]}
+
+    def wanted(self, seen: Seen) -> Wanted:
+        subscription = _running(seen.snapshot)
+        if subscription is None or _quantity_of(subscription, self.item_id) > self.quantity:
+            # Sent now, it would be refused, or take away what somebody has added since.
+            return Refused("subscription_not_active")
+        if Fact.UPDATE_IS_OURS in seen.facts:
+            return Held()
+        return Done(self.params) if self.shows(subscription) else Send(self.params)
+
+    def shows(self, snapshot: Snapshot | None) -> bool:
+        return isinstance(snapshot, Subscription) and _quantity_of(snapshot, self.item_id) >= self.quantity
+
+    def evidence(self, changes: Changes) -> bool:
+        return bool(changes)
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseSeats:
+    """Lower the quantity of an item by `fewer`, to `quantity` once that is decided."""
+
+    item_id: str
+    fewer: int
+    quantity: int | None
+
+    def wanted(self, seen: Seen) -> Wanted:
+        if self.fewer == 0:
+            return Unchanged()
+        subscription = _running(seen.snapshot)
+        if subscription is None:
+            return Refused("subscription_not_active")
+        quantity = self.quantity
+        if quantity is None:
+            quantity = max(1, _quantity_of(subscription, self.item_id) - self.fewer)
+        params = {"items": [{"id": self.item_id, "quantity": quantity}]}
+        return Done(params) if self.shows(subscription) else Send(params)
+
+    def shows(self, snapshot: Snapshot | None) -> bool:
+        if self.quantity is None or not isinstance(snapshot, Subscription):
+            return False
+        return _quantity_of(snapshot, self.item_id) <= self.quantity
+
+    def evidence(self, changes: Changes) -> bool:
+        return bool(changes)
+
+
+class _SeatSteps(Steps):
+    """Writes the quantity of one item, priced before its first sending and the same for each retry of its key."""
+
+    object_kind = "subscription"
+    event_types = SUBSCRIPTION_CHANGES
+
+    def object_id(self, operation: Operation, step: Step) -> str | None:
+        return operation.subscription_id
+
+    def write(self, context: Context, operation: Operation, step: Step, params: Params) -> Write[Any]:
+        return context.billing.subscription_update(operation.subscription_id, params)
+
+    async def prepared(
+        self, context: Context, operation: Operation, step: Step, found: Fetched, params: Params
+    ) -> tuple[Step, Params]:
+        """Price the change, as its quote said.
+
+        Raises:
+            Conflict: `invoice_unpaid`, `unsecured_raise_limit`, or `quote_expired` if the quote cannot be kept.
+        """
+        if step.has_sent_key and "sent" in step.figures:
+            return step, dict(step.figures["sent"])
+        if not isinstance(found.snapshot, Subscription):
+            raise LookupError("seats are priced for a subscription that was read")
+        asked = _with_behavior(context, step, found.snapshot, params)
+        priced = await price_as_quoted(
+            context,
+            found.snapshot,
+            found.at,
+            asked,
+            quote_id=step.figures.get("quote_id"),
+            restarts=False,
+            forgo_credit=step.figures.get("forgo_credit") is True,
+        )
+        sent = await suited(context, operation.id, found.snapshot, found.at, priced)
+        # A retry must not lower a second time, so the quantity is kept as well.
+        decided = {"quantity": params["items"][0]["quantity"], "sent": sent}
+        return await _keep(context, operation, step, decided), sent
+
+
+def _with_behavior(context: Context, step: Step, found: Subscription, params: Params) -> JsonObject:
+    if found.status == "paused":
+        # As for any change then (`item_changes.update_params`): nothing is invoiced, and there is nothing to credit.
+        return {**params, "proration_behavior": "none"}
+    behavior = step.figures.get("proration_behavior") or context.rules.proration_behavior
+    return {**params, "proration_behavior": behavior, "payment_behavior": "pending_if_incomplete"}
+
+
+async def _keep(context: Context, operation: Operation, step: Step, figures: JsonObject) -> Step:
+    async with context.database.connection() as connection:
+        await operations.add_figures(connection, operation.id, step.position, figures)
+    return replace(step, figures={**step.figures, **figures})
+
+
+class BuyingSteps(_SeatSteps):
+    """Buys seats; a raise that needs a payment waits until its own invoice is settled."""
+
+    def kind_of(self, operation: Operation, step: Step) -> BuySeats:
+        return BuySeats(str(step.figures["item_id"]), int(step.figures["quantity"]))
+
+    async def facts(
+        self, context: Context, operation: Operation, step: Step, found: Fetched
+    ) -> frozenset[Fact]:
+        """Find out whether the update that Stripe holds back is the step's own, whose answer did not come."""
+        if not isinstance(found.snapshot, Subscription) or found.snapshot.pending_update is None:
+            return frozenset()
+        asked = changed_by_step if step.state is State.EXPIRED else changed_in_vain
+        is_ours = await asked(context, operation.id, step, self.event_types)
+        return frozenset({Fact.UPDATE_IS_OURS}) if is_ours else frozenset()
+
+    def awaited(
+        self, context: Context, operation: Operation, snapshot: Snapshot | None, answer: Answer | None
+    ) -> AwaitedInvoice | None:
+        changed = answer.subscription if isinstance(answer, Changed) else snapshot
+        if not isinstance(changed, Subscription) or changed.pending_update is None:
+            return None
+        invoice_id = answer.open_invoice_id if isinstance(answer, Changed) else None
+        shown: Mapping[str, Any] | None = (
+            snapshot.pending_update if isinstance(snapshot, Subscription) else None
+        )
+        return AwaitedInvoice(
+            invoice_id or changed.latest_invoice_id or "",
+            operation.subscription_id,
+            None if shown is None else shown["expires_at"],
+            context.rules.payment_window,
+        )
+
+    async def payment(self, context: Context, answer: Answer) -> PaymentStep | None:
+        return await context.billing.payment_step(answer) if isinstance(answer, Changed) else None
+
+
+class ReleasingSteps(_SeatSteps):
+    """Gives back the seats of the members that the operation removed, unless they are needed."""
+
+    def kind_of(self, operation: Operation, step: Step) -> ReleaseSeats:
+        quantity = step.figures.get("quantity")
+        return ReleaseSeats(
+            str(step.figures["item_id"]),
+            int(step.figures["fewer"]),
+            None if quantity is None else int(quantity),
+        )
+
+    async def decided(self, context: Context, operation: Operation, step: Step) -> Step:
+        """Decide once how many seats go: a seat that is still taken then stays."""
+        if "fewer" in step.figures:
+            return step
+        async with context.database.transaction() as connection:
+            view = await locked_view(connection, operation.subscription_id, operation.actor_id)
+            steps = await operations.steps(connection, operation.id)
+            removed = sum(one.action == StepKind.REMOVE and one.state is State.APPLIED for one in steps)
+            seats = None if view is None else view.seats(owner_uses_seat=context.rules.owner_uses_seat)
+            total = 0 if seats is None else min(seats.total, total_after_release(seats, removed))
+            decided = {"fewer": 0 if seats is None else seats.total - total, "total": total}
+            await operations.add_figures(connection, operation.id, step.position, decided)
+        return replace(step, figures={**step.figures, **decided})
