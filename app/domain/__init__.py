@@ -1,1 +1,1 @@
-"""The rules about people, seats and money terms: pure, no I/O, standard library only."""
+"""Values and rules of roles, seats, statuses and money. They do no I/O and need only the standard library."""

@@ -55,9 +55,11 @@ class BilledLine:
 
     @property
     def is_credit(self) -> bool:
+        """Return True if the line gives money back."""
         return self.amount < 0
 
     def of_item(self, item_id: SubscriptionItemId | None) -> BilledLine:
+        """Return the line with another subscription item."""
         return replace(self, item_id=item_id)
 
 
@@ -115,6 +117,7 @@ class Judgement:
 
     @property
     def net(self) -> int:
+        """Return the sum of the change's own lines."""
         return sum(self.nets.values())
 
     @property

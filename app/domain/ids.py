@@ -1,4 +1,4 @@
-"""Stripe's object ids: their types, and the shape that an id must have before it is sent anywhere."""
+"""Define the types of Stripe's ids, and the patterns that an id must match before it is sent to Stripe."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ PriceId = NewType("PriceId", str)
 PaymentMethodId = NewType("PaymentMethodId", str)
 InvoiceId = NewType("InvoiceId", str)
 
-# Stripe documents ids as opaque up to 255 characters; a product's may be chosen by the account's owner.
+# Stripe's ids are opaque and have up to 255 characters. The account's owner may choose the ids of products.
+# https://docs.stripe.com/upgrades#what-changes-does-stripe-consider-to-be-backwards-compatible
 _TAIL = r"[A-Za-z0-9_]{1,200}"
 CUSTOMER_PATTERN = rf"^cus_{_TAIL}$"
 SUBSCRIPTION_PATTERN = rf"^sub_{_TAIL}$"
@@ -28,8 +29,10 @@ _SUBSCRIPTION = re.compile(SUBSCRIPTION_PATTERN, re.ASCII)
 
 
 def is_customer_id(value: str) -> bool:
+    """Return True if `value` has the form of a customer's id."""
     return _CUSTOMER.fullmatch(value) is not None
 
 
 def is_subscription_id(value: str) -> bool:
+    """Return True if `value` has the form of a subscription's id."""
     return _SUBSCRIPTION.fullmatch(value) is not None

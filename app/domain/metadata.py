@@ -1,8 +1,9 @@
-"""The keys that Coseat reads and writes in Stripe metadata: spelled here alone, parsed and built here alone.
+"""Read and build the metadata keys that Coseat uses at Stripe. No other module names them.
 
-Stripe does not trim what is typed in its Dashboard (the guide warns of it), so a value is read with ASCII white
-space stripped and flags and roles in lower case. Anything odder gives no authority: an unknown role is a plain
-user, an unreadable subscription id is no membership, and `metadata_problems` names what an operator should mend.
+Stripe does not trim values that are entered in its Dashboard. So values are read without surrounding ASCII white
+space, and flags and roles in lower case. A value with any other error gives no rights: an unknown role is a plain
+user, and an unreadable subscription id is no membership. `membership_problems` and `owner_problems` return what an
+operator should correct.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from dataclasses import dataclass
 from app.domain.ids import CustomerId, SubscriptionId, is_customer_id, is_subscription_id
 
 SUPPORTS_SHARING = "billing_supports_shared_subscriptions"
-# Stripe takes at most 40 characters for a key: with "uses" in it this one could never be set.
+# Stripe accepts at most 40 characters for a key, so the name has no room for "uses".
+# https://docs.stripe.com/api/metadata
 OWNER_USES_SEAT = "billing_shared_subscription_owner_seat"
 SELLABLE = "billing_sellable"
 OWNER = "billing_shared_subscription_owner"
@@ -29,32 +31,36 @@ Metadata = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """What a customer's metadata says of a seat: at most one subscription, and a role that is user or manager."""
+    """The seat that a customer's metadata names: one subscription, and the role `user` or `manager`."""
 
     subscription_id: SubscriptionId
     role: str
 
 
 def stripped(metadata: Metadata, key: str) -> str:
+    """Return the value of `key` without surrounding ASCII white space, "" if it is missing."""
     value = metadata.get(key)
     return value.strip(ASCII_WHITE_SPACE) if isinstance(value, str) else ""
 
 
 def flag(metadata: Metadata, key: str) -> bool:
+    """Return True if the value of `key` is true."""
     return stripped(metadata, key).lower() == "true"
 
 
 def optional_flag(metadata: Metadata, key: str) -> bool | None:
-    """None where the key says neither true nor false: the setting decides then."""
+    """Return the value of `key`, or None if it is neither true nor false, so that the setting decides."""
     return {"true": True, "false": False}.get(stripped(metadata, key).lower())
 
 
 def owner_of(metadata: Metadata) -> CustomerId | None:
+    """Return the owner that a subscription's metadata names, None if it names no customer id."""
     value = stripped(metadata, OWNER)
     return CustomerId(value) if is_customer_id(value) else None
 
 
 def membership_of(metadata: Metadata) -> Membership | None:
+    """Return the membership that a customer's metadata names, None if it names no subscription id."""
     value = stripped(metadata, MEMBER_OF)
     if not is_subscription_id(value):
         return None
@@ -63,26 +69,30 @@ def membership_of(metadata: Metadata) -> Membership | None:
 
 
 def text(metadata: Metadata, key: str) -> str | None:
-    """A value of ours that is written by machines: trimmed, absent when empty."""
+    """Return the stripped value of a key that only programs write, None if it is empty."""
     return stripped(metadata, key) or None
 
 
 def membership_values(subscription_id: SubscriptionId, role: str) -> dict[str, str]:
+    """Return the metadata that makes a customer a member. `role` is `user` or `manager`."""
     return {MEMBER_OF: subscription_id, MEMBER_ROLE: role}
 
 
 def no_membership_values() -> dict[str, str]:
-    """Stripe removes a key that is set to the empty string; None would not be sent at all."""
+    """Return the metadata that ends a membership. Stripe removes a key that is set to the empty string."""
     return {MEMBER_OF: "", MEMBER_ROLE: ""}
 
 
 def shows(metadata: Metadata, written: Mapping[str, str]) -> bool:
-    """Has this metadata what was written? Of a key that was removed, nothing."""
+    """Return True if the metadata has the values that were written. A written "" means that the key is missing."""
     return all(metadata.get(name, "") == value for name, value in written.items())
 
 
 def membership_problems(metadata: Metadata) -> dict[str, str]:
-    """What of a customer's membership keys confers less than its writer meant; the doctor's report lists it."""
+    """Return the problems of a customer's membership keys, by key, for the report of `coseat doctor`.
+
+    A problem is a value that gives the customer less than its author probably intended.
+    """
     found: dict[str, str] = {}
     if stripped(metadata, MEMBER_OF) and membership_of(metadata) is None:
         found[MEMBER_OF] = "names no subscription id"
@@ -95,6 +105,7 @@ def membership_problems(metadata: Metadata) -> dict[str, str]:
 
 
 def owner_problems(metadata: Metadata) -> dict[str, str]:
+    """Return the problem of a subscription's owner key, by key, for the report of `coseat doctor`."""
     if stripped(metadata, OWNER) and owner_of(metadata) is None:
         return {OWNER: "names no customer id"}
     return {}

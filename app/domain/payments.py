@@ -1,4 +1,4 @@
-"""Money as callers see it before and after a change: the payment step that is left to them, and what a change costs."""
+"""Describe the costs of a change, the payment step that remains after it, and promotion codes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from app.domain.snapshots import JsonObject
 
 @dataclass(frozen=True, slots=True)
 class PaymentStep:
-    """What is left to pay or to set up. `kind`: payment of an open invoice, or setup if nothing is due yet.
+    """The step that the payer still has to take.
 
-    `status` is the status of Stripe's intent, as Stripe has it (requires_payment_method, requires_action, processing,
-    ...). `status` and `client_secret` are None for an invoice without an intent, such as one that was sent by e-mail.
-    `payment_method_id` is the payment method that the intent names, or the one that its last failure names;
-    `decline_code` is the code of that failure. `hosted_invoice_url` is Stripe's own page for the open invoice.
+    `kind` is `payment` for an open invoice, or `setup` for a payment method if nothing is due yet. `status` is that of
+    Stripe's intent: requires_payment_method, requires_action, processing, and so on. An invoice without an intent, such
+    as one that was sent by e-mail, has neither `status` nor `client_secret`. `payment_method_id` is the payment method
+    that the intent or its last failure names. `decline_code` is the code of that failure. `hosted_invoice_url` is
+    Stripe's page for the open invoice.
     """
 
     status: str | None
@@ -29,12 +30,15 @@ class PaymentStep:
 
     @property
     def is_declined(self) -> bool:
-        """True if the last attempt failed. Some reasons are not shown; then the failed payment method still is."""
+        """Return True if the last payment failed.
+
+        Some decline codes are not shown; the payment method of the failure still is.
+        """
         failed = self.status == "requires_payment_method" and self.payment_method_id is not None
         return failed or self.decline_code is not None
 
     def without_the_payers_own(self) -> PaymentStep:
-        """Return what a manager may see, who buys seats for a payer: neither payment method nor invoice link."""
+        """Return the step without payment method and invoice link, for a manager who buys seats for a payer."""
         return replace(self, payment_method_id=None, hosted_invoice_url=None)
 
 
@@ -63,11 +67,11 @@ class PurchaseInvoice:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What an invoice preview says. Amounts in minor units of `currency`, credits positive in `credit`.
+    """The amounts of an invoice preview, in minor units of `currency`.
 
-    `starting_balance` is the customer's balance that it is set off against. `tax` includes inclusive taxes.
-    `billed` are the lines before tax; `line_totals` what each adds to the total.
-    `spent`: the ids of discounts that count for one invoice and are used up by this one, of their coupons and codes.
+    `credit` is positive. `starting_balance` is the customer's balance before the invoice. `tax` includes inclusive
+    taxes. `billed` are the lines before tax. `line_totals` is what each line adds to the total, by line id. `spent` are
+    the ids of the discounts that only this invoice uses, and of their coupons and promotion codes.
     """
 
     currency: str
@@ -84,12 +88,13 @@ class Costs:
 
 @dataclass(frozen=True, slots=True)
 class PromotionCode:
-    """`percent_off` is a percentage, `amount_off` minor units of `currency`; one of them is set.
+    """A promotion code with the terms of its coupon.
 
-    `active` is false too if the coupon behind it is not valid any more. `customer_id`: the only one who may use it.
-    `used_up`: code or coupon were redeemed as often as they may be. `currencies`: those in which an `amount_off` is
-    defined, empty for a percentage. `minimum_amount` is in minor units of `minimum_amount_currency`.
-    `expires_at` (Unix seconds) is the code's or the coupon's end, whichever is first.
+    Either `percent_off` (0 to 100) or `amount_off` (minor units of `currency`) is set. `active` is False also if the
+    coupon is no longer valid. If `customer_id` is set, only that customer may use the code. `used_up` is True if the
+    code or its coupon has reached its maximum of redemptions. `currencies` are those in which `amount_off` is defined.
+    `minimum_amount` is in minor units of `minimum_amount_currency`. `expires_at` is the earlier end of code and coupon,
+    in Unix seconds.
     """
 
     id: str

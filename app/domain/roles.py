@@ -1,4 +1,4 @@
-"""Who may do what to a subscription: one table, and the one place where a customer's role is found."""
+"""Find a customer's roles on a subscription, and the permissions that the roles give."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from app.errors import Forbidden
 
 
 class Role(StrEnum):
-    """`payer`: pays for a shared subscription that somebody else owns, or that nobody does."""
+    """A customer's role on a subscription.
+
+    The payer pays for a shared subscription that another customer owns, or that has no owner.
+    """
 
     OWNER = "owner"
     MANAGER = "manager"
@@ -21,6 +24,8 @@ class Role(StrEnum):
 
 
 class Permission(StrEnum):
+    """One thing that a role may do. The value completes the sentence "Your role does not allow you to"."""
+
     SEE_SUBSCRIPTION = "see the subscription"
     SEE_AMOUNTS = "see its amounts and invoices"
     SEE_MEMBERS = "see its members"
@@ -41,7 +46,7 @@ class Permission(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RolePolicy:
-    """The settings that widen the table for managers; both are off by default."""
+    """The settings that give managers more permissions than the table. Both are off by default."""
 
     managers_manage_managers: bool = False
     managers_buy_seats: bool = False
@@ -81,14 +86,14 @@ _TABLE: dict[Role, frozenset[Permission]] = {
     ),
 }
 _PURCHASES = frozenset({_P.BUY_SEATS, _P.LOWER_QUANTITY, _P.CHANGE_SUBSCRIPTION, _P.CANCEL_NOW, _P.RESUME})
-"""What costs the payer, or ends what they have paid for: the owner's only if they pay or were allowed to buy."""
+"""Changes that cost the payer money or end what they paid for. The owner has them only if they pay or may buy."""
 
 
 class Relations(NamedTuple):
-    """How people stand to one subscription, as far as roles need it.
+    """The facts of a subscription on which roles depend.
 
-    `owner_id` is the customer named in metadata if that customer exists, else None. `shareable`: a product of it
-    carries the sharing flag.
+    `owner_id` is the customer that the metadata names, or None if that customer does not exist. `shareable` is True if
+    a product of the subscription has the sharing flag.
     """
 
     payer_id: CustomerId
@@ -97,9 +102,10 @@ class Relations(NamedTuple):
 
 
 def role_of(customer_id: CustomerId, relations: Relations, member_role: str | None) -> Role | None:
-    """The strongest role of a customer; `member_role` is what his own metadata gives him here, None for nothing.
+    """Return a customer's strongest role, None without one.
 
-    A subscription that cannot be shared and names no owner is simply its payer's own.
+    `member_role` is the role that the customer's own metadata gives on this subscription, or None. The payer of a
+    subscription that cannot be shared and names no owner is its owner.
     """
     if customer_id == relations.owner_id:
         return Role.OWNER
@@ -113,7 +119,7 @@ def role_of(customer_id: CustomerId, relations: Relations, member_role: str | No
 
 
 def roles_of(customer_id: CustomerId, relations: Relations, member_role: str | None) -> frozenset[Role]:
-    """All that a customer is at once: the payer may hold a seat, and keeps both rights."""
+    """Return all roles of a customer. A payer who also has a seat has both roles."""
     strongest = role_of(customer_id, relations, member_role)
     found = set() if strongest is None else {strongest}
     if found and Role.OWNER not in found:
@@ -125,12 +131,11 @@ def roles_of(customer_id: CustomerId, relations: Relations, member_role: str | N
 
 
 def permissions(role: Role, policy: RolePolicy, *, owner_may_purchase: bool) -> frozenset[Permission]:
-    """What a role may do.
+    """Return the permissions of one role.
 
-    `owner_may_purchase`: the owner is the payer, or the payer allowed them to buy. A manager who may buy seats buys in
-    the owner's place, so the same condition holds for them.
-    `TAKE_BACK_END` of an owner who is not the payer holds only for an end that an owner set
-    (`app.subscriptions.ending`).
+    `owner_may_purchase` is True if the owner is the payer, or if the payer allowed them to buy. A manager buys seats on
+    behalf of the owner, so the condition holds for managers too. An owner who is not the payer may take back only an
+    end that an owner set (`app.subscriptions.ending`).
     """
     granted = _TABLE[role]
     if role is Role.OWNER and owner_may_purchase:
@@ -146,14 +151,20 @@ def permissions(role: Role, policy: RolePolicy, *, owner_may_purchase: bool) -> 
 def permissions_of_all(
     roles: frozenset[Role], policy: RolePolicy, *, owner_may_purchase: bool
 ) -> frozenset[Permission]:
-    """Whoever has several roles may do what any of them may."""
+    """Return the permissions that at least one of the roles gives."""
     return frozenset[Permission]().union(
         *(permissions(role, policy, owner_may_purchase=owner_may_purchase) for role in roles)
     )
 
 
 def require(granted: frozenset[Permission], *needed: Permission) -> None:
-    """Raises Forbidden `role_required`; call it only after visibility is settled, else it tells what exists."""
+    """Check that every needed permission was granted.
+
+    Call it only for a subscription that the caller may see, because the error reveals that it exists.
+
+    Raises:
+        Forbidden: `role_required`, naming the first missing permission.
+    """
     for permission in needed:
         if permission not in granted:
             raise Forbidden(f"Your role on this subscription does not allow you to {permission.value}.")

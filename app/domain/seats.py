@@ -1,4 +1,7 @@
-"""Seat arithmetic: what was bought, what is taken, what is promised. Source: the guide, and Stripe's quantity page."""
+"""Count the seats of a subscription: bought, used and reserved.
+
+Source: https://docs.stripe.com/billing/subscriptions/quantities
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,10 @@ from app.errors import Conflict, InvalidRequest
 
 
 class SeatItem(NamedTuple):
-    """A subscription item as far as seats go; `shareable` and `owner_uses_seat` come from its product."""
+    """The fields of a subscription item on which seats depend.
+
+    `shareable` and `owner_uses_seat` come from the item's product. `quantity` is None for a metered item.
+    """
 
     id: SubscriptionItemId
     quantity: int | None
@@ -20,11 +26,16 @@ class SeatItem(NamedTuple):
 
     @property
     def gives_seats(self) -> bool:
+        """Return True if the item's quantity is a number of seats."""
         return self.shareable and not self.metered
 
 
 class Seats(NamedTuple):
-    """`used` counts members (and the owner where he counts), `reserved` seats promised by unsettled operations."""
+    """The seats of a subscription, all 0 or more.
+
+    `used` counts the members, and the owner if the owner uses a seat. `reserved` counts the reservations of unsettled
+    operations.
+    """
 
     total: int
     used: int
@@ -32,13 +43,16 @@ class Seats(NamedTuple):
 
     @property
     def available(self) -> int:
+        """Return the number of free seats, 0 or more."""
         return max(0, self.total - required(self))
 
     @property
     def over_allocated(self) -> int:
+        """Return by how many seats use and reservations exceed what was bought, 0 or more."""
         return max(0, required(self) - self.total)
 
     def as_members(self) -> dict[str, int]:
+        """Return the numbers as members of a JSON object."""
         return {
             "total": self.total,
             "used": self.used,
@@ -49,16 +63,20 @@ class Seats(NamedTuple):
 
 
 def total_seats(items: Iterable[SeatItem]) -> int:
-    """The sum of what was bought, before tiers and transform_quantity: those change the price, not the seats."""
+    """Return the number of seats that were bought. Tiers and `transform_quantity` change prices, not seats."""
     return sum(item.quantity or 0 for item in items if item.gives_seats)
 
 
 def is_shareable(items: Iterable[SeatItem]) -> bool:
+    """Return True if at least one item gives seats."""
     return any(item.gives_seats for item in items)
 
 
 def owner_takes_seat(items: Iterable[SeatItem], *, default: bool) -> bool:
-    """A product's key decides; where products disagree a seat is counted: too few free beats one sold twice."""
+    """Return True if the owner uses a seat. The products decide, or `default` if none of them says it.
+
+    If products disagree, the owner uses a seat: one free seat too few is better than a seat that is sold twice.
+    """
     said = [item.owner_uses_seat for item in items if item.gives_seats and item.owner_uses_seat is not None]
     return any(said) if said else default
 
@@ -66,7 +84,11 @@ def owner_takes_seat(items: Iterable[SeatItem], *, default: bool) -> bool:
 def count_seats(
     items: list[SeatItem], *, members: int, reserved: int, has_owner: bool, owner_uses_seat: bool
 ) -> Seats:
-    """`members` excludes the owner; `owner_uses_seat` is the setting for products that do not say."""
+    """Return the seats of a subscription.
+
+    `members` is the number of members without the owner. `owner_uses_seat` is the setting for products that do not
+    decide whether the owner uses a seat.
+    """
     owner = 1 if has_owner and owner_takes_seat(items, default=owner_uses_seat) else 0
     return Seats(total=total_seats(items), used=members + owner, reserved=reserved)
 
@@ -92,9 +114,12 @@ def lacking(seats: Seats, within: int, *, freed: int = 0, added: int = 0) -> dic
 
 
 def check_floor(seats: Seats, left: int) -> None:
-    """Shrinking below what is used or promised is refused; a plan that is over-allocated already may grow.
+    """Check that `left` seats are enough for those in use and reserved.
 
-    Raises Conflict `seats_in_use` with the figures.
+    A subscription that is over-allocated may get more seats, even if they are still too few.
+
+    Raises:
+        Conflict: `seats_in_use`, with the numbers of used and requested seats.
     """
     taken = required(seats)
     if left < seats.total and left < taken:
@@ -106,14 +131,19 @@ def check_floor(seats: Seats, left: int) -> None:
 
 
 def total_after_release(seats: Seats, removed: int) -> int:
-    """Return the seats left when those of `removed` members are given back: at least 1, and all that are taken."""
+    """Return the seats that are left when the seats of `removed` members are released.
+
+    The result is at least 1, and at least the number of seats in use and reserved.
+    """
     return max(1, required(seats), seats.total - removed)
 
 
 def purchase_item(items: list[SeatItem], asked: SubscriptionItemId | None) -> SeatItem:
-    """The item whose quantity a purchase of seats changes: the only one that gives seats, or the one named.
+    """Return the item whose quantity a purchase of seats changes: `asked`, or the only one that gives seats.
 
-    Raises Conflict `not_shareable`, InvalidRequest `seat_item_ambiguous` or `invalid_request`.
+    Raises:
+        Conflict: `not_shareable` if no item gives seats.
+        InvalidRequest: `seat_item_ambiguous` if several do and none was named, `invalid_request` if `asked` does not.
     """
     giving = [item for item in items if item.gives_seats]
     if not giving:

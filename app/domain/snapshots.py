@@ -1,7 +1,7 @@
-"""What Coseat keeps of Stripe's objects, field by field: the meeting point of gateway, cache and rules.
+"""Define the snapshots: the fields that Coseat stores of each of Stripe's objects.
 
-Amounts are whole minor units of `currency`; `*_decimal` are decimal strings of minor units; instants are whole Unix
-seconds, as Stripe sends them.
+Amounts are whole minor units of `currency`. Fields that end in `_decimal` are decimal strings of minor units. Instants
+are whole Unix seconds. Field names are those of https://docs.stripe.com/api unless a docstring says otherwise.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ JsonObject = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Product:
+    """A product. `supports_sharing`, `owner_uses_seat` and `sellable` come from its metadata."""
+
     id: ProductId
     created: int
     active: bool
@@ -40,6 +42,8 @@ class Product:
 
 @dataclass(frozen=True, slots=True)
 class Price:
+    """A price. `recurring`, `tiers`, `transform_quantity` and `currency_options` hold only the fields in use."""
+
     id: PriceId
     created: int
     product_id: ProductId
@@ -58,12 +62,17 @@ class Price:
     lookup_key: str | None
     nickname: str | None
     sellable: bool | None = None
-    """True: on sale; False: never on sale; None: on sale if it is the default price of a product on sale."""
+    """From the metadata. None: on sale if the price is the default price of a product that is on sale."""
     deleted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Customer:
+    """A customer. `member_of`, `member_role`, `user_id` and `operation_id` come from its metadata.
+
+    `metadata_problems` are messages by metadata key, see `app.domain.metadata`.
+    """
+
     id: CustomerId
     created: int
     email: str | None
@@ -83,7 +92,10 @@ class Customer:
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionItem:
-    """`quantity` is None on a metered item; the period is the item's own (they differ in mixed intervals)."""
+    """An item of a subscription.
+
+    `quantity` is None for a metered item. The period is that of the item: items with other intervals have others.
+    """
 
     id: SubscriptionItemId
     price_id: PriceId
@@ -96,6 +108,12 @@ class SubscriptionItem:
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
+    """A subscription with its items. `owner_id` and `operation_id` come from its metadata.
+
+    `items_complete` and `discounts_complete` are False if the answer did not carry all items, or not what each
+    discount gives. They are not stored.
+    """
+
     id: SubscriptionId
     created: int
     customer_id: CustomerId
@@ -121,7 +139,7 @@ class Subscription:
     discounts: list[str]
     metadata_problems: JsonObject
     discount_details: list[JsonObject] | None = None
-    """One entry for each id of `discounts`, see `app.customers.discounts`; None where there is no discount."""
+    """One entry for each id of `discounts`, see `app.customers.discounts`; None without a discount."""
     pause_collection: JsonObject | None = None
     schedule_id: str | None = None
     items_complete: bool = True
@@ -131,6 +149,8 @@ class Subscription:
 
 @dataclass(frozen=True, slots=True)
 class PaymentMethod:
+    """A payment method. `card` holds only the fields that may be shown."""
+
     id: PaymentMethodId
     created: int
     customer_id: CustomerId | None
@@ -141,6 +161,8 @@ class PaymentMethod:
 
 @dataclass(frozen=True, slots=True)
 class Invoice:
+    """An invoice with its lines. A preview has no id of its own and is never stored."""
+
     id: InvoiceId
     created: int
     customer_id: CustomerId | None

@@ -1,4 +1,7 @@
-"""What each subscription status allows: the one table (decision: the status table of the rules)."""
+"""Define what each subscription status allows.
+
+Source of the statuses: https://docs.stripe.com/billing/subscriptions/overview#subscription-statuses
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Entitlements:
-    """What a status allows beyond reading and reducing.
+    """What a status allows.
 
-    `access`: members may use the products. `edits`: prices, items and higher roles may change. `new_seats`: seats may
-    be bought and filled. What reduces (removing, leaving, a lower role, fewer seats, cancelling) needs none of them.
+    `access`: members may use the products. `edits`: prices and items may change, and roles may become higher.
+    `new_seats`: seats may be bought and filled. Reads and reductions (removing, leaving, a lower role, fewer seats,
+    cancelling) are always allowed.
     """
 
     access: bool
@@ -34,23 +38,23 @@ _STANDINGS = {
 }
 
 ENDED = frozenset({"canceled", "incomplete_expired"})
-"""Terminal at Stripe: a cached row in one of these never goes back."""
+"""The terminal statuses: a subscription never leaves them."""
 
 
 def entitlements(status: str, *, past_due_allows_new_seats: bool = False) -> Entitlements:
-    """A status that Stripe may add one day gives nothing until it is written down here."""
+    """Return what a status allows. An unknown status allows nothing."""
     if status == "past_due" and past_due_allows_new_seats:
         return _OPEN
     return _STANDINGS.get(status, _CLOSED)
 
 
 def is_live(status: str) -> bool:
-    """Does a membership of such a subscription stand in the way of another one? Only an ended one does not."""
+    """Return True if the subscription has not ended, so its members cannot join another one."""
     return status not in ENDED
 
 
 OPEN = tuple(status for status, allowed in _STANDINGS.items() if allowed.access)
-"""The statuses in which a subscription's people may use its products."""
+"""The statuses in which a subscription's members may use its products."""
 
 RENEWING = frozenset({"trialing", "active", "past_due", "unpaid"})
-"""The statuses in which Stripe makes an invoice at the end of each period; while it is unpaid they stay drafts."""
+"""The statuses in which Stripe creates an invoice at the end of each period. In `unpaid` it remains a draft."""

@@ -1,4 +1,4 @@
-"""What reads answer with before a role has shaped it: rows of the cache put together, as plain data."""
+"""Define the results of reads from the mirror, before a role decides which parts of them are shown."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from app.domain.snapshots import JsonObject
 
 @dataclass(frozen=True, slots=True)
 class Contact:
+    """A customer with the fields that identify a person."""
+
     customer_id: CustomerId
     email: str | None
     name: str | None
@@ -21,13 +23,14 @@ class Contact:
 
 @dataclass(slots=True)
 class SubscriptionView:
-    """A subscription with its products, its owner if he exists, and the head counts of its seats.
+    """A subscription with its products, its owner if that customer exists, and the counts of its members.
 
-    `items` carry `price` and `product` objects; `owner_may_purchase`: the payer, another customer, allowed it;
-    `asker_role` is what the asking customer's metadata gives him here. `waiting`: the change that waits for its
-    payment: its `operation_id`, `invoice_id` and `ends_at` (Unix seconds). `waiting_payment`: what is left to
-    pay for it, once that was read. Not frozen, and nobody changes it: a frozen one
-    takes three times as long to make, at every read.
+    `items` contain `price` and `product` objects. `owner_may_purchase` is True if the payer, another customer, allowed
+    the owner to buy. `asker_role` is the role that the asking customer's metadata gives on this subscription.
+    `waiting` describes the change that waits for its payment: `operation_id`, `invoice_id` and `ends_at` (Unix
+    seconds). `waiting_payment` is its payment step, once that was read.
+
+    Treat it as immutable. It is not frozen because creating a frozen instance takes three times as long.
     """
 
     id: SubscriptionId
@@ -64,7 +67,7 @@ class SubscriptionView:
     _relations: Relations = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # Every reader asks for both, most of them more than once.
+        # Every read needs both, most reads more than once.
         items = [
             SeatItem(
                 id=SubscriptionItemId(item["id"]),
@@ -80,13 +83,15 @@ class SubscriptionView:
         self._relations = Relations(self.customer_id, owner_id, is_shareable(items))
 
     def seat_items(self) -> list[SeatItem]:
+        """Return the items as far as seats depend on them."""
         return self._seat_items
 
     def is_shared(self) -> bool:
-        """Shareable now, or still carrying people from when it was: they keep their standing to read."""
+        """Return True if the subscription can be shared, or still has an owner or members from when it could."""
         return self.owner is not None or self.members > 0 or self._relations.shareable
 
     def seats(self, *, owner_uses_seat: bool) -> Seats:
+        """Return the seats. `owner_uses_seat` is the setting for products that do not decide it."""
         return count_seats(
             self.seat_items(),
             members=self.members,
@@ -96,16 +101,17 @@ class SubscriptionView:
         )
 
     def role_of(self, customer_id: CustomerId) -> Role | None:
-        """The asker's strongest role; only meaningful for the customer for whom this view was read."""
+        """Return the strongest role of `customer_id`, for which the view must have been read."""
         return role_of(customer_id, self._relations, self.asker_role)
 
     def roles_of(self, customer_id: CustomerId) -> frozenset[Role]:
+        """Return all roles of `customer_id`, for which the view must have been read."""
         return roles_of(customer_id, self._relations, self.asker_role)
 
 
 @dataclass(frozen=True, slots=True)
 class MemberRow:
-    """One row of the list of people; `state`: active, or pending while an operation is adding him."""
+    """A row of the list of members. `state` is `active`, or `pending` while an operation adds the member."""
 
     customer_id: CustomerId | None
     email: str | None
