@@ -1,1 +1,1 @@
-"""PostgreSQL: connections, schema, locks, leases, the request budget. The only importer of SQLAlchemy and asyncpg."""
+"""PostgreSQL: connections, schema, locks, leases and the rate budget. The only importer of SQLAlchemy and asyncpg."""

@@ -1,7 +1,10 @@
-"""The pool of connections, transactions, and the translation of a lost database into one clear error.
+"""Lend connections of one pool, run transactions, and report a lost database as one error.
 
-asyncpg throughout: measured on the paths that matter here, SQLAlchemy's core costs 1.6 times and its ORM 3 to 8
-times the time of the same statement (docs/decisions/0022-run-statements-with-asyncpg.md).
+Statements run with asyncpg. On the paths that were measured, SQLAlchemy's core takes 1.6 times and its ORM 3 to 8
+times as long for the same statement (docs/decisions/0022-run-statements-with-asyncpg.md).
+
+A function that takes a connection raises StatementRefused if PostgreSQL refuses its statement. If the connection is
+lost, the block that opened it raises ServiceUnavailable. Docstrings of such functions name only other errors.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ Record: TypeAlias = asyncpg.Record
 
 UniqueViolation = asyncpg.UniqueViolationError
 StatementRefused = asyncpg.PostgresError
-"""Whatever Postgres says no to while it is there: a value that it cannot store, a deadlock."""
+"""An error that PostgreSQL answers while it is available: a value that it cannot store, a deadlock."""
 
 _BROKEN = (
     asyncpg.PostgresConnectionError,
@@ -36,13 +39,13 @@ _BROKEN = (
     ConnectionError,
     OSError,
 )
-"""The session is gone, or nothing is known about it: its connection is closed and never used again."""
+"""The session has ended, or its state is unknown. Its connection is closed and never used again."""
 
 _LOST = (*_BROKEN, asyncpg.TooManyConnectionsError, TimeoutError)
-"""Nothing is known about the statement: the caller is answered `database_unavailable`."""
+"""It is unknown whether the statement took effect. The caller gets `database_unavailable`."""
 
 _STATEMENT_ENDED = (asyncpg.QueryCanceledError, TimeoutError)
-"""Among the errors of broken sessions by their base class, although their session goes on."""
+"""Errors whose session goes on, although their base class is one of `_BROKEN`."""
 
 _ACQUIRE_SECONDS = 5
 _STATEMENT_SECONDS = 15
@@ -54,14 +57,14 @@ _TRANSACTION_TIMEOUT_SINCE = 17
 _SESSION = {
     "application_name": "coseat",
     "jit": "off",
-    # Statements are look-ups by key; planning the largest read again takes five times as long as executing it.
+    # Statements look rows up by key. Planning the largest read again takes five times as long as executing it.
     "plan_cache_mode": "force_generic_plan",
-    # PostgreSQL ends the transactions of a process that was lost or frozen, and so frees its row locks. No transaction
-    # waits for anything but PostgreSQL, so only a process that no longer runs is idle in one for seconds. See
+    # PostgreSQL ends the transactions of a process that was lost or frozen, and so releases its row locks. Transactions
+    # wait only for PostgreSQL, so only a process that no longer runs is idle in one for seconds. See
     # docs/decisions/0009-let-postgres-end-the-transactions-of-lost-hosts.md.
     "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_SECONDS}s",
     "statement_timeout": f"{_STATEMENT_SECONDS}s",
-    # A host that vanished answers no probe: its session ends after 5 + 3 * 2 seconds, whatever it was doing.
+    # A host that was lost answers no probe, so its session ends after 5 + 3 * 2 seconds.
     "tcp_keepalives_idle": "5",
     "tcp_keepalives_interval": "2",
     "tcp_keepalives_count": "3",
@@ -82,20 +85,20 @@ async def _prepare(connection: asyncpg.Connection[asyncpg.Record]) -> None:
     await connection.set_type_codec(
         "jsonb", schema="pg_catalog", encoder=_encode_jsonb, decoder=_decode_jsonb, format="binary"
     )
-    # An older server refuses a session that asks for a setting it does not know.
+    # An older server refuses a session that sets a parameter which it does not know.
     if connection.get_server_version().major >= _TRANSACTION_TIMEOUT_SINCE:
         await connection.execute(_LIMIT_TRANSACTIONS)
 
 
 async def _keep_session(_: object) -> None:
-    """asyncpg would spend a round trip on resetting the session at each release; nothing here changes sessions."""
+    """Replace asyncpg's reset, which would take a round trip at each release. No code here changes a session."""
 
 
 class IdleConnections:
-    """Connections that the pool has lent out and nobody uses: the next block takes one without asking the pool.
+    """Connections that were taken from the pool and are idle. The next block takes one without asking the pool.
 
-    Giving one back and taking it again costs asyncpg a task and a turn of the loop, as much as a third of a statement.
-    While anybody waits at the pool, connections go there.
+    A release and an acquire cost asyncpg a task and a turn of the loop, as much as a third of a statement. While a
+    caller waits for the pool, connections are released to the pool instead.
     """
 
     __slots__ = ("connections", "waiting")
@@ -106,7 +109,10 @@ class IdleConnections:
 
 
 class PooledConnection:
-    """A connection of the pool for one block. A plain class: the decorator's generator costs as much as a statement."""
+    """A connection for one `async with` block.
+
+    It is a plain class because the generator of `asynccontextmanager` takes as long as a statement.
+    """
 
     __slots__ = ("_connection", "_idle", "_pool")
 
@@ -148,7 +154,10 @@ class PooledConnection:
 
 
 class Database:
-    """One pool a process. Every method raises ServiceUnavailable `database_unavailable` when Postgres is away."""
+    """The process's connection pool.
+
+    Every method and block raises ServiceUnavailable `database_unavailable` if PostgreSQL does not answer.
+    """
 
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
         self._pool = pool
@@ -156,6 +165,7 @@ class Database:
 
     @classmethod
     async def connect(cls, url: str, *, pool_size: int) -> Database:
+        """Open a pool of at most `pool_size` connections. Raises ServiceUnavailable `database_unavailable`."""
         with_driver = url.replace("postgresql+asyncpg://", "postgresql://", 1)
         try:
             pool = await asyncpg.create_pool(
@@ -173,8 +183,8 @@ class Database:
         return cls(pool)
 
     async def close(self) -> None:
-        """Wait a few seconds for lent connections; after that, work that goes on fails as if Postgres were away."""
-        # A connection that is given back from now on goes to the pool, which waits for it.
+        """Close the pool. Connections in use get 5 seconds to be released, then their statements fail."""
+        # From now on a connection that is released goes to the pool, which waits for it.
         self._idle.waiting += 1
         try:
             while self._idle.connections:
@@ -184,22 +194,25 @@ class Database:
             self._pool.terminate()
 
     def connection(self) -> PooledConnection:
-        """A connection in autocommit: for single statements."""
+        """Return a connection that commits after each statement."""
         return PooledConnection(self._pool, self._idle)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
-        """Commit at the end of the block; an exception rolls back. Never wait for anything but PostgreSQL in it.
+        """Open a transaction that commits at the end of the block and rolls back on an exception.
 
-        PostgreSQL ends a transaction after TRANSACTION_SECONDS (from version 17), or after
-        IDLE_IN_TRANSACTION_SECONDS without a statement.
+        Do not wait for anything but PostgreSQL inside. PostgreSQL ends a transaction after TRANSACTION_SECONDS (from
+        version 17), or after IDLE_IN_TRANSACTION_SECONDS without a statement.
         """
         async with self.connection() as connection, connection.transaction():
             yield connection
 
     @asynccontextmanager
     async def unhurried(self) -> AsyncIterator[Connection]:
-        """Lend a connection for statements over whole tables: each may take as long as the limit of a statement."""
+        """Return a connection for statements over whole tables, without the limit of a transaction.
+
+        Each statement may still take at most 15 seconds.
+        """
         async with self.connection() as connection:
             limited = connection.get_server_version().major >= _TRANSACTION_TIMEOUT_SINCE
             if limited:
@@ -212,4 +225,5 @@ class Database:
 
 
 def database_unavailable() -> ServiceUnavailable:
+    """Return the error for a caller whose statement was not answered."""
     return ServiceUnavailable("The database does not answer.", code="database_unavailable", retry_after=2)

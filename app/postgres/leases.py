@@ -1,17 +1,17 @@
-"""One rule for every lease, of an object as of an operation: it lasts `OPERATION_LEASE`, and is renewed while its
-holder lives.
+"""Renew the leases of objects and operations while their holder runs, and queue the callers that wait for one.
 
-What bounds what:
+A lease lasts `OPERATION_LEASE` seconds. These rules bound it:
 
-- A lease is renewed after a third of its length, as often as the work under it takes. So it outlives any call to
-  Stripe (at most 5 s for a grant of the budget and 10 s for the answer), however short it is.
-- A process that is killed leaves its leases to run out: what it held is free again after at most `OPERATION_LEASE`.
-- A process that is stopped and goes on later finds its leases gone. It lands nothing (the token is checked in the
-  landing's transaction) and begins to send nothing (the operation's token is checked where a sending is recorded).
-- The work itself ends by its own bounds: 10 s a call, 15 s a statement, a request's `OPERATION_DEADLINE` for trying
-  again. So no living holder keeps a lease for ever.
-- A request that was sent and never answered may take effect until `LATE_WINDOW` has passed, and so may one that was
-  answered by a proxy in front of Stripe: until then its step is not settled by anything but the answer of its own key.
+- A lease is renewed each third of its length while the work under it runs. So even a short lease outlives a call to
+  Stripe, which takes at most 5 s for the budget's grant and 10 s for the answer.
+- If a process is killed, its leases end after at most `OPERATION_LEASE` seconds.
+- If a process is stopped and resumed later, its leases are lost. It applies no snapshot, because the token is checked
+  in the transaction that applies it. It sends no request, because the operation's token is checked in the transaction
+  that records the sending.
+- The work has its own limits: 10 s for a call, 15 s for a statement, and `OPERATION_DEADLINE` for the retries of a
+  request. So no running holder keeps a lease without end.
+- A request without an answer may still take effect until `LATE_WINDOW` has passed. So may a request that a proxy in
+  front of Stripe answered. Until then only the answer to its own key settles the step.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 
 _RENEWALS_A_LEASE = 3
 ASK_AGAIN_SECONDS = 1.0
-"""After which a lease that another process may have released is asked for again."""
+"""Interval at which a waiting caller asks for a lease that another process may have released."""
 
 Found = TypeVar("Found")
 Renew = Callable[[Connection], Awaitable[object]]
@@ -39,16 +39,19 @@ Renew = Callable[[Connection], Awaitable[object]]
 
 @asynccontextmanager
 async def renewing_lease(database: Database, seconds: float, renew: Renew) -> AsyncIterator[None]:
-    """Renews a lease of so many seconds until the block ends. `renew` must leave alone what is another's by now."""
-    keeper = _Keeper(database, seconds / _RENEWALS_A_LEASE, renew)
+    """Renew a lease of `seconds` until the block ends.
+
+    `renew` must not change a lease that another holder has taken. A renewal that fails is logged, not raised.
+    """
+    renewal = _Renewal(database, seconds / _RENEWALS_A_LEASE, renew)
     try:
         yield
     finally:
-        await keeper.stop()
+        await renewal.stop()
 
 
-class _Keeper:
-    """A timer, not a task that sleeps: most work ends long before the first renewal."""
+class _Renewal:
+    """A timer that renews a lease. It is no sleeping task because most work ends before the first renewal."""
 
     def __init__(self, database: Database, every: float, renew: Renew) -> None:
         self._database = database
@@ -60,18 +63,19 @@ class _Keeper:
 
     def _begin(self) -> None:
         if self._task is None or self._task.done():
-            self._task = self._loop.create_task(self._once())
+            self._task = self._loop.create_task(self._renew_once())
         self._timer = self._loop.call_later(self._every, self._begin)
 
-    async def _once(self) -> None:
+    async def _renew_once(self) -> None:
         try:
             async with self._database.connection() as connection:
                 await self._renew(connection)
         except BillingError as error:
-            # The next renewal may be in time; if none is, the lease's next holder does what is left.
+            # The next renewal may still be in time. If none is, the next holder of the lease finishes the work.
             log.warning("lease_not_renewed", reason=error.code)
 
     async def stop(self) -> None:
+        """Cancel the timer and wait for a renewal that is running."""
         self._timer.cancel()
         if self._task is not None:
             await self._task
@@ -79,7 +83,10 @@ class _Keeper:
 
 @dataclass(slots=True)
 class _Queue:
-    """`asking` is held by the first of those who wait; `released` is set when a lease of this process ends."""
+    """The callers that wait for one lease.
+
+    The first caller holds `asking`. `released` is set when this process releases the lease.
+    """
 
     asking: asyncio.Lock = field(default_factory=asyncio.Lock)
     released: asyncio.Event = field(default_factory=asyncio.Event)
@@ -87,25 +94,25 @@ class _Queue:
 
 
 class LeaseQueues:
-    """Those in this process who wait for the lease of an object, in the order in which they came.
+    """The callers in this process that wait for leases, in the order of their arrival for each object.
 
-    Only the first of them asks the database: at once when this process releases the lease, and otherwise every
-    ASK_AGAIN_SECONDS, because another process may have released it. Nobody holds a connection between.
+    Only the first caller asks the database. It asks at once when this process releases the lease, and otherwise every
+    ASK_AGAIN_SECONDS, because another process may have released it. No caller holds a connection while it waits.
     """
 
     def __init__(self) -> None:
         self._queues: dict[str, _Queue] = {}
 
     def __len__(self) -> int:
-        """The number of objects whose lease is asked for."""
+        """Return the number of objects for whose lease a caller waits."""
         return len(self._queues)
 
     async def ask(
         self, object_id: str, attempt: Callable[[], Awaitable[Found | None]], *, seconds: float
     ) -> Found | None:
-        """Return what `attempt` found, called again until it finds something; None after `seconds`.
+        """Call `attempt` until it returns a result, and return that; None after `seconds`.
 
-        `attempt` is never cancelled by the end of the time: it may just have taken the lease.
+        The time limit never cancels `attempt`, because it may just have taken the lease. Raises what `attempt` raises.
         """
         give_up = asyncio.get_running_loop().time() + seconds
         queue = self._queues.setdefault(object_id, _Queue())
@@ -139,7 +146,7 @@ class LeaseQueues:
                     await queue.released.wait()
 
     def released(self, object_id: str) -> None:
-        """Wake the first who waits in this process, once the release is committed."""
+        """Wake the first caller of this process that waits for the lease. Call it after the release is committed."""
         queue = self._queues.get(object_id)
         if queue is not None:
             queue.released.set()

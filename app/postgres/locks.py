@@ -1,4 +1,7 @@
-"""Work that one process at a time may do: an advisory lock of Postgres, which falls with its holder's connection."""
+"""Hold an advisory lock of PostgreSQL for work that only one process may do at a time.
+
+The lock ends with its holder's connection.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,13 @@ _KEYS: dict[Name, int] = {"fill": 7_203_911_650, "reconcile": 7_203_911_651, "up
 
 @asynccontextmanager
 async def exclusive(database: Database, name: Name) -> AsyncIterator[bool]:
-    """False while another process is at it. Keeps one connection, without a transaction, for the block.
+    """Take the lock `name` for the block; yields False if another process holds it.
 
-    A holder whose connection breaks goes on until its next write is refused: what it writes is fenced as well.
+    The block keeps one connection without a transaction. If that connection breaks, the lock is free although the
+    holder still runs. So the holder's writes need a fence of their own, as list scans have.
+
+    Raises:
+        ServiceUnavailable: the database does not answer.
     """
     async with database.connection() as connection:
         if not await connection.fetchval("select pg_try_advisory_lock($1)", _KEYS[name]):

@@ -1,6 +1,7 @@
-"""The account's request budget: grants that every process draws from one place, by the database's clock.
+"""Draw grants for calls to Stripe from the account's rate budget, by the database's clock.
 
-The function `draw_stripe_requests` (migration 0004) decides; no row is locked longer than its one statement takes.
+All processes share the budget. The function of app/postgres/sql/draw_stripe_requests.sql decides and holds its lock
+for one statement only. See docs/decisions/0031-grant-stripes-rate-call-by-call.md.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ _DRAW = """
     select granted, spare, first_seconds, gap_seconds, wait_seconds
     from draw_stripe_requests($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"""
 
-# Refusals that come together are one: the rate is lowered once a second at most.
+# Several refusals within a second count once.
 _SLOW_DOWN = """
     insert into rate_slowdown as s (single, factor, since) values (true, $1, clock_timestamp())
     on conflict (single) do update set since = clock_timestamp(),
@@ -24,10 +25,12 @@ _SLOW_DOWN = """
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`account`: calls a second of all processes; `shares`: the part of it that each kind of work can count on.
+    """The limits of the budget.
 
-    `delay_seconds`: what the way to Stripe may take longer for one call than for another.
-    `ahead_seconds`: how far into the future steady grants are given.
+    `account` is the limit of all processes in calls a second. `shares` is the fraction of it, 0 to 1, that each kind of
+    work can always use. `keep_seconds` is the lifetime of a spare grant. `delay_seconds` is the largest difference in
+    network delay between two calls. `ahead_seconds` is how far into the future steady grants are given.
+    `recovery_seconds` is the time after which a lowered rate is back at its limit.
     """
 
     account: int
@@ -40,10 +43,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """`granted` calls may begin within `spend_seconds`, `spare` ones within `keep_seconds`.
+    """The result of one draw.
 
-    Steady grants begin in `first_seconds` and then at every `gap_seconds`.
-    `wait_seconds`: when another draw may find something free.
+    `granted` calls may begin within `spend_seconds`, and `spare` further calls within `keep_seconds`. The first steady
+    call begins in `first_seconds` and each further one `gap_seconds` later. Another draw may succeed in `wait_seconds`.
     """
 
     granted: int
@@ -65,7 +68,11 @@ async def draw(
     endpoint_limit: int,
     steady: bool,
 ) -> Draw:
-    """`steady` spaces the grants evenly; else all that is free is given at once."""
+    """Draw up to `wanted` grants, and up to `wanted_spare` further ones, for calls to one endpoint.
+
+    `endpoint_limit` is in calls a second. With `steady` the grants are evenly spaced; otherwise they may be used at
+    once. A grant is lost if its call has not begun after `spend_seconds`.
+    """
     row = await connection.fetchrow(
         _DRAW,
         work,
@@ -88,5 +95,8 @@ async def draw(
 
 
 async def slow_down(connection: Connection, *, factor: float, lowest: float, recovery_seconds: float) -> None:
-    """Stripe has answered 429: the limits of all processes are multiplied by `factor`, and recover with time."""
+    """Multiply the limits of all processes by `factor` (0 to 1) after Stripe answered 429.
+
+    The product is never below `lowest`, and recovers fully in `recovery_seconds`.
+    """
     await connection.execute(_SLOW_DOWN, factor, lowest, recovery_seconds)

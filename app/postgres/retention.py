@@ -1,4 +1,4 @@
-"""What may be forgotten: deleted a thousand rows at a time, so that no lock and no transaction is long."""
+"""Delete rows that are past their retention, a thousand at a time, so that each transaction is short."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from app.postgres.database import Connection
 
 BATCH = 1000
 
-# Events: Stripe resends one for 3 days, and an operator any of the last 30. Quotes and idempotency keys last 24 h.
-# A refresh that wants nothing says nothing that its object's row does not say, once its spacing is over.
-_FORGOTTEN = {
+# Stripe resends an event for 3 days, and an operator can resend any event of the last 30. Quotes and idempotency keys
+# last 24 hours. A refresh without pending notifications is needed only until its spacing is over.
+_EXPIRED = {
     "webhook_events": "received_at < clock_timestamp() - interval '35 days'",
     "idempotency_keys": "created_at < clock_timestamp() - interval '24 hours'",
     "quotes": "expires_at < clock_timestamp() - interval '24 hours'",
@@ -20,10 +20,10 @@ _FORGOTTEN = {
 
 
 async def purge(connection: Connection) -> dict[str, int]:
-    """Deletes what is past its time, each batch in a transaction of its own; the number of rows by table."""
+    """Delete the expired rows, each batch in its own transaction, and return the number of rows by table."""
     deleted = {}
-    for table, condition in _FORGOTTEN.items():
-        # The condition is repeated where the row is locked: a refresh may have become wanted in between.
+    for table, condition in _EXPIRED.items():
+        # The condition is checked again when the row is locked, because a notification may have arrived in between.
         statement = f"""delete from {table} where ctid = any(array(
             select ctid from {table} where {condition} limit {BATCH} for update skip locked)) and {condition}"""
         number = BATCH

@@ -1,4 +1,4 @@
-"""Which schema the database has, which one this release needs, and whether the two fit.
+"""Compare the schema of the database with the one that this release needs.
 
 A schema has the number of its newest migration. See docs/decisions/0015-squash-migrations-before-the-first-release.md.
 """
@@ -14,21 +14,22 @@ from app.errors import SchemaRefused
 from app.postgres.database import Connection
 
 HEAD = "0010"
-"""The newest migration, and so the schema that this release needs; a test compares it with the files."""
+"""The newest migration, which is the schema that this release needs. A test compares it with the files."""
 
 
 @dataclass(frozen=True, slots=True)
 class SchemaState:
-    """What the database says of its schema.
+    """The state of the database's schema.
 
-    `number`: of its newest migration, None if it has no schema. `floor`: the oldest number whose release may run on it.
+    `number` is that of its newest migration, or None if it has no schema. `floor` is the number of the oldest release
+    that may run on it.
     """
 
     number: int | None
     floor: int
 
     def refusal(self) -> str | None:
-        """Return None if this release can run on the schema, otherwise a sentence that says what to do."""
+        """Return None if this release can run on the schema, otherwise a text that says what to do."""
         needed = int(HEAD)
         if self.number is None:
             return "The database has no schema yet. Run `coseat migrate`, then start this process again."
@@ -46,7 +47,7 @@ class SchemaState:
 
 
 async def read_schema_state(connection: Connection) -> SchemaState:
-    """Return what the database says of its schema. It may have none, and may be newer than this release."""
+    """Return the state of the database's schema, which may be missing or newer than this release."""
     version = await _value(connection, "select version_num from alembic_version")
     floor = await _value(connection, "select number from schema_floor")
     return SchemaState(
@@ -55,7 +56,7 @@ async def read_schema_state(connection: Connection) -> SchemaState:
 
 
 async def require(connection: Connection) -> None:
-    """Raise SchemaRefused if this release cannot run on the database's schema."""
+    """Check that this release can run on the database's schema. Raises SchemaRefused."""
     if (refusal := (await read_schema_state(connection)).refusal()) is not None:
         raise SchemaRefused(refusal)
 

@@ -1,6 +1,7 @@
-"""What `coseat migrate` does around the migrations: one at a time, never behind a pooler, never over a foreign schema.
+"""Check and lock the database before `coseat migrate` runs migrations.
 
-Only `migrations/env.py` and migrations import this module; it is the only one that runs statements by SQLAlchemy.
+Migrations run one at a time, on a direct connection, and never on an unknown schema. Only `migrations/env.py` and the
+migrations import this module. It is the only one that runs statements with SQLAlchemy.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from app.errors import SchemaRefused
 from app.postgres.sql_files import read_statements
 from app.postgres.tables import metadata
 
-# Any number that nothing else in the database locks; two deployments that start together migrate in turn.
+# No other lock of the database has this number. Two deployments that start together migrate one after the other.
 MIGRATION_LOCK = 7_203_911_640
 _SECONDS_BETWEEN_TRIES = 0.2
 
 FIRST = 10
-"""The migration that took the place of all before it."""
+"""The migration that replaced all earlier ones."""
 _STAMPED = (8, 9)
 _RESET = (
     "Nothing is released yet, so there is no migration from it. Throw a development state folder away with "
@@ -31,7 +32,7 @@ _SCRATCH = "coseat_expected_schema"
 _MOST_DIFFERENCES = 3
 
 # Each object of the current schema as one row: its name, and everything that its behaviour depends on. The order of a
-# table's columns is not part of it. `{members}` are what an extension brought.
+# table's columns is not part of it. `members` are the objects of extensions.
 _DESCRIBE = """
 with members as (select classid, objid from pg_depend where deptype = 'e'),
 own as (
@@ -74,10 +75,13 @@ from pg_type t where t.typnamespace = to_regnamespace(current_schema()) and t.ty
 
 
 async def require_direct(connection: asyncpg.Connection[asyncpg.Record]) -> None:
-    """Raise SchemaRefused if a pooler stands before PostgreSQL.
+    """Check that the connection leads to PostgreSQL itself and not to a pooler.
 
     Migrations hold a lock of the session from the first version to the last, and a pooler may change the session
-    between two transactions. A pooler answers the start of a connection itself, with a process id of its own.
+    between two transactions. A pooler answers the start of a connection itself and reports its own process id.
+
+    Raises:
+        SchemaRefused: the connection leads to a pooler.
     """
     if await connection.fetchval("select pg_backend_pid()") != connection.get_server_pid():
         raise SchemaRefused(
@@ -87,9 +91,9 @@ async def require_direct(connection: asyncpg.Connection[asyncpg.Record]) -> None
 
 
 def lock(connection: Connection) -> None:
-    """Wait until no other process migrates this database; the lock ends with the connection.
+    """Take the migration lock, which ends with the connection; wait while another process holds it.
 
-    The tries are separate transactions. A statement that waited for the lock would keep its snapshot, and
+    Each try is its own transaction. A statement that waited for the lock would keep its snapshot, and
     `create index concurrently` in the process that holds the lock would wait for that snapshot without end.
     """
     while not connection.scalar(text("select pg_try_advisory_lock(:key)"), {"key": MIGRATION_LOCK}):
@@ -125,7 +129,7 @@ def prepare(connection: Connection, create_first: Callable[[], None]) -> int:
 
 
 def describe(connection: Connection) -> dict[str, str]:
-    """Return every object of the current schema by its name, with all that its behaviour depends on."""
+    """Return every object of the current schema by name, with everything that its behaviour depends on."""
     schema = connection.scalar(text("select quote_ident(current_schema())"))
     return {
         name: (definition or "").replace(f"{schema}.", "")
@@ -134,15 +138,15 @@ def describe(connection: Connection) -> dict[str, str]:
 
 
 def raise_floor(number: str) -> None:
-    """Exclude releases older than schema `number`; for migrations that take something away from them."""
+    """Exclude releases older than schema `number`. For migrations that remove what those releases use."""
     op.execute(f"update schema_floor set number = greatest(number, {int(number)})")
 
 
 def create_index_concurrently(name: str, definition: str) -> None:
-    """Create an index while others write; the one statement of a version that is marked `concurrent`.
+    """Create an index without blocking writes. It is the only statement of a version that is marked `concurrent`.
 
-    `definition` is what follows the name, from `on`. A try that was interrupted left an index that is invalid: it is
-    dropped first, so the version can be repeated. A valid one is kept.
+    `definition` is the text after the name, from `on`. An interrupted try leaves an invalid index, which is dropped
+    first, so that the version can be repeated. A valid index stays as it is.
     """
     with op.get_context().autocommit_block():
         if op.get_context().as_sql or _is_invalid(op.get_bind(), name):

@@ -1,4 +1,4 @@
-"""Functions and triggers of the schema, kept as SQL files and loaded by migrations."""
+"""Read the SQL files with the functions and triggers of the schema, for migrations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ _STATEMENT = re.compile(r"(?:\$\$.*?\$\$|.)+?;[ \t]*(?:\n|\Z)", re.DOTALL)
 
 
 def read_statements(name: str) -> list[str]:
-    """Return the statements of `<name>.sql`, each without its semicolon: the driver prepares one at a time."""
+    """Return the statements of `<name>.sql`, each without its semicolon, because the driver prepares one at a time.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
     return [
         statement.strip().removesuffix(";")
         for statement in _STATEMENT.findall((FOLDER / f"{name}.sql").read_text(encoding="utf-8"))

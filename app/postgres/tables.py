@@ -1,9 +1,8 @@
-"""The tables. Migrations are checked against this metadata; hot statements are written in SQL beside their use.
+"""Describe the tables. A test compares the migrations with this metadata; statements are SQL texts beside their use.
 
-Mirrored tables carry Stripe's id as key, the snapshot's fields, and the columns of the sync rule
-(`app.mirror.store.rows`).
-There are no foreign keys between them: events arrive in any order, children first as well. Instants of Stripe are
-whole Unix seconds, our own are timestamptz by the database's clock.
+Mirrored tables have Stripe's id as key, the snapshot's fields, and the columns of the sync rule
+(`app.mirror.store.rows`). There are no foreign keys between them, because events arrive in any order. Instants from
+Stripe are whole Unix seconds; our own are timestamptz by the database's clock.
 """
 
 from __future__ import annotations
@@ -73,7 +72,11 @@ def _json(name: str, *, required: bool = False) -> Column[object]:
 
 
 def _mirrored(name: str, *columns: Column[object]) -> Table:
-    """`existence`: present, absent (a plain 404: undone by the next sighting) or deleted (stays)."""
+    """Return a table of mirrored objects: `columns` and the columns of the sync rule.
+
+    `existence` is `present`, `absent` (Stripe answered 404; the next snapshot makes it present again) or `deleted`
+    (terminal).
+    """
     return Table(
         name,
         metadata,
@@ -149,7 +152,7 @@ subscriptions = _mirrored(
     _text("customer_id", required=True),
     _text("status", required=True),
     _text("currency", required=True),
-    # Stripe sends items with their subscription and never alone: one row lock, one marker and one serial cover both.
+    # Stripe sends items only with their subscription, so one row lock, one marker and one serial cover both.
     _json("items", required=True),
     _text("owner_id"),
     _text("operation_id"),
@@ -300,7 +303,7 @@ list_scan_ranges = Table(
         "open_ids",
         ARRAY(Text),
         nullable=False,
-        comment="seen, of the second that the next page may go on with",
+        comment="seen in second `last_created`, with which the next page may begin",
     ),
     _whole("pages", required=True),
     _whole("objects", required=True),
@@ -422,7 +425,7 @@ operations = Table(
     Column("seat_total", BigInteger, comment="the seats after it, where it changes their number"),
     CheckConstraint("state in ('running', 'settled')", name="state"),
     CheckConstraint("(state = 'settled') = (settled_at is not null)", name="settled"),
-    # A settled operation has no runner; one that runs has, or waits for the next worker.
+    # A settled operation has no lease. A running one has that of its runner, or an old one until a worker takes it.
     CheckConstraint("(state = 'running') = (lease_until is not null)", name="lease_until"),
     CheckConstraint("(lease_token is null) = (lease_until is null)", name="lease_token"),
     CheckConstraint("seat_total >= 0", name="seat_total"),
@@ -453,7 +456,7 @@ operation_steps = Table(
     Column(
         "unanswered_at",
         DateTime(timezone=True),
-        comment="the last sending whose answer is missing",
+        comment="when the last request without an answer was sent",
     ),
     _instant("settled_at"),
     Column("invoice_id", Text, comment="the invoice that proves the payment of a purchase that waits for it"),
@@ -461,8 +464,7 @@ operation_steps = Table(
     _instant("payment_until"),
     Column("end_code", Text, comment="why a purchase that waits is to end"),
     Column("awaits_seats", Boolean, nullable=False, server_default=text("false")),
-    # `sent_at` belongs to the key of this attempt: it is set while a request of that key was recorded, and neither
-    # before nor between two keys.
+    # `sent_at` belongs to the key of the current attempt. It is null before the first key and between two keys.
     CheckConstraint(f"state in ({_quoted(UNSETTLED_STATES + SETTLED_STATES)})", name="state"),
     CheckConstraint(f"(state in ({_quoted(SETTLED_STATES)})) = (settled_at is not null)", name="settled"),
     CheckConstraint("state <> 'in_flight' or sent_at is not null", name="in_flight"),

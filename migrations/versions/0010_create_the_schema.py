@@ -344,7 +344,7 @@ def create_synchronisation() -> None:
             "open_ids",
             postgresql.ARRAY(sa.Text()),
             nullable=False,
-            comment="seen, of the second that the next page may go on with",
+            comment="seen in second `last_created`, with which the next page may begin",
         ),
         sa.Column("pages", sa.BigInteger(), nullable=False),
         sa.Column("objects", sa.BigInteger(), nullable=False),
@@ -471,7 +471,10 @@ def create_operations() -> None:
         sa.Column("attempt", sa.Integer(), nullable=False, server_default=sa.text("0")),
         sa.Column("sent_at", INSTANT, nullable=True),
         sa.Column(
-            "unanswered_at", INSTANT, nullable=True, comment="the last sending whose answer is missing"
+            "unanswered_at",
+            INSTANT,
+            nullable=True,
+            comment="when the last request without an answer was sent",
         ),
         sa.Column("settled_at", INSTANT, nullable=True),
         sa.Column(

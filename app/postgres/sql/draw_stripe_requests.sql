@@ -1,9 +1,9 @@
 -- Draw grants for requests to Stripe. One draw counts, decides and writes under one lock, and each of its statements
--- takes its snapshot after the lock. A grant counts for a second after the last moment at which it may be spent, so no
--- second of calls exceeds the limit. For the account, the delay that a call may have on its way to Stripe is added; the
--- steady calls of an endpoint are evenly spaced in any case. Steady grants are given for moments to come, at equal
--- distances, so the time that a draw takes slows no call down. The tables are unlogged: a draw waits for no disk, and a
--- crash of the server forgets only what is a second old.
+-- takes its snapshot after the lock. A grant counts for one second after the last moment at which it may be spent, so
+-- no second of calls exceeds the limit. The account's limit adds the network delay of a call to Stripe. Steady calls
+-- of an endpoint are evenly spaced, so its limit does not. Steady grants are given in advance, at equal distances, so
+-- the duration of a draw delays no call. The tables are unlogged: a draw does not wait for the disk, and a crash of
+-- the server loses only grants of the last second.
 create or replace function draw_stripe_requests(
     asked_work text, asked_endpoint text, wanted int, wanted_spare int, account_limit float, shares jsonb,
     endpoint_limit float, is_steady boolean, spend_seconds float, keep_seconds float, delay_seconds float,
@@ -38,7 +38,7 @@ begin
     end if;
     loop
         exit when granted = wanted or slot > moment + ahead_seconds * interval '1 second';
-        -- What others can count on and do not use now is not to be had; the own share always is: they kept off it.
+        -- A kind of work gets its own share, and the rest that other kinds neither use nor have as their share.
         with used as (
             select work, sum(number)::int as number from rate_grants where counts_until > slot group by work
         )
@@ -61,7 +61,7 @@ begin
             slot := slot + gap_seconds * interval '1 second';
         else
             granted := least(wanted, account_free, endpoint_free);
-            -- Spare ones come out of the lesser half of the work's own share: never at the cost of a call that waits.
+            -- Spare grants use at most half of what is free and half of the own share, so no waiting call loses one.
             select greatest(0, least(wanted_spare, (least(account_free, endpoint_free) - granted) / 2,
                 floor(account_total * coalesce((shares ->> asked_work)::float, 0) / 2) - granted
                 - coalesce(sum(number), 0)))

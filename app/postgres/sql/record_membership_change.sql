@@ -1,5 +1,5 @@
--- Record changes of memberships in the transaction in which the mirror applies them, so that no path can forget one.
--- A change that an unsettled operation of ours has sent is recorded as that operation's, any other as the Dashboard's.
+-- Record a change of membership in the transaction in which the mirror applies it, so that no path can omit it. If an
+-- unsettled operation sent the change, the entry names that operation; otherwise its source is the Dashboard.
 create or replace function record_membership_change() returns trigger language plpgsql as $$
 declare
     was_on text := case when tg_op = 'UPDATE' and old.existence = 'present' then old.member_of end;

@@ -1,5 +1,5 @@
--- Record changes of subscriptions in the transaction in which the mirror applies them. A change that an unsettled
--- operation of ours has sent is recorded as that operation's, any other as the Dashboard's or as Stripe's own.
+-- Record a change of a subscription in the transaction in which the mirror applies it. If an unsettled operation sent
+-- the change, the entry names that operation; otherwise its source is the Dashboard, or Stripe for a change of status.
 create or replace function record_subscription_change() returns trigger language plpgsql as $$
 declare
     cause record;
@@ -33,8 +33,8 @@ begin
     return null;
 end $$;
 
--- A renewal changes the periods of every item and nothing that is recorded. Calling the function only to find that out
--- took a fifth of the time of an event, so the condition compares the recorded fields of the items itself.
+-- A renewal changes only the periods of the items, which are not recorded. Calling the function for it took a fifth of
+-- an event's time, so the trigger's condition compares the recorded fields of the items.
 create or replace trigger record_subscription_update after update on subscriptions for each row
     when ((old.items is distinct from new.items
            and (jsonb_path_query_array(old.items, '$[*].id') <> jsonb_path_query_array(new.items, '$[*].id')

@@ -1,6 +1,6 @@
--- One row: the oldest schema number whose release may still run here. Only a migration that takes something away from
--- older releases raises it. It belongs to the chain of migrations, as alembic_version does, and not to the schema that
--- is compared before an unreleased database is stamped.
+-- One row: the number of the oldest release that may run on this schema. Only a migration that removes what older
+-- releases use raises it. Like alembic_version, the table belongs to the chain of migrations. It is not compared when
+-- an unreleased database is stamped.
 create table if not exists schema_floor (
     single boolean not null default true,
     number integer not null,
