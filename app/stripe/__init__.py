@@ -1,1 +1,1 @@
-"""Every call to Stripe and every reading of Stripe's JSON. The only importer of the Stripe SDK."""
+"""Calls to Stripe and the parsing of Stripe's JSON. The only importer of the Stripe SDK."""

@@ -1,4 +1,7 @@
-"""What became of one attempt to write at Stripe. The module needs the standard library only and does no I/O."""
+"""Define the outcome of one attempt to write at Stripe. The module does no I/O.
+
+See docs/decisions/0012-use-a-new-key-only-after-a-stored-error.md.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from enum import StrEnum
 
 
 class Outcome(StrEnum):
-    """What became of one attempt: one request to Stripe, together with the retries that the client made of it."""
+    """The outcome of one attempt: one request to Stripe with the retries that the client made of it."""
 
     NOT_SENT = "not_sent"
     REPLAYED = "replayed"
@@ -20,10 +23,11 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """The outcome of one attempt as a value.
+    """One attempt and what is known about it.
 
-    `is_replay`: Stripe answered from the memory of the key, so every earlier request of that key has ended.
-    `has_open_try`: an earlier try of the same call got no answer and may still run. `code`: why it was rejected.
+    `is_replay` is True if Stripe answered with the response stored under the key, so every earlier request of that key
+    has ended. `has_open_try` is True if an earlier try of the same call got no answer and may still run. `code` is
+    Stripe's error code of a rejection.
     """
 
     outcome: Outcome
@@ -33,15 +37,15 @@ class Attempt:
 
     @property
     def ends_earlier(self) -> bool:
-        """True if no request of the key can take effect any more, whatever was open before.
+        """Return True if no request of the key can take effect any more.
 
-        An accepted request executes under the key, and one that runs later only gets the kept answer. A rejection
-        may have been made before Stripe looked at the key, so without a replay it proves nothing of earlier ones.
+        An accepted request executes under the key, so a later one only gets the stored response. Stripe may reject a
+        request before it looks at the key, so a rejection without a replay proves nothing about earlier requests.
         """
         return self.is_replay or self.outcome in (Outcome.ACCEPTED, Outcome.REPLAYED)
 
     def leaves_unanswered(self, *, before: bool) -> bool:
-        """Return True if a request of the key is without an answer; `before`: one was when the attempt was made."""
+        """Return True if a request of the key has no answer. `before` says whether one had none before the attempt."""
         if self.outcome in (Outcome.UNSTORED_ERROR, Outcome.NO_ANSWER):
             return True
         return not self.ends_earlier and (before or self.has_open_try)

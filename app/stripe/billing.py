@@ -1,6 +1,7 @@
-"""The calls that move money or terms: subscriptions, previews, payment methods, promotion codes, profiles.
+"""Call Stripe for subscriptions, previews, payment methods, promotion codes and profiles.
 
-A method that writes takes the idempotency key of its operation, and answers with the object as Stripe has it then.
+Every method raises what `StripeClient` raises for a read or a write. Methods that return a `Write` send nothing
+themselves. The result of a write is the object as it was when Stripe answered.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from app.stripe.client import Answer, StripeClient, Write
 from app.stripe.gateway import DISCOUNT_EXPANDS, Fetched
 
 _PAYMENT_EXPANDS = ["latest_invoice", "pending_setup_intent", *DISCOUNT_EXPANDS]
-# From the subscription the intent lies five levels deep, and Stripe expands four: the invoice is read for it.
+# From the subscription the intent is five levels deep, and Stripe expands at most four. So the invoice is read for it.
+# https://docs.stripe.com/api/expanding_objects
 _INTENT_OF_INVOICE = ["payments.data.payment.payment_intent"]
 _LONGEST_PAGE = 100
 _MOST_PAGES_OF_CODES = 10
@@ -29,11 +31,11 @@ _ISSUED = frozenset({"open", "paid", "uncollectible"})
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """A subscription after a write.
+    """A subscription after a write, at Unix second `at`.
 
-    `open_invoice_id`: its latest invoice, if that was open. `setup`: the pending set-up of a payment method.
-    `BillingCalls.payment_step` reads what is left to pay from these two.
-    `invoiced_at`: the second in which its latest invoice was made, None if that is a draft, void or not known.
+    `open_invoice_id` is its latest invoice, if that was open, and `setup` the pending set-up of a payment method.
+    `BillingCalls.payment_step` finds the payment step from these two. `invoiced_at` is the Unix second at which the
+    latest invoice was created, None if that invoice is a draft, void or unknown.
     """
 
     subscription: Subscription
@@ -45,31 +47,39 @@ class Changed:
 
     @property
     def fetched(self) -> Fetched:
+        """Return the subscription as a fetched object, stale if it was replayed or is incomplete."""
         return Fetched(self.subscription, self.at, stale=self.replayed or not is_whole(self.subscription))
 
 
 def is_whole(subscription: Subscription) -> bool:
-    """True if an answer carried all items, and each discount with what it gives."""
+    """Return True if the answer contained all items, and for each discount what it gives."""
     return subscription.items_complete and subscription.discounts_complete
 
 
 class BillingCalls:
+    """The calls of one client that concern subscriptions and payments."""
+
     def __init__(self, client: StripeClient) -> None:
         self._client = client
         self.bills = BillCalls(client)
 
     def subscription_creation(self, params: Mapping[str, Any]) -> Write[Changed]:
+        """Return the write that creates a subscription with Stripe's parameters `params`."""
         return self._change("/v1/subscriptions", params)
 
     def subscription_update(
         self, subscription_id: SubscriptionId, params: Mapping[str, Any]
     ) -> Write[Changed]:
+        """Return the write that updates a subscription with Stripe's parameters `params`."""
         return self._change(f"/v1/subscriptions/{subscription_id}", params)
 
     def subscription_cancellation(
         self, subscription_id: SubscriptionId, params: Mapping[str, Any]
     ) -> Write[Changed]:
-        """Stripe keeps no answer of a DELETE under its key: after a lost answer the subscription is looked at."""
+        """Return the write that cancels a subscription at once.
+
+        Stripe stores no response of a DELETE under its key. After a lost answer the subscription has to be read.
+        """
         path, expanded = f"/v1/subscriptions/{subscription_id}", {**params, "expand": list(DISCOUNT_EXPANDS)}
         return Write(self._client, "delete", path, expanded, read=_ended)
 
@@ -77,10 +87,13 @@ class BillingCalls:
         return Write(self._client, "post", path, {**params, "expand": _PAYMENT_EXPANDS}, read=_changed)
 
     async def payment_step(self, changed: Changed) -> PaymentStep | None:
-        """Read what is left to pay, from the intent of the open invoice; else the pending set-up, if there is one.
+        """Return the payment step of the open invoice, otherwise the pending set-up, or None.
 
-        An open invoice comes first: a set-up may be left over from a time when nothing was due.
-        Raises ServiceUnavailable, StripeRejected.
+        The open invoice comes first, because the set-up may be from a time when nothing was due.
+
+        Raises:
+            ServiceUnavailable: Stripe or the rate budget does not answer.
+            StripeRejected: Stripe refused the read.
         """
         if changed.open_invoice_id is None:
             return changed.setup
@@ -90,7 +103,7 @@ class BillingCalls:
         return parsing.invoice_payment_step(answer.data) or changed.setup
 
     async def subscription(self, subscription_id: SubscriptionId) -> Changed:
-        """Read it as it is now, with what `payment_step` needs: after a write whose answer said nothing."""
+        """Read the subscription as it is now, with what `payment_step` needs, after a write without a useful answer."""
         answer = await self._client.get(
             f"/v1/subscriptions/{subscription_id}", {"expand": list(_PAYMENT_EXPANDS)}
         )
@@ -102,14 +115,14 @@ class BillingCalls:
         return parsing.purchase_invoice(answer.data, answer.at)
 
     async def void_invoice(self, invoice_id: str, *, idempotency_key: str) -> None:
-        """Void an open invoice, so that nobody can pay it any more. Raises StripeRejected once it is paid."""
+        """Void an open invoice, so that it cannot be paid any more. Raises StripeRejected if it is paid already."""
         await self._client.post(f"/v1/invoices/{invoice_id}/void", {}, idempotency_key=idempotency_key)
 
     def subscription_resumption(self, subscription_id: SubscriptionId) -> Write[Changed]:
-        """Wake a subscription whose status is `paused`; it stays paused until the rest of its period is paid.
+        """Return the write that resumes a subscription whose status is `paused`.
 
-        Stripe's defaults would wake it at once and leave that charge pending until the next renewal. An intended
-        cancellation is taken back by an update.
+        The subscription stays paused until the rest of its period is paid. Stripe's defaults would resume it at once
+        and leave that charge pending until the next renewal. Source: https://docs.stripe.com/api/subscriptions/resume
         """
         params = {
             "billing_cycle_anchor": {"type": "unchanged"},
@@ -119,19 +132,19 @@ class BillingCalls:
         return self._change(f"/v1/subscriptions/{subscription_id}/resume", params)
 
     def owner_change(self, subscription_id: SubscriptionId, owner_id: CustomerId) -> Write[Fetched]:
-        """Writes the one metadata key of ours that a subscription has; all others stay as they are."""
+        """Return the write that sets the owner in a subscription's metadata. Other metadata keys do not change."""
         params = {"metadata": {keys.OWNER: owner_id}, "expand": list(DISCOUNT_EXPANDS)}
         return Write(self._client, "post", f"/v1/subscriptions/{subscription_id}", params, read=_with_owner)
 
     async def subscriptions_of(self, customer_id: CustomerId) -> list[Subscription]:
-        """The newest hundred of a customer, ended ones included: to find a create whose answer was lost."""
+        """Return a customer's newest 100 subscriptions of any status, to find a create whose answer was lost."""
         answer = await self._client.get(
             "/v1/subscriptions", {"customer": customer_id, "status": "all", "limit": 100}
         )
         return [parsing.subscription(source) for source in answer.data["data"]]
 
     async def live_subscriptions_of(self, customer_id: CustomerId) -> list[Subscription]:
-        """Read every subscription that the customer pays for and that has not ended, newest first."""
+        """Return every subscription that the customer pays for and that has not ended, newest first."""
         query: dict[str, Any] = {"customer": customer_id, "limit": _LONGEST_PAGE}
         found: list[Subscription] = []
         while True:
@@ -142,7 +155,7 @@ class BillingCalls:
             query["starting_after"] = page["data"][-1]["id"]
 
     async def preview(self, params: Mapping[str, Any]) -> Costs:
-        """What Stripe would invoice; nothing is changed, so no key is needed and a lost answer is asked again."""
+        """Return what Stripe would invoice. A preview changes nothing, so it needs no key and may be repeated."""
         answer = await self._client.post_safely(
             "/v1/invoices/create_preview", {**params, "expand": ["discounts.source.coupon"]}
         )
@@ -163,7 +176,7 @@ class BillingCalls:
         )
 
     async def _preview_lines(self, source: Mapping[str, Any]) -> list[Mapping[str, Any]] | None:
-        """All lines where the embedded list was cut short (ten at most come embedded), else None."""
+        """Return all lines of the preview if the embedded list was incomplete (Stripe embeds at most 10), else None."""
         if parsing.is_complete(source):
             return None
         found = list(source["lines"]["data"])
@@ -179,10 +192,10 @@ class BillingCalls:
     async def promotion_codes(
         self, code: str, customer_id: CustomerId | None = None
     ) -> AsyncIterator[tuple[PromotionCode, int]]:
-        """Yield the active codes of that text, newest first, each with the second of Stripe's answer.
+        """Yield the active promotion codes with the text `code`, newest first, each with the second of the answer.
 
-        Stripe compares without regard to case; a text is unique for each customer only, so there may be many.
-        `customer_id`: only the codes that are restricted to this customer.
+        Stripe ignores case. A text is unique only for each customer, so many codes may match. With `customer_id`, only
+        the codes that are restricted to this customer are returned.
         """
         query: dict[str, Any] = {
             "code": code,
@@ -203,6 +216,7 @@ class BillingCalls:
     async def create_setup_intent(
         self, customer_id: CustomerId, *, idempotency_key: str
     ) -> tuple[str, PaymentStep]:
+        """Create a setup intent for later payments; return its id and the step that the customer has to take."""
         answer = await self._client.post(
             "/v1/setup_intents",
             {"customer": customer_id, "usage": "off_session", "automatic_payment_methods": {"enabled": True}},
@@ -213,6 +227,7 @@ class BillingCalls:
     async def attach_payment_method(
         self, payment_method_id: PaymentMethodId, customer_id: CustomerId, *, idempotency_key: str
     ) -> Fetched:
+        """Attach a payment method to a customer and return it."""
         answer = await self._client.post(
             f"/v1/payment_methods/{payment_method_id}/attach",
             {"customer": customer_id},
@@ -223,6 +238,7 @@ class BillingCalls:
     async def detach_payment_method(
         self, payment_method_id: PaymentMethodId, *, idempotency_key: str
     ) -> Fetched:
+        """Detach a payment method from its customer and return it."""
         answer = await self._client.post(
             f"/v1/payment_methods/{payment_method_id}/detach", {}, idempotency_key=idempotency_key
         )
@@ -231,6 +247,7 @@ class BillingCalls:
     async def update_customer(
         self, customer_id: CustomerId, params: Mapping[str, Any], *, idempotency_key: str
     ) -> Fetched:
+        """Update a customer with Stripe's parameters `params` and return it."""
         answer = await self._client.post(
             f"/v1/customers/{customer_id}", params, idempotency_key=idempotency_key
         )
@@ -262,5 +279,5 @@ def _changed(answer: Answer) -> Changed:
 
 
 def discounts(existing: Sequence[str], added: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
-    """Stripe replaces the whole list, so what is there already is named again."""
+    """Return the parameter for a subscription's discounts. It names the existing ones, because Stripe replaces all."""
     return [*({"discount": discount_id} for discount_id in existing), *(dict(entry) for entry in added)]

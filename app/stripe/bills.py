@@ -1,4 +1,4 @@
-"""Reads what was billed and what was paid for it: the facts that a credit is judged by."""
+"""Read what was billed and what was paid for it: the facts that decide about a credit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Json = Mapping[str, Any]
 
 
 class BillCalls:
-    """Raises what every call of the client raises; nothing here writes."""
+    """Reads of invoices and payments. Every method raises what `StripeClient` raises for a read."""
 
     def __init__(self, client: StripeClient) -> None:
         self._client = client
@@ -50,7 +50,7 @@ class BillCalls:
         return noted + sum([await self._returned(payment) for payment in bill.payments])
 
     async def _noted(self, invoice_id: InvoiceId) -> int:
-        """Credit notes without the refunds that they made, which the charge shows."""
+        """Return the sum of credit notes without the refunds that they made, which the charge shows."""
         notes = await self._all("/v1/credit_notes", {"invoice": invoice_id})
         return sum(
             int(note["total"]) - sum(int(refund["amount_refunded"]) for refund in note.get("refunds") or ())
@@ -59,7 +59,7 @@ class BillCalls:
         )
 
     async def _returned(self, payment: str) -> int:
-        """What a payment's charge gave back to its payer, or may have to. `payment`: an intent, or a charge alone."""
+        """Return what a payment gave back, or may have to. `payment` is the id of an intent, or of a single charge."""
         if payment.startswith(_INTENT):
             intent = await self._client.get(f"/v1/payment_intents/{payment}", {"expand": ["latest_charge"]})
             charge = intent.data.get("latest_charge")
@@ -81,7 +81,7 @@ class BillCalls:
         return parsing.bill(source, await self._with_items(str(source["id"]), found))
 
     async def _with_items(self, invoice_id: str, lines: list[BilledLine]) -> list[BilledLine]:
-        """A line that stands for an invoice item leaves it to that to name its subscription item."""
+        """Add subscription items: a line that stands for an invoice item does not name them, the invoice item does."""
         if all(line.item_id is not None or line.invoice_item_id is None for line in lines):
             return lines
         sources = await self._all("/v1/invoiceitems", {"invoice": invoice_id})

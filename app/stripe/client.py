@@ -1,7 +1,8 @@
-"""One Stripe client a process: pinned version, bounded time, our own retries, plain data out.
+"""Call Stripe with a pinned version, a time limit, retries and the rate budget, and return plain data.
 
-The SDK retries nothing by default and never a bare 429, waits 80 s, and spends 50 times a JSON parse on building its
-objects; so calls go through its raw request (same errors, same encoding, no objects) with the rules below.
+By default the SDK retries nothing and waits 80 s, and building its objects takes 50 times as long as parsing the JSON.
+So calls use its raw request: same errors and encoding, no objects. See
+docs/decisions/0026-send-raw-requests-through-the-official-sdk.md.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from app.stripe.attempts import Attempt, Outcome
 from app.stripe.budget import Budget, Work, endpoint_of
 from app.stripe.translate import attempt_of, is_rate_refusal, is_retryable, translate, write_error
 
-# With STRIPE_LOG in the environment the SDK prints what it sends and gets, whatever this process may log.
+# If STRIPE_LOG is set in the environment, the SDK prints requests and responses regardless of our log settings.
 stripe._util.STRIPE_LOG = None
 
 API_VERSION = "2026-10-28.endive"
@@ -38,9 +39,9 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`at` is the second of the response's Date header: no change after it can be missing from `data` unnoticed.
+    """A response. `at` is the Unix second of its Date header, 0 without one; `data` shows every change before it.
 
-    `replayed`: Stripe kept this answer under its idempotency key, so it tells of the past and not of now.
+    `replayed` is True if Stripe had stored the response under its idempotency key, so it may show an old state.
     """
 
     data: Mapping[str, Any]
@@ -57,7 +58,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Tried(Generic[Result]):
-    """One attempt of a write: what became of it, and what Stripe answered or the error for the write's caller."""
+    """The outcome of one attempt of a write, with its result or with the error for the caller."""
 
     attempt: Attempt
     result: Result | None = None
@@ -66,9 +67,9 @@ class Tried(Generic[Result]):
 
 @dataclass(frozen=True, slots=True)
 class Write(Generic[Result]):
-    """A write that is ready to be sent, as often as its key allows.
+    """A write that is ready to be sent, once or several times with the same key.
 
-    `read` makes the result of Stripe's answer; `absent`, if there is one, makes it of the second of a 404.
+    `read` converts Stripe's answer into the result. `absent`, if given, converts the Unix second of a 404.
     """
 
     client: StripeClient
@@ -79,11 +80,15 @@ class Write(Generic[Result]):
     absent: Callable[[int], Result] | None = None
 
     async def grant(self) -> Grant:
-        """Wait for the rate budget. Raises ServiceUnavailable if it has no place: nothing was sent."""
+        """Wait for the rate budget. Raises ServiceUnavailable if no call may begin in time; nothing was sent."""
         return await self.client.grant(self.method, self.path)
 
     async def attempt(self, grant: Grant, key: str) -> Tried[Result]:
-        """Send it with its idempotency key. What Stripe answers, or does not, is returned and never raised."""
+        """Send the write with its idempotency key, and return the outcome.
+
+        Raises:
+            MalformedObject: `read` cannot convert the answer of an accepted write.
+        """
         try:
             answer = await self.client.send(grant, self.method, self.path, self.params, key=key)
         except AttemptFailed as failed:
@@ -94,7 +99,12 @@ class Write(Generic[Result]):
         return Tried(Attempt(outcome, is_replay=answer.replayed), self.read(answer))
 
     async def now(self, key: str) -> Result:
-        """Send it as a write that is no step of an operation. Raises BillingError."""
+        """Send a write that is no step of an operation, and return its result.
+
+        Raises:
+            BillingError: the budget has no grant, or the attempt failed; see `app.stripe.translate`.
+            MalformedObject: `read` cannot convert the answer.
+        """
         tried = await self.attempt(await self.grant(), key)
         if tried.error is not None:
             raise tried.error
@@ -102,7 +112,7 @@ class Write(Generic[Result]):
 
 
 class AttemptFailed(Exception):
-    """A write that did not succeed: what became of the attempt, and the error for its caller."""
+    """Raised when a write did not succeed: `attempt` is its outcome, `error` the error for the caller."""
 
     def __init__(self, attempt: Attempt, error: BillingError) -> None:
         super().__init__(error.detail)
@@ -111,13 +121,13 @@ class AttemptFailed(Exception):
 
 
 class _Unread(httpx.Headers):
-    """The headers of a good answer, and its body as it came."""
+    """The headers of a successful response, with the body that the SDK must not parse."""
 
     body: bytes
 
 
 class _Transport(stripe.HTTPXClient):
-    """Hides a good answer's body from the SDK, whose ordered dictionaries take it ten times as long to read."""
+    """Hide the body of a successful response from the SDK, whose parser takes ten times as long."""
 
     async def request_async(
         self, method: str, url: str, headers: Mapping[str, str], post_data: Any = None
@@ -131,7 +141,7 @@ class _Transport(stripe.HTTPXClient):
 
 
 def _read(answer: stripe.StripeResponse) -> Mapping[str, Any]:
-    """Raises what the SDK raises of a body that is not JSON: an answer that got lost on its way."""
+    """Parse a response. Raises stripe.APIError, as the SDK does, if the body is not JSON."""
     unread = answer.headers
     if not isinstance(unread, _Unread):
         raise TypeError("the SDK answered around its transport")
@@ -148,8 +158,15 @@ def _read(answer: stripe.StripeResponse) -> Mapping[str, Any]:
 
 
 class StripeClient:
+    """The process's client of one Stripe account.
+
+    Reads raise NotFound, ServiceUnavailable (also without a grant), PaymentRequired, StripeRejected and further errors
+    of `app.stripe.translate.translate`. Writes raise those too, and in addition StripeErrorKept and
+    StripeOutcomeUnknown, after which the write may have taken effect.
+    """
+
     def __init__(self, api_key: str, *, api_base: str | None, budget: Budget | None = None) -> None:
-        """`budget`: shared with every other process that calls the account; None where there is none."""
+        """Create a client for `api_base`, or for Stripe itself. `budget` is shared by all processes of the account."""
         self._budget = budget
         self._work: Work = "interactive"
         stripe.enable_telemetry = False
@@ -164,25 +181,29 @@ class StripeClient:
         )
 
     def doing(self, work: Work) -> Self:
-        """The same client, whose calls count as `work` in the budget."""
+        """Return the same client with calls that count as `work` in the budget."""
         other = copy.copy(self)
         other._work = work
         return other
 
     async def close(self) -> None:
+        """Close the connections to Stripe."""
         await self._http.close_async()  # type: ignore[no-untyped-call]  # the SDK leaves it unannotated
 
     async def get(self, path: str, params: Mapping[str, Any] | None = None) -> Answer:
+        """Read an object or a list."""
         return await self._read_only("get", path, params or {})
 
     async def post_safely(self, path: str, params: Mapping[str, Any]) -> Answer:
-        """A POST that changes nothing (a preview): retried and reported like a read."""
+        """Send a POST that changes nothing, such as a preview. It is retried and reported like a read."""
         return await self._read_only("post", path, params)
 
     async def post(self, path: str, params: Mapping[str, Any], *, idempotency_key: str) -> Answer:
+        """Send a write that is no step of an operation."""
         return await Write(self, "post", path, params, read=_as_it_came).now(idempotency_key)
 
     async def grant(self, method: str, path: str) -> Grant:
+        """Wait for the rate budget's grant for one call. Raises ServiceUnavailable; nothing was sent."""
         endpoint = endpoint_of(method, path)
         await self._acquire(endpoint)
         return Grant(endpoint)
@@ -190,7 +211,7 @@ class StripeClient:
     async def send(
         self, grant: Grant, method: str, path: str, params: Mapping[str, Any], *, key: str
     ) -> Answer:
-        """Send a write that has its grant. Raises AttemptFailed, also if its answer is lost."""
+        """Send a write that has its grant. Raises AttemptFailed, also if the answer is lost."""
         try:
             return await self._call(grant, method, path, {**params, "idempotency_key": key}, is_write=True)
         except TimeoutError as error:
@@ -207,9 +228,14 @@ class StripeClient:
     async def _call(
         self, grant: Grant, method: str, path: str, params: dict[str, Any], *, is_write: bool
     ) -> Answer:
-        """Call, and try again what may be. Raises the translated error, for a write as AttemptFailed, or TimeoutError.
+        """Call Stripe, with retries where `is_retryable` allows them.
 
-        The clock starts here, after the wait for the grant.
+        The limit of TOTAL_SECONDS starts here, after the wait for the grant.
+
+        Raises:
+            BillingError: the translated error of a read.
+            AttemptFailed: the outcome of a write that did not succeed.
+            TimeoutError: no answer within TOTAL_SECONDS.
         """
         tries = 0
         has_open_try = False
@@ -233,7 +259,7 @@ class StripeClient:
                 try:
                     await self._acquire(grant.endpoint)
                 except BillingError:
-                    # What the first try left open is still open: that is what the caller has to know.
+                    # A request of an earlier try may still run, so its outcome matters more than the missing grant.
                     raise failure from refused
 
     async def _acquire(self, endpoint: str) -> None:
@@ -241,14 +267,14 @@ class StripeClient:
             await self._budget.acquire(self._work, endpoint)
 
     async def _slow_down(self) -> None:
-        # Without the database no call is granted either, so there is no rate to lower.
+        # Without the database no call gets a grant either, so there is no rate to lower.
         with suppress(BillingError):
             if self._budget is not None:
                 await self._budget.slow_down()
 
 
 def _failure(error: stripe.StripeError, attempt: Attempt | None) -> Exception:
-    """The error of one try; an absence has its moment as well. `attempt` is None for a read."""
+    """Return the error of one try, for a 404 with its date. `attempt` is None for a read."""
     failed = translate(error) if attempt is None else write_error(error, attempt)
     if isinstance(failed, NotFound):
         failed.at = _date({name.lower(): value for name, value in (error.headers or {}).items()})
@@ -260,7 +286,10 @@ def _as_it_came(answer: Answer) -> Answer:
 
 
 def _date(headers: Mapping[str, str]) -> int:
-    """0 where there is none; such an answer is not applied, for older events would pass for newer ones."""
+    """Return the Unix second of the Date header, or 0 if it is missing or unreadable.
+
+    A snapshot without a date is never applied, because older events would then be applied after it.
+    """
     value = headers.get("date")
     if not value:
         return 0

@@ -1,4 +1,8 @@
-"""One method for each call that Coseat makes to Stripe; snapshots in and out."""
+"""Read Stripe's objects as snapshots, and describe the writes of customers.
+
+Every method raises what `StripeClient` raises for a read, and MalformedObject if an object lacks a field that its type
+promises. `app.stripe.billing` has the calls for subscriptions and payments.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +30,7 @@ _PATHS = {
 }
 DISCOUNT_EXPANDS = ("discounts.promotion_code", "discounts.source.coupon")
 _EXPAND = {"price": ("tiers", "currency_options"), "subscription": DISCOUNT_EXPANDS}
-# Stripe expands four levels at most, and `data` is one of them.
+# Stripe expands at most four levels, and `data` is one of them. https://docs.stripe.com/api/expanding_objects
 _EXPAND_PAGE = {
     "price": ("data.tiers", "data.currency_options"),
     "subscription": ("data.discounts.promotion_code", "data.discounts.source.coupon"),
@@ -36,9 +40,9 @@ _LIST_FILTERS: dict[str, dict[str, str]] = {"subscription": {"status": "all"}}
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """`snapshot` is None where Stripe answers a plain 404. `at`: the second of the answer, of several the first.
+    """An object as Stripe answered it, None for a 404. `at` is the Unix second of the first answer.
 
-    `stale`: an answer that was kept under its key, or that came without all its lists; what is landed is fetched anew.
+    `stale` is True for a replayed or incomplete answer, which is not applied; the object is fetched again instead.
     """
 
     snapshot: Snapshot | None
@@ -53,9 +57,10 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """`cut_short`: ids of objects that did not come whole or readable, to be fetched one by one.
+    """A page of a list, newest object first; `at` is the Unix second of the answer.
 
-    `ids`: every object of the page with its second of creation, in the page's order.
+    `cut_short` are the ids of objects that were incomplete or malformed, which have to be fetched one by one. `ids` are
+    all objects of the page with the Unix second of their creation, in the order of the page.
     """
 
     snapshots: list[Snapshot]
@@ -67,7 +72,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """`created` where Stripe tells it. `at`: the second of the answer, by Stripe's clock."""
+    """The account of the API key. `created` is None if Stripe does not return it; `at` is the second of the answer."""
 
     id: str
     livemode: bool
@@ -77,7 +82,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class WebhookEndpoint:
-    """`api_version` None: events come in the account's default version. An event `*` stands for all."""
+    """A webhook endpoint. Without `api_version` events have the account's default version. `*` means all events."""
 
     id: str
     url: str
@@ -87,9 +92,9 @@ class WebhookEndpoint:
 
 
 def _tiers_not_shown(source: Mapping[str, Any]) -> list[str]:
-    """Return the currencies of a tiered price whose tiers did not come: Stripe shows each by an expand of its own.
+    """Return the currencies of a tiered price whose tiers are missing. Stripe returns each only if it is expanded.
 
-    Those of the price's own currency are the price's tiers.
+    The tiers of the price's own currency are in the price's `tiers`.
     """
     if source.get("object") != "price" or source.get("billing_scheme") != "tiered":
         return []
@@ -101,15 +106,18 @@ def _tiers_not_shown(source: Mapping[str, Any]) -> list[str]:
 
 
 class StripeGateway:
+    """The reads of one client as snapshots, and its writes of customers."""
+
     def __init__(self, client: StripeClient, *, livemode: bool) -> None:
         self._client = client
         self._livemode = livemode
 
     def doing(self, work: Work) -> StripeGateway:
-        """The same calls, counted as `work` in the rate budget."""
+        """Return the same gateway with calls that count as `work` in the rate budget."""
         return StripeGateway(self._client.doing(work), livemode=self._livemode)
 
     async def account(self) -> Account:
+        """Return the account of the API key."""
         answer = await self._client.get("/v1/account")
         created = answer.data.get("created")
         return Account(
@@ -120,6 +128,7 @@ class StripeGateway:
         )
 
     async def webhook_endpoints(self) -> list[WebhookEndpoint]:
+        """Return all webhook endpoints of the account."""
         sources = await self._all("/v1/webhook_endpoints", {})
         return [
             WebhookEndpoint(
@@ -133,7 +142,7 @@ class StripeGateway:
         ]
 
     async def fetch(self, kind: str, object_id: str) -> Fetched:
-        """The object as it is now, with every list that is projected complete."""
+        """Return the object as it is now, with complete lists; without a snapshot if Stripe answers 404."""
         path, expand = f"{_PATHS[kind]}/{quote(object_id, safe='')}", list(_EXPAND.get(kind, ()))
         try:
             answer = await self._client.get(path, {"expand": expand} if expand else None)
@@ -157,7 +166,7 @@ class StripeGateway:
         return Fetched(parsing.PARSERS[kind](data), at)
 
     async def _with_currency_options(self, data: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Read the options of coupons that take off an amount in another currency: they are not embedded."""
+        """Add the currency options of coupons with an amount in another currency, which Stripe does not embed."""
         found: dict[str, Mapping[str, Any]] = {}
         for coupon_id in parsing.foreign_coupons(data):
             try:
@@ -182,9 +191,10 @@ class StripeGateway:
     async def page(
         self, kind: str, *, created_from: int = 0, created_to: int | None = None, starting_after: str | None
     ) -> Page:
-        """One page of a kind's objects that were created between two seconds (both inclusive), newest first.
+        """Return a page of a kind's objects, newest first, ended subscriptions included.
 
-        Ended ones are included. Raises NotFound where `starting_after` is gone.
+        The objects were created between Unix seconds `created_from` and `created_to`, both inclusive. Raises NotFound
+        if the object `starting_after` does not exist any more.
         """
         params: dict[str, Any] = {"limit": PAGE_SIZE, **_LIST_FILTERS.get(kind, {})}
         if kind in _EXPAND_PAGE:
@@ -219,11 +229,12 @@ class StripeGateway:
     async def changed_by(
         self, key_prefix: str, event_types: str, *, since: int
     ) -> list[tuple[str, Mapping[str, str]]]:
-        """Ids of the objects that requests whose idempotency keys begin so have changed, and the metadata left then.
+        """Return the objects changed by requests whose idempotency key begins with `key_prefix`, with their metadata.
 
-        By Stripe's events, which tell it also where somebody has undone the change meanwhile; those of the newest page
-        that has any, for one request's events are of one moment. `event_types`: one, or
-        a group as `customer.subscription.*`. `since`: Unix seconds, at most 30 days ago.
+        The source is Stripe's event log, which shows a change even if it was undone later. The events of one request
+        are created together, so the search ends at the newest page that has any. `event_types` is one type, or a group
+        such as `customer.subscription.*`. `since` is a Unix second, at most 30 days ago. See
+        docs/decisions/0034-read-stripes-events-after-a-stored-error.md.
         """
         query: dict[str, Any] = {"type": event_types, "created": {"gte": since}, "limit": PAGE_SIZE}
         while True:
@@ -263,7 +274,7 @@ class StripeGateway:
     async def invoices_of(
         self, subscription_id: SubscriptionId, *, status: str, created_from: int = 0
     ) -> list[Invoice]:
-        """Return a subscription's invoices of one status that were made since a Unix second, with all their lines."""
+        """Return a subscription's invoices of one status, created since a Unix second, with all their lines."""
         query: dict[str, Any] = {"subscription": subscription_id, "status": status}
         if created_from:
             query["created"] = {"gte": created_from}
@@ -271,7 +282,7 @@ class StripeGateway:
         return [one.snapshot for one in found if isinstance(one.snapshot, Invoice)]
 
     async def payment_methods(self, customer_id: CustomerId) -> tuple[list[PaymentMethod], int]:
-        """All payment methods of a customer, and the second of the first answer."""
+        """Return all payment methods of a customer, and the Unix second of the first answer."""
         first = await self._client.get(
             f"{_PATHS['customer']}/{customer_id}/payment_methods", {"limit": PAGE_SIZE}
         )
@@ -283,6 +294,7 @@ class StripeGateway:
     def customer_creation(
         self, *, email: str | None, name: str | None, metadata: Mapping[str, str]
     ) -> Write[Fetched]:
+        """Return the write that creates a customer."""
         params: dict[str, Any] = {"metadata": dict(metadata)}
         if email is not None:
             params["email"] = email
@@ -291,12 +303,15 @@ class StripeGateway:
         return Write(self._client, "post", _PATHS["customer"], params, read=_customer)
 
     async def customers_with_email(self, email: str) -> list[Fetched]:
-        """Those whose e-mail is exactly this one. The list is never behind, as the search may be."""
+        """Return the customers with exactly this e-mail. The list is up to date; Stripe's search may lag behind."""
         answer = await self._client.get(_PATHS["customer"], {"email": email, "limit": PAGE_SIZE})
         return [Fetched(parsing.customer(source), answer.at) for source in answer.data["data"]]
 
     def metadata_change(self, customer_id: CustomerId, values: Mapping[str, str]) -> Write[Fetched]:
-        """Merged by Stripe; a value of "" removes its key. A customer that is gone gives no snapshot."""
+        """Return the write that changes a customer's metadata. Other keys do not change; a value of "" removes its key.
+
+        Its result has no snapshot if the customer does not exist any more.
+        """
         path = f"{_PATHS['customer']}/{customer_id}"
         params = {"metadata": dict(values)}
         return Write(self._client, "post", path, params, read=_customer, absent=lambda at: Fetched(None, at))

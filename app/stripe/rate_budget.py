@@ -1,8 +1,9 @@
-"""This process's part in the account's request budget: waiting calls share a draw, spare grants wait for the next.
+"""Draw grants from the account's rate budget for the calls of this process.
 
-Why grants and not a local share of the rate: processes come and go, on several machines, and a share that one of
-them does not use must serve the others within a second. A lone call pays one statement of about half a millisecond
-before a call that takes hundreds; calls that come together pay one for all, and someone who waits finds spare grants.
+Calls that wait together share one draw, and an interactive draw brings spare grants for the next calls. Processes do
+not have fixed shares of the rate: they start and stop on several machines, and the share of an idle process must be
+available to the others within a second. A single call pays one statement of about half a millisecond. See
+docs/decisions/0031-grant-stripes-rate-call-by-call.md.
 """
 
 from __future__ import annotations
@@ -18,21 +19,22 @@ from app.postgres.rate_budget import Limits
 from app.stripe.budget import Work
 
 ENDPOINT_PER_SECOND = 25
-"""Stripe's limit for each endpoint (its page on rate limits), beside 100 for the account."""
+"""Stripe's limit for each endpoint, in calls a second. Source: https://docs.stripe.com/rate-limits"""
 ENDPOINT_SHARE = 0.25
-"""Of the account's limit, where Stripe has raised it: its endpoints are taken to be raised in proportion."""
+"""Fraction of the account's limit that an endpoint gets if Stripe has raised that limit: we assume the same factor."""
 BACKGROUND_SHARE = 0.8
-"""Of an endpoint that reads single objects, for work that nobody waits for; the rest is kept for those who do."""
+"""Fraction of the limit of an endpoint for single objects that background work may use. The rest is for callers."""
 SHARES = {"interactive": 0.2, "refresh": 0.2, "bulk": 0.1}
 SPEND_SECONDS = {"interactive": 0.15, "refresh": 0.05, "bulk": 0.035}
-"""From a grant to its call. A process that was busy for longer asks anew: else its calls would meet later ones.
+"""Longest time from a grant to its call. A process that was busy for longer draws again.
 
-Steady grants are that much further apart than the limit asks for, so bulk work loses 3.5 % of the rate by it.
+Otherwise its calls could coincide with later ones. Steady grants are further apart than the limit by this factor, so
+bulk work loses 3.5 % of the rate.
 """
 LATE_SECONDS = {"interactive": 0.0, "refresh": 0.0, "bulk": 0.02}
-"""Beyond that, for what one process does at a time: its own record of what began when keeps the limit there."""
+"""Further time that a process allows its own bulk calls. Its record of when calls began keeps the limit for them."""
 APART_SECONDS = 1.035
-"""Between a call and the one that follows it by the endpoint's limit: calls arrive by some milliseconds unevenly."""
+"""Time between a call and the one that is the endpoint's limit later. Calls arrive unevenly by some milliseconds."""
 KEEP_SECONDS = 0.5
 DELAY_SECONDS = 0.1
 AHEAD_SECONDS = 0.2
@@ -40,17 +42,20 @@ SPARE = 2
 RECOVERY_SECONDS = 30.0
 SLOWDOWN, SLOWEST = 0.75, 0.1
 _PATIENCE: dict[Work, float] = {"interactive": 5.0, "refresh": 10.0, "bulk": 300.0}
-"""Seconds that a call waits for its grant; a refresh holds a lease meanwhile."""
+"""Longest wait for a grant, in seconds. A refresh holds its lease during the wait."""
 _LONGEST_NAP = 0.25
 
 
 class BudgetSpent(ServiceUnavailable):
-    """Nothing was sent: the account's rate is in use by work that goes first, or by too many who wait."""
+    """Raised when a call got no grant in time, because other work uses the account's rate. Nothing was sent."""
 
 
 @dataclass(slots=True)
 class _Lane:
-    """Calls of one kind of work to one endpoint: who waits, and grants left over with the time they end."""
+    """The calls of one kind of work to one endpoint.
+
+    `waiting` are calls without a grant, `spare` the end times of unused grants, by the loop's clock.
+    """
 
     waiting: deque[asyncio.Future[float]] = field(default_factory=deque)
     spare: deque[float] = field(default_factory=deque)
@@ -58,7 +63,7 @@ class _Lane:
 
 
 class RateBudget:
-    """One a process. Every call to Stripe acquires one grant, the second and later attempts of a call as well."""
+    """The rate budget as one process uses it. Each try of a call to Stripe acquires one grant."""
 
     def __init__(self, database: Database, *, per_second: int) -> None:
         self._database = database
@@ -70,7 +75,12 @@ class RateBudget:
         self._begun: dict[str, deque[float]] = {}
 
     async def acquire(self, work: Work, endpoint: str) -> None:
-        """Raises BudgetSpent after the work's patience, and ServiceUnavailable while the database is away."""
+        """Wait until a call may begin.
+
+        Raises:
+            BudgetSpent: no grant within 5 s for interactive work, 10 s for refreshes, 300 s for bulk work.
+            ServiceUnavailable: the database does not answer.
+        """
         lane = self._lanes.setdefault((work, endpoint), _Lane())
         begun = self._begun.setdefault(endpoint, deque(maxlen=self._per_endpoint))
         loop = asyncio.get_running_loop()
@@ -86,7 +96,7 @@ class RateBudget:
             raise BudgetSpent("All of Stripe's rate budget is in use.", retry_after=1) from error
 
     def _granted(self, lane: _Lane, work: Work, endpoint: str) -> asyncio.Future[float]:
-        """Will hold the time until which the grant may be spent."""
+        """Return a future of the time until which the grant may be spent, by the loop's clock."""
         loop = asyncio.get_running_loop()
         granted: asyncio.Future[float] = loop.create_future()
         lane.waiting.append(granted)
@@ -95,19 +105,21 @@ class RateBudget:
         return granted
 
     async def slow_down(self) -> None:
+        """Lower the rate of all processes for a while after Stripe answered 429. Raises ServiceUnavailable."""
         async with self._database.connection() as connection:
             await rate_budget.slow_down(
                 connection, factor=SLOWDOWN, lowest=SLOWEST, recovery_seconds=RECOVERY_SECONDS
             )
 
     async def close(self) -> None:
+        """Cancel the draws that are running. Waiting calls get ServiceUnavailable."""
         drawers = [lane.drawer for lane in self._lanes.values() if lane.drawer is not None]
         for drawer in drawers:
             drawer.cancel()
         await asyncio.gather(*drawers, return_exceptions=True)
 
     async def _draw(self, lane: _Lane, work: Work, endpoint: str) -> None:
-        """Draws until nobody waits; what goes wrong is told to all who do."""
+        """Draw until no call waits. If a draw fails, all waiting calls get its error."""
         pause: float | None = 0.0
         failure: BillingError = ServiceUnavailable("The rate budget cannot be asked.", retry_after=2)
         try:
@@ -122,7 +134,7 @@ class RateBudget:
                 _fail(lane.waiting.popleft(), failure)
 
     async def _draw_once(self, lane: _Lane, work: Work, endpoint: str) -> float | None:
-        """Seconds until the next draw is worth its statement, None when nobody waits any more."""
+        """Draw once; return the seconds until the next draw may succeed, or None if no call waits."""
         wanted = _who_wait(lane)
         if not wanted:
             return None
@@ -151,15 +163,15 @@ class RateBudget:
                 loop.call_at(moment, _grant, waiter, moment + usable)
             else:
                 _grant(waiter, moment + usable)
-        # These were made no earlier than they were asked for, so they end no earlier than this.
+        # The database made them after they were asked for, so they end at this time or later.
         lane.spare.extend([asked_at + KEEP_SECONDS] * found.spare)
         return 0.0 if found.granted >= wanted else min(found.wait_seconds, _LONGEST_NAP)
 
 
 async def _begin(begun: deque[float], *, until: float) -> bool:
-    """Waits while this process's own calls, of which some began late, are too close; False when the grant is over.
+    """Wait until this process's earlier calls are far enough in the past; False if the grant ends before.
 
-    `begun` holds the beginnings of the last calls, as many as the endpoint's limit.
+    `begun` are the start times of the last calls, as many as the endpoint's limit.
     """
     loop = asyncio.get_running_loop()
     while (now := loop.time()) <= until:
@@ -174,7 +186,7 @@ async def _begin(begun: deque[float], *, until: float) -> bool:
 
 
 def _who_wait(lane: _Lane) -> int:
-    """Whoever lost patience, or was cancelled, waits no more."""
+    """Remove calls that timed out or were cancelled, and return the number of the others."""
     lane.waiting = deque(waiter for waiter in lane.waiting if not waiter.done())
     return len(lane.waiting)
 
@@ -186,5 +198,5 @@ def _grant(waiter: asyncio.Future[float], ends_at: float) -> None:
 
 def _fail(waiter: asyncio.Future[float], error: BillingError) -> None:
     if not waiter.done():
-        # One exception raised in several tasks would gather all of their tracebacks.
+        # One exception that is raised in several tasks would collect all their tracebacks.
         waiter.set_exception(type(error)(error.detail, code=error.code, retry_after=error.retry_after))

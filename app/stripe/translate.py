@@ -1,6 +1,6 @@
-"""Stripe's errors into ours: what a caller may learn, what is retried, what is unknown.
+"""Translate the SDK's errors into ours, and decide which calls are retried and whether a write took effect.
 
-Source of the classes' meaning: Stripe's error reference and its page on idempotent requests.
+Sources: https://docs.stripe.com/api/errors and https://docs.stripe.com/api/idempotent_requests
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _NAME = re.compile(r"[a-z_]+")
 _NOT_ACCEPTED = "Stripe does not accept this service's credential."
 _TURNED_AWAY = frozenset({401, 403, 409, 429})
 _OBJECT_LIMIT_SECONDS = 60
-"""The shortest of Stripe's periods; it does not say which of its limits was met."""
+"""The shortest period of Stripe's limits for one object. The error does not name the limit that was reached."""
 _MISSING, _NO_UPCOMING = "resource_missing", "invoice_upcoming_none"
 _NO_PAYMENT_METHOD = "no attached payment source"
 _ACTION_CODES = frozenset(
@@ -52,7 +52,7 @@ MANAGED_BY_SCHEDULE = (
 def is_retryable(error: stripe.StripeError, *, is_write: bool) -> bool:
     """Return True if the client sends the call again by itself.
 
-    A write's 5xx is not: it may be kept under the key and would only be replayed, or its request may still run.
+    A write's 5xx is not retried: it may be stored under the key and would be replayed, or its request may still run.
     """
     if isinstance(error, stripe.RateLimitError):
         return not is_limit_of_object(error)
@@ -65,38 +65,43 @@ def is_retryable(error: stripe.StripeError, *, is_write: bool) -> bool:
 
 
 def is_rate_refusal(error: stripe.StripeError) -> bool:
-    """Too many calls; a lock on the object answers 429 as well and says nothing of the rate."""
+    """Return True if Stripe refused the call because of the rate. A lock on the object answers 429 too."""
     return isinstance(error, stripe.RateLimitError) and not (
         stripe_code(error) == "lock_timeout" or is_limit_of_object(error)
     )
 
 
 def is_limit_of_object(error: stripe.StripeError) -> bool:
-    """Stripe's page on rate limits: 200 changes of quantity an hour, 10 new invoices a minute and 20 a day.
+    """Return True if a limit of the single object is reached, so a retry within seconds would fail too.
 
-    Counted for each subscription; to ask again in a second does not help.
+    For each subscription Stripe allows 200 changes of quantity an hour, and 10 new invoices a minute and 20 a day.
+    Source: https://docs.stripe.com/rate-limits
     """
     headers = {name.lower(): value for name, value in (error.headers or {}).items()}
     return headers.get("stripe-rate-limited-reason") == "resource-specific"
 
 
 def is_used_up(error: stripe.StripeError) -> bool:
-    """The key was used with other parameters, as of an older release: what it did then has to be looked for."""
+    """Return True if the key was used with other parameters, for example by an older release.
+
+    The effects of that earlier request have to be found by reading.
+    """
     return isinstance(error, stripe.IdempotencyError)
 
 
 def never_arrived(error: stripe.StripeError) -> bool:
-    """No connection came about, so nothing was sent."""
+    """Return True if no connection was made, so nothing was sent."""
     unmade = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
     return isinstance(error, stripe.APIConnectionError) and isinstance(error.__cause__, unmade)
 
 
 def attempt_of(error: stripe.StripeError, *, has_open_try: bool) -> Attempt:
-    """Return what became of a write that did not succeed.
+    """Return the outcome of a write that did not succeed.
 
-    A 5xx counts as kept under the key only with proof: it was replayed, or Stripe says `Stripe-Should-Retry: false`.
-    Any other 5xx may be of a proxy in front of Stripe whose request still runs. 401, 403, 409 and 429 are given before
-    Stripe begins to execute. `has_open_try`: an earlier try of the same call got no answer.
+    A 5xx counts as stored under the key only with a proof: it was replayed, or has `Stripe-Should-Retry: false`. A
+    proxy in front of Stripe may have answered any other 5xx while the request still runs. Stripe answers 401, 403, 409
+    and 429 before it executes a request. `has_open_try` says whether an earlier try of the same call got no answer. See
+    docs/decisions/0012-use-a-new-key-only-after-a-stored-error.md.
     """
     headers = {name.lower(): value for name, value in (error.headers or {}).items()}
     is_replay = headers.get("idempotent-replayed") == "true"
@@ -116,7 +121,7 @@ def attempt_of(error: stripe.StripeError, *, has_open_try: bool) -> Attempt:
 
 
 def write_error(error: stripe.StripeError, attempt: Attempt) -> BillingError:
-    """Return the error for the caller of a write; StripeOutcomeUnknown while an effect is possible."""
+    """Return the error for the caller of a write: StripeOutcomeUnknown as long as the write may take effect."""
     match attempt.outcome:
         case Outcome.STORED_ERROR:
             return StripeErrorKept(retry_after=2)
@@ -131,7 +136,7 @@ def write_error(error: stripe.StripeError, attempt: Attempt) -> BillingError:
 
 
 def stripe_code(error: stripe.StripeError) -> str | None:
-    """`error.code` stays empty on several classes; the error object has it."""
+    """Return Stripe's error code. Several classes of the SDK leave `error.code` empty, the error object has it."""
     return getattr(error.error, "code", None) if error.error is not None else None
 
 
@@ -181,11 +186,11 @@ _POINTERS = {
     "payment_method": "/payment_method_id",
     "default_payment_method": "/payment_method_id",
 }
-"""Parameters of Stripe's whose value is the caller's own, and where he gave it: a wrong one is his to mend."""
+"""Stripe's parameters with values that the caller chose, and the caller's field for each."""
 
 
 def _known_by_its_text(error: stripe.InvalidRequestError) -> BillingError | None:
-    """Refusals that Stripe marks by neither code nor parameter; the sentences are those of public bug reports."""
+    """Translate refusals without code or parameter, recognized by sentences that public bug reports quote."""
     text = str(error.user_message or "")
     if _OTHER_CURRENCY in text:
         fixed = _CURRENCY.search(text)
@@ -208,16 +213,16 @@ def _known_by_its_text(error: stripe.InvalidRequestError) -> BillingError | None
 
 
 def _missing(error: stripe.InvalidRequestError) -> BillingError | None:
-    """Stripe did not find an object: the one that `param` names, which is seldom the one of the path (that is a 404).
+    """Translate the error for a missing object that `param` names. A missing object of the path is usually a 404.
 
-    None for a parameter that is neither the route's nor the caller's.
+    Return None for a parameter that belongs to neither the route nor the caller.
     """
     names = _NAME.findall(str(getattr(error, "param", None) or ""))
     match names:
         case [] | [("customer" | "subscription" | "id" | "starting_after")]:
             return NotFound()
         case [*_, ("payment_method" | "default_payment_method")]:
-            # The same answer as for somebody else's payment method.
+            # The same answer as for another customer's payment method.
             return NotFound("There is no such payment method.")
         case [*_, "items", "price"]:
             detail = "Stripe does not sell one of these prices any more."
@@ -233,18 +238,21 @@ def _missing(error: stripe.InvalidRequestError) -> BillingError | None:
 
 
 def _chosen_by_the_caller(error: stripe.InvalidRequestError) -> InvalidRequest | None:
-    """By the last name in `param`: previews nest what changes name at the top (`subscription_details[trial_end]`)."""
+    """Translate the refusal of a value that the caller chose, by the last name in `param`.
+
+    Previews nest a parameter that a change has at the top: `subscription_details[trial_end]`.
+    """
     names = _NAME.findall(str(getattr(error, "param", None) or ""))
     pointer = _POINTERS.get(names[-1]) if names else None
     if pointer is None:
         return None
-    # Stripe's own words would repeat the value.
+    # Stripe's own message would repeat the value.
     detail = "Stripe does not take this value here."
     return InvalidRequest(f"{pointer}: {detail}", errors=[FieldError(pointer, "refused_by_stripe", detail)])
 
 
 def _payment_error(error: stripe.CardError, code: str | None) -> PaymentRequired:
-    """Every 402 is a CardError in the SDK; some ask for an action instead of another card."""
+    """Translate a 402, which the SDK always raises as CardError. Some ask for an action instead of another card."""
     if code in _ACTION_CODES:
         detail = (
             "The bank asks the card's holder to confirm. Change items without payment_method_id and promotion_code: "

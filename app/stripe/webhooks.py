@@ -1,6 +1,7 @@
-"""Is a delivery really Stripe's, and what does it say: verification and reading, without any SDK object.
+"""Verify a webhook delivery and read its event, without objects of the SDK.
 
-`construct_event` would build the whole object tree (50 times the cost) and accepts signatures dated years ahead.
+The SDK's `construct_event` builds the whole object tree, which takes 50 times as long, and accepts signatures that are
+dated years in the future. Source: https://docs.stripe.com/webhooks#verify-manually
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ _LONGEST_INSTANT = 15
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An envelope whose own fields are of the right types; `object` is as untrusted as any payload.
+    """An event whose own fields have the right types. `object` and `previous` are not validated.
 
-    `idempotency_key`: of the API request that caused it, where one did.
+    `created` is a Unix second. `idempotency_key` is that of the API request that caused the event, if there was one.
     """
 
     id: str
@@ -40,7 +41,13 @@ class Event:
 
 
 def verify(body: bytes, header: str | None, secrets: Sequence[str], *, now: float | None = None) -> None:
-    """Raises InvalidWebhook unless one of the secrets signed this body within five minutes, past or future."""
+    """Check that one of the secrets signed this body.
+
+    `now` is a Unix second, by default the current one. The signature may be at most 300 s away from it, past or future.
+
+    Raises:
+        InvalidWebhook: the header is missing or malformed, the time is too far away, or no secret matches.
+    """
     if header is None or len(header) > _MAXIMUM_HEADER or not header.isascii():
         raise InvalidWebhook()
     try:
@@ -59,7 +66,7 @@ def verify(body: bytes, header: str | None, secrets: Sequence[str], *, now: floa
 
 
 def _timestamp(header: str) -> int:
-    """The one instant of the header: with several, the SDK might have signed another than was looked at here."""
+    """Return the only timestamp of the header. With several, the SDK might verify another than this module checks."""
     instants = [part[2:] for part in header.split(",") if part.startswith("t=")]
     if len(instants) != 1 or not instants[0].isdigit() or len(instants[0]) > _LONGEST_INSTANT:
         raise InvalidWebhook()
@@ -67,9 +74,10 @@ def _timestamp(header: str) -> int:
 
 
 def read(body: bytes) -> Event | None:
-    """The event; None for a signed thin notification (`v2.core.event`), which carries nothing that we keep.
+    """Return the event of a verified body; None for a thin event (`v2.core.event`), which has no object.
 
-    Raises InvalidWebhook for signed nonsense: not JSON, not an object, fields missing or of the wrong type.
+    Raises:
+        InvalidWebhook: the body is not a JSON object, or a field is missing or has the wrong type.
     """
     try:
         envelope = orjson.loads(body)
