@@ -1,1 +1,1 @@
-"""The copy equals Stripe: webhooks, refreshes, list scans, reconcile and the first fill."""
+"""Keep the mirror equal to Stripe: webhooks, refreshes, list scans, reconcile and the first fill."""

@@ -1,4 +1,7 @@
-"""The first fill of the cache: every object of every kind, in parallel ranges, resumable, safe beside live webhooks."""
+"""Fill an empty mirror from Stripe's lists. The fill can be resumed, and webhooks may arrive while it runs.
+
+See docs/how-to/fill-and-reconcile.md.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,13 @@ from app.stripe.gateway import Account, Page
 
 
 async def check_account(context: Context) -> Account:
-    """Stores the account at first sight. Raises Conflict when the key belongs to another one than the cache."""
+    """Return the account of the API key, and store it if the mirror has none yet.
+
+    Raises:
+        Conflict: `wrong_account` if the mirror belongs to another account, or to the other mode of it.
+        ServiceUnavailable: Stripe or the database does not answer.
+        StripeRejected: Stripe refused the read.
+    """
     account = await context.stripe.account()
     async with context.database.connection() as connection:
         known = await fills.remember_account(connection, account.id, livemode=account.livemode)
@@ -28,9 +37,14 @@ async def check_account(context: Context) -> Account:
 
 
 async def fill(context: Context, report: Report) -> int:
-    """Reads what is not read yet and returns the number of objects seen; a killed run goes on at its pages.
+    """Read every list to its end and return the number of objects that this run read, 0 if the mirror is filled.
 
-    Raises Conflict `already_running` while another process fills, and `wrong_account`.
+    A run that was interrupted continues with the page that it had reached. `report` is called after each page.
+
+    Raises:
+        Conflict: `wrong_account`, or `already_running` if another process fills the mirror.
+        ServiceUnavailable: Stripe or the database did not answer for some minutes.
+        StripeRejected: Stripe refused a read.
     """
     account = await check_account(context)
     in_bulk = context.doing("bulk")
@@ -49,7 +63,7 @@ async def fill(context: Context, report: Report) -> int:
 
 
 async def _take_in(connection: Connection, current: Range, page: Page, _: ScannedInterval) -> None:
-    """Absent rows are inserted, differing ones noted; what came incomplete is fetched by the worker."""
+    """Insert absent rows, and notify of rows that differ and of objects that are incomplete on the page."""
     await mirror.apply_page(connection, page.snapshots, marker=page.at)
     for object_id in page.cut_short:
         await refreshes.note(connection, current.kind, object_id, notified_at=page.at)

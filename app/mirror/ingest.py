@@ -1,7 +1,7 @@
-"""Group commit: events that wait while others are being written share one statement and one commit.
+"""Commit events in groups: events that arrive while others are written share one statement and one commit.
 
-A commit waits for the disk, whatever it holds. So under load the events of one kind that have come meanwhile go
-together, and each is answered only after the commit that holds it; with nothing under way, an event goes at once.
+A commit waits for the disk, independent of its size. So under load the waiting events of one kind are written
+together, and each is answered after its commit. If no group is being written, an event is written at once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from app.postgres.database import Database, StatementRefused
 
 LARGEST_GROUP = 64
 UNDER_WAY = 1
-"""Groups a kind at the same time: a group takes all that came while the one before it was written."""
+"""Number of groups of one kind that are written at the same time."""
 
 
 @dataclass(slots=True)
@@ -29,13 +29,16 @@ class _Delivery:
 
 @dataclass(slots=True)
 class _Lane:
-    """The events of one kind: a statement writes one table."""
+    """The waiting events of one kind, because a statement writes one table."""
 
     waiting: deque[_Delivery] = field(default_factory=deque)
     under_way: int = 0
 
     def take_group(self) -> list[_Delivery]:
-        """The longest waiting, in order; what shares an object or an id with one of them waits for the next group."""
+        """Return up to LARGEST_GROUP of the oldest events, in order.
+
+        An event with the same object or id as an earlier one waits for the next group.
+        """
         group: list[_Delivery] = []
         put_back: list[_Delivery] = []
         taken: set[str] = set()
@@ -49,7 +52,7 @@ class _Lane:
 
 
 class Ingest:
-    """The events that this process has received and not yet committed."""
+    """The events that this process has received and not committed yet."""
 
     def __init__(self) -> None:
         self._lanes: dict[str, _Lane] = {}
@@ -58,13 +61,18 @@ class Ingest:
     async def apply(
         self, database: Database, event: EventRecord, snapshot: Snapshot, *, margin: int
     ) -> EventEffect:
-        """As `mirror.apply_event`, committed when it returns. Raises ServiceUnavailable or StatementRefused."""
+        """Apply an event as `mirror.apply_event` does; it is committed when this returns. `margin` is in seconds.
+
+        Raises:
+            ServiceUnavailable: the database does not answer.
+            StatementRefused: PostgreSQL cannot store the payload.
+        """
         lane = self._lanes.setdefault(mirror.mirror_of(snapshot).kind, _Lane())
         delivery = _Delivery(event, snapshot, asyncio.get_running_loop().create_future())
         lane.waiting.append(delivery)
         if lane.under_way < UNDER_WAY:
             lane.under_way += 1
-            # A task of its own: a request that is given up must not take its neighbours along.
+            # It runs in its own task, so a request that is cancelled does not cancel the other events.
             task = asyncio.create_task(_drain(lane, database, margin))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -83,7 +91,7 @@ async def _drain(lane: _Lane, database: Database, margin: int) -> None:
 
 
 async def _commit(group: list[_Delivery], database: Database, margin: int) -> None:
-    """Answers every delivery of the group, but lets StatementRefused of a group through."""
+    """Commit a group and answer its deliveries. Raises StatementRefused for a group of several, without an answer."""
     try:
         async with database.connection() as connection:
             news = [(delivery.event, delivery.snapshot) for delivery in group]
@@ -103,6 +111,6 @@ async def _commit(group: list[_Delivery], database: Database, margin: int) -> No
 
 
 async def _commit_singly(group: list[_Delivery], database: Database, margin: int) -> None:
-    """One that Postgres refuses must not fail its neighbours."""
+    """Commit the events one by one, so that an event that PostgreSQL refuses does not fail the others."""
     for delivery in group:
         await _commit([delivery], database, margin)

@@ -1,4 +1,7 @@
-"""Writes of ours that took effect after their operation was settled, recognized by the key on their event."""
+"""Find our own writes that took effect after their operation was settled, by the key on their event.
+
+This happens only if a process was stopped between the check and the request and resumed much later.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,11 @@ _OUR_KEY = re.compile(r"(op_[0-9a-f]{24})/(\d{1,4})/\d+(?:/waiting|/end)?")
 
 
 async def watch(context: Context, event: Event, kind: str) -> None:
-    """Tells by an event's key whether it is an effect that came after its operation was settled."""
+    """Record and count an event that is the effect of a settled operation. `kind` is the kind of the event's object.
+
+    Raises:
+        ServiceUnavailable: the database does not answer.
+    """
     key = None if event.idempotency_key is None else _OUR_KEY.fullmatch(event.idempotency_key)
     object_id = event.object.get("id")
     if key is None or kind not in ("customer", "subscription") or not isinstance(object_id, str):

@@ -1,8 +1,8 @@
-"""Reconcile: the cache compared with Stripe's lists, object by object, and put right by the rule of the sync.
+"""Compare the mirror with Stripe's lists, object by object, and repair it by the sync rule.
 
-A list is a hint: what is missing is inserted, what differs is fetched again under its lease, and what no list shows
-is asked for by its id before its row is taken for absent. Reading comes first; rows are removed last, and not at all
-where more would go than an honest account loses between two runs: a wrong list must not empty the cache.
+A list is no proof. So a missing object is inserted, an object that differs is fetched again under its lease, and an
+object that no list shows is read by its id before its row is marked absent. Rows are removed last. If too many rows
+would be removed, none is: a wrong list must not empty the mirror. See docs/how-to/fill-and-reconcile.md.
 """
 
 from __future__ import annotations
@@ -29,15 +29,17 @@ from app.stripe.gateway import Page
 
 REMOVALS = 20
 REMOVED_SHARE = 0.01
-"""Of a kind's rows: a run removes no more than this, or than REMOVALS rows where that is more."""
+"""A run removes at most this fraction of a kind's rows, or REMOVALS rows if that is more."""
 _CONCURRENCY = 8
 
 
 @dataclass(slots=True)
 class Counts:
-    """Of one kind. `orphaned` rows stand in no list; `repaired` counts what was inserted, fetched anew and removed.
+    """The numbers of one kind.
 
-    `unclear` objects came incomplete in their list, or without a readable layout, and were fetched one by one.
+    `missing` objects have no row, `stale` rows differ, and `orphaned` rows are in no list. `unclear` objects were
+    incomplete or malformed in their list and were fetched one by one. `repaired` counts rows that were inserted,
+    refreshed or removed.
     """
 
     read: int = 0
@@ -51,7 +53,10 @@ class Counts:
 
 @dataclass(slots=True)
 class Reconciled:
-    """`outcome`: finished, or stopped (nothing was removed). `requests`: calls to Stripe of this run."""
+    """The result of a run. `outcome` is `finished`, or `stopped` for `reason`, and then no row was removed.
+
+    `requests` is the number of calls to Stripe of this run.
+    """
 
     outcome: str
     dry_run: bool
@@ -61,20 +66,27 @@ class Reconciled:
 
     @property
     def drift(self) -> int:
+        """Return the number of rows that were missing, stale or orphaned."""
         return sum(kind.missing + kind.stale + kind.orphaned for kind in self.kinds.values())
 
     @property
     def unrepaired(self) -> int:
+        """Return the number of such rows that the run has not repaired; 0 for a dry run."""
         return 0 if self.dry_run else self.drift - sum(kind.repaired for kind in self.kinds.values())
 
 
 async def reconcile(
     context: Context, *, dry_run: bool = False, allow_removals: int | None = None, report: Report
 ) -> Reconciled:
-    """Goes on with an interrupted run. A dry run reads and compares, and asks for no object by its id.
+    """Compare and repair the mirror; an interrupted run is continued. A dry run only reads and compares the lists.
 
-    `allow_removals`: rows of each kind that may be removed, instead of the usual bound.
-    Raises Conflict `wrong_account`, and `already_running` while another process reconciles.
+    `allow_removals` is the number of rows of each kind that may be removed, instead of the usual bound. `report` is
+    called after each page.
+
+    Raises:
+        Conflict: `wrong_account`, or `already_running` if another process reconciles.
+        ServiceUnavailable: Stripe or the database did not answer for some minutes.
+        StripeRejected: Stripe refused a read.
     """
     account = await check_account(context)
     in_bulk = context.doing("bulk")
@@ -92,6 +104,7 @@ async def reconcile(
 
 
 def as_json(result: Reconciled) -> dict[str, Any]:
+    """Return the result as the JSON report."""
     kinds = {
         kind: {name: getattr(counts, name) for name in Counts.__slots__}
         for kind, counts in result.kinds.items()
@@ -118,6 +131,7 @@ class _Repair:
     async def compare(
         self, connection: Connection, current: Range, page: Page, interval: ScannedInterval
     ) -> None:
+        """Record the differences of a page, and apply it unless this is a dry run."""
         kind = current.kind
         found = await scan_rows.compare(connection, page.snapshots)
         found.update(dict.fromkeys(page.cut_short, _UNCLEAR))
@@ -135,7 +149,7 @@ class _Repair:
         await mirror.apply_page(connection, differing, marker=page.at)
 
     async def run(self) -> str | None:
-        """The reason for which nothing was removed, if there is one."""
+        """Repair what was found; return the reason if no row was removed."""
         await self._each(self._fetch_noted, "stale")
         await self._each(self._fetch_again, "unclear")
         if reason := await self._too_many():
@@ -155,7 +169,7 @@ class _Repair:
         await asyncio.gather(*(run() for _ in range(_CONCURRENCY)))
 
     async def _fetch_noted(self, kind: str, object_id: str) -> None:
-        """The page noted it, so a worker may have been faster."""
+        """Refresh an object of which the page has notified, unless a worker has refreshed it already."""
         lease = await sync.take_lease(self.context, kind, object_id)
         if lease.notifications:
             await self._fetch(lease)
@@ -172,7 +186,10 @@ class _Repair:
         await self._settle(lease.id, "repaired" if done else "failed")
 
     async def _too_many(self) -> str | None:
-        """Asks, where the candidates exceed the bound, until the confirmed ones do too or none is left to ask."""
+        """Return a reason if more orphaned rows than the bound are gone from Stripe, None otherwise.
+
+        Only if the orphaned rows exceed the bound, they are read by id until so many are confirmed or none is left.
+        """
         async with self.context.database.connection() as connection:
             waiting = await scan_rows.unsettled(connection, self.scan, "orphaned")
             found = await scan_rows.counts(connection, self.scan)
@@ -192,8 +209,8 @@ class _Repair:
                     await self._settle(object_id, "unfounded")
                 if confirmed > bound:
                     return (
-                        f"{len(candidates)} rows of kind {kind} stand in no list, more than {bound} of them are gone "
-                        "from Stripe: nothing was removed. If that is right, allow it with --allow-removals."
+                        f"{len(candidates)} rows of kind {kind} are in no list, and more than {bound} of them are gone "
+                        "from Stripe, so nothing was removed. If that is right, allow it with --allow-removals."
                     )
         return None
 
@@ -210,7 +227,7 @@ class _Repair:
         return snapshot is None or snapshot.deleted
 
     async def _remove(self, kind: str, object_id: str) -> None:
-        """By the answer to a read of the object itself, under its lease; one that exists is just refreshed."""
+        """Mark a row absent if a read of the object by its id, under its lease, confirms it; otherwise refresh it."""
         lease = await sync.take_lease(self.context, kind, object_id)
         self.requests += 1
         if not await sync.refresh(self.context, lease):
@@ -225,6 +242,7 @@ class _Repair:
             await scan_rows.settle(connection, self.scan, object_id, outcome)
 
     async def result(self, reason: str | None, *, requests: int) -> Reconciled:
+        """Return the result of the run from the stored findings."""
         async with self.context.database.unhurried() as connection:
             totals = await scan_rows.totals(connection, self.scan)
             found = await scan_rows.counts(connection, self.scan)

@@ -1,4 +1,4 @@
-"""Stripe's deliveries, answered before any routing: the way through the framework costs as much as the rest."""
+"""Answer Stripe's webhook deliveries before any routing, which would take as long as the rest of the work."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from app.stripe.webhooks import MAXIMUM_BODY_BYTES
 
 PATH = "/webhooks/stripe"
 _ROUTE = SimpleNamespace(path=PATH)
-"""What logs and metrics call it."""
+"""The name of the route in logs and metrics."""
 
 _HEADERS = [
     (b"content-type", b"application/json"),
@@ -30,9 +30,9 @@ _RETRY_AFTER = 5
 
 
 class StripeWebhook:
-    """Answers 200 once the event is durable, 400 for what Stripe did not sign, 503 where it must try again.
+    """Answer 200 when the event is durable, 400 if Stripe did not sign it, and 503 if Stripe has to send it again.
 
-    More deliveries than `MAX_WAITING_DELIVERIES` at the same time are left to Stripe, which keeps them for days.
+    More than `MAX_WAITING_DELIVERIES` at the same time are refused. Stripe sends them again for up to three days.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -41,6 +41,7 @@ class StripeWebhook:
         self._ingest = Ingest()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one delivery."""
         scope["route"] = _ROUTE
         body = Body(receive)
         try:
@@ -73,19 +74,20 @@ class StripeWebhook:
 
 
 class WebhookFirst:
-    """Hands deliveries to the webhook, and everything else on."""
+    """Pass deliveries to the webhook, and all other requests to the application."""
 
     def __init__(self, app: ASGIApp, webhook: StripeWebhook) -> None:
         self.app = app
         self.webhook = webhook
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
         is_delivery = scope["type"] == "http" and scope["path"] == PATH and scope["method"] == "POST"
         await (self.webhook if is_delivery else self.app)(scope, receive, send)
 
 
 def _signature(scope: Scope) -> str | None:
-    """Raises PayloadTooLarge where the head alone says so."""
+    """Return the signature header. Raises PayloadTooLarge if the declared length is too large."""
     signature: str | None = None
     for name, value in scope["headers"]:
         if name == b"stripe-signature":

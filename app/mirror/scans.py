@@ -1,7 +1,8 @@
-"""Reading whole lists of Stripe's in parallel: ranges of creation time, split while runners have nothing to do.
+"""Read whole lists from Stripe in parallel, in ranges of creation time that are split while runners are idle.
 
-Nobody knows beforehand how an account's objects lie in time, so each kind begins as one range; a runner that has read
-a page hands parts of what is left (in time) to idle ones. The rate is the budget's matter, not the runners'.
+The distribution of an account's objects over time is unknown, so each kind begins as one range. A runner that has read
+a page gives parts of the remaining time to idle runners. The rate budget limits the rate, not the number of runners.
+See docs/decisions/0030-read-lists-in-ranges-that-are-split-at-run-time.md.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ from app.stripe.gateway import PAGE_SIZE, Account, Page
 log = structlog.get_logger(__name__)
 
 KINDS = ("product", "price", "customer", "subscription", "invoice")
-"""Kinds with a list of their own. Payment methods have none: they are filled at their customer's first read."""
+"""Kinds with a list. Payment methods have none: they are read at the first read of their customer."""
 RUNNERS = 40
-"""Pages under way at once: what Stripe's limit for the account lets through when a page takes half a second."""
+"""Pages that are read at the same time: Stripe's limit for the account if a page takes half a second."""
 RUNNERS_A_KIND = 16
-"""A kind's list has the lower limit of one endpoint: more ranges of it would only end in more half empty pages."""
+"""A kind's list has the lower limit of one endpoint, so more ranges would only add half empty pages."""
 _WORTH_SPLITTING, _WORTH_SPLITTING_EARLY = 5.0, 20.0
-"""Pages. Each part costs about a half empty page more, so short ones are made only when few runners are at work."""
+"""Pages that a part should have. Each part adds about half an empty page, so few runners make short parts."""
 _OLDEST = 1_293_840_000
-"""2011, before Stripe's first account: where an account does not tell its own beginning."""
+"""A second in 2011, before Stripe's first account, for accounts without a creation time."""
 _TRIES = 10
 _LONGEST_PAUSE = 30.0
 _OVERLAP_SECONDS = 60
@@ -42,9 +43,9 @@ _OVERLAP_SECONDS = 60
 
 @dataclass(frozen=True, slots=True)
 class ScannedInterval:
-    """The seconds of creation, both inclusive, about which a page leaves no doubt; `seen` are all ids in them.
+    """The seconds of creation, both inclusive, that a page covers completely; `seen` are all ids in them.
 
-    `first` > `last` where the page ends in the second in which it began.
+    `first` is greater than `last` if the page ends in the second in which it began.
     """
 
     first: int
@@ -54,7 +55,7 @@ class ScannedInterval:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Of this run: what was read, and the estimated number of pages that are left."""
+    """The progress of this run: pages and objects that were read, and the estimated number of remaining pages."""
 
     pages: int
     objects: int
@@ -69,8 +70,12 @@ Report = Callable[[Progress], None]
 async def open_scan(
     context: Context, purpose: Purpose, account: Account, *, dry_run: bool = False
 ) -> ListScan:
-    """Goes on with an interrupted scan, whose plan is extended to objects made since, or begins a new one."""
-    # A new scan forgets all findings of the one before, which may be many.
+    """Return the interrupted list scan of that purpose, extended by the time since, or a new one.
+
+    Raises:
+        ServiceUnavailable: the database does not answer.
+    """
+    # A new list scan deletes all findings of the previous one, which may take long.
     async with context.database.unhurried() as connection, connection.transaction():
         scan = await scan_rows.resume(connection, purpose, dry_run=dry_run)
         if scan is None:
@@ -89,9 +94,16 @@ async def open_scan(
 async def read(
     context: Context, scan: ListScan, account: Account, handle: Handle, report: Report
 ) -> tuple[int, int]:
-    """Reads every range to its end; returns the pages and objects that this run read.
+    """Read every range to its end; return the numbers of pages and objects that this run read.
 
-    `handle` runs in the transaction that moves the cursor. Raises Conflict when another process took the scan.
+    `handle` runs in the transaction that advances the range.
+
+    Raises:
+        Conflict: `already_running` if another process has taken over the list scan.
+        ServiceUnavailable: Stripe or the database did not answer for some minutes.
+        StripeRejected: Stripe refused a read.
+        MalformedObject: an object without a readable id.
+        Exception: what `handle` raises.
     """
     async with context.database.connection() as connection:
         todo, position = await scan_rows.ranges(connection, scan)
@@ -125,6 +137,7 @@ class _Reader:
     _active: int = 0
 
     async def run(self) -> None:
+        """Read ranges until none is left and no other runner may split one."""
         while True:
             async with self._changed:
                 self._idle += 1
@@ -150,7 +163,7 @@ class _Reader:
             after, interval = _after(current, page)
             finished = not page.has_more
             if (after.last_created or self.oldest) < self.oldest:
-                self.oldest = _OLDEST  # The account's own beginning was not what it said.
+                self.oldest = _OLDEST  # The account has objects from before its creation time.
             self._left[current.position] = (
                 0.0 if finished else _pages_left(after, newest=self.scan.planned_at, oldest=self.oldest)
             )
@@ -184,7 +197,7 @@ class _Reader:
         except NotFound:
             if current.last_id is None:
                 raise
-            # The object at which the last page ended was deleted since; its second is where to go on.
+            # The last object of the previous page was deleted since, so the page begins with its second.
             return await stripe.page(
                 current.kind,
                 created_from=current.created_from,
@@ -201,12 +214,12 @@ class _Reader:
                 await scan_rows.add_range(connection, self.scan, part)
             finished = not page.has_more
             advanced = await scan_rows.advance(connection, self.scan, before, after, finished=finished)
-            # A commit whose answer was lost is tried again, and finds its work done.
+            # After a lost answer the commit is repeated, although the range may have advanced already.
             if not advanced and not await scan_rows.is_at(connection, self.scan, after):
-                raise Conflict("Another process has taken this scan over.", code="already_running")
+                raise Conflict("Another process has taken over this list scan.", code="already_running")
 
     def _split(self, after: Range) -> list[Range]:
-        """Older parts, of equal time, of what is left, for the runners that have nothing to do."""
+        """Split older parts of equal duration off the rest of the range, for idle runners."""
         newest, oldest = after.last_created or 0, max(after.created_from, self.oldest)
         open_here = self._open[after.kind]
         free = min(self._idle - len(self.todo) - self._promised, RUNNERS_A_KIND - open_here)
@@ -222,7 +235,7 @@ class _Reader:
 
 
 async def _patiently(step: Callable[[], Awaitable[T]]) -> T:
-    """A part that is away for minutes does not end a run of an hour."""
+    """Repeat a step while a service is unavailable, so that an outage of minutes does not end a run of an hour."""
     for attempt in range(_TRIES):
         try:
             return await step()
@@ -235,7 +248,7 @@ async def _patiently(step: Callable[[], Awaitable[T]]) -> T:
 def _after(current: Range, page: Page) -> tuple[Range, ScannedInterval]:
     ids = list(page.ids)
     newest = current.created_to if current.last_created is None else current.last_created
-    # What is made after the page was read is not missing from it.
+    # An object that was created after the page was read is not missing from it.
     last = page.at if newest is None else min(newest, page.at)
     end = page.ids[ids[-1]] if ids else current.last_created
     seen = [*current.open_ids, *ids]
@@ -255,7 +268,10 @@ def _after(current: Range, page: Page) -> tuple[Range, ScannedInterval]:
 
 
 def _pages_left(after: Range, *, newest: int, oldest: int) -> float:
-    """As if the rest of the range were as dense as what of it was read; a page alone may be one second's crowd."""
+    """Estimate the remaining pages of a range from the density of all that was read of it.
+
+    The density of a single page would mislead, because many objects may be created in one second.
+    """
     reached = after.last_created or 0
     read = max(1, (newest if after.created_to is None else after.created_to) - reached)
     rest = max(0, reached - max(after.created_from, oldest))

@@ -1,4 +1,7 @@
-"""Reading subscriptions: who may see one, as what, and with which rights."""
+"""Read subscriptions as an actor may see them: with the actor's role and permissions, or not at all.
+
+See docs/decisions/0025-answer-alike-for-absent-and-hidden-objects.md.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ _OWNERS_MATTER = frozenset({Permission.CHANGE_USERS, Permission.CHANGE_MANAGERS,
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A subscription as one actor may see it; `role` is None for a service key that acts for nobody."""
+    """A subscription as one actor may see it. `role` is None for a service key that acts for no customer."""
 
     view: SubscriptionView
     role: Role | None
@@ -29,28 +32,28 @@ class Seen:
 
     @property
     def sees_payers_own(self) -> bool:
-        """True if payment methods and links to invoices are shown: not to a manager, unless they pay themselves."""
+        """Return True if payment methods and invoice links are shown: to all but managers who do not pay."""
         return self.role is not Role.MANAGER or Permission.GRANT_PURCHASES in self.granted
 
 
 def see(view: SubscriptionView, actor: Actor, rules: Rules) -> Seen | None:
-    """None where the actor may not know of it: the caller answers as for an absent id."""
+    """Return what the actor may see, None if the actor must not know that the subscription exists."""
     if actor.is_service:
         return Seen(view, None, _EVERYTHING)
     return None if actor.customer_id is None else see_as(view, actor.customer_id, rules)
 
 
 def see_as(view: SubscriptionView, customer_id: CustomerId, rules: Rules) -> Seen | None:
-    """What one customer may see; the view must have been read for that customer."""
+    """Return what one customer may see, None for nothing. The view must have been read for that customer."""
     role = view.role_of(customer_id)
     return None if role is None else Seen(view, role, _granted(view, customer_id, rules))
 
 
 def _granted(view: SubscriptionView, customer_id: CustomerId, rules: Rules) -> frozenset[Permission]:
-    """The rights of every role that the customer has; while nobody owns a shared plan, its people are not managed."""
+    """Return the permissions of all roles of the customer. Without an owner, members cannot be managed."""
     roles = view.roles_of(customer_id)
     if view.owner is None:
-        # Without an owner only the payer of a subscription of their own may buy: a manager has nobody to buy for.
+        # Without an owner only the payer of an unshared subscription may buy, because a manager buys for the owner.
         may_purchase = Role.OWNER in roles
     else:
         may_purchase = view.owner.customer_id == view.customer_id or view.owner_may_purchase
@@ -59,7 +62,11 @@ def _granted(view: SubscriptionView, customer_id: CustomerId, rules: Rules) -> f
 
 
 async def read(connection: Connection, actor: Actor, subscription_id: SubscriptionId, rules: Rules) -> Seen:
-    """Raises NotFound for an absent id and for one that the actor has no role on, alike."""
+    """Return a subscription as the actor may see it.
+
+    Raises:
+        NotFound: the id is absent, or the actor has no role on the subscription.
+    """
     view = await subscriptions.subscription_view(connection, subscription_id, asker=actor.customer_id)
     seen = None if view is None else see(view, actor, rules)
     if seen is None:
@@ -68,12 +75,20 @@ async def read(connection: Connection, actor: Actor, subscription_id: Subscripti
 
 
 async def get(context: Context, actor: Actor, subscription_id: SubscriptionId) -> Seen:
+    """Return a subscription as the actor may see it. Raises NotFound, as `read` does, and ServiceUnavailable."""
     async with context.database.connection() as connection:
         return await read(connection, actor, subscription_id, context.rules)
 
 
 async def get_as(context: Context, principal: Principal, subscription_id: SubscriptionId) -> Seen:
-    """The hot read: who asks and what he sees in one statement, once a login is linked."""
+    """Return a subscription as a principal may see it, with one statement if the login is linked to a customer.
+
+    Raises:
+        NotFound: the id is absent, or the actor has no role on the subscription.
+        Forbidden: the principal lacks the scope `read`.
+        ServiceUnavailable: the database does not answer.
+        BillingError: what `app.identity.actors.identify_on` raises.
+    """
     async with context.database.connection() as connection:
         if isinstance(principal, EndUser):
             linked, view = await subscriptions.view_for_login(
@@ -92,7 +107,12 @@ async def get_as(context: Context, principal: Principal, subscription_id: Subscr
 async def of_customer(
     context: Context, customer_id: CustomerId, *, statuses: list[str] | None, role: Role | None
 ) -> list[Seen]:
-    """Every subscription that the customer pays for, owns or is a member of, newest first, as he may see it."""
+    """Return every subscription that the customer pays for, owns or is a member of, newest first.
+
+    Raises:
+        NotFound: there is no such customer.
+        ServiceUnavailable: the database does not answer.
+    """
     async with context.database.connection() as connection:
         views = await subscriptions.customer_subscriptions(connection, customer_id, statuses=statuses)
         if not views and not await identities.is_present(connection, customer_id):

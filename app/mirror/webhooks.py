@@ -1,4 +1,7 @@
-"""What each event does to the cache: applied in one statement, or noted so that its object is fetched again."""
+"""Receive webhook events: apply the payload, or count a notification so that the object is fetched again.
+
+See docs/decisions/0021-apply-a-payload-only-when-clearly-newer.md.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ _OWN_OBJECT = {
 
 
 def kind_of(event_type: str) -> str:
-    """The kind of object that an event of this type carries, "" for one that is not kept."""
+    """Return the kind of the object in events of this type, "" if it is not mirrored."""
     for prefix, kind in _OWN_OBJECT.items():
         if event_type.startswith(prefix):
             return kind
@@ -45,7 +48,7 @@ def kind_of(event_type: str) -> str:
 
 
 def notified_objects(event: Event) -> list[tuple[str, str]]:
-    """Objects of ours that an event about something else makes worth another look."""
+    """Return the kind and id of mirrored objects that an event about another object has changed."""
     found: list[tuple[str, str]] = []
     references = {
         "customer.discount.": ("customer", "subscription"),
@@ -56,7 +59,7 @@ def notified_objects(event: Event) -> list[tuple[str, str]]:
         if event.type.startswith(prefix):
             found += [(kind, value) for kind in kinds if parsing.is_id(value := event.object.get(kind))]
     if event.type.startswith("customer.source.") and parsing.is_id(source_id := event.object.get("id")):
-        # Stripe shows a saved source as a payment method too, and sends no event of its own for that.
+        # Stripe lists a source as a payment method too, and sends no event of the payment method.
         found.append(("payment_method", source_id))
     return found
 
@@ -70,9 +73,14 @@ async def receive(
     secrets: Sequence[str],
     livemode: bool,
 ) -> str:
-    """Verifies, claims and applies one delivery; returns what was done. Raises InvalidWebhook.
+    """Verify and apply one delivery; return the outcome as `webhook_events.outcome` records it.
 
-    When this returns the event is durable, so the route may answer 2xx; a duplicate changes nothing.
+    When this returns the event is durable, so the route may answer 2xx. A duplicate changes nothing. `livemode` is the
+    mode of this service; events of the other mode are ignored.
+
+    Raises:
+        InvalidWebhook: the signature is missing, wrong or old, or the body is no event.
+        ServiceUnavailable: the database does not answer.
     """
     webhooks.verify(body, signature, secrets)
     event = webhooks.read(body)
@@ -85,7 +93,7 @@ async def receive(
 
 @lru_cache(maxsize=64)
 def _counter(outcome: str) -> Counter:
-    """Found again without the library's own look-up; outcomes are few."""
+    """Return the counter of an outcome without the library's slower look-up. There are few outcomes."""
     return EVENTS.labels(outcome.partition(":")[0])
 
 
@@ -110,7 +118,7 @@ async def _take(context: Context, ingest: Ingest, event: Event, *, livemode: boo
     reason = _distrust(event)
     snapshot = _parsed(event, kind)
     if snapshot is None:
-        # Another version's layout, or something odd: its id is enough to fetch the object as we know it.
+        # The payload has another version's layout or is malformed. Its id is enough to fetch the object.
         return await _claim(
             context, event, f"noted: {reason or 'unreadable'}", [(kind, object_id), *notifications]
         )
@@ -125,7 +133,7 @@ async def _take(context: Context, ingest: Ingest, event: Event, *, livemode: boo
 
 
 def _distrust(event: Event) -> str | None:
-    """Why a payload may not stand for its object; a deletion says all there is to say in any version."""
+    """Return why the payload cannot be applied, None if it can. A deletion is complete in every version."""
     if event.type in _DELETED:
         return None
     if event.api_version != API_VERSION:

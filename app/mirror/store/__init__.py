@@ -1,1 +1,1 @@
-"""Statements about mirrored objects, refreshes and webhook events."""
+"""Statements about mirrored objects, refreshes, list scans and webhook events."""

@@ -1,4 +1,7 @@
-"""The audit trail, as the triggers of the mirror wrote it."""
+"""Write and read the audit trail. Most entries are written by triggers of the mirrored tables.
+
+See docs/decisions/0028-write-the-audit-trail-by-triggers.md.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,9 @@ from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.snapshots import JsonObject
 from app.postgres.database import Connection
 
-# An effect's own events are made before its answer settles the step. One that is made later tells of a request that
-# was held back for longer than anybody waits for one: a process was stopped with it. Where a test clock runs ahead,
-# nothing can be said. Instants of Stripe's and ours may differ; where the step told of an effect, by more.
+# Stripe creates the events of a write before its answer settles the step. A later event shows that a process was
+# stopped with the request and resumed after the step was settled. Stripe's clock and ours may differ, and more so after
+# a step with an effect. Events with a time in our future are of a test clock and prove nothing.
 _LATE_EFFECT = """
     insert into audit_events (subscription_id, source, operation_id, principal, actor_id, action, customer_id,
         before, after)
@@ -37,9 +40,10 @@ async def record_late_effect(
     customer_id: str | None,
     margin: float,
 ) -> bool:
-    """Notes an effect of a step that was settled before it, once an event. True where it is one.
+    """Record a late effect once for each event; return True if the event is one.
 
-    `created` is the event's second; `subscription_id` is for a purchase that was never named one.
+    `created` is the event's Unix second and `margin` is in seconds. `subscription_id` is used if the operation, a
+    purchase, does not know its subscription.
     """
     found = await connection.fetchval(
         _LATE_EFFECT,
@@ -66,7 +70,7 @@ async def record(
     before: JsonObject,
     after: JsonObject,
 ) -> None:
-    """Write an entry about what is kept here alone, and not at Stripe."""
+    """Write an entry about something that only this service stores, not Stripe."""
     await connection.execute(
         """insert into audit_events (subscription_id, source, principal, actor_id, action, before, after)
         values ($1, 'api', $2, $3, $4, $5, $6)""",
@@ -87,7 +91,10 @@ async def page(
     before: int | None,
     limit: int,
 ) -> list[JsonObject]:
-    """Newest first. Without members: only entries about the subscription itself."""
+    """Return up to `limit` entries older than entry `before`, newest first.
+
+    Without `with_members` only entries about the subscription itself are returned.
+    """
     rows = await connection.fetch(
         """select id, at, source, operation_id, principal, actor_id, action, customer_id, before, after
         from audit_events where subscription_id = $1 and ($2::bigint is null or id < $2)

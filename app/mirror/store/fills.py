@@ -1,4 +1,4 @@
-"""Which Stripe account this database mirrors, and whether it was filled from it."""
+"""Store which Stripe account this database mirrors, and whether the mirror was filled."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from app.postgres.database import Connection
 
 
 async def remember_account(connection: Connection, account_id: str, *, livemode: bool) -> tuple[str, bool]:
-    """Stores the account where none is stored yet; returns the one that is."""
+    """Store the account unless one is stored; return the id and mode of the stored one.
+
+    Raises:
+        LookupError: the stored row was deleted in between, which no code does.
+    """
     await connection.execute(
         "insert into account (id, livemode) values ($1, $2) on conflict do nothing", account_id, livemode
     )
@@ -17,8 +21,10 @@ async def remember_account(connection: Connection, account_id: str, *, livemode:
 
 
 async def is_filled(connection: Connection) -> bool:
+    """Return True if the first fill has finished."""
     return bool(await connection.fetchval("select exists (select from account where filled_at is not null)"))
 
 
 async def note_filled(connection: Connection) -> None:
+    """Store that the first fill has finished."""
     await connection.execute("update account set filled_at = coalesce(filled_at, clock_timestamp())")

@@ -1,4 +1,4 @@
-"""The inbox of deliveries that carry no object of ours: claimed all the same, with what was done about them."""
+"""Record events whose payload is not applied, with their outcome, and notify of the objects that they changed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ async def claim(
     outcome: str,
     notifications: Sequence[tuple[str, str]] = (),
 ) -> bool:
-    """Records an event whose payload is not applied; `notifications` are (kind, id) of objects to fetch again."""
+    """Record an event and notify of the objects, given as (kind, id), that have to be fetched again.
+
+    Return False for a duplicate, which changes nothing. `created` is the event's Unix second.
+    """
     kinds = [kind for kind, _ in notifications]
     ids = [object_id for _, object_id in notifications]
     return bool(

@@ -1,4 +1,4 @@
-"""The people on a shared subscription: members by their metadata, and those whom an operation is adding."""
+"""Read the members of a shared subscription: by their metadata, and those that an operation is adding."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ PROMISED_SEATS = """reservations v left join customers c on c.id = v.customer_id
       and not exists (select from customers made
           where v.customer_id is null and made.operation_id = v.operation_id and made.existence = 'present'
             and made.member_of = v.subscription_id and lower(made.email) = v.email)"""
-"""Reservations `v` of those who are no members yet, to go on with `and`.
+"""Reservations `v` without a member yet, to be continued with `and`.
 
-A customer that was made for an e-mail is a member before his operation knows, where his event overtakes the answer.
+If an operation creates a customer for an e-mail, the customer's event may arrive before the answer. Then the customer
+is a member although the operation has not released the reservation.
 """
 
 NUMBERS_COUNT: Final = """(v.from_quantity is null or exists (
@@ -25,7 +26,7 @@ NUMBERS_COUNT: Final = """(v.from_quantity is null or exists (
 """The condition on a reservation `v` of a subscription `s`: a number counts once its seats have been bought."""
 
 
-# A person who has never logged in is shown as the one who added him typed him: adding must reveal nothing.
+# A member who has never logged in is shown with the e-mail that was entered, so that adding reveals nothing else.
 _PEOPLE = f"""
     with people as (
         select c.id as customer_id,
@@ -67,7 +68,10 @@ async def page(
     after: str | None,
     limit: int,
 ) -> list[tuple[str, MemberRow]]:
-    """Rows with their sort keys, the owner left out; `search` is matched in lower case within e-mail and name."""
+    """Return up to `limit` members without the owner, each with its sort key, after the sort key `after`.
+
+    `search` is looked for within e-mail and name, without regard to case.
+    """
     rows = await connection.fetch(_PAGE, subscription_id, owner_id, role, _needle(search), after, limit)
     return [(row["sort_key"], _member(row)) for row in rows]
 
@@ -80,6 +84,7 @@ async def count(
     role: str | None,
     search: str | None,
 ) -> int:
+    """Return the number of members without the owner; `role` and `search` select as in `page`."""
     return int(await connection.fetchval(_COUNT, subscription_id, owner_id, role, _needle(search)) or 0)
 
 
@@ -90,6 +95,7 @@ async def one(
     *,
     owner_id: CustomerId | None,
 ) -> MemberRow | None:
+    """Return one member, None if the customer is not a member or is the owner."""
     row = await connection.fetchrow(_ONE, subscription_id, owner_id, None, None, customer_id)
     return None if row is None else _member(row)
 
@@ -97,7 +103,7 @@ async def one(
 async def record_joined(
     connection: Connection, subscription_id: SubscriptionId, customer_id: CustomerId, typed_email: str | None
 ) -> None:
-    """Keeps what the adder typed, which is all that the subscription's people see until the person logs in."""
+    """Store a new member with the e-mail that was entered. Others see only that until the member logs in."""
     await connection.execute(
         """insert into member_records (subscription_id, customer_id, typed_email) values ($1, $2, $3)
         on conflict (subscription_id, customer_id) do update set
@@ -112,6 +118,7 @@ async def record_joined(
 async def record_left(
     connection: Connection, subscription_id: SubscriptionId, customer_id: CustomerId
 ) -> None:
+    """Store that a member has left."""
     await connection.execute(
         """insert into member_records (subscription_id, customer_id, left_at) values ($1, $2, clock_timestamp())
         on conflict (subscription_id, customer_id) do update set left_at = clock_timestamp()""",
@@ -120,7 +127,7 @@ async def record_left(
     )
 
 
-# One subscription at a time, and nobody whom an unsettled operation is about already.
+# One subscription at a time, without members that an unsettled operation already changes.
 _OF_ENDED = """
     with ended as (
         select s.id from subscriptions s
@@ -139,7 +146,10 @@ _OF_ENDED = """
 async def of_ended_subscription(
     connection: Connection, *, ended: list[str], limit: int
 ) -> tuple[SubscriptionId, list[CustomerId]] | None:
-    """A subscription that ended with members still on it, locked until the transaction ends."""
+    """Return an ended subscription with up to `limit` of its members, locked until the transaction ends.
+
+    `ended` are the statuses of ended subscriptions. None if no such subscription has members.
+    """
     rows = await connection.fetch(_OF_ENDED, ended, limit)
     if not rows:
         return None
@@ -147,6 +157,7 @@ async def of_ended_subscription(
 
 
 async def is_member(connection: Connection, subscription_id: SubscriptionId, customer_id: CustomerId) -> bool:
+    """Return True if the customer exists and is a member of the subscription."""
     return bool(
         await connection.fetchval(
             """select exists (select from customers

@@ -1,7 +1,7 @@
-"""The refresh table: which objects are to be fetched again, and who holds an object's lease while it is fetched.
+"""Store which objects have pending notifications, and which lease is held while an object is fetched or written.
 
-Leases run by the database's clock, so that processes on machines with different clocks agree. A lease that ran out
-is free for the next taker; what its late holder brings is refused, because its token no longer stands.
+Leases end by the database's clock, so processes on machines with different clocks agree. An expired lease may be taken
+by another holder. Snapshots of the late holder are then refused, because its token is no longer valid.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from app.postgres.database import Connection, Record
 SPACING_SECONDS = 2
 MAX_ATTEMPTS = 8
 OUTAGE_SECONDS = 20
-"""While Stripe answers nobody, a refresh is tried again this soon, and none is given up for an outage."""
+"""Interval of tries during an outage of Stripe, in which no refresh becomes dead."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """`notifications` is the number of notifications that were waiting when the lease was taken."""
+    """An object's lease. `notifications` is the number of pending notifications when the lease was taken."""
 
     id: str
     kind: str
@@ -102,61 +102,66 @@ _NOTE = """
 
 
 async def due(connection: Connection, *, limit: int, lease_seconds: float) -> list[Lease]:
-    """Takes the leases of up to `limit` objects whose refresh is due; other workers skip them."""
+    """Take the leases of up to `limit` objects whose refresh is due. Other workers skip them."""
     return [_lease(row) for row in await connection.fetch(_DUE, limit, lease_seconds)]
 
 
 async def take(connection: Connection, kind: str, object_id: str, *, lease_seconds: float) -> Lease | None:
-    """The lease of one object for a write of our own, or None while somebody else holds it."""
+    """Take the lease of one object, None if another holder has it."""
     row = await connection.fetchrow(_TAKE, object_id, kind, lease_seconds)
     return None if row is None else _lease(row)
 
 
 async def still_held(connection: Connection, lease: Lease) -> bool:
-    """Locks the lease row, so that the answer holds until the caller's transaction ends."""
+    """Return True if the lease is valid. Its row is locked until the caller's transaction ends."""
     return await connection.fetchval(_HELD, lease.id, lease.token) is not None
 
 
 async def renew(connection: Connection, lease: Lease, *, lease_seconds: float) -> None:
-    """Its holder is still at it; a lease that somebody else has taken meanwhile stays his."""
+    """Extend a lease by `lease_seconds` from now. A lease that another holder has taken does not change."""
     await connection.execute(_RENEW, lease.id, lease.token, lease_seconds)
 
 
 async def mark_applied(connection: Connection, lease: Lease) -> None:
-    """What was fetched or answered is in its row: the notifications that the lease found are done.
+    """Release the lease after the snapshot was applied, and clear the notifications that were pending when it began.
 
-    Those that came since stay, however old: an answer is dated when it is sent, which may be long after its reading.
+    If further notifications have arrived since, all stay pending. Their dates prove nothing: Stripe dates an answer
+    when it is sent, which may be long after the object was read.
     """
     await connection.execute(_MARK_APPLIED, lease.id, lease.token, lease.notifications, SPACING_SECONDS)
 
 
 async def run_again(connection: Connection, lease: Lease) -> None:
-    """The row changed meanwhile: fetch once more, after the usual spacing."""
+    """Release the lease so that the object is fetched again after the usual spacing."""
     await connection.execute(_AGAIN, lease.id, lease.token, SPACING_SECONDS)
 
 
 async def failed(connection: Connection, lease: Lease, reason: str) -> None:
-    """Backs off (1 s, doubling, at most 5 min); after the last attempt the row is dead until it is replayed."""
+    """Release the lease and count a failed attempt. The next one follows after 1 s, doubling up to 5 minutes.
+
+    After MAX_ATTEMPTS the refresh is dead until it is replayed.
+    """
     await connection.execute(_FAILED, lease.id, lease.token, reason, MAX_ATTEMPTS)
 
 
 async def note(connection: Connection, kind: str, object_id: str, *, notified_at: int) -> None:
+    """Count a pending notification of an object. `notified_at` is a Unix second by Stripe's clock."""
     await connection.execute(_NOTE, object_id, kind, notified_at)
 
 
 async def postponed(connection: Connection, lease: Lease, reason: str) -> None:
-    """Stripe is away for everybody: tried again within OUTAGE_SECONDS, and no attempt is counted."""
+    """Release the lease in an outage of Stripe: try again within OUTAGE_SECONDS, without counting an attempt."""
     await connection.execute(_POSTPONED, lease.id, lease.token, reason, OUTAGE_SECONDS)
 
 
 async def release(connection: Connection, lease: Lease) -> None:
-    """Nothing was fetched or written under the lease, so nothing else changes."""
+    """Release a lease under which nothing was fetched or written."""
     await connection.execute(_RELEASED, lease.id, lease.token)
 
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """A refresh that was given up: `reason` is the last attempt's."""
+    """A dead refresh. `reason` is that of its last attempt."""
 
     id: str
     kind: str
@@ -165,13 +170,13 @@ class Dead:
 
 
 async def wanted(connection: Connection, ids: Sequence[str]) -> set[str]:
-    """Those of the objects of which an event has told more than their rows show."""
+    """Return the ids of the objects that have a pending notification."""
     rows = await connection.fetch("select id from refreshes where id = any($1) and notifications > 0", ids)
     return {row["id"] for row in rows}
 
 
 async def dead(connection: Connection, *, limit: int) -> list[Dead]:
-    """The longest dead first."""
+    """Return up to `limit` dead refreshes, oldest first."""
     rows = await connection.fetch(
         """select id, kind, last_error as reason, attempts from refreshes
         where dead_at is not null order by dead_at limit $1""",
@@ -181,13 +186,16 @@ async def dead(connection: Connection, *, limit: int) -> list[Dead]:
 
 
 async def replay(connection: Connection, ids: list[str] | None) -> list[Dead]:
-    """Dead rows, all or those named, are due again at once with their attempts before them; as they were."""
+    """Make dead refreshes due at once, with no attempts counted; return them as they were. None replays all."""
     return [Dead(**dict(row)) for row in await connection.fetch(_REPLAY, ids)]
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """`oldest`: seconds for which the longest waiting refresh has been due; negative while it may not start yet."""
+    """The numbers of refreshes that are due, wanted and dead.
+
+    `oldest` is the time in seconds since the oldest refresh was due, negative if it may not start yet.
+    """
 
     due: int
     wanted: int
@@ -196,6 +204,7 @@ class State:
 
 
 async def state(connection: Connection) -> State:
+    """Return the numbers of refreshes."""
     row = await connection.fetchrow(_STATE)
     if row is None:
         raise LookupError("a count that always answers one row answered none")

@@ -1,16 +1,17 @@
-"""The sync rule: the only statements that change a mirrored object, whoever brings the news.
+"""Apply snapshots to mirrored rows by the sync rule. No other statements change these rows.
 
-Stripe delivers at least once, in any order, with instants of whole seconds. So each row carries a `marker` (the
-second of the newest news that it reflects) and a `serial` (counted up by every change):
+Stripe delivers an event at least once, in any order, and dates it in whole seconds. So each row has a `marker`, the
+second of the newest information that it shows, and a `serial`, which every change increments:
 
-- an event's payload is applied when its `created` is later than the marker by more than the margin; else it is
-  only a hint that the object is to be fetched again;
-- a fetched object is applied when the row's serial is still the one remembered before the fetch, or the row says the
-  very same, and the lease under which it was fetched still holds (the caller checks that in the same transaction);
-- an object on a page of a list is inserted when absent, and is a hint when it differs from the row;
-- facts that stay (`terminal`: deleted, cancelled, expired) are never undone.
+- An event's payload is applied if its `created` is later than the marker by more than the margin. Otherwise it counts
+  as a notification, and the object is fetched again.
+- A fetched object is applied if the row's serial is the one from before the fetch, or if the row is equal. The lease
+  under which it was fetched must still be valid; the caller checks that in the same transaction.
+- An object on a page of a list is inserted if it has no row, and counts as a notification if it differs from its row.
+- A `terminal` row (deleted, cancelled or expired) is never changed to one that is not.
 
-Rows travel as one JSON array, unpacked by Postgres into the table's own row type: one statement whatever the number.
+Rows are sent as one JSON array that PostgreSQL converts into the table's row type, so any number takes one statement.
+See docs/decisions/0021-apply-a-payload-only-when-clearly-newer.md.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from app.postgres.database import Connection, Record
 NOT_COLUMNS = frozenset({"deleted", "items_complete", "discounts_complete"})
 SYNC_COLUMNS = ("marker", "serial", "existence", "terminal", "synced_at")
 
-# Stripe's payloads name discounts by their ids. A payload is applied only if the row, or the payload itself, knows what
-# each of them gives; the row keeps what it knows of those that are left.
+# Stripe's payloads contain only the ids of discounts. A payload is applied only if the row, or the payload itself, has
+# the details of each discount. The row keeps the details of the discounts that remain.
 _DISCOUNTS_OF = "coalesce(jsonb_path_query_array({row}.discount_details, '$[*].id'), '[]')"
 _OWN_DETAILS = f"excluded.discounts <@ {_DISCOUNTS_OF.format(row='excluded')}"
 _KNOWN_DETAILS = f"({_OWN_DETAILS} or excluded.discounts <@ {_DISCOUNTS_OF.format(row='t')})"
@@ -43,7 +44,10 @@ COUNT_NOTIFICATION = """on conflict (id) do update set
 
 @dataclass(frozen=True, slots=True)
 class EventRecord:
-    """One delivery, as the inbox keeps it. `usable`: of our version, with every list that we project complete."""
+    """An event for the inbox. `created` is its Unix second.
+
+    `usable` is True if the payload has our API version and complete lists; otherwise `reason` is its outcome.
+    """
 
     id: str
     type: str
@@ -55,7 +59,7 @@ class EventRecord:
 
 @dataclass(frozen=True, slots=True)
 class EventEffect:
-    """`claimed`: seen for the first time. `outcome`: what was done, as the inbox keeps it."""
+    """The effect of an event. `claimed` is False for a duplicate; `outcome` is recorded in `webhook_events`."""
 
     claimed: bool
     outcome: str
@@ -63,7 +67,7 @@ class EventEffect:
 
 APPLIED, NOTED = "applied", "noted"
 HAD_ENDED = "ignored: had ended"
-"""It came after the fact that stays: the object is deleted, cancelled or expired."""
+"""Outcome of an event that arrived after the row had become terminal."""
 
 
 class Mirror:
@@ -173,6 +177,7 @@ class Mirror:
         self.serial = f"select serial from {table} where id = $1"
 
     def row(self, snapshot: Snapshot, marker: int) -> dict[str, Any]:
+        """Return the values of a snapshot's row. `marker` is a Unix second."""
         row = {name: getattr(snapshot, name) for name in self.fields}
         row["marker"] = marker
         row["existence"] = "deleted" if snapshot.deleted else "present"
@@ -201,22 +206,23 @@ _BY_TYPE: dict[type[Snapshot], Mirror] = {
 
 
 def mirror_of(snapshot: Snapshot) -> Mirror:
+    """Return the table of a snapshot's kind."""
     return _BY_TYPE[type(snapshot)]
 
 
 async def apply_event(
     connection: Connection, event: EventRecord, snapshot: Snapshot, *, margin: int
 ) -> EventEffect:
-    """Claims the event and applies its payload, or notes the object: one statement. `margin` is in seconds."""
+    """Record the event, and apply its payload or count a notification, in one statement. `margin` is in seconds."""
     return (await apply_events(connection, [(event, snapshot)], margin=margin))[0]
 
 
 async def apply_events(
     connection: Connection, news: Sequence[tuple[EventRecord, Snapshot]], *, margin: int
 ) -> list[EventEffect]:
-    """Several events in one statement, effects in the same order.
+    """Apply several events in one statement, and return their effects in the same order.
 
-    All of one kind, no object and no event twice: one upsert cannot meet a row two times.
+    The events are of one kind. No object and no event may occur twice, because an upsert cannot change a row twice.
     """
     mirror = mirror_of(news[0][1])
     records = await connection.fetch(
@@ -234,7 +240,7 @@ async def apply_events(
 
 
 async def _effect(connection: Connection, event: EventRecord, row: Record) -> EventEffect:
-    """The inbox's row is written first and says what is expected: another transaction may have come between."""
+    """Return the actual effect, and correct the recorded outcome if another transaction changed the row in between."""
     expected = row["expected"]
     if expected is None:
         return EventEffect(claimed=False, outcome="duplicate")
@@ -250,37 +256,42 @@ async def _effect(connection: Connection, event: EventRecord, row: Record) -> Ev
 
 
 async def is_older_than(connection: Connection, kind: str, object_id: str, *, seconds: int) -> bool:
-    """Was the row last brought up to date longer ago than that? False where there is no row."""
+    """Return True if the row was synced more than `seconds` ago; False without a row."""
     return bool(await connection.fetchval(MIRRORS[kind].age, object_id, seconds))
 
 
 async def serial_of(connection: Connection, kind: str, object_id: str) -> int:
-    """0 where there is no row yet: a fetch that began then may only insert."""
+    """Return the row's serial, 0 without a row, so that a fetch that began then may only insert."""
     return int(await connection.fetchval(MIRRORS[kind].serial, object_id) or 0)
 
 
 async def apply_fetched(connection: Connection, snapshot: Snapshot, *, serial: int, marker: int) -> bool:
-    """False when the row has changed since `serial` was read, so that the fetch must be done again.
+    """Apply a fetched snapshot. False if the row has changed since `serial` was read: then fetch the object again.
 
-    A fact that stays is not undone, and nothing is left to fetch: that counts as applied.
+    A terminal row does not change, but counts as applied, because nothing is left to fetch.
     """
     mirror = mirror_of(snapshot)
     return bool(await connection.fetchval(mirror.apply_fetched, mirror.row(snapshot, marker), serial))
 
 
 async def mark_absent(connection: Connection, kind: str, object_id: str, *, serial: int, marker: int) -> bool:
-    """False when the row has changed since `serial` was read, as with `apply_fetched`."""
+    """Mark a row absent. False if it has changed since `serial` was read, as for `apply_fetched`."""
     return bool(await connection.fetchval(MIRRORS[kind].mark_absent, object_id, serial, marker))
 
 
 @dataclass(frozen=True, slots=True)
 class PageEffect:
+    """The numbers of rows that a page has inserted, and of objects that differ from their row."""
+
     inserted: int
     differing: int
 
 
 async def apply_page(connection: Connection, snapshots: Sequence[Snapshot], *, marker: int) -> PageEffect:
-    """Objects of one kind from one page of a list: absent ones are inserted, differing ones noted for refresh."""
+    """Insert the objects of a page that have no row, and count a notification of those that differ.
+
+    All are of one kind. `marker` is the Unix second of the page.
+    """
     if not snapshots:
         return PageEffect(0, 0)
     mirror = mirror_of(snapshots[0])

@@ -1,7 +1,8 @@
-"""Sweeps over the lists of Stripe's objects: how far each range has been read, and what reconciling has found.
+"""Store list scans: how far each range of a list has been read, and what a reconcile has found.
 
-A range is a stretch of seconds of creation, read newest first. Its cursor moves in the transaction that writes the
-page, and only for the process that took the scan last (`fence`): one that was paused for long changes nothing.
+A range is an interval of seconds of creation, read newest first. Its cursor advances in the transaction that applies
+the page, and only for the process that took the list scan last (`fence`). So a process that was paused for long cannot
+change anything.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ Finding = Literal["missing", "stale", "orphaned", "unclear"]
 
 @dataclass(frozen=True, slots=True)
 class ListScan:
-    """`planned_at`: the second, by Stripe's clock, up to which the ranges are known to reach."""
+    """A list scan as one process has taken it.
+
+    `planned_at` is the Unix second, by Stripe's clock, up to which the ranges reach for certain.
+    """
 
     id: int
     fence: int
@@ -30,7 +34,9 @@ class ListScan:
 
 @dataclass(slots=True)
 class Range:
-    """`open_ids` were seen in second `last_created`, which the next page may go on with.
+    """A range of a list and how far it has been read.
+
+    `open_ids` are the ids seen in second `last_created`, because the next page may begin with the same second.
 
     `created_from` and `created_to` are seconds, both inclusive; `created_to` None reaches to the newest object.
     """
@@ -47,7 +53,7 @@ class Range:
 
 
 async def resume(connection: Connection, purpose: Purpose, *, dry_run: bool) -> ListScan | None:
-    """Takes the unfinished scan of that purpose, if there is one; its former holder can write no more."""
+    """Take the unfinished list scan of that purpose, None without one. Its former holder cannot write any more."""
     row = await connection.fetchrow(
         """update list_scans set fence = fence + 1 where id = (
             select id from list_scans where purpose = $1 and dry_run = $2 and finished_at is null
@@ -60,7 +66,7 @@ async def resume(connection: Connection, purpose: Purpose, *, dry_run: bool) -> 
 
 
 async def start(connection: Connection, purpose: Purpose, *, dry_run: bool, planned_at: int) -> ListScan:
-    """A new scan; unfinished ones of its purpose are given up, and findings of finished ones forgotten."""
+    """Begin a list scan. Unfinished ones of its purpose are abandoned, and all findings of that purpose deleted."""
     await connection.execute(
         """update list_scans set finished_at = clock_timestamp(), outcome = 'abandoned'
         where purpose = $1 and finished_at is null""",
@@ -87,6 +93,7 @@ async def start(connection: Connection, purpose: Purpose, *, dry_run: bool, plan
 
 
 async def add_range(connection: Connection, scan: ListScan, planned: Range) -> None:
+    """Add a range that has not been read yet, unless its position exists."""
     await connection.execute(
         """insert into list_scan_ranges (scan_id, position, kind, created_from, created_to, open_ids, pages, objects)
         values ($1, $2, $3, $4, $5, '{}', 0, 0) on conflict do nothing""",
@@ -99,11 +106,12 @@ async def add_range(connection: Connection, scan: ListScan, planned: Range) -> N
 
 
 async def extend_plan(connection: Connection, scan: ListScan, planned_at: int) -> None:
+    """Store that the ranges reach up to `planned_at`."""
     await connection.execute("update list_scans set planned_at = $2 where id = $1", scan.id, planned_at)
 
 
 async def ranges(connection: Connection, scan: ListScan) -> tuple[list[Range], int]:
-    """What is not read to its end, and the next free position."""
+    """Return the ranges that are not read to their end, and the next free position."""
     rows = await connection.fetch(
         """select position, kind, created_from, created_to, last_id, last_created, open_ids, pages, objects
         from list_scan_ranges where scan_id = $1 and finished_at is null order by position""",
@@ -116,7 +124,7 @@ async def ranges(connection: Connection, scan: ListScan) -> tuple[list[Range], i
 async def advance(
     connection: Connection, scan: ListScan, before: Range, after: Range, *, finished: bool
 ) -> bool:
-    """False when another process has taken the scan: then nothing of this page may be committed."""
+    """Store how far a range was read. False if another process has taken the scan: then the page must not commit."""
     status = await connection.execute(
         """update list_scan_ranges r set created_from = $5, last_id = $6, last_created = $7, open_ids = $8, pages = $9,
             objects = $10, finished_at = case when $11 then clock_timestamp() end
@@ -138,7 +146,7 @@ async def advance(
 
 
 async def is_at(connection: Connection, scan: ListScan, reached: Range) -> bool:
-    """Whether the range stands where this very process has brought it."""
+    """Return True if this process holds the list scan and has advanced the range to `reached`."""
     return bool(
         await connection.fetchval(
             """select exists (select from list_scan_ranges r join list_scans s on s.id = r.scan_id
@@ -154,7 +162,7 @@ async def is_at(connection: Connection, scan: ListScan, reached: Range) -> bool:
 
 
 async def totals(connection: Connection, scan: ListScan) -> dict[str, tuple[int, int]]:
-    """Pages and objects read so far, by kind, over every run of the scan."""
+    """Return the numbers of pages and objects by kind, over all runs of the list scan."""
     rows = await connection.fetch(
         """select kind, sum(pages)::bigint as pages, sum(objects)::bigint as objects
         from list_scan_ranges where scan_id = $1 group by kind""",
@@ -166,6 +174,7 @@ async def totals(connection: Connection, scan: ListScan) -> dict[str, tuple[int,
 async def finish(
     connection: Connection, scan: ListScan, outcome: str, report: dict[str, Any] | None = None
 ) -> None:
+    """End a list scan with `outcome` `finished` or `stopped`."""
     await connection.execute(
         """update list_scans set finished_at = clock_timestamp(), outcome = $3, report = $4
         where id = $1 and fence = $2""",
@@ -190,7 +199,7 @@ _COMPARE = {kind: _comparison(mirror) for kind, mirror in MIRRORS.items()}
 
 
 async def compare(connection: Connection, snapshots: Sequence[Snapshot]) -> dict[str, Finding]:
-    """Which objects of a page have no row, or one that differs. All are of one kind."""
+    """Return the ids of the objects that have no row or one that differs. All are of one kind."""
     if not snapshots:
         return {}
     mirror = mirror_of(snapshots[0])
@@ -201,7 +210,7 @@ async def compare(connection: Connection, snapshots: Sequence[Snapshot]) -> dict
 async def orphaned_rows(
     connection: Connection, kind: str, *, first: int, last: int, seen: Sequence[str]
 ) -> list[str]:
-    """Rows of objects created between two seconds, both inclusive, that are not among the ids `seen`."""
+    """Return the ids of rows created between two Unix seconds, both inclusive, that are not in `seen`."""
     rows = await connection.fetch(
         f"""select id from {MIRRORS[kind].table}
         where created between $1 and $2 and existence = 'present' and id <> all($3)""",
@@ -215,7 +224,7 @@ async def orphaned_rows(
 async def record(
     connection: Connection, scan: ListScan, kind: str, found: dict[str, Finding], *, repaired: Finding | None
 ) -> None:
-    """Findings of one page; those of the sort `repaired` were put right by the page itself."""
+    """Store the findings of one page. Findings of the kind `repaired` were repaired by applying the page."""
     await connection.execute(
         """insert into list_scan_findings (scan_id, object_id, kind, finding, outcome)
         select $1, f.id, $2, f.finding, case when f.finding = $5 then 'repaired' end
@@ -229,7 +238,7 @@ async def record(
 
 
 async def unsettled(connection: Connection, scan: ListScan, *findings: Finding) -> list[tuple[str, str]]:
-    """(kind, id) of what was found and is not dealt with yet."""
+    """Return the kind and id of each such finding that has no outcome yet."""
     rows = await connection.fetch(
         """select kind, object_id from list_scan_findings
         where scan_id = $1 and finding = any($2) and outcome is null order by kind, object_id""",
@@ -240,6 +249,7 @@ async def unsettled(connection: Connection, scan: ListScan, *findings: Finding) 
 
 
 async def settle(connection: Connection, scan: ListScan, object_id: str, outcome: str) -> None:
+    """Store the outcome of a finding: `repaired`, `removed`, `unfounded` or `failed`."""
     await connection.execute(
         "update list_scan_findings set outcome = $3 where scan_id = $1 and object_id = $2",
         scan.id,
@@ -249,7 +259,7 @@ async def settle(connection: Connection, scan: ListScan, object_id: str, outcome
 
 
 async def counts(connection: Connection, scan: ListScan) -> list[tuple[str, str, str | None, int]]:
-    """(kind, finding, outcome, number) of a scan."""
+    """Return the findings of a list scan as rows of kind, finding, outcome and number."""
     rows = await connection.fetch(
         """select kind, finding, outcome, count(*) as number from list_scan_findings
         where scan_id = $1 group by kind, finding, outcome""",
@@ -259,12 +269,14 @@ async def counts(connection: Connection, scan: ListScan) -> list[tuple[str, str,
 
 
 async def rows_present(connection: Connection, kind: str) -> int:
+    """Return the number of rows of a kind whose objects exist."""
     return int(
         await connection.fetchval(f"select count(*) from {MIRRORS[kind].table} where existence = 'present'")
     )
 
 
 async def is_present(connection: Connection, kind: str, object_id: str) -> bool:
+    """Return True if the object's row exists and is neither absent nor deleted."""
     return bool(
         await connection.fetchval(
             f"select exists (select from {MIRRORS[kind].table} where id = $1 and existence = 'present')",
@@ -274,7 +286,7 @@ async def is_present(connection: Connection, kind: str, object_id: str) -> bool:
 
 
 async def last_reconcile(connection: Connection) -> dict[str, Any] | None:
-    """Outcome, report and age in seconds of the last one that ended by itself, dry runs included."""
+    """Return outcome, report and age in seconds of the last reconcile that was not abandoned, dry runs included."""
     row = await connection.fetchrow(
         """select outcome, report, dry_run, extract(epoch from clock_timestamp() - finished_at)::float as age
         from list_scans where purpose = 'reconcile' and outcome in ('finished', 'stopped') order by id desc limit 1"""
@@ -283,7 +295,7 @@ async def last_reconcile(connection: Connection) -> dict[str, Any] | None:
 
 
 async def is_reconcile_due(connection: Connection, *, interval_hours: float) -> bool:
-    """After a first fill: the interval is over since the last one began, or one was interrupted."""
+    """Return True if the mirror is filled and no reconcile began within the interval, or one was interrupted."""
     return bool(
         await connection.fetchval(
             """select coalesce((

@@ -1,4 +1,4 @@
-"""Reads of subscriptions with all that an answer needs: one statement, every look-up on an index."""
+"""Read subscriptions with everything that an answer needs, in one statement that only uses indexes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _VIEW = f"""{_COLUMNS}
     from (select $1::text as id) asker cross join subscriptions s {_PEOPLE}
     where s.existence = 'present' and """
 
-# A login and what it may see, in one round trip; a row comes in any case, so that absent and foreign cost the same.
+# A login and its subscription in one round trip. It always returns a row, so absent and hidden ids take equal time.
 _BY_LOGIN = f"""{_COLUMNS}, asker.id as asker_id
     from (select) one
     left join (select customer_id as id from identities where issuer = $1 and subject = $2) asker on true
@@ -57,9 +57,9 @@ _BY_CUSTOMER = (
 )
 
 
-# In the order of `offers` above: rows, because building the same as JSON takes Postgres longer than all the rest.
+# The names are in the order of `offers` above. Offers are rows, because building JSON takes longer than all the rest.
 def _item(item: JsonObject, offer: Record, billed_in: str) -> JsonObject:
-    """The item with its price in the currency that the subscription is billed in."""
+    """Return the item with its price in the currency of the subscription, and with its product."""
     (
         price_id,
         currency,
@@ -114,6 +114,7 @@ def _view(values: JsonObject) -> SubscriptionView:
 async def subscription_view(
     connection: Connection, subscription_id: SubscriptionId, *, asker: CustomerId | None
 ) -> SubscriptionView | None:
+    """Return a subscription as read for customer `asker`, None if it does not exist."""
     row = await connection.fetchrow(_BY_ID, asker, subscription_id)
     return None if row is None else _view(dict(row))
 
@@ -121,7 +122,7 @@ async def subscription_view(
 async def view_for_login(
     connection: Connection, subscription_id: SubscriptionId, *, issuer: str, subject: str
 ) -> tuple[CustomerId | None, SubscriptionView | None]:
-    """The customer to whom a login is linked, if it is, and the subscription as read for him."""
+    """Return the customer of a login and the subscription as read for that customer, each None if it does not exist."""
     row = await connection.fetchrow(_BY_LOGIN, issuer, subject, subscription_id)
     if row is None:
         raise LookupError("a statement that always answers one row answered none")
@@ -133,12 +134,12 @@ async def view_for_login(
 async def customer_subscriptions(
     connection: Connection, customer_id: CustomerId, *, statuses: list[str] | None
 ) -> list[SubscriptionView]:
-    """All that the customer pays for, owns or is a member of, newest first."""
+    """Return all subscriptions that the customer pays for, owns or is a member of, newest first."""
     return [_view(dict(row)) for row in await connection.fetch(_BY_CUSTOMER, customer_id, statuses)]
 
 
 async def lock(connection: Connection, subscription_id: SubscriptionId) -> bool:
-    """The subscription's row lock, under which its seats are admitted; False where there is no such row."""
+    """Lock the subscription's row to admit changes of its seats; False if the subscription does not exist."""
     return (
         await connection.fetchval(
             "select 1 from subscriptions where id = $1 and existence = 'present' for update", subscription_id
