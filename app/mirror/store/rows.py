@@ -71,30 +71,44 @@ HAD_ENDED = "ignored: had ended"
 
 
 class Mirror:
-    """One mirrored table and its statements, written out once from the snapshot's fields."""
+    """A mirrored table with its statements, built once from the fields of the snapshot."""
 
     def __init__(self, kind: str, table: str, snapshot: type[Snapshot]) -> None:
         self.kind = kind
         self.table = table
         self.fields = tuple(f.name for f in fields(snapshot) if f.name not in NOT_COLUMNS)
-        written = (*self.fields, "marker", "existence", "terminal")
-        columns = ", ".join(written)
-        taken = {name: f"{name} = excluded.{name}" for name in written if name not in ("id", "marker")}
-        kept, known, all_known = taken, "true", "true"
-        if "discount_details" in taken:
-            kept = {**taken, "discount_details": _KEPT_DETAILS}
+        self._written = (*self.fields, "marker", "existence", "terminal")
+        self._changes = {
+            name: f"{name} = excluded.{name}" for name in self._written if name not in ("id", "marker")
+        }
+        self.apply_events = self._applying_events()
+        self.apply_fetched = self._applying_fetched()
+        self.apply_page = self._applying_page()
+        self.mark_absent = self._marking_absent()
+        self.age = f"""
+            select synced_at < clock_timestamp() - $2 * interval '1 second' from {table} where id = $1"""
+        self.serial = f"select serial from {table} where id = $1"
+
+    def _upsert(self, source: str, changes: dict[str, str]) -> str:
+        """Return an upsert from the rows `i` of `source`, to be continued with a condition."""
+        return f"""
+            insert into {self.table} as t ({", ".join(self._written)}, serial, synced_at)
+            select {", ".join(f"i.{name}" for name in self._written)}, 1, clock_timestamp() from {source}
+            on conflict (id) do update set {", ".join(changes.values())}, marker = greatest(t.marker, excluded.marker),
+                serial = t.serial + 1, synced_at = clock_timestamp()
+            where (excluded.terminal or not t.terminal) and """
+
+    def _applying_events(self) -> str:
+        table, kind = self.table, self.kind
+        changes, known, all_known = self._changes, "true", "true"
+        if "discount_details" in changes:
+            changes = {**changes, "discount_details": _KEPT_DETAILS}
             known = _KNOWN_DETAILS
             of_row = f"(select {_DISCOUNTS_OF.format(row='t')} from {table} t where t.id = i.id)"
             all_known = f"""(i.discounts <@ {_DISCOUNTS_OF.format(row="i")}
                 or i.discounts <@ coalesce({of_row}, '[]'))"""
-        upsert = f"""
-            insert into {table} as t ({columns}, serial, synced_at)
-            select {", ".join(f"i.{name}" for name in written)}, 1, clock_timestamp() from {{source}}
-            on conflict (id) do update set {{changes}}, marker = greatest(t.marker, excluded.marker),
-                serial = t.serial + 1, synced_at = clock_timestamp()
-            where (excluded.terminal or not t.terminal) and """
         # Each phase is sorted (claims, rows, refreshes), so that groups of several processes never deadlock.
-        self.apply_events = f"""
+        return f"""
             with incoming as (
                 select e.event_id, e.event_type, e.usable and {all_known} as usable,
                     case when e.usable then '{NOTED}' else e.reason end as reason, i.*
@@ -111,7 +125,7 @@ class Mirror:
                 from incoming i order by i.event_id
                 on conflict (id) do nothing returning id, outcome
             ), applied as (
-                {upsert.format(source=_CLAIMED, changes=", ".join(kept.values()))}
+                {self._upsert(_CLAIMED, changes)}
                     {known} and (excluded.marker > t.marker + $7 or excluded.existence = 'deleted')
                 returning t.id
             ), noted as (
@@ -133,21 +147,23 @@ class Mirror:
                 exists (select from noted n where n.id = i.id) as noted
             from incoming i"""
 
-        def same(row: str) -> str:
-            return ", ".join(f"{row}.{name}" for name in (*self.fields, "existence"))
-
-        # Of our own write the event is often faster than the answer: they say the same, and nothing is to be read.
-        self.apply_fetched = f"""
+    def _applying_fetched(self) -> str:
+        table = self.table
+        # The webhook for our own write often arrives before the response. If both agree, no further fetch is needed.
+        return f"""
             with incoming as (
                 select * from jsonb_populate_record(null::{table}, $1)
             ), applied as (
-                {upsert.format(source="incoming i", changes=", ".join(taken.values()))} (t.serial = $2
-                    or ({same("t")}) is not distinct from ({same("excluded")}))
+                {self._upsert("incoming i", self._changes)} (t.serial = $2
+                    or ({self._compared("t")}) is not distinct from ({self._compared("excluded")}))
                 returning t.id
             )
             select exists (select from applied)
                 or exists (select from {table} t, incoming i where t.id = i.id and t.terminal and not i.terminal)"""
-        self.apply_page = f"""
+
+    def _applying_page(self) -> str:
+        table, kind, columns = self.table, self.kind, ", ".join(self._written)
+        return f"""
             with incoming as (
                 select * from jsonb_populate_recordset(null::{table}, $1)
             ), inserted as (
@@ -156,8 +172,8 @@ class Mirror:
                 on conflict (id) do nothing returning id
             ), differing as (
                 select i.id, i.marker from incoming i join {table} t on t.id = i.id
-                where ({", ".join(f"t.{n}" for n in (*self.fields, "existence"))})
-                      is distinct from ({", ".join(f"i.{n}" for n in (*self.fields, "existence"))})
+                where ({self._compared("t")})
+                      is distinct from ({self._compared("i")})
                   and (i.terminal or not t.terminal)
             ), noted as (
                 insert into refreshes as r (id, kind, notifications, notified_at)
@@ -165,16 +181,20 @@ class Mirror:
                 {COUNT_NOTIFICATION}
             )
             select (select count(*) from inserted) as inserted, (select count(*) from differing) as differing"""
-        self.mark_absent = f"""
+
+    def _marking_absent(self) -> str:
+        table = self.table
+        return f"""
             with marked as (
                 update {table} set existence = 'absent', marker = greatest(marker, $3), serial = serial + 1,
                     synced_at = clock_timestamp()
                 where id = $1 and serial = $2 and not terminal
             )
             select not exists (select from {table} where id = $1 and serial <> $2 and not terminal)"""
-        self.age = f"""
-            select synced_at < clock_timestamp() - $2 * interval '1 second' from {table} where id = $1"""
-        self.serial = f"select serial from {table} where id = $1"
+
+    def _compared(self, row: str) -> str:
+        """Return the compared columns of a row."""
+        return ", ".join(f"{row}.{name}" for name in (*self.fields, "existence"))
 
     def row(self, snapshot: Snapshot, marker: int) -> dict[str, Any]:
         """Return the values of a snapshot's row. `marker` is a Unix second."""
