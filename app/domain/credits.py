@@ -307,7 +307,7 @@ def _ids(line: BilledLine) -> frozenset[str]:
 
 
 def _overlap(credit: BilledLine, debit: BilledLine) -> Fraction:
-    """The share of the debit's time that the credit gives back, 0 to 1."""
+    """Return the share of the debit's time that the credit gives back, 0 to 1."""
     whole = debit.period_end - debit.period_start
     left = min(credit.period_end, debit.period_end) - max(credit.period_start, debit.period_start)
     return min(_WHOLE, Fraction(max(0, left), whole)) if whole > 0 else _NOTHING

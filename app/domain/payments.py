@@ -57,11 +57,12 @@ class PurchaseInvoice:
 
     @property
     def is_processing(self) -> bool:
-        """True if a payment is on its way: nobody may void the invoice then."""
+        """Return True if a payment is being processed, so the invoice cannot be voided."""
         return self.payment is not None and self.payment.status == "processing"
 
     @property
     def can_be_voided(self) -> bool:
+        """Return True if Stripe would void the invoice."""
         return self.status in ("open", "uncollectible") and not self.is_processing
 
 

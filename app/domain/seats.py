@@ -94,21 +94,21 @@ def count_seats(
 
 
 def required(seats: Seats, *, freed: int = 0, added: int = 0) -> int:
-    """Return the seats that are taken or promised once `freed` of them are given up and `added` more are filled."""
+    """Return the seats in use and reserved after `freed` of them are released and `added` more are filled."""
     return seats.used + seats.reserved - freed + added
 
 
 def capacity(seats: Seats, lowest_target: int | None = None) -> int:
-    """Return the seats that may be promised: those that were bought, less what an unsettled change may take away.
+    """Return the seats that may be reserved: those that were bought, less what an unsettled change may remove.
 
-    `lowest_target`: the smallest total that an unsettled change of the quantity may leave, None if there is none. A
-    raise that is not settled counts for nobody but its own operation.
+    `lowest_target` is the smallest total that an unsettled change of the quantity may leave, or None. An unsettled
+    raise counts only for its own operation.
     """
     return seats.total if lowest_target is None else min(seats.total, lowest_target)
 
 
 def lacking(seats: Seats, within: int, *, freed: int = 0, added: int = 0) -> dict[str, int] | None:
-    """Return the figures of `seat_limit_reached`; None if everybody fits into `within` seats (`capacity`)."""
+    """Return the details of `seat_limit_reached`, or None if `within` seats (`capacity`) are enough."""
     needed = required(seats, freed=freed, added=added)
     return {"total": seats.total, "used": seats.used, "required": needed} if needed > within else None
 

@@ -252,9 +252,9 @@ class StripeGateway:
     async def update_was_applied(
         self, subscription_id: SubscriptionId, invoice_id: str, *, since: int
     ) -> bool:
-        """True if Stripe's events show that the change which waited for this invoice took effect.
+        """Return True if Stripe's events show that the change that waited for this invoice took effect.
 
-        `since`: Unix seconds, at most 30 days ago.
+        `since` is a Unix second, at most 30 days ago.
         """
         query: dict[str, Any] = {
             "type": "customer.subscription.pending_update_applied",

@@ -23,7 +23,7 @@ is a member although the operation has not released the reservation.
 NUMBERS_COUNT: Final = """(v.from_quantity is null or exists (
         select from jsonb_to_recordset(s.items) as x(id text, quantity bigint)
         where x.id = v.item_id and x.quantity >= v.from_quantity))"""
-"""The condition on a reservation `v` of a subscription `s`: a number counts once its seats have been bought."""
+"""Condition on a reservation `v` of a subscription `s`: a reservation by number counts after its seats are bought."""
 
 
 # A member who has never logged in is shown with the e-mail that was entered, so that adding reveals nothing else.
