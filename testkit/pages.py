@@ -23,7 +23,7 @@ from testkit.databases import CHECKOUT
 PAGES: tuple[Path, ...] = (
     *sorted(CHECKOUT.glob("*.md")),
     *sorted((CHECKOUT / "docs").rglob("*.md")),
-    *sorted(CHECKOUT.glob("*/README.md")),
+    *sorted(page for page in CHECKOUT.glob("*/README.md") if page.parent.name.isidentifier()),
 )
 DECISIONS = CHECKOUT / "docs" / "decisions"
 
