@@ -22,7 +22,12 @@ CHECKOUT = Path(__file__).parents[1]
 PREFIX = "coseat_test_"
 # Any number; test runs that share a server make the template in turn.
 TEMPLATE_LOCK = 7_203_911_641
-TEMPLATE_SOURCES = ("migrations/env.py", "migrations/versions/*.py", "app/**/*.sql", "app/postgres/tables.py")
+TEMPLATE_SOURCES = (
+    "migrations/env.py",
+    "migrations/versions/*.py",
+    "app/**/*.sql",
+    "app/postgres/tables/*.py",
+)
 
 
 def database_at(url: str, name: str) -> str:
