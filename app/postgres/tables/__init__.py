@@ -1,6 +1,6 @@
-"""The tables. Migrations are checked against this metadata; hot statements are written in SQL beside their use.
+"""Describe the tables. A test compares the migrations with this metadata; statements are SQL texts beside their use.
 
-Instants of Stripe are whole Unix seconds, our own are timestamptz by the database's clock.
+Instants from Stripe are whole Unix seconds; our own are timestamptz by the database's clock.
 """
 
 from app.postgres.tables.columns import metadata

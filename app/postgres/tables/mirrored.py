@@ -1,7 +1,7 @@
 """The tables of Stripe's objects.
 
-They carry Stripe's id as key, the snapshot's fields, and the columns of the sync rule (`app.mirror.store.rows`). There
-are no foreign keys between them: events arrive in any order, children first as well.
+They have Stripe's id as key, the snapshot's fields, and the columns of the sync rule (`app.mirror.store.rows`). There
+are no foreign keys between them, because events arrive in any order.
 """
 
 from __future__ import annotations
