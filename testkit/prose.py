@@ -18,10 +18,12 @@ from pathlib import Path
 from testkit.databases import CHECKOUT
 
 FINISHED = (
+    "app/commands/**/*.py",
     "app/context.py",
     "app/errors.py",
     "app/main.py",
     "app/opening.py",
+    "app/operating/**/*.py",
     "app/setting_rules.py",
     "app/settings.py",
     "app/worker.py",

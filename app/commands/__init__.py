@@ -1,4 +1,4 @@
-"""The command line: `coseat --help`."""
+"""The command line `coseat`."""
 
 from app.commands.cli import main
 

@@ -1,7 +1,7 @@
-"""Child processes that end with their parent, even when the parent is killed outright.
+"""Child processes that end with their parent, even if the parent is killed by SIGKILL.
 
-The parent keeps the write end of a pipe and never writes; the kernel closes it with the parent, and every
-child that watches the read end then stops itself.
+The parent keeps the write end of a pipe and never writes to it. When the parent ends, the kernel closes the pipe, and
+each child that reads from it stops itself.
 """
 
 import os
@@ -18,13 +18,14 @@ STOP_SECONDS = 10.0
 
 
 def watch_parent(fd: int | None, *, grace: float = STOP_SECONDS) -> None:
-    """Terminate this process when the process holding the other end of `fd` is gone.
+    """Terminate this process when the process that holds the other end of `fd` has ended.
 
-    SIGTERM first; SIGKILL after `grace` seconds. `None`, for a process started by hand, watches nothing.
+    It sends SIGTERM, and SIGKILL after `grace` seconds. With None (the process was not started by a parent) nothing is
+    watched.
     """
     if fd is None:
         return
-    # A child of this process shall depend on this process, not on its grandparent.
+    # A child of this process must depend on this process, not on its grandparent.
     os.set_inheritable(fd, False)
 
     def wait() -> None:
@@ -38,7 +39,7 @@ def watch_parent(fd: int | None, *, grace: float = STOP_SECONDS) -> None:
 
 
 class ChildProcesses:
-    """A group of processes started and stopped together. Not for use from several threads."""
+    """A group of processes that are started and stopped together. It must not be used from several threads."""
 
     def __init__(self) -> None:
         self._read_end, self._write_end = os.pipe()
@@ -61,10 +62,10 @@ class ChildProcesses:
         environment: Mapping[str, str],
         on_line: Callable[[str], None] | None = None,
     ) -> subprocess.Popen[str]:
-        """Start `command` with `environment`, its whole environment, and the parent pipe added to it.
+        """Start `command` with exactly the variables of `environment`, and the one that names the parent pipe.
 
-        The child writes to this process's streams, or hands each line of them to `on_line`, in a thread.
-        The child has its own process group: an interrupt at the terminal reaches the parent, which stops it.
+        The child writes to this process's streams. With `on_line`, a thread passes each line to it instead. The child
+        has a process group of its own, so Ctrl-C at the terminal reaches only the parent, which then stops the child.
         """
         captured = subprocess.PIPE if on_line is not None else None
         child = subprocess.Popen(
@@ -88,12 +89,12 @@ class ChildProcesses:
         return child
 
     def exited(self) -> dict[str, int]:
-        """The exit codes of the children that have ended, by name; negative for a signal."""
+        """Return the exit codes of the children that have ended, by name. A negative code is a signal."""
         codes = {name: child.poll() for name, child in self._children.items()}
         return {name: code for name, code in codes.items() if code is not None}
 
     def stop(self, within: float = STOP_SECONDS) -> None:
-        """Terminate every child, the last started first; kill those that outlast `within` seconds."""
+        """Terminate all children, the last started first. Those that still run after `within` seconds are killed."""
         for child in reversed(self._children.values()):
             child.terminate()
         deadline = time.monotonic() + within

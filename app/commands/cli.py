@@ -1,4 +1,4 @@
-"""Every command with its options. What only one command needs is imported by it, so that help is fast."""
+"""All commands with their options. A command imports its modules itself, so that `--help` is fast."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ MISCONFIGURED = 2
 
 
 def settings_for(process: Process) -> Settings:
-    """Ends the process with exit code 2, naming all that is missing or wrong, where the environment is not enough."""
+    """Return the settings of the environment for `process`.
+
+    If a variable is missing or wrong, it prints all such variables and ends the process with exit code 2.
+    """
     try:
         return load_settings(process=process)
     except SettingsError as error:
@@ -36,7 +39,7 @@ def settings_for(process: Process) -> Settings:
 
 
 def logging_settings_for(process: Process) -> Settings:
-    """For a command whose standard output is its report: logs go to standard error."""
+    """Do as `settings_for`, and send logs to standard error, so that standard output has only the report."""
     from app.commands.logs import configure_logs
 
     settings = settings_for(process)
@@ -45,8 +48,8 @@ def logging_settings_for(process: Process) -> Settings:
 
 
 @contextmanager
-def failures_told(*, as_json: bool) -> Iterator[None]:
-    """A failure that has a name ends the process with exit code 1 and that name, not with a traceback."""
+def printed_failures(*, as_json: bool) -> Iterator[None]:
+    """Print a named error and end the process with exit code 1, without a traceback."""
     try:
         yield
     except SchemaRefused as error:
@@ -63,19 +66,19 @@ def failures_told(*, as_json: bool) -> Iterator[None]:
 
 @cli.command()
 def serve() -> None:
-    """Run the API. Configured by the environment alone; refuses to start when anything is missing."""
+    """Run the API. It is configured by the environment, and does not start if a variable is missing or wrong."""
     from app.commands.running import serve_api
 
-    with failures_told(as_json=False):
+    with printed_failures(as_json=False):
         serve_api(settings_for("serve"))
 
 
 @cli.command()
 def worker() -> None:
-    """Refresh noted objects and finish interrupted operations. Start as many as you like, on any machine."""
+    """Refresh noted objects and finish interrupted operations. Any number of workers may run, on any machine."""
     from app.commands.running import run_worker
 
-    with failures_told(as_json=False):
+    with printed_failures(as_json=False):
         run_worker(settings_for("worker"))
 
 
@@ -83,10 +86,10 @@ def worker() -> None:
 def migrate(
     as_json: Annotated[bool, typer.Option("--json", help="Report as one JSON line.")] = False,
 ) -> None:
-    """Bring the database to this release's schema. A newer schema is left as it is."""
+    """Migrate the database to this release's schema. A newer schema is not changed."""
     from app.commands.migrations import upgrade
 
-    with failures_told(as_json=as_json):
+    with printed_failures(as_json=as_json):
         migrated = upgrade(logging_settings_for("migrate"))
     if as_json:
         typer.echo(json.dumps({"revision": migrated.revision}))
@@ -100,10 +103,10 @@ def migrate(
 def sync(
     as_json: Annotated[bool, typer.Option("--json", help="Report as one JSON line.")] = False,
 ) -> None:
-    """Fill the cache from Stripe. A run that was interrupted goes on where it stopped; safe beside live webhooks."""
+    """Fill the cache from Stripe, also while webhooks arrive. An interrupted run continues where it stopped."""
     from app.commands.filling import fill_cache
 
-    with failures_told(as_json=as_json):
+    with printed_failures(as_json=as_json):
         seen = asyncio.run(fill_cache(logging_settings_for("sync"), quiet=as_json))
     typer.echo(json.dumps({"objects": seen}) if as_json else f"{seen} objects read.")
 
@@ -120,15 +123,15 @@ def reconcile(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Report as one JSON line.")] = False,
 ) -> None:
-    """Compare the cache with Stripe, object by object, and repair what differs. An interrupted run goes on.
+    """Compare the cache with Stripe and repair each object that differs. An interrupted run continues.
 
-    Exit code 1: something is left unrepaired, or the run stopped because it would have removed too much.
+    Exit code 1: objects are left unrepaired, or the run stopped because it would have removed too many.
     """
     from app.commands.filling import reconcile_cache
     from app.commands.reports import print_json, print_reconciled
     from app.mirror.reconcile import as_json as reconciled_as_json
 
-    with failures_told(as_json=as_json):
+    with printed_failures(as_json=as_json):
         result = asyncio.run(
             reconcile_cache(
                 logging_settings_for("reconcile"),
@@ -149,15 +152,15 @@ def reconcile(
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Report as one JSON line.")] = False,
 ) -> None:
-    """Look for what an operator should mend: metadata that confers nothing, crowded plans, the webhook, the sync.
+    """Find problems with metadata, seats, the catalogue, the webhook and the sync, each with a fix.
 
-    Exit code 1: there is something to fix; notices alone do not count.
+    Exit code 1: there are problems to fix. Notices do not count.
     """
     from dataclasses import asdict
 
     from app.commands.reports import examine, print_findings, print_json
 
-    with failures_told(as_json=as_json):
+    with printed_failures(as_json=as_json):
         findings = asyncio.run(examine(logging_settings_for("doctor")))
     to_fix = sum(finding.severity == "fix" for finding in findings)
     if as_json:
@@ -171,16 +174,19 @@ def doctor(
 @cli.command()
 def replay(
     ids: Annotated[
-        list[str] | None, typer.Argument(help="Ids of objects; all dead ones without any.")
+        list[str] | None, typer.Argument(help="Ids of objects. Without ids: all whose refresh was given up.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Report as one JSON line.")] = False,
 ) -> None:
-    """Make refreshes that were given up due again, and say why they were. Exit code 1: a named id is not dead."""
+    """Make refreshes that were given up due again, and print why they were given up.
+
+    Exit code 1: the refresh of a given id was not given up.
+    """
     from dataclasses import asdict
 
     from app.commands.reports import print_json, print_replayed, replay_dead
 
-    with failures_told(as_json=as_json):
+    with printed_failures(as_json=as_json):
         replayed = asyncio.run(replay_dead(logging_settings_for("replay"), ids or []))
     unknown = sorted(set(ids or ()) - {row.id for row in replayed})
     if as_json:
@@ -188,20 +194,20 @@ def replay(
     else:
         print_replayed(replayed)
         for object_id in unknown:
-            typer.echo(f"{object_id} is not dead.", err=True)
+            typer.echo(f"{object_id}: its refresh was not given up.", err=True)
     if unknown:
         raise typer.Exit(1)
 
 
 @cli.command()
 def token(
-    subject: Annotated[str, typer.Argument(help="The `sub` claim: the application's id of the person.")],
+    subject: Annotated[str, typer.Argument(help="The `sub` claim: the application's id of the user.")],
     email: Annotated[str | None, typer.Option(help="The `email` claim.")] = None,
     unverified: Annotated[bool, typer.Option(help="Leave the e-mail unverified.")] = False,
     customer: Annotated[str | None, typer.Option(help="The customer claim: cus_…")] = None,
-    hours: Annotated[int, typer.Option(min=1, max=24 * 30, help="How long it lasts.")] = 12,
+    hours: Annotated[int, typer.Option(min=1, max=24 * 30, help="Hours for which the token is valid.")] = 12,
 ) -> None:
-    """Sign a development token with AUTH_JWT_SECRET. Refused beside a live Stripe key."""
+    """Sign a development token with AUTH_JWT_SECRET. It is refused with a live Stripe key."""
     from app.identity.development_tokens import sign_development_token
 
     try:
@@ -240,14 +246,15 @@ def dev(
     port: Annotated[
         int, typer.Option(min=0, max=65_535, help="The API's port; 0 takes any free one.")
     ] = 8000,
-    reset: Annotated[bool, typer.Option("--reset", help="Throw the demo's state away first.")] = False,
+    reset: Annotated[bool, typer.Option("--reset", help="Delete the demo's state first.")] = False,
     state: Annotated[Path | None, typer.Option(help="Keep the state in this directory.")] = None,
 ) -> None:
-    """Start everything on embedded defaults: PostgreSQL, the Stripe stand-in with demo data, API and worker."""
+    """Start PostgreSQL, the Stripe stand-in with demo data, the API and a worker on this machine."""
     from app.commands.development import run_everything
 
     raise typer.Exit(run_everything(port=port, reset=reset, state=state))
 
 
 def main() -> None:
+    """Run the command line."""
     cli()

@@ -1,4 +1,4 @@
-"""`coseat dev`: the whole chain on one machine, each part a real process, all of them ended together."""
+"""`coseat dev`: run the service and all that it needs on one machine, as processes that end together."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ PEOPLE = {
 
 @dataclass(frozen=True, slots=True)
 class DevelopmentSecrets:
-    """Made at the first start and kept with the state, so that tokens outlive a restart."""
+    """Secrets that are made at the first start and kept with the state, so that tokens are valid after a restart."""
 
     jwt_secret: str
     webhook_secret: str
@@ -50,11 +50,11 @@ class DevelopmentSecrets:
 
 
 class StartFailed(Exception):
-    """A part did not come up; the message is for the person at the terminal."""
+    """Raised if a part does not start. The message is for the person at the terminal."""
 
 
 def run_everything(*, port: int, reset: bool, state: Path | None) -> int:
-    """Runs until interrupted; returns the exit code. State survives a restart unless `reset`."""
+    """Run until interrupted, and return the exit code. The state is kept for the next start, unless `reset`."""
     directory = state_directory(CHECKOUT, state) / "dev"
     directory.mkdir(parents=True, exist_ok=True)
     stop = threading.Event()
@@ -63,7 +63,7 @@ def run_everything(*, port: int, reset: bool, state: Path | None) -> int:
     try:
         with _only_one(directory):
             if reset:
-                _throw_away(directory)
+                _delete_state(directory)
             return _run(directory, port, stop)
     except (StartFailed, LocalPostgresError, SchemaRefused) as error:
         typer.echo(f"coseat dev: {error}", err=True)
@@ -72,7 +72,7 @@ def run_everything(*, port: int, reset: bool, state: Path | None) -> int:
 
 @contextlib.contextmanager
 def _only_one(directory: Path) -> Iterator[None]:
-    """A lock of the kernel's: it goes with its process, however that ends."""
+    """Hold a file lock, which the kernel releases when the process ends in any way."""
     with (directory / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -81,7 +81,7 @@ def _only_one(directory: Path) -> Iterator[None]:
         yield
 
 
-def _throw_away(directory: Path) -> None:
+def _delete_state(directory: Path) -> None:
     LocalPostgres(directory / "postgres").remove()
     for name in ("stripe", "secrets.json"):
         path = directory / name
@@ -99,7 +99,7 @@ def _run(directory: Path, port: int, stop: threading.Event) -> int:
     postgres = LocalPostgres(directory / "postgres")
     try:
         with ChildProcesses() as children:
-            # The stand-in's demo account is seeded once; later starts replay its journal.
+            # The stand-in creates its demo account at the first start, and reads it from its journal later.
             command = [sys.executable, "-m", "stripe_simulator", "--port", str(stripe_port), "--demo"]
             command += ["--state", str(directory / "stripe"), "--api-key", STRIPE_KEY]
             command += ["--webhook-url", f"{api}/webhooks/stripe", "--webhook-secret", own.webhook_secret]
@@ -128,7 +128,7 @@ def _run(directory: Path, port: int, stop: threading.Event) -> int:
 
 
 async def _is_prepared(settings: Settings) -> bool:
-    """A restart finds schema and first fill done, and need not load what does them."""
+    """Return True if the schema and the first fill are done, so that a restart need not load their modules."""
     from app.mirror.store import fills
     from app.postgres import schema
     from app.postgres.database import Database
@@ -195,7 +195,7 @@ def _wait_for(url: str, children: ChildProcesses, stop: threading.Event) -> None
     give_up = time.monotonic() + START_SECONDS
     while not stop.is_set():
         try:
-            with urllib.request.urlopen(url, timeout=2) as response:  # noqa: S310 - a URL of our own making
+            with urllib.request.urlopen(url, timeout=2) as response:  # noqa: S310 - the URL is our own
                 if response.status == 200:
                     return
         except (urllib.error.URLError, ConnectionError, TimeoutError):

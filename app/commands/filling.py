@@ -1,4 +1,4 @@
-"""The commands that read whole lists, with their progress on standard error."""
+"""The commands `sync` and `reconcile`, which read whole lists and show their progress on standard error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _EVERY_SECONDS_IN_A_LOG = 10.0
 
 
 class ProgressLine:
-    """One line that is written over on a terminal, and a new line now and then elsewhere."""
+    """Shows progress: on a terminal in one line that is overwritten, otherwise as a new line every 10 s."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
@@ -26,6 +26,7 @@ class ProgressLine:
         self._shown_at = 0.0
 
     def __call__(self, progress: Progress) -> None:
+        """Show `progress`, unless a line was shown just before."""
         now = time.monotonic()
         every = _EVERY_SECONDS if self._is_terminal else _EVERY_SECONDS_IN_A_LOG
         if self._quiet or now - self._shown_at < every:
@@ -38,6 +39,7 @@ class ProgressLine:
         sys.stderr.flush()
 
     def end(self) -> None:
+        """End the line on a terminal."""
         if self._is_terminal and self._shown_at:
             sys.stderr.write("\n")
 
@@ -51,7 +53,7 @@ def _span(seconds: float) -> str:
 
 
 async def fill_cache(settings: Settings, *, quiet: bool) -> int:
-    """Returns the number of objects that this run read. Raises BillingError."""
+    """Fill the cache, and return the number of objects that this run read. Raises BillingError."""
     line = ProgressLine(quiet=quiet)
     async with open_context(settings) as context:
         try:
@@ -63,7 +65,7 @@ async def fill_cache(settings: Settings, *, quiet: bool) -> int:
 async def reconcile_cache(
     settings: Settings, *, dry_run: bool, allow_removals: int | None, quiet: bool
 ) -> Reconciled:
-    """Raises BillingError."""
+    """Reconcile the cache with Stripe, or only compare with `dry_run`. Raises BillingError."""
     line = ProgressLine(quiet=quiet)
     async with open_context(settings) as context:
         try:

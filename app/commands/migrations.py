@@ -1,4 +1,4 @@
-"""Migrations, run from this process."""
+"""Run the migrations of the database from this process."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True, slots=True)
 class Migrated:
-    """The database's schema afterwards. `is_newer`: a newer release made it, and nothing was changed."""
+    """The database's schema afterwards. With `is_newer` a newer release has made it, and nothing was changed."""
 
     revision: str
     is_newer: bool
 
 
 def upgrade(settings: Settings) -> Migrated:
-    """Bring the database to this release's schema, or leave it as it is if it is newer.
+    """Migrate the database to this release's schema. A newer schema is not changed.
 
     Raises:
-        SchemaRefused: if there is no way from the database's schema to this release's.
+        SchemaRefused: No migration leads from the database's schema to this release's.
     """
     from alembic import command
     from alembic.config import Config

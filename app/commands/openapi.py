@@ -1,4 +1,4 @@
-"""The OpenAPI document as it is committed: sorted, so that its changes read well, and with recorded examples."""
+"""The committed OpenAPI document: with recorded examples, and sorted, so that its changes are easy to read."""
 
 from __future__ import annotations
 
@@ -10,22 +10,26 @@ from app.main import create_app
 from app.settings import Settings
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "openapi" / "examples"
-"""Recorded answers, `operation.status.json` each; an installation without the checkout has none, and needs none."""
+"""Directory of recorded answers, `<operation>.<status>.json`. An installation without a checkout has none."""
 
 COMMON_PROBLEM = "Problem"
-"""Stands for the operation where an example is that of its status in every operation."""
+"""The name instead of an operation, for the example of a status that all operations share."""
 
 _FIRST_FAILURE = 400
 
 
 def document(settings: Settings, examples: Path = EXAMPLES) -> str:
+    """Return the OpenAPI document as sorted JSON, with the recorded examples of the directory `examples`."""
     stated = create_app(settings).openapi()
     _merge(stated, {path.stem: json.loads(path.read_bytes()) for path in sorted(examples.glob("*.json"))})
     return json.dumps(stated, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def _merge(stated: dict[str, Any], examples: dict[str, Any]) -> None:
-    """Answers beside their schema, the request of a success beside its own; common problems are stated once."""
+    """Put each recorded answer beside its schema, and the request of a success beside the schema of the body.
+
+    Common problems are stated once and referenced.
+    """
     common = {
         name: {"summary": example["answer"]["title"], "value": example["answer"]}
         for name, example in examples.items()

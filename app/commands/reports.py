@@ -1,4 +1,4 @@
-"""What the operator's commands print: tables for people, JSON for programs."""
+"""Run the commands `doctor` and `replay`, and print reports: tables for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from app.settings import Settings
 
 
 async def examine(settings: Settings) -> list[Finding]:
+    """Return the doctor's findings. Raises BillingError."""
     async with open_context(settings) as context:
         return await doctor.examine(context)
 
 
 async def replay_dead(settings: Settings, ids: list[str]) -> list[Dead]:
-    """All that are dead where `ids` is empty."""
+    """Make given-up refreshes due again and return them: those of `ids`, or all if `ids` is empty."""
     database = await Database.connect(settings.dsn, pool_size=1)
     try:
         async with database.connection() as connection:
@@ -33,12 +34,14 @@ async def replay_dead(settings: Settings, ids: list[str]) -> list[Dead]:
 
 
 def print_json(document: Any) -> None:
+    """Print a document as one line of JSON."""
     print(json.dumps(document))
 
 
 def print_findings(findings: list[Finding]) -> None:
+    """Print the doctor's findings as a table."""
     if not findings:
-        print("Nothing to mend.")
+        print("No problems found.")
         return
     table = Table("", "check", "object", "problem", "what to do", show_lines=True)
     for finding in sorted(findings, key=lambda one: one.severity):
@@ -51,6 +54,7 @@ def print_findings(findings: list[Finding]) -> None:
 
 
 def print_reconciled(result: Reconciled) -> None:
+    """Print the counts of a reconcile as a table, and its outcome."""
     names = Counts.__slots__
     table = Table("kind", *names)
     for kind, counts in result.kinds.items():
@@ -61,8 +65,9 @@ def print_reconciled(result: Reconciled) -> None:
 
 
 def print_replayed(dead: list[Dead]) -> None:
+    """Print the refreshes that are due again, with the reason for which each was given up."""
     if not dead:
-        print("No refresh is dead.")
+        print("No refresh was given up.")
         return
     table = Table("kind", "id", "attempts", "reason")
     for row in dead:
@@ -72,5 +77,5 @@ def print_replayed(dead: list[Dead]) -> None:
 
 
 def _plain(text: str) -> str:
-    """Square brackets are rich's markup."""
+    """Escape square brackets, which are markup for rich."""
     return text.replace("[", r"\[")

@@ -1,6 +1,6 @@
-"""The long-running processes: API and worker, ended gracefully by SIGTERM or SIGINT.
+"""The long-running processes, API and worker. SIGTERM or SIGINT ends them gracefully.
 
-Each imports what it needs itself: a worker that loads no web framework starts sooner and takes less memory.
+Each function imports its own modules, so that a worker loads no web framework: it starts sooner and takes less memory.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ GRACE_SECONDS = 15
 
 
 def serve_api(settings: Settings) -> None:
-    """Run one process of the API; start several behind one address for more cores.
+    """Run one process of the API. To use more cores, start several behind one address.
 
     Raises:
-        SchemaRefused: if this release cannot run on the database's schema.
+        SchemaRefused: This release cannot run on the database's schema.
         ServiceUnavailable: `database_unavailable`.
     """
     from app.commands.http_server import serve
@@ -39,7 +39,7 @@ def run_worker(settings: Settings) -> None:
     """Run one worker until it is stopped.
 
     Raises:
-        SchemaRefused: if this release cannot run on the database's schema.
+        SchemaRefused: This release cannot run on the database's schema.
         ServiceUnavailable: `database_unavailable`.
     """
     watch_parent(parent_pipe())

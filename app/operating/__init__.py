@@ -1,1 +1,1 @@
-"""Running the service: health, metrics, the doctor and periodic upkeep."""
+"""Operate the service: health, metrics, the doctor and periodic upkeep."""

@@ -1,4 +1,4 @@
-"""The doctor: what an operator should mend, each with its object and what to do about it. Nothing is changed."""
+"""The doctor: find problems that an operator should solve, each with its object and a fix. It changes nothing."""
 
 from __future__ import annotations
 
@@ -62,7 +62,10 @@ _MEMBER_KEYS = f"{keys.MEMBER_OF} and {keys.MEMBER_ROLE}"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`severity`: fix what confers nothing or holds the sync up; a notice is only worth knowing."""
+    """One problem.
+
+    The severity `fix` is for metadata without effect and for faults that delay the sync. A `notice` is information.
+    """
 
     check: str
     object: str
@@ -72,7 +75,12 @@ class Finding:
 
 
 async def examine(context: Context) -> list[Finding]:
-    """Raises Conflict `wrong_account`, and BillingError where database or Stripe does not answer."""
+    """Return all problems that the cache and Stripe show.
+
+    Raises:
+        Conflict: `wrong_account`: the Stripe key belongs to another account than the cache.
+        ServiceUnavailable: The database or Stripe does not answer.
+    """
     await check_account(context)
     endpoints = await context.stripe.webhook_endpoints()
     async with context.database.unhurried() as connection:
@@ -97,7 +105,7 @@ async def _metadata(connection: Connection) -> list[Finding]:
         Finding(
             "owner",
             subscription_id,
-            f"{keys.OWNER} names {owner_id}, which is no customer: nobody can manage its members",
+            f"{keys.OWNER} names {owner_id}, which is not a customer, so nobody can manage its members",
             f"Set {keys.OWNER} to an existing customer, or remove it.",
         )
         for subscription_id, owner_id in await diagnosis.ownerless(connection)
@@ -106,8 +114,8 @@ async def _metadata(connection: Connection) -> list[Finding]:
         Finding(
             "login",
             ", ".join(ids),
-            f"several customers carry the same {keys.USER_ID}: none of them is linked",
-            f"Leave {keys.USER_ID} on one of them.",
+            f"several customers have the same {keys.USER_ID}, so none of them is linked",
+            f"Remove {keys.USER_ID} from all but one of them.",
         )
         for _, ids in await diagnosis.shared_logins(connection)
     ]
@@ -118,7 +126,7 @@ async def _memberships(connection: Connection) -> list[Finding]:
     found = []
     for row in await diagnosis.memberships(connection):
         if row["is_owner"]:
-            problem = f"owns {row['member_of']} and carries a member's metadata for it"
+            problem = f"owns {row['member_of']} and also has a member's metadata for it"
         elif row["existence"] != "present":
             problem = f"is a member of {row['member_of']}, which does not exist"
         else:
@@ -140,7 +148,7 @@ async def _seats(connection: Connection, rules: Rules) -> list[Finding]:
                     Finding(
                         "seats",
                         subscription_id,
-                        f"has {view.members} members, but no product of it supports sharing",
+                        f"has {view.members} members, but none of its products supports sharing",
                         f"Set {keys.SUPPORTS_SHARING} on its product, or remove the members.",
                     )
                 )
@@ -150,7 +158,7 @@ async def _seats(connection: Connection, rules: Rules) -> list[Finding]:
                     "seats",
                     subscription_id,
                     f"{figures['required']} people on {figures['total']} seats",
-                    f"Buy {seats.over_allocated} more, or remove as many members.",
+                    f"Buy {seats.over_allocated} more seats, or remove as many members.",
                 )
             )
     return found
@@ -188,20 +196,23 @@ async def _catalogue(connection: Connection, rules: Rules) -> list[Finding]:
     ):
         every = row["interval"] if row["count"] == "1" else f"{row['count']} {row['interval']}s"
         problem = f"sells several prices in {row['currency']} for one {every}: {', '.join(row['prices'])}"
-        fix = f"Set {keys.SELLABLE} to false on each price that end users shall not see."
+        fix = f"Set {keys.SELLABLE} to false on each price that end users must not see."
         found.append(Finding("catalogue", row["id"], problem, fix, "notice"))
     for row in await catalogue.without_default(connection, limit=diagnosis.LIMIT):
         sold = (
             f"only its prices with {keys.SELLABLE} are on sale" if row["has_marked"] else "nothing is on sale"
         )
-        problem = f"carries {keys.SELLABLE} and has no active default price: {sold}"
+        problem = f"has {keys.SELLABLE}, but no active default price: {sold}"
         fix = f"Give it a default price, or set {keys.SELLABLE} on the prices to sell."
         found.append(Finding("catalogue", row["id"], problem, fix, "notice" if row["has_marked"] else "fix"))
     return found
 
 
 def webhook_findings(endpoints: list[WebhookEndpoint]) -> list[Finding]:
-    """Of the endpoints whose path is ours; behind a proxy that renames it, of all."""
+    """Return problems of the endpoints with our path.
+
+    If there is none, all endpoints are checked, because a proxy may give the route another path.
+    """
     ours = [
         one for one in endpoints if urlsplit(one.url).path.rstrip("/").endswith(WEBHOOK_PATH)
     ] or endpoints
@@ -245,22 +256,22 @@ async def _sync(connection: Connection) -> list[Finding]:
     state = await refreshes.state(connection)
     if state.oldest > _LAG_SECONDS:
         problem = f"{state.due} refreshes are due, the oldest for {state.oldest:.0f} s"
-        found.append(Finding("sync", "-", problem, "Start a worker, or more of them; look for 429s."))
+        found.append(Finding("sync", "-", problem, "Start more workers, and look for answers with 429."))
     found += [
         Finding(
             "sync",
             dead.id,
             f"its refresh was given up after {dead.attempts} attempts: {dead.reason}",
-            f"Mend the reason, then run `coseat replay {dead.id}`.",
+            f"Solve the reason, then run `coseat replay {dead.id}`.",
         )
         for dead in await refreshes.dead(connection, limit=diagnosis.LIMIT)
     ]
-    came = await diagnosis.deliveries(connection)
-    if came.last is None:
-        fix = "Change any object in the Dashboard and see that it arrives."
+    deliveries = await diagnosis.deliveries(connection)
+    if deliveries.last is None:
+        fix = "Change any object in the Dashboard, and check that its event arrives."
         found.append(Finding("webhook", "-", "no event has ever arrived", fix, "notice"))
-    if came.other_version:
-        problem = f"{came.other_version} events of another API version came within a day"
+    if deliveries.other_version:
+        problem = f"{deliveries.other_version} events of another API version arrived within a day"
         found.append(Finding("webhook", "-", problem, f"Pin the endpoint to {API_VERSION}."))
     return found
 
@@ -272,7 +283,12 @@ async def _last_reconcile(connection: Connection) -> list[Finding]:
         return []
     if last["outcome"] == "stopped":
         return [
-            Finding("reconcile", "-", str(report.get("reason")), "Look why; then `coseat reconcile` again.")
+            Finding(
+                "reconcile",
+                "-",
+                str(report.get("reason")),
+                "Find the cause, then run `coseat reconcile` again.",
+            )
         ]
     if not report.get("drift"):
         return []
@@ -281,6 +297,4 @@ async def _last_reconcile(connection: Connection) -> list[Finding]:
     )
     if report.get("unrepaired") or last["dry_run"]:
         return [Finding("reconcile", "-", problem, "Run `coseat reconcile`.")]
-    return [
-        Finding("reconcile", "-", f"{problem} and repaired them", "Look for events that got lost.", "notice")
-    ]
+    return [Finding("reconcile", "-", f"{problem} and repaired them", "Look for lost events.", "notice")]

@@ -1,4 +1,4 @@
-"""What the whole installation counts, whichever process is asked: read from the database when it is scraped."""
+"""Gauges of the whole installation, read from the database when any process is scraped."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from app.mirror.store import scans as scan_rows
 from app.operations import waiting_store
 
 _UP = Gauge(
-    "coseat_database_up", "1 while the database answers; the gauges below are as old as its last answer"
+    "coseat_database_up",
+    "1 while the database answers; otherwise the other gauges keep the values of its last answer",
 )
-_WANTED = Gauge("coseat_refreshes_wanted", "Objects that are to be fetched again, those not due yet included")
+_WANTED = Gauge("coseat_refreshes_wanted", "Objects that will be fetched again, including those not due yet")
 _DUE = Gauge("coseat_refreshes_due", "Objects whose refresh may start now")
-_OLDEST = Gauge("coseat_refreshes_oldest_due_seconds", "How long the longest waiting refresh has been due")
+_OLDEST = Gauge("coseat_refreshes_oldest_due_seconds", "Seconds for which the oldest due refresh has waited")
 _DEAD = Gauge("coseat_refreshes_dead", "Refreshes that were given up until they are replayed")
 _DRIFT = Gauge("coseat_reconcile_drift", "Rows that the last reconcile found missing, stale or orphaned")
 _AGE = Gauge("coseat_reconcile_age_seconds", "Time since the last reconcile ended")
@@ -27,7 +28,7 @@ _PAID_WITHOUT_EFFECT = Gauge(
 
 
 async def update(context: Context) -> None:
-    """Three statements on small indexes."""
+    """Read all gauges from the database, in three statements on small indexes."""
     try:
         async with context.database.connection() as connection:
             state = await refreshes.state(connection)

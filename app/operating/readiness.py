@@ -1,4 +1,4 @@
-"""May this process be sent work: one answer for each part that it depends on."""
+"""Check whether this process can do its work, with an answer for each part that it depends on."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from app.postgres import schema
 
 _STRIPE_SECONDS = 30.0
 _last_stripe: dict[int, tuple[float, str]] = {}
-"""Stripe's answer is kept for half a minute a process: probes come every few seconds and must not eat the budget."""
+"""When Stripe was last asked (monotonic seconds) and its answer, by the id of the context.
+
+Probes come every few seconds. Without this cache they would use up a part of Stripe's rate budget.
+"""
 
 
 async def check(context: Context) -> dict[str, str]:
-    """`ok` or the reason, for `database`, `migrations` and `stripe`."""
+    """Return `ok` or the reason for each of `database`, `migrations` and `stripe`."""
     try:
         async with context.database.connection() as connection:
             migrated = await schema.fits(connection)

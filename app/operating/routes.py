@@ -1,4 +1,4 @@
-"""Machines' questions: is the process alive, may it be sent work, what does it count."""
+"""Routes for machines: liveness, readiness and metrics."""
 
 from __future__ import annotations
 
@@ -24,16 +24,20 @@ _UNKEPT = {"Cache-Control": "no-store"}
 
 
 class SingleFlight:
-    """One look at a time, whose outcome all who asked meanwhile are told: a flood of probes costs one connection."""
+    """Runs one check at a time and gives its result to all callers that arrive while it runs.
+
+    So a flood of probes uses one database connection.
+    """
 
     def __init__(self) -> None:
         self._running: dict[int, asyncio.Task[Any]] = {}
 
-    async def __call__(self, look: Callable[[Context], Coroutine[Any, Any, T]], context: Context) -> T:
+    async def __call__(self, check: Callable[[Context], Coroutine[Any, Any, T]], context: Context) -> T:
+        """Return the result of the running check, or start one."""
         task: asyncio.Task[T] | None = self._running.get(id(context))
         if task is None or task.done():
-            task = self._running[id(context)] = asyncio.create_task(look(context))
-        # Shielded: the one who began it may go away while others wait for it.
+            task = self._running[id(context)] = asyncio.create_task(check(context))
+        # `shield`: the caller that began the check may disconnect while others wait for it.
         return await asyncio.shield(task)
 
 
@@ -42,7 +46,7 @@ _checking, _counting = SingleFlight(), SingleFlight()
 
 @router.get("/healthz")
 async def healthz(response: Given) -> Liveness:
-    """The process answers; it says nothing of what it depends on."""
+    """Answer 200 as long as the process runs. It does not check the parts that the process depends on."""
     response.headers.update(_UNKEPT)
     return Liveness(status="ok")
 
@@ -51,7 +55,7 @@ async def healthz(response: Given) -> Liveness:
     "/readyz", response_model=Readiness, responses={503: {"model": Readiness, "description": "Not ready"}}
 )
 async def readyz(context: ContextDep) -> Response:
-    """200 when database, migrations, Stripe's credential and the account all hold; else 503 and which does not."""
+    """Answer 200 if database, migrations, the Stripe key and its account are ready, otherwise 503 with the reason."""
     checks = await _checking(readiness.check, context)
     ready = all(value == "ok" for value in checks.values())
     found = Readiness(status="ok" if ready else "unavailable", checks=checks)
@@ -60,17 +64,20 @@ async def readyz(context: ContextDep) -> Response:
 
 @router.get("/metrics", include_in_schema=False)
 async def metrics(request: Request, context: ContextDep, settings: SettingsDep) -> Response:
-    """As if it were not there where it is off; with `METRICS_TOKEN`, for its bearer alone."""
+    """Return the metrics in Prometheus' format.
+
+    They need the bearer token METRICS_TOKEN if it is set. If metrics are off, the answer is that of an unknown path.
+    """
     if not settings.shows_metrics:
         raise NotFound()
     if (token := settings.metrics_token) is not None:
         given = request.headers.get("authorization", "").encode()
         if not hmac.compare_digest(given, f"Bearer {token.get_secret_value()}".encode()):
             raise Unauthenticated()
-    return Response(await _counting(_figures, context), media_type=CONTENT_TYPE_LATEST, headers=_UNKEPT)
+    return Response(await _counting(_metrics_text, context), media_type=CONTENT_TYPE_LATEST, headers=_UNKEPT)
 
 
-async def _figures(context: Context) -> bytes:
-    # Written out once for all who ask at the same time: with many routes it holds the loop for milliseconds.
+async def _metrics_text(context: Context) -> bytes:
+    # The text is made once for all concurrent callers: with many routes it blocks the event loop for milliseconds.
     await gauges.update(context)
     return generate_latest()

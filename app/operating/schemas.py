@@ -1,4 +1,4 @@
-"""What machines are told of the service itself."""
+"""Answers about the state of the service."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from app.http.schemas import Answer
 
 
 class Liveness(Answer):
+    """The process runs."""
+
     status: Literal["ok"]
 
 
 class Readiness(Answer):
-    """`checks`: `ok`, or the reason, for `database`, `migrations` and `stripe`."""
+    """Whether the process can do its work. `checks` has `ok` or the reason for each part that it depends on."""
 
     status: Literal["ok", "unavailable"]
     checks: dict[str, str]

@@ -1,4 +1,4 @@
-"""What the doctor looks for in the cache: rows whose metadata confers less than its writer meant, and crowded plans."""
+"""SQL statements of the doctor: metadata without the intended effect, subscriptions with too few seats, deliveries."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from app.domain.ids import SubscriptionId
 from app.postgres.database import Connection
 
 LIMIT = 500
-"""Rows of one sort in a report; who has more has one cause to look for, not a thousand."""
+"""Greatest number of rows of one kind in a report. If there are more, they probably have the same cause."""
 
 _ODDITIES = """
     select kind, id, key, problem from (
@@ -40,7 +40,8 @@ _SHARED_LOGINS = """
     where user_id is not null and existence = 'present'
     group by user_id having count(*) > 1 order by user_id limit $1"""
 
-# Coarse: it may name a plan that fits, never miss one that does not. The rule itself is app.domain.seats'.
+# This is a first filter: it may return a subscription that has enough seats, but it never misses one that has too few.
+# app/domain/seats.py has the exact rule.
 _CROWDED = """
     with taken as (
         select subscription_id as id, sum(number) as number from (
@@ -81,48 +82,54 @@ _OTHER_VERSIONS = """
 
 
 async def metadata_problems(connection: Connection) -> list[dict[str, Any]]:
+    """Return objects with metadata that does not have the intended effect: kind, id, key and problem."""
     return [dict(row) for row in await connection.fetch(_ODDITIES, LIMIT)]
 
 
 async def memberships(connection: Connection) -> list[dict[str, Any]]:
-    """Customers whose membership names what is not there, or has ended, or is their own."""
+    """Return customers whose membership names an absent, an ended or their own subscription."""
     return [dict(row) for row in await connection.fetch(_MEMBERSHIPS, LIMIT)]
 
 
 async def ownerless(connection: Connection) -> list[tuple[str, str]]:
-    """(subscription, named owner) where that customer does not exist."""
+    """Return (subscription, named owner) for owners that do not exist."""
     return [(row["id"], row["owner_id"]) for row in await connection.fetch(_OWNERLESS, LIMIT)]
 
 
 async def shared_logins(connection: Connection) -> list[tuple[str, list[str]]]:
-    """(subject, customers) where several customers claim one login."""
+    """Return (subject, customers) for subjects that several customers name."""
     return [(row["user_id"], row["ids"]) for row in await connection.fetch(_SHARED_LOGINS, LIMIT)]
 
 
 async def crowded(connection: Connection) -> list[SubscriptionId]:
-    """Subscriptions whose people may be more than their seats."""
+    """Return subscriptions that may have more people than seats."""
     return [SubscriptionId(row["id"]) for row in await connection.fetch(_CROWDED, LIMIT)]
 
 
 async def lowered_unpaid(connection: Connection) -> list[dict[str, Any]]:
-    """Subscriptions that have fewer units than an unpaid invoice of a running period bills."""
+    """Return subscriptions that have fewer units than an unpaid invoice bills for the running period."""
     return [dict(row) for row in await connection.fetch(_LOWERED_UNPAID, LIMIT)]
 
 
 async def paid_without_effect(connection: Connection) -> list[dict[str, Any]]:
-    """Purchases whose invoice was paid and whose change never showed; the amount is None if it is not mirrored."""
+    """Return purchases that were paid and never took effect. The amount is None if the invoice is not in the cache."""
     return [dict(row) for row in await connection.fetch(_PAID_WITHOUT_EFFECT, LIMIT)]
 
 
 @dataclass(frozen=True, slots=True)
 class Deliveries:
-    """`last` in seconds since the newest delivery, None where none has come; `other_version` counts a day's."""
+    """The webhook deliveries.
+
+    `last`: seconds since the newest one, None if there was none. `other_version`: those of another API version in the
+    last 24 h.
+    """
 
     last: float | None
     other_version: int
 
 
 async def deliveries(connection: Connection) -> Deliveries:
+    """Return when the newest delivery came, and how many have another API version."""
     last = await connection.fetchval(
         """select extract(epoch from clock_timestamp() - received_at)::float from webhook_events
         order by received_at desc limit 1"""

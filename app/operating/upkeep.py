@@ -1,4 +1,4 @@
-"""Periodic work of the worker: forgetting what is past its time, clearing ended plans, and the regular reconcile."""
+"""Periodic work of the worker: delete expired rows, clear ended subscriptions, and reconcile."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PURGE_SECONDS = 600.0
 
 
 async def keep_up(context: Context) -> None:
-    """Runs until it is cancelled."""
+    """Do all periodic work, about once a minute, until it is cancelled."""
     purged_at: float | None = None
     loop = asyncio.get_running_loop()
     while True:
@@ -34,24 +34,24 @@ async def keep_up(context: Context) -> None:
             await reconcile_when_due(context)
         except BillingError as error:
             log.warning("upkeep_waits", reason=error.code)
-        except Exception as error:  # tomorrow's round must not depend on today's
+        except Exception as error:  # An error in this round must not stop the next one.
             log.error("upkeep_failed", error=type(error).__name__, exc_info=error)
         await asyncio.sleep(_LOOK_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311
 
 
 async def purge(context: Context) -> dict[str, int]:
-    """The number of rows forgotten by table; nothing while another worker is at it."""
+    """Delete expired rows and return their number by table. Nothing is done while another worker does it."""
     async with locks.exclusive(context.database, "upkeep") as ours:
         if not ours:
             return {}
         async with context.database.connection() as connection:
-            forgotten = await retention.purge(connection)
-    log.info("purged", **forgotten)
-    return forgotten
+            deleted = await retention.purge(connection)
+    log.info("purged", **deleted)
+    return deleted
 
 
 async def reconcile_when_due(context: Context) -> bool:
-    """True when a run was due and done here; one that was interrupted is always due."""
+    """Reconcile if a run is due, and return True if it was done here. An interrupted run is always due."""
     hours = context.rules.reconcile_interval
     if not hours:
         return False

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 import structlog
 
-from app.commands.logs import configure_logs, told
+from app.commands.logs import configure_logs, described
 from app.errors import Conflict, ServiceUnavailable
 
 SECRET = "mara@example.com"
@@ -63,7 +63,7 @@ async def test_a_refused_row_is_told_without_its_values(lines: io.StringIO, data
 
 def test_causes_are_told_and_our_own_words_repeated() -> None:
     error = raised(ServiceUnavailable("The database does not answer."), raised(OSError(111, SECRET)))
-    first, second = told(error)
+    first, second = described(error)
     assert first["message"] == "The database does not answer."
     assert (second["type"], second["errno"]) == ("builtins.ConnectionRefusedError", 111)
     assert SECRET not in json.dumps([first, second])
@@ -71,7 +71,7 @@ def test_causes_are_told_and_our_own_words_repeated() -> None:
 
 def test_members_of_a_group_are_told() -> None:
     group = ExceptionGroup(SECRET, [ValueError(SECRET), Conflict("No seat.")])
-    [found] = told(group)
+    [found] = described(group)
     assert SECRET not in json.dumps(found)
     members = found["members"]
     assert isinstance(members, list)
@@ -83,7 +83,7 @@ def test_a_chain_of_causes_has_an_end() -> None:
     for _ in range(50):
         error = raised(ValueError(SECRET), error)
     assert error is not None
-    assert len(told(error)) < 20
+    assert len(described(error)) < 20
 
 
 @pytest.mark.parametrize("name", ["stripe", "httpx", "httpcore", "asyncpg", "asyncio", "uvicorn.error"])
