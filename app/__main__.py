@@ -1,4 +1,4 @@
-"""`python -m app …` is `coseat …`."""
+"""Run the command line: `python -m app` is the same as `coseat`."""
 
 from app.commands import main
 

@@ -20,7 +20,7 @@ from app.stripe.gateway import Fetched
 Position = tuple[int, str]
 
 
-async def listed(
+async def list_payment_methods(
     context: Context, customer_id: CustomerId, *, kind: str | None, after: Position | None, limit: int
 ) -> list[JsonObject]:
     """Return the customer's payment methods, newest first. `kind` is Stripe's type.
@@ -167,7 +167,7 @@ async def _known(context: Context, customer_id: CustomerId) -> None:
 
 
 async def _one(context: Context, customer_id: CustomerId, payment_method_id: PaymentMethodId) -> JsonObject:
-    await listed(context, customer_id, kind=None, after=None, limit=1)
+    await list_payment_methods(context, customer_id, kind=None, after=None, limit=1)
     async with context.database.connection() as connection:
         found = await customers.payment_method(connection, customer_id, payment_method_id)
     if found is None:

@@ -136,7 +136,9 @@ async def get_customer_payment_methods(
     """Return the customer's payment methods, newest first."""
     acting = actor.customer(customer_id)
     paging = Paging.of(cursor, limit, principal=actor.principal.key, query=["payment-methods", acting, type])
-    found = await payment_methods.listed(context, acting, kind=type, after=paging.after, limit=limit + 1)
+    found = await payment_methods.list_payment_methods(
+        context, acting, kind=type, after=paging.after, limit=limit + 1
+    )
     return answer(request, PaymentMethodList.model_validate(paging.frame(found)))
 
 
