@@ -1,3 +1,3 @@
-"""Coseat: Stripe Billing as shared, per-seat subscriptions behind a typed JSON API."""
+"""Coseat: Stripe Billing as shared, per-seat subscriptions, as a JSON API."""
 
 __version__ = "0.1.0"

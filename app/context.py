@@ -1,4 +1,4 @@
-"""The context that each use case gets: the database, the clients of Stripe, and the configured rules."""
+"""The context of use cases: database, clients of Stripe, configured rules."""
 
 from __future__ import annotations
 
@@ -71,5 +71,8 @@ class Context:
     lease_queues: LeaseQueues = field(default_factory=LeaseQueues)
 
     def doing(self, work: Work) -> Context:
-        """Return a context whose fetches count as `work` in the budget of Stripe's rate, for work in the background."""
+        """Return a context whose fetches count as `work` in Stripe's rate budget.
+
+        It is for work in the background.
+        """
         return dataclasses.replace(self, stripe=self.stripe.doing(work))

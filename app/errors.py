@@ -1,4 +1,4 @@
-"""The errors that a caller can receive, each with its HTTP status and its stable code.
+"""The errors that a caller can receive, with HTTP statuses and stable codes.
 
 `app.http.problems` renders them. `detail` names the field or object, the rule, and what to do next. `members` are
 further members of the problem document. Neither may hold anything that the caller may not see.
@@ -13,7 +13,10 @@ from typing import ClassVar
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """One broken rule of one field; `pointer` is a JSON pointer into the request body, or `query/name`."""
+    """One broken rule of one field.
+
+    `pointer` is a JSON pointer into the request body, or `query/name` or `header/name`.
+    """
 
     pointer: str
     code: str
@@ -21,9 +24,10 @@ class FieldError:
 
 
 class BillingError(Exception):
-    """The base class. A subclass fixes status, code, title and advice; an instance may have a detail of its own.
+    """The base class.
 
-    Without one, the detail is the title followed by the advice, which says what the caller can do next.
+    A subclass fixes status, code, title and advice; an instance may have a detail of its own. Without one, the detail
+    is the title followed by the advice, which says what the caller can do next.
     """
 
     status: ClassVar[int] = 500
@@ -110,7 +114,10 @@ class MethodNotAllowed(BillingError):
 
 
 class Conflict(BillingError):
-    """The state of the object does not allow this now. `code` and the detail name the reason."""
+    """The state of the object does not allow this now.
+
+    `code` and the detail name the reason.
+    """
 
     status = 409
     code = "operation_in_progress"
@@ -164,7 +171,10 @@ class RequestTimeout(BillingError):
 
 
 class RateLimited(BillingError):
-    """The caller sends too many requests. Nothing was done for this one, and nothing was decided."""
+    """The caller sends too many requests.
+
+    Nothing was done for this one, and nothing was decided.
+    """
 
     status = 429
     code = "rate_limited"
@@ -173,7 +183,10 @@ class RateLimited(BillingError):
 
 
 class StripeLimitReached(BillingError):
-    """Stripe limits how often one object may be changed. It refused this change and may accept it later."""
+    """Stripe limits how often one object may be changed.
+
+    It refused this change and may accept it later.
+    """
 
     status = 429
     code = "stripe_limit_reached"
@@ -236,7 +249,7 @@ class StripeErrorKept(StripeOutcomeUnknown):
 
 
 class SchemaRefused(Exception):
-    """Raised if this release cannot use or migrate the database. The message tells the operator what to do.
+    """Raised if this release cannot use or migrate the database.
 
-    It ends the process before it serves requests, so no caller receives it.
+    The message tells the operator what to do. It ends the process before it serves requests, so no caller receives it.
     """

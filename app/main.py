@@ -66,7 +66,10 @@ class Service(FastAPI):
 
 
 def operation_id(route: APIRoute) -> str:
-    """Return the operationId of a route: `get_shared_subscription` becomes `getSharedSubscription`."""
+    """Return the operationId of a route.
+
+    `get_shared_subscription` becomes `getSharedSubscription`.
+    """
     first, *rest = route.name.split("_")
     return first + "".join(word.capitalize() for word in rest)
 

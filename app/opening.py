@@ -1,4 +1,7 @@
-"""Open and close the context. It is not part of `main`, so that the worker and commands load no web framework."""
+"""Open and close the context.
+
+It is not part of `main`, so that the worker and commands load no web framework.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,10 @@ from app.stripe.rate_budget import RateBudget
 async def open_context(
     settings: Settings, rulebooks: Mapping[str, object] | None = None
 ) -> AsyncIterator[Context]:
-    """Open a context for one event loop: that of the API, of the worker or of a command.
+    """Open a context for one event loop.
 
-    `rulebooks`: for a process that runs operations, see `app.operations.kinds`.
+    It is the loop of the API, of the worker or of a command. `rulebooks` is for a process that runs operations, see
+    app/operations/kinds.py.
 
     Raises:
         SettingsError: The database or the Stripe key is not configured.

@@ -1,6 +1,7 @@
-"""Rules for the values of single variables: each function returns the value or raises ValueError.
+"""Rules for the values of single variables of the configuration.
 
-The operator reads the message after the name of the variable. It never holds the value, which may be a secret.
+Each function returns the value or raises ValueError. The operator reads the message after the name of the variable. It
+never holds the value, which may be a secret.
 """
 
 from __future__ import annotations
@@ -181,7 +182,10 @@ def check_claim(text: str) -> str:
 
 
 def claim_path(claim: str) -> tuple[str, ...]:
-    """Return the path of a claim from the top. A claim that is named by a URL is one name, even if it holds dots."""
+    """Return the path of a claim from the top.
+
+    A claim that is named by a URL is one name, even if it holds dots.
+    """
     return (claim,) if _CLAIM_URL.fullmatch(claim) else tuple(claim.split("."))
 
 

@@ -1,4 +1,4 @@
-"""The configuration: one frozen model that is filled from the environment once, at start.
+"""The configuration: a frozen model, filled from the environment at start.
 
 Only `load_settings` reads the configuration from the environment. docs/reference/settings.md has all names, defaults
 and meanings. A variable that is set to an empty text counts as not set.
@@ -87,7 +87,10 @@ class SettingsError(Exception):
 
 
 class ServiceKeySettings(BaseModel):
-    """One service key: its name, the SHA-256 of the key (never the key itself), and its scopes."""
+    """One service key.
+
+    It has a name, the SHA-256 of the key (never the key itself), and scopes.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -109,7 +112,10 @@ RequestsPerSecond = Annotated[int, Field(ge=1, le=1_000_000)]
 
 @dataclass(frozen=True, slots=True)
 class JwtSettings:
-    """How tokens of end users are verified. One of `secret`, `public_key` (PEM) and `jwks_url` is set."""
+    """How tokens of end users are verified.
+
+    One of `secret`, `public_key` (PEM) and `jwks_url` is set.
+    """
 
     issuer: str
     audience: str
@@ -120,7 +126,10 @@ class JwtSettings:
 
 
 class Settings(BaseSettings):
-    """All variables of docs/reference/settings.md, validated. Secrets do not show in its repr."""
+    """All variables of docs/reference/settings.md, validated.
+
+    Secrets do not show in its repr.
+    """
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -210,7 +219,10 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Return the constructor's arguments as the only source, so that nothing else reads the environment."""
+        """Return the constructor's arguments as the only source of values.
+
+        So nothing else reads the environment.
+        """
         return (init_settings,)
 
     @model_validator(mode="after")
@@ -227,19 +239,29 @@ class Settings(BaseSettings):
 
     @property
     def shows_docs(self) -> bool:
-        """Return True if /docs and /openapi.json exist. With a live key they exist only if `DOCS` says so."""
+        """Return True if /docs and /openapi.json exist.
+
+        With a live key they exist only if `DOCS` says so.
+        """
         return not self.stripe_livemode if self.docs is None else self.docs
 
     @property
     def shows_metrics(self) -> bool:
-        """Return True if /metrics exists. With a live key it exists only with a token, or if `METRICS` says so."""
+        """Return True if /metrics exists.
+
+        With a live key it exists only with a token, or if `METRICS` says so.
+        """
         if self.metrics is not None:
             return self.metrics
         return self.metrics_token is not None or not self.stripe_livemode
 
     @property
     def dsn(self) -> str:
-        """Return `DATABASE_URL` as `postgresql://…`, with its password. Raises SettingsError if it is not set."""
+        """Return `DATABASE_URL` as `postgresql://…`, with its password.
+
+        Raises:
+            SettingsError: If it is not set.
+        """
         return _configured("DATABASE_URL", self.database_url).get_secret_value()
 
     @property
@@ -249,7 +271,11 @@ class Settings(BaseSettings):
 
     @property
     def webhook_secrets(self) -> tuple[str, ...]:
-        """Return the webhook secrets, several while one is rotated. Raises SettingsError if there is none."""
+        """Return the webhook secrets, several while one is rotated.
+
+        Raises:
+            SettingsError: If there is none.
+        """
         secrets = _configured("STRIPE_WEBHOOK_SECRETS", self.stripe_webhook_secrets or None)
         return tuple(secret.get_secret_value() for secret in secrets)
 
@@ -260,7 +286,10 @@ class Settings(BaseSettings):
 
     @property
     def jwt(self) -> JwtSettings | None:
-        """Return how tokens are verified, or None (none is accepted) unless key, issuer and audience are all set."""
+        """Return how tokens are verified, or None if none is accepted.
+
+        None is accepted unless key, issuer and audience are all set.
+        """
         has_key = self.auth_jwt_secret or self.auth_jwt_public_key or self.auth_jwks_url
         if not has_key or self.auth_issuer is None or self.auth_audience is None:
             return None
@@ -311,7 +340,9 @@ def _rule(error: Mapping[str, Any]) -> str:
 
 
 def load_settings(environ: Mapping[str, str] | None = None, *, process: Process = "serve") -> Settings:
-    """Return the settings of the environment (or of `environ`), checked for the needs of `process`.
+    """Return the settings of the environment, checked for the needs of `process`.
+
+    `environ` replaces the environment.
 
     Raises:
         SettingsError: Lists all missing and invalid variables at once.
@@ -339,12 +370,18 @@ def load_settings(environ: Mapping[str, str] | None = None, *, process: Process 
 
 
 def inherited_environment() -> dict[str, str]:
-    """Return the environment for a child process, without the variables that configure the service."""
+    """Return the environment for a child process.
+
+    It is without the variables that configure the service.
+    """
     configured = {field.upper() for field in Settings.model_fields}
     return {name: value for name, value in os.environ.items() if name not in configured}
 
 
 def parent_pipe() -> int | None:
-    """Return the file descriptor that closes when the parent process ends, or None if the parent gave none."""
+    """Return the file descriptor that closes when the parent process ends.
+
+    It is None if the parent gave none.
+    """
     value = os.environ.get("COSEAT_PARENT_PIPE", "")
     return int(value) if value.isdigit() else None

@@ -1,7 +1,7 @@
-"""The worker: refresh noted objects, finish operations whose process died, and do periodic work.
+"""The worker: refresh objects, finish operations, do periodic work.
 
-Any number of workers may run. An object or operation that one of them has leased is skipped by the others, and
-periodic work is done by one of them at a time.
+It refreshes noted objects and finishes operations whose process died. Any number of workers may run. An object or
+operation that one of them has leased is skipped by the others, and periodic work is done by one of them at a time.
 """
 
 from __future__ import annotations
@@ -61,7 +61,10 @@ async def work(context: Context, stop: asyncio.Event) -> None:
 
 
 class _Jobs:
-    """The running jobs: up to CONCURRENCY refreshes and as many recoveries, so that a slow job delays no other."""
+    """The running jobs.
+
+    There are up to CONCURRENCY refreshes and as many recoveries, so that a slow job delays no other.
+    """
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -70,7 +73,10 @@ class _Jobs:
         self._recoveries: set[asyncio.Task[Any]] = set()
 
     async def begin_what_is_due(self) -> None:
-        """Lease due refreshes and orphaned operations, as far as there is room, and start a job for each."""
+        """Lease due refreshes and orphaned operations, and start a job for each.
+
+        It takes as many as there is room for.
+        """
         token = uuid4()
         async with self._context.database.connection() as connection:
             if free := CONCURRENCY - len(self._refreshes):

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from app.commands.local_postgres import LocalPostgres, LocalPostgresError, state_directory
+from app.commands.local_postgres import LocalPostgres, state_directory
+from app.commands.postgres_programs import LocalPostgresError
 from testkit.databases import CHECKOUT
 
 

@@ -12,7 +12,10 @@ from collections.abc import Collection
 def local_currency(
     *, fixed: str | None, chosen: str | None, of_country: str | None, offered: Collection[str]
 ) -> str | None:
-    """Return the local currency, or None if there is none. Currencies are ISO 4217 codes in lower case."""
+    """Return the local currency, or None if there is none.
+
+    Currencies are ISO 4217 codes in lower case.
+    """
     if fixed is not None:
         return fixed
     for wished in (chosen, of_country):

@@ -17,9 +17,9 @@ Position = tuple[int, str]
 async def named_products(
     context: Context, ids: list[str], *, on_sale_only: bool
 ) -> tuple[list[JsonObject], list[str]]:
-    """Return products in the order of `ids` with their active prices, and the ids that name none.
+    """Return the products of `ids` with their active prices, and the unknown ids.
 
-    With `on_sale_only`, products and prices that are not on sale are left out.
+    The products are in the order of `ids`. With `on_sale_only`, products and prices that are not on sale are left out.
     """
     async with context.database.connection() as connection:
         found = await catalogue.named_products(

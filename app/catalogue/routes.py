@@ -36,11 +36,11 @@ async def get_products(
     limit: LimitQuery = 20,
     cursor: CursorQuery = None,
 ) -> Response:
-    """Return products with their prices on sale: those of `ids` in that order, or all that are on sale.
+    """Return products with their prices on sale.
 
-    A service key that acts for no customer sees every product that it names, with all active prices.
-    `local_currency` is the currency of the customer's subscriptions. Without any it is `currency`, or that of
-    `country`, if a price is offered in it.
+    They are those of `ids` in that order, or all that are on sale. A service key that acts for no customer sees every
+    product that it names, with all active prices. `local_currency` is the currency of the customer's subscriptions.
+    Without any it is `currency`, or that of `country`, if a price is offered in it.
     """
     actor = None if isinstance(principal, Anonymous) else await identify(context, principal)
     sees_all = actor is not None and actor.is_service

@@ -1,4 +1,7 @@
-"""Products and prices in answers. Amounts are in minor units; `*_decimal` are decimal strings of minor units."""
+"""Products and prices in answers.
+
+Amounts are in minor units; `*_decimal` are decimal strings of minor units.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,10 @@ from app.http.schemas import Answer, Instant, Page
 
 
 class Recurring(Answer):
-    """How often a price is billed. `meter` is the id of the meter that counts usage, for metered prices."""
+    """How often a price is billed.
+
+    `meter` is the id of the meter that counts usage, for metered prices.
+    """
 
     interval: Literal["day", "week", "month", "year"] | str
     interval_count: int
@@ -31,7 +37,10 @@ class Tier(Answer):
 
 
 class TransformQuantity(Answer):
-    """Division of the quantity before it is priced. It changes the price, but not the number of seats."""
+    """Division of the quantity before it is priced.
+
+    It changes the price, but not the number of seats.
+    """
 
     divide_by: int
     round: Literal["up", "down"] | str
@@ -65,7 +74,10 @@ class WithInternal(Answer):
     def __get_pydantic_json_schema__(
         cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        """Return the schema with all members. From the serializer, pydantic would derive only an object."""
+        """Return the schema with all members.
+
+        From the serializer, pydantic would derive only an object.
+        """
         plain = {name: value for name, value in core_schema.items() if name != "serialization"}
         return handler(cast(CoreSchema, plain))
 
@@ -93,7 +105,10 @@ class Price(WithInternal):
 
 
 class Product(Answer):
-    """A product with its prices, the oldest first. `sellable` is True if its default price is on sale."""
+    """A product with its prices, the oldest first.
+
+    `sellable` is True if its default price is on sale.
+    """
 
     id: str
     name: str

@@ -52,7 +52,7 @@ async def named_products(
 async def offered_products(
     connection: Connection, *, open_catalogue: bool, after: tuple[int, str] | None, limit: int
 ) -> list[JsonObject]:
-    """Return the products that have a price on sale, newest first, each with its prices on sale."""
+    """Return the products with prices on sale, newest first, and these prices."""
     created, product_id = after or (None, None)
     rows = await connection.fetch(_OFFERED, open_catalogue, True, created, product_id, limit)
     return [dict(row) for row in rows]
@@ -71,7 +71,7 @@ _PRICES = f"""
 async def prices_for_purchase(
     connection: Connection, ids: list[str], *, open_catalogue: bool
 ) -> dict[PriceId, OfferedPrice]:
-    """Return the prices that exist, with the facts that decide whether each may be bought."""
+    """Return existing prices with the facts that decide whether each may be bought."""
     rows = await connection.fetch(_PRICES, ids, open_catalogue)
     return {PriceId(row["id"]): _offered(row) for row in rows}
 
@@ -95,7 +95,10 @@ _NO_DEFAULT = """
 
 
 async def same_terms(connection: Connection, *, open_catalogue: bool, limit: int) -> list[JsonObject]:
-    """Return products that sell several prices for the same interval and currency, with these prices."""
+    """Return products that sell several prices for one interval and currency.
+
+    Each row has these prices.
+    """
     return [dict(row) for row in await connection.fetch(_SAME_TERMS, open_catalogue, limit)]
 
 

@@ -1,4 +1,4 @@
-"""Child processes that end with their parent, even if the parent is killed by SIGKILL.
+"""Child processes that end with their parent, even if that is killed.
 
 The parent keeps the write end of a pipe and never writes to it. When the parent ends, the kernel closes the pipe, and
 each child that reads from it stops itself.
@@ -18,10 +18,10 @@ STOP_SECONDS = 10.0
 
 
 def watch_parent(fd: int | None, *, grace: float = STOP_SECONDS) -> None:
-    """Terminate this process when the process that holds the other end of `fd` has ended.
+    """Terminate this process when the other end of the pipe `fd` is closed.
 
-    It sends SIGTERM, and SIGKILL after `grace` seconds. With None (the process was not started by a parent) nothing is
-    watched.
+    That happens when the parent ends. It sends SIGTERM, and SIGKILL after `grace` seconds. With None (the process was
+    not started by a parent) nothing is watched.
     """
     if fd is None:
         return
@@ -39,7 +39,10 @@ def watch_parent(fd: int | None, *, grace: float = STOP_SECONDS) -> None:
 
 
 class ChildProcesses:
-    """A group of processes that are started and stopped together. It must not be used from several threads."""
+    """A group of processes that are started and stopped together.
+
+    It must not be used from several threads.
+    """
 
     def __init__(self) -> None:
         self._read_end, self._write_end = os.pipe()
@@ -62,10 +65,11 @@ class ChildProcesses:
         environment: Mapping[str, str],
         on_line: Callable[[str], None] | None = None,
     ) -> subprocess.Popen[str]:
-        """Start `command` with exactly the variables of `environment`, and the one that names the parent pipe.
+        """Start `command` with exactly the variables of `environment`.
 
-        The child writes to this process's streams. With `on_line`, a thread passes each line to it instead. The child
-        has a process group of its own, so Ctrl-C at the terminal reaches only the parent, which then stops the child.
+        The variable that names the parent pipe is added. The child writes to this process's streams. With `on_line`, a
+        thread passes each line to it instead. The child has a process group of its own, so Ctrl-C at the terminal
+        reaches only the parent, which then stops the child.
         """
         captured = subprocess.PIPE if on_line is not None else None
         child = subprocess.Popen(
@@ -89,12 +93,18 @@ class ChildProcesses:
         return child
 
     def exited(self) -> dict[str, int]:
-        """Return the exit codes of the children that have ended, by name. A negative code is a signal."""
+        """Return the exit codes of the children that have ended, by name.
+
+        A negative code is a signal.
+        """
         codes = {name: child.poll() for name, child in self._children.items()}
         return {name: code for name, code in codes.items() if code is not None}
 
     def stop(self, within: float = STOP_SECONDS) -> None:
-        """Terminate all children, the last started first. Those that still run after `within` seconds are killed."""
+        """Terminate all children, the last started first.
+
+        Those that still run after `within` seconds are killed.
+        """
         for child in reversed(self._children.values()):
             child.terminate()
         deadline = time.monotonic() + within

@@ -1,4 +1,7 @@
-"""All commands with their options. A command imports its modules itself, so that `--help` is fast."""
+"""All commands with their options.
+
+A command imports its modules itself, so that `--help` is fast.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,10 @@ def settings_for(process: Process) -> Settings:
 
 
 def logging_settings_for(process: Process) -> Settings:
-    """Do as `settings_for`, and send logs to standard error, so that standard output has only the report."""
+    """Return the settings, and send logs to standard error.
+
+    So standard output has only the report. Errors are handled as in `settings_for`.
+    """
     from app.commands.logs import configure_logs
 
     settings = settings_for(process)
@@ -66,7 +72,10 @@ def printed_failures(*, as_json: bool) -> Iterator[None]:
 
 @cli.command()
 def serve() -> None:
-    """Run the API. It is configured by the environment, and does not start if a variable is missing or wrong."""
+    """Run the API.
+
+    It is configured by the environment, and does not start if a variable is missing or wrong.
+    """
     from app.commands.running import serve_api
 
     with printed_failures(as_json=False):
@@ -75,7 +84,10 @@ def serve() -> None:
 
 @cli.command()
 def worker() -> None:
-    """Refresh noted objects and finish interrupted operations. Any number of workers may run, on any machine."""
+    """Refresh noted objects and finish interrupted operations.
+
+    Any number of workers may run, on any machine.
+    """
     from app.commands.running import run_worker
 
     with printed_failures(as_json=False):
@@ -103,7 +115,10 @@ def migrate(
 def sync(
     as_json: Annotated[bool, typer.Option("--json", help="Report as one JSON line.")] = False,
 ) -> None:
-    """Fill the cache from Stripe, also while webhooks arrive. An interrupted run continues where it stopped."""
+    """Fill the cache from Stripe, also while webhooks arrive.
+
+    An interrupted run continues where it stopped.
+    """
     from app.commands.filling import fill_cache
 
     with printed_failures(as_json=as_json):
@@ -123,9 +138,10 @@ def reconcile(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Report as one JSON line.")] = False,
 ) -> None:
-    """Compare the cache with Stripe and repair each object that differs. An interrupted run continues.
+    """Compare the cache with Stripe and repair each object that differs.
 
-    Exit code 1: objects are left unrepaired, or the run stopped because it would have removed too many.
+    An interrupted run continues. Exit code 1: objects are left unrepaired, or the run stopped because it would have
+    removed too many.
     """
     from app.commands.filling import reconcile_cache
     from app.commands.reports import print_json, print_reconciled
@@ -152,9 +168,10 @@ def reconcile(
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Report as one JSON line.")] = False,
 ) -> None:
-    """Find problems with metadata, seats, the catalogue, the webhook and the sync, each with a fix.
+    """Find problems that an operator should solve, each with a fix.
 
-    Exit code 1: there are problems to fix. Notices do not count.
+    It checks metadata, seats, the catalogue, the webhook and the sync. Exit code 1: there are problems to fix. Notices
+    do not count.
     """
     from dataclasses import asdict
 
@@ -207,7 +224,10 @@ def token(
     customer: Annotated[str | None, typer.Option(help="The customer claim: cus_…")] = None,
     hours: Annotated[int, typer.Option(min=1, max=24 * 30, help="Hours for which the token is valid.")] = 12,
 ) -> None:
-    """Sign a development token with AUTH_JWT_SECRET. It is refused with a live Stripe key."""
+    """Sign a development token with AUTH_JWT_SECRET.
+
+    It is refused with a live Stripe key.
+    """
     from app.identity.development_tokens import sign_development_token
 
     try:
@@ -249,7 +269,10 @@ def dev(
     reset: Annotated[bool, typer.Option("--reset", help="Delete the demo's state first.")] = False,
     state: Annotated[Path | None, typer.Option(help="Keep the state in this directory.")] = None,
 ) -> None:
-    """Start PostgreSQL, the Stripe stand-in with demo data, the API and a worker on this machine."""
+    """Start the service and all that it needs on this machine.
+
+    These are PostgreSQL, the Stripe stand-in with demo data, the API and a worker.
+    """
     from app.commands.development import run_everything
 
     raise typer.Exit(run_everything(port=port, reset=reset, state=state))

@@ -1,4 +1,7 @@
-"""`coseat dev`: run the service and all that it needs on one machine, as processes that end together."""
+"""Run the service and all that it needs on one machine (`coseat dev`).
+
+All parts are processes that end together.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,8 @@ from pathlib import Path
 import typer
 
 from app.commands.child_processes import ChildProcesses
-from app.commands.local_postgres import LocalPostgres, LocalPostgresError, state_directory
+from app.commands.local_postgres import LocalPostgres, state_directory
+from app.commands.postgres_programs import LocalPostgresError
 from app.errors import SchemaRefused
 from app.identity.development_tokens import sign_development_token
 from app.identity.service_keys import generate_service_key
@@ -42,7 +46,10 @@ PEOPLE = {
 
 @dataclass(frozen=True, slots=True)
 class DevelopmentSecrets:
-    """Secrets that are made at the first start and kept with the state, so that tokens are valid after a restart."""
+    """Secrets that are made at the first start and kept with the state.
+
+    So tokens are valid after a restart.
+    """
 
     jwt_secret: str
     webhook_secret: str
@@ -54,7 +61,10 @@ class StartFailed(Exception):
 
 
 def run_everything(*, port: int, reset: bool, state: Path | None) -> int:
-    """Run until interrupted, and return the exit code. The state is kept for the next start, unless `reset`."""
+    """Run until interrupted, and return the exit code.
+
+    The state is kept for the next start, unless `reset`.
+    """
     directory = state_directory(CHECKOUT, state) / "dev"
     directory.mkdir(parents=True, exist_ok=True)
     stop = threading.Event()
@@ -128,7 +138,10 @@ def _run(directory: Path, port: int, stop: threading.Event) -> int:
 
 
 async def _is_prepared(settings: Settings) -> bool:
-    """Return True if the schema and the first fill are done, so that a restart need not load their modules."""
+    """Return True if the schema and the first fill are done.
+
+    A restart then need not load their modules.
+    """
     from app.mirror.store import fills
     from app.postgres import schema
     from app.postgres.database import Database

@@ -1,4 +1,7 @@
-"""The commands `sync` and `reconcile`, which read whole lists and show their progress on standard error."""
+"""The commands `sync` and `reconcile`, which read whole lists.
+
+They show their progress on standard error.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,10 @@ _EVERY_SECONDS_IN_A_LOG = 10.0
 
 
 class ProgressLine:
-    """Shows progress: on a terminal in one line that is overwritten, otherwise as a new line every 10 s."""
+    """Shows progress on standard error.
+
+    On a terminal one line is overwritten; otherwise a new line comes every 10 s.
+    """
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
@@ -53,7 +59,10 @@ def _span(seconds: float) -> str:
 
 
 async def fill_cache(settings: Settings, *, quiet: bool) -> int:
-    """Fill the cache, and return the number of objects that this run read. Raises BillingError."""
+    """Fill the cache, and return the number of objects that this run read.
+
+    Raises BillingError.
+    """
     line = ProgressLine(quiet=quiet)
     async with open_context(settings) as context:
         try:
@@ -65,7 +74,10 @@ async def fill_cache(settings: Settings, *, quiet: bool) -> int:
 async def reconcile_cache(
     settings: Settings, *, dry_run: bool, allow_removals: int | None, quiet: bool
 ) -> Reconciled:
-    """Reconcile the cache with Stripe, or only compare with `dry_run`. Raises BillingError."""
+    """Reconcile the cache with Stripe, or only compare with `dry_run`.
+
+    Raises BillingError.
+    """
     line = ProgressLine(quiet=quiet)
     async with open_context(settings) as context:
         try:

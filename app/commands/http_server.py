@@ -1,4 +1,4 @@
-"""The HTTP server: uvicorn, which also closes connections that do not send a complete head of a request.
+"""The HTTP server: uvicorn, with a deadline for the head of a request.
 
 uvicorn closes an idle connection after an answer. But it waits without limit for the head of a request, and reads a
 head of any size. So all open connections are checked once a second.
@@ -46,7 +46,10 @@ class Connection(HttpToolsProtocol):
 
 
 class LateHeads:
-    """Finds connections without a running request for `seconds`. `clock` returns monotonic seconds."""
+    """Finds connections without a running request for `seconds`.
+
+    `clock` returns monotonic seconds.
+    """
 
     def __init__(self, *, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._seconds = seconds
@@ -54,7 +57,7 @@ class LateHeads:
         self._waiting: dict[Any, tuple[Any, float]] = {}
 
     def close(self, connections: Iterable[Any]) -> int:
-        """Check all open connections of the server, close the late ones and return their number."""
+        """Close the late ones of all open connections, and return their number."""
         now, waiting, closed = self._clock(), {}, 0
         for connection in connections:
             cycle = connection.cycle
@@ -73,7 +76,10 @@ class LateHeads:
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server that closes connections whose head takes longer than `head_seconds`."""
+    """A uvicorn server that closes connections with a late head.
+
+    A head may take `head_seconds`.
+    """
 
     def __init__(self, config: uvicorn.Config, *, head_seconds: float) -> None:
         super().__init__(config)
@@ -87,7 +93,10 @@ class Server(uvicorn.Server):
 
 
 def serve(app: Any, settings: Settings, *, grace_seconds: int) -> None:
-    """Serve until SIGTERM or SIGINT. If the server cannot start, the process ends with exit code 3."""
+    """Serve until SIGTERM or SIGINT.
+
+    If the server cannot start, the process ends with exit code 3.
+    """
     config = uvicorn.Config(
         app,
         host=settings.host,

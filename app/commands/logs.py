@@ -1,8 +1,8 @@
-"""Structured logs: one JSON object per line on standard error, without personal data or secrets.
+"""Structured logs without personal data or secrets.
 
-Messages of exceptions can hold both: PostgreSQL repeats the row that it refuses, pydantic the value, a client library
-the URL. So an exception is logged by its type and its lines of code. Only messages of this service's own errors are
-logged.
+Standard error gets one JSON object per line. Messages of exceptions can hold both: PostgreSQL repeats the row that it
+refuses, pydantic the value, a client library the URL. So an exception is logged by its type and its lines of code. Only
+messages of this service's own errors are logged.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ def _stamp(_: WrappedLogger, level: str, event: EventDict) -> EventDict:
 
 
 def described(error: BaseException) -> list[dict[str, object]]:
-    """Return an exception and its causes, newest first: types, places in the code, and facts without values."""
+    """Return an exception and its causes, newest first.
+
+    Each has its type, its places in the code, and facts without values.
+    """
     return [_one(link) for link in _chain(error)]
 
 
@@ -85,7 +88,10 @@ def _describe_failure(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 
 class _Record(logging.Formatter):
-    """Formats records of libraries in the same form: the first line of the message, without its arguments."""
+    """Formats records of libraries as our own.
+
+    Only the first line of a message is used, without its arguments.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         event: dict[str, object] = {"logger": record.name, "level": record.levelname.lower()}

@@ -12,7 +12,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True, slots=True)
 class Migrated:
-    """The database's schema afterwards. With `is_newer` a newer release has made it, and nothing was changed."""
+    """The database's schema afterwards.
+
+    With `is_newer` a newer release has made it, and nothing was changed.
+    """
 
     revision: str
     is_newer: bool

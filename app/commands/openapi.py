@@ -1,4 +1,7 @@
-"""The committed OpenAPI document: with recorded examples, and sorted, so that its changes are easy to read."""
+"""The committed OpenAPI document, sorted and with recorded examples.
+
+It is sorted so that its changes are easy to read.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +22,19 @@ _FIRST_FAILURE = 400
 
 
 def document(settings: Settings, examples: Path = EXAMPLES) -> str:
-    """Return the OpenAPI document as sorted JSON, with the recorded examples of the directory `examples`."""
+    """Return the OpenAPI document as sorted JSON.
+
+    It has the recorded examples of the directory `examples`.
+    """
     stated = create_app(settings).openapi()
     _merge(stated, {path.stem: json.loads(path.read_bytes()) for path in sorted(examples.glob("*.json"))})
     return json.dumps(stated, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def _merge(stated: dict[str, Any], examples: dict[str, Any]) -> None:
-    """Put each recorded answer beside its schema, and the request of a success beside the schema of the body.
+    """Put each recorded answer beside its schema.
 
-    Common problems are stated once and referenced.
+    The request of a success goes beside the schema of the body. Common problems are stated once and referenced.
     """
     common = {
         name: {"summary": example["answer"]["title"], "value": example["answer"]}

@@ -1,4 +1,7 @@
-"""Run the commands `doctor` and `replay`, and print reports: tables for people, JSON for programs."""
+"""Run the commands `doctor` and `replay`, and print reports.
+
+Reports are tables for people, or JSON for programs.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,10 @@ async def examine(settings: Settings) -> list[Finding]:
 
 
 async def replay_dead(settings: Settings, ids: list[str]) -> list[Dead]:
-    """Make given-up refreshes due again and return them: those of `ids`, or all if `ids` is empty."""
+    """Make given-up refreshes due again and return them.
+
+    They are those of `ids`, or all if `ids` is empty.
+    """
     database = await Database.connect(settings.dsn, pool_size=1)
     try:
         async with database.connection() as connection:
@@ -65,7 +71,7 @@ def print_reconciled(result: Reconciled) -> None:
 
 
 def print_replayed(dead: list[Dead]) -> None:
-    """Print the refreshes that are due again, with the reason for which each was given up."""
+    """Print the refreshes that are due again, and why each was given up."""
     if not dead:
         print("No refresh was given up.")
         return

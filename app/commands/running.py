@@ -1,6 +1,7 @@
-"""The long-running processes, API and worker. SIGTERM or SIGINT ends them gracefully.
+"""The long-running processes, API and worker.
 
-Each function imports its own modules, so that a worker loads no web framework: it starts sooner and takes less memory.
+SIGTERM or SIGINT ends them gracefully. Each function imports its own modules, so that a worker loads no web framework:
+it starts sooner and takes less memory.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from app.domain.statuses import OPEN, entitlements
 async def access(
     context: Context, customer_id: CustomerId, product_id: ProductId
 ) -> tuple[bool, AccessRow | None]:
-    """Return whether the customer may use the product, and the subscription that decides it.
+    """Return whether the customer may use the product, and by which subscription.
 
     It reads the cache in one statement and never calls Stripe. Without access, the subscription is one that would give
     it if its status were open, or None.

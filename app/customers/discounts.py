@@ -1,7 +1,8 @@
-"""The discounts of a subscription: which promotion codes still apply, and which code a customer may use. Pure.
+"""The discounts of a subscription. Pure.
 
-A discount's detail has the members `id`, `promotion_code_id`, `promotion_code` (the code's text), `name`,
-`percent_off`, `amount_off` (minor units of `currency`), `currency`, `duration`, `start` and `ends_at` (Unix seconds).
+Which promotion codes still apply, and which code a customer may use. A discount's detail has the members `id`,
+`promotion_code_id`, `promotion_code` (the code's text), `name`, `percent_off`, `amount_off` (minor units of
+`currency`), `currency`, `duration`, `start` and `ends_at` (Unix seconds).
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from app.domain.snapshots import JsonObject
 
 @dataclass(frozen=True, slots=True)
 class AppliedCode:
-    """A promotion code that applies to a subscription. `ends_at` is in Unix seconds, None if it has no end."""
+    """A promotion code that applies to a subscription.
+
+    `ends_at` is in Unix seconds, None if it has no end.
+    """
 
     discount_id: str
     promotion_code_id: str
@@ -31,10 +35,10 @@ class AppliedCode:
 def applied_codes(
     details: Sequence[JsonObject] | None, *, at: int, invoiced_at: int | None
 ) -> list[AppliedCode]:
-    """Return the discounts that name a promotion code and still apply at `at` (Unix seconds).
+    """Return the promotion codes that still apply at `at` (Unix seconds).
 
-    An operator's coupon names none. `invoiced_at`: when the subscription's last invoice was made, which used up the
-    discounts of duration `once` that were older.
+    A coupon that an operator applied has no code and is left out. `invoiced_at`: when the subscription's last invoice
+    was made, which used up the discounts of duration `once` that were older.
     """
     return [
         AppliedCode(
@@ -53,7 +57,7 @@ def _is_over(detail: JsonObject, at: int, invoiced_at: int | None) -> bool:
 
 
 def is_redeemable(code: PromotionCode, customer_id: CustomerId | None, *, at: int, has_paid: bool) -> bool:
-    """Return True if this customer may use the code at `at` (Unix seconds), as far as the code itself says.
+    """Return True if this customer may use the code at `at` (Unix seconds).
 
     `has_paid`: an invoice of the customer was paid before. Stripe alone judges a minimum amount, at the purchase.
     """

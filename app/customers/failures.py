@@ -1,7 +1,8 @@
-"""Declined cards and unknown promotion codes count apart from successes: 5 in 10 minutes, then 429 for a while.
+"""Count declined cards and unknown promotion codes, and block after too many.
 
-A caller who tries stolen cards or guesses codes fails far more often than one who pays. After the last failure every
-attempt gets one and the same answer, so nothing more is learned; successes never count.
+After 5 failures in 10 minutes, attempts are answered 429 for a while. A caller who tries stolen cards or guesses codes
+fails far more often than one who pays. After the last failure every attempt gets one and the same answer, so nothing
+more is learned; successes never count.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ _PROMOTION_CODE = "/promotion_code"
 
 @dataclass(slots=True)
 class Attempt:
-    """What becomes of one attempt; `failed` if a card was declined or a code is unknown."""
+    """The outcome of one attempt.
+
+    `failed` is True if a card was declined or a code is unknown.
+    """
 
     failed: bool = False
 
@@ -71,7 +75,7 @@ async def counted(context: Context, actor: Actor) -> AsyncIterator[Attempt]:
 
 @asynccontextmanager
 async def noted(context: Context, actor: Actor) -> AsyncIterator[Attempt]:
-    """Run what may charge the card that is there already, and count it if that is declined.
+    """Run a change that may charge the stored card, and count a decline.
 
     It is not refused here: whether it charges anything is known only after it was judged, see `check`.
     """
@@ -94,7 +98,10 @@ async def _note(context: Context, login: str) -> None:
 
 
 async def check(connection: Connection, actor: Actor) -> None:
-    """Refuse what charges a card while the login is blocked. Raises RateLimited `too_many_declines`."""
+    """Refuse what charges a card while the login is blocked.
+
+    Raises RateLimited `too_many_declines`.
+    """
     login = login_of(actor)
     seconds = None if login is None else await failures.blocked_for(connection, login)
     if seconds is not None:
@@ -113,7 +120,7 @@ def is_failure(error: BillingError) -> bool:
 
 @asynccontextmanager
 async def naming_the_code(promotion_code: str | None) -> AsyncIterator[None]:
-    """Point errors about `discounts` to `/promotion_code`, if that is what the caller gave."""
+    """Point errors about `discounts` to `/promotion_code` if the caller gave a code."""
     try:
         yield
     except InvalidRequest as error:

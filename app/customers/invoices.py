@@ -28,7 +28,11 @@ async def customer_invoices(
     after: Position | None,
     limit: int,
 ) -> list[JsonObject]:
-    """Return the customer's invoices from the cache, newest first. Raises NotFound if there is no such customer."""
+    """Return the customer's invoices from the cache, newest first.
+
+    Raises:
+        NotFound: If there is no such customer.
+    """
     async with context.database.connection() as connection:
         found = await invoices.customer_invoices(
             connection, customer_id, subscription_id=subscription_id, status=status, after=after, limit=limit
@@ -39,7 +43,9 @@ async def customer_invoices(
 
 
 async def invoice(context: Context, actor: Actor, invoice_id: InvoiceId) -> JsonObject:
-    """Return an invoice for its payer, or for a caller who may see the amounts of its subscription.
+    """Return an invoice that the caller may see.
+
+    Its payer may see it, and callers who may see the amounts of its subscription.
 
     Raises:
         NotFound: There is no such invoice, or the caller may not see it.
@@ -63,7 +69,9 @@ async def invoice(context: Context, actor: Actor, invoice_id: InvoiceId) -> Json
 async def upcoming_invoice(
     context: Context, customer_id: CustomerId, subscription_id: SubscriptionId | None
 ) -> Costs:
-    """Return the costs of the next invoice, of one subscription or of the one that renews first.
+    """Return the costs of the next invoice.
+
+    It is that of one subscription, or of the one that renews first.
 
     Raises:
         NotFound: The customer does not exist, or no subscription of theirs will be invoiced again.

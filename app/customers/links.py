@@ -1,6 +1,6 @@
-"""Link a login to its customer, and create the customer if there is none (the new-user trigger).
+"""Link a login to its customer, and create the customer if there is none.
 
-A login (issuer, subject) gets exactly one customer, even if several calls race. See
+This is the new-user trigger. A login (issuer, subject) gets exactly one customer, even if several calls race. See
 docs/decisions/0024-identify-a-person-by-issuer-and-subject.md.
 """
 
@@ -87,7 +87,10 @@ async def _take_over(connection: Connection, subject: Subject) -> CustomerId | N
 
 
 async def _is_being_added(connection: Connection, subject: Subject) -> bool:
-    """Return True while an addition creates a customer for this e-mail, so that no second one is created."""
+    """Return True while an addition creates a customer for this e-mail.
+
+    The caller waits, so that no second customer is created.
+    """
     if subject.email is None or not subject.email_verified:
         return False
     return bool(await people_store.promised_emails(connection, [subject.email]))
@@ -131,7 +134,7 @@ def _id_of(created: Fetched) -> CustomerId:
 async def _write_subject(
     context: Context, customer_id: CustomerId, subject: Subject, *, is_new_here: bool
 ) -> None:
-    """Write the subject into the customer's metadata at Stripe, if it is not there yet.
+    """Write the subject into the customer's metadata at Stripe, if it is missing.
 
     The link itself is a row of our own and is committed before. The person's name is written too, if the customer has
     none.

@@ -1,4 +1,7 @@
-"""Read the payment method and the promotion code that a change names from Stripe, before any lock is taken."""
+"""Read a change's payment method and promotion code from Stripe.
+
+They are read before any lock is taken.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +31,11 @@ from app.stripe.gateway import Fetched
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """The objects that a change names, read from Stripe so that no transaction waits for the network.
+    """The objects that a change names, as Stripe has them.
 
-    `promotion_applies` is True if the code applies to the subscription already, so it is not sent. `discounts_read` are
-    the ids of the discounts that were checked; None if the actor may add any number of codes.
+    They are read before, so that no transaction waits for the network. `promotion_applies` is True if the code applies
+    to the subscription already, so it is not sent. `discounts_read` are the ids of the discounts that were checked;
+    None if the actor may add any number of codes.
     """
 
     payment_method: PaymentMethod | None
@@ -90,7 +94,10 @@ async def look_outside(
 async def _codes_now(
     context: Context, subscription_id: SubscriptionId
 ) -> tuple[Subscription, list[AppliedCode]]:
-    """Read the subscription from Stripe, apply it, and return the promotion codes that apply to it."""
+    """Read the subscription from Stripe, and return it with its promotion codes.
+
+    The answer is applied to the cache.
+    """
     reads: list[Changed] = []
 
     async def read() -> Fetched:
@@ -140,7 +147,11 @@ async def fetch_free_or_own(
 async def fetch_own(
     context: Context, payment_method_id: PaymentMethodId, customer_id: CustomerId
 ) -> PaymentMethod:
-    """Read a payment method of this customer and apply it to the cache. Raises NotFound for any other."""
+    """Read a payment method of this customer and apply it to the cache.
+
+    Raises:
+        NotFound: For any other.
+    """
     method = await fetch_free_or_own(context, payment_method_id, customer_id)
     if method.customer_id is None:
         raise NotFound("There is no such payment method.")
@@ -210,7 +221,9 @@ async def _has_paid(context: Context, customer_id: CustomerId | None) -> bool:
 
 
 async def promotion(context: Context, code: str, customer_id: CustomerId, currency: str) -> dict[str, str]:
-    """Return the entry of Stripe's `discounts` for a code that this customer may use in `currency`.
+    """Return the entry of `discounts` for a code that this customer may use.
+
+    The subscription is billed in `currency`.
 
     Raises:
         InvalidRequest: `/promotion_code` names no code that this customer may use, or it takes off an amount in other

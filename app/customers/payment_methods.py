@@ -56,7 +56,9 @@ async def attach(
     use_as_default: bool,
     operation_id: str,
 ) -> JsonObject:
-    """Attach a payment method that no customer has yet, and return it. A method of this customer stays as it is.
+    """Attach a payment method that no customer has yet, and return it.
+
+    A method of this customer stays as it is.
 
     Raises:
         NotFound: There is no such customer or method, or the method belongs to another customer.
@@ -110,11 +112,12 @@ async def detach(
 async def set_default(
     context: Context, customer_id: CustomerId, payment_method_id: PaymentMethodId, *, operation_id: str
 ) -> JsonObject:
-    """Make a payment method the default of the customer and of their live subscriptions, and return it.
+    """Make a payment method the default, and return it.
 
-    A subscription that has its own method or source is changed too, because Stripe would charge that one first. The
-    subscriptions are listed by Stripe, so one whose webhook has not arrived yet is changed as well. An `incomplete`
-    subscription is left out, because Stripe does not change its payment method.
+    It becomes the default of the customer and of their live subscriptions. A subscription that has its own method or
+    source is changed too, because Stripe would charge that one first. The subscriptions are listed by Stripe, so one
+    whose webhook has not arrived yet is changed as well. An `incomplete` subscription is left out, because Stripe does
+    not change its payment method.
 
     Raises:
         NotFound: There is no such method, or it belongs to another customer.
@@ -155,7 +158,10 @@ async def _set_on_subscription(
 async def begin_setup(
     context: Context, customer_id: CustomerId, *, operation_id: str
 ) -> tuple[str, PaymentStep]:
-    """Create a SetupIntent for the customer, and return its id and what the page has to confirm. Raises NotFound."""
+    """Create a SetupIntent, and return its id and what the page has to confirm.
+
+    Raises NotFound.
+    """
     await _known(context, customer_id)
     return await context.billing.create_setup_intent(customer_id, idempotency_key=f"{operation_id}/setup")
 

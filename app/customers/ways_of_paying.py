@@ -1,4 +1,4 @@
-"""How a subscription is paid, and what follows from it for a change: payment behaviour and bounds. Pure.
+"""How a subscription is paid: payment behaviour and bounds of a change. Pure.
 
 A change by card is held back until its invoice is paid. A sent invoice or a bank debit is paid days after the change,
 so the change stands before its payment, and what one customer may owe that way is bounded.
@@ -53,10 +53,11 @@ class WayOfPaying:
 
 
 def charged_method(subscription: Subscription, customer: Customer | None) -> str | None:
-    """Return the id of the payment method or source that a subscription is charged to; None if there is none.
+    """Return the id of the method or source that a subscription is charged to.
 
-    Stripe takes the first that is set: the subscription's own default method, its own default source, the customer's
-    default method, the customer's default source (Stripe's API reference, `Subscription.default_payment_method`).
+    It is None if there is none. Stripe takes the first that is set: the subscription's own default method, its own
+    default source, the customer's default method, the customer's default source (Stripe's API reference,
+    `Subscription.default_payment_method`).
     """
     own = subscription.default_payment_method_id or subscription.default_source_id
     if own is not None or customer is None:
@@ -80,9 +81,10 @@ def behavior_of_update(wanted: str, way: WayOfPaying) -> str:
 
 
 def behavior_of_purchase(method_type: str | None) -> str:
-    """Return the payment behaviour of a new subscription that is charged to a method of this type.
+    """Return the payment behaviour of a new subscription.
 
-    Without a method the page completes the payment. A bank debit cannot be known to be paid at once.
+    It is charged to a method of this type. Without a method the page completes the payment. A bank debit cannot be
+    known to be paid at once.
     """
     if method_type is None:
         return "default_incomplete"
@@ -90,7 +92,7 @@ def behavior_of_purchase(method_type: str | None) -> str:
 
 
 def raise_by(subscription: Subscription, items: Sequence[Mapping[str, Any]]) -> int:
-    """Return by how many units an update raises the quantities of a subscription; 0 if by none.
+    """Return by how many units an update raises the quantities; 0 if by none.
 
     `items` is the parameter of Stripe's update. A removed item sets off a new one, because that is how a price is
     replaced too; an item that is only lowered sets off nothing.
@@ -109,7 +111,7 @@ def raise_by(subscription: Subscription, items: Sequence[Mapping[str, Any]]) -> 
 
 
 def paid_quantity(subscription: Subscription, invoices: Sequence[Invoice], at: int) -> int:
-    """Return the quantity that was paid for the running periods of the subscription's items.
+    """Return the quantity that was paid for the running periods.
 
     For each item it is the quantity of its newest charge on a paid invoice whose period covers `at` (Unix seconds): a
     raise is billed with the whole new quantity.
@@ -143,7 +145,7 @@ def check_collected(subscription: Subscription, more: int) -> None:
 def check_raise(
     subscription: Subscription, more: int, invoices: Sequence[Invoice], *, at: int, percent: float
 ) -> None:
-    """Refuse a raise by `more` units that stands before its payment and is more than is safe to owe.
+    """Refuse a raise before payment by more units than is safe to owe.
 
     `invoices`: those that are open, and those of the running periods. `percent`: of the paid quantity.
 

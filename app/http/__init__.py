@@ -1,1 +1,1 @@
-"""Parts that all routes share: middleware, problems, answers, cursors, limits and idempotency."""
+"""Middleware, problems, answers, cursors, limits and idempotency of all routes."""

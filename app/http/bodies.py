@@ -20,7 +20,10 @@ DRAIN_SECONDS: Final = 1.0
 
 
 class Body:
-    """The body of one request as it arrives. `ended` is True once the last part was received."""
+    """The body of one request as it arrives.
+
+    `ended` is True once the last part was received.
+    """
 
     __slots__ = ("_receive", "ended")
 
@@ -65,7 +68,10 @@ class Body:
                 return bytes(body)
 
     async def drain(self) -> None:
-        """Receive and discard the rest of the body, up to DRAIN_BYTES and for at most DRAIN_SECONDS."""
+        """Receive and discard the rest of the body.
+
+        It stops after DRAIN_BYTES or DRAIN_SECONDS.
+        """
         read = 0
         try:
             async with asyncio.timeout(DRAIN_SECONDS):

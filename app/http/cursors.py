@@ -48,7 +48,11 @@ def decode(cursor: str | None, *, principal: str, query: object) -> object:
 
 
 def as_pair(position: object) -> tuple[int, str] | None:
-    """Return a decoded position as (created, id). Raises InvalidRequest if it is anything else."""
+    """Return a decoded position as (created, id).
+
+    Raises:
+        InvalidRequest: If it is anything else.
+    """
     match position:
         case None:
             return None
@@ -72,7 +76,7 @@ def _invalid() -> InvalidRequest:
 
 @dataclass(frozen=True, slots=True)
 class Paging:
-    """The position of one request in a list that is ordered by (created, id), newest first."""
+    """The position of one request in a list by (created, id), newest first."""
 
     after: tuple[int, str] | None
     limit: int
@@ -81,7 +85,11 @@ class Paging:
 
     @classmethod
     def of(cls, cursor: str | None, limit: int, *, principal: str, query: object) -> Paging:
-        """Decode the cursor of a request. Raises InvalidRequest if it belongs to another query or caller."""
+        """Decode the cursor of a request.
+
+        Raises:
+            InvalidRequest: If it belongs to another query or caller.
+        """
         return cls(as_pair(decode(cursor, principal=principal, query=query)), limit, principal, query)
 
     def frame(self, rows: list[JsonObject]) -> JsonObject:
@@ -100,7 +108,11 @@ class Paging:
 
 
 def as_number(position: object) -> int | None:
-    """Return a decoded position as a whole number from 0. Raises InvalidRequest if it is anything else."""
+    """Return a decoded position as a whole number from 0.
+
+    Raises:
+        InvalidRequest: If it is anything else.
+    """
     if position is None or (type(position) is int and 0 <= position < 2**62):
         return position
     raise _invalid()

@@ -1,4 +1,4 @@
-"""Dependencies of routes: the context, the acting caller, and checked path and query values."""
+"""Dependencies of routes: context, acting caller, path and query values."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def get_context(request: Request) -> Context:
 
 
 async def principal_of(request: Request) -> Principal:
-    """Return the authenticated caller of a request, and count the request against their rate.
+    """Authenticate a request, count it against the caller's rate, return the caller.
 
     Both happen once, even if several dependencies ask.
 
@@ -58,7 +58,9 @@ async def principal_of(request: Request) -> Principal:
 
 
 async def spend(request: Request, *, cost: int = 1) -> None:
-    """Count a write, or a read that may call Stripe, against the caller's rate in all processes.
+    """Count a write, or a read that may call Stripe, against the caller's rate.
+
+    The rate holds for all processes together.
 
     Raises:
         RateLimited: The caller has spent their rate.
@@ -96,14 +98,19 @@ async def reading_actor(request: Request) -> Actor:
 
 
 async def asking_actor(request: Request) -> Actor:
-    """Return the actor of a read that calls Stripe, which counts like a write. Raises as `reading_actor`."""
+    """Return the actor of a read that calls Stripe, which counts like a write.
+
+    Raises as `reading_actor`.
+    """
     actor = await reading_actor(request)
     await spend(request)
     return actor
 
 
 async def writing_actor(request: Request) -> Actor:
-    """Return the actor of a write, and begin its count of writes in flight; IdempotentRoute ends that count.
+    """Return the actor of a write, and count the write as in flight.
+
+    IdempotentRoute ends that count.
 
     Raises:
         Unauthenticated: There is no valid credential.
@@ -139,7 +146,9 @@ CursorQuery = Annotated[str | None, Query(max_length=600, description="`next_cur
 
 
 def refuse_admin_fields(actor: Actor, body: common.Request) -> None:
-    """Refuse fields marked ADMIN_ONLY (prices, taxes, trials) unless the caller has the scope `admin`.
+    """Refuse fields marked ADMIN_ONLY unless the caller has the scope `admin`.
+
+    They are fields such as prices, taxes and trials.
 
     Raises:
         Forbidden: `field_not_allowed`, with one entry for each such field of the body.

@@ -34,7 +34,10 @@ HEADERS: Final = {
 
 
 def install(app: FastAPI) -> None:
-    """Add the routes /docs and /openapi.json. Both bodies are made at the first request and kept in memory."""
+    """Add the routes /docs and /openapi.json.
+
+    Both bodies are made at the first request and kept in memory.
+    """
 
     @cache
     def rendered() -> tuple[bytes, bytes]:
@@ -52,7 +55,10 @@ def install(app: FastAPI) -> None:
 
 
 def page(document: Json) -> str:
-    """Return the page of an OpenAPI document. All its text is escaped, so none of it can become markup."""
+    """Return the page of an OpenAPI document.
+
+    All its text is escaped, so none of it can become markup.
+    """
     info = document["info"]
     return "".join(
         [

@@ -1,7 +1,7 @@
-"""`Idempotency-Key` on every write: the first answer is stored for 24 h per principal and route, and replayed.
+"""Store the answer of a write under its `Idempotency-Key`, and replay it.
 
-Answers with 5xx or 401, and those of RateLimited, are not stored. They decide nothing about the request, so it may be
-sent again with the same key.
+An answer is stored for 24 h, per principal and route. Answers with 5xx or 401, and those of RateLimited, are not
+stored. They decide nothing about the request, so it may be sent again with the same key.
 """
 
 from __future__ import annotations
@@ -103,7 +103,10 @@ async def _once(request: Request, route: str, key: str, handler: Handler) -> Res
 
 
 async def _answered(request: Request, handler: Handler) -> Response:
-    """Return the handler's answer; a refusal is rendered here, so that it is stored as well."""
+    """Return the handler's answer.
+
+    A refusal is rendered here, so that it is stored as well.
+    """
     try:
         return await handler(request)
     except RateLimited:

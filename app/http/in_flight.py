@@ -22,7 +22,10 @@ _STATE = "write_in_flight"
 
 
 class WritesInFlight:
-    """The counts of this process. An end user and a key that acts for them share one count."""
+    """The counts of this process.
+
+    An end user and a key that acts for them share one count.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._of_user = settings.user_in_flight
@@ -34,7 +37,9 @@ class WritesInFlight:
         return len(self._counts)
 
     def begin(self, actor: Actor, scope: Scope) -> None:
-        """Count the request of `scope` until `end`. Calling it twice for a request counts once.
+        """Count the request of `scope` until `end`.
+
+        Calling it twice for a request counts once.
 
         Raises:
             RateLimited: `too_many_in_flight`: the caller has as many writes running as the settings allow.

@@ -1,4 +1,4 @@
-"""Layers around every request: its id, its entry in log and metrics, and the limits of its body.
+"""Layers around every request: its id, log and metrics, and its body's limits.
 
 They are plain ASGI. Starlette's `BaseHTTPMiddleware`, with its request and response objects, takes longer than most of
 our routes.
@@ -53,9 +53,10 @@ DURATION = Histogram(
 
 
 class RequestRecords:
-    """Give each request an id, log and measure it once, and answer 500 if nothing else did.
+    """Give each request an id, and log and measure it once.
 
-    A caller's own `X-Request-Id` is used if it has 8 to 64 harmless characters.
+    If nothing else has sent an answer, it sends a 500. A caller's own `X-Request-Id` is used if it has 8 to 64 harmless
+    characters.
     """
 
     def __init__(self, app: ASGIApp, *, quiet: frozenset[str] = frozenset()) -> None:
@@ -98,15 +99,19 @@ class RequestRecords:
 
 @lru_cache(maxsize=1024)
 def _duration(method: str, route: str, status: int) -> Histogram:
-    """Return the labelled histogram from a cache, which is faster than the library's own look-up.
+    """Return the labelled histogram from a cache.
 
-    Few combinations exist: templates and statuses are few, and unknown methods count as `other`.
+    The cache is faster than the library's own look-up. Few combinations exist: templates and statuses are few, and
+    unknown methods count as `other`.
     """
     return DURATION.labels(method if method in _METHODS else "other", route, status)
 
 
 def _record(scope: Scope, status: int, seconds: float, request_id: str, *, quiet: frozenset[str]) -> None:
-    """Log and measure a request by its route's template. Its path may hold customer ids, so it is not recorded."""
+    """Log and measure a request by its route's template.
+
+    Its path may hold customer ids, so it is not recorded.
+    """
     route = getattr(scope.get("route"), "path", None)
     if route is None:
         # A Starlette route has no parameters here, so its path is its template. Otherwise no route matched.
@@ -126,14 +131,17 @@ def _record(scope: Scope, status: int, seconds: float, request_id: str, *, quiet
 
 
 class BodyLimits:
-    """Read a body before any other work: JSON only, within API_BODY_BYTES and within `seconds`."""
+    """Read a body before any other work.
+
+    It must be JSON, within API_BODY_BYTES and within `seconds`.
+    """
 
     def __init__(self, app: ASGIApp, *, seconds: float) -> None:
         self.app = app
         self.seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the inner application with the whole body, or answer why the body is refused."""
+        """Run the inner application with the whole body, or refuse the body."""
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
             await self.app(scope, receive, send)
             return
@@ -165,7 +173,10 @@ def _check_kind(scope: Scope, length: bytes | None) -> None:
 
 
 def _given(body: bytes, receive: Receive) -> Receive:
-    """Return a `receive` that gives the body in one message, and then the connection's own messages."""
+    """Return a `receive` that gives the body in one message.
+
+    After that it gives the connection's own messages.
+    """
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def give() -> Message:

@@ -1,4 +1,4 @@
-"""The id of the operation that a write begins, derived from its Idempotency-Key so that a retry finds it."""
+"""Derive the id of a write's operation from its Idempotency-Key."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ _HEX_DIGITS = 24
 
 
 async def operation_id_of(request: Request, principal: Principal) -> str:
-    """Return the operation's id: the same for the same principal, path, key and body, otherwise random.
+    """Return the id of the operation that a request begins.
 
-    Our idempotency keys at Stripe contain it. So a caller who lost the answer and retries has one effect at Stripe.
-    The body is part of it: another body under the same key must not continue the first operation.
+    It is the same for the same principal, path, key and body, and random without a key. Our idempotency keys at Stripe
+    contain it. So a caller who lost the answer and retries has one effect at Stripe. The body is part of it: another
+    body under the same key must not continue the first operation.
     """
     key = request.headers.get("idempotency-key")
     if key is None:

@@ -1,7 +1,7 @@
-"""Bound the requests that one process runs and those that wait; answer the rest 503 with `Retry-After`.
+"""Bound the requests that one process runs and those that wait for a place.
 
-The caller of a request that waits for long has often gone when the answer comes. So a request that would wait too
-long is refused at once, and its caller can try again.
+The rest is answered 503 with `Retry-After`. The caller of a request that waits for long has often gone when the answer
+comes. So a request that would wait too long is refused at once, and its caller can try again.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _ALWAYS = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
 class ConcurrencyLimit:
-    """ASGI layer that runs at most `most` requests at the same time, while at most `waiting` more wait.
+    """ASGI layer that runs at most `most` requests at the same time.
 
-    Health checks and metrics are never refused or delayed.
+    At most `waiting` more wait for a place. Health checks and metrics are never refused or delayed.
     """
 
     def __init__(self, app: ASGIApp, *, most: int, waiting: int) -> None:
@@ -64,7 +64,10 @@ class ConcurrencyLimit:
         return False
 
     async def _turn(self) -> bool:
-        """Wait for a place. Return False if too many requests wait already, or after LONGEST_WAIT."""
+        """Wait for a place.
+
+        Return False if too many requests wait already, or after LONGEST_WAIT.
+        """
         if len(self._waiting) >= self.most_waiting:
             return False
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -33,7 +33,10 @@ _SHOWN_ERRORS = 20
 
 
 def request_id(request: Request) -> str:
-    """Return the id that RequestRecords gave to the request, or an empty text outside of it."""
+    """Return the id that RequestRecords gave to the request.
+
+    Outside of that layer it is an empty text.
+    """
     found: str = request.scope.get("state", {}).get("request_id", "")
     return found
 
@@ -63,7 +66,10 @@ def render(error: BillingError, request: Request) -> Response:
 
 
 def from_validation(error: RequestValidationError) -> InvalidRequest:
-    """Return the error for a request that breaks its schema, with the field and rule of each fault, but no values."""
+    """Return the error for a request that breaks its schema.
+
+    It names the field and the rule of each fault, but no values.
+    """
     errors = []
     for found in error.errors():
         where, *path = (str(part) for part in found["loc"])
@@ -81,7 +87,10 @@ _BY_STATUS = {404: NotFound, 405: MethodNotAllowed, 413: PayloadTooLarge}
 
 
 def install(app: FastAPI) -> None:
-    """Register the handlers of exceptions on `app`, and remove other shapes of errors from its OpenAPI document."""
+    """Register the handlers of exceptions on `app`.
+
+    Other shapes of errors are removed from its OpenAPI document.
+    """
 
     async def on_billing_error(request: Request, error: Exception) -> Response:
         found = error if isinstance(error, BillingError) else InternalError()
@@ -125,7 +134,10 @@ def _allowed(request: Request) -> list[str]:
 
 
 def _only_problems(app: FastAPI) -> Callable[[], dict[str, Any]]:
-    """Return an `openapi` without the `application/json` that FastAPI adds beside each problem's media type."""
+    """Return an `openapi` that describes errors as problems only.
+
+    FastAPI adds `application/json` beside the media type of each problem.
+    """
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:

@@ -1,9 +1,10 @@
-"""Bound the rate of each caller: reads are counted in this process, writes and calls to Stripe in PostgreSQL.
+"""Bound the rate of each caller.
 
-Each caller has a bucket that refills at a steady rate and holds a burst. A bucket is stored as one instant, the time
-at which it will be full again (the generic cell rate algorithm, https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm).
-Anonymous callers are distinguished by the address of their connection. `X-Forwarded-For` is not used, because any
-caller can send it. See docs/decisions/0032-limit-reads-in-each-process-and-writes-in-postgresql.md.
+Reads are counted in this process, writes and calls to Stripe in PostgreSQL. Each caller has a bucket that refills at a
+steady rate and holds a burst. A bucket is stored as one instant, the time at which it will be full again (the generic
+cell rate algorithm, https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm). Anonymous callers are distinguished by
+the address of their connection. `X-Forwarded-For` is not used, because any caller can send it. See
+docs/decisions/0032-limit-reads-in-each-process-and-writes-in-postgresql.md.
 """
 
 from __future__ import annotations
@@ -45,7 +46,10 @@ class Rate:
 
 
 class Buckets:
-    """The buckets of one kind of caller in this process. `clock` returns monotonic seconds."""
+    """The buckets of one kind of caller in this process.
+
+    `clock` returns monotonic seconds.
+    """
 
     __slots__ = ("_capacity", "_clock", "_full_at", "_interval", "_slack")
 
@@ -63,7 +67,7 @@ class Buckets:
         return len(self._full_at)
 
     def allow(self, caller: str) -> float:
-        """Count a request and return 0.0, or return the seconds until the caller may send the next one."""
+        """Count a request and return 0.0, or return the seconds to wait."""
         now, table = self._clock(), self._full_at
         full_at = table.get(caller, now)
         if full_at <= now:
@@ -96,7 +100,7 @@ class RequestRates:
         self._key_writes = _write_rate(settings.service_write_rate_limit)
 
     def allow(self, principal: Principal, scope: Scope) -> float:
-        """Count any request (reads and writes) and return 0.0, or the seconds until the next one is allowed."""
+        """Count a read or a write and return 0.0, or return the seconds to wait."""
         if isinstance(principal, EndUser):
             # A process verifies tokens of one issuer only, so the subject identifies the person.
             return self._users.allow(principal.subject)
@@ -107,7 +111,7 @@ class RequestRates:
         return self._addresses.allow(address_of(scope))
 
     def charges(self, principal: Principal, *, cost: int = 1) -> list[Charge]:
-        """Return the buckets that a write, or a read that calls Stripe, is counted against."""
+        """Return the buckets that a write or a read from Stripe is counted against."""
         if not isinstance(principal, ServiceKey):
             return [_charge(principal.key, self._user_writes, cost)]
         own = _charge(f"service:{principal.name}", self._key_writes, cost)
@@ -130,7 +134,10 @@ class RequestRates:
 
 
 def address_of(scope: Scope) -> str:
-    """Return the client's address. For IPv6 it is the /64 network, because one client can use all of its addresses."""
+    """Return the client's address.
+
+    For IPv6 it is the /64 network, because one client can use all of its addresses.
+    """
     client = scope.get("client")
     if client is None:
         return ""
@@ -150,6 +157,9 @@ def _charge(name: str, rate: Rate, cost: int) -> Charge:
 
 
 def too_many(wait: float) -> RateLimited:
-    """Return the error for a caller who has to wait `wait` seconds, rounded up to whole seconds."""
+    """Return the error for a caller who has to wait `wait` seconds.
+
+    `Retry-After` is rounded up to whole seconds.
+    """
     seconds = int(wait) + 1
     return RateLimited(f"Too many requests. Send the next one in {seconds} s.", retry_after=seconds)

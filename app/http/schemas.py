@@ -19,7 +19,10 @@ from app.domain.ids import (
 
 
 class Request(BaseModel):
-    """Base of request bodies. Unknown fields and wrong types are refused, so that a typing error changes no bill."""
+    """Base of request bodies.
+
+    Unknown fields and wrong types are refused, so that a typing error changes no bill.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -64,7 +67,10 @@ ProrationBehavior = Literal["always_invoice", "create_prorations", "none"]
 
 
 class Page(Answer):
-    """One page of a list. `next_cursor` is opaque, and valid only for the same caller and query."""
+    """One page of a list.
+
+    `next_cursor` is opaque, and valid only for the same caller and query.
+    """
 
     has_more: bool
     next_cursor: str | None
@@ -93,10 +99,11 @@ class Seats(Answer):
 
 
 class Payment(Answer):
-    """A payment or set-up that the payer has to complete, with Stripe's elements or on the hosted invoice.
+    """A payment or set-up that the payer has to complete.
 
-    `status` is the status of Stripe's intent. `status` and `client_secret` are null if the invoice has no intent.
-    `decline_code` is the reason of the last failure, `payment_method_id` the payment method that failed or is used.
+    They use Stripe's elements or the hosted invoice. `status` is the status of Stripe's intent. `status` and
+    `client_secret` are null if the invoice has no intent. `decline_code` is the reason of the last failure,
+    `payment_method_id` the payment method that failed or is used.
     """
 
     status: str | None
@@ -108,7 +115,10 @@ class Payment(Answer):
 
 
 class ProblemError(Answer):
-    """One broken rule of one field. `pointer` is a JSON pointer into the body, or `query/name` or `header/name`."""
+    """One broken rule of one field.
+
+    `pointer` is a JSON pointer into the body, or `query/name` or `header/name`.
+    """
 
     pointer: str
     code: str
@@ -116,7 +126,10 @@ class ProblemError(Answer):
 
 
 class Problem(BaseModel):
-    """An error as RFC 9457 has it. `code` is stable, for programs; some codes have further members."""
+    """An error as RFC 9457 has it.
+
+    `code` is stable, for programs; some codes have further members.
+    """
 
     model_config = ConfigDict(extra="allow")
 

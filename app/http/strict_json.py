@@ -22,7 +22,10 @@ _BRACKET = re.compile(rb"[\[\]{}]")
 
 
 class StrictRequest(Request):
-    """A request whose `json` is parsed by `parse`. FastAPI answers a json.JSONDecodeError with 422."""
+    """A request whose `json` is parsed by `parse`.
+
+    FastAPI answers a json.JSONDecodeError with 422.
+    """
 
     async def json(self) -> Any:
         """Return the parsed body. Raises json.JSONDecodeError."""
@@ -52,7 +55,10 @@ def parse(body: bytes) -> Any:
 
 
 def _check_depth(body: bytes) -> None:
-    """Refuse a body that is nested too deeply, before the recursive decoder runs. Raises json.JSONDecodeError."""
+    """Refuse a body that is nested too deeply, before the recursive decoder runs.
+
+    Raises json.JSONDecodeError.
+    """
     if body.count(b"[") + body.count(b"{") <= DEEPEST:
         return
     depth = 0

@@ -1,1 +1,1 @@
-"""Identify the caller: tokens, key sets, service keys, and the customer that a login is linked to."""
+"""Identify the caller: tokens, key sets, service keys, links to customers."""

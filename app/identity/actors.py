@@ -29,7 +29,10 @@ class Actor:
 
     @property
     def is_service(self) -> bool:
-        """Return True for a service key that acts for no customer: its scopes limit it, not a role."""
+        """Return True for a service key that acts for no customer.
+
+        Its scopes limit it, not a role.
+        """
         return isinstance(self.principal, ServiceKey) and self.principal.acting_customer is None
 
     @property

@@ -1,4 +1,7 @@
-"""Turn the headers of a request into a principal. Every caller is authenticated here."""
+"""Turn the headers of a request into a principal.
+
+Every caller is authenticated here.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,11 @@ class Authenticator:
     """Authenticates requests. A process builds one and closes it with `aclose`."""
 
     def __init__(self, settings: Settings) -> None:
-        """Prepare the keys of the settings. Raises UnusableKey if the configured key must not verify tokens."""
+        """Prepare the keys of the settings.
+
+        Raises:
+            UnusableKey: If the configured key must not verify tokens.
+        """
         self._service_keys = ServiceKeyRing(settings.service_keys)
         self._keys: KeySource | None = None
         self._tokens: TokenVerifier | None = None

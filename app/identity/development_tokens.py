@@ -1,4 +1,7 @@
-"""Sign tokens for development with the configured shared secret, but never beside a live Stripe key."""
+"""Sign tokens for development with the configured shared secret.
+
+It refuses to sign beside a live Stripe key.
+"""
 
 from __future__ import annotations
 

@@ -55,7 +55,9 @@ class JwksKeys:
         self._waiting = 0
 
     async def find(self, algorithm: str, kid: str | None) -> VerificationKey | None:
-        """Return the key for a token's header, or None. Without `kid` it is the only key that fits.
+        """Return the key for a token's header, or None.
+
+        Without `kid` it is the only key that fits.
 
         Raises:
             ServiceUnavailable: `identity_provider_unavailable`: there is no set younger than KEEP_LIMIT, and the

@@ -1,7 +1,7 @@
-"""Verification keys, each bound to the algorithms of its own family before any token is read.
+"""Verification keys, each bound to the algorithms of its own family.
 
-A token's `alg` only selects among those algorithms, so a public key can never be used as an HMAC secret.
-Source: https://www.rfc-editor.org/rfc/rfc8725#section-3.1
+They are bound before any token is read. A token's `alg` only selects among those algorithms, so a public key can never
+be used as an HMAC secret. Source: https://www.rfc-editor.org/rfc/rfc8725#section-3.1
 """
 
 from __future__ import annotations
@@ -36,14 +36,18 @@ Material = bytes | rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed2551
 
 
 class UnusableKey(ValueError):
-    """Raised for a key that must not verify tokens: wrong type, too weak, private, or not for signatures."""
+    """Raised for a key that must not verify tokens.
+
+    It has the wrong type, is too weak, is private, or is not for signatures.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class VerificationKey:
-    """A key with the only algorithms that it may verify. `kid` is None for a key from the settings.
+    """A key with the only algorithms that it may verify.
 
-    `material` was checked when the object was made, and is not checked again for each token.
+    `kid` is None for a key from the settings. `material` was checked when the object was made, and is not checked again
+    for each token.
     """
 
     material: Material = field(repr=False)
@@ -51,7 +55,10 @@ class VerificationKey:
     kid: str | None = None
 
     def verifies(self, algorithm: str, signed: bytes, signature: bytes) -> bool:
-        """Return True if `signature` over `signed` was made with this key, under one of its own algorithms."""
+        """Return True if `signature` over `signed` was made with this key.
+
+        `algorithm` must be one of the key's own.
+        """
         if algorithm not in self.algorithms:
             return False
         return _ALGORITHMS[algorithm].verify(signed, self.material, signature)
@@ -61,7 +68,11 @@ class KeySource(Protocol):
     """A source of verification keys: the settings, or a provider's key set."""
 
     async def find(self, algorithm: str, kid: str | None) -> VerificationKey | None:
-        """Return the key for this header, or None. Raises ServiceUnavailable if no keys can be read."""
+        """Return the key for this header, or None.
+
+        Raises:
+            ServiceUnavailable: If no keys can be read.
+        """
         ...
 
     async def aclose(self) -> None:
@@ -76,7 +87,10 @@ class StaticKey:
         self._key = key
 
     async def find(self, algorithm: str, kid: str | None) -> VerificationKey | None:
-        """Return the key, whatever the header names. Its own algorithms still limit what it verifies."""
+        """Return the key, whatever the header names.
+
+        Its own algorithms still limit what it verifies.
+        """
         return self._key
 
     async def aclose(self) -> None:
@@ -84,7 +98,11 @@ class StaticKey:
 
 
 def static_key(settings: JwtSettings) -> StaticKey:
-    """Return the key of `AUTH_JWT_SECRET` or `AUTH_JWT_PUBLIC_KEY`. Raises UnusableKey if it must not be used."""
+    """Return the key of `AUTH_JWT_SECRET` or `AUTH_JWT_PUBLIC_KEY`.
+
+    Raises:
+        UnusableKey: If it must not be used.
+    """
     if settings.secret is not None:
         secret = settings.secret.get_secret_value().encode()
         algorithms = frozenset(name for name, least in _HMAC_MINIMUM_BYTES.items() if len(secret) >= least)

@@ -12,9 +12,10 @@ from app.settings import Scope
 
 @dataclass(frozen=True)
 class EndUser:
-    """A person with a verified token. `issuer` and `subject` identify them, an e-mail never does.
+    """A person with a verified token.
 
-    `email` is in NFC and lower case. `customer_claim` is the customer that the issuer names for this login.
+    `issuer` and `subject` identify them, an e-mail never does. `email` is in NFC and lower case. `customer_claim` is
+    the customer that the issuer names for this login.
     """
 
     issuer: str
@@ -25,14 +26,20 @@ class EndUser:
 
     @cached_property
     def key(self) -> str:
-        """Return a stable name for idempotency and audit. It is a hash, because some subjects are e-mails."""
+        """Return a stable name for idempotency and audit.
+
+        It is a hash, because some subjects are e-mails.
+        """
         digest = hashlib.sha256(f"{len(self.issuer)}:{self.issuer}{self.subject}".encode()).hexdigest()
         return f"user:{digest[:40]}"
 
 
 @dataclass(frozen=True)
 class ServiceKey:
-    """A back end with a key, limited to `scopes`, and to the rights of `acting_customer` if there is one."""
+    """A back end with a key, limited to `scopes`.
+
+    With `acting_customer` it is also limited to that customer's rights.
+    """
 
     name: str
     scopes: frozenset[Scope]
@@ -40,7 +47,10 @@ class ServiceKey:
 
     @cached_property
     def key(self) -> str:
-        """Return a stable name for idempotency and audit. A key that acts for a customer has a name of its own."""
+        """Return a stable name for idempotency and audit.
+
+        A key that acts for a customer has a name of its own.
+        """
         return f"service:{self.name}" + (f":{self.acting_customer}" if self.acting_customer else "")
 
 

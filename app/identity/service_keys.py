@@ -16,7 +16,10 @@ PREFIX = "csk_"
 
 
 def generate_service_key() -> tuple[str, str]:
-    """Return a new key and its SHA-256 for `SERVICE_KEYS`. The key itself is not stored."""
+    """Return a new key and its SHA-256 for `SERVICE_KEYS`.
+
+    The key itself is not stored.
+    """
     key = PREFIX + secrets.token_urlsafe(32)
     return key, sha256_of(key)
 
@@ -33,7 +36,10 @@ class ServiceKeyRing:
         self._keys = tuple((key.sha256.encode(), key) for key in keys)
 
     def find(self, credential: str) -> ServiceKeySettings | None:
-        """Return the settings of `credential`, or None. Every key is compared, each in constant time."""
+        """Return the settings of `credential`, or None.
+
+        Every key is compared, each in constant time.
+        """
         if not credential.isascii():
             return None
         digest = sha256_of(credential).encode()

@@ -1,4 +1,7 @@
-"""SQL statements for the links between logins (issuer, subject) and customers, which are unique both ways."""
+"""SQL statements for the links between logins and customers.
+
+A login is (issuer, subject). Links are unique both ways.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +69,10 @@ async def is_present(connection: Connection, customer_id: str) -> bool:
 
 
 async def link(connection: Connection, issuer: str, subject: str, customer_id: CustomerId) -> bool:
-    """Link a login to a customer, in a savepoint. Return False if either is linked already."""
+    """Link a login to a customer, in a savepoint.
+
+    Return False if either is linked already.
+    """
     try:
         async with connection.transaction():
             linked = await connection.fetchval(_LINK, issuer, subject, customer_id)
@@ -76,20 +82,23 @@ async def link(connection: Connection, issuer: str, subject: str, customer_id: C
 
 
 async def customer_by_user_id(connection: Connection, subject: str) -> CustomerId | None:
-    """Return the only customer whose metadata names this subject and that is not linked, or None."""
+    """Return the only unlinked customer whose metadata names this subject, or None."""
     return _customer_id(await connection.fetchval(_BY_USER_ID, subject))
 
 
 async def take_creation(
     connection: Connection, issuer: str, subject: str, *, lease_seconds: float
 ) -> Creation | None:
-    """Take the right to create a login's customer. Return None if it is linked, or while another call creates one."""
+    """Take the right to create a login's customer.
+
+    Return None if it is linked, or while another call creates one.
+    """
     key = await connection.fetchval(_TAKE_CREATION, issuer, subject, lease_seconds)
     return None if key is None else Creation(key)
 
 
 async def claim_seat_customer(connection: Connection, email: str) -> CustomerId | None:
-    """Claim the customer that was created for a seat of this e-mail, if no login is linked to it.
+    """Claim the unlinked customer that was created for a seat of this e-mail.
 
     It succeeds once for each e-mail. The caller links the customer in the same transaction.
     """

@@ -36,7 +36,10 @@ _TYPES = frozenset({"jwt", "at+jwt", "application/jwt", "application/at+jwt"})
 
 
 class TokenRejected(Exception):
-    """Raised for a token that is not accepted. `reason` is for logs and is never shown to the caller."""
+    """Raised for a token that is not accepted.
+
+    `reason` is for logs and is never shown to the caller.
+    """
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -45,7 +48,10 @@ class TokenRejected(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Proven:
-    """The content of a token whose signature `key` has verified. Times are in Unix seconds."""
+    """The content of a token whose signature `key` has verified.
+
+    Times are in Unix seconds.
+    """
 
     algorithm: str
     kid: str | None
@@ -57,7 +63,10 @@ class _Proven:
 
 @dataclass(frozen=True, slots=True)
 class CompactToken:
-    """The parts of a token (RFC 7515 section 3.1), whose signature is not verified yet."""
+    """The parts of a token whose signature is not verified yet.
+
+    They are those of RFC 7515 section 3.1.
+    """
 
     algorithm: str
     kid: str | None

@@ -1,4 +1,7 @@
-"""The doctor: find problems that an operator should solve, each with its object and a fix. It changes nothing."""
+"""The doctor: find problems that an operator should solve.
+
+Each has its object and a fix. Nothing is changed.
+"""
 
 from __future__ import annotations
 

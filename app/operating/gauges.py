@@ -1,4 +1,7 @@
-"""Gauges of the whole installation, read from the database when any process is scraped."""
+"""Gauges of the whole installation, the same in each process.
+
+They are read from the database when a process is scraped.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Check whether this process can do its work, with an answer for each part that it depends on."""
+"""Check whether this process can do its work.
+
+There is an answer for each part that it depends on.
+"""
 
 from __future__ import annotations
 

@@ -24,9 +24,9 @@ _UNKEPT = {"Cache-Control": "no-store"}
 
 
 class SingleFlight:
-    """Runs one check at a time and gives its result to all callers that arrive while it runs.
+    """Runs one check at a time and shares its result.
 
-    So a flood of probes uses one database connection.
+    All callers that arrive while it runs get the result. So a flood of probes uses one database connection.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,10 @@ _checking, _counting = SingleFlight(), SingleFlight()
 
 @router.get("/healthz")
 async def healthz(response: Given) -> Liveness:
-    """Answer 200 as long as the process runs. It does not check the parts that the process depends on."""
+    """Answer 200 as long as the process runs.
+
+    It does not check the parts that the process depends on.
+    """
     response.headers.update(_UNKEPT)
     return Liveness(status="ok")
 
@@ -55,7 +58,10 @@ async def healthz(response: Given) -> Liveness:
     "/readyz", response_model=Readiness, responses={503: {"model": Readiness, "description": "Not ready"}}
 )
 async def readyz(context: ContextDep) -> Response:
-    """Answer 200 if database, migrations, the Stripe key and its account are ready, otherwise 503 with the reason."""
+    """Answer 200 if the process can do its work, otherwise 503.
+
+    `checks` has the state of the database, the migrations, and the Stripe key with its account.
+    """
     checks = await _checking(readiness.check, context)
     ready = all(value == "ok" for value in checks.values())
     found = Readiness(status="ok" if ready else "unavailable", checks=checks)

@@ -14,7 +14,10 @@ class Liveness(Answer):
 
 
 class Readiness(Answer):
-    """Whether the process can do its work. `checks` has `ok` or the reason for each part that it depends on."""
+    """Whether the process can do its work.
+
+    `checks` has `ok` or the reason for each part that it depends on.
+    """
 
     status: Literal["ok", "unavailable"]
     checks: dict[str, str]

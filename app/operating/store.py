@@ -1,4 +1,7 @@
-"""SQL statements of the doctor: metadata without the intended effect, subscriptions with too few seats, deliveries."""
+"""SQL statements of the doctor.
+
+They find metadata without the intended effect, subscriptions with too few seats, and late deliveries.
+"""
 
 from __future__ import annotations
 
@@ -82,12 +85,15 @@ _OTHER_VERSIONS = """
 
 
 async def metadata_problems(connection: Connection) -> list[dict[str, Any]]:
-    """Return objects with metadata that does not have the intended effect: kind, id, key and problem."""
+    """Return objects with metadata that does not have the intended effect.
+
+    Each row has kind, id, key and problem.
+    """
     return [dict(row) for row in await connection.fetch(_ODDITIES, LIMIT)]
 
 
 async def memberships(connection: Connection) -> list[dict[str, Any]]:
-    """Return customers whose membership names an absent, an ended or their own subscription."""
+    """Return customers with a membership of an absent, ended or own subscription."""
     return [dict(row) for row in await connection.fetch(_MEMBERSHIPS, LIMIT)]
 
 
@@ -107,12 +113,18 @@ async def crowded(connection: Connection) -> list[SubscriptionId]:
 
 
 async def lowered_unpaid(connection: Connection) -> list[dict[str, Any]]:
-    """Return subscriptions that have fewer units than an unpaid invoice bills for the running period."""
+    """Return subscriptions with fewer units than an unpaid invoice bills.
+
+    The invoice is for the running period.
+    """
     return [dict(row) for row in await connection.fetch(_LOWERED_UNPAID, LIMIT)]
 
 
 async def paid_without_effect(connection: Connection) -> list[dict[str, Any]]:
-    """Return purchases that were paid and never took effect. The amount is None if the invoice is not in the cache."""
+    """Return purchases that were paid and never took effect.
+
+    The amount is None if the invoice is not in the cache.
+    """
     return [dict(row) for row in await connection.fetch(_PAID_WITHOUT_EFFECT, LIMIT)]
 
 

@@ -1,4 +1,7 @@
-"""Periodic work of the worker: delete expired rows, clear ended subscriptions, and reconcile."""
+"""Periodic work of the worker.
+
+It deletes expired rows, clears ended subscriptions, and reconciles.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,10 @@ async def keep_up(context: Context) -> None:
 
 
 async def purge(context: Context) -> dict[str, int]:
-    """Delete expired rows and return their number by table. Nothing is done while another worker does it."""
+    """Delete expired rows and return their number by table.
+
+    Nothing is done while another worker does it.
+    """
     async with locks.exclusive(context.database, "upkeep") as ours:
         if not ours:
             return {}
@@ -51,7 +57,10 @@ async def purge(context: Context) -> dict[str, int]:
 
 
 async def reconcile_when_due(context: Context) -> bool:
-    """Reconcile if a run is due, and return True if it was done here. An interrupted run is always due."""
+    """Reconcile if a run is due, and return True if it was done here.
+
+    An interrupted run is always due.
+    """
     hours = context.rules.reconcile_interval
     if not hours:
         return False

@@ -101,7 +101,7 @@ async def test_what_confers_nothing_and_what_is_crowded(stripe_account: Simulato
         assert problems(found, crowded) == ["4 people on 2 seats"]
         assert "cus_nobody" in problems(found, orphaned)[0]
         assert OWNER in problems(found, odd_owner)[0]
-        assert "no product of it supports sharing" in problems(found, unshared)[0]
+        assert "none of its products supports sharing" in problems(found, unshared)[0]
         assert problems(found, astray) == ["is a member of sub_nowhere, which does not exist"]
         assert problems(found, late) == [f"is a member of {ended}, which is canceled"]
         assert problems(found, payer) == [f"owns {crowded} and carries a member's metadata for it"]

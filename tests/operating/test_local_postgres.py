@@ -17,9 +17,9 @@ from app.commands.local_postgres import (
     SOCKET_NAME,
     SOCKET_PATH_BYTES,
     LocalPostgres,
-    LocalPostgresError,
     state_directory,
 )
+from app.commands.postgres_programs import LocalPostgresError
 from testkit.waiting import wait_until
 
 HOLD_A_SERVER = """

@@ -1,4 +1,4 @@
-"""Routes that create and read a customer, and list their payment methods and invoices."""
+"""Routes that create and read a customer, their payment methods and invoices."""
 
 from __future__ import annotations
 
@@ -72,7 +72,10 @@ async def _profile(context: ContextDep, customer_id: str) -> CustomerAnswer:
 
 
 def _subject(actor: Actor, body: NewCustomerRequest, issuer: str) -> Subject:
-    """Return the subject of the call. For an end user, subject and e-mail come from their token only."""
+    """Return the subject of the call.
+
+    For an end user, subject and e-mail come from their token only.
+    """
     if isinstance(actor.principal, EndUser):
         errors = [
             FieldError(f"/{name}", "field_not_allowed", "Taken from the token. Send the request without it.")

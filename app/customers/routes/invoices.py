@@ -25,7 +25,10 @@ async def get_invoice(
     invoice_id: InvoicePath,
     fresh: FreshQuery = False,
 ) -> Response:
-    """Return an invoice, for its payer and for callers who may see the amounts of its subscription."""
+    """Return an invoice.
+
+    Its payer may see it, and callers who may see the amounts of its subscription.
+    """
     if fresh:
         await spend(request)
         await invoices.invoice(context, actor, invoice_id)

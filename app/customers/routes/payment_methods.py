@@ -1,4 +1,4 @@
-"""Routes that change a customer, their payment methods, and other routes of a payment page."""
+"""Routes of a payment page: profile, payment methods, codes, next invoice, access."""
 
 from __future__ import annotations
 
@@ -133,7 +133,10 @@ async def set_payment_method_as_default(
     customer_id: CustomerPath,
     body: DefaultPaymentMethodRequest,
 ) -> Response:
-    """Make a payment method the default, also of live subscriptions that have a default of their own."""
+    """Make a payment method the default.
+
+    It also becomes the default of live subscriptions that have one of their own.
+    """
     found = await payment_methods.set_default(
         context,
         actor.customer(customer_id),
@@ -152,7 +155,10 @@ async def set_payment_method_as_default(
 async def create_setup_intent(
     request: Request, context: ContextDep, actor: WriterDep, customer_id: CustomerPath
 ) -> Response:
-    """Begin the set-up of a payment method for later charges. The client secret is for Stripe's elements."""
+    """Begin the set-up of a payment method for later charges.
+
+    The client secret is for Stripe's elements.
+    """
     intent_id, step = await payment_methods.begin_setup(
         context, actor.customer(customer_id), operation_id=await operation_id_of(request, actor.principal)
     )
@@ -231,7 +237,10 @@ async def get_access(
     customer_id: CustomerPath,
     product_id: Annotated[str, Query(pattern=PRODUCT_PATTERN)],
 ) -> Response:
-    """Return whether the customer may use the product now. It is answered from the cache."""
+    """Return whether the customer may use the product now.
+
+    It is answered from the cache.
+    """
     has_access, best = await access(context, actor.customer(customer_id), ProductId(product_id))
     found = {
         name: getattr(best, name, None)

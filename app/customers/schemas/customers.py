@@ -35,7 +35,7 @@ class CustomerAnswer(Answer):
 
 
 def _printable(text: str) -> str:
-    """Apply the rule for a token's subject, so that a user who is named here can also log in.
+    """Apply the rule for a token's subject, so that the user can also log in.
 
     PostgreSQL does not store NUL characters either.
     """
@@ -59,7 +59,10 @@ class NewCustomerRequest(Request):
 
 
 class ProfileRequest(Request):
-    """Changes of a customer. An end user may set `email` only to the verified e-mail of their token."""
+    """Changes of a customer.
+
+    An end user may set `email` only to the verified e-mail of their token.
+    """
 
     name: Annotated[PrintableText, Field(min_length=1, max_length=256)] | None = None
     phone: Annotated[str | None, Field(pattern=r"^\+?[0-9 ().\-]{3,20}$")] = None
@@ -166,7 +169,10 @@ class Card(Answer):
 
 
 class PaymentMethod(Answer):
-    """A payment method. `is_default` is True if the customer's invoices are charged to it."""
+    """A payment method.
+
+    `is_default` is True if the customer's invoices are charged to it.
+    """
 
     id: str
     type: str

@@ -6,7 +6,10 @@ from app.http.schemas import Answer, Instant, Page
 
 
 class InvoiceLine(Answer):
-    """A line of an invoice. `amount` is in minor units, and negative if it is a credit."""
+    """A line of an invoice.
+
+    `amount` is in minor units, and negative if it is a credit.
+    """
 
     description: str | None
     amount: int

@@ -1,1 +1,1 @@
-"""SQL statements about customers, their payment methods, invoices, access and failures."""
+"""SQL statements about customers, payment methods, invoices, access, failures."""

@@ -39,7 +39,10 @@ _ACCESS = """
 
 @dataclass(frozen=True, slots=True)
 class AccessRow:
-    """The subscription that gives access. `valid_until` (Unix seconds) ends the paid period or is its earlier end."""
+    """The subscription that gives access.
+
+    `valid_until` (Unix seconds) ends the paid period or is its earlier end.
+    """
 
     subscription_id: SubscriptionId
     status: str

@@ -37,7 +37,7 @@ async def profile(connection: Connection, customer_id: CustomerId) -> JsonObject
 
 
 async def has_paid(connection: Connection, customer_id: CustomerId) -> bool:
-    """Return True if one of the customer's invoices was paid, a total of zero included."""
+    """Return True if an invoice of the customer was paid, also one of zero."""
     return bool(
         await connection.fetchval(
             """select exists (select from invoices
@@ -70,14 +70,20 @@ async def payment_methods(
     after: tuple[int, str] | None,
     limit: int,
 ) -> list[JsonObject]:
-    """Return payment methods, newest first. `kind` is Stripe's type; `after` is (created, id) of the last one seen."""
+    """Return payment methods, newest first.
+
+    `kind` is Stripe's type; `after` is (created, id) of the last one seen.
+    """
     created, last_id = after or (None, None)
     rows = await connection.fetch(_PAYMENT_METHODS, customer_id, kind, created, last_id, limit)
     return [dict(row) for row in rows]
 
 
 async def payment_method_type(connection: Connection, payment_method_id: str) -> str | None:
-    """Return Stripe's type of a payment method of any customer; None if the cache has not seen it."""
+    """Return Stripe's type of a payment method of any customer.
+
+    It is None if the cache does not have the method.
+    """
     found: str | None = await connection.fetchval(
         "select type from payment_methods where id = $1 and existence = 'present'", payment_method_id
     )

@@ -1,8 +1,9 @@
-"""Failures of a login, such as declined cards and unknown codes: counted for all processes together.
+"""Count the failures of a login: declined cards and unknown codes.
 
-A login has LIMIT slots. An attempt takes a free slot before Stripe is asked; a failure keeps it for WINDOW_SECONDS, and
-anything else gives it back. So there are never more than LIMIT failures in a window, however many attempts race. Slots
-are rows of `request_rates` (a name, and the instant from which the slot is free again).
+They are counted for all processes together. A login has LIMIT slots. An attempt takes a free slot before Stripe is
+asked; a failure keeps it for WINDOW_SECONDS, and anything else gives it back. So there are never more than LIMIT
+failures in a window, however many attempts race. Slots are rows of `request_rates` (a name, and the instant from which
+the slot is free again).
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ _KEEP = """
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """`taken` is the slot of this attempt, None if none is free. `blocked_for`: seconds, while all hold failures."""
+    """`taken` is the slot of this attempt, None if none is free.
+
+    `blocked_for`: seconds, while all hold failures.
+    """
 
     taken: int | None
     blocked_for: float | None

@@ -34,7 +34,10 @@ async def customer_invoices(
     after: tuple[int, str] | None,
     limit: int,
 ) -> list[JsonObject]:
-    """Return invoices, newest first. `after` is the (created, id) of the last row seen."""
+    """Return invoices, newest first.
+
+    `after` is the (created, id) of the last row seen.
+    """
     created, last_id = after or (None, None)
     rows = await connection.fetch(_PAGE, customer_id, subscription_id, status, created, last_id, limit)
     return [dict(row) for row in rows]

@@ -1,4 +1,4 @@
-"""Store the answers of writes with an Idempotency-Key, for 24 h per principal and route."""
+"""SQL statements for the stored answers of writes with an Idempotency-Key."""
 
 from __future__ import annotations
 

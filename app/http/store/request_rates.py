@@ -1,7 +1,8 @@
-"""Rates of callers that hold for all processes together: one row for each bucket, by the database's clock.
+"""SQL statements for rates of callers that hold for all processes together.
 
-A row holds the instant at which its bucket is full again; after that instant it means the same as no row. The table is
-unlogged: counting waits for no disk, and a crash of the server loses only counts that are seconds old.
+There is one row for each bucket, by the database's clock. A row holds the instant at which its bucket is full again;
+after that instant it means the same as no row. The table is unlogged: counting waits for no disk, and a crash of the
+server loses only counts that are seconds old.
 """
 
 from __future__ import annotations
@@ -34,7 +35,10 @@ _SPEND = """
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """One request against the bucket `name`. `cost` and `slack` (the burst) are in seconds of refilling."""
+    """One request against the bucket `name`.
+
+    `cost` and `slack` (the burst) are in seconds of refilling.
+    """
 
     name: str
     cost: float
@@ -42,9 +46,10 @@ class Charge:
 
 
 async def spend(connection: Connection, charges: Sequence[Charge]) -> float:
-    """Charge every bucket and return 0.0, or return the seconds until the emptiest bucket has room.
+    """Charge every bucket and return 0.0, or return the seconds to wait.
 
-    In the second case the buckets that have room are charged even so.
+    They are the seconds until the emptiest bucket has room. In the second case the buckets that have room are charged
+    even so.
     """
     wait = await connection.fetchval(
         _SPEND,
