@@ -80,6 +80,7 @@ INSTEAD = {
     r"(?:come|comes|came) of": "result, or outcome",
     r"hint|hints": "pending notification",
     r"sweeps?|stretch(?:es)?": "list scan, scanned interval",
+    r"lands|landed": "apply, applied",
     r"in place of whom": "the person's role",
 }
 

@@ -203,6 +203,7 @@ class _Books:
 
     @property
     def asked(self) -> frozenset[InvoiceId]:
+        """Return the invoices whose payment was asked for."""
         return frozenset(invoice_id for invoice_id, _ in self._shares if invoice_id is not None)
 
     def allowed(self, lines: Sequence[BilledLine]) -> Fraction:

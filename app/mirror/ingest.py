@@ -94,8 +94,8 @@ async def _commit(group: list[_Delivery], database: Database, margin: int) -> No
     """Commit a group and answer its deliveries. Raises StatementRefused for a group of several, without an answer."""
     try:
         async with database.connection() as connection:
-            news = [(delivery.event, delivery.snapshot) for delivery in group]
-            effects = await mirror.apply_events(connection, news, margin=margin)
+            delivered = [(delivery.event, delivery.snapshot) for delivery in group]
+            effects = await mirror.apply_events(connection, delivered, margin=margin)
     except BaseException as error:
         if isinstance(error, StatementRefused) and len(group) > 1:
             raise

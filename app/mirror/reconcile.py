@@ -162,11 +162,11 @@ class _Repair:
             waiting = await scan_rows.unsettled(connection, self.scan, *findings)
         todo = iter(waiting)
 
-        async def run() -> None:
+        async def act_on_next() -> None:
             for kind, object_id in todo:
                 await act(kind, object_id)
 
-        await asyncio.gather(*(run() for _ in range(_CONCURRENCY)))
+        await asyncio.gather(*(act_on_next() for _ in range(_CONCURRENCY)))
 
     async def _fetch_noted(self, kind: str, object_id: str) -> None:
         """Refresh an object of which the page has notified, unless a worker has refreshed it already."""

@@ -62,7 +62,7 @@ class PreWriteSnapshot:
 
 
 class HeldObject:
-    """An object whose lease is held: it is read and written, and its row shows what Stripe answered."""
+    """An object whose lease is held, for reading and writing it at Stripe and applying Stripe's answers to its row."""
 
     def __init__(self, context: Context, lease: Lease, pre_write: PreWriteSnapshot) -> None:
         self._context = context
@@ -84,13 +84,16 @@ class HeldObject:
     async def applied(self, answer: Fetched, *, is_older: bool = False) -> AsyncIterator[Applied]:
         """Apply an answer, and open the transaction in which the row shows it.
 
-        If the row changed since it was read, for example by a webhook, or if the answer was kept under its key, the
-        object is fetched again. `is_older`: the answer is from before the lease, for example of a create. It is applied
-        only if no row exists and no notification of the object is pending.
+        If the row changed since it was read, for example by a webhook, or if the answer is a replay, the object is
+        fetched again. With `is_older` the answer is from before the lease, for example of a create. It is applied only
+        if no row exists and no notification of the object is pending.
 
         Raises:
             ServiceUnavailable: the object changed 6 times during the reads, the lease was lost, or Stripe or the
                 database does not answer.
+            StripeRejected: Stripe refused a read.
+            MalformedObject: the object lacks a field that its type promises.
+            StatementRefused: PostgreSQL cannot store the snapshot.
         """
         fetched: Fetched | None = answer
         serial = self._pre_write.serial
@@ -114,7 +117,7 @@ class HeldObject:
 
 
 class Applied(NamedTuple):
-    """The transaction in which an object's row shows its snapshot; None: Stripe has no such object."""
+    """The transaction in which an object's row shows `snapshot`, which is None if Stripe has no such object."""
 
     connection: Connection
     snapshot: Snapshot | None
@@ -124,8 +127,8 @@ class Applied(NamedTuple):
 async def held(context: Context, kind: str, object_id: str) -> AsyncIterator[HeldObject]:
     """Take an object's lease, and renew it until the block ends.
 
-    If nothing was applied by then, what was read is applied, and a worker fetches the object again: a write of it may
-    have taken effect.
+    If the block has applied nothing, the pre-write snapshot is applied and a worker fetches the object again, because a
+    write may have taken effect.
 
     Raises:
         ServiceUnavailable: the lease is still held after 12 seconds, or the database does not answer.

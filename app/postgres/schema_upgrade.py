@@ -119,9 +119,9 @@ def prepare(connection: Connection, create_first: Callable[[], None]) -> int:
             return 0
         differing = _differences(found, _expected(connection, create_first))
         if number not in _STAMPED or differing:
-            standing = f"at schema {number:04}" if number else "without a schema number"
+            state = f"at schema {number:04}" if number else "without a schema number"
             named = f" and differs from {FIRST:04} in {', '.join(differing[:_MOST_DIFFERENCES])}"
-            raise SchemaRefused(f"The database is {standing}{named if differing else ''}. {_RESET}")
+            raise SchemaRefused(f"The database is {state}{named if differing else ''}. {_RESET}")
         for statement in read_statements("schema_floor"):
             connection.execute(text(statement))
         connection.execute(text("update alembic_version set version_num = :head"), {"head": f"{FIRST:04}"})

@@ -238,25 +238,25 @@ async def apply_event(
 
 
 async def apply_events(
-    connection: Connection, news: Sequence[tuple[EventRecord, Snapshot]], *, margin: int
+    connection: Connection, delivered: Sequence[tuple[EventRecord, Snapshot]], *, margin: int
 ) -> list[EventEffect]:
     """Apply several events in one statement, and return their effects in the same order.
 
     The events are of one kind. No object and no event may occur twice, because an upsert cannot change a row twice.
     """
-    mirror = mirror_of(news[0][1])
+    mirror = mirror_of(delivered[0][1])
     records = await connection.fetch(
         mirror.apply_events,
-        [mirror.row(snapshot, event.created) for event, snapshot in news],
-        [snapshot.id for _, snapshot in news],
-        [event.id for event, _ in news],
-        [event.type for event, _ in news],
-        [event.usable for event, _ in news],
-        [event.reason for event, _ in news],
+        [mirror.row(snapshot, event.created) for event, snapshot in delivered],
+        [snapshot.id for _, snapshot in delivered],
+        [event.id for event, _ in delivered],
+        [event.type for event, _ in delivered],
+        [event.usable for event, _ in delivered],
+        [event.reason for event, _ in delivered],
         margin,
     )
     found = {row["event_id"]: row for row in records}
-    return [await _effect(connection, event, found[event.id]) for event, _ in news]
+    return [await _effect(connection, event, found[event.id]) for event, _ in delivered]
 
 
 async def _effect(connection: Connection, event: EventRecord, row: Record) -> EventEffect:
