@@ -23,7 +23,11 @@ from testkit.databases import CHECKOUT
 PAGES: tuple[Path, ...] = (
     *sorted(CHECKOUT.glob("*.md")),
     *sorted((CHECKOUT / "docs").rglob("*.md")),
-    *sorted(page for page in CHECKOUT.glob("*/README.md") if page.parent.name.isidentifier()),
+    *sorted(
+        page
+        for page in CHECKOUT.glob("*/README.md")
+        if page.parent.name.isidentifier() and page.parent.name != "docs"
+    ),
 )
 DECISIONS = CHECKOUT / "docs" / "decisions"
 
