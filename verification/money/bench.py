@@ -188,9 +188,10 @@ class Bench:
         async with self.database.connection() as connection:
             await connection.execute("update money.clock set at = $1", now)
 
-    def login(self, subject: str) -> dict[str, str]:
+    def login(self, subject: str, **claims: Any) -> dict[str, str]:
+        """Headers of a login; `claims` count at its first use."""
         if subject not in self._tokens:
-            self._tokens[subject] = as_user(subject, exp=FAR)
+            self._tokens[subject] = as_user(subject, exp=FAR, **claims)
         return self._tokens[subject]
 
     async def call(self, method: str, path: str, headers: Mapping[str, str], body: Any = None) -> Reply:

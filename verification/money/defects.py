@@ -7,13 +7,15 @@ docs/decisions/0001-credit-only-what-was-paid.md and its neighbours.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
 from app.customers import payment_details
 from app.domain.credits import Bill, _Books
-from app.errors import PaymentRequired
+from app.errors import Conflict, PaymentRequired
+from app.operations import store as operation_rows
+from app.operations import waiting
 from app.stripe.billing import BillingCalls
 from app.stripe.client import Write
 from app.subscriptions import (
@@ -24,6 +26,7 @@ from app.subscriptions import (
     ending,
     previews,
     quotes,
+    superseding,
 )
 from app.subscriptions import (
     payment_bounds as ways_of_paying,
@@ -159,6 +162,30 @@ def _codes_add_up() -> list[Change]:
     return [(payment_details, "applied_codes", lambda *_, **__: [])]
 
 
+def _abandoned_without_voiding() -> list[Change]:
+    async def void(context: Any, purchase: Any, invoice: Any) -> Any:
+        return replace(invoice, status="void", payment=None)
+
+    return [(waiting, "_void", void)]
+
+
+def _names_reserved_before_payment() -> list[Change]:
+    named = """
+        insert into reservations (operation_id, position, subscription_id, customer_id, email)
+        select operation_id, position, subscription_id, customer_id, email from operation_steps
+        where operation_id = $1 and action = 'add' and state = 'planned'
+          and coalesce($2::text, '') is not null and coalesce($3::bigint, 0) is not null
+        order by coalesce(customer_id, email)"""
+    return [(operation_rows, "_INSERT_RESERVATIONS", named)]
+
+
+def _waiting_purchase_bars_other_changes() -> list[Change]:
+    async def supersede(*_: Any) -> None:
+        raise Conflict("Another change of this subscription is still running.", retry_after=2)
+
+    return [(superseding, "supersede", supersede)]
+
+
 DEFECTS: dict[str, Defect] = {
     "M1 everything that was billed counts as paid": Defect("a", _everything_billed_is_paid),
     "M1 a renewal's draft counts as paid": Defect("a", _drafts_are_paid),
@@ -175,6 +202,9 @@ DEFECTS: dict[str, Defect] = {
     "M5 any end passes for the one that is asked for": Defect("e", _any_end_is_the_end_asked_for),
     "M8 every way of paying is a card": Defect("f", _one_way_of_paying),
     "M13 promotion codes add up": Defect("g", _codes_add_up),
+    "W2 a purchase is abandoned without voiding its invoice": Defect("e", _abandoned_without_voiding),
+    "W2 a purchase that waits bars every other change": Defect("e", _waiting_purchase_bars_other_changes),
+    "W3 people are reserved by name before they are paid for": Defect("f", _names_reserved_before_payment),
     "M18 an end that is named is not heard": Defect("e", _named_end_not_heard),
     "an immediate cancel credits what nobody paid": Defect("a", _cancel_not_tested),
     "a change that was applied is told as declined": Defect("d", _applied_change_told_as_declined),

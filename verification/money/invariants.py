@@ -5,8 +5,10 @@ a  A change gives back no more than was paid for the time that is left; all that
 b  What a quote said is what is charged, to the cent; otherwise nothing is charged.
 c  `next_total` of a quote is the upcoming invoice, read right after the change.
 d  After a call that failed nobody has more seats, access or money than before.
-e  A cancel at the period's end and a removal succeed within one call, whatever the state.
+e  Abandoning a purchase that waits for its payment, a cancel at the period's end, and a removal each succeed within one
+   call, whatever the state. A payment that is processing is never voided.
 f  While Stripe answers, no call is answered 5xx.
+h  Nobody is named for a purchase before it is paid, and a change that is refused ends no purchase.
 g  End users never have two promotion codes on one subscription.
 s  The stand-in does what the life asks of it; this one is no promise of the service.
 """
@@ -31,6 +33,7 @@ def verdicts(record: Record) -> list[str]:
     for call in record.calls:
         found += [*_failure(record.journal, call), *_way_out(record.journal, call), *_foreseen(call)]
         found += _codes(record.journal, call)
+        found += [*_abandoned(record.journal, call), *_holds_nothing(record.journal, call)]
     if record.failure is not None:
         found.append(f"s: the stand-in failed: {record.failure}")
     return found
@@ -219,8 +222,7 @@ def _way_out(journal: Journal, call: Call) -> Iterator[str]:
     before = journal.state("subscription", call.subscription, call.first) or {}
     if call.removes and before.get("status") in ENDED:
         return
-    if call.reply.code == "operation_in_progress" and before.get("pending_update") is not None:
-        # A purchase of another operation waits for its payment; abandoning it is not built yet.
+    if call.reply.code == "operation_in_progress" and _is_processing(journal, before, call.first):
         return
     where = f"{call.name} by {call.who}, {before.get('status')}{_complications(before)}"
     if call.reply.status != 200:
@@ -233,6 +235,55 @@ def _way_out(journal: Journal, call: Call) -> Iterator[str]:
         customer = journal.state("customer", call.removes, call.last) or {}
         if call.subscription in memberships(customer):
             yield f"e: {where}: 200, and the member is still there"
+
+
+def _is_processing(journal: Journal, subscription: Json, moment: int) -> bool:
+    """True if a payment of the subscription's newest invoice is on its way."""
+    invoice = subscription.get("latest_invoice")
+    intents = {
+        str(payment["payment"].get("payment_intent"))
+        for payment in journal.all("invoice_payment", moment)
+        if payment["invoice"] == invoice
+    }
+    found = (journal.state("payment_intent", intent, moment) or {} for intent in intents)
+    return any(intent.get("status") == "processing" for intent in found)
+
+
+def _abandoned(journal: Journal, call: Call) -> Iterator[str]:
+    if call.abandons is None or call.subscription is None:
+        return
+    before = journal.state("subscription", call.subscription, call.first) or {}
+    invoice = (journal.state("invoice", call.abandons, call.first) or {}).get("status")
+    after = (journal.state("invoice", call.abandons, call.last) or {}).get("status")
+    where = f"{call.name} by {call.who}, invoice {invoice}{_complications(before)}"
+    if _is_processing(journal, before, call.first):
+        if after != invoice:
+            yield f"e: {where}: the payment was processing, and the invoice is {after}"
+    elif invoice in ("open", "uncollectible"):
+        left = journal.state("subscription", call.subscription, call.last) or {}
+        if call.reply.status != 200:
+            yield f"e: {where}: {call.reply.status} {call.reply.code} {_told(call)}"
+        elif after != "void" or left.get("pending_update") is not None:
+            yield f"e: {where}: 200, and the invoice is {after}"
+
+
+_JUDGED_BEFORE = frozenset({"invoice_unpaid", "quote_expired", "seats_in_use", "role_required"})
+
+
+def _holds_nothing(journal: Journal, call: Call) -> Iterator[str]:
+    touched = {(v.kind, v.id) for v in journal.versions[call.first : call.last] if v.actor == "api"}
+    if call.reply.code in _JUDGED_BEFORE:
+        for kind, name in sorted(touched):
+            if kind != "invoice":
+                continue
+            states = [(journal.state(kind, name, at) or {}).get("status") for at in (call.first, call.last)]
+            if states == ["open", "void"]:
+                yield f"h: {call.who}: {call.name} was refused as {call.reply.code}, and an invoice is void"
+    waiting = {row.get("email") for row in _results(call) if row["outcome"] == "pending"} - {None}
+    for kind, name in sorted(touched):
+        state = (journal.state(kind, name, call.last) or {}) if kind == "customer" else {}
+        if state.get("email") in waiting and memberships(state):
+            yield f"h: {call.who}: {call.name}: somebody has a seat that is not paid"
 
 
 def _told(call: Call) -> str:

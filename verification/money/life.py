@@ -34,7 +34,7 @@ class Call:
 
     `quote`: the answer that it executes, of the time `quoted_at`; `undisturbed`: nothing else happened in between.
     `upcoming`: the next invoice's answer, read right after it. `ends`, `removes`: a cancel or a removal that has to
-    succeed.
+    succeed. `abandons`: the invoice of the purchase that it abandons.
     """
 
     name: str
@@ -53,6 +53,7 @@ class Call:
     upcoming: Reply | None = None
     ends: bool = False
     removes: str | None = None
+    abandons: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -941,11 +942,57 @@ class Life:
         self.tell(f"dashboard: {_brief(fields)}, to be invoiced later")
         await self._set_seats()
 
+    # ------------------------------------------------------------------------------------------------ waiting
+
+    async def _abandon(self) -> None:
+        """Abandon what waits for its payment, by somebody who may."""
+        name = self.rng.choice(self.subscriptions)
+        await self._abandon_on(name)
+
+    async def _abandon_on(self, name: str) -> None:
+        read = await self.world.bench.call("GET", f"/v1/subscriptions/{name}", ADMIN)
+        pending = read.body["subscription"]["pending_change"] if read.ok else None
+        if pending is None:
+            return
+        payer = Who(self.payer.label, self.payer.headers)
+        who = self.rng.choice((payer, Who("admin key", ADMIN)))
+        path = f"/v1/operations/{pending['operation_id']}/cancel"
+        invoice = self.world.subscription(name)["latest_invoice"]
+        await self.ask("abandon", who, "POST", path, subscription=name, abandons=invoice)
+
+    async def _plot_waiting_purchase(self, name: str) -> None:
+        """Seats for named people wait for their payment; one of them signs up, then the purchase comes to some end."""
+        rng = self.rng
+        await self._default_becomes(name, rng.choice(("declines", "wants 3-D Secure")))
+        free = sum(item["quantity"] for item in self._seat_items(name)) - len(self.world.members(name))
+        people = [
+            f"waits{len(self.log)}x{n}@example.com" for n in range(max(0, min(free, 6)) + rng.choice((1, 3)))
+        ]
+        body: Json = {"add": [{"email": email} for email in people], "over_capacity": "add_seats"}
+        items = self._seat_items(name)
+        if len(items) > 1:
+            body["subscription_item_id"] = items[0]["id"]
+        who = self._somebody(name, entitled=1.0)
+        path = f"/v1/shared-subscriptions/{name}/users"
+        asked = await self.ask("add beyond the seats", who, "PATCH", path, body, subscription=name)
+        if asked.reply.status != 202 or asked.reply.body["state"] != "awaiting_payment":
+            return
+        subject = f"newcomer-{self.seed}-{len(self.log)}"
+        login = self.world.bench.login(subject, email=people[-1], email_verified=True)
+        await self.ask("sign up", Who("newcomer", login), "POST", "/v1/customers", {})
+        if rng.random() < 0.4:
+            await self.world.advance(rng.uniform(60, 7200))
+        await rng.choice((self._pay, self._set_seats, self._dashboard, self._card))()
+        if rng.random() < 0.7:
+            await self._abandon_on(name)
+
     # ------------------------------------------------------------------------------------------------ the end
 
     async def _last_wishes(self) -> None:
-        """From whatever state the life has come to: a removal and a cancel, one call each."""
+        """From whatever state the life has come to: an abandonment, a removal and a cancel, one call each."""
         for name in list(self.subscriptions):
+            if self.rng.random() < 0.5:
+                await self._abandon_on(name)
             state = self.world.subscription(name)
             members = self.world.members(name)
             if members and state["status"] not in ENDED:
@@ -976,6 +1023,7 @@ PLOTS = (
     "pending_edit",
     "stale_quote",
     "code_and_quote",
+    "waiting_purchase",
 )
 ACTIONS: dict[str, int] = {
     "set_seats": 24,
@@ -993,6 +1041,7 @@ ACTIONS: dict[str, int] = {
     "pay": 9,
     "card": 6,
     "dashboard": 16,
+    "abandon": 5,
 }
 """What happens in a life, by weight."""
 
