@@ -35,7 +35,7 @@ class Changed:
 
     `open_invoice_id` is its latest invoice, if that was open, and `setup` the pending set-up of a payment method.
     `BillingCalls.payment_step` finds the payment step from these two. `invoiced_at` is the Unix second at which the
-    latest invoice was created, None if that invoice is a draft, void or unknown.
+    latest invoice was created, None if that invoice is a draft, void, unknown or that of an update awaiting payment.
     """
 
     subscription: Subscription
@@ -267,6 +267,8 @@ def _changed(answer: Answer) -> Changed:
     source = answer.data
     invoice, setup = source.get("latest_invoice"), source.get("pending_setup_intent")
     issued = isinstance(invoice, Mapping) and invoice.get("status") in _ISSUED
+    # Discounts are part of what waits: the invoice of a pending update uses none up before it is paid.
+    counts = issued and source.get("pending_update") is None
     is_open = isinstance(invoice, Mapping) and invoice.get("status") == "open"
     return Changed(
         parsing.subscription(source),
@@ -274,7 +276,7 @@ def _changed(answer: Answer) -> Changed:
         open_invoice_id=str(invoice["id"]) if isinstance(invoice, Mapping) and is_open else None,
         setup=parsing.intent_step(setup, "setup") if isinstance(setup, Mapping) else None,
         replayed=answer.replayed,
-        invoiced_at=int(invoice["created"]) if isinstance(invoice, Mapping) and issued else None,
+        invoiced_at=int(invoice["created"]) if isinstance(invoice, Mapping) and counts else None,
     )
 
 

@@ -25,3 +25,14 @@ async def shop(stripe_simulator: str, shop_database_url: str) -> AsyncIterator[S
         running_service(stripe, shop_database_url) as service,
     ):
         yield Shop(service)
+
+
+@pytest.fixture
+async def still(stripe_simulator: str, database_url: str) -> AsyncIterator[Shop]:
+    """A shop where time moves only when a test moves it."""
+    async with (
+        Simulator(stripe_simulator, new_account_key()) as stripe,
+        running_service(stripe, database_url) as service,
+    ):
+        await stripe.control("POST", "clock", freeze=True)
+        yield Shop(service)

@@ -8,9 +8,10 @@ import pytest
 from testkit.company import Person
 from testkit.problems import pointers, problem
 from testkit.service import as_service
-from tests.money.shop import Shop
+from tests.money.shop import DECLINED, Shop
 
 ADMIN = as_service("admin")
+HOUR = 3600
 FOREVER: dict[str, Any] = {"percent_off": 30, "duration": "forever"}
 
 
@@ -75,6 +76,27 @@ async def test_code_is_taken_when_it_was_removed_or_has_ended(shop: Shop) -> Non
     other, used = await subscriber(shop, promotion_code="ONCE")
     answer = await shop.change(other.headers, used, promotion_code="NEXT")
     assert (answer.status_code, texts(answer.json()["subscription"])) == (200, ["NEXT"])
+
+
+async def test_code_counts_when_only_a_waiting_update_would_use_it_up(still: Shop) -> None:
+    """M13: the invoice of an update that waits uses no code up before it is paid, and leaves it if it becomes void."""
+    await code(still, "ONCE", coupon={"percent_off": 10, "duration": "once"})
+    await code(still, "NEXT")
+    buyer, mine = await subscriber(still)
+    assert (await still.change(buyer.headers, mine, promotion_code="ONCE")).status_code == 200
+    await still.stripe.advance(HOUR)
+    await still.stripe.post(
+        f"/v1/subscriptions/{mine}", default_payment_method=await still.card(buyer, DECLINED)
+    )
+    await still.listen()
+    [item] = (await still.subscription(buyer.headers, mine))["items"]
+    raised = await still.change(buyer.headers, mine, items=[{"id": item["id"], "quantity": 2}])
+    assert raised.json()["payment"]["status"] == "requires_payment_method"
+    assert (await still.true(mine))["pending_update"] is not None
+    same = await still.change(buyer.headers, mine, promotion_code="ONCE")
+    assert (same.status_code, texts(same.json()["subscription"])) == (200, ["ONCE"])
+    problem(await still.change(buyer.headers, mine, promotion_code="NEXT"), 409, "promotion_code_in_use")
+    assert len((await still.true(mine))["discounts"]) == 1
 
 
 async def test_operators_coupon_stays_when_a_code_is_added(shop: Shop) -> None:
