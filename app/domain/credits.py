@@ -65,7 +65,7 @@ class BilledLine:
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """An invoice as a source of credit. `reversed`: refunds, credit notes and disputes that are open or lost.
+    """An invoice as a source of credit. `reversed`: refunds and credit notes; all of it with a dispute open or lost.
 
     Lines are whole. `amount_due` is after the balance. `total` and `reversed` are minor units, tax included.
     `finalizes_at`: Unix seconds, for a draft.

@@ -45,9 +45,16 @@ class BillCalls:
         return [parsing.invoice_item(source) for source in reversed(sources)]
 
     async def reversed_of(self, bill: Bill) -> int:
-        """Return what was given back of a paid invoice: refunds, credit notes, disputes open or lost. Minor units."""
+        """Return what was given back of a paid invoice, in minor units.
+
+        It is the sum of refunds and credit notes, or the whole invoice while a dispute is open or once one is lost,
+        whatever part the dispute's amount names.
+        """
         noted = await self._noted(bill.id) if bill.has_credit_notes else 0
-        return noted + sum([await self._returned(payment) for payment in bill.payments])
+        returned = [await self._returned(payment) for payment in bill.payments]
+        if any(amount is None for amount in returned):
+            return bill.total
+        return noted + sum(amount or 0 for amount in returned)
 
     async def _noted(self, invoice_id: InvoiceId) -> int:
         """Return the sum of credit notes without the refunds that they made, which the charge shows."""
@@ -58,8 +65,11 @@ class BillCalls:
             if note.get("status") != "void"
         )
 
-    async def _returned(self, payment: str) -> int:
-        """Return what a payment gave back, or may have to. `payment` is the id of an intent, or of a single charge."""
+    async def _returned(self, payment: str) -> int | None:
+        """Return what a payment refunded, or None with a dispute that is open or lost.
+
+        `payment` is the id of an intent, or of a single charge.
+        """
         if payment.startswith(_INTENT):
             intent = await self._client.get(f"/v1/payment_intents/{payment}", {"expand": ["latest_charge"]})
             charge = intent.data.get("latest_charge")
@@ -71,7 +81,7 @@ class BillCalls:
         if not charge.get("disputed"):
             return refunded
         disputes = await self._all("/v1/disputes", {"charge": charge["id"]})
-        return refunded + sum(int(one["amount"]) for one in disputes if one["status"] not in _DISPUTES_WON)
+        return refunded if all(one["status"] in _DISPUTES_WON for one in disputes) else None
 
     async def _bill(self, source: Json) -> Bill:
         lines: Sequence[Json] = source["lines"]["data"]

@@ -1,6 +1,6 @@
 """A credit arises only from what was paid, and a quote is kept to the cent or nothing is charged."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -11,10 +11,9 @@ import pytest
 from app.operating import store as diagnosis
 from app.operating.doctor import examine
 from app.stripe import parsing
-from testkit.company import Person, running_service
+from testkit.company import Person
 from testkit.problems import problem
 from testkit.service import as_service
-from testkit.simulator import Simulator, new_account_key
 from tests.money.shop import CHALLENGED, Shop
 
 ADMIN = as_service("admin")
@@ -101,17 +100,6 @@ class Team:
         now = (await self.shop.stripe.control("GET", "clock"))["now"]
         item = (await self.shop.true(self.id))["items"]["data"][0]
         return int(item["current_period_end"] - now)
-
-
-@pytest.fixture
-async def still(stripe_simulator: str, database_url: str) -> AsyncIterator[Shop]:
-    """A shop where time moves only when a test moves it."""
-    async with (
-        Simulator(stripe_simulator, new_account_key()) as stripe,
-        running_service(stripe, database_url) as service,
-    ):
-        await stripe.control("POST", "clock", freeze=True)
-        yield Shop(service)
 
 
 async def team(shop: Shop, seats: int, **terms: Any) -> Team:
@@ -267,13 +255,18 @@ async def test_seats_are_credited_again_when_the_renewal_was_paid(still: Shop) -
     assert -118_800 < await team_.balance() < -100_000
 
 
+async def intent_of(shop: Shop, invoice: Mapping[str, Any]) -> str:
+    """The payment intent that paid an invoice."""
+    detail = await shop.stripe.get(f"/v1/invoices/{invoice['id']}", expand=["payments"])
+    return str(detail["payments"]["data"][0]["payment"]["payment_intent"])
+
+
 @pytest.mark.parametrize("way", ["refund", "partial refund", "credit note", "dispute"])
 async def test_money_that_went_back_is_not_credited_again(still: Shop, way: str) -> None:
     """M1: a refund, a credit note or a dispute first, and fewer seats afterwards, would give the money twice."""
     team_ = await team(still, 100)
     (invoice,) = await team_.invoices()
-    detail = await still.stripe.get(f"/v1/invoices/{invoice['id']}", expand=["payments"])
-    intent = detail["payments"]["data"][0]["payment"]["payment_intent"]
+    intent = await intent_of(still, invoice)
     match way:
         case "refund":
             await still.stripe.post("/v1/refunds", payment_intent=intent)
@@ -292,12 +285,31 @@ async def test_money_that_went_back_is_not_credited_again(still: Shop, way: str)
     assert await team_.balance() == before
 
 
+async def test_nothing_is_credited_when_only_the_cash_of_an_invoice_is_disputed(still: Shop) -> None:
+    """M1: a dispute leaves nothing of its invoice to credit, though the balance paid a part that no bank asks back."""
+    team_ = await team(still, 100)
+    await still.stripe.post(f"/v1/customers/{team_.owner.customer_id}", balance=-60_000)
+    await team_.pass_time(await team_.until_renewal() + 2 * HOUR)
+    (renewal, *_) = await team_.invoices()
+    assert (renewal["status"], renewal["amount_paid"]) == ("paid", 60_000)
+    assert (await team_.set_seats(90)).status_code == 200
+    before = await team_.balance()
+    await still.stripe.control(
+        "POST", "disputes", payment_intent=await intent_of(still, renewal), status="lost"
+    )
+    await still.listen()
+    document = problem(await team_.set_seats(80), 409, "invoice_unpaid")
+    assert document["invoice_id"] == renewal["id"]
+    quote = await team_.quote(80)
+    assert (quote["credit"], quote["credit_forgone"] > 0) == (0, True)
+    assert await team_.balance() == before
+
+
 async def test_a_dispute_that_was_won_does_not_stand_in_the_way(still: Shop) -> None:
     """M1: the money is back, so the seats are credited."""
     team_ = await team(still, 100)
     (invoice,) = await team_.invoices()
-    detail = await still.stripe.get(f"/v1/invoices/{invoice['id']}", expand=["payments"])
-    intent = detail["payments"]["data"][0]["payment"]["payment_intent"]
+    intent = await intent_of(still, invoice)
     dispute = await still.stripe.control("POST", "disputes", payment_intent=intent)
     await still.stripe.control("POST", "disputes", dispute=dispute["id"], status="won")
     answer = await team_.set_seats(1)
@@ -426,8 +438,7 @@ async def test_a_quote_with_credit_expires_when_the_money_went_back(still: Shop)
     quote = await team_.quote(1)
     assert quote["credit"] > 100_000
     (invoice,) = await team_.invoices()
-    detail = await still.stripe.get(f"/v1/invoices/{invoice['id']}", expand=["payments"])
-    intent = detail["payments"]["data"][0]["payment"]["payment_intent"]
+    intent = await intent_of(still, invoice)
     await still.stripe.post("/v1/refunds", payment_intent=intent)
     for body in ({}, {"forgo_credit": True}):
         problem(await team_.set_seats(1, quote_id=quote["quote_id"], **body), 409, "quote_expired")

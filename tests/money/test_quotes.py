@@ -2,17 +2,15 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from testkit.company import Person, running_service
+from testkit.company import Person
 from testkit.problems import pointers, problem
 from testkit.service import as_service
-from testkit.simulator import Simulator, new_account_key
 from tests.money.shop import Shop
 
 MINUTE, HOUR = 60, 3600
@@ -39,17 +37,6 @@ class Plan:
 class Catalogue:
     prices: list[str]
     codes: list[str]
-
-
-@pytest.fixture
-async def still(stripe_simulator: str, database_url: str) -> AsyncIterator[Shop]:
-    """A shop where time moves only when a test moves it."""
-    async with (
-        Simulator(stripe_simulator, new_account_key()) as stripe,
-        running_service(stripe, database_url) as service,
-    ):
-        await stripe.control("POST", "clock", freeze=True)
-        yield Shop(service)
 
 
 async def stocked(shop: Shop) -> Catalogue:
