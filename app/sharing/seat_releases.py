@@ -9,13 +9,14 @@ from app.domain.ids import SubscriptionId
 from app.domain.snapshots import Subscription
 from app.errors import Conflict, NotFound
 from app.identity.actors import Actor
+from app.mirror import refreshing
 from app.mirror.visibility import get
 from app.operations import store as operations
 from app.sharing.admission import AskedChange, Purchasing, release_of
 from app.subscriptions import charges
 from app.subscriptions.changes import check_complete
+from app.subscriptions.quotes import check_state
 from app.subscriptions.seat_purchases import total_update
-from app.subscriptions.writes import PlanUpdate
 
 
 async def check_credit(
@@ -28,12 +29,13 @@ async def check_credit(
 ) -> None:
     """Refuse the whole call before anybody is removed, if the seats to give back were not paid or cannot be given back.
 
-    The test is made again under the lease when the seats are given back. It is left out if the caller forgoes the
-    credit, or nothing would be given back.
+    The test is made again under the lease when the seats are given back. It is left out if nothing would be given
+    back; if the caller forgoes the credit, only a quote is tested.
 
     Raises:
         NotFound, Forbidden: as the call itself.
-        Conflict: `invoice_unpaid`, or `subscription_not_active` while the first invoice is not paid.
+        Conflict: `invoice_unpaid`, `subscription_not_active` while the first invoice is not paid, or `quote_expired`
+            where Stripe shows another state than was quoted.
     """
     release = await release_of(context, actor, subscription_id, asked)
     async with context.database.connection() as connection:
@@ -42,7 +44,8 @@ async def check_credit(
         return
     seen = await get(context, actor, subscription_id)
     check_complete(seen.view)
-    if purchasing.forgo_credit or seen.view.status == "paused":
+    gives_no_credit = purchasing.forgo_credit or seen.view.status == "paused"
+    if gives_no_credit and purchasing.quote_id is None:
         return
     change = await total_update(
         context,
@@ -53,18 +56,28 @@ async def check_credit(
         quote_id=None,
         proration_behavior=purchasing.proration_behavior,
     )
+    found = await context.stripe.fetch("subscription", subscription_id)
+    if not isinstance(found.snapshot, Subscription):
+        raise NotFound()
+    if purchasing.quote_id is not None:
+        await _check_quote(context, actor, found.snapshot, purchasing.quote_id)
+    if gives_no_credit:
+        return
+    items = [{"id": item.id, "quantity": item.quantity} for item in change.items]
+    behavior = change.terms.proration_behavior or context.rules.proration_behavior
+    params = {"items": items, "proration_behavior": behavior}
     try:
-        await _price(context, subscription_id, change)
+        await charges.price(context, found.snapshot, found.at, params, restarts=False, forgo_credit=False)
     except Conflict as refusal:
         raise charges.as_seen(refusal, seen) from refusal
 
 
-async def _price(context: Context, subscription_id: SubscriptionId, change: PlanUpdate) -> None:
-    """Raise Conflict `invoice_unpaid` if the change would credit what nobody paid."""
-    found = await context.stripe.fetch("subscription", subscription_id)
-    if not isinstance(found.snapshot, Subscription):
-        raise NotFound()
-    items = [{"id": item.id, "quantity": item.quantity} for item in change.items]
-    behavior = change.terms.proration_behavior or context.rules.proration_behavior
-    params = {"items": items, "proration_behavior": behavior}
-    await charges.price(context, found.snapshot, found.at, params, restarts=False, forgo_credit=False)
+async def _check_quote(context: Context, actor: Actor, subscription: Subscription, quote_id: str) -> None:
+    """Raise Conflict `quote_expired` if Stripe shows another state than was quoted."""
+    try:
+        async with context.database.connection() as connection:
+            await check_state(connection, actor, subscription, quote_id=quote_id)
+    except Conflict:
+        # So that the next quote is of what Stripe has, whenever the event of it comes.
+        await refreshing.read_through(context, "subscription", subscription.id)
+        raise

@@ -136,6 +136,30 @@ async def price_as_quoted(
     return priced
 
 
+async def check_costs_nothing(
+    context: Context, subscription: Subscription, at: int, *, quote_id: str
+) -> None:
+    """Raise Conflict `quote_expired` unless the quote promised that nothing is charged and nothing credited.
+
+    For a quoted change that finds nothing left to do: a credit that was promised is given, or refused by name.
+    """
+    await price_as_quoted(context, subscription, at, {}, quote_id=quote_id, restarts=False, forgo_credit=True)
+
+
+async def check_state(
+    connection: Connection, actor: Actor, subscription: Subscription, *, quote_id: str
+) -> None:
+    """Raise Conflict `quote_expired` if Stripe shows another state than the one that was quoted.
+
+    A quote that is not the actor's is left to `use_quote`.
+    """
+    quote = await quotes.find(
+        connection, quote_id, subscription_id=subscription.id, principal=actor.principal.key
+    )
+    if quote is not None and quote.promise.state_hash != state_of(subscription):
+        raise expired()
+
+
 def check_age(quoted: Promise, at: int) -> None:
     """Raise Conflict `quote_expired` if the quote is too old by Stripe's clock. `at`: Unix seconds.
 

@@ -34,7 +34,7 @@ from app.stripe.billing import Changed
 from app.stripe.client import Write
 from app.stripe.gateway import Fetched
 from app.subscriptions.payment_bounds import suited
-from app.subscriptions.quotes import price_as_quoted
+from app.subscriptions.quotes import check_costs_nothing, price_as_quoted
 
 
 def _quantity_of(subscription: Subscription, item_id: str) -> int:
@@ -203,6 +203,23 @@ class ReleasingSteps(_SeatSteps):
             int(step.figures["fewer"]),
             None if quantity is None else int(quantity),
         )
+
+    async def facts(
+        self, context: Context, operation: Operation, step: Step, found: Fetched
+    ) -> frozenset[Fact]:
+        """Return no facts, once it is certain that a quote with a credit is not settled by giving nothing back.
+
+        Raises:
+            Conflict: `quote_expired`.
+        """
+        quote_id = step.figures.get("quote_id")
+        if (
+            quote_id is not None
+            and int(step.figures["fewer"]) == 0
+            and isinstance(found.snapshot, Subscription)
+        ):
+            await check_costs_nothing(context, found.snapshot, found.at, quote_id=quote_id)
+        return frozenset()
 
     async def decided(self, context: Context, operation: Operation, step: Step) -> Step:
         """Decide once how many seats go: a seat that is still taken then stays."""
