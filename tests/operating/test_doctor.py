@@ -104,7 +104,7 @@ async def test_what_confers_nothing_and_what_is_crowded(stripe_account: Simulato
         assert "none of its products supports sharing" in problems(found, unshared)[0]
         assert problems(found, astray) == ["is a member of sub_nowhere, which does not exist"]
         assert problems(found, late) == [f"is a member of {ended}, which is canceled"]
-        assert problems(found, payer) == [f"owns {crowded} and carries a member's metadata for it"]
+        assert problems(found, payer) == [f"owns {crowded} and also has a member's metadata for it"]
         assert "neither user nor manager" in problems(found, boss)[0]
         assert "no subscription id" in problems(found, illegible)[0]
         assert problems(found, ", ".join(sorted(twins)))
