@@ -57,15 +57,23 @@ def test_a_planted_defect_is_noticed(held_database_url: str, defect: str) -> Non
     assert found[-1].verdicts
 
 
-PROXIED = 53
-"""A schedule in which a proxy answers 504 for the creation of a customer that runs on."""
+PROXIED = (59, 162)
+"""Schedules in which a proxy answers 504 for a request that runs on."""
+
+
+def is_of_w1(verdict: str) -> bool:
+    """W1: one change is made twice, or it is told as failed and took effect."""
+    return "2 times" in verdict or ("is told failed" in verdict and "took effect" in verdict)
 
 
 def test_schedule_notices_when_every_5xx_is_taken_as_kept(held_database_url: str) -> None:
     """W1: the rule of before, planted."""
-    tried = [f"{SEED}/{PROXIED}", *seeds(SCHEDULES)]
-    found = play(held_database_url, tried, "every 5xx is kept")
-    assert any("2 times" in verdict for verdict in found[-1].verdicts)
+    verdicts: list[str] = []
+    for seed in [*(f"{SEED}/{number}" for number in PROXIED), *seeds(SCHEDULES)]:
+        verdicts += play(held_database_url, [seed], "every 5xx is kept")[-1].verdicts
+        if any(map(is_of_w1, verdicts)):
+            return
+    raise AssertionError(verdicts)
 
 
 def test_enough_defects_are_known() -> None:
