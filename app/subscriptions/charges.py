@@ -104,8 +104,9 @@ async def price(
     items: Sequence[Mapping[str, Any]] = params.get("items", ())
     if not _moves_money(subscription, items, params):
         quiet = dict(params)
-        if items and subscription.status == "trialing" and behavior == "always_invoice":
-            # Nothing is prorated within a trial, but an invoice of zero would collect a debt of the balance.
+        if items and subscription.status == "trialing":
+            # Nothing is prorated within a trial. An invoice of zero would collect a debt of the balance, and a pending
+            # item of zero would make an invoice of a subscription that ends with its trial.
             quiet["proration_behavior"] = "none"
         return Priced(quiet, nothing, None)
     dated = date or params.get("proration_date") or date_within(subscription, items, at)

@@ -874,6 +874,33 @@ async def test_a_change_within_a_trial_makes_no_invoice_when_the_balance_is_a_de
     assert (await team_.quantity(), await team_.balance(), len(await team_.invoices())) == (7, 114, 1)
 
 
+async def test_a_change_within_a_trial_leaves_nothing_pending_when_the_subscription_ends_with_it(
+    still: Shop,
+) -> None:
+    """M4: the quote said that no invoice follows, and a pending item of zero made one."""
+    owner, card = await still.buyer()
+    price = await still.price(await still.product(shared=True), unit_amount=1200)
+    items = [{"price_id": price, "quantity": 5}]
+    terms: dict[str, Any] = {"payment_method_id": card, "trial_period_days": 14}
+    made = await still.bought(ADMIN, items, to=owner.customer_id, **terms)
+    await still.stripe.post(f"/v1/subscriptions/{made['id']}", cancel_at_period_end=True)
+    await still.listen()
+    change = {
+        "items": [{"id": made["items"][0]["id"], "quantity": 3}],
+        "proration_behavior": "create_prorations",
+    }
+    quote = await still.preview(ADMIN, made["id"], **change)
+    assert quote["next_total"] is None
+    answer = await still.change(ADMIN, made["id"], **change, quote_id=quote["quote_id"])
+    assert answer.status_code == 200, answer.text
+    pending = await still.stripe.get("/v1/invoiceitems", customer=owner.customer_id, pending=True)
+    assert pending["data"] == []
+    upcoming = await still.service.get(
+        "/v1/customers/me/upcoming-invoice", owner.headers, subscription_id=made["id"]
+    )
+    problem(upcoming, 404, "not_found")
+
+
 async def test_fewer_seats_wait_for_no_payment_when_pending_items_make_an_invoice_due(still: Shop) -> None:
     """M16: with a card that declines the reduction would wait for ever; it is billed with the next invoice instead."""
     team_, members = await staffed(still, 9, 3)
