@@ -885,7 +885,7 @@ async def test_a_change_within_a_trial_leaves_nothing_pending_when_the_subscript
     made = await still.bought(ADMIN, items, to=owner.customer_id, **terms)
     await still.stripe.post(f"/v1/subscriptions/{made['id']}", cancel_at_period_end=True)
     await still.listen()
-    change = {
+    change: dict[str, Any] = {
         "items": [{"id": made["items"][0]["id"], "quantity": 3}],
         "proration_behavior": "create_prorations",
     }
