@@ -240,7 +240,7 @@ class StripeOutcomeUnknown(ServiceUnavailable):
     title = "Stripe's answer was lost; the outcome is not known yet"
 
 
-class StripeErrorKept(StripeOutcomeUnknown):
+class StripeErrorStored(StripeOutcomeUnknown):
     """Stripe has stored a 5xx under the key, so it replays it.
 
     The effects of the attempt have to be read, and only a new key can try again. See

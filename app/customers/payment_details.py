@@ -20,7 +20,7 @@ from app.errors import (
     FieldError,
     InvalidRequest,
     NotFound,
-    StripeErrorKept,
+    StripeErrorStored,
     StripeOutcomeUnknown,
 )
 from app.identity.actors import Actor
@@ -183,7 +183,7 @@ async def attach_payment_method(
         except StripeOutcomeUnknown:
             # Only a second answer under the same key shows whether Stripe has stored the 5xx.
             fetched = await attach(key)
-    except StripeErrorKept:
+    except StripeErrorStored:
         # Stripe replays the stored 5xx under this key. So the method is read, and another key is used if needed.
         fetched = await context.stripe.fetch("payment_method", payment_method_id)
         now = fetched.snapshot

@@ -155,12 +155,12 @@ async def _seats(connection: Connection, rules: Rules) -> list[Finding]:
                         f"Set {keys.SUPPORTS_SHARING} on its product, or remove the members.",
                     )
                 )
-        elif (figures := lacking(seats, capacity(seats))) is not None:
+        elif (missing := lacking(seats, capacity(seats))) is not None:
             found.append(
                 Finding(
                     "seats",
                     subscription_id,
-                    f"{figures['required']} people on {figures['total']} seats",
+                    f"{missing['required']} people on {missing['total']} seats",
                     f"Buy {seats.over_allocated} more seats, or remove as many members.",
                 )
             )

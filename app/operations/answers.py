@@ -16,7 +16,7 @@ from app.operations import runner as operations
 from app.operations.lifecycle import State
 from app.operations.runner import Accepted, Outcome
 from app.operations.schemas import OperationAnswer
-from app.operations.sending import MONEY_FIGURES, money_figures
+from app.operations.sending import MONEY_DETAILS, money_details
 from app.operations.store import Step
 
 ACCEPTED: dict[int | str, dict[str, Any]] = {
@@ -67,8 +67,8 @@ def shown_steps(outcome: Outcome) -> list[Step]:
 
 # Why exactly somebody cannot be added is the business of other subscriptions: end users learn that alone.
 _HIDDEN_FROM_END_USERS = {"member_elsewhere": "cannot_be_added"}
-_SEAT_FIGURES = ("total", "used", "required")
-FIGURES = (*_SEAT_FIGURES, *MONEY_FIGURES)
+_SEAT_DETAILS = ("total", "used", "required")
+DETAILS = (*_SEAT_DETAILS, *MONEY_DETAILS)
 
 
 def result_of(step: Step, outcome: Outcome, actor: Actor) -> JsonObject:
@@ -77,8 +77,8 @@ def result_of(step: Step, outcome: Outcome, actor: Actor) -> JsonObject:
     # An e-mail must not be a way to a stranger's customer id: the id is shown once its person is a member.
     known = step.email is None or step.state in ("applied", "unchanged")
     visible = known and (outcome.sees_members or step.customer_id == actor.customer_id)
-    seats = _SEAT_FIGURES if outcome.seats is not None else ()
-    money = money_figures(step.figures) if outcome.sees_amounts else {}
+    seats = _SEAT_DETAILS if outcome.seats is not None else ()
+    money = money_details(step.details) if outcome.sees_amounts else {}
     if "hosted_invoice_url" in money and not outcome.sees_payers_own:
         money["hosted_invoice_url"] = None
     return {
@@ -88,6 +88,6 @@ def result_of(step: Step, outcome: Outcome, actor: Actor) -> JsonObject:
         "role": step.role,
         "outcome": step.state if step.is_settled else "pending",
         "code": code,
-        **{name: step.figures[name] for name in seats if name in step.figures},
+        **{name: step.details[name] for name in seats if name in step.details},
         **money,
     }

@@ -62,7 +62,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A rule of ours refuses the step. `details`: figures for the caller."""
+    """A rule of ours refuses the step. `details`: numbers for the caller."""
 
     code: str
     details: JsonObject = field(default_factory=dict)

@@ -37,10 +37,10 @@ from app.operations.kinds import (
 from app.operations.lifecycle import Event, State, event_of
 from app.operations.sending import (
     changed_by_step,
-    changed_in_vain,
+    changed_despite_5xx,
     is_known,
     may_come_late,
-    money_figures,
+    money_details,
     open_until,
 )
 from app.operations.store import Step
@@ -103,7 +103,7 @@ async def _params(work: Work, wanted: Wanted) -> Params | None:
 
 async def _has_evidence(work: Work, *, since_5xx: bool) -> bool:
     """Ask Stripe's events for the step's effect, which they show even if somebody has undone it."""
-    asked = changed_in_vain if since_5xx else changed_by_step
+    asked = changed_despite_5xx if since_5xx else changed_by_step
     changes = await asked(work.context, work.operation.id, work.step, work.steps.event_types)
     return work.kind.evidence(changes)
 
@@ -112,7 +112,7 @@ async def _settle_by_read(work: Work, one: sync.HeldObject, found: Fetched, want
     """Settle a step that is not sent again, unless a request of it may still take effect."""
     if work.may_come_late and not _is_gone(found.snapshot):
         return Ending.OPEN
-    event, code = await _event_of_reading(work, wanted)
+    event, code = await _event_of_snapshot(work, wanted)
     async with one.applied(found) as (connection, snapshot):
         is_held = work.steps.awaited(work.context, work.operation, snapshot, None) is not None
         if (event is Event.READ_SHOWS_EFFECT and not work.kind.shows(snapshot)) or (
@@ -126,7 +126,7 @@ async def _settle_by_read(work: Work, one: sync.HeldObject, found: Fetched, want
     return Ending.SETTLED
 
 
-async def _event_of_reading(work: Work, wanted: Wanted) -> tuple[Event, str | None]:
+async def _event_of_snapshot(work: Work, wanted: Wanted) -> tuple[Event, str | None]:
     match wanted:
         case Done():
             return Event.READ_SHOWS_EFFECT, None
@@ -244,9 +244,9 @@ async def _attempt(work: Work, before: Snapshot | None, params: Params) -> Endin
             if isinstance(against, Wait):
                 return _open(work, against.why)
             if against is not None:
-                told = against.details or None
+                details = against.details or None
                 await _settle(
-                    work, connection, step, Event.RULE_REFUSES, None, code=against.code, details=told
+                    work, connection, step, Event.RULE_REFUSES, None, code=against.code, details=details
                 )
                 return Ending.SETTLED
         sent = await operations.transition(
@@ -274,8 +274,8 @@ async def _not_accepted(work: Work, sent: Sent, one: sync.HeldObject | None) -> 
         return Ending.OPEN
     if event is Event.REJECTED:
         async with work.context.database.connection() as connection:
-            told = money_figures(error.members)
-            await _settle(work, connection, sent.step, event, None, code=error.code, details=told)
+            details = money_details(error.members)
+            await _settle(work, connection, sent.step, event, None, code=error.code, details=details)
         return Ending.SETTLED
     if event is not Event.STORED_ERROR and tried.attempt.has_open_try:
         return Ending.OPEN
@@ -330,8 +330,8 @@ async def settle_failed(work: Work, error: BillingError) -> bool:
         if is_awaiting or not is_known(error) or may_come_late(work.context.rules, now):
             return False
         event = Event.READ_LACKS_EFFECT if now.state is State.EXPIRED else Event.CANNOT_BE_SENT
-        told = money_figures(error.members)
-        await _settle(work, connection, now, event, None, code=error.code, details=told)
+        details = money_details(error.members)
+        await _settle(work, connection, now, event, None, code=error.code, details=details)
     log.warning("step_failed", operation_id=work.operation.id, position=now.position, code=error.code)
     return True
 

@@ -10,9 +10,8 @@ from app.operations import runner as operations
 from app.operations import store as operation_rows
 from app.operations import waiting
 from app.operations.sending import is_known, late_seconds
-from app.subscriptions import change_operations as plan_operations
-from app.subscriptions import purchases
-from app.subscriptions import writes as plan_writes
+from app.subscriptions import change_operations, purchases
+from app.subscriptions import writes as subscription_writes
 from app.subscriptions.writes import StripeCall
 
 
@@ -39,8 +38,8 @@ async def finish(context: Context, operation_id: str, token: UUID) -> None:
             if operation.kind == "add_subscription":
                 await purchases.find_again(context, operation_id, call)
             else:
-                await plan_operations.read_again(context, operation)
-                await plan_writes.write(context, operation_id, operation.subscription_id, call, token)
+                await change_operations.read_again(context, operation)
+                await subscription_writes.write(context, operation_id, operation.subscription_id, call, token)
     except BillingError as error:
         if not is_known(error):
             raise

@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 
 HANDED_OVER_SECONDS = 15.0
 """After which a worker, at the latest, tries again what is still open."""
-MONEY_FIGURES = ("allowed", "invoice_id", "invoice_status", "hosted_invoice_url", "credit", "retry_after")
+MONEY_DETAILS = ("allowed", "invoice_id", "invoice_status", "hosted_invoice_url", "credit", "retry_after")
 """Members of a refusal's problem document that the result of its step shows too."""
 _SERVER_ERROR = 500
 _CLOCKS_APART_SECONDS = 60
@@ -43,9 +43,9 @@ Check = Callable[[Connection], Awaitable[Exception | None]]
 """Check run in the transaction that records a step as sent. Returns None, or the error that blocks it."""
 
 
-def money_figures(source: Mapping[str, object]) -> JsonObject:
+def money_details(source: Mapping[str, object]) -> JsonObject:
     """Return the details of a refusal for money's sake. `source`: an error's members, or a step's details."""
-    return {name: source[name] for name in MONEY_FIGURES if name in source}
+    return {name: source[name] for name in MONEY_DETAILS if name in source}
 
 
 def late_seconds(rules: Rules) -> float:
@@ -71,7 +71,7 @@ def is_known(error: BillingError) -> bool:
     return error.status < _SERVER_ERROR or error.code == "stripe_rejected"
 
 
-def is_final(rules: Rules, step: Step, error: BillingError) -> bool:
+def is_terminal(rules: Rules, step: Step, error: BillingError) -> bool:
     """Return True if the step may be settled as failed with this error; `step` is its row as it is now."""
     return is_known(error) and not may_come_late(rules, step)
 
@@ -94,7 +94,7 @@ async def send(
     that it returns is raised, and nothing was sent. `suffix`: for a second write of the same step.
 
     Raises:
-        StripeErrorKept: Stripe keeps a 5xx under the key; the next attempt has another key.
+        StripeErrorStored: Stripe keeps a 5xx under the key; the next attempt has another key.
         StripeOutcomeUnknown: The effect is open. The same key is to be sent again.
         ServiceUnavailable: Nothing was sent.
         Conflict: `operation_expired` for a step whose key is too old: nobody expects a change of yesterday.
@@ -159,7 +159,7 @@ def _says_nothing(event: Event | None) -> bool:
 SUBSCRIPTION_CHANGES = "customer.subscription.*"
 
 
-async def changed_in_vain(
+async def changed_despite_5xx(
     context: Context, operation_id: str, step: Step, event_types: str
 ) -> list[tuple[str, Mapping[str, str]]]:
     """Return what attempts changed although they were answered 5xx, even if somebody has undone it since.

@@ -44,7 +44,7 @@ class Step:
     role_before: str | None
     state: State
     code: str | None
-    figures: JsonObject
+    details: JsonObject
     attempt: int
     sent_at: datetime | None
     unanswered_at: datetime | None
@@ -104,8 +104,8 @@ _INSERT = """
 
 _INSERT_STEPS = """
     insert into operation_steps (operation_id, position, subscription_id, action, customer_id, email, role,
-        role_before, state, code, figures, awaits_seats, settled_at)
-    select $1, r.position, $2, r.action, r.customer_id, r.email, r.role, r.role_before, r.state, r.code, r.figures,
+        role_before, state, code, details, awaits_seats, settled_at)
+    select $1, r.position, $2, r.action, r.customer_id, r.email, r.role, r.role_before, r.state, r.code, r.details,
         coalesce(r.awaits_seats, false), case when r.state <> 'planned' then clock_timestamp() end
     from jsonb_populate_recordset(null::operation_steps, $3) r"""
 
@@ -117,7 +117,7 @@ _INSERT_RESERVATIONS = """
     from operation_steps where operation_id = $1 and action = 'add' and state = 'planned'
     order by coalesce(customer_id, email)"""
 
-_COLUMNS = """t.position, t.action, t.customer_id, t.email, t.role, t.role_before, t.state, t.code, t.figures,
+_COLUMNS = """t.position, t.action, t.customer_id, t.email, t.role, t.role_before, t.state, t.code, t.details,
         t.attempt, t.sent_at, t.unanswered_at, t.invoice_id, t.awaits_seats,
         extract(epoch from clock_timestamp() - t.unanswered_at)::float as unanswered_for"""
 
@@ -151,12 +151,12 @@ _AWAIT = f"""
 _SETTLE = f"""
     with step as (
         update operation_steps t set state = $5, attempt = $6, sent_at = $7, unanswered_at = $8, code = $9,
-            customer_id = coalesce($10, t.customer_id), figures = t.figures || $11, settled_at = clock_timestamp()
+            customer_id = coalesce($10, t.customer_id), details = t.details || $11, settled_at = clock_timestamp()
         where {_AS_READ}
         returning {_COLUMNS}
     ), quote as (
         update quotes set used_at = null from step
-        where quotes.id = step.figures ->> 'quote_id' and step.state in ('refused', 'failed')
+        where quotes.id = step.details ->> 'quote_id' and step.state in ('refused', 'failed')
     ), reservation as (
         update reservations r set released_at = clock_timestamp() from step
         where r.operation_id = $1 and r.position = $2 and r.released_at is null
@@ -187,9 +187,9 @@ _DISCARD = """
               where t.operation_id = o.id and (t.state <> 'planned' or t.attempt > 0))
         returning o.id
     ), steps as (
-        delete from operation_steps t using gone where t.operation_id = gone.id returning t.figures
+        delete from operation_steps t using gone where t.operation_id = gone.id returning t.details
     ), quote as (
-        update quotes set used_at = null from steps where quotes.id = steps.figures ->> 'quote_id'
+        update quotes set used_at = null from steps where quotes.id = steps.details ->> 'quote_id'
     )
     select 1 from gone"""
 
@@ -267,7 +267,7 @@ async def transition(
     step ends its reservation too, so it belongs into the transaction in which the object's row shows the outcome.
     `token`: the lease of the operation, for a sending that is recorded. `before`: the step before the sending whose
     attempt raises the event. `open_until`: the end of the late window of the step's last request without an answer, in
-    seconds from when the step was read; None if there is none. `details`: figures for the caller.
+    seconds from when the step was read; None if there is none. `details`: numbers for the caller.
     `awaited`: what a step waits for whose change Stripe holds back.
 
     Raises:
@@ -343,7 +343,7 @@ async def is_open_elsewhere(connection: Connection, customer_id: CustomerId, ope
     )
 
 
-async def plan_change_runs(
+async def subscription_change_runs(
     connection: Connection, subscription_id: SubscriptionId, *, beside_payment: bool = False
 ) -> bool:
     """Is a write of the subscription itself unsettled? Another one might be undone by it when it is sent again.
@@ -379,21 +379,21 @@ async def set_request(connection: Connection, operation_id: str, request: JsonOb
     )
 
 
-async def add_figures(connection: Connection, operation_id: str, position: int, figures: JsonObject) -> None:
+async def add_details(connection: Connection, operation_id: str, position: int, details: JsonObject) -> None:
     """Keep what was decided about a step before its first sending."""
     await connection.execute(
-        """update operation_steps set figures = figures || $3::jsonb
+        """update operation_steps set details = details || $3::jsonb
         where operation_id = $1 and position = $2 and settled_at is null""",
         operation_id,
         position,
-        figures,
+        details,
     )
 
 
 async def set_sent(connection: Connection, operation_id: str, position: int, params: JsonObject) -> None:
     """Keep the parameters that a step is about to send, for its retries under the same key."""
     await connection.execute(
-        """update operation_steps set figures = figures || jsonb_build_object('sent', $3::jsonb)
+        """update operation_steps set details = details || jsonb_build_object('sent', $3::jsonb)
         where operation_id = $1 and position = $2 and settled_at is null""",
         operation_id,
         position,

@@ -22,7 +22,7 @@ from app.domain.roles import Permission
 from app.domain.snapshots import Snapshot, Subscription, SubscriptionItem
 from app.domain.statuses import ENDED
 from app.domain.views import SubscriptionView
-from app.errors import BillingError, Conflict, NotFound, StripeErrorKept
+from app.errors import BillingError, Conflict, NotFound, StripeErrorStored
 from app.identity.actors import Actor
 from app.mirror import refreshing as sync
 from app.mirror.store import subscriptions
@@ -118,7 +118,7 @@ async def _void(context: Context, waiting: Waiting, invoice: PurchaseInvoice) ->
     try:
         await context.billing.void_invoice(waiting.invoice_id, idempotency_key=key)
     except BillingError as error:
-        if not (is_known(error) or isinstance(error, StripeErrorKept)):
+        if not (is_known(error) or isinstance(error, StripeErrorStored)):
             raise
     return await _invoice(context, waiting)
 
@@ -174,7 +174,7 @@ async def _was_applied(context: Context, waiting: Waiting) -> bool:
 def _shows(waiting: Waiting, now: Subscription) -> bool:
     """True if the subscription shows the change that waits."""
     if waiting.action == StepKind.BUY_SEATS:
-        item_id, quantity = str(waiting.figures["item_id"]), int(waiting.figures["quantity"])
+        item_id, quantity = str(waiting.details["item_id"]), int(waiting.details["quantity"])
         return any(item.id == item_id and (item.quantity or 0) >= quantity for item in now.items)
     asked = (waiting.request.get("sent") or waiting.request["params"]).get("items", ())
     items = {str(item.id): item for item in now.items}

@@ -35,7 +35,7 @@ class Waiting:
     principal: str
     actor_id: CustomerId | None
     request: JsonObject
-    figures: JsonObject
+    details: JsonObject
     created_at: datetime
     invoice_id: str
     end_code: str | None
@@ -46,7 +46,7 @@ class Waiting:
 
 _COLUMNS = """
     select t.operation_id, t.position, o.subscription_id, o.kind, t.action, o.principal, o.actor_id, o.request,
-        t.figures, o.created_at, t.invoice_id, t.end_code,
+        t.details, o.created_at, t.invoice_id, t.end_code,
         coalesce(t.payment_until < clock_timestamp(), false) as is_over, t.update_expires_at as expires_at,
         least(t.payment_until, to_timestamp(t.update_expires_at)) as ends_at
     from operation_steps t join operations o on o.id = t.operation_id
@@ -61,9 +61,9 @@ _SETTLE = """
     with step as (
         update operation_steps t set state = $3, code = $4, settled_at = clock_timestamp()
         where t.operation_id = $1 and t.position = $2 and t.state = 'awaiting_payment'
-        returning t.figures
+        returning t.details
     ), quote as (
-        update quotes set used_at = null from step where quotes.id = step.figures ->> 'quote_id' and $3 = 'failed'
+        update quotes set used_at = null from step where quotes.id = step.details ->> 'quote_id' and $3 = 'failed'
     )
     select 1 from step"""
 
@@ -92,7 +92,7 @@ _END_RESTING = """
         where o.id = t.operation_id and o.subscription_id = $1 and o.settled_at is null
           and o.actor_id is not null and o.actor_id <> $2 and t.end_code is null
           and t.state in ('awaiting_payment', 'in_flight', 'ambiguous')
-          and (t.action = 'buy_seats' or t.figures -> 'needs' ?| $4)
+          and (t.action = 'buy_seats' or t.details -> 'needs' ?| $4)
         returning t.operation_id
     )
     update operations o set lease_until = clock_timestamp() from marked

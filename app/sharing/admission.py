@@ -180,7 +180,7 @@ async def _admit(
         await _check_alone(connection, subscription_id)
         decisions = admit(changes, seats=seats, capacity=UNLIMITED, entitlements=allowed)
         buying = await _buying(connection, actor, seen.view, decisions, seats, purchasing)
-        bought = (buying["figures"]["item_id"], buying["figures"]["quantity"])
+        bought = (buying["details"]["item_id"], buying["details"]["quantity"])
         await _check_nothing_waits(context, connection, seen.view, buying, purchasing)
         named = additions_that_fit(decisions, seats, may_be_filled)
     for decision in decisions:
@@ -215,7 +215,7 @@ async def _admit(
 
 async def _check_alone(connection: Connection, subscription_id: SubscriptionId) -> None:
     """Raise Conflict `operation_in_progress` while a change of the subscription may still take effect."""
-    if await operations.plan_change_runs(connection, subscription_id, beside_payment=True):
+    if await operations.subscription_change_runs(connection, subscription_id, beside_payment=True):
         raise Conflict("Another change of this subscription is still running.", retry_after=2)
 
 
@@ -229,9 +229,9 @@ async def _check_nothing_waits(
     """Raise MustSupersede, with the update to price first, while another purchase waits for its payment."""
     if not await waiting_store.of_subscription(connection, view.id):
         return
-    figures = buying["figures"]
+    details = buying["details"]
     params: JsonObject = {
-        "items": [{"id": figures["item_id"], "quantity": figures["quantity"]}],
+        "items": [{"id": details["item_id"], "quantity": details["quantity"]}],
         "proration_behavior": purchasing.proration_behavior or context.rules.proration_behavior,
         "payment_behavior": "pending_if_incomplete",
     }
@@ -256,19 +256,19 @@ async def _release(
 ) -> JsonObject:
     """Return the step that gives seats back, once it is known who was removed."""
     item = purchase_item(view.seat_items(), purchasing.item_id)
-    figures: JsonObject = {"item_id": item.id, "forgo_credit": purchasing.forgo_credit}
+    details: JsonObject = {"item_id": item.id, "forgo_credit": purchasing.forgo_credit}
     if purchasing.proration_behavior is not None:
-        figures["proration_behavior"] = purchasing.proration_behavior
+        details["proration_behavior"] = purchasing.proration_behavior
     if purchasing.quote_id is not None:
         quantity = max(1, (item.quantity or 0) - fewer)
         change = seats_update(item, quantity, purchasing.quote_id, purchasing.proration_behavior)
         await use_quote(connection, actor, view, change)
-        figures["quote_id"] = purchasing.quote_id
+        details["quote_id"] = purchasing.quote_id
     return {
         "position": position,
         "action": StepKind.RELEASE_SEATS.value,
         "state": "planned",
-        "figures": figures,
+        "details": details,
     }
 
 
@@ -329,14 +329,14 @@ async def _buying(
     """Return the step of the one quantity write of the call."""
     item = purchase_item(view.seat_items(), purchasing.item_id)
     quantity = (item.quantity or 0) + seats_required(decisions, seats) - seats.total
-    figures: JsonObject = {"item_id": item.id, "quantity": quantity, "forgo_credit": purchasing.forgo_credit}
+    details: JsonObject = {"item_id": item.id, "quantity": quantity, "forgo_credit": purchasing.forgo_credit}
     if purchasing.proration_behavior is not None:
-        figures["proration_behavior"] = purchasing.proration_behavior
+        details["proration_behavior"] = purchasing.proration_behavior
     if purchasing.quote_id is not None:
         change = seats_update(item, quantity, purchasing.quote_id, purchasing.proration_behavior)
         await use_quote(connection, actor, view, change)
-        figures["quote_id"] = purchasing.quote_id
-    return {"position": 0, "action": StepKind.BUY_SEATS.value, "state": "planned", "figures": figures}
+        details["quote_id"] = purchasing.quote_id
+    return {"position": 0, "action": StepKind.BUY_SEATS.value, "state": "planned", "details": details}
 
 
 async def insert_steps(
@@ -390,7 +390,7 @@ def _step(position: int, decision: Decision, *, awaits_seats: bool = False) -> J
         "role_before": person.member_role,
         "state": state,
         "code": decision.code,
-        "figures": decision.figures,
+        "details": decision.details,
     }
 
 
@@ -440,8 +440,10 @@ def _refuse_twice(changes: Sequence[MemberChange], asked: Sequence[AskedChange],
     errors = []
     for change, source in zip(changes, asked, strict=True):
         person = change.person
-        told = actor.is_service or person.is_owner or person.former_member or person.member_role is not None
-        name = (person.customer_id if told or source.email is None else None) or person.email or ""
+        is_shown = (
+            actor.is_service or person.is_owner or person.former_member or person.member_role is not None
+        )
+        name = (person.customer_id if is_shown or source.email is None else None) or person.email or ""
         if name in seen:
             errors.append(FieldError(source.pointer, "duplicate", "This person is named twice in one call."))
         seen.add(name)

@@ -42,7 +42,7 @@ async def clear_ended(context: Context) -> int:
                     "action": StepKind.REMOVE.value,
                     "customer_id": customer_id,
                     "state": "planned",
-                    "figures": {},
+                    "details": {},
                 }
                 for position, customer_id in enumerate(people)
             ],

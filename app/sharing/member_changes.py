@@ -61,7 +61,7 @@ class Decision:
     change: MemberChange
     verdict: Verdict
     code: str | None = None
-    figures: dict[str, int] = field(default_factory=dict)
+    details: dict[str, int] = field(default_factory=dict)
 
 
 def permissions_needed(changes: Sequence[MemberChange]) -> set[Permission]:
@@ -96,10 +96,10 @@ def admit(
     decisions = [judge(change, entitlements) for change in changes]
     freed = sum(_runs(decision, Action.REMOVE) for decision in decisions)
     wanted = sum(_runs(decision, Action.ADD) for decision in decisions)
-    figures = lacking(seats, capacity, freed=freed, added=wanted)
-    if wanted and figures is not None:
+    details = lacking(seats, capacity, freed=freed, added=wanted)
+    if wanted and details is not None:
         decisions = [
-            Decision(d.change, Verdict.REFUSED, "seat_limit_reached", figures) if _runs(d, Action.ADD) else d
+            Decision(d.change, Verdict.REFUSED, "seat_limit_reached", details) if _runs(d, Action.ADD) else d
             for d in decisions
         ]
     return decisions

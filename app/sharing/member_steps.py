@@ -17,7 +17,7 @@ from app.identity.store import is_present
 from app.mirror.store import members, subscriptions
 from app.operations import people_store
 from app.operations.kinds import Changes, Done, Fact, Params, Refused, Seen, Send, Steps
-from app.operations.sending import SUBSCRIPTION_CHANGES, changed_in_vain
+from app.operations.sending import SUBSCRIPTION_CHANGES, changed_despite_5xx
 from app.operations.step_kinds import StepKind
 from app.operations.store import Operation, Step
 from app.postgres.database import Connection
@@ -222,7 +222,7 @@ class NewMemberSteps(Steps):
         for found in await context.stripe.customers_with_email(step.email or ""):
             if isinstance(found.snapshot, Customer) and found.snapshot.operation_id == operation.id:
                 return found
-        for customer_id, _ in await changed_in_vain(context, operation.id, step, self.event_types):
+        for customer_id, _ in await changed_despite_5xx(context, operation.id, step, self.event_types):
             found = await context.stripe.fetch("customer", customer_id)
             return found if found.snapshot is not None else None
         return None

@@ -14,7 +14,7 @@ from app.mirror.store import subscriptions
 from app.operations import store as operations
 from app.operations import waiting_store
 from app.operations.lifecycle import Event, State
-from app.operations.sending import money_figures
+from app.operations.sending import money_details
 from app.operations.step_kinds import StepKind
 from app.operations.store import Operation, Step
 from app.postgres.database import Connection
@@ -35,10 +35,10 @@ async def named(context: Context, operation_id: str) -> list[Step]:
             return []
         if bought.state in (State.REFUSED, State.FAILED):
             # The caller is told why the seats were not bought, and not that the subscription is full.
-            figures = money_figures(bought.figures)
+            details = money_details(bought.details)
             for step in steps:
                 if step.awaits_seats and not step.is_settled:
-                    await _refuse(connection, operation_id, step, bought.code, figures)
+                    await _refuse(connection, operation_id, step, bought.code, details)
             return []
         await subscriptions.lock(connection, operation.subscription_id)
         view = await subscriptions.subscription_view(connection, operation.subscription_id, asker=None)
@@ -77,8 +77,8 @@ async def _name(
 
 
 async def _refuse(
-    connection: Connection, operation_id: str, step: Step, code: str | None, figures: JsonObject | None = None
+    connection: Connection, operation_id: str, step: Step, code: str | None, details: JsonObject | None = None
 ) -> None:
     await operations.transition(
-        connection, operation_id, step, Event.RULE_REFUSES, code=code, details=figures
+        connection, operation_id, step, Event.RULE_REFUSES, code=code, details=details
     )

@@ -226,14 +226,14 @@ def _why_no_seat(context: Context, view: SubscriptionView | None) -> Refused | N
         return Refused("subscription_not_active")
     seats = view.seats(owner_uses_seat=rules.owner_uses_seat)
     # An unsettled change that lowers the quantity left room for all that was promised before it.
-    figures = lacking(seats, capacity(seats))
-    return None if figures is None else Refused("seat_limit_reached", dict(figures))
+    details = lacking(seats, capacity(seats))
+    return None if details is None else Refused("seat_limit_reached", dict(details))
 
 
 def _against_release(context: Context, view: SubscriptionView, step: Step) -> Refused | None:
     """Somebody may have got a seat since it was decided how many seats are given back."""
     try:
-        check_floor(view.seats(owner_uses_seat=context.rules.owner_uses_seat), int(step.figures["total"]))
+        check_floor(view.seats(owner_uses_seat=context.rules.owner_uses_seat), int(step.details["total"]))
     except Conflict as error:
         return Refused(error.code)
     return None

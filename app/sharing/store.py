@@ -131,10 +131,10 @@ _ABANDON = """
         where o.id = t.operation_id and o.subscription_id = $1 and o.settled_at is null
           and o.actor_id is not null and o.actor_id <> $2
           and t.settled_at is null and t.state = 'planned' and t.attempt = 0
-          and (t.action = 'buy_seats' or t.figures -> 'needs' ?| $3)
-        returning t.operation_id, t.position, t.figures
+          and (t.action = 'buy_seats' or t.details -> 'needs' ?| $3)
+        returning t.operation_id, t.position, t.details
     ), quote as (
-        update quotes set used_at = null from abandoned where quotes.id = abandoned.figures ->> 'quote_id'
+        update quotes set used_at = null from abandoned where quotes.id = abandoned.details ->> 'quote_id'
     )
     update operations o set state = 'settled', settled_at = clock_timestamp(), lease_token = null, lease_until = null
     from (select distinct operation_id from abandoned) a

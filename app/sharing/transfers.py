@@ -168,9 +168,9 @@ async def _check_stay(
     if not allowed.new_seats:
         raise Conflict("The subscription's status does not allow this.", code="subscription_not_active")
     target = await operations.lowest_target(connection, view.id)
-    figures = lacking(seats, capacity(seats, target), freed=freed, added=1)
-    if figures is not None:
-        raise Conflict("No seat is free for the old owner.", code="seat_limit_reached", members=figures)
+    details = lacking(seats, capacity(seats, target), freed=freed, added=1)
+    if details is not None:
+        raise Conflict("No seat is free for the old owner.", code="seat_limit_reached", members=details)
 
 
 async def _move(
@@ -185,7 +185,7 @@ async def _move(
 ) -> Admitted:
     if await operations.operation(connection, operation_id) is not None:
         return Admitted(operation_id, uuid4(), anything_to_run=True, again=True)
-    if await operations.plan_change_runs(connection, seen.view.id, beside_payment=True):
+    if await operations.subscription_change_runs(connection, seen.view.id, beside_payment=True):
         raise Conflict("Another change of this subscription is still running.", retry_after=2)
     steps: list[JsonObject] = [_step(0, StepKind.SET_OWNER, None)]
     if await members.is_member(connection, seen.view.id, to_id):
@@ -208,7 +208,7 @@ def _step(position: int, kind: StepKind, customer_id: CustomerId | None) -> Json
         "action": kind.value,
         "customer_id": customer_id,
         "state": "planned",
-        "figures": {},
+        "details": {},
     }
 
 

@@ -161,7 +161,7 @@ class StripeClient:
     """The process's client of one Stripe account.
 
     Reads raise NotFound, ServiceUnavailable (also without a grant), PaymentRequired, StripeRejected and further errors
-    of `app.stripe.translate.translate`. Writes raise those too, and in addition StripeErrorKept and
+    of `app.stripe.translate.translate`. Writes raise those too, and in addition StripeErrorStored and
     StripeOutcomeUnknown, after which the write may have taken effect.
     """
 

@@ -18,7 +18,7 @@ from app.errors import (
     NotFound,
     PaymentRequired,
     ServiceUnavailable,
-    StripeErrorKept,
+    StripeErrorStored,
     StripeLimitReached,
     StripeOutcomeUnknown,
     StripeRejected,
@@ -124,7 +124,7 @@ def write_error(error: stripe.StripeError, attempt: Attempt) -> BillingError:
     """Return the error for the caller of a write: StripeOutcomeUnknown as long as the write may take effect."""
     match attempt.outcome:
         case Outcome.STORED_ERROR:
-            return StripeErrorKept(retry_after=2)
+            return StripeErrorStored(retry_after=2)
         case Outcome.UNSTORED_ERROR | Outcome.NO_ANSWER:
             return StripeOutcomeUnknown(retry_after=2)
         case Outcome.NOT_SENT if attempt.has_open_try:

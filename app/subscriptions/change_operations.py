@@ -33,7 +33,7 @@ from app.mirror import refreshing as sync
 from app.operations import lease_store, waiting_store
 from app.operations import store as operations
 from app.operations.runner import Accepted, operation_lease, within
-from app.operations.sending import is_known, money_figures, pauses
+from app.operations.sending import is_known, money_details, pauses
 from app.operations.store import Operation, Step
 from app.postgres.database import Connection
 from app.stripe.billing import Changed
@@ -94,13 +94,13 @@ async def insert_operation(
     """
     if subscription_id and call.supersedes_waiting:
         await _check_nothing_waits(connection, subscription_id, call)
-    if subscription_id and await operations.plan_change_runs(
+    if subscription_id and await operations.subscription_change_runs(
         connection, subscription_id, beside_payment=not call.supersedes_waiting
     ):
         raise Conflict("Another change of this subscription is still running.", retry_after=2)
-    told = {"quote_id": quote_id, "seats_left": seats_left, "end_by": end_by}
-    figures: JsonObject = {"needs": list(needs)} | {n: v for n, v in told.items() if v is not None}
-    step = {"position": 0, "action": kind, "state": "planned", "figures": figures}
+    given = {"quote_id": quote_id, "seats_left": seats_left, "end_by": end_by}
+    details: JsonObject = {"needs": list(needs)} | {n: v for n, v in given.items() if v is not None}
+    step = {"position": 0, "action": kind, "state": "planned", "details": details}
     token = uuid4()
     await operations.insert(
         connection,
@@ -221,7 +221,7 @@ async def _of_before(context: Context, begun: Begun) -> Changed | Accepted:
         "quote_expired",
         "subscription_not_active",
     ):
-        raise Conflict(_REFUSED_BEFORE, code=code, members=money_figures(begun.settled.figures))
+        raise Conflict(_REFUSED_BEFORE, code=code, members=money_details(begun.settled.details))
     if code in ("invalid_request", "currency_mismatch", "price_not_available"):
         raise InvalidRequest(_REFUSED_BEFORE, code=code)
     raise StripeRejected()

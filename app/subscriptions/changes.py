@@ -34,14 +34,14 @@ from app.subscriptions import ending
 from app.subscriptions.change_operations import Begun, begun, carry_out, insert_operation, payment_of
 from app.subscriptions.charges import as_seen
 from app.subscriptions.ends import When
-from app.subscriptions.item_changes import Plan, PlanItem, Terms, changed_plan, only_lowers
+from app.subscriptions.item_changes import ChangedItems, PricedItem, Terms, change_items, only_lowers
 from app.subscriptions.quotes import use_quote
 from app.subscriptions.superseding import superseding
 from app.subscriptions.writes import (
     Done,
     MoneyTerms,
-    PlanUpdate,
     StripeCall,
+    SubscriptionUpdate,
     attachment,
     price_ids,
     seen_now,
@@ -49,14 +49,14 @@ from app.subscriptions.writes import (
 )
 
 Precondition = Callable[[Seen], None]
-_NO_CHANGE = PlanUpdate([], None, None, None, None, MoneyTerms())
+_NO_CHANGE = SubscriptionUpdate([], None, None, None, None, MoneyTerms())
 
 
 async def update(
     context: Context,
     actor: Actor,
     subscription_id: SubscriptionId,
-    change: PlanUpdate,
+    change: SubscriptionUpdate,
     operation_id: str,
     precondition: Precondition,
 ) -> Done | Accepted:
@@ -79,7 +79,7 @@ async def _update(
     context: Context,
     actor: Actor,
     subscription_id: SubscriptionId,
-    change: PlanUpdate,
+    change: SubscriptionUpdate,
     operation_id: str,
     precondition: Precondition,
 ) -> Done | Accepted:
@@ -105,14 +105,14 @@ async def _update(
             prices = await catalogue.prices_for_purchase(
                 connection, price_ids(change.items, seen.view), open_catalogue=context.rules.open_catalogue
             )
-            plan = changed(actor, seen.view, change, prices)
-            check_status(context, seen.view, plan)
-            await _check_end(connection, actor, seen, change, plan)
-            if plan is not None and not plan.reduces:
+            after = items_after(actor, seen.view, change, prices)
+            check_status(context, seen.view, after)
+            await _check_end(connection, actor, seen, change, after)
+            if after is not None and not after.reduces:
                 await failures.check(connection, actor)
-            if plan is not None:
-                check_floor(seen.view.seats(owner_uses_seat=context.rules.owner_uses_seat), plan.seats)
-            params = update_params(context, seen.view, change, plan)
+            if after is not None:
+                check_floor(seen.view.seats(owner_uses_seat=context.rules.owner_uses_seat), after.seats)
+            params = update_params(context, seen.view, change, after)
             outside.apply(seen.view, params)
             check_complete(seen.view)
             if change.quote_id is not None:
@@ -122,7 +122,7 @@ async def _update(
                 params,
                 quote_id=change.quote_id,
                 forgo_credit=change.forgo_credit,
-                restarts=plan is not None and bool(plan.restarted),
+                restarts=after is not None and bool(after.restarted),
                 attach=attachment(outside.payment_method, seen.view.customer_id),
             )
             operation = await insert_operation(
@@ -133,7 +133,7 @@ async def _update(
                 "update_subscription",
                 subscription_id,
                 call,
-                seats_left=None if plan is None else plan.seats,
+                seats_left=None if after is None else after.seats,
                 quote_id=change.quote_id,
                 needs=permissions_for(change, seen.view),
                 end_by=ending.end_by(actor, seen.view) if change.cancel_at_period_end else None,
@@ -165,7 +165,7 @@ async def _carried_out(
     return replace(done, credit_forgone=forgone, operation_id=begun.operation_id)
 
 
-def permissions_for(change: PlanUpdate, view: SubscriptionView) -> list[Permission]:
+def permissions_for(change: SubscriptionUpdate, view: SubscriptionView) -> list[Permission]:
     """Ending is one right, reducing the quantity another, everything that costs a third."""
     needed = []
     quantities = {str(item["id"]): item["quantity"] for item in view.items}
@@ -179,7 +179,7 @@ def permissions_for(change: PlanUpdate, view: SubscriptionView) -> list[Permissi
     return needed or [Permission.SEE_SUBSCRIPTION]
 
 
-def _only_ends(change: PlanUpdate) -> bool:
+def _only_ends(change: SubscriptionUpdate) -> bool:
     """True if an update does what cancelling or resuming does, so that one rule serves both."""
     return change.cancel_at_period_end is not None and not (
         change.items
@@ -191,7 +191,7 @@ def _only_ends(change: PlanUpdate) -> bool:
 
 
 async def _check_end(
-    connection: Connection, actor: Actor, seen: Seen, change: PlanUpdate, plan: Plan | None
+    connection: Connection, actor: Actor, seen: Seen, change: SubscriptionUpdate, after: ChangedItems | None
 ) -> None:
     """Judge an end that is changed together with something else."""
     if change.cancel_at_period_end is None:
@@ -200,13 +200,13 @@ async def _check_end(
         if ending.ends_at(seen.view) is not None:
             await ending.check_taking_back(connection, actor, seen)
         return
-    if plan is not None and len({item.price.interval for item in plan.items}) > 1:
+    if after is not None and len({item.price.interval for item in after.items}) > 1:
         raise ending.ambiguous(seen.view, _BY_UPDATE)
     if not ending.stands_already(seen.view, When.PERIOD_END):
         await ending.check_end(connection, actor, seen, When.PERIOD_END)
 
 
-def _current_items(view: SubscriptionView, prices: dict[Any, OfferedPrice]) -> list[PlanItem]:
+def _current_items(view: SubscriptionView, prices: dict[Any, OfferedPrice]) -> list[PricedItem]:
     """Prices that left the catalogue still serve the items that have them."""
     found = []
     for item in view.items:
@@ -225,19 +225,19 @@ def _current_items(view: SubscriptionView, prices: dict[Any, OfferedPrice]) -> l
             shareable=item["product"]["supports_shared_subscriptions"],
             owner_uses_seat=item["product"]["owner_uses_seat"],
         )
-        found.append(PlanItem(SubscriptionItemId(item["id"]), price, item["quantity"]))
+        found.append(PricedItem(SubscriptionItemId(item["id"]), price, item["quantity"]))
     return found
 
 
-def changed(
+def items_after(
     actor: Actor,
     view: SubscriptionView,
-    change: PlanUpdate,
+    change: SubscriptionUpdate,
     prices: dict[Any, OfferedPrice],
-) -> Plan | None:
+) -> ChangedItems | None:
     if not change.items:
         return None
-    return changed_plan(
+    return change_items(
         _current_items(view, prices),
         change.items,
         prices,
@@ -249,21 +249,21 @@ def changed(
     )
 
 
-def check_status(context: Context, view: SubscriptionView, plan: Plan | None) -> None:
+def check_status(context: Context, view: SubscriptionView, after: ChangedItems | None) -> None:
     """Judge a change by the status: what reduces is refused only where Stripe takes no change at all.
 
     Raises Conflict `subscription_not_active`.
     """
     if view.status in ENDED:
         raise Conflict("This subscription has ended: buy a new one.", code="subscription_not_active")
-    if plan is None:
+    if after is None:
         return
     check_complete(view)
-    if plan.reduces:
+    if after.reduces:
         return
     allowed = entitlements(view.status, past_due_allows_new_seats=context.rules.past_due_allows_new_seats)
     before = view.seats(owner_uses_seat=context.rules.owner_uses_seat).total
-    if not allowed.edits or (plan.seats > before and not allowed.new_seats):
+    if not allowed.edits or (after.seats > before and not allowed.new_seats):
         raise Conflict(
             f"A subscription with the status {view.status} takes no more seats, items or other prices. Pay what is "
             "open, or resume it, first.",
@@ -284,13 +284,13 @@ def check_complete(view: SubscriptionView) -> None:
 
 
 def update_params(
-    context: Context, view: SubscriptionView, change: PlanUpdate, plan: Plan | None
+    context: Context, view: SubscriptionView, change: SubscriptionUpdate, after: ChangedItems | None
 ) -> dict[str, Any]:
     """Pending updates hold a change until it is paid, but Stripe allows them few parameters; else all or nothing."""
     terms = change.terms
     params: dict[str, Any] = {}
-    if plan is not None:
-        params["items"] = plan.params
+    if after is not None:
+        params["items"] = after.params
         params["proration_behavior"] = terms.proration_behavior or context.rules.proration_behavior
         if view.status == "paused":
             # Nothing is invoiced until it resumes, and the paid periods are over: there is nothing to credit.
@@ -394,8 +394,8 @@ async def _end(
                     return await _done_already(connection, seen, kind)
                 if not stands:
                     await ending.check_end(connection, actor, seen, when)
-                method, told = ("", {}) if stands else await _way_to_end(connection, view, when, asked)
-                params = {**params, **told}
+                method, end_params = ("", {}) if stands else await _way_to_end(connection, view, when, asked)
+                params = {**params, **end_params}
             if method:
                 operation = await insert_operation(
                     context,
@@ -432,7 +432,7 @@ async def _change_end(
     context: Context,
     actor: Actor,
     subscription_id: SubscriptionId,
-    change: PlanUpdate,
+    change: SubscriptionUpdate,
     operation_id: str,
     precondition: Precondition,
 ) -> Done | Accepted:

@@ -187,7 +187,7 @@ async def confirm(
                 "position": 0,
                 "action": "cancel_subscription",
                 "state": "unchanged",
-                "figures": {"end_by": EndBy.PAYER.value},
+                "details": {"end_by": EndBy.PAYER.value},
             }
         ],
         lease_token=uuid4(),

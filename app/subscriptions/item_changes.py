@@ -36,7 +36,7 @@ class ItemChange:
 
 
 @dataclass(frozen=True, slots=True)
-class PlanItem:
+class PricedItem:
     """An item after the change; `id` is None for a new one."""
 
     id: SubscriptionItemId | None
@@ -54,8 +54,8 @@ class PlanItem:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    items: list[PlanItem]
+class ChangedItems:
+    items: list[PricedItem]
     params: list[dict[str, Any]]
     """The `items` parameter of Stripe's call: only what changes."""
     altered: bool = True
@@ -83,22 +83,24 @@ class Terms:
     flexible: bool
 
 
-def new_plan(asked: Sequence[ItemChange], prices: Mapping[PriceId, OfferedPrice], terms: Terms) -> Plan:
+def items_of_purchase(
+    asked: Sequence[ItemChange], prices: Mapping[PriceId, OfferedPrice], terms: Terms
+) -> ChangedItems:
     """The items of a new subscription. Raises InvalidRequest that names each item and the rule it breaks."""
-    return changed_plan([], asked, prices, terms)
+    return change_items([], asked, prices, terms)
 
 
-def changed_plan(
-    current: Sequence[PlanItem],
+def change_items(
+    current: Sequence[PricedItem],
     asked: Sequence[ItemChange],
     prices: Mapping[PriceId, OfferedPrice],
     terms: Terms,
-) -> Plan:
+) -> ChangedItems:
     """The items after a change; an item that only changes its price keeps its quantity (Stripe would make it 1)."""
     errors: list[FieldError] = []
     items = {item.id: item for item in current}
     known, named = frozenset(items), set[SubscriptionItemId | None]()
-    added: list[PlanItem] = []
+    added: list[PricedItem] = []
     params: list[dict[str, Any]] = []
     for change in asked:
         if (problem := _naming_problem(change, known, named)) is not None:
@@ -121,12 +123,12 @@ def changed_plan(
         params.append(_param(change, before, after))
     result = [*items.values(), *added]
     # The items as a whole are judged only once each entry holds: a refused price would also count as a missing item.
-    errors = errors or _whole_plan_errors(result, asked, terms)
+    errors = errors or _whole_list_errors(result, asked, terms)
     if errors:
         first = errors[0]
         code = first.code if first.code in _OWN_CODES else None
         raise InvalidRequest(f"{first.pointer}: {first.detail}", code=code, errors=errors)
-    return Plan(
+    return ChangedItems(
         result,
         params,
         altered=result != list(current),
@@ -152,7 +154,7 @@ def _naming_problem(
     return None
 
 
-def _reduces(before: Sequence[PlanItem], after: Sequence[PlanItem]) -> bool:
+def _reduces(before: Sequence[PricedItem], after: Sequence[PricedItem]) -> bool:
     known = {item.id: item for item in before if item.id is not None}
     return all(
         item.id in known
@@ -177,15 +179,15 @@ def only_lowers(asked: Sequence[ItemChange], quantities: Mapping[str, int | None
     )
 
 
-def _restarted(before: Sequence[PlanItem], after: Sequence[PlanItem]) -> frozenset[SubscriptionItemId]:
+def _restarted(before: Sequence[PricedItem], after: Sequence[PricedItem]) -> frozenset[SubscriptionItemId]:
     intervals = {item.id: item.price.interval for item in before}
     changed = (i.id for i in after if i.id is not None and i.price.interval != intervals.get(i.id))
     return frozenset(changed)
 
 
 def _item_after(
-    change: ItemChange, before: PlanItem | None, prices: Mapping[PriceId, OfferedPrice], terms: Terms
-) -> tuple[PlanItem | None, FieldError | None]:
+    change: ItemChange, before: PricedItem | None, prices: Mapping[PriceId, OfferedPrice], terms: Terms
+) -> tuple[PricedItem | None, FieldError | None]:
     where = f"{change.pointer}/price_id"
     if change.price_id is None and before is None:
         return None, FieldError(where, "missing", "A new item needs a price_id.")
@@ -206,17 +208,17 @@ def _item_after(
     if price.metered:
         if change.quantity is not None:
             return None, FieldError(at_quantity, "metered", "A metered price takes no quantity.")
-        return PlanItem(change.id, price, None), None
+        return PricedItem(change.id, price, None), None
     kept = before.quantity if before is not None and not before.price.metered else 1
     quantity = kept if change.quantity is None else change.quantity
-    return PlanItem(change.id, price, quantity), None
+    return PricedItem(change.id, price, quantity), None
 
 
 def _on_offer(price: OfferedPrice, terms: Terms) -> bool:
     return price.active and price.product_active and (price.on_sale or terms.may_buy_unlisted)
 
 
-def _param(change: ItemChange, before: PlanItem | None, after: PlanItem) -> dict[str, Any]:
+def _param(change: ItemChange, before: PricedItem | None, after: PricedItem) -> dict[str, Any]:
     param: dict[str, Any] = dict(change.extras or {})
     if change.id is not None:
         param["id"] = change.id
@@ -227,7 +229,9 @@ def _param(change: ItemChange, before: PlanItem | None, after: PlanItem) -> dict
     return param
 
 
-def _whole_plan_errors(items: list[PlanItem], asked: Sequence[ItemChange], terms: Terms) -> list[FieldError]:
+def _whole_list_errors(
+    items: list[PricedItem], asked: Sequence[ItemChange], terms: Terms
+) -> list[FieldError]:
     errors = []
     if not items:
         errors.append(
@@ -272,7 +276,7 @@ def _interval_errors(intervals: Sequence[tuple[str, int]], terms: Terms) -> list
     return [FieldError("/items", "mixed_intervals", detail)]
 
 
-def common_currency(items: Sequence[PlanItem], *, preferred: str | None = None) -> str:
+def common_currency(items: Sequence[PricedItem], *, preferred: str | None = None) -> str:
     """The currency of a new subscription if nobody chose one and nothing fixes it.
 
     `preferred`, the customer's last one, if all prices can be bought in it; else the first price's own if they all

@@ -21,13 +21,19 @@ from app.domain.views import SubscriptionView
 from app.errors import NotFound
 from app.identity.actors import Actor
 from app.mirror.visibility import Seen, read
-from app.subscriptions.changes import changed, check_complete, check_status, permissions_for, update_params
+from app.subscriptions.changes import (
+    check_complete,
+    check_status,
+    items_after,
+    permissions_for,
+    update_params,
+)
 from app.subscriptions.charges import Priced, asked, price
-from app.subscriptions.item_changes import Plan, PlanItem
+from app.subscriptions.item_changes import ChangedItems, PricedItem
 from app.subscriptions.payment_bounds import check_bounds
 from app.subscriptions.quotes import promise
 from app.subscriptions.store import quotes
-from app.subscriptions.writes import PlanUpdate, price_ids
+from app.subscriptions.writes import SubscriptionUpdate, price_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +56,7 @@ async def preview(
     context: Context,
     actor: Actor,
     subscription_id: SubscriptionId,
-    change: PlanUpdate,
+    change: SubscriptionUpdate,
     *,
     removed: int = 0,
 ) -> Quoted:
@@ -70,9 +76,9 @@ async def preview(
             connection, price_ids(change.items, seen.view), open_catalogue=context.rules.open_catalogue
         )
     outside = await look_outside(context, actor, seen.view, None, change.promotion_code)
-    plan = changed(actor, seen.view, change, prices)
-    _check(context, seen.view, plan, removed)
-    params = update_params(context, seen.view, change, plan)
+    after = items_after(actor, seen.view, change, prices)
+    _check(context, seen.view, after, removed)
+    params = update_params(context, seen.view, change, after)
     outside.apply(seen.view, params)
     check_complete(seen.view)
     found = await context.stripe.fetch("subscription", subscription_id)
@@ -84,12 +90,12 @@ async def preview(
         subscription,
         found.at,
         params,
-        restarts=plan is not None and bool(plan.restarted),
+        restarts=after is not None and bool(after.restarted),
         forgo_credit=True,
     )
     if not actor.is_service:
         await check_bounds(context, subscription, found.at, priced)
-    next_total = await _next_total(context, subscription, params, priced, plan)
+    next_total = await _next_total(context, subscription, params, priced, after)
     quote_id = f"qt_{uuid4().hex}"
     async with context.database.connection() as connection:
         expires_at = await quotes.insert(
@@ -104,12 +110,12 @@ async def preview(
     )
 
 
-def _check(context: Context, view: SubscriptionView, plan: Plan | None, removed: int) -> None:
+def _check(context: Context, view: SubscriptionView, after: ChangedItems | None, removed: int) -> None:
     """Raise Conflict if the status does not allow the change, or it leaves fewer seats than are used."""
-    check_status(context, view, plan)
-    if plan is not None:
+    check_status(context, view, after)
+    if after is not None:
         seats = view.seats(owner_uses_seat=context.rules.owner_uses_seat)
-        check_floor(seats._replace(used=seats.used - removed), plan.seats)
+        check_floor(seats._replace(used=seats.used - removed), after.seats)
 
 
 def _unpaid_as_seen(priced: Priced, seen: Seen) -> JsonObject | None:
@@ -125,7 +131,7 @@ async def _next_total(
     subscription: Subscription,
     params: JsonObject,
     priced: Priced,
-    plan: Plan | None,
+    after: ChangedItems | None,
 ) -> int | None:
     """Return the total of the first ordinary invoice after the change.
 
@@ -145,8 +151,8 @@ async def _next_total(
     if details.get("trial_end") == "now":
         again["preview_mode"] = "recurring"
         first = min(_charged_until(priced.now).values(), default=None)
-    elif plan is not None and plan.restarted:
-        left_out, start_over, first = _not_on_the_next(subscription, plan, priced.now)
+    elif after is not None and after.restarted:
+        left_out, start_over, first = _not_on_the_next(subscription, after, priced.now)
         ids = {item.id for item in left_out}
         prices = {item.price.id for item in left_out if item.id is None}
         kept = [
@@ -167,8 +173,8 @@ def _without_spent(
     """A discount that the change's invoice uses up is not on the next one."""
     if not spent:
         return asked
-    standing = [{"discount": discount_id} for discount_id in subscription.discounts]
-    entries = asked.get("discounts", standing)
+    discounts_now = [{"discount": discount_id} for discount_id in subscription.discounts]
+    entries = asked.get("discounts", discounts_now)
     left = [entry for entry in entries if spent.isdisjoint(entry.values())] if entries else []
     return {**asked, "discounts": left or ""}
 
@@ -205,13 +211,15 @@ def _charged_until(now: Costs) -> dict[str | None, int]:
     return {line["price_id"]: line["period_end"] for line in now.lines if line["amount"] >= 0}
 
 
-def _not_on_the_next(subscription: Subscription, plan: Plan, now: Costs) -> tuple[list[PlanItem], bool, int]:
+def _not_on_the_next(
+    subscription: Subscription, after: ChangedItems, now: Costs
+) -> tuple[list[PricedItem], bool, int]:
     """The items that the first ordinary invoice will not be of, whether it is of those that start over, and when."""
     current = {str(item.id): item.current_period_end for item in subscription.items}
     charged = _charged_until(now)
-    ends = {item.price.id: charged.get(item.price.id, current.get(str(item.id))) for item in plan.items}
+    ends = {item.price.id: charged.get(item.price.id, current.get(str(item.id))) for item in after.items}
     first = min(end for end in ends.values() if end is not None)
-    start_over = any(ends.get(item.price.id) == first for item in plan.items if item.id in plan.restarted)
+    start_over = any(ends.get(item.price.id) == first for item in after.items if item.id in after.restarted)
     if start_over:
-        return [item for item in plan.items if ends.get(item.price.id) != first], True, first
-    return [item for item in plan.items if item.id in plan.restarted], False, first
+        return [item for item in after.items if ends.get(item.price.id) != first], True, first
+    return [item for item in after.items if item.id in after.restarted], False, first

@@ -23,7 +23,7 @@ from app.errors import (
     FieldError,
     InvalidRequest,
     NotFound,
-    StripeErrorKept,
+    StripeErrorStored,
     StripeRejected,
 )
 from app.identity.actors import Actor
@@ -34,20 +34,20 @@ from app.operations.runner import Accepted
 from app.operations.sending import is_known
 from app.stripe.billing import Changed
 from app.subscriptions.change_operations import Begun, begun, carry_out, insert_operation, payment_of
-from app.subscriptions.item_changes import ItemChange, Terms, common_currency, new_plan
+from app.subscriptions.item_changes import ItemChange, Terms, common_currency, items_of_purchase
 from app.subscriptions.purchase_admission import admit, supersede
 from app.subscriptions.writes import (
     Done,
     MoneyTerms,
     StripeCall,
+    apply_change,
     attach_first,
     attachment,
-    land,
-    not_landed,
     price_ids,
     seen_now,
     send_once,
     settle_failed,
+    unreadable_change,
     was_sent,
 )
 
@@ -101,10 +101,10 @@ async def add(
         changed = await _create(context, customer_id, operation_id, charged, token)
         try:
             lease = await sync.take_lease(context, "subscription", changed.subscription.id)
-            await land(context, operation_id, lease, changed)
+            await apply_change(context, operation_id, lease, changed)
         except BillingError as error:
             if is_known(error):
-                raise not_landed() from error
+                raise unreadable_change() from error
             raise
         return changed
 
@@ -185,7 +185,7 @@ def _creation(
         raise InvalidRequest(
             detail, code="currency_mismatch", errors=[FieldError("/currency", "currency_mismatch", detail)]
         )
-    plan = new_plan(
+    bought = items_of_purchase(
         purchase.items,
         prices,
         Terms(
@@ -195,13 +195,15 @@ def _creation(
         ),
     )
     metadata = {keys.OPERATION_ID: operation_id}
-    if plan.shareable:
+    if bought.shareable:
         metadata[keys.OWNER] = profile["id"]
     params: dict[str, Any] = {
         "customer": profile["id"],
         "payment_behavior": behavior_of_purchase(None),
-        "items": plan.params,
-        "currency": purchase.currency or fixed or common_currency(plan.items, preferred=profile["currency"]),
+        "items": bought.params,
+        "currency": purchase.currency
+        or fixed
+        or common_currency(bought.items, preferred=profile["currency"]),
         "metadata": metadata,
         "payment_settings": {"save_default_payment_method": "on_subscription"},
         "billing_mode": {"type": terms.billing_mode or "flexible"},
@@ -233,7 +235,7 @@ async def _create(
         call = await _as_last_sent(context, operation_id, call)
     try:
         return await send_once(context, operation_id, SubscriptionId(""), call, token)
-    except StripeErrorKept:
+    except StripeErrorStored:
         found = await _find_created(context, customer_id, operation_id)
         if found is None:
             raise
@@ -283,4 +285,4 @@ async def find_again(context: Context, operation_id: str, call: StripeCall) -> N
         await settle_failed(context, operation_id, StripeRejected("Stripe has no such subscription."))
         return
     lease = await sync.take_lease(context, "subscription", found.subscription.id)
-    await land(context, operation_id, lease, found)
+    await apply_change(context, operation_id, lease, found)

@@ -26,10 +26,10 @@ from app.subscriptions.store import quotes
 from app.subscriptions.store.quotes import Promise
 
 if TYPE_CHECKING:
-    from app.subscriptions.writes import PlanUpdate
+    from app.subscriptions.writes import SubscriptionUpdate
 
 
-def change_hash(change: PlanUpdate) -> bytes:
+def change_hash(change: SubscriptionUpdate) -> bytes:
     """Hash all that decides what the change costs or does; the card that pays may still be another."""
     asked = [
         [[i.id, i.price_id, i.quantity, i.deleted] for i in change.items],
@@ -57,7 +57,7 @@ def _state_hash(items: Sequence[Sequence[object]], method: str | None, pause: Js
     return hashlib.sha256(orjson.dumps(state, option=orjson.OPT_SORT_KEYS)).digest()
 
 
-def promise(change: PlanUpdate, subscription: Subscription, at: int, priced: Priced) -> Promise:
+def promise(change: SubscriptionUpdate, subscription: Subscription, at: int, priced: Priced) -> Promise:
     """Return what a quote of this change promises. `at`: the second of Stripe's answer that it was computed from."""
     return Promise(
         change_hash=change_hash(change),
@@ -73,7 +73,9 @@ def promise(change: PlanUpdate, subscription: Subscription, at: int, priced: Pri
     )
 
 
-async def use_quote(connection: Connection, actor: Actor, view: SubscriptionView, change: PlanUpdate) -> None:
+async def use_quote(
+    connection: Connection, actor: Actor, view: SubscriptionView, change: SubscriptionUpdate
+) -> None:
     """Mark the quote as used.
 
     Raises:

@@ -10,7 +10,7 @@ from app.errors import FieldError, InvalidRequest
 from app.identity.actors import Actor
 from app.mirror.visibility import get
 from app.subscriptions.item_changes import ItemChange
-from app.subscriptions.writes import MoneyTerms, PlanUpdate
+from app.subscriptions.writes import MoneyTerms, SubscriptionUpdate
 
 
 def seats_update(
@@ -20,9 +20,9 @@ def seats_update(
     proration_behavior: str | None,
     *,
     forgo_credit: bool = False,
-) -> PlanUpdate:
+) -> SubscriptionUpdate:
     """The one form in which seats are quoted and bought, so that a quote fits whichever route uses it."""
-    return PlanUpdate(
+    return SubscriptionUpdate(
         items=[ItemChange("/total", id=item.id, quantity=quantity)],
         payment_method_id=None,
         promotion_code=None,
@@ -44,7 +44,7 @@ async def total_update(
     quote_id: str | None,
     proration_behavior: str | None,
     forgo_credit: bool = False,
-) -> PlanUpdate:
+) -> SubscriptionUpdate:
     """The change that brings all seats of the subscription to `total`, by the one item that is named or plain.
 
     Raises NotFound, Conflict `not_shareable`, InvalidRequest `seat_item_ambiguous`.

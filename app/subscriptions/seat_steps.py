@@ -27,7 +27,7 @@ from app.operations.kinds import (
     Wanted,
 )
 from app.operations.lifecycle import State
-from app.operations.sending import SUBSCRIPTION_CHANGES, changed_by_step, changed_in_vain, locked_view
+from app.operations.sending import SUBSCRIPTION_CHANGES, changed_by_step, changed_despite_5xx, locked_view
 from app.operations.step_kinds import StepKind
 from app.operations.store import AwaitedInvoice, Operation, Step
 from app.stripe.billing import Changed
@@ -122,8 +122,8 @@ class _SeatSteps(Steps):
         Raises:
             Conflict: `invoice_unpaid`, `unsecured_raise_limit`, or `quote_expired` if the quote cannot be kept.
         """
-        if step.has_sent_key and "sent" in step.figures:
-            return step, dict(step.figures["sent"])
+        if step.has_sent_key and "sent" in step.details:
+            return step, dict(step.details["sent"])
         if not isinstance(found.snapshot, Subscription):
             raise LookupError("seats are priced for a subscription that was read")
         asked = _with_behavior(context, step, found.snapshot, params)
@@ -132,9 +132,9 @@ class _SeatSteps(Steps):
             found.snapshot,
             found.at,
             asked,
-            quote_id=step.figures.get("quote_id"),
+            quote_id=step.details.get("quote_id"),
             restarts=False,
-            forgo_credit=step.figures.get("forgo_credit") is True,
+            forgo_credit=step.details.get("forgo_credit") is True,
         )
         sent = await suited(context, operation.id, found.snapshot, found.at, priced)
         # A retry must not lower a second time, so the quantity is kept as well.
@@ -146,21 +146,21 @@ def _with_behavior(context: Context, step: Step, found: Subscription, params: Pa
     if found.status == "paused":
         # As for any change then (`item_changes.update_params`): nothing is invoiced, and there is nothing to credit.
         return {**params, "proration_behavior": "none"}
-    behavior = step.figures.get("proration_behavior") or context.rules.proration_behavior
+    behavior = step.details.get("proration_behavior") or context.rules.proration_behavior
     return {**params, "proration_behavior": behavior, "payment_behavior": "pending_if_incomplete"}
 
 
-async def _keep(context: Context, operation: Operation, step: Step, figures: JsonObject) -> Step:
+async def _keep(context: Context, operation: Operation, step: Step, details: JsonObject) -> Step:
     async with context.database.connection() as connection:
-        await operations.add_figures(connection, operation.id, step.position, figures)
-    return replace(step, figures={**step.figures, **figures})
+        await operations.add_details(connection, operation.id, step.position, details)
+    return replace(step, details={**step.details, **details})
 
 
 class BuyingSteps(_SeatSteps):
     """Buys seats; a raise that needs a payment waits until its own invoice is settled."""
 
     def kind_of(self, operation: Operation, step: Step) -> BuySeats:
-        return BuySeats(str(step.figures["item_id"]), int(step.figures["quantity"]))
+        return BuySeats(str(step.details["item_id"]), int(step.details["quantity"]))
 
     async def facts(
         self, context: Context, operation: Operation, step: Step, found: Fetched
@@ -168,7 +168,7 @@ class BuyingSteps(_SeatSteps):
         """Find out whether the update that Stripe holds back is the step's own, whose answer did not come."""
         if not isinstance(found.snapshot, Subscription) or found.snapshot.pending_update is None:
             return frozenset()
-        asked = changed_by_step if step.state is State.EXPIRED else changed_in_vain
+        asked = changed_by_step if step.state is State.EXPIRED else changed_despite_5xx
         is_ours = await asked(context, operation.id, step, self.event_types)
         return frozenset({Fact.UPDATE_IS_OURS}) if is_ours else frozenset()
 
@@ -197,10 +197,10 @@ class ReleasingSteps(_SeatSteps):
     """Gives back the seats of the members that the operation removed, unless they are needed."""
 
     def kind_of(self, operation: Operation, step: Step) -> ReleaseSeats:
-        quantity = step.figures.get("quantity")
+        quantity = step.details.get("quantity")
         return ReleaseSeats(
-            str(step.figures["item_id"]),
-            int(step.figures["fewer"]),
+            str(step.details["item_id"]),
+            int(step.details["fewer"]),
             None if quantity is None else int(quantity),
         )
 
@@ -212,10 +212,10 @@ class ReleasingSteps(_SeatSteps):
         Raises:
             Conflict: `quote_expired`.
         """
-        quote_id = step.figures.get("quote_id")
+        quote_id = step.details.get("quote_id")
         if (
             quote_id is not None
-            and int(step.figures["fewer"]) == 0
+            and int(step.details["fewer"]) == 0
             and isinstance(found.snapshot, Subscription)
         ):
             await check_costs_nothing(context, found.snapshot, found.at, quote_id=quote_id)
@@ -223,7 +223,7 @@ class ReleasingSteps(_SeatSteps):
 
     async def decided(self, context: Context, operation: Operation, step: Step) -> Step:
         """Decide once how many seats go: a seat that is still taken then stays."""
-        if "fewer" in step.figures:
+        if "fewer" in step.details:
             return step
         async with context.database.transaction() as connection:
             view = await locked_view(connection, operation.subscription_id, operation.actor_id)
@@ -232,5 +232,5 @@ class ReleasingSteps(_SeatSteps):
             seats = None if view is None else view.seats(owner_uses_seat=context.rules.owner_uses_seat)
             total = 0 if seats is None else min(seats.total, total_after_release(seats, removed))
             decided = {"fewer": 0 if seats is None else seats.total - total, "total": total}
-            await operations.add_figures(connection, operation.id, step.position, decided)
-        return replace(step, figures={**step.figures, **decided})
+            await operations.add_details(connection, operation.id, step.position, decided)
+        return replace(step, details={**step.details, **decided})

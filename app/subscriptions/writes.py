@@ -26,7 +26,7 @@ from app.errors import (
     Forbidden,
     NotFound,
     ServiceUnavailable,
-    StripeErrorKept,
+    StripeErrorStored,
     StripeOutcomeUnknown,
 )
 from app.identity.actors import Actor
@@ -39,11 +39,11 @@ from app.operations.lifecycle import Event, State
 from app.operations.sending import (
     SUBSCRIPTION_CHANGES,
     changed_by_step,
-    changed_in_vain,
-    is_final,
+    changed_despite_5xx,
     is_known,
+    is_terminal,
     locked_view,
-    money_figures,
+    money_details,
     send,
 )
 from app.operations.store import Operation, Step
@@ -144,8 +144,8 @@ class StripeCall:
                 return now.status != "paused" and (not self.params or _goes_on(now))
             case _:
                 shown = [_param_shows(name, asked, now) for name, asked in self.params.items()]
-                told = [shows for shows in shown if shows is not None]
-                return bool(told) and all(told)
+                answers = [shows for shows in shown if shows is not None]
+                return bool(answers) and all(answers)
 
 
 def _param_shows(name: str, asked: Any, now: Subscription) -> bool | None:
@@ -189,7 +189,7 @@ class MoneyTerms:
 
 
 @dataclass(frozen=True, slots=True)
-class PlanUpdate:
+class SubscriptionUpdate:
     """A change as it was asked for.
 
     `items` empty: none change. `quote_id`: carry out what was quoted, at the quote's date. `forgo_credit`: make a
@@ -256,10 +256,10 @@ async def send_once(
     call: StripeCall,
     token: UUID,
 ) -> Changed:
-    """The one call, with the key of operation, step and attempt; judged once more and recorded before it leaves.
+    """Check the call once more, record it, and send it with the key of operation, step and attempt.
 
-    Raises StripeOutcomeUnknown while its effect is open; as StripeErrorKept, the next attempt has a new key. Any other
-    error is certain.
+    Raises StripeOutcomeUnknown while its effect is open; as StripeErrorStored, the next attempt has a new key. Any
+    other error is certain.
     """
     async with context.database.connection() as connection:
         (step, *_) = await operations.steps(connection, operation_id)
@@ -294,7 +294,7 @@ async def _send(
     if step.attempt:
         now = await as_it_is(context, subscription_id)
         reading.found = now.fetched
-        if call.shows_in(now.subscription) or await changed_in_vain(
+        if call.shows_in(now.subscription) or await changed_despite_5xx(
             context, operation_id, step, SUBSCRIPTION_CHANGES
         ):
             return now
@@ -308,7 +308,7 @@ async def _send(
             error, (StripeOutcomeUnknown, NotFound)
         )
         is_in_doubt = step.was_sent and is_known(error)
-        if not (isinstance(error, StripeErrorKept) or is_lost_end or is_in_doubt):
+        if not (isinstance(error, StripeErrorStored) or is_lost_end or is_in_doubt):
             raise
         now = await as_it_is(context, subscription_id)
         shows = call.shows_in(now.subscription)
@@ -401,7 +401,7 @@ async def write(
     except BillingError as error:
         if is_known(error):
             if done:
-                raise not_landed() from error
+                raise unreadable_change() from error
             await settle_failed(context, operation_id, error)
         raise
     return done[-1]
@@ -424,8 +424,8 @@ async def _against(
     operation = await operations.operation(connection, operation_id)
     actor_id = None if operation is None else operation.actor_id
     view = await locked_view(connection, subscription_id, actor_id)
-    needs = [Permission(name) for name in step.figures.get("needs", ())]
-    left = step.figures.get("seats_left")
+    needs = [Permission(name) for name in step.details.get("needs", ())]
+    left = step.details.get("seats_left")
     try:
         if actor_id is not None:
             seen = None if view is None else see_as(view, actor_id, context.rules)
@@ -448,12 +448,12 @@ def _check_lowers(view: SubscriptionView, call: StripeCall) -> None:
         raise Forbidden("Your role on this subscription allows you to lower its quantity, not to raise it.")
 
 
-def not_landed() -> ServiceUnavailable:
+def unreadable_change() -> ServiceUnavailable:
     """It took effect, and only the reading after it failed: no refusal, however that reads."""
     return ServiceUnavailable("The change cannot be read back.", retry_after=2)
 
 
-async def land(context: Context, operation_id: str, lease: Lease, changed: Changed) -> None:
+async def apply_change(context: Context, operation_id: str, lease: Lease, changed: Changed) -> None:
     await sync.apply(context, lease, changed.fetched, settling(context, operation_id, [changed]))
 
 
@@ -504,7 +504,7 @@ async def settle_failed(context: Context, operation_id: str, error: BillingError
     """Of a failure that is known. Raises StripeOutcomeUnknown while an earlier attempt may take effect yet."""
     async with context.database.transaction() as connection:
         (step, *_) = await operations.steps(connection, operation_id)
-        if not is_final(context.rules, step, error):
+        if not is_terminal(context.rules, step, error):
             raise StripeOutcomeUnknown("An earlier attempt may take effect yet.", retry_after=2) from error
         await operations.transition(
             connection,
@@ -512,7 +512,7 @@ async def settle_failed(context: Context, operation_id: str, error: BillingError
             step,
             Event.READ_LACKS_EFFECT if step.is_expired else Event.CANNOT_BE_SENT,
             code=error.code,
-            details=money_figures(error.members),
+            details=money_details(error.members),
         )
         await operations.finish_if_settled(connection, operation_id)
 

@@ -467,7 +467,7 @@ def create_operations() -> None:
         sa.Column("role_before", sa.Text(), nullable=True),
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("code", sa.Text(), nullable=True),
-        sa.Column("figures", JSONB, nullable=False),
+        sa.Column("details", JSONB, nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False, server_default=sa.text("0")),
         sa.Column("sent_at", INSTANT, nullable=True),
         sa.Column(

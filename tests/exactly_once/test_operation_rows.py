@@ -47,7 +47,7 @@ PLANNED: Row = {
     "customer_id": "'cus_1'",
     "role": "'user'",
     "state": "'planned'",
-    "figures": "'{}'",
+    "details": "'{}'",
 }
 IN_FLIGHT: Row = {**PLANNED, "state": "'in_flight'", "sent_at": "now()", "unanswered_at": "now()"}
 AMBIGUOUS: Row = {**PLANNED, "state": "'ambiguous'", "attempt": "1"}

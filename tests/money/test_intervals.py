@@ -5,7 +5,7 @@ import pytest
 from app.catalogue.offers import OfferedPrice
 from app.domain.ids import PriceId
 from app.errors import InvalidRequest
-from app.subscriptions.item_changes import ItemChange, Terms, new_plan
+from app.subscriptions.item_changes import ItemChange, Terms, items_of_purchase
 
 Interval = tuple[str, int]
 
@@ -34,7 +34,7 @@ def refusal(
     asked = [ItemChange(f"/items/{position}", price_id=price.id) for position, price in enumerate(prices)]
     terms = Terms(may_buy_unlisted=False, currency=currency, flexible=flexible)
     try:
-        new_plan(asked, {price.id: price for price in prices}, terms)
+        items_of_purchase(asked, {price.id: price for price in prices}, terms)
     except InvalidRequest as error:
         return error
     return None

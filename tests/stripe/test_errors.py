@@ -12,7 +12,7 @@ from app.errors import (
     NotFound,
     PaymentRequired,
     ServiceUnavailable,
-    StripeErrorKept,
+    StripeErrorStored,
     StripeOutcomeUnknown,
     StripeRejected,
 )
@@ -139,7 +139,7 @@ async def test_a_saved_500_is_answered_again_under_its_key(
 ) -> None:
     await stripe_account.add_fault(status=500, save=True)
     assert type(await write(client)) is StripeOutcomeUnknown
-    assert type(await write(client)) is StripeErrorKept
+    assert type(await write(client)) is StripeErrorStored
     assert await write(client, "k2") is None
 
 
@@ -171,7 +171,7 @@ async def test_a_key_with_other_parameters_is_used_up_and_what_it_did_is_unknown
     stripe_account: Simulator, client: StripeClient
 ) -> None:
     assert await write(client) is None
-    with pytest.raises(StripeErrorKept):
+    with pytest.raises(StripeErrorStored):
         await client.post("/v1/customers", {"name": "Grace"}, idempotency_key="k1")
     assert len(await sent(stripe_account)) == 2
 

@@ -19,7 +19,7 @@ from app.operations import waiting
 from app.stripe.billing import BillingCalls
 from app.stripe.client import Write
 from app.subscriptions import (
-    changes as plan_changes,
+    changes as subscription_changes,
 )
 from app.subscriptions import (
     charges,
@@ -130,7 +130,7 @@ def _pending_items_count_again() -> list[Change]:
 
 
 def _applied_change_told_as_declined() -> list[Change]:
-    carried_out = plan_changes._carried_out
+    carried_out = subscription_changes._carried_out
 
     async def _carried_out(context: Any, actor: Any, subscription_id: Any, begun: Any) -> Any:
         done = await carried_out(context, actor, subscription_id, begun)
@@ -138,7 +138,7 @@ def _applied_change_told_as_declined() -> list[Change]:
             raise PaymentRequired(code="card_declined")
         return done
 
-    return [(plan_changes, "_carried_out", _carried_out)]
+    return [(subscription_changes, "_carried_out", _carried_out)]
 
 
 def _any_end_is_the_end_asked_for() -> list[Change]:

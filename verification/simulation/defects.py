@@ -34,8 +34,8 @@ from app.stripe.billing import BillingCalls
 from app.stripe.client import Grant, StripeClient, Tried, Write
 from app.stripe.gateway import StripeGateway
 from app.stripe.rate_budget import RateBudget
-from app.subscriptions import changes as plan_changes
-from app.subscriptions import writes as plan_writes
+from app.subscriptions import changes as subscription_changes
+from app.subscriptions import writes as subscription_writes
 from verification.planting import Change, edited, in_place
 
 
@@ -87,7 +87,9 @@ def _lower_target_not_counted() -> list[Change]:
 
 
 def _floor_not_checked() -> list[Change]:
-    return [(module, "check_floor", lambda *_: None) for module in (plan_changes, plan_writes)]
+    return [
+        (module, "check_floor", lambda *_: None) for module in (subscription_changes, subscription_writes)
+    ]
 
 
 def _members_of_others_taken() -> list[Change]:

@@ -468,7 +468,7 @@ def _is_so(operation: Operation, step: Step, state: Json | None) -> bool:
         case "add" | "update":
             return member_of(state) == operation.subscription_id and role_of(state) == step.role
         case "buy_seats":
-            return quantity_of(state) >= int(step.figures["quantity"])
+            return quantity_of(state) >= int(step.details["quantity"])
         case "set_owner":
             return owner_of(state) == operation.request.get("to_id")
         case "cancel_subscription":

@@ -24,7 +24,7 @@ class Step:
     role: str | None
     state: str
     code: str | None
-    figures: Json
+    details: Json
     settled_tick: int | None = None
 
 
@@ -110,7 +110,7 @@ class Judge:
             row["role"],
             row["state"],
             row["code"],
-            row["figures"],
+            row["details"],
             settled,
         )
 

@@ -99,7 +99,7 @@ operation_steps = Table(
     text_column("role_before"),
     text_column("state", required=True),
     text_column("code"),
-    json_column("figures", required=True),
+    json_column("details", required=True),
     Column("attempt", Integer, nullable=False, server_default=text("0")),
     instant("sent_at"),
     Column(

@@ -29,7 +29,7 @@ from app.http.idempotency import IdempotentRoute
 from app.http.operation_ids import operation_id_of
 from app.identity.actors import Actor
 from app.operations import runner as operations
-from app.operations.answers import ACCEPTED, FIGURES, ON_PEOPLE, operation_answer, result_of
+from app.operations.answers import ACCEPTED, DETAILS, ON_PEOPLE, operation_answer, result_of
 from app.operations.runner import Outcome
 from app.operations.schemas import OperationAnswer
 from app.sharing import (
@@ -52,7 +52,7 @@ from app.sharing.schemas.members import (
     SeatQuoteRequest,
     SeatsRequest,
 )
-from app.subscriptions import changes as plan_changes
+from app.subscriptions import changes as subscription_changes
 from app.subscriptions import previews, seat_purchases
 from app.subscriptions.routes.changes import change_answer, quote_answer
 from app.subscriptions.schemas.changes import ChangedSubscription, QuoteAnswer
@@ -200,7 +200,7 @@ async def set_seats(
     )
     operation_id = await operation_id_of(request, actor.principal)
     async with failures.noted(context, actor) as attempt:
-        done = await plan_changes.update(
+        done = await subscription_changes.update(
             context, actor, subscription_id, update, operation_id, lambda _: None
         )
         attempt.saw(done.payment)
@@ -306,13 +306,13 @@ def _asked(body: MemberChangeRequest | SeatQuoteRequest) -> list[AskedChange]:
 
 
 def _nothing_accepted(results: list[JsonObject], outcome: Outcome) -> Conflict:
-    """409 with the first refusal's code and figures, and every result."""
+    """409 with the first refusal's code and numbers, and every result."""
     first = results[0]
-    figures = {name: first[name] for name in FIGURES if first.get(name) is not None}
+    details = {name: first[name] for name in DETAILS if first.get(name) is not None}
     return Conflict(
         _REASONS.get(first["code"], "None of these changes was accepted."),
         code=first["code"],
-        members={**figures, "operation_id": outcome.operation.id, "results": results},
+        members={**details, "operation_id": outcome.operation.id, "results": results},
     )
 
 

@@ -27,7 +27,7 @@ from app.mirror.visibility import Seen
 from app.operations import waiting
 from app.operations.answers import ACCEPTED, accepted_answer
 from app.operations.runner import Accepted
-from app.subscriptions import changes as plan_changes
+from app.subscriptions import changes as subscription_changes
 from app.subscriptions import ending, previews, purchases
 from app.subscriptions.ends import When
 from app.subscriptions.item_changes import ItemChange
@@ -44,7 +44,7 @@ from app.subscriptions.schemas.changes import (
 )
 from app.subscriptions.schemas.subscriptions import body as subscription_body
 from app.subscriptions.schemas.subscriptions import shown
-from app.subscriptions.writes import Done, MoneyTerms, PlanUpdate
+from app.subscriptions.writes import Done, MoneyTerms, SubscriptionUpdate
 
 router = APIRouter(tags=["subscriptions"], route_class=IdempotentRoute)
 _WRITE = problems.responses(401, 403, 404, 409, 413, 415, 422, 502, 503)
@@ -127,9 +127,11 @@ async def update_subscription(
             raise PreconditionFailed()
 
     operation_id = await operation_id_of(request, actor.principal)
-    change = _plan_update(body)
+    change = _subscription_update(body)
     async with _attempt(context, actor, body) as attempt, failures.naming_the_code(body.promotion_code):
-        done = await plan_changes.update(context, actor, subscription_id, change, operation_id, precondition)
+        done = await subscription_changes.update(
+            context, actor, subscription_id, change, operation_id, precondition
+        )
         if change.items:
             attempt.saw(done.payment)
     return await change_answer(request, context, actor, done)
@@ -155,7 +157,7 @@ async def preview_subscription(
     """Quote a change: what it costs, to the cent, promised for one use until `expires_at`."""
     refuse_admin_fields(actor, body)
     async with _attempt(context, actor, body), failures.naming_the_code(body.promotion_code):
-        quoted = await previews.preview(context, actor, subscription_id, _plan_update(body))
+        quoted = await previews.preview(context, actor, subscription_id, _subscription_update(body))
     return answer(request, quote_answer(quoted))
 
 
@@ -178,7 +180,7 @@ async def cancel_subscription(
     """
     asked = body or CancelRequest()
     refuse_admin_fields(actor, asked)
-    done = await plan_changes.cancel(
+    done = await subscription_changes.cancel(
         context,
         actor,
         subscription_id,
@@ -212,7 +214,7 @@ async def resume_subscription(
     """Takes back whichever end is set, and wakes a paused subscription."""
     operation_id = await operation_id_of(request, actor.principal)
     async with failures.noted(context, actor) as attempt:
-        done = await plan_changes.resume(context, actor, subscription_id, operation_id)
+        done = await subscription_changes.resume(context, actor, subscription_id, operation_id)
         attempt.saw(done.payment)
     return await change_answer(request, context, actor, done)
 
@@ -256,8 +258,8 @@ def changed_subscription(done: Done, rules: Rules) -> ChangedSubscription:
     )
 
 
-def _plan_update(body: SubscriptionUpdateRequest) -> PlanUpdate:
-    return PlanUpdate(
+def _subscription_update(body: SubscriptionUpdateRequest) -> SubscriptionUpdate:
+    return SubscriptionUpdate(
         items=[
             ItemChange(
                 f"/items/{position}",

@@ -17,9 +17,9 @@ _SETTERS = """
     select began.at is null or exists (
             select from audit_events a where a.subscription_id = $1 and a.at >= began.at and a.source <> 'api'
               and (a.after ? 'cancel_at' or a.after ? 'cancel_at_period_end')) as elsewhere,
-        array(select distinct t.figures ->> 'end_by'
+        array(select distinct t.details ->> 'end_by'
             from operations o join operation_steps t on t.operation_id = o.id
-            where o.subscription_id = $1 and t.state in ('applied', 'unchanged') and t.figures ? 'end_by'
+            where o.subscription_id = $1 and t.state in ('applied', 'unchanged') and t.details ? 'end_by'
               and t.settled_at >= began.at) as parties
     from began"""
 
