@@ -12,7 +12,7 @@ from app.operations import waiting
 from app.operations.sending import is_known, late_seconds
 from app.subscriptions import change_operations, purchases
 from app.subscriptions import writes as subscription_writes
-from app.subscriptions.writes import StripeCall
+from app.subscriptions.stripe_calls import StripeCall
 
 
 async def finish(context: Context, operation_id: str, token: UUID) -> None:

@@ -14,7 +14,7 @@ from app.mirror.visibility import get
 from app.operations import store as operations
 from app.sharing.admission import AskedChange, Purchasing, release_of
 from app.subscriptions import charges
-from app.subscriptions.changes import check_complete
+from app.subscriptions.change_rules import check_complete
 from app.subscriptions.quotes import check_state
 from app.subscriptions.seat_purchases import total_update
 

@@ -35,10 +35,13 @@ from app.operations import store as operations
 from app.operations.runner import Accepted, operation_lease, within
 from app.operations.sending import is_known, money_details, pauses
 from app.operations.store import Operation, Step
+from app.operations.waiting import waits
 from app.postgres.database import Connection
 from app.stripe.billing import Changed
+from app.subscriptions.settlements import Done, seen_now
+from app.subscriptions.stripe_calls import StripeCall
 from app.subscriptions.superseding import MustSupersede
-from app.subscriptions.writes import StripeCall, as_it_is
+from app.subscriptions.writes import as_it_is, write
 
 log = structlog.get_logger(__name__)
 
@@ -239,3 +242,24 @@ async def read_again(context: Context, operation: Operation) -> None:
     if not step.was_sent and operation.actor_id is not None:
         await sync.read_through(context, "subscription", operation.subscription_id)
         await sync.read_through(context, "customer", operation.actor_id)
+
+
+async def carry_out_change(
+    context: Context, actor: Actor, subscription_id: SubscriptionId, begun: Begun
+) -> Done | Accepted:
+    async def attempt(token: UUID) -> Changed:
+        return await write(context, begun.operation_id, subscription_id, begun.call, token)
+
+    changed = await carry_out(context, begun, attempt)
+    if isinstance(changed, Accepted):
+        return changed
+    payment = await payment_of(context, begun, changed)
+    if isinstance(payment, Accepted):
+        return payment
+    if await waits(context, begun.operation_id):
+        return Accepted(begun.operation_id, payment)
+    done = await seen_now(context, actor, subscription_id, payment)
+    async with context.database.connection() as connection:
+        operation = await operations.operation(connection, begun.operation_id)
+    forgone = 0 if operation is None else StripeCall(**operation.request).credit_forgone
+    return replace(done, credit_forgone=forgone, operation_id=begun.operation_id)

@@ -21,7 +21,7 @@ from app.domain.views import SubscriptionView
 from app.errors import NotFound
 from app.identity.actors import Actor
 from app.mirror.visibility import Seen, read
-from app.subscriptions.changes import (
+from app.subscriptions.change_rules import (
     check_complete,
     check_status,
     items_after,
@@ -33,7 +33,7 @@ from app.subscriptions.item_changes import ChangedItems, PricedItem
 from app.subscriptions.payment_bounds import check_bounds
 from app.subscriptions.quotes import promise
 from app.subscriptions.store import quotes
-from app.subscriptions.writes import SubscriptionUpdate, price_ids
+from app.subscriptions.updates import SubscriptionUpdate, price_ids
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,20 +36,10 @@ from app.stripe.billing import Changed
 from app.subscriptions.change_operations import Begun, begun, carry_out, insert_operation, payment_of
 from app.subscriptions.item_changes import ItemChange, Terms, common_currency, items_of_purchase
 from app.subscriptions.purchase_admission import admit, supersede
-from app.subscriptions.writes import (
-    Done,
-    MoneyTerms,
-    StripeCall,
-    apply_change,
-    attach_first,
-    attachment,
-    price_ids,
-    seen_now,
-    send_once,
-    settle_failed,
-    unreadable_change,
-    was_sent,
-)
+from app.subscriptions.settlements import Done, apply_change, seen_now, settle_failed, unreadable_change
+from app.subscriptions.stripe_calls import StripeCall, attachment
+from app.subscriptions.updates import MoneyTerms, price_ids
+from app.subscriptions.writes import attach_first, send_once, was_sent
 
 _OTHER_PURCHASE_SECONDS = 5.0
 _FIRST_PAUSE_SECONDS = 0.1

@@ -26,7 +26,7 @@ from app.subscriptions.store import quotes
 from app.subscriptions.store.quotes import Promise
 
 if TYPE_CHECKING:
-    from app.subscriptions.writes import SubscriptionUpdate
+    from app.subscriptions.updates import SubscriptionUpdate
 
 
 def change_hash(change: SubscriptionUpdate) -> bytes:

@@ -10,7 +10,7 @@ from app.errors import FieldError, InvalidRequest
 from app.identity.actors import Actor
 from app.mirror.visibility import get
 from app.subscriptions.item_changes import ItemChange
-from app.subscriptions.writes import MoneyTerms, SubscriptionUpdate
+from app.subscriptions.updates import MoneyTerms, SubscriptionUpdate
 
 
 def seats_update(

@@ -19,9 +19,7 @@ from app.operations import waiting
 from app.stripe.billing import BillingCalls
 from app.stripe.client import Write
 from app.subscriptions import (
-    changes as subscription_changes,
-)
-from app.subscriptions import (
+    change_operations,
     charges,
     ending,
     previews,
@@ -130,15 +128,15 @@ def _pending_items_count_again() -> list[Change]:
 
 
 def _applied_change_told_as_declined() -> list[Change]:
-    carried_out = subscription_changes._carried_out
+    carry_out = change_operations.carry_out_change
 
-    async def _carried_out(context: Any, actor: Any, subscription_id: Any, begun: Any) -> Any:
-        done = await carried_out(context, actor, subscription_id, begun)
+    async def declined(context: Any, actor: Any, subscription_id: Any, begun: Any) -> Any:
+        done = await carry_out(context, actor, subscription_id, begun)
         if "items" in begun.call.params:
             raise PaymentRequired(code="card_declined")
         return done
 
-    return [(subscription_changes, "_carried_out", _carried_out)]
+    return [(change_operations, "carry_out_change", declined)]
 
 
 def _any_end_is_the_end_asked_for() -> list[Change]:

@@ -28,7 +28,7 @@ from app.operations import waiting
 from app.operations.answers import ACCEPTED, accepted_answer
 from app.operations.runner import Accepted
 from app.subscriptions import changes as subscription_changes
-from app.subscriptions import ending, previews, purchases
+from app.subscriptions import end_changes, ending, previews, purchases
 from app.subscriptions.ends import When
 from app.subscriptions.item_changes import ItemChange
 from app.subscriptions.previews import Quoted
@@ -44,7 +44,8 @@ from app.subscriptions.schemas.changes import (
 )
 from app.subscriptions.schemas.subscriptions import body as subscription_body
 from app.subscriptions.schemas.subscriptions import shown
-from app.subscriptions.writes import Done, MoneyTerms, SubscriptionUpdate
+from app.subscriptions.settlements import Done
+from app.subscriptions.updates import MoneyTerms, SubscriptionUpdate
 
 router = APIRouter(tags=["subscriptions"], route_class=IdempotentRoute)
 _WRITE = problems.responses(401, 403, 404, 409, 413, 415, 422, 502, 503)
@@ -180,7 +181,7 @@ async def cancel_subscription(
     """
     asked = body or CancelRequest()
     refuse_admin_fields(actor, asked)
-    done = await subscription_changes.cancel(
+    done = await end_changes.cancel(
         context,
         actor,
         subscription_id,
@@ -214,7 +215,7 @@ async def resume_subscription(
     """Takes back whichever end is set, and wakes a paused subscription."""
     operation_id = await operation_id_of(request, actor.principal)
     async with failures.noted(context, actor) as attempt:
-        done = await subscription_changes.resume(context, actor, subscription_id, operation_id)
+        done = await end_changes.resume(context, actor, subscription_id, operation_id)
         attempt.saw(done.payment)
     return await change_answer(request, context, actor, done)
 

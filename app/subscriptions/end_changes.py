@@ -1,0 +1,260 @@
+"""Ending and resuming a subscription: the end is judged and written in one transaction, under its lock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from app.context import Context
+from app.customers import failures
+from app.domain.ids import SubscriptionId
+from app.domain.roles import Permission, require
+from app.domain.snapshots import JsonObject
+from app.domain.statuses import ENDED
+from app.domain.views import SubscriptionView
+from app.errors import (
+    Conflict,
+)
+from app.identity.actors import Actor
+from app.mirror import refreshing as sync
+from app.mirror.store import subscriptions
+from app.mirror.visibility import Seen, read
+from app.operations import store as operations
+from app.operations.runner import Accepted
+from app.postgres.database import Connection
+from app.subscriptions import change_operations, ending
+from app.subscriptions.change_operations import (
+    begun,
+    insert_operation,
+)
+from app.subscriptions.change_rules import (
+    BY_UPDATE,
+    check_complete,
+    check_status,
+)
+from app.subscriptions.ends import When
+from app.subscriptions.settlements import Done
+from app.subscriptions.stripe_calls import StripeCall
+from app.subscriptions.superseding import superseding
+from app.subscriptions.updates import SubscriptionUpdate
+
+Precondition = Callable[[Seen], None]
+
+
+async def cancel(
+    context: Context,
+    actor: Actor,
+    subscription_id: SubscriptionId,
+    *,
+    when: When,
+    reason: str | None,
+    prorate: bool | None,
+    operation_id: str,
+) -> Done | Accepted:
+    """End it now, or let it run out; asking again changes nothing and answers the same.
+
+    A purchase that waits for its payment ends for it.
+    Raises InvalidRequest `end_ambiguous`, Conflict `managed_by_schedule`, Forbidden, NotFound.
+    """
+    params: dict[str, Any] = {"cancellation_details": {"comment": reason}} if reason else {}
+    if when is When.NOW and prorate is not None:
+        params.update({"prorate": prorate, "invoice_now": prorate})
+
+    async def ended() -> Done | Accepted:
+        return await _end(context, actor, subscription_id, when, params, operation_id)
+
+    return await superseding(context, actor, subscription_id, ended)
+
+
+async def _end(
+    context: Context,
+    actor: Actor,
+    subscription_id: SubscriptionId,
+    when: When,
+    params: dict[str, Any],
+    operation_id: str,
+    *,
+    kind: str = "cancel_subscription",
+    precondition: Precondition | None = None,
+) -> Done | Accepted:
+    """`params`: what Stripe is told besides the end. An update names its end by another field than a cancellation."""
+    needed = Permission.CANCEL_NOW if when is When.NOW else Permission.CANCEL
+    is_read = False
+    while True:
+        async with context.database.transaction() as connection:
+            await subscriptions.lock(connection, subscription_id)
+            seen = await read(connection, actor, subscription_id, context.rules)
+            view = seen.view
+            require(seen.granted, needed)
+            if view.status in ENDED and kind == "cancel_subscription":
+                return await _done_already(connection, seen, kind)
+            operation = await begun(context, connection, operation_id)
+            if operation is not None:
+                break
+            if precondition is not None:
+                precondition(seen)
+            if view.status in ENDED:
+                check_status(context, view, None)
+            if when is When.NOW:
+                method = "cancel"
+            elif view.status == "incomplete":
+                # Stripe takes no end for it, and nothing was paid that could run out.
+                method = "end_unpaid"
+            else:
+                pointer = "/when" if kind == "cancel_subscription" else BY_UPDATE
+                asked = ending.params_for(view, when, pointer=pointer)
+                stands = ending.stands_already(view, when)
+                if stands and is_read:
+                    await ending.check_no_change_runs(connection, view)
+                    await ending.confirm(context, connection, actor, seen, operation_id)
+                    return await _done_already(connection, seen, kind)
+                if not stands:
+                    await ending.check_end(connection, actor, seen, when)
+                method, end_params = ("", {}) if stands else await _way_to_end(connection, view, when, asked)
+                params = {**params, **end_params}
+            if method:
+                operation = await insert_operation(
+                    context,
+                    connection,
+                    actor,
+                    operation_id,
+                    kind,
+                    subscription_id,
+                    StripeCall(method, params),
+                    needs=[needed],
+                    end_by=ending.end_by(actor, view),
+                )
+                break
+        # Somebody may have changed the end in the Dashboard a moment ago: "already so" is said of what Stripe has.
+        if not await ending.is_current(context, view):
+            await sync.read_through(context, "subscription", subscription_id)
+        is_read = True
+    return _without_payment(
+        await change_operations.carry_out_change(context, actor, subscription_id, operation)
+    )
+
+
+async def _done_already(connection: Connection, seen: Seen, kind: str) -> Done:
+    """Answer as the operation of this kind did that made it so; no operation did if it was made in the Dashboard."""
+    return Done(seen, None, operation_id=await operations.last_applied(connection, seen.view.id, kind))
+
+
+async def _way_to_end(
+    connection: Connection, view: SubscriptionView, when: When, asked: JsonObject
+) -> tuple[str, JsonObject]:
+    """Return the call that brings the end about, and its parameters: at once where its period is over already."""
+    return ("cancel", {}) if await ending.is_over(connection, view, when) else ("update", asked)
+
+
+async def change_end(
+    context: Context,
+    actor: Actor,
+    subscription_id: SubscriptionId,
+    change: SubscriptionUpdate,
+    operation_id: str,
+    precondition: Precondition,
+) -> Done | Accepted:
+    """An update of nothing but the end: as cancelling, or as taking the end back."""
+    kind = "update_subscription"
+    if change.cancel_at_period_end:
+        return await _end(
+            context,
+            actor,
+            subscription_id,
+            When.PERIOD_END,
+            {},
+            operation_id,
+            kind=kind,
+            precondition=precondition,
+        )
+    return await _take_back(
+        context, actor, subscription_id, operation_id, kind=kind, wake=False, precondition=precondition
+    )
+
+
+async def resume(
+    context: Context, actor: Actor, subscription_id: SubscriptionId, operation_id: str
+) -> Done | Accepted:
+    """Take back whichever end is set, and wake a paused subscription; asking again answers the same.
+
+    Raises Conflict `subscription_not_active` for an ended one, `managed_by_schedule`, Forbidden, NotFound.
+    """
+
+    async def resumed() -> Done | Accepted:
+        return await _take_back(
+            context, actor, subscription_id, operation_id, kind="resume_subscription", wake=True
+        )
+
+    return await superseding(context, actor, subscription_id, resumed)
+
+
+def _check_resumable(view: SubscriptionView) -> None:
+    if view.collection_method == "send_invoice":
+        raise Conflict(
+            "Stripe resumes only subscriptions that are charged automatically, and this one is paid by sent invoices. "
+            "Change its collection method in the Dashboard first, or cancel it and buy a new one.",
+            code="subscription_not_active",
+        )
+
+
+async def _take_back(
+    context: Context,
+    actor: Actor,
+    subscription_id: SubscriptionId,
+    operation_id: str,
+    *,
+    kind: str,
+    wake: bool,
+    precondition: Precondition | None = None,
+) -> Done | Accepted:
+    """`wake`: a paused subscription is resumed too."""
+    is_read = False
+    while True:
+        async with context.database.transaction() as connection:
+            await subscriptions.lock(connection, subscription_id)
+            seen = await read(connection, actor, subscription_id, context.rules)
+            view = seen.view
+            wakes = wake and view.status == "paused"
+            needed = [Permission.TAKE_BACK_END, *([Permission.RESUME] if wakes else [])]
+            require(seen.granted, *needed)
+            operation = await begun(context, connection, operation_id)
+            if operation is not None:
+                break
+            if precondition is not None:
+                precondition(seen)
+            if view.status in ENDED:
+                raise Conflict("This subscription has ended: buy a new one.", code="subscription_not_active")
+            params = await ending.taking_back_call(connection, view)
+            if params:
+                await ending.check_taking_back(connection, actor, seen)
+            if params or wakes:
+                check_complete(view)
+                if wakes:
+                    _check_resumable(view)
+                    await failures.check(connection, actor)
+                operation = await insert_operation(
+                    context,
+                    connection,
+                    actor,
+                    operation_id,
+                    kind,
+                    subscription_id,
+                    StripeCall("resume" if wakes else "update", params),
+                    needs=needed,
+                )
+                break
+            if is_read:
+                await ending.check_no_change_runs(connection, view)
+                return await _done_already(connection, seen, kind)
+        # Somebody may have set an end in the Dashboard a moment ago.
+        if not await ending.is_current(context, view):
+            await sync.read_through(context, "subscription", subscription_id)
+        is_read = True
+    done = await change_operations.carry_out_change(context, actor, subscription_id, operation)
+    return done if wakes else _without_payment(done)
+
+
+def _without_payment(done: Done | Accepted) -> Done | Accepted:
+    """A change of the end asks for no payment: an invoice that is open anyway is no part of its answer."""
+    return done if isinstance(done, Accepted) else replace(done, payment=None)
