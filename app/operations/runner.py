@@ -191,10 +191,15 @@ async def within(seconds: float, work: Coroutine[Any, Any, Result]) -> Result:
     Raises:
         TimeoutError: It took longer than so many seconds, and goes on in the background.
     """
+    return await asyncio.wait_for(asyncio.shield(in_background(work)), seconds)
+
+
+def in_background(work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
+    """Start work that may outlive its request; `drain` waits for it at shutdown."""
     task = asyncio.create_task(work)
     _running.add(task)
     task.add_done_callback(_note_end)
-    return await asyncio.wait_for(asyncio.shield(task), seconds)
+    return task
 
 
 def _note_end(task: asyncio.Task[Any]) -> None:

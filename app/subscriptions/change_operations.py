@@ -32,7 +32,7 @@ from app.identity.actors import Actor
 from app.mirror import refreshing as sync
 from app.operations import lease_store, waiting_store
 from app.operations import store as operations
-from app.operations.runner import Accepted, operation_lease, within
+from app.operations.runner import Accepted, in_background, operation_lease, within
 from app.operations.sending import is_known, money_details, pauses
 from app.operations.store import Operation, Step
 from app.operations.waiting import waits
@@ -149,8 +149,9 @@ async def carry_out(
     if token is None:
         return await _of_before(context, begun)
     deadline = context.rules.operation_deadline
+    work = in_background(_attempts(context, begun.operation_id, token, attempt, deadline))
     try:
-        return await within(deadline, _attempts(context, begun.operation_id, token, attempt, deadline))
+        return await asyncio.wait_for(asyncio.shield(work), deadline)
     except TimeoutError:
         failure: BillingError = ServiceUnavailable("Nothing could be sent to Stripe in time.", retry_after=2)
     except BillingError as error:
@@ -158,9 +159,21 @@ async def carry_out(
             raise
         failure = error
     async with context.database.connection() as connection:
-        if await operations.discard(connection, begun.operation_id, token):
-            raise failure
-    return Accepted(begun.operation_id)
+        is_discarded = await operations.discard(connection, begun.operation_id, token)
+    if not is_discarded:
+        return Accepted(begun.operation_id)
+    await _end(work)
+    raise failure
+
+
+async def _end(work: asyncio.Task[Changed]) -> None:
+    """End the work of a discarded operation, and wait until what it read of the subscription is applied.
+
+    For example the quantity was lowered in the Dashboard, the work read that, and then Stripe did not answer in time.
+    If the work went on, the row would show the old quantity until it ended, and an addition would be admitted by it.
+    """
+    work.cancel()
+    await asyncio.wait([work])
 
 
 async def _attempts(
