@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from app.domain.ids import CustomerId, SubscriptionId
+from app.domain.roles import Role
 from app.domain.statuses import ENDED
 from app.domain.views import SubscriptionView
+from app.errors import FieldError, InvalidRequest
+from app.identity.actors import Actor
 from app.operations import people_store
 from app.operations.people_store import FoundPerson
 from app.postgres.database import Connection
-from app.sharing.member_changes import Person
+from app.sharing.member_changes import (
+    Action,
+    MemberChange,
+    Person,
+)
 
 
 async def find_addition(
@@ -50,3 +58,71 @@ def as_person(found: FoundPerson, view: SubscriptionView, email: str | None) -> 
         busy=found.busy,
         is_owner=view.owner is not None and found.customer_id == view.owner.customer_id,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class AskedChange:
+    """One change as the caller wrote it: an add names an e-mail (lower case) or a customer, others a customer."""
+
+    action: Action
+    pointer: str
+    email: str | None = None
+    customer_id: CustomerId | None = None
+    role: Role | None = None
+
+
+async def find_people(
+    connection: Connection, actor: Actor, view: SubscriptionView, asked: Sequence[AskedChange]
+) -> list[MemberChange]:
+    ids = sorted({change.customer_id for change in asked if change.customer_id is not None})
+    emails = sorted({change.email for change in asked if change.email is not None})
+    by_id = {
+        p.customer_id: p
+        for p in await people_store.people_by_id(connection, view.id, ids, ended=sorted(ENDED))
+    }
+    with_email: dict[str, list[FoundPerson]] = {}
+    for found in await people_store.people_by_email(connection, view.id, emails, ended=sorted(ENDED)):
+        with_email.setdefault(found.email or "", []).append(found)
+    promised = await people_store.promised_emails(connection, emails)
+    changes = []
+    for change in asked:
+        if change.email is not None:
+            person = by_email(
+                change.email, with_email.get(change.email, []), promised.get(change.email), view
+            )
+        else:
+            person = _by_id(change, by_id.get(change.customer_id or CustomerId("")), actor, view)
+        changes.append(
+            MemberChange(change.action, person, None if change.role is None else change.role.value)
+        )
+    return changes
+
+
+def _by_id(change: AskedChange, found: FoundPerson | None, actor: Actor, view: SubscriptionView) -> Person:
+    """End users may add by id only whom this subscription has had before: an id must not be a way to anybody."""
+    if found is None:
+        return Person(change.customer_id, known=False)
+    known_here = found.member_role is not None or found.former_member
+    if change.action is Action.ADD and not actor.is_service and not known_here:
+        return Person(change.customer_id, known=False)
+    return as_person(found, view, None)
+
+
+def refuse_twice(changes: Sequence[MemberChange], asked: Sequence[AskedChange], actor: Actor) -> None:
+    """One person named twice, be it once by e-mail and once by id: what was meant cannot be known.
+
+    That an e-mail and an id are one person is told to an end user only of people whom this subscription has had.
+    """
+    seen: set[str] = set()
+    errors = []
+    for change, source in zip(changes, asked, strict=True):
+        person = change.person
+        is_shown = (
+            actor.is_service or person.is_owner or person.former_member or person.member_role is not None
+        )
+        name = (person.customer_id if is_shown or source.email is None else None) or person.email or ""
+        if name in seen:
+            errors.append(FieldError(source.pointer, "duplicate", "This person is named twice in one call."))
+        seen.add(name)
+    if errors:
+        raise InvalidRequest("One person is named twice.", errors=errors)

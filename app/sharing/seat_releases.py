@@ -12,7 +12,8 @@ from app.identity.actors import Actor
 from app.mirror import refreshing
 from app.mirror.visibility import get
 from app.operations import store as operations
-from app.sharing.admission import AskedChange, Purchasing, release_of
+from app.sharing.people import AskedChange
+from app.sharing.seat_changes import Purchasing, release_of
 from app.subscriptions import charges
 from app.subscriptions.change_rules import check_complete
 from app.subscriptions.quotes import check_state

@@ -40,11 +40,13 @@ from app.sharing import (
 )
 from app.sharing import (
     purchase_permissions,
+    seat_changes,
     seat_releases,
 )
-from app.sharing.admission import Admitted, AskedChange, Purchasing
+from app.sharing.admission import Admitted
 from app.sharing.member_changes import Action
 from app.sharing.members import PeopleQuery
+from app.sharing.people import AskedChange
 from app.sharing.schemas.members import (
     MemberChangeRequest,
     PersonList,
@@ -52,6 +54,7 @@ from app.sharing.schemas.members import (
     SeatQuoteRequest,
     SeatsRequest,
 )
+from app.sharing.seat_changes import Purchasing
 from app.subscriptions import changes as subscription_changes
 from app.subscriptions import previews, seat_purchases
 from app.subscriptions.routes.changes import change_answer, quote_answer
@@ -221,10 +224,10 @@ async def quote_seats(
     if body.total is not None:
         total = body.total
     elif body.release_seats:
-        release = await member_changes.release_of(context, actor, subscription_id, _asked(body))
+        release = await seat_changes.release_of(context, actor, subscription_id, _asked(body))
         total, removed = release.total, release.removed
     else:
-        total = await member_changes.seats_needed(context, actor, subscription_id, _asked(body))
+        total = await seat_changes.seats_needed(context, actor, subscription_id, _asked(body))
     update = await seat_purchases.total_update(
         context,
         actor,

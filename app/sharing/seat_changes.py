@@ -1,0 +1,175 @@
+"""Seats that a member change buys or gives back: the steps of its operation, and their numbers for a quote."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from app.context import Context
+from app.domain.ids import SubscriptionId, SubscriptionItemId
+from app.domain.roles import Permission, require
+from app.domain.seats import Seats, capacity, purchase_item, total_after_release
+from app.domain.snapshots import JsonObject
+from app.domain.statuses import entitlements
+from app.domain.views import SubscriptionView
+from app.errors import Conflict
+from app.identity.actors import Actor
+from app.mirror.visibility import read
+from app.operations import store as operations
+from app.operations import waiting_store
+from app.operations.step_kinds import StepKind
+from app.postgres.database import Connection
+from app.sharing.member_changes import (
+    Action,
+    Decision,
+    Verdict,
+    admit,
+    permissions_needed,
+    seats_required,
+)
+from app.sharing.people import AskedChange, find_people, refuse_twice
+from app.subscriptions.quotes import use_quote
+from app.subscriptions.seat_purchases import seats_update
+from app.subscriptions.superseding import MustSupersede
+
+UNLIMITED = 2**31
+
+
+@dataclass(frozen=True, slots=True)
+class Purchasing:
+    """How a call that may buy seats, or gives back those of removed members, does it.
+
+    `item_id` where several items give seats. `releases`: it gives seats back, and buys none.
+    """
+
+    item_id: SubscriptionItemId | None = None
+    quote_id: str | None = None
+    proration_behavior: str | None = None
+    forgo_credit: bool = False
+    releases: bool = False
+
+
+async def check_alone(connection: Connection, subscription_id: SubscriptionId) -> None:
+    """Raise Conflict `operation_in_progress` while a change of the subscription may still take effect."""
+    if await operations.subscription_change_runs(connection, subscription_id, beside_payment=True):
+        raise Conflict("Another change of this subscription is still running.", retry_after=2)
+
+
+async def check_nothing_waits(
+    context: Context,
+    connection: Connection,
+    view: SubscriptionView,
+    buying: JsonObject,
+    purchasing: Purchasing,
+) -> None:
+    """Raise MustSupersede, with the update to price first, while another purchase waits for its payment."""
+    if not await waiting_store.of_subscription(connection, view.id):
+        return
+    details = buying["details"]
+    params: JsonObject = {
+        "items": [{"id": details["item_id"], "quantity": details["quantity"]}],
+        "proration_behavior": purchasing.proration_behavior or context.rules.proration_behavior,
+        "payment_behavior": "pending_if_incomplete",
+    }
+    raise MustSupersede(params, quote_id=purchasing.quote_id, forgo_credit=purchasing.forgo_credit)
+
+
+def seats_left_after(decisions: Sequence[Decision], seats: Seats) -> int:
+    """The seats that are left when every removal that may run was applied."""
+    removed = sum(d.change.action is Action.REMOVE and d.verdict is Verdict.RUN for d in decisions)
+    added = seats_required(decisions, seats) - seats.used - seats.reserved + removed
+    then = seats._replace(used=seats.used - removed + added)
+    return min(seats.total, total_after_release(then, removed))
+
+
+async def release_step(
+    connection: Connection,
+    actor: Actor,
+    view: SubscriptionView,
+    fewer: int,
+    purchasing: Purchasing,
+    position: int,
+) -> JsonObject:
+    """Return the step that gives seats back, once it is known who was removed."""
+    item = purchase_item(view.seat_items(), purchasing.item_id)
+    details: JsonObject = {"item_id": item.id, "forgo_credit": purchasing.forgo_credit}
+    if purchasing.proration_behavior is not None:
+        details["proration_behavior"] = purchasing.proration_behavior
+    if purchasing.quote_id is not None:
+        quantity = max(1, (item.quantity or 0) - fewer)
+        change = seats_update(item, quantity, purchasing.quote_id, purchasing.proration_behavior)
+        await use_quote(connection, actor, view, change)
+        details["quote_id"] = purchasing.quote_id
+    return {
+        "position": position,
+        "action": StepKind.RELEASE_SEATS.value,
+        "state": "planned",
+        "details": details,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What a call that gives seats back would leave. `removed`: the members that it removes."""
+
+    total: int
+    removed: int
+
+
+async def release_of(
+    context: Context, actor: Actor, subscription_id: SubscriptionId, asked: Sequence[AskedChange]
+) -> Release:
+    """Return what giving back the seats of this call's removals would leave, for its quote and its test.
+
+    Raises NotFound, Forbidden `role_required`, InvalidRequest for one person named twice.
+    """
+    async with context.database.connection() as connection:
+        seen = await read(connection, actor, subscription_id, context.rules)
+        changes = await find_people(connection, actor, seen.view, asked)
+    require(seen.granted, Permission.BUY_SEATS, *sorted(permissions_needed(changes)))
+    refuse_twice(changes, asked, actor)
+    seats = seen.view.seats(owner_uses_seat=context.rules.owner_uses_seat)
+    allowed = entitlements(
+        seen.view.status, past_due_allows_new_seats=context.rules.past_due_allows_new_seats
+    )
+    decisions = admit(changes, seats=seats, capacity=capacity(seats), entitlements=allowed)
+    removed = sum(d.change.action is Action.REMOVE and d.verdict is Verdict.RUN for d in decisions)
+    return Release(seats_left_after(decisions, seats), removed)
+
+
+async def seats_needed(
+    context: Context, actor: Actor, subscription_id: SubscriptionId, asked: Sequence[AskedChange]
+) -> int:
+    """The total that this call would need, at least what there is: for a quote of what it would buy."""
+    async with context.database.connection() as connection:
+        seen = await read(connection, actor, subscription_id, context.rules)
+        changes = await find_people(connection, actor, seen.view, asked)
+    require(seen.granted, *sorted(permissions_needed(changes)))
+    refuse_twice(changes, asked, actor)
+    seats = seen.view.seats(owner_uses_seat=context.rules.owner_uses_seat)
+    allowed = entitlements(
+        seen.view.status, past_due_allows_new_seats=context.rules.past_due_allows_new_seats
+    )
+    decisions = admit(changes, seats=seats, capacity=UNLIMITED, entitlements=allowed)
+    return max(seats.total, seats_required(decisions, seats))
+
+
+async def purchase_step(
+    connection: Connection,
+    actor: Actor,
+    view: SubscriptionView,
+    decisions: Sequence[Decision],
+    seats: Seats,
+    purchasing: Purchasing,
+) -> JsonObject:
+    """Return the step of the one quantity write of the call."""
+    item = purchase_item(view.seat_items(), purchasing.item_id)
+    quantity = (item.quantity or 0) + seats_required(decisions, seats) - seats.total
+    details: JsonObject = {"item_id": item.id, "quantity": quantity, "forgo_credit": purchasing.forgo_credit}
+    if purchasing.proration_behavior is not None:
+        details["proration_behavior"] = purchasing.proration_behavior
+    if purchasing.quote_id is not None:
+        change = seats_update(item, quantity, purchasing.quote_id, purchasing.proration_behavior)
+        await use_quote(connection, actor, view, change)
+        details["quote_id"] = purchasing.quote_id
+    return {"position": 0, "action": StepKind.BUY_SEATS.value, "state": "planned", "details": details}
