@@ -1,4 +1,7 @@
-"""A change of a subscription's members: admitted under the subscription's lock, then run, then answered per person."""
+"""Admit a change of a subscription's members, under the subscription's lock.
+
+The operation then runs, and each person gets a result.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,10 @@ _ADMISSION_TRIES = 5
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """`again`: an earlier request with the same Idempotency-Key began this operation, and runs it."""
+    """An operation that was admitted. The caller runs it under `lease_token`.
+
+    `again`: an earlier request with the same Idempotency-Key began this operation, and runs it.
+    """
 
     operation_id: str
     lease_token: UUID
@@ -63,10 +69,17 @@ async def admit_changes(
     operation_id: str,
     purchasing: Purchasing | None = None,
 ) -> Admitted:
-    """Judges the call in one transaction and writes the operation with its steps and reservations.
+    """Judge a call in one transaction; store its operation, steps and reservations.
 
-    With `purchasing` the seats that are missing are bought first, in one write. Raises NotFound, Forbidden
-    `role_required`, Conflict `not_shareable` or `quote_expired`, InvalidRequest for one person named twice.
+    With `purchasing` the seats that are missing are bought first, in one write.
+
+    Raises:
+        NotFound: the actor may not see the subscription.
+        Forbidden: `role_required`.
+        Conflict: `not_shareable`, `quote_expired`, or `operation_in_progress` while another change of the subscription,
+            or another addition of the same person, runs.
+        InvalidRequest: one person is named twice, or it is not clear which item gives the seats.
+        RateLimited: too many payments of the actor failed recently.
     """
 
     async def admitted() -> Admitted:
@@ -91,7 +104,7 @@ async def _admit_again(
                     context, connection, actor, subscription_id, asked, operation_id, purchasing
                 )
         except UniqueViolation:
-            # Another subscription's operation promised one of these people a seat since we looked: look again.
+            # Another subscription's operation has promised one of these people a seat since they were read: read again.
             if last_try:
                 raise Conflict("These people are being added elsewhere right now.") from None
     raise AssertionError("the last try returns or raises")
@@ -100,7 +113,14 @@ async def _admit_again(
 async def leave(
     context: Context, actor: Actor, subscription_id: SubscriptionId, operation_id: str
 ) -> Admitted:
-    """A member gives his own seat back, whatever the subscription's status. Raises Conflict `owner_cannot_leave`."""
+    """Admit that a member gives their own seat back, whatever the status is.
+
+    Raises:
+        NotFound: the actor may not see the subscription.
+        Conflict: `owner_cannot_leave`.
+        InvalidRequest: a service key does not name the customer who leaves.
+        Forbidden: `role_required`.
+    """
     async with context.database.transaction() as connection:
         await subscriptions.lock(connection, subscription_id)
         seen = await read(connection, actor, subscription_id, context.rules)
@@ -216,9 +236,13 @@ async def insert_steps(
     seats_left: int | None = None,
     bought: tuple[str, int] | None = None,
 ) -> Admitted:
-    """Write an operation on people; its lease is the caller's, who runs it.
+    """Store an operation on people; its lease belongs to the caller, who runs it.
 
-    `seats_left`: the seats after it, which bind admissions until it is settled. `bought`: see `operations.insert`.
+    `seats_left`: the number of seats after it. No admission goes above that number until the operation is settled.
+    `bought`: see `operations.insert`.
+
+    Raises:
+        UniqueViolation: another operation has reserved a seat for one of these people.
     """
     token = uuid4()
     await operations.insert(
@@ -241,7 +265,10 @@ async def insert_steps(
 
 
 def _step(position: int, decision: Decision, *, awaits_seats: bool = False) -> JsonObject:
-    """`awaits_seats`: the seat is bought first. Until it is paid, an address names no customer."""
+    """Return the row of one decision's step.
+
+    `awaits_seats`: the seat is bought first. Until it is paid, an e-mail names no customer.
+    """
     change, person = decision.change, decision.change.person
     unnamed = awaits_seats and person.email is not None
     state = "planned" if decision.verdict is Verdict.RUN else decision.verdict.value

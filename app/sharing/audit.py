@@ -1,4 +1,4 @@
-"""Who did what to whom on a subscription, before and after, by which source."""
+"""The audit trail of a subscription: who changed what, before and after."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ from app.mirror.visibility import read
 async def events(
     context: Context, actor: Actor, subscription_id: SubscriptionId, *, before: int | None, limit: int
 ) -> list[JsonObject]:
-    """Newest first. A payer who is not owner sees what was bought, changed and ended in their name, and no members.
+    """Return the entries before the one with this number, newest first.
 
-    Raises NotFound and Forbidden `role_required`.
+    A payer who is not the owner sees what was bought, changed and ended in their name, and no members.
+
+    Raises:
+        NotFound: the actor may not see the subscription.
+        Forbidden: `role_required`.
     """
     async with context.database.connection() as connection:
         seen = await read(connection, actor, subscription_id, context.rules)

@@ -1,6 +1,6 @@
-"""Members of subscriptions that ended: their metadata is cleared, a few at a time, within the rate budget.
+"""Clear the metadata of members of ended subscriptions, a few at a time.
 
-An ended subscription gives nothing any more, but a member's one seat key still names it, and a Dashboard shows it.
+An ended subscription has no seats. But the metadata of its members still names it, and the Dashboard shows it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SYSTEM = "system:cleanup"
 
 
 async def clear_ended(context: Context) -> int:
-    """Clears up to a batch of members of one ended subscription; returns how many it took on."""
+    """Clear a batch of members of one ended subscription; return their number."""
     async with context.database.transaction() as connection:
         found = await members.of_ended_subscription(connection, ended=sorted(ENDED), limit=BATCH)
         if found is None:

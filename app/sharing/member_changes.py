@@ -1,8 +1,10 @@
-"""Admission of a member change: which steps may run, which are refused and why. Pure; the caller holds the lock.
+"""Admission of a member change: which steps may run, which are refused, and why.
 
-Rules (decisions on seats, homes and admission): rights are judged for the whole call, homes and capacity per person;
-capacity is judged after the call's own removals; adds that do not all fit are all refused while removals and role
-changes still run; nobody is moved from another live subscription; nobody edits the owner's row.
+Pure; the caller holds the lock. Permissions are judged for the whole call; membership and capacity are judged per
+person. Capacity is judged after the call's own removals. If the additions do not all fit, all of them are refused, and
+removals and role changes still run. No member of another live subscription is moved, and the owner's row is not edited.
+
+Rules: docs/decisions/0023-reserve-a-seat-before-writing-at-stripe.md.
 """
 
 from __future__ import annotations
@@ -18,12 +20,16 @@ from app.domain.statuses import Entitlements
 
 
 class Action(StrEnum):
+    """What a change does to a member."""
+
     ADD = "add"
     REMOVE = "remove"
     UPDATE = "update"
 
 
 class Verdict(StrEnum):
+    """What the rules say of a change."""
+
     RUN = "run"
     UNCHANGED = "unchanged"
     REFUSED = "refused"
@@ -31,11 +37,11 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Whom a change is about, as found under the lock.
+    """A person that a change names, as found under the lock.
 
     `customer_id` is None for an e-mail that no customer has yet. `member_role` is the role on this subscription.
-    `elsewhere`: on, or promised to, another live subscription. `busy`: an unsettled step of another operation here
-    is about him.
+    `elsewhere`: a member of another live subscription, or promised a seat there. `busy`: an unsettled step of another
+    operation on this subscription names them.
     """
 
     customer_id: CustomerId | None
@@ -51,6 +57,8 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class MemberChange:
+    """A change of one person. `role`: the role after it, None for a removal."""
+
     action: Action
     person: Person
     role: str | None = None
@@ -58,6 +66,8 @@ class MemberChange:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
+    """A change and its verdict. `code` and `details`: why it is refused."""
+
     change: MemberChange
     verdict: Verdict
     code: str | None = None
@@ -65,7 +75,10 @@ class Decision:
 
 
 def permissions_needed(changes: Sequence[MemberChange]) -> set[Permission]:
-    """What the actor must be allowed: touching a manager, or making one, needs more than touching users."""
+    """Return the permissions that the actor needs.
+
+    A change of a manager, or one that makes a manager, needs more than a change of users.
+    """
     needed = {Permission.CHANGE_USERS}
     for change in changes:
         if Role.MANAGER in (change.role, change.person.member_role):
@@ -74,14 +87,14 @@ def permissions_needed(changes: Sequence[MemberChange]) -> set[Permission]:
 
 
 def seats_required(decisions: Sequence[Decision], seats: Seats) -> int:
-    """The seats that are taken or promised once everything that may run has run."""
+    """Return the seats that are used or promised once everything that may run has run."""
     freed = sum(_runs(decision, Action.REMOVE) for decision in decisions)
     wanted = sum(_runs(decision, Action.ADD) for decision in decisions)
     return required(seats, freed=freed, added=wanted)
 
 
 def additions_that_fit(decisions: Sequence[Decision], seats: Seats, capacity: int) -> int:
-    """Return how many additions of the call fit into the seats that were bought already, after its own removals."""
+    """Return how many additions fit into the present seats, after the call's removals."""
     wanted = sum(_runs(decision, Action.ADD) for decision in decisions)
     return max(0, min(wanted, capacity - seats_required(decisions, seats) + wanted))
 
@@ -89,9 +102,9 @@ def additions_that_fit(decisions: Sequence[Decision], seats: Seats, capacity: in
 def admit(
     changes: Sequence[MemberChange], *, seats: Seats, capacity: int, entitlements: Entitlements
 ) -> list[Decision]:
-    """Judges the changes of one call in their order; `capacity` is what may be filled.
+    """Judge the changes of one call in their order.
 
-    That is never above `seats.total`, but for a call that buys the seats that it lacks.
+    `capacity`: how many seats may be filled, never above `seats.total`, except in a call that buys the seats it lacks.
     """
     decisions = [judge(change, entitlements) for change in changes]
     freed = sum(_runs(decision, Action.REMOVE) for decision in decisions)
@@ -136,11 +149,11 @@ def _judge_remove(change: MemberChange, _: Entitlements) -> tuple[Verdict, str |
     if change.person.is_owner:
         return Verdict.REFUSED, "owner_cannot_leave"
     if change.person.member_role is None and change.person.busy:
-        # Whoever is being added is not gone for good yet.
+        # The person is being added right now, so they are not gone.
         return Verdict.REFUSED, "operation_in_progress"
     if change.person.member_role is None:
         return (Verdict.UNCHANGED, None) if change.person.former_member else (Verdict.REFUSED, "not_found")
-    # What reduces is never refused for a status.
+    # A removal is never refused because of the status.
     return _run_unless(busy=change.person.busy, allowed=True)
 
 

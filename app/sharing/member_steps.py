@@ -32,7 +32,10 @@ def _customer(snapshot: Snapshot | None) -> Customer | None:
 
 @dataclass(frozen=True, slots=True)
 class Joining:
-    """A customer gets a seat, or a member another role. `adds`: the customer may be no member yet."""
+    """A customer gets a seat, or a member another role.
+
+    `adds`: the customer need not be a member yet.
+    """
 
     subscription_id: SubscriptionId
     role: str
@@ -40,9 +43,15 @@ class Joining:
 
     @property
     def values(self) -> Mapping[str, str]:
+        """Return the metadata that makes the customer a member in this role."""
         return keys.membership_values(self.subscription_id, self.role)
 
     def wanted(self, seen: Seen) -> Send | Done | Refused:
+        """Return the write, done, or refused.
+
+        A customer who is gone, or who is no member although their role is to change, is `not_found`. A customer with a
+        seat on another live subscription is `member_elsewhere`.
+        """
         customer = _customer(seen.snapshot)
         if customer is None:
             return Refused("not_found")
@@ -54,6 +63,7 @@ class Joining:
         return Done(self.values) if self.shows(customer) else Send(self.values)
 
     def shows(self, snapshot: Snapshot | None) -> bool:
+        """Return True if the customer is a member here, in this role."""
         customer = _customer(snapshot)
         return (
             customer is not None
@@ -62,6 +72,7 @@ class Joining:
         )
 
     def evidence(self, changes: Changes) -> bool:
+        """Return True if an event shows the customer with this membership."""
         return any(keys.shows(metadata, self.values) for _, metadata in changes)
 
 
@@ -73,9 +84,11 @@ class Leaving:
 
     @property
     def values(self) -> Mapping[str, str]:
+        """Return the metadata that ends a membership."""
         return keys.no_membership_values()
 
     def wanted(self, seen: Seen) -> Send | Done | Refused:
+        """Return the write, or done if the customer is gone or has no seat here."""
         customer = _customer(seen.snapshot)
         if customer is None:
             return Done()
@@ -85,10 +98,12 @@ class Leaving:
         return Done(self.values) if self.shows(customer) else Send(self.values)
 
     def shows(self, snapshot: Snapshot | None) -> bool:
+        """Return True if the customer has no seat on this subscription."""
         customer = _customer(snapshot)
         return customer is None or customer.member_of != self.subscription_id
 
     def evidence(self, changes: Changes) -> bool:
+        """Return True if an event shows the customer without a membership."""
         return any(keys.shows(metadata, self.values) for _, metadata in changes)
 
 
@@ -101,6 +116,7 @@ class NewMember:
     operation_id: str
 
     def wanted(self, seen: Seen) -> Send | Done | Refused:
+        """Return the write: nothing that could be read forbids a new customer."""
         return Send(
             {
                 **keys.membership_values(self.subscription_id, self.role),
@@ -109,10 +125,12 @@ class NewMember:
         )
 
     def shows(self, snapshot: Snapshot | None) -> bool:
+        """Return True if there is such a customer, with a seat here."""
         customer = _customer(snapshot)
         return customer is not None and customer.member_of == self.subscription_id
 
     def evidence(self, changes: Changes) -> bool:
+        """Return True if any event shows a customer that the step created."""
         return bool(changes)
 
 
@@ -125,9 +143,14 @@ class NewOwner:
 
     @property
     def values(self) -> Mapping[str, str]:
+        """Return the metadata that names the new owner."""
         return {keys.OWNER: self.to_id}
 
     def wanted(self, seen: Seen) -> Send | Done | Refused:
+        """Return the write, done, or refused.
+
+        If metadata names another owner than the transfer was accepted from, the step is `changed_meanwhile`.
+        """
         subscription = seen.snapshot
         if not isinstance(subscription, Subscription):
             return Refused("not_found")
@@ -137,9 +160,11 @@ class NewOwner:
         return Send(self.values) if named == self.from_id else Refused("changed_meanwhile")
 
     def shows(self, snapshot: Snapshot | None) -> bool:
+        """Return True if metadata names the new owner."""
         return isinstance(snapshot, Subscription) and snapshot.owner_id == self.to_id
 
     def evidence(self, changes: Changes) -> bool:
+        """Return True if an event shows metadata that names the new owner."""
         return any(keys.shows(metadata, self.values) for _, metadata in changes)
 
 
@@ -150,16 +175,19 @@ class MemberSteps(Steps):
     event_types = "customer.updated"
 
     def kind_of(self, operation: Operation, step: Step) -> Joining | Leaving:
+        """Return the step's intent: Leaving for a removal, else Joining."""
         if step.action == StepKind.REMOVE:
             return Leaving(operation.subscription_id)
         return Joining(operation.subscription_id, step.role or "user", adds=step.action == StepKind.ADD)
 
     def object_id(self, operation: Operation, step: Step) -> str | None:
+        """Return the customer's id."""
         return step.customer_id
 
     async def facts(
         self, context: Context, operation: Operation, step: Step, found: Fetched
     ) -> frozenset[Fact]:
+        """Find out whether the person to add is on another live subscription."""
         customer = _customer(found.snapshot)
         home_id = None if customer is None else customer.member_of
         if step.action != StepKind.ADD or home_id in (None, operation.subscription_id):
@@ -174,6 +202,7 @@ class MemberSteps(Steps):
         return replace(step, role_before=customer.member_role if customer is not None and is_here else None)
 
     def write(self, context: Context, operation: Operation, step: Step, params: Params) -> Write[Fetched]:
+        """Return the change of the customer's metadata."""
         return context.stripe.metadata_change(CustomerId(str(step.customer_id)), params)
 
     async def record(
@@ -185,6 +214,7 @@ class MemberSteps(Steps):
         *,
         applied: bool,
     ) -> None:
+        """Record the member's new role, or the end of the membership, for the audit trail."""
         customer_id = CustomerId(str(step.customer_id))
         if applied and step.action == StepKind.REMOVE:
             await members.record_left(connection, operation.subscription_id, customer_id)
@@ -209,12 +239,15 @@ class NewMemberSteps(Steps):
     event_types = "customer.created"
 
     def kind_of(self, operation: Operation, step: Step) -> NewMember:
+        """Return the step's intent."""
         return NewMember(operation.subscription_id, step.role or "user", operation.id)
 
     def object_id(self, operation: Operation, step: Step) -> str | None:
+        """Return None: the step creates the customer."""
         return None
 
     def write(self, context: Context, operation: Operation, step: Step, params: Params) -> Write[Fetched]:
+        """Return the creation of a customer with the step's e-mail."""
         return context.stripe.customer_creation(email=step.email or "", name=None, metadata=params)
 
     async def created(self, context: Context, operation: Operation, step: Step) -> Fetched | None:
@@ -236,6 +269,7 @@ class NewMemberSteps(Steps):
         *,
         applied: bool,
     ) -> None:
+        """Record the new member for the audit trail."""
         customer, email = _customer(snapshot), step.email or ""
         if customer is None:
             return
@@ -252,17 +286,20 @@ class OwnerSteps(Steps):
     event_types = SUBSCRIPTION_CHANGES
 
     def kind_of(self, operation: Operation, step: Step) -> NewOwner:
+        """Return the step's intent."""
         from_id = operation.request.get("from_id")
         return NewOwner(
             CustomerId(str(operation.request["to_id"])), None if from_id is None else CustomerId(str(from_id))
         )
 
     def object_id(self, operation: Operation, step: Step) -> str | None:
+        """Return the subscription's id."""
         return operation.subscription_id
 
     async def facts(
         self, context: Context, operation: Operation, step: Step, found: Fetched
     ) -> frozenset[Fact]:
+        """Find out whether the owner that metadata names exists."""
         owner_id = found.snapshot.owner_id if isinstance(found.snapshot, Subscription) else None
         if not owner_id:
             return frozenset()
@@ -271,6 +308,7 @@ class OwnerSteps(Steps):
         return frozenset() if is_there else frozenset({Fact.OWNER_IS_ABSENT})
 
     def write(self, context: Context, operation: Operation, step: Step, params: Params) -> Write[Fetched]:
+        """Return the change of the subscription's metadata."""
         return context.billing.owner_change(operation.subscription_id, CustomerId(params[keys.OWNER]))
 
     async def record(

@@ -17,7 +17,10 @@ from app.mirror.visibility import read
 
 @dataclass(frozen=True, slots=True)
 class People:
-    """`next_after` is the sort key to go on from, None on the last page; `total_count` counts the owner's row."""
+    """One page of people. `total_count` counts the owner's row too.
+
+    `next_after`: the sort key that the next page begins after, None on the last page.
+    """
 
     rows: list[MemberRow]
     total_count: int
@@ -27,6 +30,11 @@ class People:
 
 @dataclass(frozen=True, slots=True)
 class PeopleQuery:
+    """What to list: people whose e-mail or name contains `search`, in this role.
+
+    `after`: the sort key of the last row of the page before. `limit`: rows a page, 1 to 100.
+    """
+
     search: str | None
     role: Role | None
     after: str | None
@@ -36,9 +44,13 @@ class PeopleQuery:
 async def people(
     context: Context, actor: Actor, subscription_id: SubscriptionId, query: PeopleQuery
 ) -> People:
-    """The owner first, then members by id. A user sees himself and the owner; a payer who is not owner, nobody.
+    """Return the owner first, then the members by id.
 
-    Raises NotFound, and Forbidden `role_required` for that payer.
+    A user sees only themselves and the owner. A payer who is not the owner sees no members.
+
+    Raises:
+        NotFound: the actor may not see the subscription.
+        Forbidden: `role_required` for a payer who is not the owner.
     """
     async with context.database.connection() as connection:
         seen = await read(connection, actor, subscription_id, context.rules)

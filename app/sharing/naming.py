@@ -1,7 +1,7 @@
-"""Naming the people of a purchase that was paid: until then each of their additions reserves a number, and nobody.
+"""Name the people of a purchase that was paid.
 
-Who an address belongs to is found now, not when the purchase was asked for: the person may have signed up since, or
-have been seated elsewhere.
+Until then each of their additions reserves only a seat by number. The customer of an e-mail is found now, not when the
+purchase was asked for: the person may have signed up since, or may have become a member elsewhere.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from app.sharing.people import find_addition
 
 
 async def named(context: Context, operation_id: str) -> list[Step]:
-    """Name the additions that waited for this operation's purchase, and return those that are to be made.
+    """Name the additions that waited for this purchase; return those to make.
 
-    Returns none while the purchase is not settled. If it failed, they are settled as refused with its code.
+    Return none while the purchase is not settled. If it failed, the additions are refused with its code.
     """
     async with context.database.transaction() as connection:
         operation = await operations.operation(connection, operation_id)
@@ -34,7 +34,7 @@ async def named(context: Context, operation_id: str) -> list[Step]:
         if operation is None or bought is None or not bought.is_settled:
             return []
         if bought.state in (State.REFUSED, State.FAILED):
-            # The caller is told why the seats were not bought, and not that the subscription is full.
+            # The result says why the seats were not bought, and not that the subscription is full.
             details = money_details(bought.details)
             for step in steps:
                 if step.awaits_seats and not step.is_settled:

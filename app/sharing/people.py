@@ -1,4 +1,7 @@
-"""Whom a change of members is about, as the cache knows them under the subscription's lock."""
+"""The people that a change of members names, as the mirror has them.
+
+The caller holds the subscription's lock.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ from app.sharing.member_changes import (
 async def find_addition(
     connection: Connection, view: SubscriptionView, *, email: str | None, customer_id: CustomerId | None
 ) -> Person:
-    """Find who is to be added now, by the address that was given or by the customer's id."""
+    """Find the person to add now, by the given e-mail or by the customer's id."""
     ended = sorted(ENDED)
     if email is not None:
         found = await people_store.people_by_email(connection, view.id, [email], ended=ended)
@@ -37,7 +40,10 @@ async def find_addition(
 def by_email(
     email: str, candidates: Sequence[FoundPerson], promised_on: SubscriptionId | None, view: SubscriptionView
 ) -> Person:
-    """Return whom an address names among the customers that have it. `promised_on`: where it is promised a seat."""
+    """Return the person that an e-mail names, among the customers that have it.
+
+    `promised_on`: the subscription on which the e-mail is promised a seat.
+    """
     if len(candidates) > 1:
         return Person(None, email, ambiguous=True)
     if candidates:
@@ -48,7 +54,10 @@ def by_email(
 
 
 def as_person(found: FoundPerson, view: SubscriptionView, email: str | None) -> Person:
-    """Return a customer as the rules of a member change see them. `email`: the address by which they were named."""
+    """Return a customer as the rules of a member change see them.
+
+    `email`: the e-mail by which they were named.
+    """
     return Person(
         customer_id=found.customer_id,
         email=email,
@@ -62,7 +71,10 @@ def as_person(found: FoundPerson, view: SubscriptionView, email: str | None) -> 
 
 @dataclass(frozen=True, slots=True)
 class AskedChange:
-    """One change as the caller wrote it: an add names an e-mail (lower case) or a customer, others a customer."""
+    """One change as the caller wrote it.
+
+    An addition names an e-mail (in lower case) or a customer; other changes name a customer.
+    """
 
     action: Action
     pointer: str
@@ -74,6 +86,7 @@ class AskedChange:
 async def find_people(
     connection: Connection, actor: Actor, view: SubscriptionView, asked: Sequence[AskedChange]
 ) -> list[MemberChange]:
+    """Return the changes with the person that each of them names, in their order."""
     ids = sorted({change.customer_id for change in asked if change.customer_id is not None})
     emails = sorted({change.email for change in asked if change.email is not None})
     by_id = {
@@ -99,7 +112,10 @@ async def find_people(
 
 
 def _by_id(change: AskedChange, found: FoundPerson | None, actor: Actor, view: SubscriptionView) -> Person:
-    """End users may add by id only whom this subscription has had before: an id must not be a way to anybody."""
+    """Return the person that an id names.
+
+    End users may add by id only people that this subscription has had: nobody may find out by id who exists.
+    """
     if found is None:
         return Person(change.customer_id, known=False)
     known_here = found.member_role is not None or found.former_member
@@ -109,9 +125,9 @@ def _by_id(change: AskedChange, found: FoundPerson | None, actor: Actor, view: S
 
 
 def refuse_twice(changes: Sequence[MemberChange], asked: Sequence[AskedChange], actor: Actor) -> None:
-    """One person named twice, be it once by e-mail and once by id: what was meant cannot be known.
+    """Raise InvalidRequest if one person is named twice, by e-mail or by id.
 
-    That an e-mail and an id are one person is told to an end user only of people whom this subscription has had.
+    An end user learns that an e-mail and an id are one person only of people that this subscription has had.
     """
     seen: set[str] = set()
     errors = []

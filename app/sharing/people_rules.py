@@ -49,6 +49,7 @@ class PeopleRules:
     )
 
     def steps_of(self, step: Step) -> Steps:
+        """Return the calls and records around this step."""
         if step.action == StepKind.SET_OWNER:
             return OwnerSteps()
         if step.action == StepKind.ADD and step.customer_id is None:

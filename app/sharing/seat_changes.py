@@ -37,9 +37,9 @@ UNLIMITED = 2**31
 
 @dataclass(frozen=True, slots=True)
 class Purchasing:
-    """How a call that may buy seats, or gives back those of removed members, does it.
+    """How a call buys the seats that it lacks, or gives back those of removed members.
 
-    `item_id` where several items give seats. `releases`: it gives seats back, and buys none.
+    `item_id`: the item, if several items give seats. `releases`: seats are given back, and none are bought.
     """
 
     item_id: SubscriptionItemId | None = None
@@ -75,7 +75,7 @@ async def check_nothing_waits(
 
 
 def seats_left_after(decisions: Sequence[Decision], seats: Seats) -> int:
-    """The seats that are left when every removal that may run was applied."""
+    """Return the seats that are left once every removal that may run was applied."""
     removed = sum(d.change.action is Action.REMOVE and d.verdict is Verdict.RUN for d in decisions)
     added = seats_required(decisions, seats) - seats.used - seats.reserved + removed
     then = seats._replace(used=seats.used - removed + added)
@@ -90,7 +90,12 @@ async def release_step(
     purchasing: Purchasing,
     position: int,
 ) -> JsonObject:
-    """Return the step that gives seats back, once it is known who was removed."""
+    """Return the step that gives seats back, once it is known who was removed.
+
+    Raises:
+        Conflict: `quote_expired`.
+        InvalidRequest: `seat_item_ambiguous`.
+    """
     item = purchase_item(view.seat_items(), purchasing.item_id)
     details: JsonObject = {"item_id": item.id, "forgo_credit": purchasing.forgo_credit}
     if purchasing.proration_behavior is not None:
@@ -110,7 +115,7 @@ async def release_step(
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """What a call that gives seats back would leave. `removed`: the members that it removes."""
+    """What a call that gives seats back leaves. `removed`: members it removes."""
 
     total: int
     removed: int
@@ -119,9 +124,12 @@ class Release:
 async def release_of(
     context: Context, actor: Actor, subscription_id: SubscriptionId, asked: Sequence[AskedChange]
 ) -> Release:
-    """Return what giving back the seats of this call's removals would leave, for its quote and its test.
+    """Return what giving back the seats of a call's removals would leave.
 
-    Raises NotFound, Forbidden `role_required`, InvalidRequest for one person named twice.
+    Raises:
+        NotFound: the actor may not see the subscription.
+        Forbidden: `role_required`.
+        InvalidRequest: one person is named twice.
     """
     async with context.database.connection() as connection:
         seen = await read(connection, actor, subscription_id, context.rules)
@@ -140,7 +148,13 @@ async def release_of(
 async def seats_needed(
     context: Context, actor: Actor, subscription_id: SubscriptionId, asked: Sequence[AskedChange]
 ) -> int:
-    """The total that this call would need, at least what there is: for a quote of what it would buy."""
+    """Return the total that a call would need, at least the present one, for a quote.
+
+    Raises:
+        NotFound: the actor may not see the subscription.
+        Forbidden: `role_required`.
+        InvalidRequest: one person is named twice.
+    """
     async with context.database.connection() as connection:
         seen = await read(connection, actor, subscription_id, context.rules)
         changes = await find_people(connection, actor, seen.view, asked)
@@ -162,7 +176,12 @@ async def purchase_step(
     seats: Seats,
     purchasing: Purchasing,
 ) -> JsonObject:
-    """Return the step of the one quantity write of the call."""
+    """Return the step that buys the seats of a call, in one write of the quantity.
+
+    Raises:
+        Conflict: `quote_expired`.
+        InvalidRequest: `seat_item_ambiguous`.
+    """
     item = purchase_item(view.seat_items(), purchasing.item_id)
     quantity = (item.quantity or 0) + seats_required(decisions, seats) - seats.total
     details: JsonObject = {"item_id": item.id, "quantity": quantity, "forgo_credit": purchasing.forgo_credit}

@@ -79,6 +79,6 @@ async def _check_quote(context: Context, actor: Actor, subscription: Subscriptio
         async with context.database.connection() as connection:
             await check_state(connection, actor, subscription, quote_id=quote_id)
     except Conflict:
-        # So that the next quote is of what Stripe has, whenever the event of it comes.
+        # Read now, so that the next quote is of what Stripe has, even if the event comes later.
         await refreshing.read_through(context, "subscription", subscription.id)
         raise

@@ -13,7 +13,10 @@ LIFETIME_DAYS = 14
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """`state`: offered, accepted, declined, withdrawn or expired. `from_id` is None where nobody was owner."""
+    """An offer of ownership. `from_id` is None if nobody was the owner.
+
+    `state`: offered, accepted, declined, withdrawn or expired.
+    """
 
     id: str
     subscription_id: SubscriptionId
@@ -32,6 +35,7 @@ _COLUMNS = """id, subscription_id, from_id, to_id, allow_purchases, keep_me_as, 
 
 
 async def newest(connection: Connection, subscription_id: SubscriptionId) -> Transfer | None:
+    """Return the newest offer of a subscription, or None."""
     row = await connection.fetchrow(
         f"select {_COLUMNS} from transfers where subscription_id = $1 order by created_at desc limit 1",
         subscription_id,
@@ -49,7 +53,7 @@ async def offer(
     allow_purchases: bool,
     keep_me_as: str | None,
 ) -> None:
-    """A new offer takes the place of an open one."""
+    """Store a new offer, which replaces an open one."""
     await connection.execute(
         """update transfers set state = 'withdrawn', decided_at = clock_timestamp()
         where subscription_id = $1 and state = 'offered'""",
@@ -71,6 +75,10 @@ async def offer(
 async def decide(
     connection: Connection, transfer_id: str, *, state: str, operation_id: str | None = None
 ) -> None:
+    """Store how an offer ended.
+
+    `operation_id`: the operation that moves the ownership.
+    """
     await connection.execute(
         """update transfers set state = $2, operation_id = $3, decided_at = clock_timestamp() where id = $1""",
         transfer_id,
@@ -87,7 +95,10 @@ async def grant_purchases(
     owner_id: CustomerId,
     allowed: bool,
 ) -> None:
-    """The payer's word holds for this owner alone: the next one starts without it."""
+    """Store whether this owner may buy on the payer's account.
+
+    The permission holds only for this owner; the next one starts without it.
+    """
     await connection.execute("delete from purchase_grants where subscription_id = $1", subscription_id)
     if allowed:
         await connection.execute(
@@ -99,7 +110,7 @@ async def grant_purchases(
 
 
 async def withdraw_purchases(connection: Connection, subscription_id: SubscriptionId) -> None:
-    """End the payer's permission, also where an offer or a transfer under way would bring it."""
+    """End the payer's permission, also in an offer or a transfer that is under way."""
     await connection.execute("delete from purchase_grants where subscription_id = $1", subscription_id)
     await connection.execute(
         "update transfers set allow_purchases = false where subscription_id = $1 and state = 'offered'",
@@ -113,7 +124,10 @@ async def withdraw_purchases(connection: Connection, subscription_id: Subscripti
 
 
 async def transfer_allows_purchases(connection: Connection, operation_id: str) -> bool:
-    """What the payer says by now, who may have withdrawn it since the transfer was accepted."""
+    """Return whether the payer still allows the new owner to buy.
+
+    The payer may have withdrawn the permission since the transfer was accepted.
+    """
     return (
         await connection.fetchval(
             "select request -> 'allow_purchases' = 'true' from operations where id = $1", operation_id
@@ -122,8 +136,8 @@ async def transfer_allows_purchases(connection: Connection, operation_id: str) -
     )
 
 
-# Steps that were never sent: nothing of them can take effect any more once they are settled. Their operations are
-# finished here, except where other steps are left; those are judged again when they run.
+# Steps that were never sent cannot take effect once they are settled. Their operations are finished here, unless they
+# have other steps; those are judged again when they run.
 _ABANDON = """
     with abandoned as (
         update operation_steps t set state = 'refused', code = 'role_required', settled_at = clock_timestamp()
@@ -146,5 +160,8 @@ _ABANDON = """
 async def abandon_purchases(
     connection: Connection, subscription_id: SubscriptionId, *, payer_id: CustomerId, needs: list[str]
 ) -> None:
-    """Settle as refused what others than the payer asked for with one of these rights, if it was never sent."""
+    """Settle unsent steps of others that need one of these rights, as refused.
+
+    What the payer `payer_id` asked for stays.
+    """
     await connection.execute(_ABANDON, subscription_id, payer_id, needs)

@@ -1,6 +1,6 @@
-"""Transfer of ownership in two steps: an offer by the owner, its acceptance by the one who is to be owner.
+"""Transfer of ownership in two steps: the owner offers, the new owner accepts.
 
-Control moves, the paying customer stays: he says whether the new owner may buy on his account.
+Control moves, and the paying customer stays: they decide whether the new owner may buy on their account.
 """
 
 from __future__ import annotations
@@ -28,7 +28,13 @@ from app.sharing.store import Transfer
 
 
 async def current(context: Context, actor: Actor, subscription_id: SubscriptionId) -> Transfer | None:
-    """The newest offer, for those whom it concerns: its giver, its receiver, the owner, a service key."""
+    """Return the newest offer, or None.
+
+    Only its giver, its receiver, the owner and a service key see it.
+
+    Raises:
+        NotFound: the actor may not see the subscription.
+    """
     async with context.database.connection() as connection:
         seen = await read(connection, actor, subscription_id, context.rules)
         found = await transfers.newest(connection, subscription_id)
@@ -47,16 +53,21 @@ async def offer(
     keep_me_as: str | None,
     operation_id: str,
 ) -> Admitted | None:
-    """Offers it; the payer of a subscription without owner who names himself is owner at once: the operation.
+    """Offer ownership; return the operation if the payer becomes the owner at once.
 
-    Raises NotFound for a receiver whom the actor may not see, Forbidden `role_required` or `field_not_allowed`.
+    That is so if the subscription has no owner and the payer names themselves.
+
+    Raises:
+        NotFound: the actor may not see the subscription, or the receiver.
+        Forbidden: `role_required` or `field_not_allowed`.
+        Conflict: `subscription_not_active`, `already_member`, or `operation_in_progress`.
     """
     async with context.database.transaction() as connection:
         await subscriptions.lock(connection, subscription_id)
         seen = await read(connection, actor, subscription_id, context.rules)
         view = seen.view
         owner_id = None if view.owner is None else view.owner.customer_id
-        # He may hold a seat besides, as what he then is first of all.
+        # A payer who also has a seat may repair it too.
         repairs = owner_id is None and to_id == view.customer_id and Permission.REPAIR_OWNER in seen.granted
         if not (repairs or actor.is_service or seen.role is Role.OWNER):
             raise Forbidden("Only the owner can give a subscription away.")
@@ -83,14 +94,20 @@ async def offer(
 async def _check_receiver(
     connection: Connection, actor: Actor, subscription_id: SubscriptionId, to_id: CustomerId
 ) -> None:
-    """End users give it to a member: an id must not be a way to find out who exists."""
+    """Check that the receiver is a member.
+
+    An end user must not find out by id who exists.
+    """
     found = await people_store.people_by_id(connection, subscription_id, [to_id], ended=sorted(ENDED))
     if not found or (found[0].member_role is None and not actor.is_service):
         raise NotFound("There is no such member.")
 
 
 def _check_purchases(actor: Actor, seen: Seen, *, allow_purchases: bool) -> None:
-    """Only the payer can let somebody else buy on his account; a new owner who pays himself needs nobody's word."""
+    """Check that the actor may let the new owner buy on the payer's account.
+
+    Only the payer and a service key may. A new owner who pays needs no permission.
+    """
     pays = actor.customer_id == seen.view.customer_id
     if allow_purchases and not (actor.is_service or pays):
         detail = "Only the paying customer can allow purchases."
@@ -153,7 +170,7 @@ def _offered_to(actor: Actor, found: Transfer | None) -> Transfer:
 async def _check_stay(
     context: Context, connection: Connection, seen: Seen, offered: Transfer, owner_id: CustomerId
 ) -> None:
-    """The old owner fills a seat like any member: admitted by the same arithmetic, after the receiver's is freed."""
+    """Check that the old owner gets a seat, once the receiver's is given back."""
     view, rules = seen.view, context.rules
     receiver, stayer = None, None
     for person in await people_store.people_by_id(
@@ -213,7 +230,11 @@ def _step(position: int, kind: StepKind, customer_id: CustomerId | None) -> Json
 
 
 async def decline(context: Context, actor: Actor, subscription_id: SubscriptionId) -> Transfer:
-    """By its receiver, or withdrawn by its giver. Raises NotFound where nothing is open to the actor."""
+    """Decline an offer as its receiver, or withdraw it as its giver.
+
+    Raises:
+        NotFound: the actor may not see the subscription, or no offer is open to them.
+    """
     async with context.database.transaction() as connection:
         await subscriptions.lock(connection, subscription_id)
         seen = await read(connection, actor, subscription_id, context.rules)

@@ -1,4 +1,4 @@
-"""Shared subscriptions: the plan, its people, and changes of them."""
+"""Shared subscriptions: their people and seats, and changes of both."""
 
 from __future__ import annotations
 
@@ -79,7 +79,10 @@ async def get_shared_subscription_users(
     limit: LimitQuery = 20,
     cursor: CursorQuery = None,
 ) -> Response:
-    """The owner first, then the members; a user sees only himself and the owner's contact."""
+    """Return the owner first, then the members.
+
+    A user sees only themselves and the owner's contact.
+    """
     principal, query = actor.principal.key, ["users", subscription_id, search, role]
     after = cursors.as_text(cursors.decode(cursor, principal=principal, query=query))
     found = await shared_subscriptions.people(
@@ -125,7 +128,7 @@ async def update_shared_subscription_users(
     subscription_id: SubscriptionPath,
     body: MemberChangeRequest,
 ) -> Response:
-    """Adds, removes and changes members in one call, each with its own result.
+    """Add, remove and change members in one call, each with its own result.
 
     200: every result is final. 202: some are pending, see `Location`. 409: nothing was accepted.
     """
@@ -160,7 +163,13 @@ async def update_shared_subscription_users(
 
 
 async def run_and_answer(request: Request, context: Context, actor: Actor, admitted: Admitted) -> Response:
-    """Runs what was admitted, or looks at what an earlier request with the same key has made of it."""
+    """Run what was admitted, and answer with the result of each person.
+
+    If an earlier request with the same key runs it, answer with what is known so far.
+
+    Raises:
+        Conflict: nothing was accepted.
+    """
     payment = None
     if admitted.anything_to_run and not admitted.again:
         async with failures.noted(context, actor) as attempt:
@@ -189,7 +198,10 @@ async def set_seats(
     subscription_id: SubscriptionPath,
     body: SeatsRequest,
 ) -> Response:
-    """Brings the number of seats to `total`; refused below what is used or promised."""
+    """Set the number of seats to `total`.
+
+    A total below the seats that are used or promised is refused.
+    """
     refuse_admin_fields(actor, body)
     update = await seat_purchases.total_update(
         context,
@@ -218,7 +230,7 @@ async def quote_seats(
     subscription_id: SubscriptionPath,
     body: SeatQuoteRequest,
 ) -> Response:
-    """What a number of seats, or a member change that buys the seats it lacks, would cost."""
+    """Quote a number of seats, or a member change that buys the seats it lacks."""
     refuse_admin_fields(actor, body)
     removed = 0
     if body.total is not None:
@@ -249,7 +261,7 @@ async def quote_seats(
 async def leave_shared_subscription(
     request: Request, context: ContextDep, actor: WriterDep, subscription_id: SubscriptionPath
 ) -> Response:
-    """A member gives his own seat back; the owner transfers the subscription first."""
+    """Give the caller's own seat back. The owner transfers the subscription first."""
     operation_id = await operation_id_of(request, actor.principal)
     admitted = await member_changes.leave(context, actor, subscription_id, operation_id)
     return await run_and_answer(request, context, actor, admitted)
@@ -263,7 +275,10 @@ async def leave_shared_subscription(
 async def give_purchase_permission(
     request: Request, context: ContextDep, actor: WriterDep, subscription_id: SubscriptionPath
 ) -> Response:
-    """The payer lets the present owner buy on their account; the next owner starts without it."""
+    """Let the present owner buy on the payer's account.
+
+    The next owner starts without the permission.
+    """
     seen = await purchase_permissions.give(context, actor, subscription_id)
     return answer(request, SubscriptionAnswer(subscription=shown(seen, context.rules)))
 
@@ -276,7 +291,10 @@ async def give_purchase_permission(
 async def withdraw_purchase_permission(
     context: ContextDep, actor: WriterDep, subscription_id: SubscriptionPath
 ) -> Response:
-    """The payer withdraws it at any time; purchases that rest on it and are not paid yet are abandoned."""
+    """Withdraw the owner's permission to buy, at any time.
+
+    Purchases that rest on it and are not paid yet are abandoned.
+    """
     await purchase_permissions.withdraw(context, actor, subscription_id)
     return Response(status_code=204)
 

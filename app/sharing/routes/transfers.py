@@ -32,7 +32,7 @@ from app.sharing.store import Transfer
 
 router = APIRouter(tags=["shared subscriptions"], route_class=IdempotentRoute)
 _READ = {**UNCHANGED, **problems.responses(401, 403, 404, 422, 503)}
-# What Stripe refuses while an operation runs is told by its results, never as 502.
+# What Stripe refuses while an operation runs is reported in its results, never as 502.
 _WRITE = problems.responses(401, 403, 404, 409, 413, 415, 422, 503)
 
 
@@ -42,7 +42,7 @@ _WRITE = problems.responses(401, 403, 404, 409, 413, 415, 422, 503)
 async def get_transfer(
     request: Request, context: ContextDep, actor: ReaderDep, subscription_id: SubscriptionPath
 ) -> Response:
-    """The newest offer of ownership, for those whom it concerns."""
+    """Return the newest offer of ownership, if it concerns the caller."""
     return await _answer(request, context, actor, subscription_id)
 
 
@@ -58,7 +58,10 @@ async def offer_transfer(
     subscription_id: SubscriptionPath,
     body: TransferRequest,
 ) -> Response:
-    """Offers ownership to a member; a payer of a subscription without owner names himself and is owner at once."""
+    """Offer ownership to a member.
+
+    If there is no owner, a payer who names themselves becomes the owner at once.
+    """
     admitted = await transfers.offer(
         context,
         actor,
@@ -88,7 +91,7 @@ async def offer_transfer(
 async def accept_transfer(
     request: Request, context: ContextDep, actor: WriterDep, subscription_id: SubscriptionPath
 ) -> Response:
-    """Control moves to the caller; the paying customer stays the same."""
+    """Make the caller the owner, as offered; the paying customer stays the same."""
     operation_id = await operation_id_of(request, actor.principal)
     admitted = await transfers.accept(context, actor, subscription_id, operation_id)
     return await run_and_answer(request, context, actor, admitted)
@@ -102,7 +105,7 @@ async def accept_transfer(
 async def decline_transfer(
     request: Request, context: ContextDep, actor: WriterDep, subscription_id: SubscriptionPath
 ) -> Response:
-    """Declined by its receiver, withdrawn by its giver."""
+    """Decline the offer as its receiver, or withdraw it as its giver."""
     decided = await transfers.decline(context, actor, subscription_id)
     return answer(request, TransferAnswer.model_validate({"transfer": _shown(decided)}))
 
@@ -141,7 +144,7 @@ async def get_audit_events(
     limit: LimitQuery = 20,
     cursor: CursorQuery = None,
 ) -> Response:
-    """Who did what to whom, before and after, newest first."""
+    """Return who changed what, before and after, newest first."""
     principal, query = actor.principal.key, ["audit-events", subscription_id]
     before = cursors.as_number(cursors.decode(cursor, principal=principal, query=query))
     found = await audit.events(context, actor, subscription_id, before=before, limit=limit + 1)

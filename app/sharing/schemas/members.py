@@ -61,6 +61,8 @@ class Addition(Request):
 
 
 class RoleChange(Request):
+    """Another role for a member."""
+
     customer_id: CustomerIdText
     role: MemberRole
 

@@ -17,6 +17,8 @@ class TransferRequest(Request):
 
 
 class Transfer(Answer):
+    """An offer of ownership; it expires 14 days after it was made."""
+
     subscription_id: str
     from_customer_id: str | None
     to_customer_id: str
@@ -29,7 +31,7 @@ class Transfer(Answer):
 
 
 class TransferAnswer(Answer):
-    """Null where nothing was offered that concerns the caller."""
+    """The newest offer; null if no offer concerns the caller."""
 
     transfer: Transfer | None
 
@@ -61,4 +63,6 @@ class AuditEvent(Answer):
 
 
 class AuditEventList(Page):
+    """Entries of the audit trail, newest first."""
+
     data: list[AuditEvent]
