@@ -55,9 +55,14 @@ class BuySeats:
 
     @property
     def params(self) -> Params:
+        """Return the `items` of Stripe's update."""
         return {"items": [{"id": self.item_id, "quantity": self.quantity}]}
 
     def wanted(self, seen: Seen) -> Wanted:
+        """Return the write, done, held, or refused.
+
+        A subscription that has ended, or whose item has a higher quantity by now, is `subscription_not_active`.
+        """
         subscription = _running(seen.snapshot)
         if subscription is None or _quantity_of(subscription, self.item_id) > self.quantity:
             # Sent now, it would be refused, or take away what somebody has added since.
@@ -67,9 +72,11 @@ class BuySeats:
         return Done(self.params) if self.shows(subscription) else Send(self.params)
 
     def shows(self, snapshot: Snapshot | None) -> bool:
+        """Return True if the item has this quantity or more."""
         return isinstance(snapshot, Subscription) and _quantity_of(snapshot, self.item_id) >= self.quantity
 
     def evidence(self, changes: Changes) -> bool:
+        """Return True if any event shows a change by the step."""
         return bool(changes)
 
 
@@ -82,6 +89,7 @@ class ReleaseSeats:
     quantity: int | None
 
     def wanted(self, seen: Seen) -> Wanted:
+        """Return the write, done, or refused; unchanged if no seat is given back."""
         if self.fewer == 0:
             return Unchanged()
         subscription = _running(seen.snapshot)
@@ -94,11 +102,13 @@ class ReleaseSeats:
         return Done(params) if self.shows(subscription) else Send(params)
 
     def shows(self, snapshot: Snapshot | None) -> bool:
+        """Return True if the item has the decided quantity or less."""
         if self.quantity is None or not isinstance(snapshot, Subscription):
             return False
         return _quantity_of(snapshot, self.item_id) <= self.quantity
 
     def evidence(self, changes: Changes) -> bool:
+        """Return True if any event shows a change by the step."""
         return bool(changes)
 
 
@@ -160,6 +170,7 @@ class BuyingSteps(_SeatSteps):
     """Buys seats; a raise that needs a payment waits until its own invoice is settled."""
 
     def kind_of(self, operation: Operation, step: Step) -> BuySeats:
+        """Return the step's intent."""
         return BuySeats(str(step.details["item_id"]), int(step.details["quantity"]))
 
     async def facts(
@@ -175,6 +186,7 @@ class BuyingSteps(_SeatSteps):
     def awaited(
         self, context: Context, operation: Operation, snapshot: Snapshot | None, answer: Answer | None
     ) -> AwaitedInvoice | None:
+        """Return the invoice that the raise waits for; None if it took effect at once."""
         changed = answer.subscription if isinstance(answer, Changed) else snapshot
         if not isinstance(changed, Subscription) or changed.pending_update is None:
             return None
@@ -190,6 +202,7 @@ class BuyingSteps(_SeatSteps):
         )
 
     async def payment(self, context: Context, answer: Answer) -> PaymentStep | None:
+        """Read what is left to pay for the raise."""
         return await context.billing.payment_step(answer) if isinstance(answer, Changed) else None
 
 
@@ -197,6 +210,7 @@ class ReleasingSteps(_SeatSteps):
     """Gives back the seats of the members that the operation removed, unless they are needed."""
 
     def kind_of(self, operation: Operation, step: Step) -> ReleaseSeats:
+        """Return the step's intent."""
         quantity = step.details.get("quantity")
         return ReleaseSeats(
             str(step.details["item_id"]),
