@@ -63,6 +63,15 @@ class InvalidWebhook(BillingError):
     advice = "Check that STRIPE_WEBHOOK_SECRETS holds the endpoint's signing secret."
 
 
+class DuplicateHeader(BillingError):
+    """A header that decides who calls or what is done was sent more than once."""
+
+    status = 400
+    code = "duplicate_header"
+    title = "A header that may be sent once was sent more than once"
+    advice = "Send it once."
+
+
 class Unauthenticated(BillingError):
     """The request has no valid credential."""
 

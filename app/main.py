@@ -142,6 +142,7 @@ def _layers(app: Service, webhook: StripeWebhook, settings: Settings) -> ASGIApp
     """Return the layers around the routes; the last one built sees a request first."""
     entry: ASGIApp = direct_reads.PlainReadsFirst(app.routed)
     entry = ConcurrencyLimit(entry, most=settings.max_requests, waiting=settings.max_waiting_requests)
+    entry = middleware.SingleHeaders(entry)
     # The body is read outside of that limit, so that a client that sends slowly does not occupy a place.
     entry = middleware.BodyLimits(entry, seconds=settings.request_deadline)
     if settings.cors_origins:

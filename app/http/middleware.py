@@ -17,10 +17,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import BillingError, InternalError, UnsupportedMediaType
+from app.errors import BillingError, DuplicateHeader, FieldError, InternalError, UnsupportedMediaType
 from app.http import problems
 from app.http.bodies import Body, refuse, too_large
-from app.http.headers import header
+from app.http.headers import doubled_header, header
 
 log = structlog.get_logger("app.requests")
 
@@ -183,3 +183,20 @@ def _given(body: bytes, receive: Receive) -> Receive:
         return messages.pop() if messages else await receive()
 
     return give
+
+
+class SingleHeaders:
+    """Refuse a request that sends a deciding header more than once, on every route."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the inner application, or answer 400 `duplicate_header`."""
+        name = doubled_header(scope) if scope["type"] == "http" else None
+        if name is None:
+            await self.app(scope, receive, send)
+            return
+        detail = f"{name} was sent more than once. Send it once."
+        error = DuplicateHeader(detail, errors=[FieldError(f"header/{name}", "duplicate_header", detail)])
+        await problems.render(error, Request(scope))(scope, receive, send)

@@ -155,9 +155,10 @@ def _only_problems(app: FastAPI) -> Callable[[], dict[str, Any]]:
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the problems that a route may answer, for OpenAPI.
 
-    429 is always one of them, and 408 goes with 413, because a body that has a limit of bytes also has a deadline.
+    400 (a doubled header) and 429 are always among them, and 408 goes with 413, because a body that has a limit of
+    bytes also has a deadline.
     """
-    given = {*statuses, 429} | ({408} if 413 in statuses else set())
+    given = {*statuses, 400, 429} | ({408} if 413 in statuses else set())
     return {
         status: {
             "description": HTTPStatus(status).phrase,

@@ -9,8 +9,9 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.context import Context
-from app.errors import BillingError, Overloaded
+from app.errors import BillingError, InvalidWebhook, Overloaded
 from app.http.bodies import Body, refuse, too_large
+from app.http.headers import doubled_header
 from app.mirror import webhooks
 from app.mirror.ingest import Ingest
 from app.settings import Settings
@@ -87,7 +88,14 @@ class WebhookFirst:
 
 
 def _signature(scope: Scope) -> str | None:
-    """Return the signature header. Raises PayloadTooLarge if the declared length is too large."""
+    """Return the signature header.
+
+    Raises:
+        InvalidWebhook: a header that may be sent once was sent more than once.
+        PayloadTooLarge: the declared length is too large.
+    """
+    if doubled_header(scope) is not None:
+        raise InvalidWebhook()
     signature: str | None = None
     for name, value in scope["headers"]:
         if name == b"stripe-signature":
