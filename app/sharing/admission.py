@@ -170,8 +170,8 @@ async def _admit(
         steps = _member_steps(decisions)
         fewer = seats.total - seats_left
         steps.append(await release_step(connection, actor, seen.view, fewer, purchasing, len(steps)))
-        if await waiting_store.of_subscription(connection, subscription_id):
-            # The credit of the seats was tested before the admission.
+        if fewer and await waiting_store.of_subscription(connection, subscription_id):
+            # The credit of the seats was tested before the admission. A call that gives none back ends nothing.
             raise MustSupersede()
     elif purchasing is not None and any(decision.code == "seat_limit_reached" for decision in decisions):
         await _check_seats_may_change(connection, seen, buyer=actor)
