@@ -46,7 +46,8 @@ class PaymentStep:
 class PurchaseInvoice:
     """The invoice that a purchase waits for, as Stripe has it at Unix second `at`.
 
-    `payment` is what is left to pay; None once the invoice is not open. `paid_at`: Unix seconds.
+    `payment` is what is left to pay; None once the invoice is not open. `paid_at`: Unix seconds. `is_processing`: one
+    of its payments is being processed, also if the invoice was marked uncollectible meanwhile.
     """
 
     id: str
@@ -54,15 +55,11 @@ class PurchaseInvoice:
     payment: PaymentStep | None
     paid_at: int | None
     at: int
-
-    @property
-    def is_processing(self) -> bool:
-        """Return True if a payment is being processed, so the invoice cannot be voided."""
-        return self.payment is not None and self.payment.status == "processing"
+    is_processing: bool = False
 
     @property
     def can_be_voided(self) -> bool:
-        """Return True if Stripe would void the invoice."""
+        """Return True if the invoice may be voided: no money for it is on its way."""
         return self.status in ("open", "uncollectible") and not self.is_processing
 
 

@@ -53,16 +53,20 @@ def invoice_payment_step(source: Json) -> PaymentStep | None:
     if string(source, "status") != "open":
         return None
     url = string(source, "hosted_invoice_url")
+    intents = _open_intents(source)
+    if not intents:
+        return PaymentStep(None, None, "payment", hosted_invoice_url=url)
+    return intent_step(intents[0], "payment", url)
+
+
+def _open_intents(source: Json) -> list[Json]:
+    """Return the intents of an invoice's open payments, the default one first."""
     payments = [
-        one
-        for one in mappings(mapping(source, "payments") or {}, "data")
-        if string(one, "status") == "open" and mapping(mapping(one, "payment") or {}, "payment_intent")
+        one for one in mappings(mapping(source, "payments") or {}, "data") if string(one, "status") == "open"
     ]
     payments.sort(key=lambda one: one.get("is_default") is not True)
-    intent = mapping(mapping(payments[0], "payment") or {}, "payment_intent") if payments else None
-    if intent is None:
-        return PaymentStep(None, None, "payment", hosted_invoice_url=url)
-    return intent_step(intent, "payment", url)
+    found = (mapping(mapping(one, "payment") or {}, "payment_intent") for one in payments)
+    return [intent for intent in found if intent]
 
 
 def purchase_invoice(source: Json, at: int) -> PurchaseInvoice:
@@ -74,6 +78,7 @@ def purchase_invoice(source: Json, at: int) -> PurchaseInvoice:
         payment=invoice_payment_step(source),
         paid_at=integer(moments, "paid_at"),
         at=at,
+        is_processing=any(string(intent, "status") == "processing" for intent in _open_intents(source)),
     )
 
 
