@@ -49,8 +49,9 @@ _running: set[asyncio.Task[object]] = set()
 class Outcome:
     """An operation as its reader may know it; `operation.principal` says whose it is.
 
-    `seats` is None if the subscription shows the reader no seats now. `sees_members`, `sees_amounts` and
-    `sees_payers_own` are False if it shows them no members, no amounts, or no links to the payer's invoices.
+    `is_own`: the reader asked for it. `seats` is None if the subscription shows the reader none now. `sees_members`,
+    `sees_amounts` and `sees_payers_own` are False if it shows them no members, no amounts, or no links to the payer's
+    invoices.
     `payment`: what is left to pay, as Stripe has it now, None if nothing waits for it.
     """
 
@@ -60,6 +61,7 @@ class Outcome:
     sees_members: bool
     sees_amounts: bool
     sees_payers_own: bool
+    is_own: bool
     payment: PaymentStep | None = None
 
 
@@ -241,7 +243,7 @@ async def outcome(
     seen = None if view is None else see(view, actor, context.rules)
     if operation is None or (checked and not waiting.is_visible(actor, operation, steps, seen)):
         raise NotFound()
-    if payment is None:
+    if payment is None and (actor.is_service or (seen is not None and waiting.sees_payment(seen))):
         payment = await waiting.payment_shown(context, steps, operation)
     if payment is not None and seen is not None and not seen.sees_payers_own:
         payment = payment.without_the_payers_own()
@@ -254,6 +256,7 @@ async def outcome(
         sees_members=actor.is_service or (seen is not None and Permission.SEE_MEMBERS in seen.granted),
         sees_amounts=actor.is_service or (seen is not None and Permission.SEE_AMOUNTS in seen.granted),
         sees_payers_own=actor.is_service or (seen is not None and seen.sees_payers_own),
+        is_own=operation.principal == actor.principal.key,
         payment=payment,
     )
 

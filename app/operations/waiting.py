@@ -346,7 +346,7 @@ async def payment_shown(context: Context, steps: Sequence[Step], operation: Oper
 
 async def add_payments(context: Context, found: Sequence[Seen]) -> None:
     """Read the payments of the changes that wait on these subscriptions, for those who may pay or end them."""
-    waiting = [(seen.view, seen) for seen in found if seen.view.waiting is not None and _sees_payment(seen)]
+    waiting = [(seen.view, seen) for seen in found if seen.view.waiting is not None and sees_payment(seen)]
     if not waiting:
         return
     payments = await asyncio.gather(*(_payment_of_view(context, view) for view, _ in waiting))
@@ -366,7 +366,8 @@ async def _payment_of_view(context: Context, view: SubscriptionView) -> PaymentS
 _PAYING = frozenset({Permission.BUY_SEATS, Permission.CHANGE_SUBSCRIPTION, Permission.CANCEL_NOW})
 
 
-def _sees_payment(seen: Seen) -> bool:
+def sees_payment(seen: Seen) -> bool:
+    """Return True for a role that may pay for what waits or end it, as its permissions are now."""
     return not _PAYING.isdisjoint(seen.granted)
 
 
