@@ -47,7 +47,7 @@ class PurchaseInvoice:
     """The invoice that a purchase waits for, as Stripe has it at Unix second `at`.
 
     `payment` is what is left to pay; None once the invoice is not open. `paid_at`: Unix seconds. `is_processing`: one
-    of its payments is being processed, also if the invoice was marked uncollectible meanwhile.
+    of its payments is being processed, also if the invoice was marked uncollectible.
     """
 
     id: str
