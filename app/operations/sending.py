@@ -191,6 +191,18 @@ async def changed_by_step(
         return []
 
 
+async def held_invoice(
+    context: Context, operation_id: str, step: Step, subscription_id: SubscriptionId
+) -> str | None:
+    """Return the invoice for which Stripe held back the change that attempts of the step made; None if it did not."""
+    async with context.database.connection() as connection:
+        operation = await operations.operation(connection, operation_id)
+    if operation is None:
+        return None
+    since = int(operation.created_at.timestamp()) - _CLOCKS_APART_SECONDS
+    return await context.stripe.held_invoice(subscription_id, f"{operation_id}/{step.position}/", since=since)
+
+
 async def locked_view(
     connection: Connection, subscription_id: SubscriptionId, actor_id: CustomerId | None
 ) -> SubscriptionView | None:

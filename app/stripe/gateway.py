@@ -249,6 +249,34 @@ class StripeGateway:
                 return found
             query["starting_after"] = page["data"][-1]["id"]
 
+    async def held_invoice(
+        self, subscription_id: SubscriptionId, key_prefix: str, *, since: int
+    ) -> str | None:
+        """Return the invoice for which Stripe held back a change, as the event of its request says.
+
+        None if no request whose idempotency key begins with `key_prefix` left a pending update. `since` is a Unix
+        second, at most 30 days ago.
+        """
+        query: dict[str, Any] = {
+            "type": "customer.subscription.updated",
+            "created": {"gte": since},
+            "limit": PAGE_SIZE,
+        }
+        while True:
+            page = (await self._client.get("/v1/events", query)).data
+            for event in page["data"]:
+                key = (event.get("request") or {}).get("idempotency_key") or ""
+                left = event["data"]["object"]
+                if (
+                    key.startswith(key_prefix)
+                    and left["id"] == subscription_id
+                    and left.get("pending_update")
+                ):
+                    return str(left["latest_invoice"])
+            if not page["has_more"]:
+                return None
+            query["starting_after"] = page["data"][-1]["id"]
+
     async def update_was_applied(
         self, subscription_id: SubscriptionId, invoice_id: str, *, since: int
     ) -> bool:

@@ -75,6 +75,8 @@ def settling(context: Context, operation_id: str, done: Sequence[Changed]) -> sy
 
 def _waits(call: StripeCall, changed: Changed) -> bool:
     """True if Stripe accepted the change and holds it back until an invoice is paid."""
+    if changed.held_invoice_id is not None:
+        return True
     if changed.open_invoice_id is None:
         return False
     if call.method == "create":
@@ -94,7 +96,7 @@ async def _begin_waiting(
         operation.id,
         0,
         subscription_id=SubscriptionId(now.id),
-        invoice_id=changed.open_invoice_id or "",
+        invoice_id=changed.held_invoice_id or changed.open_invoice_id or "",
         expires_at=now.created + INCOMPLETE_SECONDS if is_first else pending.get("expires_at"),
         window_seconds=None if is_first else context.rules.payment_window,
     )

@@ -31,6 +31,7 @@ from app.operations.sending import (
     SUBSCRIPTION_CHANGES,
     changed_by_step,
     changed_despite_5xx,
+    held_invoice,
     is_known,
     locked_view,
     send,
@@ -109,10 +110,10 @@ async def _send(
     if step.attempt:
         now = await as_it_is(context, subscription_id)
         reading.found = now.fetched
-        if call.shows_in(now.subscription) or await changed_despite_5xx(
-            context, operation_id, step, SUBSCRIPTION_CHANGES
-        ):
+        if call.shows_in(now.subscription):
             return now
+        if await changed_despite_5xx(context, operation_id, step, SUBSCRIPTION_CHANGES):
+            return await _with_held_invoice(context, operation_id, step, now)
     if not step.has_sent_key:
         call = await _priced(context, operation_id, call, reading)
     try:
@@ -126,12 +127,17 @@ async def _send(
         if not (isinstance(error, StripeErrorStored) or is_lost_end or is_in_doubt):
             raise
         now = await as_it_is(context, subscription_id)
-        shows = call.shows_in(now.subscription)
-        if not shows and is_in_doubt:
-            shows = bool(await changed_by_step(context, operation_id, step, SUBSCRIPTION_CHANGES))
-        if not shows:
-            raise
-        return now
+        if call.shows_in(now.subscription):
+            return now
+        if is_in_doubt and await changed_by_step(context, operation_id, step, SUBSCRIPTION_CHANGES):
+            return await _with_held_invoice(context, operation_id, step, now)
+        raise
+
+
+async def _with_held_invoice(context: Context, operation_id: str, step: Step, now: Changed) -> Changed:
+    """Add the invoice that the change was held back for: only that says what became of a change that is not shown."""
+    invoice_id = await held_invoice(context, operation_id, step, now.subscription.id)
+    return replace(now, held_invoice_id=invoice_id)
 
 
 async def _priced(

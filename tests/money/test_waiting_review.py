@@ -8,7 +8,7 @@ import pytest
 from testkit.company import Company, new_email
 from testkit.problems import problem
 from testkit.service import as_service
-from tests.money.shop import CHALLENGED, Shop, worked_on
+from tests.money.shop import CHALLENGED, Shop, handed_over, worked_on
 from tests.money.test_waiting_purchases import (
     ask_for,
     cancel,
@@ -192,3 +192,36 @@ async def test_former_member_is_added_by_id_when_the_purchase_for_them_is_paid(s
     settled = ok(await worked_on(shop, document["operation_id"]))
     assert outcomes(settled) == [("applied", None)]
     assert former in await company.members()
+
+
+@pytest.mark.parametrize("then", ["waits", "is paid", "is voided"])
+async def test_change_waits_by_its_events_when_stripe_kept_a_5xx_of_it(shop: Shop, then: str) -> None:
+    """W1, W2: Stripe holds the change back and answers 500; its invoice decides, before anybody could look."""
+    company = await company_that_pays_by(shop, CHALLENGED)
+    read = {"method": "GET", "path": "/v1/subscriptions/{id}"}
+    await shop.stripe.add_fault(
+        method="POST", path="/v1/subscriptions/{id}", status=500, effect="after", save=True
+    )
+    await shop.stripe.add_fault(**read, latency_s=0.001, times=1)
+    await shop.stripe.add_fault(**read, status=500, times=0)
+    answer = await shop.service.send("PUT", f"{company.path}/seats", company.owner.headers, {"total": 9})
+    assert answer.status_code == 202, answer.text
+    operation_id = answer.json()["operation_id"]
+    await shop.stripe.clear_faults()
+    held = await company.state()
+    assert held["pending_update"] is not None
+    if then == "is paid":
+        await shop.stripe.post(f"/v1/invoices/{held['latest_invoice']}/pay", paid_out_of_band=True)
+    elif then == "is voided":
+        await shop.stripe.post(f"/v1/invoices/{held['latest_invoice']}/void")
+    await handed_over(shop, operation_id)
+    # The first look finds out that it waits, the second what became of its invoice.
+    await worked_on(shop, operation_id)
+    told = ok(await worked_on(shop, operation_id))
+    quantity = (await company.state())["items"]["data"][0]["quantity"]
+    (result,) = told["results"]
+    assert (told["state"], result["outcome"], quantity) == {
+        "waits": ("awaiting_payment", "pending", 2),
+        "is paid": ("settled", "applied", 9),
+        "is voided": ("settled", "failed", 2),
+    }[then]
