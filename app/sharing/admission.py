@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID, uuid4
 
 from app.context import Context
@@ -155,34 +156,7 @@ async def _admit(
         return Admitted(operation_id, uuid4(), anything_to_run=True, again=True)
     if not is_shareable(seen.view.seat_items()) and any(c.action is Action.ADD for c in changes):
         raise Conflict("No product of this subscription supports sharing.", code="not_shareable")
-    seats = seen.view.seats(owner_uses_seat=context.rules.owner_uses_seat)
-    target = await operations.lowest_target(connection, subscription_id)
-    may_be_filled = capacity(seats, target)
-    allowed = entitlements(
-        seen.view.status, past_due_allows_new_seats=context.rules.past_due_allows_new_seats
-    )
-    decisions = admit(changes, seats=seats, capacity=may_be_filled, entitlements=allowed)
-    seats_left: int | None = None
-    bought: tuple[str, int] | None = None
-    if purchasing is not None and purchasing.releases:
-        await _check_seats_may_change(connection, seen)
-        seats_left = seats_left_after(decisions, seats)
-        steps = _member_steps(decisions)
-        fewer = seats.total - seats_left
-        steps.append(await release_step(connection, actor, seen.view, fewer, purchasing, len(steps)))
-        if fewer and await waiting_store.of_subscription(connection, subscription_id):
-            # The credit of the seats was tested before the admission. A call that gives none back ends nothing.
-            raise MustSupersede()
-    elif purchasing is not None and any(decision.code == "seat_limit_reached" for decision in decisions):
-        await _check_seats_may_change(connection, seen, buyer=actor)
-        decisions = admit(changes, seats=seats, capacity=UNLIMITED, entitlements=allowed)
-        buying = await purchase_step(connection, actor, seen.view, decisions, seats, purchasing)
-        bought = (buying["details"]["item_id"], buying["details"]["quantity"])
-        await check_nothing_waits(context, connection, seen.view, buying, purchasing)
-        steps = _member_steps(decisions, named=additions_that_fit(decisions, seats, may_be_filled))
-        steps.append({**buying, "position": len(steps)})
-    else:
-        steps = _member_steps(decisions)
+    judged = await _judged(context, connection, actor, seen, changes, purchasing)
     request = {"changes": len(asked)}
     return await insert_steps(
         context,
@@ -191,11 +165,57 @@ async def _admit(
         subscription_id,
         operation_id,
         "member_change",
-        steps,
+        judged.steps,
         request,
-        seats_left,
-        bought,
+        judged.seats_left,
+        judged.bought,
     )
+
+
+class _Judged(NamedTuple):
+    """The steps of a call. `seats_left` and `bought`: see `insert_steps`."""
+
+    steps: list[JsonObject]
+    seats_left: int | None = None
+    bought: tuple[str, int] | None = None
+
+
+async def _judged(
+    context: Context,
+    connection: Connection,
+    actor: Actor,
+    seen: Seen,
+    changes: Sequence[MemberChange],
+    purchasing: Purchasing | None,
+) -> _Judged:
+    """Judge the changes by the seats that there are, or that the call buys or gives back."""
+    seats = seen.view.seats(owner_uses_seat=context.rules.owner_uses_seat)
+    target = await operations.lowest_target(connection, seen.view.id)
+    may_be_filled = capacity(seats, target)
+    allowed = entitlements(
+        seen.view.status, past_due_allows_new_seats=context.rules.past_due_allows_new_seats
+    )
+    decisions = admit(changes, seats=seats, capacity=may_be_filled, entitlements=allowed)
+    if purchasing is not None and purchasing.releases:
+        await _check_seats_may_change(connection, seen)
+        seats_left = seats_left_after(decisions, seats)
+        steps = _member_steps(decisions)
+        fewer = seats.total - seats_left
+        steps.append(await release_step(connection, actor, seen.view, fewer, purchasing, len(steps)))
+        if fewer and await waiting_store.of_subscription(connection, seen.view.id):
+            # The credit of the seats was tested before the admission. A call that gives none back ends nothing.
+            raise MustSupersede()
+        return _Judged(steps, seats_left)
+    if purchasing is not None and any(decision.code == "seat_limit_reached" for decision in decisions):
+        await _check_seats_may_change(connection, seen, buyer=actor)
+        decisions = admit(changes, seats=seats, capacity=UNLIMITED, entitlements=allowed)
+        buying = await purchase_step(connection, actor, seen.view, decisions, seats, purchasing)
+        bought = (buying["details"]["item_id"], buying["details"]["quantity"])
+        await check_nothing_waits(context, connection, seen.view, buying, purchasing)
+        steps = _member_steps(decisions, named=additions_that_fit(decisions, seats, may_be_filled))
+        steps.append({**buying, "position": len(steps)})
+        return _Judged(steps, bought=bought)
+    return _Judged(_member_steps(decisions))
 
 
 async def _check_seats_may_change(connection: Connection, seen: Seen, *, buyer: Actor | None = None) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from app.context import Context
 from app.domain.ids import SubscriptionId
-from app.domain.snapshots import Subscription
+from app.domain.snapshots import JsonObject, Subscription
 from app.errors import Conflict, NotFound
 from app.identity.actors import Actor
 from app.mirror import refreshing
@@ -48,15 +48,7 @@ async def check_credit(
     gives_no_credit = purchasing.forgo_credit or seen.view.status == "paused"
     if gives_no_credit and purchasing.quote_id is None:
         return
-    change = await total_update(
-        context,
-        actor,
-        subscription_id,
-        release.total,
-        item_id=purchasing.item_id,
-        quote_id=None,
-        proration_behavior=purchasing.proration_behavior,
-    )
+    params = await _params(context, actor, subscription_id, release.total, purchasing)
     found = await context.stripe.fetch("subscription", subscription_id)
     if not isinstance(found.snapshot, Subscription):
         raise NotFound()
@@ -64,13 +56,29 @@ async def check_credit(
         await _check_quote(context, actor, found.snapshot, purchasing.quote_id)
     if gives_no_credit:
         return
-    items = [{"id": item.id, "quantity": item.quantity} for item in change.items]
-    behavior = change.terms.proration_behavior or context.rules.proration_behavior
-    params = {"items": items, "proration_behavior": behavior}
     try:
         await charges.price(context, found.snapshot, found.at, params, restarts=False, forgo_credit=False)
     except Conflict as refusal:
         raise charges.as_seen(refusal, seen) from refusal
+
+
+async def _params(
+    context: Context, actor: Actor, subscription_id: SubscriptionId, total: int, purchasing: Purchasing
+) -> JsonObject:
+    """Return the parameters of the update that leaves `total` seats."""
+    change = await total_update(
+        context,
+        actor,
+        subscription_id,
+        total,
+        item_id=purchasing.item_id,
+        quote_id=None,
+        proration_behavior=purchasing.proration_behavior,
+    )
+    return {
+        "items": [{"id": item.id, "quantity": item.quantity} for item in change.items],
+        "proration_behavior": change.terms.proration_behavior or context.rules.proration_behavior,
+    }
 
 
 async def _check_quote(context: Context, actor: Actor, subscription: Subscription, quote_id: str) -> None:

@@ -8,16 +8,18 @@ from app.catalogue import store as catalogue
 from app.context import Context
 from app.customers import failures
 from app.customers.payment_details import Outside, look_outside
-from app.domain.ids import SubscriptionId
+from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.roles import require
 from app.domain.seats import check_floor
+from app.domain.snapshots import JsonObject
 from app.errors import (
     Conflict,
 )
 from app.identity.actors import Actor
 from app.mirror.store import subscriptions
-from app.mirror.visibility import get, read
+from app.mirror.visibility import Seen, get, read
 from app.operations.runner import Accepted
+from app.postgres.database import Connection
 from app.subscriptions import change_operations, ending
 from app.subscriptions.change_operations import (
     begun,
@@ -35,6 +37,7 @@ from app.subscriptions.change_rules import (
 )
 from app.subscriptions.charges import as_seen
 from app.subscriptions.end_changes import Precondition, change_end
+from app.subscriptions.item_changes import ChangedItems
 from app.subscriptions.quotes import use_quote
 from app.subscriptions.settlements import Done
 from app.subscriptions.stripe_calls import StripeCall, attachment
@@ -73,14 +76,8 @@ async def _update(
     operation_id: str,
     precondition: Precondition,
 ) -> Done | Accepted:
-    outside, asked = Outside(None), change
-    if change.payment_method_id is not None or change.promotion_code is not None:
-        # Whoever may not change the plan must not learn which cards and codes exist, nor make us ask Stripe.
-        now = await get(context, actor, subscription_id)
-        require(now.granted, *permissions_for(change, now.view))
-        outside = await look_outside(
-            context, actor, now.view, change.payment_method_id, change.promotion_code
-        )
+    asked = change
+    outside = await _look_outside(context, actor, subscription_id, change)
     if outside.promotion_applies:
         change = replace(change, promotion_code=None)
     async with context.database.transaction() as connection:
@@ -92,29 +89,13 @@ async def _update(
             precondition(seen)
             if outside.promotion_applies and replace(change, quote_id=None) == NO_CHANGE:
                 return Done(seen, None)
-            prices = await catalogue.prices_for_purchase(
-                connection, price_ids(change.items, seen.view), open_catalogue=context.rules.open_catalogue
-            )
-            after = items_after(actor, seen.view, change, prices)
-            check_status(context, seen.view, after)
-            await check_combined_end(connection, actor, seen, change, after)
-            if after is not None and not after.reduces:
-                await failures.check(connection, actor)
-            if after is not None:
-                check_floor(seen.view.seats(owner_uses_seat=context.rules.owner_uses_seat), after.seats)
+            after = await _judged(context, connection, actor, seen, change)
             params = update_params(context, seen.view, change, after)
             outside.apply(seen.view, params)
             check_complete(seen.view)
             if change.quote_id is not None:
                 await use_quote(connection, actor, seen.view, asked)
-            call = StripeCall(
-                "update",
-                params,
-                quote_id=change.quote_id,
-                forgo_credit=change.forgo_credit,
-                restarts=after is not None and bool(after.restarted),
-                attach=attachment(outside.payment_method, seen.view.customer_id),
-            )
+            call = _call_to_update(change, params, after, outside, seen.view.customer_id)
             operation = await insert_operation(
                 context,
                 connection,
@@ -132,3 +113,51 @@ async def _update(
         return await change_operations.carry_out_change(context, actor, subscription_id, operation)
     except Conflict as refusal:
         raise as_seen(refusal, seen) from refusal
+
+
+def _call_to_update(
+    change: SubscriptionUpdate,
+    params: JsonObject,
+    after: ChangedItems | None,
+    outside: Outside,
+    customer_id: CustomerId,
+) -> StripeCall:
+    return StripeCall(
+        "update",
+        params,
+        quote_id=change.quote_id,
+        forgo_credit=change.forgo_credit,
+        restarts=after is not None and bool(after.restarted),
+        attach=attachment(outside.payment_method, customer_id),
+    )
+
+
+async def _look_outside(
+    context: Context, actor: Actor, subscription_id: SubscriptionId, change: SubscriptionUpdate
+) -> Outside:
+    """Read at Stripe the payment method and the promotion code that the change names.
+
+    An actor without the permissions must not learn which of them exist, so permissions are checked first.
+    """
+    if change.payment_method_id is None and change.promotion_code is None:
+        return Outside(None)
+    now = await get(context, actor, subscription_id)
+    require(now.granted, *permissions_for(change, now.view))
+    return await look_outside(context, actor, now.view, change.payment_method_id, change.promotion_code)
+
+
+async def _judged(
+    context: Context, connection: Connection, actor: Actor, seen: Seen, change: SubscriptionUpdate
+) -> ChangedItems | None:
+    """Judge items, status, end and seats; return the items after the change, None if they stay."""
+    prices = await catalogue.prices_for_purchase(
+        connection, price_ids(change.items, seen.view), open_catalogue=context.rules.open_catalogue
+    )
+    after = items_after(actor, seen.view, change, prices)
+    check_status(context, seen.view, after)
+    await check_combined_end(connection, actor, seen, change, after)
+    if after is not None and not after.reduces:
+        await failures.check(connection, actor)
+    if after is not None:
+        check_floor(seen.view.seats(owner_uses_seat=context.rules.owner_uses_seat), after.seats)
+    return after

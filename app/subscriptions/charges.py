@@ -103,12 +103,7 @@ async def price(
     nothing = Costs(subscription.currency, 0, 0, 0, [])
     items: Sequence[Mapping[str, Any]] = params.get("items", ())
     if not _moves_money(subscription, items, params):
-        quiet = dict(params)
-        if items and subscription.status == "trialing":
-            # Nothing is prorated within a trial. An invoice of zero would collect a debt of the balance, and a pending
-            # item of zero would make an invoice of a subscription that ends with its trial.
-            quiet["proration_behavior"] = "none"
-        return Priced(quiet, nothing, None)
+        return Priced(_without_charge(subscription, items, params), nothing, None)
     dated = date or params.get("proration_date") or date_within(subscription, items, at)
     params = {**params, "proration_date": dated}
     is_invoiced = behavior == "always_invoice" or restarts or "trial_end" in params
@@ -131,9 +126,26 @@ async def price(
     unpaid = _unpaid(judgement, at)
     if not (forgo_credit and judgement.only_reduces):
         raise invoice_unpaid(unpaid, may_forgo=judgement.only_reduces)
-    forgone = judgement.credited if restarts else -judgement.net
-    priced = replace(priced, credit_forgone=forgone, unpaid=unpaid, is_invoiced=restarts)
+    priced = _forgone(priced, judgement, unpaid, restarts=restarts)
     return await _without_credit(context, subscription, priced, nothing)
+
+
+def _without_charge(
+    subscription: Subscription, items: Sequence[Mapping[str, Any]], params: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the parameters of a change that moves no money."""
+    quiet = dict(params)
+    if items and subscription.status == "trialing":
+        # Nothing is prorated within a trial. An invoice of zero would collect a debt of the balance, and a pending
+        # item of zero would make an invoice of a subscription that ends with its trial.
+        quiet["proration_behavior"] = "none"
+    return quiet
+
+
+def _forgone(priced: Priced, judgement: Judgement, unpaid: UnpaidInvoice, *, restarts: bool) -> Priced:
+    """Return the change with the credit that it does not give, and the invoice that is not paid."""
+    forgone = judgement.credited if restarts else -judgement.net
+    return replace(priced, credit_forgone=forgone, unpaid=unpaid, is_invoiced=restarts)
 
 
 def _billed_later(priced: Priced, nothing: Costs) -> Priced:

@@ -94,26 +94,10 @@ async def _end(
                 break
             if precondition is not None:
                 precondition(seen)
-            if view.status in ENDED:
-                check_status(context, view, None)
-            if when is When.NOW:
-                method = "cancel"
-            elif view.status == "incomplete":
-                # Stripe takes no end for it, and nothing was paid that could run out.
-                method = "end_unpaid"
-            else:
-                pointer = "/when" if kind == "cancel_subscription" else BY_UPDATE
-                asked = ending.params_for(view, when, pointer=pointer)
-                stands = ending.stands_already(view, when)
-                if stands and is_read:
-                    await ending.check_no_change_runs(connection, view)
-                    await ending.confirm(context, connection, actor, seen, operation_id)
-                    return await _done_already(connection, seen, kind)
-                if not stands:
-                    await ending.check_end(connection, actor, seen, when)
-                method, end_params = ("", {}) if stands else await _way_to_end(connection, view, when, asked)
-                params = {**params, **end_params}
-            if method:
+            check_status(context, view, None)
+            pointer = "/when" if kind == "cancel_subscription" else BY_UPDATE
+            call = await _call_to_end(connection, actor, seen, when, params, pointer)
+            if call is not None:
                 operation = await insert_operation(
                     context,
                     connection,
@@ -121,18 +105,36 @@ async def _end(
                     operation_id,
                     kind,
                     subscription_id,
-                    StripeCall(method, params),
+                    call,
                     needs=[needed],
                     end_by=ending.end_by(actor, view),
                 )
                 break
-        # Somebody may have changed the end in the Dashboard a moment ago: "already so" is said of what Stripe has.
-        if not await ending.is_current(context, view):
-            await sync.read_through(context, "subscription", subscription_id)
+            if is_read:
+                return await _confirmed(context, connection, actor, seen, operation_id, kind)
+        await _read_if_outdated(context, view)
         is_read = True
     return _without_payment(
         await change_operations.carry_out_change(context, actor, subscription_id, operation)
     )
+
+
+async def _read_if_outdated(context: Context, view: SubscriptionView) -> None:
+    """Read the subscription if Stripe shows another end than the view.
+
+    The end may have been changed in the Dashboard a moment ago, so only Stripe's state says that it stands already.
+    """
+    if not await ending.is_current(context, view):
+        await sync.read_through(context, "subscription", view.id)
+
+
+async def _confirmed(
+    context: Context, connection: Connection, actor: Actor, seen: Seen, operation_id: str, kind: str
+) -> Done:
+    """Note that the actor wants the end that stands already, and answer that it stands."""
+    await ending.check_no_change_runs(connection, seen.view)
+    await ending.confirm(context, connection, actor, seen, operation_id)
+    return await _done_already(connection, seen, kind)
 
 
 async def _done_already(connection: Connection, seen: Seen, kind: str) -> Done:
@@ -140,11 +142,26 @@ async def _done_already(connection: Connection, seen: Seen, kind: str) -> Done:
     return Done(seen, None, operation_id=await operations.last_applied(connection, seen.view.id, kind))
 
 
-async def _way_to_end(
-    connection: Connection, view: SubscriptionView, when: When, asked: JsonObject
-) -> tuple[str, JsonObject]:
-    """Return the call that brings the end about, and its parameters: at once where its period is over already."""
-    return ("cancel", {}) if await ending.is_over(connection, view, when) else ("update", asked)
+async def _call_to_end(
+    connection: Connection, actor: Actor, seen: Seen, when: When, params: JsonObject, pointer: str
+) -> StripeCall | None:
+    """Return the call that ends the subscription; None if the end stands already.
+
+    `params`: further parameters of the call. `pointer`: the field that names the end, for an error.
+    """
+    view = seen.view
+    if when is When.NOW:
+        return StripeCall("cancel", params)
+    if view.status == "incomplete":
+        # Stripe takes no end for it, and nothing was paid that could run out.
+        return StripeCall("end_unpaid", params)
+    asked = ending.params_for(view, when, pointer=pointer)
+    if ending.stands_already(view, when):
+        return None
+    await ending.check_end(connection, actor, seen, when)
+    if await ending.is_over(connection, view, when):
+        return StripeCall("cancel", params)
+    return StripeCall("update", {**params, **asked})
 
 
 async def change_end(
@@ -223,16 +240,8 @@ async def _take_back(
                 break
             if precondition is not None:
                 precondition(seen)
-            if view.status in ENDED:
-                raise Conflict("This subscription has ended: buy a new one.", code="subscription_not_active")
-            params = await ending.taking_back_call(connection, view)
-            if params:
-                await ending.check_taking_back(connection, actor, seen)
-            if params or wakes:
-                check_complete(view)
-                if wakes:
-                    _check_resumable(view)
-                    await failures.check(connection, actor)
+            call = await _call_to_take_back(connection, actor, seen, wakes=wakes)
+            if call is not None:
                 operation = await insert_operation(
                     context,
                     connection,
@@ -240,19 +249,36 @@ async def _take_back(
                     operation_id,
                     kind,
                     subscription_id,
-                    StripeCall("resume" if wakes else "update", params),
+                    call,
                     needs=needed,
                 )
                 break
             if is_read:
                 await ending.check_no_change_runs(connection, view)
                 return await _done_already(connection, seen, kind)
-        # Somebody may have set an end in the Dashboard a moment ago.
-        if not await ending.is_current(context, view):
-            await sync.read_through(context, "subscription", subscription_id)
+        await _read_if_outdated(context, view)
         is_read = True
     done = await change_operations.carry_out_change(context, actor, subscription_id, operation)
     return done if wakes else _without_payment(done)
+
+
+async def _call_to_take_back(
+    connection: Connection, actor: Actor, seen: Seen, *, wakes: bool
+) -> StripeCall | None:
+    """Return the call that takes the end back, or resumes; None if there is nothing to do."""
+    view = seen.view
+    if view.status in ENDED:
+        raise Conflict("This subscription has ended: buy a new one.", code="subscription_not_active")
+    params = await ending.taking_back_call(connection, view)
+    if params:
+        await ending.check_taking_back(connection, actor, seen)
+    if not (params or wakes):
+        return None
+    check_complete(view)
+    if wakes:
+        _check_resumable(view)
+        await failures.check(connection, actor)
+    return StripeCall("resume" if wakes else "update", params)
 
 
 def _without_payment(done: Done | Accepted) -> Done | Accepted:

@@ -33,6 +33,7 @@ from app.subscriptions.item_changes import ChangedItems, PricedItem
 from app.subscriptions.payment_bounds import check_bounds
 from app.subscriptions.quotes import promise
 from app.subscriptions.store import quotes
+from app.subscriptions.store.quotes import Promise
 from app.subscriptions.updates import SubscriptionUpdate, price_ids
 
 
@@ -96,18 +97,27 @@ async def preview(
     if not actor.is_service:
         await check_bounds(context, subscription, found.at, priced)
     next_total = await _next_total(context, subscription, params, priced, after)
+    promised = promise(change, subscription, found.at, priced)
+    quote_id, expires_at = await _stored(context, actor, subscription_id, promised)
+    return Quoted(
+        quote_id, expires_at, priced.now, next_total, priced.credit_forgone, _unpaid_as_seen(priced, seen)
+    )
+
+
+async def _stored(
+    context: Context, actor: Actor, subscription_id: SubscriptionId, promised: Promise
+) -> tuple[str, datetime]:
+    """Store a quote; return its id and when it expires."""
     quote_id = f"qt_{uuid4().hex}"
     async with context.database.connection() as connection:
         expires_at = await quotes.insert(
             connection,
             quote_id,
-            promise(change, subscription, found.at, priced),
+            promised,
             subscription_id=subscription_id,
             principal=actor.principal.key,
         )
-    return Quoted(
-        quote_id, expires_at, priced.now, next_total, priced.credit_forgone, _unpaid_as_seen(priced, seen)
-    )
+    return quote_id, expires_at
 
 
 def _check(context: Context, view: SubscriptionView, after: ChangedItems | None, removed: int) -> None:

@@ -74,14 +74,8 @@ async def add(
     if profile is None:
         raise NotFound()
     if begun_before is None:
-        call = StripeCall("create", _creation(actor, profile, purchase, prices, operation_id))
-        if purchase.payment_method_id is not None:
-            method = await fetch_free_or_own(context, purchase.payment_method_id, customer_id)
-            call.params["payment_behavior"] = behavior_of_purchase(method.type)
-            call = replace(call, attach=attachment(method, customer_id))
-        if purchase.promotion_code is not None:
-            added = await promotion(context, purchase.promotion_code, customer_id, call.params["currency"])
-            call.params["discounts"] = [*call.params.get("discounts", []), added]
+        params = _creation(actor, profile, purchase, prices, operation_id)
+        call = await _call_to_create(context, customer_id, purchase, params)
         begun_before = await _admitted(context, actor, customer_id, purchase, call, operation_id)
     call = begun_before.call
 
@@ -110,6 +104,24 @@ async def add(
         raise LookupError("a purchase that succeeded has no operation")
     done = await seen_now(context, actor, operation.subscription_id, payment)
     return replace(done, operation_id=operation_id)
+
+
+async def _call_to_create(
+    context: Context, customer_id: CustomerId, purchase: Purchase, params: dict[str, Any]
+) -> StripeCall:
+    """Return the call that creates the subscription.
+
+    The payment method and the promotion code are read at Stripe.
+    """
+    call = StripeCall("create", params)
+    if purchase.payment_method_id is not None:
+        method = await fetch_free_or_own(context, purchase.payment_method_id, customer_id)
+        params["payment_behavior"] = behavior_of_purchase(method.type)
+        call = replace(call, attach=attachment(method, customer_id))
+    if purchase.promotion_code is not None:
+        added = await promotion(context, purchase.promotion_code, customer_id, params["currency"])
+        params["discounts"] = [*params.get("discounts", []), added]
+    return call
 
 
 async def _admitted(
