@@ -1,7 +1,7 @@
-"""The operation around one change of a plan: begun, carried out within a request's time, or told as accepted.
+"""The operation around one change of a subscription, from request to answer.
 
-A lost answer is asked for again with the same key until the request's deadline; then the caller is told the
-operation's id, and a worker settles it. What was never sent is withdrawn instead.
+A request whose answer is lost is sent again with the same key until the caller's deadline. Then the caller gets the
+operation's id, and a worker settles it. An operation that was never sent is withdrawn instead.
 """
 
 from __future__ import annotations
@@ -50,7 +50,10 @@ PAYMENT_READ_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """An operation and its call. `token` is None while somebody else runs it. `settled`: its step, once settled."""
+    """An operation and its call.
+
+    `token`: the lease, None while another process runs the operation. `settled`: its step, once settled.
+    """
 
     operation_id: str
     subscription_id: SubscriptionId
@@ -60,7 +63,10 @@ class Begun:
 
 
 async def begun(context: Context, connection: Connection, operation_id: str) -> Begun | None:
-    """The operation that an earlier request with the same Idempotency-Key began; ours to go on with if it lies idle."""
+    """Return the operation that an earlier request with the same key began, or None.
+
+    If no process runs it, its lease is taken.
+    """
     operation = await operations.operation(connection, operation_id)
     if operation is None:
         return None
@@ -88,12 +94,16 @@ async def insert_operation(
     needs: Sequence[Permission] = (),
     end_by: str | None = None,
 ) -> Begun:
-    """`seats_left`: the seats that there are after it. Admissions are bound by it from now on, though it raise them:
-    who raises them further by hand meanwhile is overwritten.
+    """Store the operation of one call, under a new lease.
 
-    `needs`: what the actor must be allowed when it is sent for the first time. `quote_id`: the quote that it uses up,
-    unless it fails. `end_by`: who sets an end with it, for the journal. Raises Conflict `operation_in_progress` while
-    another change of the plan is unsettled, MustSupersede while a purchase waits that has to end for this call.
+    `seats_left`: the seats after the change; admissions are held to them from now on. If the change raises the
+    quantity, a raise made in the Dashboard in between is overwritten. `needs`: what the actor must be allowed when the
+    call is sent for the first time. `quote_id`: the quote that it uses up, unless it fails. `end_by`: the party that
+    sets an end with it, see `ending.EndBy`.
+
+    Raises:
+        Conflict: `operation_in_progress` while another change of the subscription is unsettled.
+        MustSupersede: a purchase waits for its payment, and has to end for this call.
     """
     if subscription_id and call.supersedes_waiting:
         await _check_nothing_waits(connection, subscription_id, call)
@@ -140,10 +150,13 @@ async def _check_nothing_waits(
 async def carry_out(
     context: Context, begun: Begun, attempt: Callable[[UUID], Awaitable[Changed]]
 ) -> Changed | Accepted:
-    """`attempt` with the operation's lease, again until its outcome is known or the request's deadline is near.
+    """Run `attempt` under the operation's lease until its outcome is known.
 
-    Raises what Stripe refused, once that is certain; ServiceUnavailable where nothing was sent: then the operation is
-    withdrawn, and nothing will be done.
+    Return Accepted if the outcome is still open at the request's deadline.
+
+    Raises:
+        BillingError: Stripe refused the change, and that is certain.
+        ServiceUnavailable: nothing was sent; the operation is withdrawn, and nothing will be done.
     """
     token = begun.token
     if token is None:
@@ -199,9 +212,10 @@ async def _attempts(
 
 
 async def payment_of(context: Context, begun: Begun, changed: Changed) -> PaymentStep | Accepted | None:
-    """Read what is left to pay after a change that is settled; Accepted if Stripe does not answer.
+    """Read what is left to pay after a settled change.
 
-    The change stands, so a failure to read its payment is no failure of the change: its operation says what it did.
+    Return Accepted if Stripe does not answer. The change stands even if its payment cannot be read: then the operation
+    shows what it did.
     """
     try:
         return await within(PAYMENT_READ_SECONDS, context.billing.payment_step(changed))
@@ -214,7 +228,7 @@ async def payment_of(context: Context, begun: Begun, changed: Changed) -> Paymen
 
 
 async def _of_before(context: Context, begun: Begun) -> Changed | Accepted:
-    """What became of an operation that another request began."""
+    """Return the outcome of another request's operation, or raise its refusal."""
     if begun.settled is None:
         return Accepted(begun.operation_id)
     code = begun.settled.code
@@ -249,7 +263,11 @@ _REFUSED_BEFORE = (
 
 
 async def read_again(context: Context, operation: Operation) -> None:
-    """For a worker: what was never sent is judged by the plan and the actor as Stripe has them now."""
+    """Read subscription and actor again before a worker's first sending.
+
+    Raises:
+        BillingError: Stripe or the database does not answer.
+    """
     async with context.database.connection() as connection:
         (step, *_) = await operations.steps(connection, operation.id)
     if not step.was_sent and operation.actor_id is not None:
@@ -260,6 +278,15 @@ async def read_again(context: Context, operation: Operation) -> None:
 async def carry_out_change(
     context: Context, actor: Actor, subscription_id: SubscriptionId, begun: Begun
 ) -> Done | Accepted:
+    """Carry a change out, and return the subscription as the actor sees it then.
+
+    Return Accepted if the outcome is open, or if the change waits for its payment.
+
+    Raises:
+        BillingError: Stripe or a rule refused the change.
+        ServiceUnavailable: nothing was sent.
+    """
+
     async def attempt(token: UUID) -> Changed:
         return await write(context, begun.operation_id, subscription_id, begun.call, token)
 

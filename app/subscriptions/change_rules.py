@@ -1,4 +1,4 @@
-"""The rules for a change of a subscription: permissions, status, items, and the parameters that Stripe gets."""
+"""The rules for a change of a subscription, and the parameters Stripe gets."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ NO_CHANGE = SubscriptionUpdate([], None, None, None, None, MoneyTerms())
 
 
 def permissions_for(change: SubscriptionUpdate, view: SubscriptionView) -> list[Permission]:
-    """Ending is one right, reducing the quantity another, everything that costs a third."""
+    """Return the permissions that a change needs.
+
+    Lowering a quantity needs one, ending another, and everything that costs money a third.
+    """
     needed = []
     quantities = {str(item["id"]): item["quantity"] for item in view.items}
     costs = change.payment_method_id or change.promotion_code or change.terms != MoneyTerms()
@@ -39,7 +42,7 @@ def permissions_for(change: SubscriptionUpdate, view: SubscriptionView) -> list[
 
 
 def changes_only_end(change: SubscriptionUpdate) -> bool:
-    """True if an update does what cancelling or resuming does, so that one rule serves both."""
+    """Return True if a change does only what cancelling or resuming does."""
     return change.cancel_at_period_end is not None and not (
         change.items
         or change.payment_method_id
@@ -52,7 +55,13 @@ def changes_only_end(change: SubscriptionUpdate) -> bool:
 async def check_combined_end(
     connection: Connection, actor: Actor, seen: Seen, change: SubscriptionUpdate, after: ChangedItems | None
 ) -> None:
-    """Judge an end that is changed together with something else."""
+    """Judge an end that is changed together with something else.
+
+    Raises:
+        Conflict: `managed_by_schedule`.
+        Forbidden: `role_required`.
+        InvalidRequest: `end_ambiguous`.
+    """
     if change.cancel_at_period_end is None:
         return
     if not change.cancel_at_period_end:
@@ -66,7 +75,10 @@ async def check_combined_end(
 
 
 def _current_items(view: SubscriptionView, prices: dict[Any, OfferedPrice]) -> list[PricedItem]:
-    """Prices that left the catalogue still serve the items that have them."""
+    """Return the items as they are.
+
+    A price that has left the catalogue stays on its item.
+    """
     found = []
     for item in view.items:
         known = prices.get(item["price"]["id"])
@@ -94,6 +106,11 @@ def items_after(
     change: SubscriptionUpdate,
     prices: dict[Any, OfferedPrice],
 ) -> ChangedItems | None:
+    """Return the items after a change; None if it changes none.
+
+    Raises:
+        InvalidRequest: names each entry and the rule that it breaks.
+    """
     if not change.items:
         return None
     return change_items(
@@ -109,9 +126,12 @@ def items_after(
 
 
 def check_status(context: Context, view: SubscriptionView, after: ChangedItems | None) -> None:
-    """Judge a change by the status: what reduces is refused only where Stripe takes no change at all.
+    """Judge a change by the status; `after` None: the items stay.
 
-    Raises Conflict `subscription_not_active`.
+    A reduction is refused only if Stripe accepts no change at all.
+
+    Raises:
+        Conflict: `subscription_not_active`.
     """
     if view.status in ENDED:
         raise Conflict("This subscription has ended: buy a new one.", code="subscription_not_active")
@@ -131,9 +151,12 @@ def check_status(context: Context, view: SubscriptionView, after: ChangedItems |
 
 
 def check_complete(view: SubscriptionView) -> None:
-    """Until the first invoice is paid, Stripe changes nothing but metadata (SDK, `Subscription.status`).
+    """Refuse changes until the first invoice is paid.
 
-    Raises Conflict `subscription_not_active`.
+    Until then Stripe changes only metadata. Source: SDK, `Subscription.status`.
+
+    Raises:
+        Conflict: `subscription_not_active`.
     """
     if view.status == "incomplete":
         raise Conflict(
@@ -145,7 +168,12 @@ def check_complete(view: SubscriptionView) -> None:
 def update_params(
     context: Context, view: SubscriptionView, change: SubscriptionUpdate, after: ChangedItems | None
 ) -> dict[str, Any]:
-    """Pending updates hold a change until it is paid, but Stripe allows them few parameters; else all or nothing."""
+    """Return the parameters of Stripe's update.
+
+    A pending update holds a change until it is paid, but allows few parameters
+    (https://docs.stripe.com/billing/subscriptions/pending-updates). With others, Stripe applies the change or refuses
+    it.
+    """
     terms = change.terms
     params: dict[str, Any] = {}
     if after is not None:

@@ -1,4 +1,4 @@
-"""Changing, ending and resuming a subscription: rights, seats and prices are judged in one transaction, locked."""
+"""Changing a subscription: the change is judged and stored under its lock."""
 
 from __future__ import annotations
 
@@ -53,11 +53,18 @@ async def update(
     operation_id: str,
     precondition: Precondition,
 ) -> Done | Accepted:
-    """Changes items, payment method, discounts or the intended end, in one call to Stripe.
+    """Change items, payment method, discounts or the end, in one call to Stripe.
 
-    Raises NotFound, Forbidden, Conflict `seats_in_use`, `quote_expired`, `invoice_unpaid`, `promotion_code_in_use` or
-    `subscription_not_active`,
-    PreconditionFailed by `precondition`, InvalidRequest for items, PaymentRequired.
+    Raises:
+        NotFound: the actor may not see the subscription, or the payment method.
+        Forbidden: `role_required`.
+        Conflict: `seats_in_use`, `quote_expired`, `invoice_unpaid`, `promotion_code_in_use`, `unsecured_raise_limit`,
+            `managed_by_schedule`, `operation_in_progress` or `subscription_not_active`.
+        InvalidRequest: an item, or the end, breaks a rule.
+        PaymentRequired: the card was declined.
+        RateLimited: too many payments of the actor failed recently.
+        BillingError: what `precondition` raises.
+        ServiceUnavailable: nothing was sent.
     """
 
     async def changed() -> Done | Accepted:

@@ -84,9 +84,10 @@ async def price(
     forgo_credit: bool,
     date: int | None = None,
 ) -> Priced:
-    """Ask Stripe what the change costs, and hold its credits against what was paid.
+    """Ask Stripe what the change costs, and compare its credits with what was paid.
 
     Args:
+        context: the clients, the database and the rules.
         subscription: as Stripe has it now.
         at: the second of that answer, by Stripe's clock.
         params: those of Stripe's update.
@@ -95,8 +96,7 @@ async def price(
         date: the date of the quote that is executed; without one the change is dated now.
 
     Raises:
-        Conflict: `invoice_unpaid`, where a credit was not paid and the caller does not forgo it or it would hide a
-            charge.
+        Conflict: `invoice_unpaid` if a credit was not paid, and the caller does not forgo it or it would hide a charge.
         BillingError: what Stripe answers to the preview.
     """
     behavior = str(params.get("proration_behavior") or context.rules.proration_behavior)
@@ -172,7 +172,10 @@ async def _without_credit(
 
 
 async def _after_superseding(context: Context, subscription: Subscription, costs: Costs) -> Costs:
-    """Return the costs once the update that waits for its payment is superseded: its void invoice frees the balance."""
+    """Return the costs once the update that waits for its payment is superseded.
+
+    Its void invoice frees the balance.
+    """
     if subscription.pending_update is None or subscription.latest_invoice_id is None:
         return costs
     waiting = await context.billing.bills.one(InvoiceId(subscription.latest_invoice_id))
@@ -185,7 +188,7 @@ async def _after_superseding(context: Context, subscription: Subscription, costs
 async def credits_unpaid_on_cancel(
     context: Context, subscription: Subscription, at: int
 ) -> UnpaidInvoice | None:
-    """Return the invoice for which an immediate cancellation would credit what nobody paid, None where all was."""
+    """Return the unpaid invoice that an immediate cancellation would credit, or None."""
     details = {"cancel_now": True, "proration_behavior": "always_invoice"}
     try:
         preview = await context.billing.preview(
@@ -199,7 +202,7 @@ async def credits_unpaid_on_cancel(
 
 
 def invoice_unpaid(unpaid: UnpaidInvoice, *, may_forgo: bool) -> Conflict:
-    """The refusal of a credit that was not paid."""
+    """Return the refusal of a credit that was not paid."""
     named = "An invoice of this subscription" if unpaid.invoice_id is None else f"Invoice {unpaid.invoice_id}"
     status = "was not paid in full" if unpaid.status in (None, "paid") else f"is {unpaid.status}"
     remedy = (
@@ -260,7 +263,7 @@ def _alters(subscription: Subscription, entry: Mapping[str, Any]) -> bool:
 
 
 def _only_lowers(subscription: Subscription, items: Sequence[Mapping[str, Any]]) -> bool:
-    """True where items are removed or their quantities fall, and nothing else changes."""
+    """Return True if items are removed or lowered, and nothing else changes."""
     before = {item.id: item for item in subscription.items}
 
     def lowers(entry: Mapping[str, Any]) -> bool:
@@ -276,7 +279,7 @@ def _only_lowers(subscription: Subscription, items: Sequence[Mapping[str, Any]])
 def _replaced(
     subscription: Subscription, items: Sequence[Mapping[str, Any]]
 ) -> frozenset[SubscriptionItemId]:
-    """The items that are removed or get another price."""
+    """Return the items that are removed or get another price."""
     prices = {item.id: item.price_id for item in subscription.items}
     return frozenset(
         SubscriptionItemId(entry["id"])
@@ -317,7 +320,7 @@ async def _judged(
 
 
 async def _bills_of(context: Context, subscription: Subscription, lines: Sequence[BilledLine]) -> list[Bill]:
-    """The invoices of the running periods, and those that their credits name, oldest first."""
+    """Return the invoices of the running periods and of their credits, oldest first."""
     starts = [item.current_period_start for item in subscription.items if item.current_period_start]
     since = min(starts, default=subscription.created) - _DAY
     bills = context.billing.bills

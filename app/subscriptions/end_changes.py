@@ -1,4 +1,4 @@
-"""Ending and resuming a subscription: the end is judged and written in one transaction, under its lock."""
+"""Ending and resuming a subscription: the end is judged and stored under its lock."""
 
 from __future__ import annotations
 
@@ -52,10 +52,16 @@ async def cancel(
     prorate: bool | None,
     operation_id: str,
 ) -> Done | Accepted:
-    """End it now, or let it run out; asking again changes nothing and answers the same.
+    """End a subscription now or at a later moment; asking again changes nothing.
 
     A purchase that waits for its payment ends for it.
-    Raises InvalidRequest `end_ambiguous`, Conflict `managed_by_schedule`, Forbidden, NotFound.
+
+    Raises:
+        NotFound: the actor may not see the subscription.
+        Forbidden: `role_required`.
+        InvalidRequest: `end_ambiguous`.
+        Conflict: `managed_by_schedule`, `operation_in_progress`, or `invoice_unpaid`.
+        ServiceUnavailable: nothing was sent.
     """
     params: dict[str, Any] = {"cancellation_details": {"comment": reason}} if reason else {}
     if when is When.NOW and prorate is not None:
@@ -78,7 +84,10 @@ async def _end(
     kind: str = "cancel_subscription",
     precondition: Precondition | None = None,
 ) -> Done | Accepted:
-    """`params`: what Stripe is told besides the end. An update names its end by another field than a cancellation."""
+    """End the subscription. `params`: parameters of Stripe's call beside the end.
+
+    `kind`: of the operation. An update names its end by another field than a cancellation.
+    """
     needed = Permission.CANCEL_NOW if when is When.NOW else Permission.CANCEL
     is_read = False
     while True:
@@ -138,7 +147,10 @@ async def _confirmed(
 
 
 async def _done_already(connection: Connection, seen: Seen, kind: str) -> Done:
-    """Answer as the operation of this kind did that made it so; no operation did if it was made in the Dashboard."""
+    """Answer with the newest operation of this kind that changed the subscription.
+
+    There is none if the change was made in the Dashboard.
+    """
     return Done(seen, None, operation_id=await operations.last_applied(connection, seen.view.id, kind))
 
 
@@ -172,7 +184,11 @@ async def change_end(
     operation_id: str,
     precondition: Precondition,
 ) -> Done | Accepted:
-    """An update of nothing but the end: as cancelling, or as taking the end back."""
+    """Carry out an update of only the end, as cancelling or taking the end back does.
+
+    Raises:
+        BillingError: what `cancel` and `resume` raise, and what `precondition` raises.
+    """
     kind = "update_subscription"
     if change.cancel_at_period_end:
         return await _end(
@@ -193,9 +209,16 @@ async def change_end(
 async def resume(
     context: Context, actor: Actor, subscription_id: SubscriptionId, operation_id: str
 ) -> Done | Accepted:
-    """Take back whichever end is set, and wake a paused subscription; asking again answers the same.
+    """Take back whichever end is set, and resume a paused subscription.
 
-    Raises Conflict `subscription_not_active` for an ended one, `managed_by_schedule`, Forbidden, NotFound.
+    Asking again changes nothing.
+
+    Raises:
+        NotFound: the actor may not see the subscription.
+        Forbidden: `role_required`.
+        Conflict: `subscription_not_active` for an ended one, `managed_by_schedule`, or `operation_in_progress`.
+        RateLimited: too many payments of the actor failed recently.
+        ServiceUnavailable: nothing was sent.
     """
 
     async def resumed() -> Done | Accepted:
@@ -225,7 +248,7 @@ async def _take_back(
     wake: bool,
     precondition: Precondition | None = None,
 ) -> Done | Accepted:
-    """`wake`: a paused subscription is resumed too."""
+    """Take the end back. `wake`: a paused subscription is resumed too."""
     is_read = False
     while True:
         async with context.database.transaction() as connection:
@@ -282,5 +305,5 @@ async def _call_to_take_back(
 
 
 def _without_payment(done: Done | Accepted) -> Done | Accepted:
-    """A change of the end asks for no payment: an invoice that is open anyway is no part of its answer."""
+    """Leave an open invoice out: a change of the end asks for no payment."""
     return done if isinstance(done, Accepted) else replace(done, payment=None)

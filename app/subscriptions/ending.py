@@ -1,8 +1,8 @@
-"""Which end a request means, whether it stands already, and who may move or take it back.
+"""The end that a request means, whether it stands already, and who may move it.
 
-Rules: docs/decisions/0005-let-only-the-caller-choose-between-ends-that-differ.md, and 0006 beside it: an end that the
-payer set is the payer's, so an owner who is not the payer takes back, or moves to a later moment, only an end that
-owners alone have set.
+Rules: docs/decisions/0005-let-only-the-caller-choose-between-ends-that-differ.md, and 0006 beside it. An end that the
+payer set belongs to the payer. An owner who is not the payer takes back, or moves to a later moment, only an end that
+only owners have set.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ from app.subscriptions.store import ends
 
 
 class EndBy(StrEnum):
-    """Who set an end: the payer (also one who is the owner), an owner who is not, or a service key for nobody."""
+    """The party that set an end.
+
+    The payer, even if they are the owner too; an owner who does not pay; or a service key that acts for nobody.
+    """
 
     PAYER = "payer"
     OWNER = "owner"
@@ -43,13 +46,14 @@ class EndBy(StrEnum):
 
 
 def end_by(actor: Actor, view: SubscriptionView) -> EndBy:
+    """Return the party as which the actor sets an end."""
     if actor.is_service:
         return EndBy.SERVICE
     return EndBy.PAYER if actor.customer_id == view.customer_id else EndBy.OWNER
 
 
 def ends_at(view: SubscriptionView) -> int | None:
-    """When it ended or will end as it stands, in Unix seconds; None if it goes on."""
+    """Return when it ended or will end, in Unix seconds; None if it goes on."""
     if view.status in ENDED:
         return view.ended_at
     return end_in_force(
@@ -58,16 +62,20 @@ def ends_at(view: SubscriptionView) -> int | None:
 
 
 def charges_until(view: SubscriptionView, until: int | None) -> list[JsonObject]:
-    """The members `further_charges` of an answer or a refusal."""
+    """Return the members `further_charges` of an answer or a refusal.
+
+    `until`: Unix seconds, None without an end.
+    """
     if view.status in ENDED:
         return []
     return [charge.as_members() for charge in further_charges(view.items, until)]
 
 
 def params_for(view: SubscriptionView, when: When, *, pointer: str = "/when") -> JsonObject:
-    """What Stripe is asked for to bring about an end of a period.
+    """Return the parameters that set an end of a period.
 
-    Raises InvalidRequest `end_ambiguous` if the items end at different times and `when` names neither end.
+    Raises:
+        InvalidRequest: `end_ambiguous` if the items end at different times and `when` names neither end.
     """
     found = period_ends(view.items)
     if when is When.PERIOD_END and found is not None and found.differ:
@@ -102,13 +110,16 @@ def _rfc3339(seconds: int) -> str:
 
 
 def stands_already(view: SubscriptionView, when: When) -> bool:
-    """True if the end in force is the one that is asked for, set by anybody and by any field."""
+    """Return True if the end in force is the one that is asked for.
+
+    It does not matter who set it, and by which field.
+    """
     found = period_ends(view.items)
     return found is not None and ends_at(view) == found.of(when)
 
 
 async def is_over(connection: Connection, view: SubscriptionView, when: When) -> bool:
-    """True if a paused subscription is asked to end with a period that is over: nothing is left to run out."""
+    """Return True if a paused subscription is to end with a period that is over."""
     found = period_ends(view.items)
     return view.status == "paused" and found is not None and await ends.is_past(connection, found.of(when))
 
@@ -165,7 +176,10 @@ async def check_no_change_runs(connection: Connection, view: SubscriptionView) -
 async def confirm(
     context: Context, connection: Connection, actor: Actor, seen: Seen, operation_id: str
 ) -> None:
-    """Note that the payer wants the end that stands already, so that the owner no longer takes it back alone."""
+    """Note that the payer wants the end that stands already.
+
+    Then the owner can no longer take it back without the payer.
+    """
     view = seen.view
     if end_by(actor, view) is not EndBy.PAYER or seen.role is Role.OWNER:
         return
@@ -197,10 +211,11 @@ async def confirm(
 
 
 async def taking_back_call(connection: Connection, view: SubscriptionView) -> JsonObject:
-    """Like `taking_back_params`, without prorations for an end that this service alone has set without them.
+    """Return the parameters that take the end back.
 
-    Stripe would charge again for the time that the end would have cut off, which was never credited. An end of the
-    Dashboard may have credited it, so there Stripe's default takes the credit back.
+    If only this service has set the end, it was set without prorations, and it is taken back without them: Stripe
+    would charge again for time that was never credited. An end set in the Dashboard may have been credited, so
+    Stripe's default takes that credit back.
     """
     params = taking_back_params(view)
     if "cancel_at" in params and not (await ends.setters(connection, view.id)).elsewhere:
@@ -209,7 +224,7 @@ async def taking_back_call(connection: Connection, view: SubscriptionView) -> Js
 
 
 def taking_back_params(view: SubscriptionView) -> JsonObject:
-    """What Stripe is asked for to take back whichever end is set; empty if none is."""
+    """Return the parameters that take back whichever end is set; empty if none is."""
     if view.cancel_at is None and not view.cancel_at_period_end:
         return {}
     return resuming_params(cancel_at=view.cancel_at, cancel_at_period_end=view.cancel_at_period_end)

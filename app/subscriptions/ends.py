@@ -1,7 +1,7 @@
-"""When a subscription ends: the ends that a caller can name, the one in force, and what is billed until then. Pure.
+"""When a subscription ends, and what is billed until then.
 
-Items of different intervals have periods of different lengths. So "the period's end" has one meaning
-only while all periods end together; otherwise the caller names the earliest or the latest end
+Pure. Items of different intervals have periods of different lengths. So "the period's end" has one meaning only while
+all periods end together; otherwise the caller names the earliest or the latest end
 (docs/decisions/0005-let-only-the-caller-choose-between-ends-that-differ.md).
 """
 
@@ -38,21 +38,22 @@ class PeriodEnds:
 
     @property
     def differ(self) -> bool:
+        """Return True if the periods do not end together."""
         return self.earliest != self.latest
 
     def of(self, when: When) -> int:
-        """The end that `when` means; the common end where the periods end together."""
+        """Return the end that `when` means, in Unix seconds."""
         return self.latest if when is When.LATEST else self.earliest
 
 
 def period_ends(items: Sequence[JsonObject]) -> PeriodEnds | None:
-    """None if no item has a period."""
+    """Return the ends of the running periods; None if no item has a period."""
     ends = [item["current_period_end"] for item in items if item["current_period_end"] is not None]
     return PeriodEnds(min(ends), max(ends)) if ends else None
 
 
 def end_in_force(ends: PeriodEnds | None, *, cancel_at: int | None, cancel_at_period_end: bool) -> int | None:
-    """When the subscription will end as it stands, in Unix seconds; None if it goes on.
+    """Return when the subscription will end, in Unix seconds; None if it goes on.
 
     Stripe resolves `cancel_at_period_end` to the earliest end of a period (changelog 2025-07-30.basil) and shows it as
     `cancel_at` too.
@@ -63,10 +64,11 @@ def end_in_force(ends: PeriodEnds | None, *, cancel_at: int | None, cancel_at_pe
 
 
 def ending_params(when: When, ends: PeriodEnds | None) -> JsonObject:
-    """What Stripe is asked for. Only one common end may follow later changes of the items; a named end is fixed.
+    """Return Stripe's parameters for an end.
 
-    A named end may lie within the period of another item. Stripe would credit the rest of that period, paid or not,
-    unless prorations are off (SDK, `cancel_at`).
+    Only one common end may follow later changes of the items; a named end is fixed. A named end may lie within the
+    period of another item. Stripe would credit the rest of that period, paid or not, unless prorations are off (SDK,
+    `cancel_at`).
     """
     if ends is None or not ends.differ:
         return {"cancel_at_period_end": True}
@@ -75,7 +77,10 @@ def ending_params(when: When, ends: PeriodEnds | None) -> JsonObject:
 
 
 def resuming_params(*, cancel_at: int | None, cancel_at_period_end: bool) -> JsonObject:
-    """Takes back whichever end is set: the two parameters cannot be sent together."""
+    """Return Stripe's parameters that take back whichever end is set.
+
+    The two parameters cannot be sent together.
+    """
     if cancel_at is not None and not cancel_at_period_end:
         return {"cancel_at": ""}
     return {"cancel_at_period_end": False}
@@ -83,7 +88,10 @@ def resuming_params(*, cancel_at: int | None, cancel_at_period_end: bool) -> Jso
 
 @dataclass(frozen=True, slots=True)
 class FurtherCharge:
-    """An item that renews before the end: how many times, and when first (Unix seconds)."""
+    """An item that renews before the end.
+
+    `renewals`: how many times, at least 1. `next_at`: the first time, Unix seconds.
+    """
 
     subscription_item_id: str
     price_id: str
@@ -91,6 +99,7 @@ class FurtherCharge:
     next_at: int
 
     def as_members(self) -> JsonObject:
+        """Return the members of an answer."""
         return {
             "subscription_item_id": self.subscription_item_id,
             "price_id": self.price_id,
@@ -100,7 +109,10 @@ class FurtherCharge:
 
 
 def further_charges(items: Sequence[JsonObject], until: int | None) -> list[FurtherCharge]:
-    """The items that are billed again before `until`; an item whose period ends at `until` is not."""
+    """Return the items that are billed again before `until`.
+
+    An item whose period ends at `until` is not.
+    """
     found = []
     for item in items:
         end, recurring = item["current_period_end"], item["price"]["recurring"]
@@ -112,7 +124,7 @@ def further_charges(items: Sequence[JsonObject], until: int | None) -> list[Furt
 
 
 def _renewals(item: JsonObject, until: int) -> Iterator[int]:
-    """The ends of the item's periods before `until`.
+    """Yield the ends of the item's periods before `until`, in Unix seconds.
 
     A period of months ends on the anchor's day, or on the last day of a shorter month. The anchor's day is the later
     one of the running period's two ends: at most one of them was shortened.

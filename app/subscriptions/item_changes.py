@@ -1,7 +1,8 @@
-"""What a change of a plan's items comes to: checked here, before Stripe is asked. Pure.
+"""The items of a subscription after a change, checked before Stripe is asked.
 
-Sources: Stripe's pages on several products and on quantities (20 items, one currency, licensed prices alone take a
-quantity, one interval unless the billing mode is flexible), and the decisions on the catalogue.
+Pure. Sources: https://docs.stripe.com/billing/subscriptions/multiple-products and
+https://docs.stripe.com/billing/subscriptions/quantities. A subscription has at most 20 items and one currency, only
+licensed prices take a quantity, and intervals differ only in the flexible billing mode.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ _UNITS = {"day": ("day", 1), "week": ("day", 7), "month": ("month", 1), "year": 
 
 @dataclass(frozen=True, slots=True)
 class ItemChange:
-    """One entry as the caller wrote it; `pointer` names it in errors. Without `id` it adds an item."""
+    """One entry as the caller wrote it. Without `id` it adds an item.
+
+    `pointer` names the entry in errors.
+    """
 
     pointer: str
     id: SubscriptionItemId | None = None
@@ -37,13 +41,17 @@ class ItemChange:
 
 @dataclass(frozen=True, slots=True)
 class PricedItem:
-    """An item after the change; `id` is None for a new one."""
+    """An item with its price.
+
+    `id` is None for a new one; `quantity` is None if metered.
+    """
 
     id: SubscriptionItemId | None
     price: OfferedPrice
     quantity: int | None
 
     def as_seat_item(self) -> SeatItem:
+        """Return the item as the arithmetic of seats sees it."""
         return SeatItem(
             id=self.id or SubscriptionItemId(""),
             quantity=self.quantity,
@@ -55,6 +63,8 @@ class PricedItem:
 
 @dataclass(frozen=True, slots=True)
 class ChangedItems:
+    """The items of a subscription after a change."""
+
     items: list[PricedItem]
     params: list[dict[str, Any]]
     """The `items` parameter of Stripe's call: only what changes."""
@@ -67,16 +77,21 @@ class ChangedItems:
 
     @property
     def seats(self) -> int:
+        """Return the seats that the items give."""
         return total_seats([item.as_seat_item() for item in self.items])
 
     @property
     def shareable(self) -> bool:
+        """Return True if an item gives seats."""
         return any(item.as_seat_item().gives_seats for item in self.items)
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """`may_buy_unlisted`: an admin's key. `currency`: fixed by customer or subscription."""
+    """What the caller and the subscription allow.
+
+    `may_buy_unlisted`: an admin's key. `currency`: fixed by the customer or the subscription.
+    """
 
     may_buy_unlisted: bool
     currency: str | None
@@ -86,7 +101,11 @@ class Terms:
 def items_of_purchase(
     asked: Sequence[ItemChange], prices: Mapping[PriceId, OfferedPrice], terms: Terms
 ) -> ChangedItems:
-    """The items of a new subscription. Raises InvalidRequest that names each item and the rule it breaks."""
+    """Return the items of a new subscription.
+
+    Raises:
+        InvalidRequest: names each entry and the rule that it breaks.
+    """
     return change_items([], asked, prices, terms)
 
 
@@ -96,7 +115,13 @@ def change_items(
     prices: Mapping[PriceId, OfferedPrice],
     terms: Terms,
 ) -> ChangedItems:
-    """The items after a change; an item that only changes its price keeps its quantity (Stripe would make it 1)."""
+    """Return the items after a change.
+
+    An item of which only the price changes keeps its quantity; Stripe would set it to 1.
+
+    Raises:
+        InvalidRequest: names each entry and the rule that it breaks.
+    """
     errors: list[FieldError] = []
     items = {item.id: item for item in current}
     known, named = frozenset(items), set[SubscriptionItemId | None]()
@@ -142,7 +167,10 @@ def _naming_problem(
     known: Collection[SubscriptionItemId | None],
     named: Collection[SubscriptionItemId | None],
 ) -> FieldError | None:
-    """Return what is wrong with the item that a change names, if anything. `named`: by the changes before it."""
+    """Return what is wrong with the item that a change names, or None.
+
+    `named`: the items named by the changes before it.
+    """
     if change.id is None:
         detail = "Name the item to remove by its id."
         return FieldError(f"{change.pointer}/deleted", "invalid", detail) if change.deleted else None
@@ -165,7 +193,7 @@ def _reduces(before: Sequence[PricedItem], after: Sequence[PricedItem]) -> bool:
 
 
 def only_lowers(asked: Sequence[ItemChange], quantities: Mapping[str, int | None]) -> bool:
-    """True if every entry names an item and a quantity that is at most its present one, and nothing else.
+    """Return True if each entry only lowers or keeps the quantity of an item.
 
     `quantities`: the present ones by item id.
     """
@@ -252,10 +280,11 @@ def _whole_list_errors(
 
 
 def _interval_errors(intervals: Sequence[tuple[str, int]], terms: Terms) -> list[FieldError]:
-    """Stripe's rule for mixed intervals (notes on its page "Mixed interval subscriptions"), and its own precondition.
+    """Return the errors of intervals that cannot be mixed.
 
-    Every interval must be a multiple of the shortest. No number of days or weeks is a multiple of a month, nor the
-    other way round, so the two kinds never stand on one subscription.
+    Every interval must be a multiple of the shortest, and the billing mode must be flexible
+    (https://docs.stripe.com/billing/subscriptions/mixed-interval). No number of days or weeks is a multiple of a
+    month, or the reverse, so the two kinds are never on one subscription.
     """
     if len(set(intervals)) <= 1:
         return []
@@ -277,10 +306,10 @@ def _interval_errors(intervals: Sequence[tuple[str, int]], terms: Terms) -> list
 
 
 def common_currency(items: Sequence[PricedItem], *, preferred: str | None = None) -> str:
-    """The currency of a new subscription if nobody chose one and nothing fixes it.
+    """Return the currency of a new subscription if nothing fixes it.
 
-    `preferred`, the customer's last one, if all prices can be bought in it; else the first price's own if they all
-    share it.
+    That is `preferred`, the customer's last one, if all prices can be bought in it; otherwise the first price's own,
+    if all share it.
     """
     shared = frozenset.intersection(*(item.price.currencies for item in items))
     first = items[0].price.currency

@@ -67,7 +67,7 @@ async def _check_bounds(
 
 
 async def _costs(context: Context, subscription: Subscription, priced: Priced) -> bool:
-    """True if a raise is to be paid now, or with the next renewal.
+    """Return True if a raise is to be paid now, or with the next renewal.
 
     In the last seconds of a period a raise costs nothing yet, and its renewal is paid weeks later.
     """
@@ -106,14 +106,17 @@ async def _type_of(context: Context, method_id: str) -> str | None:
 
 
 async def _is_of_an_end_user(context: Context, operation_id: str) -> bool:
-    """True for a person, and for a service key that acts for one."""
+    """Return True for a person, and for a service key that acts for one."""
     async with context.database.connection() as connection:
         operation = await operations.operation(connection, operation_id)
     return operation is not None and operation.actor_id is not None
 
 
 async def _invoices(context: Context, subscription: Subscription) -> list[Invoice]:
-    """The open invoices, however old, and the paid ones since the oldest running period began."""
+    """Return the open invoices, and those paid since the oldest running period began.
+
+    Open ones are returned however old they are.
+    """
     starts = [item.current_period_start for item in subscription.items if item.current_period_start]
     since = min(starts, default=subscription.created) - _DAY
     invoices_of = context.stripe.invoices_of

@@ -41,7 +41,7 @@ from app.subscriptions.updates import SubscriptionUpdate, price_ids
 class Quoted:
     """A quote as its caller sees it; amounts are minor units.
 
-    `next_total`: the first ordinary invoice after the change, None where none follows. `invoice_unpaid`: why
+    `next_total`: the first ordinary invoice after the change, None if there is none. `invoice_unpaid`: why
     `credit_forgone` is not credited.
     """
 
@@ -129,7 +129,10 @@ def _check(context: Context, view: SubscriptionView, after: ChangedItems | None,
 
 
 def _unpaid_as_seen(priced: Priced, seen: Seen) -> JsonObject | None:
-    """A manager who may buy seats sees amounts, and no links to the payer's invoices."""
+    """Return the unpaid invoice; a manager gets no link to it.
+
+    A manager who may buy seats sees amounts, and no links to the payer's invoices.
+    """
     if priced.unpaid is None:
         return None
     shown = asdict(priced.unpaid)
@@ -180,7 +183,7 @@ async def _next_total(
 def _without_spent(
     asked: dict[str, Any], subscription: Subscription, spent: frozenset[str]
 ) -> dict[str, Any]:
-    """A discount that the change's invoice uses up is not on the next one."""
+    """Return the next invoice's parameters without discounts that the change uses up."""
     if not spent:
         return asked
     discounts_now = [{"discount": discount_id} for discount_id in subscription.discounts]
@@ -205,9 +208,10 @@ async def _total(context: Context, asked: dict[str, Any], *, without_pending: bo
 
 
 def _has_ended_by(subscription: Subscription, params: Mapping[str, Any], first: int | None) -> bool:
-    """True if the subscription, once changed, ends with its first period or within it. `first`: that period's end.
+    """Return True if the changed subscription ends within its first period.
 
-    An end at the period's end follows the items into their new period; a named end stays.
+    `first`: the end of that period, Unix seconds. An end at the period's end follows the items into their new period;
+    a named end stays.
     """
     if {"cancel_at", "cancel_at_period_end"}.isdisjoint(params):
         at_period_end, end = subscription.cancel_at_period_end, subscription.cancel_at
@@ -217,14 +221,17 @@ def _has_ended_by(subscription: Subscription, params: Mapping[str, Any], first: 
 
 
 def _charged_until(now: Costs) -> dict[str | None, int]:
-    """The end of the period that a change charges for at once, by price."""
+    """Return the end of the period that a change charges for at once, by price."""
     return {line["price_id"]: line["period_end"] for line in now.lines if line["amount"] >= 0}
 
 
 def _not_on_the_next(
     subscription: Subscription, after: ChangedItems, now: Costs
 ) -> tuple[list[PricedItem], bool, int]:
-    """The items that the first ordinary invoice will not be of, whether it is of those that start over, and when."""
+    """Return the items that are not on the first ordinary invoice.
+
+    Then whether that invoice is for the items that start over, and when it comes (Unix seconds).
+    """
     current = {str(item.id): item.current_period_end for item in subscription.items}
     charged = _charged_until(now)
     ends = {item.price.id: charged.get(item.price.id, current.get(str(item.id))) for item in after.items}

@@ -71,7 +71,7 @@ async def admit(
 def already_subscribed(
     subscription_id: SubscriptionId, items: Sequence[ItemChange], prices: frozenset[str]
 ) -> Conflict:
-    """The error that names the subscription, and the items whose prices it has."""
+    """Return the error that names the subscription and its items with these prices."""
     detail = (
         f"The subscription {subscription_id} has this price already."
         " Change its quantity, or send allow_duplicate to buy it once more."

@@ -48,6 +48,11 @@ _WAITS = "allow_incomplete"
 
 @dataclass(frozen=True, slots=True)
 class Purchase:
+    """What a caller wants to buy.
+
+    `allow_duplicate`: even if a live subscription has one of the prices.
+    """
+
     items: Sequence[ItemChange]
     payment_method_id: PaymentMethodId | None
     promotion_code: str | None
@@ -59,11 +64,18 @@ class Purchase:
 async def add(
     context: Context, actor: Actor, customer_id: CustomerId, purchase: Purchase, operation_id: str
 ) -> Done | Accepted:
-    """Creates a subscription. With a payment method it is charged at once: a declined card leaves nothing behind.
+    """Create a subscription, and return it as its buyer sees it.
 
-    Without one, or where the bank asks its holder, the caller's page completes it with the client secret.
-    Raises InvalidRequest for items, NotFound for another's payment method, PaymentRequired for a decline, Conflict
-    `already_subscribed` if a live subscription has one of the prices, RateLimited `too_many_in_flight`.
+    With a payment method it is charged at once, and a declined card leaves nothing behind. Without one, or if the bank
+    asks the cardholder, the caller's page completes the payment with the client secret.
+
+    Raises:
+        NotFound: the customer, or a payment method that is not theirs.
+        InvalidRequest: an item, or the currency, breaks a rule.
+        PaymentRequired: the card was declined.
+        Conflict: `already_subscribed` if a live subscription has one of the prices, or `operation_in_progress`.
+        RateLimited: `too_many_in_flight`.
+        ServiceUnavailable: nothing was sent.
     """
     async with context.database.connection() as connection:
         profile = await customers.profile(connection, customer_id)
@@ -132,9 +144,9 @@ async def _admitted(
     call: StripeCall,
     operation_id: str,
 ) -> Begun:
-    """Write the operation once the purchase may begin.
+    """Store the operation once the purchase may begin.
 
-    Another purchase of the same price is waited for: what became of it decides. Raises Conflict
+    Another purchase of the same price is waited for, because its outcome decides. Raises Conflict
     `operation_in_progress` if it takes longer, and what `admit` raises.
     """
     loop = asyncio.get_running_loop()
@@ -161,7 +173,10 @@ async def _admitted(
 
 
 async def _end_superseded(context: Context, operation_id: str, call: StripeCall) -> None:
-    """End the unpaid subscriptions that the purchase takes the place of, unless its create has been sent."""
+    """End the unpaid subscriptions that the purchase replaces.
+
+    Nothing is ended once its create was sent.
+    """
     if not call.supersedes or await was_sent(context, operation_id):
         return
     try:
@@ -278,9 +293,11 @@ async def _find_created(context: Context, customer_id: CustomerId, operation_id:
 
 
 async def find_again(context: Context, operation_id: str, call: StripeCall) -> None:
-    """For a purchase whose caller is gone: settled by what Stripe has, without sending it once more.
+    """Settle a purchase whose caller is gone, without sending it again.
 
-    Raises StripeOutcomeUnknown where Stripe has none and a create that was sent may come late.
+    Raises:
+        StripeOutcomeUnknown: Stripe has none, and a create that was sent may take effect later.
+        BillingError: Stripe or the database does not answer.
     """
     found = await _find_created(context, CustomerId(call.params["customer"]), operation_id)
     if found is None:

@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
 
 def change_hash(change: SubscriptionUpdate) -> bytes:
-    """Hash all that decides what the change costs or does; the card that pays may still be another."""
+    """Hash what decides the change's cost and effect.
+
+    The payment method is left out: another card may pay.
+    """
     asked = [
         [[i.id, i.price_id, i.quantity, i.deleted] for i in change.items],
         change.promotion_code,
@@ -41,13 +44,16 @@ def change_hash(change: SubscriptionUpdate) -> bytes:
 
 
 def state_of_view(view: SubscriptionView) -> bytes:
-    """Hash what a quote depends on, as the cache has it."""
+    """Hash what a quote depends on, as the mirror has it."""
     items = [[i["id"], i["price"]["id"], i["quantity"], i["current_period_end"]] for i in view.items]
     return _state_hash(items, view.collection_method, view.pause_collection)
 
 
 def state_of(subscription: Subscription) -> bytes:
-    """Hash what a quote depends on, as Stripe has it: items, prices, quantities, periods, and how it is collected."""
+    """Hash what a quote depends on, as Stripe has it.
+
+    That is items, prices, quantities, periods, and how it is collected.
+    """
     items = [[i.id, i.price_id, i.quantity, i.current_period_end] for i in subscription.items]
     return _state_hash(items, subscription.collection_method, subscription.pause_collection)
 
@@ -58,7 +64,10 @@ def _state_hash(items: Sequence[Sequence[object]], method: str | None, pause: Js
 
 
 def promise(change: SubscriptionUpdate, subscription: Subscription, at: int, priced: Priced) -> Promise:
-    """Return what a quote of this change promises. `at`: the second of Stripe's answer that it was computed from."""
+    """Return what a quote of this change promises.
+
+    `at`: the second of Stripe's answer that it was computed from.
+    """
     return Promise(
         change_hash=change_hash(change),
         state_hash=state_of(subscription),
@@ -180,7 +189,7 @@ def check_kept(quoted: Promise, priced: Priced) -> None:
 
 
 def expired() -> Conflict:
-    """The refusal of a quote that cannot be kept; nothing was charged."""
+    """Return the refusal of a quote that cannot be kept; nothing was charged."""
     detail = (
         "The quote was used, is too old, or what it was computed from has changed. Nothing was charged. "
         "Ask for a new quote."

@@ -1,4 +1,7 @@
-"""Changing the number of seats: a change of one item's quantity, with the rights of whoever may buy seats."""
+"""Changing the number of seats, as a change of one item's quantity.
+
+It needs the permission to buy seats.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,10 @@ def seats_update(
     *,
     forgo_credit: bool = False,
 ) -> SubscriptionUpdate:
-    """The one form in which seats are quoted and bought, so that a quote fits whichever route uses it."""
+    """Return the change that sets an item's quantity.
+
+    Seats are quoted and bought in this one form, so that a quote fits each route that uses it.
+    """
     return SubscriptionUpdate(
         items=[ItemChange("/total", id=item.id, quantity=quantity)],
         payment_method_id=None,
@@ -45,9 +51,14 @@ async def total_update(
     proration_behavior: str | None,
     forgo_credit: bool = False,
 ) -> SubscriptionUpdate:
-    """The change that brings all seats of the subscription to `total`, by the one item that is named or plain.
+    """Return the change that brings the seats of a subscription to `total`.
 
-    Raises NotFound, Conflict `not_shareable`, InvalidRequest `seat_item_ambiguous`.
+    `item_id`: the item whose quantity changes, if several items give seats.
+
+    Raises:
+        NotFound: the actor may not see the subscription.
+        Conflict: `not_shareable`.
+        InvalidRequest: `seat_item_ambiguous`, or the other items give more seats than `total`.
     """
     items = (await get(context, actor, subscription_id)).view.seat_items()
     item = purchase_item(items, item_id)

@@ -1,4 +1,4 @@
-"""The end of a subscription's change: applied with the row that shows it, waiting for its payment, or failed."""
+"""The end of a subscription's change: applied, waiting for its payment, or failed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ INCOMPLETE_SECONDS: Final = 23 * 3600
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The subscription as its caller may see it now, and what is left to pay or to set up.
+    """A change that was made: the subscription, and what is left to pay or set up.
 
     `credit_forgone`: the credit that the change did not give, minor units. `operation_id`: None if nothing was to do.
     """
@@ -49,16 +49,27 @@ class Done:
 
 
 def unreadable_change() -> ServiceUnavailable:
-    """It took effect, and only the reading after it failed: no refusal, however that reads."""
+    """Return the error of a change that took effect but could not be read back.
+
+    It is no refusal, even if the error of the read looks like one.
+    """
     return ServiceUnavailable("The change cannot be read back.", retry_after=2)
 
 
 async def apply_change(context: Context, operation_id: str, lease: Lease, changed: Changed) -> None:
+    """Apply the subscription that Stripe returned, and settle the change with it.
+
+    Raises:
+        BillingError: the database or Stripe does not answer, or the lease was lost.
+    """
     await sync.apply(context, lease, changed.fetched, settling(context, operation_id, [changed]))
 
 
 def settling(context: Context, operation_id: str, done: Sequence[Changed]) -> sync.Settle:
-    """Settle the change with the row that shows it, or let it wait for its payment. `done`: what Stripe answered."""
+    """Return the settlement that runs in the transaction that applies the snapshot.
+
+    The change is settled, or waits for its payment. `done`: what Stripe answered.
+    """
 
     async def settle(connection: Connection, snapshot: Snapshot | None) -> None:
         if snapshot is not None:
@@ -74,7 +85,7 @@ def settling(context: Context, operation_id: str, done: Sequence[Changed]) -> sy
 
 
 def _waits(call: StripeCall, changed: Changed) -> bool:
-    """True if Stripe accepted the change and holds it back until an invoice is paid."""
+    """Return True if Stripe holds the accepted change back until an invoice is paid."""
     if changed.held_invoice_id is not None:
         return True
     if changed.open_invoice_id is None:
@@ -103,7 +114,11 @@ async def _begin_waiting(
 
 
 async def settle_failed(context: Context, operation_id: str, error: BillingError) -> None:
-    """Of a failure that is known. Raises StripeOutcomeUnknown while an earlier attempt may take effect yet."""
+    """Settle the change as failed, for an error that is certain.
+
+    Raises:
+        StripeOutcomeUnknown: an earlier attempt may still take effect.
+    """
     async with context.database.transaction() as connection:
         (step, *_) = await operations.steps(connection, operation_id)
         if not is_terminal(context.rules, step, error):
@@ -122,5 +137,10 @@ async def settle_failed(context: Context, operation_id: str, error: BillingError
 async def seen_now(
     context: Context, actor: Actor, subscription_id: SubscriptionId, payment: PaymentStep | None
 ) -> Done:
+    """Return the subscription as the actor sees it now, with what is left to pay.
+
+    Raises:
+        NotFound: the actor may not see it any more.
+    """
     async with context.database.connection() as connection:
         return Done(await read(connection, actor, subscription_id, context.rules), payment)

@@ -1,4 +1,4 @@
-"""The calls that change a subscription at Stripe, as an operation stores them and sends them again."""
+"""The calls that change a subscription at Stripe, as an operation stores them."""
 
 from __future__ import annotations
 
@@ -19,20 +19,25 @@ from app.stripe.client import Write
 
 
 class Post(Protocol):
-    """Sends one write of an operation's call; `suffix` tells a second one's key from the first one's."""
+    """Sends one write of an operation's call.
 
-    async def __call__(self, write: Write[Changed], *, suffix: str = "") -> Changed: ...
+    `suffix`: distinguishes the key of a second write from the first one's.
+    """
+
+    async def __call__(self, write: Write[Changed], *, suffix: str = "") -> Changed:
+        """Send the write; return what Stripe answered."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class StripeCall:
-    """A write as it is kept with its operation, so that whoever finishes it can send the very same again.
+    """A write as it is stored with its operation: any process can send it again.
 
-    `method`: create, update, cancel, end_unpaid or resume. `params` are those that were admitted; `sent` are those
-    that leave, with their date and without a credit that was not paid: written before the first sending, the same for
-    each retry of one key. `restarts`: the interval of an item changes. `credit_forgone`: minor units.
-    `attach`: `payment_method_id` and `customer_id` of a method that is attached first, and then charged.
-    `supersedes`: unpaid subscriptions that end before a create is sent.
+    `method`: create, update, cancel, end_unpaid or resume. `params` are those that were admitted. `sent` are those
+    that are sent, with their date and without a credit that was not paid: stored before the first sending, the same
+    for each retry of one key. `restarts`: the interval of an item changes. `credit_forgone`: minor units. `attach`:
+    `payment_method_id` and `customer_id` of a method that is attached first, and then charged. `supersedes`: unpaid
+    subscriptions that end before a create is sent.
     """
 
     method: str
@@ -47,11 +52,15 @@ class StripeCall:
 
     @property
     def supersedes_waiting(self) -> bool:
-        """True if a purchase that waits for its payment ends for this change: one of quantity, items or end."""
+        """Return True if a purchase that waits for its payment ends for this change.
+
+        A change of quantity, items or end needs the subscription for itself.
+        """
         changed = {"items", "trial_end", "cancel_at", "cancel_at_period_end"}
         return self.method != "create" and (self.method != "update" or not changed.isdisjoint(self.params))
 
     def as_request(self) -> JsonObject:
+        """Return the call as the operation's row stores it."""
         return asdict(self)
 
     async def perform(self, context: Context, subscription_id: SubscriptionId, post: Post) -> Changed:
@@ -73,7 +82,10 @@ class StripeCall:
                 raise ValueError(f"no such call: {self.method}")
 
     async def _end_unpaid(self, context: Context, subscription_id: SubscriptionId, post: Post) -> Changed:
-        """End a subscription whose first invoice is not paid; one that was paid since is left as it is."""
+        """End a subscription whose first invoice is not paid.
+
+        If it was paid since, it is left as it is.
+        """
         now = await context.billing.subscription(subscription_id)
         if now.subscription.status in ENDED:
             return now
@@ -83,7 +95,10 @@ class StripeCall:
         return await post(context.billing.subscription_cancellation(subscription_id, self.params))
 
     async def _resume(self, context: Context, subscription_id: SubscriptionId, post: Post) -> Changed:
-        """Wake a paused subscription; `params` then take its end back, which Stripe does in a call of its own."""
+        """Resume a paused subscription, then take its end back with `params`.
+
+        Stripe does the two in calls of their own.
+        """
         changed = await context.billing.subscription(subscription_id) if self.params else None
         if changed is None or changed.subscription.status == "paused":
             changed = await post(context.billing.subscription_resumption(subscription_id))
@@ -94,7 +109,10 @@ class StripeCall:
         return changed
 
     def shows_in(self, now: Subscription) -> bool:
-        """Has it taken effect already, so that sending it again would add an item twice or be refused?"""
+        """Return True if the call has taken effect.
+
+        Sending it again would then add an item twice, or be refused.
+        """
         match self.method:
             case "cancel" | "end_unpaid":
                 return now.status in ENDED
@@ -107,7 +125,10 @@ class StripeCall:
 
 
 def _param_shows(name: str, asked: Any, now: Subscription) -> bool | None:
-    """None for what a subscription as read does not tell, such as how a change was billed."""
+    """Return whether the subscription shows a parameter's effect.
+
+    None for a parameter that it does not show, such as how a change was billed.
+    """
     match name:
         case "items":
             items = {str(item.id): item for item in now.items}
@@ -134,7 +155,10 @@ def _goes_on(now: Subscription) -> bool:
 
 
 def attachment(method: PaymentMethod | None, customer_id: CustomerId) -> JsonObject | None:
-    """Return the `attach` of a call that is charged to this payment method; None if it is attached already."""
+    """Return the `attach` of a call that charges this payment method, or None.
+
+    A method that is attached already needs none.
+    """
     if method is None or method.customer_id is not None:
         return None
     return {"payment_method_id": method.id, "customer_id": customer_id}

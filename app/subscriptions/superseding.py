@@ -1,4 +1,4 @@
-"""Changes that need a subscription for themselves while a purchase waits on it for its payment.
+"""Changes that need a subscription for themselves while a purchase waits on it.
 
 Superseding is a step of its own under the subscription's lease: the invoice is read, voided and read again. If the
 payment came first, the purchase is settled as applied, and the change is judged from its start. A change is judged and
@@ -31,9 +31,9 @@ _TRIES: Final = 3
 
 
 class MustSupersede(Exception):
-    """Raised inside an admission that was judged to its end: what waits must end before it is written.
+    """Raised inside an admission that passed: what waits must end before it is stored.
 
-    `params`: those of Stripe's update if the change is to be priced first, else None.
+    `params`: those of Stripe's update if the change is to be priced first, otherwise None.
     """
 
     def __init__(
@@ -54,13 +54,16 @@ class MustSupersede(Exception):
 async def superseding(
     context: Context, actor: Actor, subscription_id: SubscriptionId, change: Callable[[], Awaitable[Result]]
 ) -> Result:
-    """Return what `change` returns. If it raises MustSupersede, end what waits, and run it again from its start.
+    """Return what `change` returns; end what waits if it raises MustSupersede.
 
-    Before anything ends, the change is priced as if it were sent now: one that is refused supersedes nothing.
+    `change` is then run again from its start. Before anything ends, the change is priced as if it were sent now: a
+    change that is refused supersedes nothing.
 
     Raises:
         Conflict: `operation_in_progress` while a payment is processing; `invoice_unpaid`, `quote_expired` or
             `unsecured_raise_limit` for a change that cannot be made.
+        NotFound: Stripe has no such subscription.
+        BillingError: what `change` raises.
     """
     for _ in range(_TRIES):
         try:
@@ -68,7 +71,7 @@ async def superseding(
         except MustSupersede as needed:
             await _check_price(context, actor, subscription_id, needed)
         await supersede(context, subscription_id)
-    raise Conflict("Another purchase of this subscription began meanwhile.", retry_after=2)
+    raise Conflict("Another purchase of this subscription has begun. Send the change again.", retry_after=2)
 
 
 async def _check_price(
@@ -96,13 +99,13 @@ async def _check_price(
 
 
 async def supersede(context: Context, subscription_id: SubscriptionId) -> None:
-    """End whatever waits on this subscription, for a change that was judged and needs it for itself.
+    """End each purchase that waits on this subscription, for a change that needs it.
 
-    Afterwards the change is judged from its start: if a payment came first, the purchase has been settled as applied.
+    Afterwards the change is judged from its start. If a payment came first, the purchase has been settled as applied.
 
     Raises:
         Conflict: `operation_in_progress` while a payment is processing.
-        ServiceUnavailable: Stripe or the database does not answer; what was asked for changed nothing.
+        ServiceUnavailable: Stripe or the database does not answer; the change that was asked for changed nothing.
     """
     async with context.database.connection() as connection:
         found = await waiting_store.of_subscription(connection, subscription_id)

@@ -1,4 +1,4 @@
-"""Changes of a subscription as a caller asked for them, before any rule has judged them."""
+"""Changes of a subscription as a caller asked for them, not judged yet."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from app.subscriptions.item_changes import ItemChange
 
 @dataclass(frozen=True, slots=True)
 class MoneyTerms:
-    """What an admin's key alone may set; instants in Unix seconds, `trial_end` may be "now"."""
+    """What only an admin's key may set.
+
+    Instants are Unix seconds; `trial_end` may be "now".
+    """
 
     discounts: Sequence[JsonObject] | None = None
     default_tax_rates: Sequence[str] | None = None
@@ -29,8 +32,8 @@ class MoneyTerms:
 class SubscriptionUpdate:
     """A change as it was asked for.
 
-    `items` empty: none change. `quote_id`: carry out what was quoted, at the quote's date. `forgo_credit`: make a
-    reducing change without credit where what it would credit was not paid.
+    `items`: empty if none change. `quote_id`: carry out what was quoted, at the quote's date. `forgo_credit`: make a
+    reduction without the credit of what was not paid.
     """
 
     items: Sequence[ItemChange]
@@ -44,5 +47,6 @@ class SubscriptionUpdate:
 
 
 def price_ids(items: Sequence[ItemChange], view: SubscriptionView | None = None) -> list[str]:
+    """Return the prices that the entries name, and those of the present items."""
     named = [str(item.price_id) for item in items if item.price_id is not None]
     return named + ([] if view is None else [str(item["price"]["id"]) for item in view.items])

@@ -1,7 +1,7 @@
-"""One operation, one call that moves money, one settlement: what buying, changing and ending have in common.
+"""One operation, one call that moves money, one settlement.
 
-The call runs under the subscription's lease with the operation's own key; its answer settles the operation in the
-transaction that lands it.
+The call runs under the subscription's lease with the operation's own key. Its answer settles the operation in the
+transaction that applies it.
 """
 
 from __future__ import annotations
@@ -48,10 +48,14 @@ from app.subscriptions.stripe_calls import StripeCall
 
 
 async def attach_first(context: Context, operation_id: str, call: StripeCall) -> StripeCall:
-    """Attach the payment method that the call brings along, and return the call that is charged to it.
+    """Attach the call's payment method; return the call that charges it.
 
     Repeated with the same operation it has no further effect. A decline settles the operation as failed.
-    Raises PaymentRequired, NotFound, StripeOutcomeUnknown.
+
+    Raises:
+        PaymentRequired: the card was declined.
+        NotFound: there is no such payment method.
+        StripeOutcomeUnknown: the outcome is open; the same call is to be made again.
     """
     if call.attach is None:
         return call
@@ -72,10 +76,14 @@ async def send_once(
     call: StripeCall,
     token: UUID,
 ) -> Changed:
-    """Check the call once more, record it, and send it with the key of operation, step and attempt.
+    """Check the call again, record that it is sent, and send it once.
 
-    Raises StripeOutcomeUnknown while its effect is open; as StripeErrorStored, the next attempt has a new key. Any
-    other error is certain.
+    The key consists of operation, step and attempt.
+
+    Raises:
+        StripeErrorStored: Stripe stored a 5xx under the key; the next attempt has another key.
+        StripeOutcomeUnknown: the effect is open; the same key is to be sent again.
+        BillingError: any other outcome, which is certain.
     """
     async with context.database.connection() as connection:
         (step, *_) = await operations.steps(connection, operation_id)
@@ -90,7 +98,7 @@ async def send_once(
 
 
 async def was_sent(context: Context, operation_id: str) -> bool:
-    """True if an attempt of the operation's call may have taken effect."""
+    """Return True if an attempt of the operation's call may have taken effect."""
     async with context.database.connection() as connection:
         (step, *_) = await operations.steps(connection, operation_id)
     return step.was_sent
@@ -102,20 +110,23 @@ async def _send(
     subscription_id: SubscriptionId,
     call: StripeCall,
     token: UUID,
-    reading: sync.PreWriteSnapshot,
+    pre_write: sync.PreWriteSnapshot,
 ) -> Changed:
-    """After a 5xx that Stripe keeps, the subscription is read: only a missing effect is sent again, with a new key."""
+    """Send the call; after a stored 5xx, only if the subscription shows no effect.
+
+    The next attempt has another key.
+    """
     async with context.database.connection() as connection:
         (step, *_) = await operations.steps(connection, operation_id)
     if step.attempt:
         now = await as_it_is(context, subscription_id)
-        reading.found = now.fetched
+        pre_write.found = now.fetched
         if call.shows_in(now.subscription):
             return now
         if await changed_despite_5xx(context, operation_id, step, SUBSCRIPTION_CHANGES):
             return await _with_held_invoice(context, operation_id, step, now)
     if not step.has_sent_key:
-        call = await _priced(context, operation_id, call, reading)
+        call = await _priced(context, operation_id, call, pre_write)
     try:
         return await send_once(context, operation_id, subscription_id, call, token)
     except BillingError as error:
@@ -135,25 +146,28 @@ async def _send(
 
 
 async def _with_held_invoice(context: Context, operation_id: str, step: Step, now: Changed) -> Changed:
-    """Add the invoice that the change was held back for: only that says what became of a change that is not shown."""
+    """Add the invoice that the change was held back for.
+
+    Only the invoice says what became of a change that the subscription does not show.
+    """
     invoice_id = await held_invoice(context, operation_id, step, now.subscription.id)
     return replace(now, held_invoice_id=invoice_id)
 
 
 async def _priced(
-    context: Context, operation_id: str, call: StripeCall, reading: sync.PreWriteSnapshot
+    context: Context, operation_id: str, call: StripeCall, pre_write: sync.PreWriteSnapshot
 ) -> StripeCall:
-    """Price the change under the subscription's lease, and keep what is to be sent with its operation.
+    """Price the change under the subscription's lease; store what is to be sent.
 
     Raises:
-        Conflict: `invoice_unpaid`, `unsecured_raise_limit`, or `quote_expired` where the quote cannot be kept.
+        Conflict: `invoice_unpaid`, `unsecured_raise_limit`, or `quote_expired` if the quote cannot be kept.
         NotFound: Stripe has no such subscription.
     """
     prices_items = call.method == "update" and not {"items", "trial_end"}.isdisjoint(call.params)
     credits_time = call.method == "cancel" and call.params.get("prorate") is True
     if not (prices_items or credits_time):
         return call
-    found = await reading.read()
+    found = await pre_write.read()
     if not isinstance(found.snapshot, Subscription):
         raise NotFound()
     if credits_time:
@@ -180,6 +194,12 @@ async def _priced(
 
 
 async def as_it_is(context: Context, subscription_id: SubscriptionId) -> Changed:
+    """Return the subscription as Stripe has it now, with all its items.
+
+    Raises:
+        NotFound: Stripe has no such subscription.
+        BillingError: Stripe does not answer.
+    """
     changed = await context.billing.subscription(subscription_id)
     if is_whole(changed.subscription):
         return changed
@@ -192,7 +212,12 @@ async def as_it_is(context: Context, subscription_id: SubscriptionId) -> Changed
 async def write(
     context: Context, operation_id: str, subscription_id: SubscriptionId, call: StripeCall, token: UUID
 ) -> Changed:
-    """Sends, lands and settles a change of an existing subscription."""
+    """Send a change of an existing subscription, apply the answer and settle it.
+
+    Raises:
+        Forbidden: the actor has lost the permission; nothing was sent.
+        BillingError: Stripe or a rule refused the change, or its outcome is open.
+    """
     async with context.database.connection() as connection:
         operation = await operations.operation(connection, operation_id)
         (step, *_) = await operations.steps(connection, operation_id)
@@ -210,15 +235,15 @@ async def write(
         concerned = {"subscription": subscription_id, "customer": operation.actor_id}
         await sync.refresh_if_notified(context, concerned)
     lease = await sync.take_lease(context, "subscription", subscription_id)
-    reading = sync.PreWriteSnapshot(context, lease)
+    pre_write = sync.PreWriteSnapshot(context, lease)
     done: list[Changed] = []
 
     async def send() -> Fetched:
-        done.append(await _send(context, operation_id, subscription_id, call, token, reading))
+        done.append(await _send(context, operation_id, subscription_id, call, token, pre_write))
         return done[-1].fetched
 
     try:
-        await sync.apply(context, lease, send, settling(context, operation_id, done), reading)
+        await sync.apply(context, lease, send, settling(context, operation_id, done), pre_write)
     except BillingError as error:
         if is_known(error):
             if done:
@@ -235,10 +260,10 @@ async def _against(
     subscription_id: SubscriptionId,
     step: Step,
 ) -> BillingError | None:
-    """Judge a sending that may have a new effect: the first one, and one with a new key after a known failure.
+    """Return what forbids a sending that may have a new effect, or None.
 
-    Since the admission the actor may have lost the right, and somebody may have been seated in the Dashboard.
-    Returns Forbidden, Conflict `seats_in_use`, or None.
+    Such a sending is the first one, or one with a new key. Since the admission the actor may have lost the permission,
+    or somebody may have become a member in the Dashboard. The error is Forbidden or Conflict `seats_in_use`.
     """
     if step.has_sent_key or not subscription_id:
         return None
@@ -263,7 +288,10 @@ async def _against(
 
 
 def _check_lowers(view: SubscriptionView, call: StripeCall) -> None:
-    """The quantity was lowered further in the Dashboard: what was admitted as less would now be more."""
+    """Raise Forbidden if the admitted reduction would now raise a quantity.
+
+    The quantity was lowered further in the Dashboard in between.
+    """
     now = {item["id"]: item["quantity"] or 0 for item in view.items}
     if any(entry["quantity"] > now.get(entry["id"], 0) for entry in call.params["items"]):
         raise Forbidden("Your role on this subscription allows you to lower its quantity, not to raise it.")

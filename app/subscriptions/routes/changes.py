@@ -64,7 +64,10 @@ async def add_subscription(
     customer_id: CustomerPath,
     body: NewSubscriptionRequest,
 ) -> Response:
-    """Buys a subscription of 1 to 20 items; its customer becomes the owner where a product can be shared."""
+    """Buy a subscription of 1 to 20 items.
+
+    If one of its products can be shared, its customer becomes the owner.
+    """
     refuse_admin_fields(actor, body)
     acting = actor.customer(customer_id)
     purchase = Purchase(
@@ -108,7 +111,10 @@ async def update_subscription(
     subscription_id: SubscriptionPath,
     body: SubscriptionUpdateRequest,
 ) -> Response:
-    """Changes items, payment method, discounts or the intended end; `If-Match` guards against a change unseen."""
+    """Change items, payment method, discounts or the intended end.
+
+    With `If-Match` the change is refused if the subscription is not as the caller saw it.
+    """
     refuse_admin_fields(actor, body)
 
     expected = request.headers.get("if-match")
@@ -141,7 +147,10 @@ async def update_subscription(
 def _attempt(
     context: Context, actor: Actor, body: SubscriptionUpdateRequest
 ) -> AbstractAsyncContextManager[failures.Attempt]:
-    """A request that names a card or a code is an attempt. Of any other request, only a declined payment counts."""
+    """Count the request as a payment attempt if it names a card or a code.
+
+    Of any other request, only a declined payment counts.
+    """
     if body.payment_method_id is not None or body.promotion_code is not None:
         return failures.counted(context, actor)
     return failures.noted(context, actor)
@@ -174,7 +183,7 @@ async def cancel_subscription(
     subscription_id: SubscriptionPath,
     body: CancelRequest | None = None,
 ) -> Response:
-    """Cancels at the end of a period, or now; asking again changes nothing and answers the same.
+    """Cancel at the end of a period, or now; asking again changes nothing.
 
     Without a body at the period's end, if all items end together. Otherwise 422 `end_ambiguous` has the members
     `earliest`, `latest` (RFC 3339) and `further_charges`: what is billed again until `latest`, as in the answer.
@@ -212,7 +221,7 @@ async def cancel_subscription(
 async def resume_subscription(
     request: Request, context: ContextDep, actor: WriterDep, subscription_id: SubscriptionPath
 ) -> Response:
-    """Takes back whichever end is set, and wakes a paused subscription."""
+    """Take back whichever end is set, and resume a paused subscription."""
     operation_id = await operation_id_of(request, actor.principal)
     async with failures.noted(context, actor) as attempt:
         done = await end_changes.resume(context, actor, subscription_id, operation_id)
@@ -221,6 +230,7 @@ async def resume_subscription(
 
 
 def quote_answer(quoted: Quoted) -> QuoteAnswer:
+    """Return a quote as the API answers it."""
     return QuoteAnswer.model_validate(
         {
             "quote_id": quoted.quote_id,
@@ -239,13 +249,14 @@ def quote_answer(quoted: Quoted) -> QuoteAnswer:
 async def change_answer(
     request: Request, context: Context, actor: Actor, done: Done | Accepted, *, status: int = 200
 ) -> Response:
-    """The subscription as it is now, or 202 with the operation where that is not known yet."""
+    """Answer with the subscription, or 202 with the operation while it is pending."""
     if isinstance(done, Accepted):
         return await accepted_answer(request, context, actor, done)
     return answer(request, changed_subscription(done, context.rules), status=status)
 
 
 def changed_subscription(done: Done, rules: Rules) -> ChangedSubscription:
+    """Return a changed subscription as the API answers it."""
     payment: PaymentStep | None = done.payment
     if payment is not None and not done.seen.sees_payers_own:
         payment = payment.without_the_payers_own()

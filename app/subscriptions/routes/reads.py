@@ -60,6 +60,7 @@ class PlainReadsFirst:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer the request, or hand it on."""
         found = None
         if scope["type"] == "http" and scope["method"] == "GET" and not scope["query_string"]:
             found = _PATH.fullmatch(scope["path"])
@@ -87,7 +88,7 @@ router = APIRouter()
 async def get_shared_subscription(
     request: Request, subscription_id: SubscriptionPath, fresh: FreshQuery = False
 ) -> Response:
-    """The shared plan with its seats, each role its own view."""
+    """Return a shared subscription with its seats, as the caller's role shows it."""
     return await _read(request, subscription_id, fresh=fresh)
 
 
@@ -100,7 +101,7 @@ async def get_shared_subscription(
 async def get_subscription(
     request: Request, subscription_id: SubscriptionPath, fresh: FreshQuery = False
 ) -> Response:
-    """A subscription, as the caller's role shows it."""
+    """Return a subscription, as the caller's role shows it."""
     return await _read(request, subscription_id, fresh=fresh)
 
 
@@ -120,7 +121,10 @@ async def get_customer_subscriptions(
     limit: LimitQuery = 20,
     cursor: CursorQuery = None,
 ) -> Response:
-    """Every subscription that the customer pays for, owns or is a member of, newest first, each with his role."""
+    """Return every subscription that the customer pays for, owns or is a member of.
+
+    Newest first, each with the customer's role.
+    """
     acting = actor.customer(customer_id)
     paging = Paging.of(
         cursor, limit, principal=actor.principal.key, query=["subscriptions", acting, status, role]

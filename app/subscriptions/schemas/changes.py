@@ -32,7 +32,7 @@ TaxRateId = Annotated[str, Field(pattern=r"^txr_[A-Za-z0-9]{1,200}$")]
 
 
 def _of_our_age(moment: datetime) -> datetime:
-    """Stripe would refuse what is years away; what lies beyond the calendar cannot even be told of afterwards."""
+    """Refuse instants that Stripe would refuse, and those beyond the calendar."""
     if not _EARLIEST <= moment <= _LATEST:
         raise ValueError("give a moment of this century")
     return moment
@@ -46,7 +46,7 @@ Reason = Annotated[
 
 
 class Discount(Request):
-    """Exactly one of the two: a coupon's id, or a promotion code's id (`promo_…`)."""
+    """Exactly one of a coupon's id and a promotion code's id (`promo_…`)."""
 
     coupon: Annotated[str | None, Field(pattern=r"^[!-~]{1,200}$")] = None
     promotion_code: Annotated[str | None, Field(pattern=r"^promo_[A-Za-z0-9]{1,200}$")] = None
@@ -63,7 +63,10 @@ TaxRates = Annotated[list[TaxRateId] | None, Field(max_length=5, json_schema_ext
 
 
 class NewItem(Request):
-    """`quantity` is for licensed prices alone, 1 where it is left out; a metered price takes none."""
+    """An item to add.
+
+    `quantity` is only for licensed prices, 1 if it is left out; a metered price takes none.
+    """
 
     price_id: PriceIdText
     quantity: Quantity | None = None
@@ -97,7 +100,7 @@ class NewSubscriptionRequest(Request):
 
 
 class ItemUpdate(Request):
-    """With `id` it changes or (`deleted`) removes that item, without it adds one."""
+    """With `id` it changes or (`deleted`) removes that item; without, it adds one."""
 
     id: SubscriptionItemIdText | None = None
     price_id: PriceIdText | None = None
@@ -114,6 +117,8 @@ class ItemUpdate(Request):
 
 
 class SubscriptionUpdateRequest(Request):
+    """At least one change. Members that are left out stay as they are."""
+
     items: Annotated[list[ItemUpdate] | None, Field(min_length=1, max_length=2 * MAXIMUM_ITEMS)] = None
     payment_method_id: PaymentMethodIdText | None = None
     promotion_code: PromotionCodeText | None = None

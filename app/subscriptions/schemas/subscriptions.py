@@ -32,6 +32,8 @@ class ItemPrice(WithInternal):
 
 
 class ItemProduct(Answer):
+    """The product of an item's price."""
+
     id: str
     name: str | None
     supports_shared_subscriptions: bool
@@ -129,14 +131,19 @@ class Subscription(Answer):
 
 
 class SubscriptionAnswer(Answer):
+    """A subscription, as the caller's role shows it."""
+
     subscription: Subscription
 
 
 class SubscriptionList(Page):
+    """Subscriptions, newest first."""
+
     data: list[Subscription]
 
 
 def shown(seen: Seen, rules: Rules) -> Subscription:
+    """Return a subscription as the API answers it."""
     return Subscription.model_validate(document(seen, rules))
 
 
@@ -149,7 +156,10 @@ def body(seen: Seen, rules: Rules) -> bytes:
 
 
 def document(seen: Seen, rules: Rules) -> JsonObject:
-    """The one place where a role narrows what is said of a subscription."""
+    """Return the members of a subscription that a role may see.
+
+    Roles narrow a subscription only here.
+    """
     view = seen.view
     amounts = Permission.SEE_AMOUNTS in seen.granted
     return {
@@ -250,5 +260,5 @@ def _shared(seen: Seen, rules: Rules) -> JsonObject | None:
 
 
 def may_purchase(view: SubscriptionView) -> bool:
-    """True if there is an owner who pays, or who has the payer's permission to buy."""
+    """Return True if there is an owner who pays or may buy on the payer's account."""
     return view.owner is not None and (view.owner.customer_id == view.customer_id or view.owner_may_purchase)

@@ -1,4 +1,4 @@
-"""Who set the end that a subscription has now, as the journal of operations and the audit trail show it."""
+"""Who set the end that a subscription has now, by its operations and audit trail."""
 
 from __future__ import annotations
 
@@ -26,14 +26,17 @@ _SETTERS = """
 
 @dataclass(frozen=True, slots=True)
 class EndSetters:
-    """`elsewhere`: at Stripe by other means than this service, or before it kept a journal. `parties`: see `EndBy`."""
+    """The parties that set the end in force, see `EndBy`.
+
+    `elsewhere`: it was set in the Dashboard or by Stripe, or before there was an audit trail.
+    """
 
     elsewhere: bool
     parties: frozenset[str]
 
 
 async def setters(connection: Connection, subscription_id: SubscriptionId) -> EndSetters:
-    """Everybody who has set, moved or confirmed the end in force."""
+    """Return everybody who has set, moved or confirmed the end in force."""
     row = await connection.fetchrow(_SETTERS, subscription_id)
     if row is None:
         raise LookupError("a statement that always returns one row returned none")
@@ -41,7 +44,7 @@ async def setters(connection: Connection, subscription_id: SubscriptionId) -> En
 
 
 async def change_runs(connection: Connection, subscription_id: SubscriptionId) -> bool:
-    """True while an operation that sets an end or takes one back is unsettled."""
+    """Return True while an operation that sets an end or takes one back is unsettled."""
     return bool(
         await connection.fetchval(
             """select exists (select from operations where subscription_id = $1 and settled_at is null
@@ -53,5 +56,5 @@ async def change_runs(connection: Connection, subscription_id: SubscriptionId) -
 
 
 async def is_past(connection: Connection, moment: int) -> bool:
-    """True if a Unix second is over by the database's clock."""
+    """Return True if a Unix second is over by the database's clock."""
     return bool(await connection.fetchval("select to_timestamp($1) <= clock_timestamp()", moment))

@@ -1,4 +1,4 @@
-"""What stands in the way of a purchase: the payer's other subscriptions, and purchases that run."""
+"""What may refuse a purchase: the payer's other subscriptions and purchases."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Promise:
 
     @property
     def lifetime(self) -> int:
-        """How long the quote is good for, in seconds."""
+        """Return how long the quote is valid, in seconds."""
         return CREDITING_SECONDS if self.crediting else LIFETIME_SECONDS
 
 
@@ -76,7 +76,10 @@ async def insert(
 async def find(
     connection: Connection, quote_id: str, *, subscription_id: SubscriptionId, principal: str
 ) -> Quote | None:
-    """Return a quote of this subscription that this principal was given; locked until the transaction ends."""
+    """Return a quote of this subscription and principal, or None.
+
+    It is locked until the transaction ends.
+    """
     row = await connection.fetchrow(
         f"""select {", ".join(_PROMISED)}, used_at is null and expires_at > clock_timestamp() as open
         from quotes where id = $1 and subscription_id = $2 and principal = $3 for update""",
@@ -98,4 +101,5 @@ def _promise(row: Record) -> Promise:
 
 
 async def use(connection: Connection, quote_id: str) -> None:
+    """Mark a quote as used."""
     await connection.execute("update quotes set used_at = clock_timestamp() where id = $1", quote_id)
