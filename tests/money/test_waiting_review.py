@@ -237,22 +237,27 @@ async def test_purchase_without_an_answer_ends_when_the_permission_it_rests_on_i
     update = {"method": "POST", "path": "/v1/subscriptions/{id}"}
     await shop.stripe.add_fault(**update, status=504, late_s=4.0, save=True)
     await shop.stripe.add_fault(**update, status=504, times=0)
-    asking = asyncio.create_task(
-        company.change(company.owner.headers, add=[new_email() for _ in range(3)], over_capacity="add_seats")
+
+    async def withdrawn() -> str:
+        await asyncio.sleep(1.0)
+        (row,) = await shop.service.fetch(
+            "select id from operations where subscription_id = $1", company.subscription_id
+        )
+        early = await cancel(shop, row["id"], company.owner.headers)
+        assert problem(early, 409, "operation_in_progress") and early.headers["retry-after"]
+        assert (await shop.service.send("DELETE", permission, company.payer.headers)).status_code == 204
+        await asyncio.sleep(1.0)
+        await shop.stripe.clear_faults()
+        return str(row["id"])
+
+    people = [new_email() for _ in range(3)]
+    answer, operation_id = await asyncio.gather(
+        company.change(company.owner.headers, add=people, over_capacity="add_seats"), withdrawn()
     )
-    await asyncio.sleep(1.0)
-    (row,) = await shop.service.fetch(
-        "select id from operations where subscription_id = $1", company.subscription_id
-    )
-    early = await cancel(shop, row["id"], company.owner.headers)
-    assert problem(early, 409, "operation_in_progress") and early.headers["retry-after"]
-    assert (await shop.service.send("DELETE", permission, company.payer.headers)).status_code == 204
-    await asyncio.sleep(1.0)
-    await shop.stripe.clear_faults()
-    ok(await asking, 202)
-    await handed_over(shop, row["id"])
-    await worked_on(shop, row["id"])
-    ended = ok(await worked_on(shop, row["id"]))
+    ok(answer, 202)
+    await handed_over(shop, operation_id)
+    await worked_on(shop, operation_id)
+    ended = ok(await worked_on(shop, operation_id))
     assert outcomes(ended, "seats") == [("failed", "payment_abandoned")]
     assert outcomes(ended) == [("refused", "payment_abandoned")] * 3
     assert (await company.state())["pending_update"] is None
