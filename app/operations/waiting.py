@@ -372,8 +372,14 @@ def sees_payment(seen: Seen) -> bool:
 
 
 async def settle_ended(connection: Connection, subscription: Snapshot | None) -> None:
-    """Settle what waited on a subscription that has ended, in the transaction in which its row shows that."""
+    """Settle what waited on a subscription that ended unpaid, in the transaction in which its row shows that.
+
+    One that was cancelled may have been paid before: a worker asks its invoice at once.
+    """
     if not isinstance(subscription, Subscription) or subscription.status not in ENDED:
         return
     for waiting in await waiting_store.of_subscription(connection, SubscriptionId(subscription.id)):
-        await waiting_store.settle(connection, waiting, Ending(Event.PAYMENT_ENDED, PAYMENT_ABANDONED))
+        if subscription.status == "incomplete_expired":
+            await waiting_store.settle(connection, waiting, Ending(Event.PAYMENT_ENDED, PAYMENT_ABANDONED))
+        else:
+            await waiting_store.wake(connection, waiting.operation_id)

@@ -261,3 +261,15 @@ async def test_purchase_without_an_answer_ends_when_the_permission_it_rests_on_i
     assert outcomes(ended, "seats") == [("failed", "payment_abandoned")]
     assert outcomes(ended) == [("refused", "payment_abandoned")] * 3
     assert (await company.state())["pending_update"] is None
+
+
+async def test_first_purchase_is_applied_when_it_was_paid_and_ended_unheard(shop: Shop) -> None:
+    """W2: paid, then ended in the Dashboard, and bought again before any event came: its invoice decides."""
+    buyer, _ = await shop.buyer(card=None)
+    price = await shop.price()
+    made = ok(await shop.add(buyer.headers, [{"price_id": price}]), 201)
+    await pay(shop, made["payment"])
+    await shop.stripe.delete(f"/v1/subscriptions/{made['subscription']['id']}")
+    ok(await shop.add(buyer.headers, [{"price_id": price}]), 201)
+    settled = ok(await worked_on(shop, made["operation_id"]))
+    assert [(one["outcome"], one["code"]) for one in settled["results"]] == [("applied", None)]
