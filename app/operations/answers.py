@@ -1,4 +1,4 @@
-"""What became of an operation, as its caller may know it: one shape, whichever route began it."""
+"""The outcome of an operation, as its caller may see it, whichever route began it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from app.http.answers import answer
 from app.identity.actors import Actor
 from app.operations import runner as operations
 from app.operations.lifecycle import State
+from app.operations.rows import Step
 from app.operations.runner import Accepted, Outcome
 from app.operations.schemas import OperationAnswer
 from app.operations.sending import MONEY_DETAILS, money_details
-from app.operations.store import Step
 
 ACCEPTED: dict[int | str, dict[str, Any]] = {
     202: {"model": OperationAnswer, "description": "Accepted, not finished yet"}
@@ -25,7 +25,7 @@ ACCEPTED: dict[int | str, dict[str, Any]] = {
 
 
 async def accepted_answer(request: Request, context: Context, actor: Actor, accepted: Accepted) -> Response:
-    """202 with the operation, for a change whose outcome was not known in time."""
+    """Answer 202 with the operation, for a change whose outcome is not known yet."""
     outcome = await operations.outcome(context, accepted.operation_id, actor, payment=accepted.payment)
     return operation_answer(request, outcome, actor, accepted=True)
 
@@ -37,7 +37,10 @@ def operation_answer(
     *,
     accepted: bool = False,
 ) -> Response:
-    """200 with every result final, or 202 that says where to ask again: always that where it is only `accepted`."""
+    """Answer 200 if every result is final, otherwise 202 with a `Location`.
+
+    `accepted`: always 202.
+    """
     settled = all(step.is_settled for step in outcome.steps)
     awaits = any(step.state == State.AWAITING_PAYMENT for step in outcome.steps)
     payment = outcome.payment
@@ -60,7 +63,10 @@ ON_PEOPLE = frozenset({"add", "remove", "update"})
 
 
 def shown_steps(outcome: Outcome) -> list[Step]:
-    """Return the steps on people with the seats they buy or give back; of any other change its one step."""
+    """Return the steps that an answer shows.
+
+    That is the steps on people with the seats they buy or give back; of any other change its one step.
+    """
     shown = ON_PEOPLE | {"buy_seats", "release_seats"}
     return [step for step in outcome.steps if step.action in shown] or outcome.steps
 
@@ -72,7 +78,10 @@ DETAILS = (*_SEAT_DETAILS, *MONEY_DETAILS)
 
 
 def result_of(step: Step, outcome: Outcome, actor: Actor) -> JsonObject:
-    """Return the step's result with no more of people and seats than the subscription shows its reader now."""
+    """Return a step's result, as its reader may see it.
+
+    It shows no more of people and seats than the subscription shows its reader now.
+    """
     code = step.code if actor.is_service else _HIDDEN_FROM_END_USERS.get(step.code or "", step.code)
     # An e-mail must not be a way to a stranger's customer id: the id is shown once its person is a member.
     known = step.email is None or step.state in ("applied", "unchanged")

@@ -1,4 +1,4 @@
-"""What becomes of a purchase that waits for its payment, judged by the purchase's own invoice."""
+"""How a purchase that waits for its payment ends, judged by its own invoice."""
 
 from __future__ import annotations
 

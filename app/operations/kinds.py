@@ -16,8 +16,8 @@ from uuid import UUID
 from app.context import Context
 from app.domain.payments import PaymentStep
 from app.domain.snapshots import JsonObject, Snapshot
+from app.operations.rows import AwaitedInvoice, Operation, Step
 from app.operations.sending import may_come_late
-from app.operations.store import AwaitedInvoice, Operation, Step
 from app.postgres.database import Connection
 from app.stripe.client import Write
 from app.stripe.gateway import Fetched
@@ -105,10 +105,15 @@ class Kind(Protocol):
 
 
 class Answer(Protocol):
-    """What Stripe answered to a write: the object as it is then, and what else its steps know to read in it."""
+    """Stripe's answer to a write.
+
+    The object as it is then, and what else its steps read in it.
+    """
 
     @property
-    def fetched(self) -> Fetched: ...
+    def fetched(self) -> Fetched:
+        """Return the object as it is after the write."""
+        ...
 
 
 class Steps(ABC):
@@ -122,7 +127,9 @@ class Steps(ABC):
     event_types: ClassVar[str]
 
     @abstractmethod
-    def kind_of(self, operation: Operation, step: Step) -> Kind: ...
+    def kind_of(self, operation: Operation, step: Step) -> Kind:
+        """Return the step's intent as typed parameters."""
+        ...
 
     @abstractmethod
     def object_id(self, operation: Operation, step: Step) -> str | None:
@@ -184,12 +191,16 @@ class Steps(ABC):
 
 
 class Phase(NamedTuple):
-    """Steps of an operation that run at the same time. `after_purchase`: additions whose seats are bought first."""
+    """Steps of an operation that run at the same time.
+
+    `after_purchase`: additions whose seats are bought first.
+    """
 
     action: str
     after_purchase: bool = False
 
     def includes(self, step: Step) -> bool:
+        """Return True if the step belongs to this phase."""
         return step.action == self.action and step.awaits_seats == self.after_purchase
 
 
@@ -197,9 +208,13 @@ class Rulebook(Protocol):
     """What binds the operations of one kind: the order of their steps, and what is checked before each."""
 
     @property
-    def phases(self) -> Sequence[Phase]: ...
+    def phases(self) -> Sequence[Phase]:
+        """Return the phases in the order in which they run."""
+        ...
 
-    def steps_of(self, step: Step) -> Steps: ...
+    def steps_of(self, step: Step) -> Steps:
+        """Return the calls and records around this step."""
+        ...
 
     async def permitted(
         self, context: Context, operation: Operation, steps: Sequence[Step], give_up: float
@@ -237,7 +252,10 @@ class Ending(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A step as its row was read under the operation's lease, whose `token` is asked for before anything is sent."""
+    """A step as its row was read under the operation's lease.
+
+    `token`: the lease, which is checked before anything is sent.
+    """
 
     context: Context
     operation: Operation
@@ -247,23 +265,32 @@ class Work:
 
     @property
     def steps(self) -> Steps:
+        """Return the calls and records around the step."""
         return self.rules.steps_of(self.step)
 
     @property
     def kind(self) -> Kind:
+        """Return the step's intent."""
         return self.steps.kind_of(self.operation, self.step)
 
     @property
     def key(self) -> str:
-        """The idempotency key: operation, step and attempt, never the state that the step aims at."""
+        """Return the idempotency key: operation, step and attempt.
+
+        It never contains the state that the step aims at.
+        """
         return f"{self.operation.id}/{self.step.position}/{self.step.attempt}"
 
     @property
     def may_come_late(self) -> bool:
-        """True if a request of the step may still take effect."""
+        """Return True if a request of the step may still take effect."""
         return may_come_late(self.context.rules, self.step)
 
 
 def rulebook_of(context: Context, operation: Operation) -> Rulebook:
-    """Return what binds an operation. Raises KeyError in a process that was opened without rulebooks."""
+    """Return the rulebook of an operation.
+
+    Raises:
+        KeyError: the process was opened without rulebooks.
+    """
     return cast("Rulebook", context.rulebooks[operation.kind])

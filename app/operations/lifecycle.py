@@ -19,6 +19,8 @@ KEY_SECONDS = 23 * 3600.0
 
 
 class State(StrEnum):
+    """A state of a step, as its row stores it; `MEANINGS` describes each."""
+
     PLANNED = "planned"
     IN_FLIGHT = "in_flight"
     AMBIGUOUS = "ambiguous"
@@ -51,6 +53,8 @@ MEANINGS: Mapping[State, str] = MappingProxyType(
 
 
 class Event(StrEnum):
+    """What happened to a step; `ROWS` says which state follows."""
+
     NOTHING_TO_DO = "nothing_to_do"
     RULE_REFUSES = "rule_refuses"
     CANNOT_BE_SENT = "cannot_be_sent"
@@ -80,6 +84,8 @@ class Event(StrEnum):
 
 
 class Raiser(StrEnum):
+    """The part of the service that raises an event."""
+
     ADMISSION = "admission"
     RUNNER = "runner"
     ATTEMPT = "attempt"
@@ -102,198 +108,263 @@ class Transition:
     needs_quiet: bool = False
 
 
-def _rows() -> tuple[Transition, ...]:
-    planned, in_flight, ambiguous = State.PLANNED, State.IN_FLIGHT, State.AMBIGUOUS
-    expired, awaiting = State.EXPIRED, State.AWAITING_PAYMENT
-    applied, failed, refused = State.APPLIED, State.FAILED, State.REFUSED
-    runner, attempt, snapshot = Raiser.RUNNER, Raiser.ATTEMPT, Raiser.SNAPSHOT
-    recorded = "the lease is held and the key is younger than 23 hours"
-    lost = "the actor lost the permission, the seat is gone, or the object does not allow it any more"
-    impossible = (
-        "a check before sending fails: a quote that cannot be kept, an unpaid invoice, a missing object"
-    )
-    look = "Stripe was read, and neither the object nor its events show the effect"
-    return (
-        Transition(planned, Event.NOTHING_TO_DO, State.UNCHANGED, Raiser.ADMISSION, "it is so already"),
-        Transition(planned, Event.RULE_REFUSES, refused, runner, lost),
-        Transition(planned, Event.CANNOT_BE_SENT, failed, runner, impossible),
-        Transition(
-            planned, Event.WITHDRAWN, None, runner, "the request never left, and its caller is told so"
-        ),
-        Transition(planned, Event.READ_SHOWS_EFFECT, applied, snapshot, "somebody did it in the Dashboard"),
-        Transition(planned, Event.SEND_RECORDED, in_flight, runner, recorded),
-        Transition(in_flight, Event.SEND_RECORDED, in_flight, runner, f"the same key; {recorded}"),
-        Transition(in_flight, Event.NOT_SENT, planned, attempt, "no connection, 401, 403, 409 or 429"),
-        Transition(
-            in_flight, Event.NOT_SENT_AFTER_STORED_ERROR, ambiguous, attempt, "the same, for a later key"
-        ),
-        Transition(
-            in_flight,
-            Event.NOT_SENT_WHILE_OPEN,
-            in_flight,
-            attempt,
-            "the same, while an older request is open",
-        ),
-        Transition(
-            in_flight,
-            Event.NO_ANSWER,
-            in_flight,
-            attempt,
-            "the same key is sent again; the late window restarts",
-        ),
-        Transition(
-            in_flight,
-            Event.UNSTORED_ERROR,
-            in_flight,
-            attempt,
-            "a 5xx that nothing proves to be kept, as a proxy's 504: as without an answer",
-        ),
-        Transition(
-            in_flight,
-            Event.STORED_ERROR,
-            ambiguous,
-            attempt,
-            "a 5xx that was replayed, or `Stripe-Should-Retry: false`: the next attempt has a new key",
-        ),
-        Transition(
-            in_flight,
-            Event.STORED_ERROR_WHILE_OPEN,
-            in_flight,
-            attempt,
-            "the same without a replay, while an earlier request of the key is without an answer: the same key is sent "
-            "again",
-        ),
-        Transition(
-            in_flight,
-            Event.REJECTED,
-            failed,
-            attempt,
-            "a 4xx about this request, the first of its key, or replayed",
-            needs_quiet=True,
-        ),
-        Transition(
-            in_flight,
-            Event.REJECTED_WHILE_OPEN,
-            in_flight,
-            attempt,
-            "a 4xx without a replay, while an earlier request of the key is without an answer: once the late window is "
-            "over, a read decides",
-        ),
-        Transition(
-            in_flight,
-            Event.CARDHOLDER_ASKED,
-            ambiguous,
-            attempt,
-            "such a 4xx of a purchase whose bank asks for the cardholder: it is sent once more, under a new key, so "
-            "that its subscription waits",
-            needs_quiet=True,
-        ),
-        Transition(in_flight, Event.ANSWER_SHOWS_EFFECT, applied, snapshot, "the key's answer was applied"),
-        Transition(
-            in_flight, Event.ANSWER_LACKS_EFFECT, failed, snapshot, "`changed_meanwhile`: somebody undid it"
-        ),
-        Transition(
-            in_flight, Event.ANSWER_SHOWS_PENDING_UPDATE, awaiting, snapshot, "the invoice's id is kept"
-        ),
-        Transition(
-            in_flight, Event.READ_SHOWS_EFFECT, applied, snapshot, "the late window is over", needs_quiet=True
-        ),
-        Transition(
-            in_flight,
-            Event.READ_LACKS_EFFECT,
-            failed,
-            snapshot,
-            "the late window is over. `changed_meanwhile`: it must not be sent again; or the code of a rejection",
-            needs_quiet=True,
-        ),
-        Transition(
-            in_flight,
-            Event.READ_SHOWS_PENDING_UPDATE,
-            awaiting,
-            snapshot,
-            "the late window is over",
-            needs_quiet=True,
-        ),
-        Transition(
-            in_flight, Event.RULE_REFUSES, refused, runner, f"{lost}; late window over", needs_quiet=True
-        ),
-        Transition(
-            in_flight,
-            Event.CANNOT_BE_SENT,
-            failed,
-            runner,
-            f"{impossible}; late window over",
-            needs_quiet=True,
-        ),
-        Transition(
-            in_flight,
-            Event.KEY_EXPIRED,
-            expired,
-            Raiser.WORKER,
-            "the key is 23 hours old, and the late window is over",
-            needs_quiet=True,
-        ),
-        Transition(
-            ambiguous,
-            Event.READ_SHOWS_EFFECT,
-            applied,
-            snapshot,
-            "the object or its events show it",
-            needs_quiet=True,
-        ),
-        Transition(
-            ambiguous,
-            Event.READ_SHOWS_PENDING_UPDATE,
-            awaiting,
-            snapshot,
-            "the object or its events show it",
-            needs_quiet=True,
-        ),
-        Transition(
-            ambiguous,
-            Event.CHANGED_SINCE,
-            failed,
-            snapshot,
-            "`changed_meanwhile`: events show it, the object does not any more",
-            needs_quiet=True,
-        ),
-        Transition(ambiguous, Event.SEND_RECORDED, in_flight, runner, f"a new key; {look}; {recorded}"),
-        Transition(ambiguous, Event.RULE_REFUSES, refused, runner, f"{look}; {lost}", needs_quiet=True),
-        Transition(
-            ambiguous, Event.CANNOT_BE_SENT, failed, runner, f"{look}; {impossible}", needs_quiet=True
-        ),
-        Transition(expired, Event.READ_SHOWS_EFFECT, applied, snapshot, "read once", needs_quiet=True),
-        Transition(
-            expired, Event.READ_SHOWS_PENDING_UPDATE, awaiting, snapshot, "read once", needs_quiet=True
-        ),
-        Transition(
-            expired,
-            Event.READ_LACKS_EFFECT,
-            failed,
-            snapshot,
-            "`operation_expired`: read once",
-            needs_quiet=True,
-        ),
-        Transition(awaiting, Event.INVOICE_PAID, applied, snapshot, "also if a later edit hides the effect"),
-        Transition(
-            awaiting,
-            Event.PAYMENT_ENDED,
-            failed,
-            snapshot,
-            "`payment_abandoned`, `payment_action_required` or `update_expired`: the invoice is void, or uncollectible "
-            "with the pending update gone",
-        ),
-        Transition(
-            awaiting,
-            Event.PAID_WITHOUT_EFFECT,
-            failed,
-            snapshot,
-            "`paid_without_effect`: the invoice is paid, and neither the subscription nor its events ever showed it",
-        ),
-    )
+_RECORDED = "the lease is held and the key is younger than 23 hours"
+_LOST = "the actor lost the permission, the seat is gone, or the object does not allow it any more"
+_IMPOSSIBLE = "a check before sending fails: a quote that cannot be kept, an unpaid invoice, a missing object"
+_LOOKED = "Stripe was read, and neither the object nor its events show the effect"
 
-
-ROWS = _rows()
+ROWS: tuple[Transition, ...] = (
+    Transition(State.PLANNED, Event.NOTHING_TO_DO, State.UNCHANGED, Raiser.ADMISSION, "it is so already"),
+    Transition(State.PLANNED, Event.RULE_REFUSES, State.REFUSED, Raiser.RUNNER, _LOST),
+    Transition(State.PLANNED, Event.CANNOT_BE_SENT, State.FAILED, Raiser.RUNNER, _IMPOSSIBLE),
+    Transition(
+        State.PLANNED,
+        Event.WITHDRAWN,
+        None,
+        Raiser.RUNNER,
+        "the request never left, and its caller learns that",
+    ),
+    Transition(
+        State.PLANNED,
+        Event.READ_SHOWS_EFFECT,
+        State.APPLIED,
+        Raiser.SNAPSHOT,
+        "somebody did it in the Dashboard",
+    ),
+    Transition(State.PLANNED, Event.SEND_RECORDED, State.IN_FLIGHT, Raiser.RUNNER, _RECORDED),
+    Transition(
+        State.IN_FLIGHT, Event.SEND_RECORDED, State.IN_FLIGHT, Raiser.RUNNER, f"the same key; {_RECORDED}"
+    ),
+    Transition(
+        State.IN_FLIGHT, Event.NOT_SENT, State.PLANNED, Raiser.ATTEMPT, "no connection, 401, 403, 409 or 429"
+    ),
+    Transition(
+        State.IN_FLIGHT,
+        Event.NOT_SENT_AFTER_STORED_ERROR,
+        State.AMBIGUOUS,
+        Raiser.ATTEMPT,
+        "the same, for a later key",
+    ),
+    Transition(
+        State.IN_FLIGHT,
+        Event.NOT_SENT_WHILE_OPEN,
+        State.IN_FLIGHT,
+        Raiser.ATTEMPT,
+        "the same, while an older request is open",
+    ),
+    Transition(
+        State.IN_FLIGHT,
+        Event.NO_ANSWER,
+        State.IN_FLIGHT,
+        Raiser.ATTEMPT,
+        "the same key is sent again; the late window restarts",
+    ),
+    Transition(
+        State.IN_FLIGHT,
+        Event.UNSTORED_ERROR,
+        State.IN_FLIGHT,
+        Raiser.ATTEMPT,
+        "a 5xx that nothing proves to be kept, as a proxy's 504: as without an answer",
+    ),
+    Transition(
+        State.IN_FLIGHT,
+        Event.STORED_ERROR,
+        State.AMBIGUOUS,
+        Raiser.ATTEMPT,
+        "a 5xx that was replayed, or `Stripe-Should-Retry: false`: the next attempt has a new key",
+    ),
+    Transition(
+        State.IN_FLIGHT,
+        Event.STORED_ERROR_WHILE_OPEN,
+        State.IN_FLIGHT,
+        Raiser.ATTEMPT,
+        "the same without a replay, while an earlier request of the key is without an answer: the same key is sent "
+        "again",
+    ),
+    Transition(
+        State.IN_FLIGHT,
+        Event.REJECTED,
+        State.FAILED,
+        Raiser.ATTEMPT,
+        "a 4xx about this request, the first of its key, or replayed",
+        needs_quiet=True,
+    ),
+    Transition(
+        State.IN_FLIGHT,
+        Event.REJECTED_WHILE_OPEN,
+        State.IN_FLIGHT,
+        Raiser.ATTEMPT,
+        "a 4xx without a replay, while an earlier request of the key is without an answer: once the late window is "
+        "over, a read decides",
+    ),
+    Transition(
+        State.IN_FLIGHT,
+        Event.CARDHOLDER_ASKED,
+        State.AMBIGUOUS,
+        Raiser.ATTEMPT,
+        "such a 4xx of a purchase whose bank asks for the cardholder: it is sent once more, under a new key, so "
+        "that its subscription waits",
+        needs_quiet=True,
+    ),
+    Transition(
+        State.IN_FLIGHT,
+        Event.ANSWER_SHOWS_EFFECT,
+        State.APPLIED,
+        Raiser.SNAPSHOT,
+        "the key's answer was applied",
+    ),
+    Transition(
+        State.IN_FLIGHT,
+        Event.ANSWER_LACKS_EFFECT,
+        State.FAILED,
+        Raiser.SNAPSHOT,
+        "`changed_meanwhile`: somebody undid it",
+    ),
+    Transition(
+        State.IN_FLIGHT,
+        Event.ANSWER_SHOWS_PENDING_UPDATE,
+        State.AWAITING_PAYMENT,
+        Raiser.SNAPSHOT,
+        "the invoice's id is kept",
+    ),
+    Transition(
+        State.IN_FLIGHT,
+        Event.READ_SHOWS_EFFECT,
+        State.APPLIED,
+        Raiser.SNAPSHOT,
+        "the late window is over",
+        needs_quiet=True,
+    ),
+    Transition(
+        State.IN_FLIGHT,
+        Event.READ_LACKS_EFFECT,
+        State.FAILED,
+        Raiser.SNAPSHOT,
+        "the late window is over. `changed_meanwhile`: it must not be sent again; or the code of a rejection",
+        needs_quiet=True,
+    ),
+    Transition(
+        State.IN_FLIGHT,
+        Event.READ_SHOWS_PENDING_UPDATE,
+        State.AWAITING_PAYMENT,
+        Raiser.SNAPSHOT,
+        "the late window is over",
+        needs_quiet=True,
+    ),
+    Transition(
+        State.IN_FLIGHT,
+        Event.RULE_REFUSES,
+        State.REFUSED,
+        Raiser.RUNNER,
+        f"{_LOST}; late window over",
+        needs_quiet=True,
+    ),
+    Transition(
+        State.IN_FLIGHT,
+        Event.CANNOT_BE_SENT,
+        State.FAILED,
+        Raiser.RUNNER,
+        f"{_IMPOSSIBLE}; late window over",
+        needs_quiet=True,
+    ),
+    Transition(
+        State.IN_FLIGHT,
+        Event.KEY_EXPIRED,
+        State.EXPIRED,
+        Raiser.WORKER,
+        "the key is 23 hours old, and the late window is over",
+        needs_quiet=True,
+    ),
+    Transition(
+        State.AMBIGUOUS,
+        Event.READ_SHOWS_EFFECT,
+        State.APPLIED,
+        Raiser.SNAPSHOT,
+        "the object or its events show it",
+        needs_quiet=True,
+    ),
+    Transition(
+        State.AMBIGUOUS,
+        Event.READ_SHOWS_PENDING_UPDATE,
+        State.AWAITING_PAYMENT,
+        Raiser.SNAPSHOT,
+        "the object or its events show it",
+        needs_quiet=True,
+    ),
+    Transition(
+        State.AMBIGUOUS,
+        Event.CHANGED_SINCE,
+        State.FAILED,
+        Raiser.SNAPSHOT,
+        "`changed_meanwhile`: events show it, the object does not any more",
+        needs_quiet=True,
+    ),
+    Transition(
+        State.AMBIGUOUS,
+        Event.SEND_RECORDED,
+        State.IN_FLIGHT,
+        Raiser.RUNNER,
+        f"a new key; {_LOOKED}; {_RECORDED}",
+    ),
+    Transition(
+        State.AMBIGUOUS,
+        Event.RULE_REFUSES,
+        State.REFUSED,
+        Raiser.RUNNER,
+        f"{_LOOKED}; {_LOST}",
+        needs_quiet=True,
+    ),
+    Transition(
+        State.AMBIGUOUS,
+        Event.CANNOT_BE_SENT,
+        State.FAILED,
+        Raiser.RUNNER,
+        f"{_LOOKED}; {_IMPOSSIBLE}",
+        needs_quiet=True,
+    ),
+    Transition(
+        State.EXPIRED, Event.READ_SHOWS_EFFECT, State.APPLIED, Raiser.SNAPSHOT, "read once", needs_quiet=True
+    ),
+    Transition(
+        State.EXPIRED,
+        Event.READ_SHOWS_PENDING_UPDATE,
+        State.AWAITING_PAYMENT,
+        Raiser.SNAPSHOT,
+        "read once",
+        needs_quiet=True,
+    ),
+    Transition(
+        State.EXPIRED,
+        Event.READ_LACKS_EFFECT,
+        State.FAILED,
+        Raiser.SNAPSHOT,
+        "`operation_expired`: read once",
+        needs_quiet=True,
+    ),
+    Transition(
+        State.AWAITING_PAYMENT,
+        Event.INVOICE_PAID,
+        State.APPLIED,
+        Raiser.SNAPSHOT,
+        "also if a later edit hides the effect",
+    ),
+    Transition(
+        State.AWAITING_PAYMENT,
+        Event.PAYMENT_ENDED,
+        State.FAILED,
+        Raiser.SNAPSHOT,
+        "`payment_abandoned`, `payment_action_required` or `update_expired`: the invoice is void, or uncollectible "
+        "with the pending update gone",
+    ),
+    Transition(
+        State.AWAITING_PAYMENT,
+        Event.PAID_WITHOUT_EFFECT,
+        State.FAILED,
+        Raiser.SNAPSHOT,
+        "`paid_without_effect`: the invoice is paid, and neither the subscription nor its events ever showed it",
+    ),
+)
+"""The protocol: every state of a step, each event that moves it, and who may raise that event."""
 TRANSITIONS: Mapping[tuple[State, Event], State | None] = MappingProxyType(
     {(row.source, row.event): row.target for row in ROWS}
 )

@@ -35,6 +35,7 @@ from app.operations.kinds import (
     Work,
 )
 from app.operations.lifecycle import Event, State, event_of
+from app.operations.rows import Step
 from app.operations.sending import (
     changed_by_step,
     changed_despite_5xx,
@@ -43,7 +44,6 @@ from app.operations.sending import (
     money_details,
     open_until,
 )
-from app.operations.store import Step
 from app.postgres.database import Connection
 from app.stripe.client import Tried
 from app.stripe.gateway import Fetched
@@ -144,7 +144,7 @@ async def _event_of_snapshot(work: Work, wanted: Wanted) -> tuple[Event, str | N
 
 
 def _is_gone(snapshot: Snapshot | None) -> bool:
-    """True if no request can change the object any more."""
+    """Return True if no request can change the object any more."""
     return snapshot is None or (isinstance(snapshot, Customer) and snapshot.deleted)
 
 

@@ -16,9 +16,13 @@ from app.subscriptions.stripe_calls import StripeCall
 
 
 async def finish(context: Context, operation_id: str, token: UUID) -> None:
-    """Raises BillingError where a part is away or an outcome is open: it is taken up again after a pause.
+    """Carry an operation on whose process is gone, or that waits for its payment.
 
-    A purchase is never sent again for a caller who is gone: it is looked for at Stripe, and else has failed.
+    A purchase is never sent again for a caller who is gone. It is looked for at Stripe, and has failed if it is not
+    there.
+
+    Raises:
+        BillingError: Stripe or the database does not answer, or an outcome is open. A worker tries again after a pause.
     """
     async with context.database.connection() as connection:
         operation = await operation_rows.operation(connection, operation_id)

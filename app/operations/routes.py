@@ -1,4 +1,4 @@
-"""Operations: what became of a change that was accepted."""
+"""Operations: the outcome of a change that was accepted."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ async def get_operation(
     actor: ReaderDep,
     operation_id: Annotated[str, Path(pattern="^op_[0-9a-f]{24}$")],
 ) -> Response:
-    """An operation of the caller's own; service keys without an acting customer see every one.
+    """Return an operation of the caller's own.
 
-    A purchase that waits for its payment, or has waited for it, is also shown to the payer and to an owner who may buy.
-    Nothing shows more of seats and people than the subscription shows the caller now: `seats` may be null.
+    Service keys without an acting customer see every operation. A purchase that waits for its payment, or has waited
+    for it, is also shown to the payer and to an owner who may buy. The answer shows no more of seats and people than
+    the subscription shows the caller now: `seats` may be null.
     """
     outcome = await operations.outcome(context, operation_id, actor, checked=True)
     return operation_answer(request, outcome, actor)
@@ -50,10 +51,10 @@ async def cancel_operation(
     actor: WriterDep,
     operation_id: Annotated[str, Path(pattern="^op_[0-9a-f]{24}$")],
 ) -> Response:
-    """Abandons a purchase that waits for its payment; asking again answers the same.
+    """Abandon a purchase that waits for its payment; asking again answers the same.
 
-    For who asked for it, the payer, and an owner who may buy. 202 while a payment is processing: the purchase is
-    abandoned if that fails, and made if it succeeds. 409 `operation_ended` if it has ended otherwise.
+    The caller who asked for it, the payer, and an owner who may buy can do so. 202 while a payment is processing: the
+    purchase is abandoned if that fails, and made if it succeeds. 409 `operation_ended` if it has ended otherwise.
     """
     await waiting.abandon(context, actor, operation_id)
     outcome = await operations.outcome(context, operation_id, actor, checked=True)

@@ -29,8 +29,8 @@ from app.operations import lease_store, waiting
 from app.operations import store as operations
 from app.operations.kinds import Ended, Ending, Work, rulebook_of
 from app.operations.one_step import carry_out, settle_failed
+from app.operations.rows import Operation, Step
 from app.operations.sending import HANDED_OVER_SECONDS, is_known, pauses
-from app.operations.store import Operation, Step
 from app.postgres.database import Connection
 from app.postgres.leases import renewing_lease
 

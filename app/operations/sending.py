@@ -23,7 +23,7 @@ from app.errors import BillingError, Conflict, ServiceUnavailable, StripeOutcome
 from app.mirror.store import refreshes, subscriptions
 from app.operations import store as operations
 from app.operations.lifecycle import Event, State, event_of, may_settle
-from app.operations.store import Step
+from app.operations.rows import Step
 from app.postgres.database import Connection
 from app.stripe.attempts import Attempt
 from app.stripe.client import TOTAL_SECONDS, Write
@@ -57,7 +57,7 @@ def late_seconds(rules: Rules) -> float:
 
 
 def may_come_late(rules: Rules, step: Step) -> bool:
-    """True if a request without an answer was sent so recently that it may still take effect."""
+    """Return True if an unanswered request may still take effect."""
     return not may_settle(step.state, open_until(rules, step), now=0.0)
 
 

@@ -1,4 +1,4 @@
-"""What a step of an operation on people does, in the order in which an operation runs its steps."""
+"""The kinds of steps of an operation on people, in the order in which they run."""
 
 from __future__ import annotations
 

@@ -1,100 +1,19 @@
-"""Operations, their steps and the seats that they reserve: written at admission, settled from known answers only."""
+"""Statements about operations, their steps and the seats that they reserve.
+
+An operation is stored at its admission, and settled only by a known outcome.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.snapshots import JsonObject
-from app.errors import ServiceUnavailable
 from app.operations.lifecycle import KEY_SECONDS, ROWS, SETTLED, Event, IllegalTransition, State, next_state
+from app.operations.rows import AwaitedInvoice, Operation, Step, StepChanged
 from app.postgres.database import Connection, Record
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    id: str
-    subscription_id: SubscriptionId
-    kind: str
-    state: str
-    principal: str
-    actor_id: CustomerId | None
-    request: JsonObject
-    created_at: datetime
-    settled_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One write of an operation, as its row was read.
-
-    `sent_at`: the first sending with the key of this `attempt`. `unanswered_at`: the last sending whose answer is
-    missing, `unanswered_for` the seconds since then by the database's clock. `invoice_id`: of a step that waits, or has
-    waited, for its payment. `awaits_seats`: an addition whose seat is to be bought first, and that names nobody yet.
-    """
-
-    position: int
-    action: str
-    customer_id: CustomerId | None
-    email: str | None
-    role: str | None
-    role_before: str | None
-    state: State
-    code: str | None
-    details: JsonObject
-    attempt: int
-    sent_at: datetime | None
-    unanswered_at: datetime | None
-    unanswered_for: float | None
-    invoice_id: str | None = None
-    awaits_seats: bool = False
-
-    @property
-    def is_settled(self) -> bool:
-        return self.state in SETTLED
-
-    @property
-    def is_expired(self) -> bool:
-        """True if its key is too old to be sent again: Stripe is read once, and that is the step's end."""
-        return self.state is State.EXPIRED
-
-    @property
-    def has_sent_key(self) -> bool:
-        """True if a request with the key of this attempt was recorded, and may have been sent."""
-        return self.state in (State.IN_FLIGHT, State.AWAITING_PAYMENT)
-
-    @property
-    def was_sent(self) -> bool:
-        """True if a request of any attempt was recorded, so that the step may have taken effect."""
-        return self.has_sent_key or self.attempt > 0
-
-
-@dataclass(frozen=True, slots=True)
-class AwaitedInvoice:
-    """The invoice for which Stripe holds a change back.
-
-    `expires_at`: the second in which Stripe drops the change by itself. `window_seconds`: the payment window; None if
-    only Stripe ends it.
-    """
-
-    invoice_id: str
-    subscription_id: SubscriptionId
-    expires_at: int | None
-    window_seconds: float | None
-
-
-class StepChanged(ServiceUnavailable):
-    """The step is not as it was read: it was settled, another process runs it, or its key is too old.
-
-    The runner reads the step again. A caller learns that the change goes on elsewhere.
-    """
-
-    def __init__(self) -> None:
-        super().__init__("This change is carried out elsewhere, or waits for its key.", retry_after=2)
-
 
 _INSERT = """
     insert into operations (id, subscription_id, kind, state, principal, actor_id, source, request,
@@ -210,12 +129,14 @@ async def insert(
     seat_total: int | None = None,
     bought: tuple[str, int] | None = None,
 ) -> None:
-    """Writes the operation, its steps and one live reservation for each seat that it will fill.
+    """Store an operation, its steps, and a reservation for each seat that it fills.
 
-    `bought`: the item whose quantity the operation raises first, and the quantity. An addition that awaits these seats
-    reserves one of them by number.
+    `seat_total`: the seats after it; no admission goes above them until it is settled. `bought`: the item whose
+    quantity the operation raises first, and the quantity. An addition that awaits these seats reserves one of them by
+    number.
 
-    Raises UniqueViolation where another operation promised one of these people a seat meanwhile.
+    Raises:
+        UniqueViolation: another operation has promised one of these people a seat.
     """
     await connection.execute(
         _INSERT,
@@ -235,6 +156,7 @@ async def insert(
 
 
 async def operation(connection: Connection, operation_id: str) -> Operation | None:
+    """Return an operation, or None."""
     row = await connection.fetchrow(
         """select id, subscription_id, kind::text, state, principal, actor_id, request, created_at, settled_at
         from operations where id = $1""",
@@ -244,6 +166,7 @@ async def operation(connection: Connection, operation_id: str) -> Operation | No
 
 
 async def steps(connection: Connection, operation_id: str) -> list[Step]:
+    """Return the steps of an operation by position."""
     return [_step(row) for row in await connection.fetch(_STEPS, operation_id)]
 
 
@@ -332,7 +255,10 @@ async def answered(connection: Connection, operation_id: str, step: Step) -> Non
 
 
 async def is_open_elsewhere(connection: Connection, customer_id: CustomerId, operation_id: str) -> bool:
-    """Has another operation sent a write of this customer whose outcome is not known yet?"""
+    """Return True if another operation has sent a write of this customer.
+
+    Its outcome is not known yet.
+    """
     return bool(
         await connection.fetchval(
             """select exists (select from operation_steps
@@ -346,9 +272,10 @@ async def is_open_elsewhere(connection: Connection, customer_id: CustomerId, ope
 async def subscription_change_runs(
     connection: Connection, subscription_id: SubscriptionId, *, beside_payment: bool = False
 ) -> bool:
-    """Is a write of the subscription itself unsettled? Another one might be undone by it when it is sent again.
+    """Return True while a write of the subscription itself is unsettled.
 
-    `beside_payment`: a purchase that was accepted and waits for its payment does not count, for it is sent no more.
+    Another one might be undone by it when it is sent again. `beside_payment`: a purchase that was accepted and waits
+    for its payment does not count, because it is never sent again.
     """
     return bool(
         await connection.fetchval(
@@ -366,21 +293,21 @@ async def subscription_change_runs(
 async def name_subscription(
     connection: Connection, operation_id: str, subscription_id: SubscriptionId
 ) -> None:
-    """A purchase learns its subscription's id from Stripe's answer."""
+    """Store the id of the subscription that a purchase created."""
     await connection.execute(
         "update operations set subscription_id = $2 where id = $1", operation_id, subscription_id
     )
 
 
 async def set_request(connection: Connection, operation_id: str, request: JsonObject) -> None:
-    """Keep what is about to be sent, so that a retry under the same key sends the very same."""
+    """Store what is about to be sent, so that a retry of the key sends the same."""
     await connection.execute(
         "update operations set request = $2 where id = $1 and settled_at is null", operation_id, request
     )
 
 
 async def add_details(connection: Connection, operation_id: str, position: int, details: JsonObject) -> None:
-    """Keep what was decided about a step before its first sending."""
+    """Store what was decided about a step before its first sending."""
     await connection.execute(
         """update operation_steps set details = details || $3::jsonb
         where operation_id = $1 and position = $2 and settled_at is null""",
@@ -391,7 +318,7 @@ async def add_details(connection: Connection, operation_id: str, position: int, 
 
 
 async def set_sent(connection: Connection, operation_id: str, position: int, params: JsonObject) -> None:
-    """Keep the parameters that a step is about to send, for its retries under the same key."""
+    """Store the parameters that a step is about to send, for retries of its key."""
     await connection.execute(
         """update operation_steps set details = details || jsonb_build_object('sent', $3::jsonb)
         where operation_id = $1 and position = $2 and settled_at is null""",
@@ -402,9 +329,10 @@ async def set_sent(connection: Connection, operation_id: str, position: int, par
 
 
 async def retire_old_keys(connection: Connection, operation_id: str, *, late_seconds: float) -> None:
-    """Expire the steps in flight whose key Stripe may forget soon: they are read once, and sent no more.
+    """Expire the steps in flight whose key Stripe may forget soon.
 
-    Not before `late_seconds` have passed since the last sending, which may take effect until then.
+    They are read once, and sent no more. No step expires before `late_seconds` have passed since its last sending,
+    which may take effect until then.
     """
     await connection.execute(
         """update operation_steps set attempt = attempt + 1, state = $4, sent_at = null, unanswered_at = null
@@ -432,7 +360,10 @@ async def last_applied(connection: Connection, subscription_id: SubscriptionId, 
 
 
 async def lowest_target(connection: Connection, subscription_id: SubscriptionId) -> int | None:
-    """The smallest number of seats that an unsettled operation may leave: nothing above it may be promised."""
+    """Return the lowest number of seats that an unsettled operation may leave.
+
+    No seat above it may be promised. None: there is no such operation.
+    """
     found: int | None = await connection.fetchval(
         "select min(seat_total) from operations where subscription_id = $1 and settled_at is null",
         subscription_id,
@@ -451,9 +382,13 @@ async def settle_applied(connection: Connection, operation_id: str, position: in
 
 
 async def discard(connection: Connection, operation_id: str, token: UUID) -> bool:
-    """Withdraws an operation of which nothing was ever sent; False where something was, or the lease is lost."""
+    """Withdraw an operation of which nothing was sent.
+
+    Return False if something was sent, or if the lease is lost.
+    """
     return await connection.fetchval(_DISCARD, operation_id, token) is not None
 
 
 async def finish_if_settled(connection: Connection, operation_id: str) -> None:
+    """Settle the operation if all its steps are settled."""
     await connection.execute(_FINISH, operation_id)

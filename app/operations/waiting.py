@@ -1,7 +1,7 @@
-"""Purchases that wait for their payment: read, abandoned, and settled by their own invoice.
+"""Purchases that wait for their payment, and how they end.
 
-Such a change stands at Stripe as a pending update, or as a subscription whose first invoice is not paid. It is never
-sent again. Only its invoice proves what became of it; a payment that is processing is never voided.
+Stripe keeps such a change as a pending update, or as a subscription whose first invoice is not paid. It is never sent
+again. Only its invoice proves its outcome; a payment that is processing is never voided.
 
 Rules: docs/decisions/0017-let-a-waiting-purchase-hold-nothing.md.
 """
@@ -37,9 +37,9 @@ from app.operations.endings import (
     ending_of,
 )
 from app.operations.lifecycle import Event, State
+from app.operations.rows import Operation, Step
 from app.operations.sending import is_known
 from app.operations.step_kinds import StepKind
-from app.operations.store import Operation, Step
 from app.operations.waiting_store import Waiting
 from app.postgres.database import Connection
 from app.stripe.gateway import Fetched
@@ -57,13 +57,13 @@ _FIRST_PURCHASE_LOOK_SECONDS: Final = 3600.0
 async def settle_if_ended(
     context: Context, waiting: Waiting, *, end: str | None = None, wake: bool = False
 ) -> Ending | None:
-    """Look at the purchase's invoice, end the purchase if it is to end, and settle it from what the invoice says.
+    """Read the purchase's invoice, end it if it is to end, and settle it.
 
     `end`: the code with which the purchase is to end now. Without it, it ends if somebody asked for that before, or if
-    the payment window has passed. `wake`: nobody runs the operation, so a worker is to go on with what is left of it.
+    the payment window has passed. `wake`: no process runs the operation, so a worker is to go on with the rest of it.
 
     Returns:
-        How the purchase ended, or None while it waits on; then a payment is processing, or nothing is to end it.
+        How the purchase ended, or None while it waits: then a payment is processing, or nothing is to end it.
 
     Raises:
         ServiceUnavailable: Stripe or the database does not answer.
@@ -110,9 +110,9 @@ async def _invoice(context: Context, waiting: Waiting) -> PurchaseInvoice:
 
 
 async def _void(context: Context, waiting: Waiting, invoice: PurchaseInvoice) -> PurchaseInvoice:
-    """Void the invoice, and read it again: what it says then decides, whatever Stripe answered to the attempt.
+    """Void the invoice, and read it again.
 
-    A second attempt does no harm, so each has a key of its own.
+    That read decides, whatever Stripe answered to the attempt. A second attempt does no harm, so each has its own key.
     """
     key = f"{waiting.operation_id}/void/{waiting.position}/{invoice.at}"
     try:
@@ -157,7 +157,10 @@ async def _judged(
 
 
 async def _was_applied(context: Context, waiting: Waiting) -> bool:
-    """True if Stripe's events show the change, even if somebody has changed it since."""
+    """Return True if Stripe's events show the change.
+
+    Somebody may have changed it since.
+    """
     since = int(waiting.created_at.timestamp()) - _CLOCKS_APART_SECONDS
     try:
         return await context.stripe.update_was_applied(
@@ -172,7 +175,7 @@ async def _was_applied(context: Context, waiting: Waiting) -> bool:
 
 
 def _shows(waiting: Waiting, now: Subscription) -> bool:
-    """True if the subscription shows the change that waits."""
+    """Return True if the subscription shows the change that waits."""
     if waiting.action == StepKind.BUY_SEATS:
         item_id, quantity = str(waiting.details["item_id"]), int(waiting.details["quantity"])
         return any(item.id == item_id and (item.quantity or 0) >= quantity for item in now.items)
@@ -185,7 +188,10 @@ def _shows(waiting: Waiting, now: Subscription) -> bool:
 def item_shows(
     asked: Mapping[str, Any], items: Mapping[str, SubscriptionItem], prices: Collection[str]
 ) -> bool:
-    """True if a subscription's items, by their ids, show one entry of an update's `items`. `prices`: of all items."""
+    """Return True if a subscription's items show one entry of an update's `items`.
+
+    `items`: by their ids. `prices`: of all items.
+    """
     if "id" not in asked:
         return asked["price"] in prices
     item = items.get(asked["id"])
@@ -196,13 +202,19 @@ def item_shows(
 
 
 async def waits(context: Context, operation_id: str) -> bool:
-    """True if a step of this operation waits for its payment."""
+    """Return True if a step of this operation waits for its payment."""
     async with context.database.connection() as connection:
         return await waiting_store.of_operation(connection, operation_id) is not None
 
 
 async def follow(context: Context, operation_id: str, token: UUID) -> bool:
-    """Look at an operation's purchase for a worker, and say when to look again; False if none waits."""
+    """Look at an operation's purchase for a worker; False if none waits.
+
+    It sets when a worker looks again.
+
+    Raises:
+        ServiceUnavailable: Stripe or the database does not answer.
+    """
     async with context.database.connection() as connection:
         waiting = await waiting_store.of_operation(connection, operation_id)
     if waiting is None:
@@ -222,7 +234,10 @@ async def follow(context: Context, operation_id: str, token: UUID) -> bool:
 
 
 def may_abandon(actor: Actor, operation: Operation, seen: Seen | None) -> bool:
-    """True for who asked for the purchase, for the payer, for an owner who may buy, and for a service key."""
+    """Return True if the actor may end the purchase.
+
+    That is the caller who asked for it, the payer, an owner who may buy, and a service key.
+    """
     if actor.is_service or operation.principal == actor.principal.key:
         return True
     return seen is not None and Permission.CANCEL_NOW in seen.granted
@@ -288,7 +303,10 @@ async def _visible(
 
 
 def is_visible(actor: Actor, operation: Operation, steps: Sequence[Step], seen: Seen | None) -> bool:
-    """True for an operation of the actor's own, and for a purchase that they may end or that they might have ended."""
+    """Return True if the actor may see the operation.
+
+    That is one of their own, and a purchase that they may end or that they might have ended.
+    """
     if actor.is_service or operation.principal == actor.principal.key:
         return True
     waited = any(step.invoice_id is not None for step in steps)
@@ -315,10 +333,10 @@ def _ended() -> Conflict:
 
 
 async def payment_of(context: Context, operation_id: str, invoice_id: str) -> PaymentStep | None:
-    """Read what a purchase waits for, with the status that Stripe's intent has now.
+    """Read what a purchase waits for, with the present status of Stripe's intent.
 
-    None if nothing is left to pay, or Stripe does not answer in time. A purchase whose invoice is not open any more is
-    settled at once by a worker.
+    None if nothing is left to pay, or Stripe does not answer in time. If the invoice is no longer open, a worker
+    settles the purchase at once.
     """
     try:
         async with asyncio.timeout(_READ_SECONDS):
@@ -345,7 +363,7 @@ async def payment_shown(context: Context, steps: Sequence[Step], operation: Oper
 
 
 async def add_payments(context: Context, found: Sequence[Seen]) -> None:
-    """Read the payments of the changes that wait on these subscriptions, for those who may pay or end them."""
+    """Read what waits on these subscriptions, for those who may pay or end it."""
     waiting = [(seen.view, seen) for seen in found if seen.view.waiting is not None and sees_payment(seen)]
     if not waiting:
         return
@@ -372,9 +390,10 @@ def sees_payment(seen: Seen) -> bool:
 
 
 async def settle_ended(connection: Connection, subscription: Snapshot | None) -> None:
-    """Settle what waited on a subscription that ended unpaid, in the transaction in which its row shows that.
+    """Settle what waited on a subscription that ended unpaid.
 
-    One that was cancelled may have been paid before: a worker asks its invoice at once.
+    This runs in the transaction in which its row shows that. A subscription that was cancelled may have been paid
+    before: a worker asks its invoice at once.
     """
     if not isinstance(subscription, Subscription) or subscription.status not in ENDED:
         return

@@ -1,7 +1,7 @@
-"""Purchases that Stripe accepted and that wait for their payment: what is kept of them, and how they are settled.
+"""Statements about purchases that Stripe accepted and that wait for their payment.
 
-The state of such a step is `awaiting_payment`. The people whom the purchase is to seat are not named before it is paid:
-each of them is a number, a row in `reservations` without a customer or an e-mail, which counts only once the
+The state of such a step is `awaiting_payment`. The people that the purchase is to seat are not named before it is
+paid. Each of them is a number, a row in `reservations` without a customer or an e-mail. It counts only once the
 subscription has the seats that the purchase buys.
 """
 
@@ -127,9 +127,9 @@ async def begin(
     expires_at: int | None,
     window_seconds: float | None,
 ) -> None:
-    """Record that a step waits for this invoice; it is never sent again. Repeated, it changes nothing.
+    """Record that a step waits for this invoice; it is never sent again.
 
-    `window_seconds`: None for a purchase that only Stripe ends.
+    Repeated, it changes nothing. `window_seconds`: None for a purchase that only Stripe ends.
     """
     await connection.execute(
         _BEGIN,
@@ -146,7 +146,7 @@ async def begin(
 async def settle(connection: Connection, waiting: Waiting, ending: Ending) -> bool:
     """Settle a step that waits, and what rests on it; False if it waits no more.
 
-    After a failure nobody is seated by it. After a success its additions are still to be named and made.
+    After a failure it seats nobody. After a success its additions are still to be named and made.
     """
     target = next_state(State.AWAITING_PAYMENT, ending.event, open_until=None, now=0.0)
     if target not in SETTLED:
@@ -163,7 +163,10 @@ async def settle(connection: Connection, waiting: Waiting, ending: Ending) -> bo
 
 
 async def ask_to_end(connection: Connection, operation_id: str, code: str) -> bool:
-    """Note that a purchase is to end, for whoever looks at it next; False if it waits no more."""
+    """Note that a purchase is to end; False if it waits no more.
+
+    The next process that looks at it ends it.
+    """
     found = await connection.fetchval(
         """update operation_steps set end_code = coalesce(end_code, $2)
         where operation_id = $1 and state = 'awaiting_payment' returning 1""",
@@ -181,7 +184,10 @@ async def end_those_resting(
     code: str,
     needs: Sequence[str],
 ) -> None:
-    """Note that the purchases that others than the payer asked for are to end. A worker carries it out."""
+    """Note that purchases that rest on the payer's permission are to end.
+
+    Those are the purchases that others than the payer asked for. A worker ends them.
+    """
     await connection.execute(_END_RESTING, subscription_id, payer_id, code, list(needs))
 
 
@@ -193,7 +199,10 @@ async def wake(connection: Connection, operation_id: str) -> None:
 async def put_off(
     connection: Connection, operation_id: str, token: object, *, longest_seconds: float
 ) -> None:
-    """Let a worker look again after a quarter of the operation's age, at most after so many seconds."""
+    """Let a worker look again after a quarter of the operation's age.
+
+    At most `longest_seconds` pass.
+    """
     await connection.execute(_PUT_OFF, operation_id, token, longest_seconds)
 
 
@@ -210,9 +219,9 @@ async def name(
     customer_id: CustomerId | None,
     email: str | None,
 ) -> bool:
-    """Turn the number that an addition reserves into a seat for this person. Opens its own savepoint.
+    """Turn the number that an addition reserves into a seat for this person.
 
-    False if another operation has promised the person a seat since.
+    It opens its own savepoint. Return False if another operation has promised the person a seat since.
     """
     try:
         async with connection.transaction():

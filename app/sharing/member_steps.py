@@ -17,9 +17,9 @@ from app.identity.store import is_present
 from app.mirror.store import members, subscriptions
 from app.operations import people_store
 from app.operations.kinds import Changes, Done, Fact, Params, Refused, Seen, Send, Steps
+from app.operations.rows import Operation, Step
 from app.operations.sending import SUBSCRIPTION_CHANGES, changed_despite_5xx
 from app.operations.step_kinds import StepKind
-from app.operations.store import Operation, Step
 from app.postgres.database import Connection
 from app.sharing import store as transfers
 from app.stripe.client import Write

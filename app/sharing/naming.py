@@ -14,9 +14,9 @@ from app.mirror.store import subscriptions
 from app.operations import store as operations
 from app.operations import waiting_store
 from app.operations.lifecycle import Event, State
+from app.operations.rows import Operation, Step
 from app.operations.sending import money_details
 from app.operations.step_kinds import StepKind
-from app.operations.store import Operation, Step
 from app.postgres.database import Connection
 from app.sharing.member_changes import Action, MemberChange, Verdict, judge
 from app.sharing.people import find_addition

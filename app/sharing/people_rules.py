@@ -19,9 +19,9 @@ from app.mirror.visibility import see_as
 from app.operations import store as operations
 from app.operations.kinds import Phase, Refused, Steps, Wait
 from app.operations.lifecycle import Event, State
+from app.operations.rows import Operation, Step, StepChanged
 from app.operations.sending import locked_view, pauses
 from app.operations.step_kinds import StepKind
-from app.operations.store import Operation, Step
 from app.postgres.database import Connection
 from app.sharing.member_changes import Action, MemberChange, Person, permissions_needed
 from app.sharing.member_steps import MemberSteps, NewMemberSteps, OwnerSteps
@@ -174,7 +174,7 @@ async def _refuse(context: Context, operation: Operation, step: Step, code: str)
     async with context.database.connection() as connection:
         try:
             await operations.transition(connection, operation.id, step, Event.RULE_REFUSES, code=code)
-        except operations.StepChanged:
+        except StepChanged:
             # The payer withdrew the permission at the same moment, which settles the step too.
             log.info("step_refused_elsewhere", operation_id=operation.id, position=step.position)
 

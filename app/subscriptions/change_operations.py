@@ -32,9 +32,9 @@ from app.identity.actors import Actor
 from app.mirror import refreshing as sync
 from app.operations import lease_store, waiting_store
 from app.operations import store as operations
+from app.operations.rows import Operation, Step
 from app.operations.runner import Accepted, in_background, operation_lease, within
 from app.operations.sending import is_known, money_details, pauses
-from app.operations.store import Operation, Step
 from app.operations.waiting import waits
 from app.postgres.database import Connection
 from app.stripe.billing import Changed

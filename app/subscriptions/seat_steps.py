@@ -27,9 +27,9 @@ from app.operations.kinds import (
     Wanted,
 )
 from app.operations.lifecycle import State
+from app.operations.rows import AwaitedInvoice, Operation, Step
 from app.operations.sending import SUBSCRIPTION_CHANGES, changed_by_step, changed_despite_5xx, locked_view
 from app.operations.step_kinds import StepKind
-from app.operations.store import AwaitedInvoice, Operation, Step
 from app.stripe.billing import Changed
 from app.stripe.client import Write
 from app.stripe.gateway import Fetched

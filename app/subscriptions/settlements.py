@@ -22,11 +22,11 @@ from app.mirror.visibility import Seen, read
 from app.operations import store as operations
 from app.operations import waiting_store
 from app.operations.lifecycle import Event
+from app.operations.rows import Operation
 from app.operations.sending import (
     is_terminal,
     money_details,
 )
-from app.operations.store import Operation
 from app.postgres.database import Connection
 from app.stripe.billing import Changed
 from app.subscriptions.stripe_calls import StripeCall

@@ -27,6 +27,7 @@ from app.mirror import refreshing as sync
 from app.mirror.visibility import see_as
 from app.operations import store as operations
 from app.operations.lifecycle import State
+from app.operations.rows import Step
 from app.operations.sending import (
     SUBSCRIPTION_CHANGES,
     changed_by_step,
@@ -36,7 +37,6 @@ from app.operations.sending import (
     locked_view,
     send,
 )
-from app.operations.store import Step
 from app.postgres.database import Connection
 from app.stripe.billing import Changed, is_whole
 from app.stripe.client import Write
