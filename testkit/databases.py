@@ -82,6 +82,16 @@ def create_empty(server_url: str) -> str:
     return clone(server_url, "template0")
 
 
+def create_with_unicode_rules(server_url: str) -> str:
+    """The URL of a fresh, migrated database whose `lower()` follows Unicode, as at most installations."""
+    name = new_name()
+    rules = "template template0 encoding 'UTF8' locale 'C.UTF-8'"
+    asyncio.run(_execute(server_url, f'create database "{name}" {rules}'))
+    url = database_at(server_url, name)
+    migrate(url)
+    return url
+
+
 def drop(server_url: str, url: str) -> None:
     """Drop the database of `url`, whoever is still connected."""
     name = urlsplit(url).path.lstrip("/")

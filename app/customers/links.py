@@ -12,6 +12,7 @@ from typing import Any
 
 from app.context import Context
 from app.customers.store import customers
+from app.domain import emails
 from app.domain import metadata as keys
 from app.domain.ids import CustomerId
 from app.domain.snapshots import Snapshot
@@ -39,6 +40,12 @@ class Subject:
     email: str | None
     email_verified: bool
     name: str | None
+
+    @property
+    def seat_email(self) -> str | None:
+        """Return the address by which this person may reach a seat, or None."""
+        is_good = self.email is not None and self.email_verified and emails.reaches_seats(self.email)
+        return self.email if is_good else None
 
 
 async def ensure_customer(context: Context, subject: Subject) -> tuple[CustomerId, bool]:
@@ -79,8 +86,8 @@ async def ensure_customer(context: Context, subject: Subject) -> tuple[CustomerI
 
 async def _take_over(connection: Connection, subject: Subject) -> CustomerId | None:
     named = await identities.customer_by_user_id(connection, subject.subject)
-    if named is None and subject.email is not None and subject.email_verified:
-        named = await identities.claim_seat_customer(connection, subject.email)
+    if named is None and subject.seat_email is not None:
+        named = await identities.claim_seat_customer(connection, subject.seat_email)
     if named is None or await identities.link(connection, subject.issuer, subject.subject, named):
         return named
     raise _linked_elsewhere()
@@ -91,9 +98,9 @@ async def _is_being_added(connection: Connection, subject: Subject) -> bool:
 
     The caller waits, so that no second customer is created.
     """
-    if subject.email is None or not subject.email_verified:
+    if subject.seat_email is None:
         return False
-    return bool(await people_store.promised_emails(connection, [subject.email]))
+    return bool(await people_store.promised_emails(connection, [subject.seat_email]))
 
 
 async def _create(context: Context, subject: Subject, idempotency_key: str) -> CustomerId:

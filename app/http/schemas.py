@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from app.domain import emails
 from app.domain.ids import (
     CUSTOMER_PATTERN,
     INVOICE_PATTERN,
@@ -52,7 +53,7 @@ ProductIdText = Annotated[str, Field(pattern=PRODUCT_PATTERN)]
 PaymentMethodIdText = Annotated[str, Field(pattern=PAYMENT_METHOD_PATTERN)]
 InvoiceIdText = Annotated[str, Field(pattern=INVOICE_PATTERN)]
 
-Email = Annotated[str, Field(min_length=3, max_length=254, pattern=r"^[^\s@\x00-\x1f]+@[^\s@\x00-\x1f]+$")]
+Email = Annotated[str, Field(min_length=3, max_length=emails.MAXIMUM_LENGTH, pattern=emails.PATTERN)]
 RoleName = Literal["owner", "manager", "user", "payer"]
 
 QuoteId = Annotated[str, Field(pattern="^qt_[0-9a-f]{32}$")]

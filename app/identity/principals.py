@@ -14,8 +14,8 @@ from app.settings import Scope
 class EndUser:
     """A person with a verified token.
 
-    `issuer` and `subject` identify them, an e-mail never does. `email` is in NFC and lower case. `customer_claim` is
-    the customer that the issuer names for this login.
+    `issuer` and `subject` identify them, an e-mail never does. `email` has its ASCII letters lowered.
+    `customer_claim` is the customer that the issuer names for this login.
     """
 
     issuer: str

@@ -34,7 +34,7 @@ _CLAIM_SEAT_CUSTOMER = """
     update seat_customers s set claimed_at = clock_timestamp()
     from customers c
     where s.email = $1 and s.claimed_at is null and c.id = s.customer_id and c.existence = 'present'
-      and lower(c.email) = s.email
+      and lower(c.email collate "C") = s.email
       and not exists (select from identities i where i.customer_id = s.customer_id)
     returning s.customer_id"""
 

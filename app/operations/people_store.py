@@ -27,7 +27,7 @@ class FoundPerson:
 
 # One row a customer. A membership of a subscription that has ended, or does not exist, bars nothing.
 _FOUND = """
-    select c.id as customer_id, lower(c.email) as email,
+    select c.id as customer_id, lower(c.email collate "C") as email,
         case when c.member_of = $1 then c.member_role end as member_role,
         exists (select from member_records k where k.subscription_id = $1 and k.customer_id = c.id) as former_member,
         (c.member_of <> $1 and exists (select from subscriptions s
@@ -41,7 +41,7 @@ _FOUND = """
     where c.existence = 'present' and """
 
 _BY_ID = _FOUND + "c.id = any($2)"
-_BY_EMAIL = _FOUND + "lower(c.email) = any($2)"
+_BY_EMAIL = _FOUND + 'lower(c.email collate "C") = any($2)'
 
 _PROMISED_EMAILS = """
     select email, subscription_id from reservations
@@ -62,7 +62,7 @@ async def people_by_id(
 async def people_by_email(
     connection: Connection, subscription_id: SubscriptionId, emails: Sequence[str], *, ended: Sequence[str]
 ) -> list[FoundPerson]:
-    """Return the customers with these addresses, in lower case; several may share one."""
+    """Return the customers with these addresses, ASCII-lowered; several may share one."""
     rows = await connection.fetch(_BY_EMAIL, subscription_id, list(emails), list(ended))
     return [FoundPerson(**dict(row)) for row in rows]
 

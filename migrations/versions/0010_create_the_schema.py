@@ -173,7 +173,9 @@ def create_mirror() -> None:
         fill=90,
     )
     op.execute("create index ix_customers_created on customers (created)")
-    op.execute("create index ix_customers_email_lower on customers (lower(email)) where email is not null")
+    op.execute(
+        'create index ix_customers_email_lower on customers (lower(email collate "C")) where email is not null'
+    )
     op.execute("create index ix_customers_member_of on customers (member_of) where member_of is not null")
     op.execute(
         "create index ix_customers_operation_id on customers (operation_id) where operation_id is not null"

@@ -11,6 +11,7 @@ from app.customers import invoices, links, payment_methods, profiles
 from app.customers.links import Subject
 from app.customers.schemas.customers import CustomerAnswer, NewCustomerRequest, PaymentMethodList
 from app.customers.schemas.invoices import InvoiceList
+from app.domain import emails
 from app.domain.ids import CustomerId, SubscriptionId
 from app.errors import FieldError, Forbidden, InvalidRequest, NotFound
 from app.http import problems
@@ -98,7 +99,7 @@ def _subject(actor: Actor, body: NewCustomerRequest, issuer: str) -> Subject:
     if body.user_id is None:
         detail = "user_id is required with a service key. Send the application's id of the user."
         raise InvalidRequest(detail, errors=[FieldError("/user_id", "missing", detail)])
-    email = None if body.email is None else body.email.lower()
+    email = None if body.email is None else emails.ascii_lowered(body.email)
     return Subject(issuer, body.user_id, email, email is not None, body.name)
 
 

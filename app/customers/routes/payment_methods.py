@@ -21,6 +21,7 @@ from app.customers.schemas.customers import (
     SetupIntentAnswer,
     UpcomingInvoiceAnswer,
 )
+from app.domain import emails
 from app.domain.ids import PRODUCT_PATTERN, PaymentMethodId, ProductId, SubscriptionId
 from app.domain.payments import Costs
 from app.errors import FieldError, Forbidden, NotFound
@@ -53,7 +54,7 @@ async def update_customer(
     acting = actor.customer(customer_id)
     changes = body.model_dump(exclude_none=True)
     if body.email is not None:
-        changes["email"] = _own_email(actor, body.email.lower())
+        changes["email"] = _own_email(actor, emails.ascii_lowered(body.email))
     await profiles.update_profile(
         context, acting, changes, operation_id=await operation_id_of(request, actor.principal)
     )

@@ -44,6 +44,19 @@ def _printable(text: str) -> str:
     return text
 
 
+_JOINERS = str.maketrans("", "", "\u200c\u200d")
+"""Persian, Sinhala and other scripts, and many emoji, are written with them."""
+
+
+def _name(text: str) -> str:
+    visible = text.translate(_JOINERS)
+    if not visible:
+        raise ValueError("must have visible characters")
+    _printable(visible)
+    return text
+
+
+NameText = Annotated[str, AfterValidator(_name)]
 PrintableText = Annotated[str, AfterValidator(_printable)]
 
 
@@ -53,7 +66,7 @@ class NewCustomerRequest(Request):
     An end user may send only `name`. A service key names the user by `user_id`, the application's subject.
     """
 
-    name: Annotated[PrintableText, Field(min_length=1, max_length=256)] | None = None
+    name: Annotated[NameText, Field(min_length=1, max_length=256)] | None = None
     user_id: Annotated[PrintableText, Field(min_length=1, max_length=255)] | None = None
     email: Email | None = None
 
@@ -64,7 +77,7 @@ class ProfileRequest(Request):
     An end user may set `email` only to the verified e-mail of their token.
     """
 
-    name: Annotated[PrintableText, Field(min_length=1, max_length=256)] | None = None
+    name: Annotated[NameText, Field(min_length=1, max_length=256)] | None = None
     phone: Annotated[str | None, Field(pattern=r"^\+?[0-9 ().\-]{3,20}$")] = None
     email: Email | None = None
 

@@ -13,7 +13,7 @@ PROMISED_SEATS = """reservations v left join customers c on c.id = v.customer_id
       and (c.member_of is distinct from v.subscription_id or c.existence <> 'present')
       and not exists (select from customers made
           where v.customer_id is null and made.operation_id = v.operation_id and made.existence = 'present'
-            and made.member_of = v.subscription_id and lower(made.email) = v.email)"""
+            and made.member_of = v.subscription_id and lower(made.email collate "C") = v.email)"""
 """Reservations `v` without a member yet, to be continued with `and`.
 
 If an operation creates a customer for an e-mail, the customer's event may arrive before the answer. Then the customer

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Index,
     Table,
     Text,
+    collate,
     func,
 )
 
@@ -92,7 +93,9 @@ Index(None, customers.c.member_of, postgresql_where=customers.c.member_of.is_not
 Index(None, customers.c.user_id, postgresql_where=customers.c.user_id.is_not(None))
 Index(None, customers.c.operation_id, postgresql_where=customers.c.operation_id.is_not(None))
 Index(
-    "ix_customers_email_lower", func.lower(customers.c.email), postgresql_where=customers.c.email.is_not(None)
+    "ix_customers_email_lower",
+    func.lower(collate(customers.c.email, "C")),
+    postgresql_where=customers.c.email.is_not(None),
 )
 
 subscriptions = _mirrored(

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from app.context import Context
 from app.customers import failures
+from app.domain import emails
 from app.domain.ids import CustomerId, SubscriptionItemId
 from app.domain.roles import Role
 from app.domain.snapshots import JsonObject
@@ -304,7 +305,7 @@ def _asked(body: MemberChangeRequest | SeatQuoteRequest) -> list[AskedChange]:
         AskedChange(
             Action.ADD,
             f"/add/{position}",
-            email=None if add.email is None else add.email.lower(),
+            email=None if add.email is None else emails.ascii_lowered(add.email),
             customer_id=None if add.customer_id is None else CustomerId(add.customer_id),
             role=Role(add.role),
         )
