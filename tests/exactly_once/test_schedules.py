@@ -7,6 +7,7 @@ import pytest
 from verification.simulation import held_database
 from verification.simulation.defects import DEFECTS
 from verification.simulation.schedules import Outcome, play
+from verification.simulation.world import is_paying
 
 SEED = "20261122"
 SCHEDULES = 40
@@ -55,6 +56,28 @@ def test_schedules_that_found_a_fault_find_none_any_more(held_database_url: str)
 def test_a_planted_defect_is_noticed(held_database_url: str, defect: str) -> None:
     found: list[Outcome] = play(held_database_url, seeds(CAUGHT_WITHIN[defect]), defect)
     assert found[-1].verdicts
+
+
+WAITS = {
+    "named before payment": 23,
+    "number kept after the end": 62,
+    "ended without voiding": 62,
+    "invoice not read again": 246,
+}
+"""Planted defects of purchases that wait for their payment, and for each a schedule that noticed it."""
+PAYING = [seed for seed in seeds(300) if is_paying(seed)]
+
+
+def test_schedules_keep_every_invariant_when_purchases_wait_for_their_payment(held_database_url: str) -> None:
+    tried = sorted({f"{SEED}/{number}" for number in WAITS.values()})
+    outcomes = play(held_database_url, [*tried, *PAYING[:10]])
+    assert [f"{one.seed} {verdict}" for one in outcomes for verdict in one.verdicts] == []
+
+
+@pytest.mark.parametrize("defect", WAITS)
+def test_schedule_notices_a_defect_when_a_purchase_waits(held_database_url: str, defect: str) -> None:
+    found = play(held_database_url, [f"{SEED}/{WAITS[defect]}", *PAYING], defect)
+    assert any(verdict.startswith(("I12", "I17")) for verdict in found[-1].verdicts)
 
 
 PROXIED = (59, 162)

@@ -64,6 +64,8 @@ class Actors:
             (0.25, self._cancel),
             (0.5, self._people),
         ]
+        if self.world.is_paying:
+            kinds += [(5, self._buying), (3, self._seats)]
         kind = self.rng.choices([found for _, found in kinds], [weight for weight, _ in kinds])[0]
         wish: Wish = kind(company, who)
         return wish
@@ -170,6 +172,12 @@ class Actors:
 
     def _people(self, company: Company, who: Person | None) -> Wish:
         return self._made(who, "GET", f"{company.path}/users", None)
+
+    def abandon(self, operation_id: str) -> Wish:
+        """Somebody ends a purchase that waits for its payment."""
+        drawn = self.rng.random()
+        who = None if drawn < 0.5 else self.world.companies[0].owner
+        return self._made(who, "POST", f"/v1/operations/{operation_id}/cancel", None)
 
     # ---------------------------------------------------------------------------------------------- by hand
 

@@ -18,7 +18,7 @@ from app.http.store import idempotency
 from app.mirror import webhooks
 from app.mirror.store import members, subscriptions
 from app.mirror.store.rows import MIRRORS
-from app.operations import kinds, lease_store, people_store, sending
+from app.operations import kinds, lease_store, people_store, sending, waiting, waiting_store
 from app.operations import one_step as steps
 from app.operations import runner as running
 from app.operations import store as operations
@@ -338,6 +338,50 @@ def _quantity_written_twice() -> list[Change]:
     return [(BillingCalls, "subscription_update", twice)]
 
 
+# ----------------------------------------------------------------------------------- purchases that wait
+
+
+def _number_kept_after_the_end() -> list[Change]:
+    return [edited(waiting_store, "_REFUSE_UNNAMED", ("and v.released_at is null", "and false"))]
+
+
+def _invoice_not_read_again() -> list[Change]:
+    void = waiting._void
+
+    async def taken_for_void(context: Any, purchase: Any, invoice: Any) -> Any:
+        await void(context, purchase, invoice)
+        return replace(invoice, status="void", payment=None)
+
+    return [(waiting, "_void", taken_for_void)]
+
+
+def _ended_without_voiding() -> list[Change]:
+    async def as_if_void(context: Any, purchase: Any, invoice: Any) -> Any:
+        return replace(invoice, status="void", payment=None)
+
+    return [(waiting, "_void", as_if_void)]
+
+
+def _named_before_payment() -> list[Change]:
+    return [
+        edited(
+            operations,
+            "_INSERT_RESERVATIONS",
+            ("case when not awaits_seats then customer_id end", "customer_id"),
+            ("case when not awaits_seats then email end", "email"),
+            ("case when awaits_seats then $2 end", "case when awaits_seats and false then $2 end"),
+            (
+                "case when awaits_seats then $3::bigint end",
+                "case when awaits_seats and false then $3::bigint end",
+            ),
+        )
+    ]
+
+
+def _waits_for_ever() -> list[Change]:
+    return [edited(waiting_store, "_COLUMNS", ("t.payment_until < clock_timestamp()", "false"))]
+
+
 # ---------------------------------------------------------------------------------------------------- the cache
 
 
@@ -388,6 +432,11 @@ DEFECTS: dict[str, Callable[[], list[Change]]] = {
     "other metadata cleared": _other_metadata_cleared,
     "owner stays a member": _owner_stays_a_member,
     "quantity written twice": _quantity_written_twice,
+    "number kept after the end": _number_kept_after_the_end,
+    "invoice not read again": _invoice_not_read_again,
+    "ended without voiding": _ended_without_voiding,
+    "named before payment": _named_before_payment,
+    "waits for ever": _waits_for_ever,
     "deleted revived": _deleted_revived,
     "event dropped": _event_dropped,
 }

@@ -158,6 +158,9 @@ class Schedule:
         self.deliveries: list[Delivery] = []
         self.errors: list[str] = []
         self.restarts: list[tuple[float, str]] = []
+        self.awaiting: dict[str, None] = {}
+        """The operations whose purchase waits for its payment, as committed."""
+        self._noticed = 0
         self.faults = 0
         self.steps = 0
         self.requests_left, self.edits_left = self.temper.requests, self.temper.edits
@@ -235,9 +238,20 @@ class Schedule:
                     self.events.append(Delivery(delivery.event))
                 else:
                     delivery.tick = next(self.order)
+        self._note_waiting()
         for event in self.stripe.new_events():
             for _ in range(2 if self.temper.fault and self.rng.random() < 0.1 else 1):
                 self.events.append(Delivery(event))
+
+    def _note_waiting(self) -> None:
+        for change in self.gate.changes[self._noticed :]:
+            if change.table == "operation_steps":
+                operation_id = change.row["operation_id"]
+                if change.row["state"] == "awaiting_payment":
+                    self.awaiting[operation_id] = None
+                elif change.row["invoice_id"] is not None:
+                    self.awaiting.pop(operation_id, None)
+        self._noticed = len(self.gate.changes)
 
     def _is_over(self) -> bool:
         return self.steps > MOST_STEPS or (
@@ -267,6 +281,7 @@ class Schedule:
             options.append((1.5 / (1 + under_way), self._request))
         if self.edits_left:
             options.append((0.15, self._edit))
+        options += self._about_payments()
         options.append((temper.look, self._look))
         options.append((temper.kill, self._kill))
         if not self.gate.waiting and not self.gate.sent:
@@ -277,6 +292,16 @@ class Schedule:
         if chosen != self._statement:
             self.steps += 1
         await chosen()
+
+    def _about_payments(self) -> list[tuple[float, Callable[[], Any]]]:
+        found: list[tuple[float, Callable[[], Any]]] = []
+        if self.world.is_paying and self.stripe.open_invoices():
+            # Readily while the service is about to void one.
+            is_voided = any(call.path.endswith("/void") for call in self.stripe.waiting)
+            found.append((2.0 if is_voided else 0.3, self._payer))
+        if self.awaiting:
+            found.append((0.2, self._abandon))
+        return found
 
     async def _statement(self) -> None:
         turns = self.gate.eligible()
@@ -454,6 +479,29 @@ class Schedule:
         self.asked.append(asked)
         asked.task = self.world.call(name, method, path, sent, text)
 
+    async def _payer(self) -> None:
+        """Somebody pays an open invoice, tries to, or gives it up in the Dashboard."""
+        found, drawn = self.stripe.open_invoices(), self.rng.random()
+        if not found:
+            return
+        invoice_id = self.rng.choice(found)
+        if drawn < 0.2:
+            how = "void" if drawn < 0.12 else "mark_uncollectible"
+            self.stripe.dashboard("POST", f"/v1/invoices/{invoice_id}/{how}", {})
+            self._say(f"by hand: {how} {invoice_id}")
+            return
+        card = "pm_card_visa" if drawn < 0.8 else "pm_card_chargeCustomerFail"
+        self._say(f"the payer tries {invoice_id}: {self.stripe.pay(invoice_id, card)}")
+
+    async def _abandon(self) -> None:
+        alive = [name for name in API_NAMES if self.world.processes[name].alive]
+        if alive:
+            self._send_abandon(self.rng.choice(alive), self.rng.choice(list(self.awaiting)))
+
+    def _send_abandon(self, name: str, operation_id: str) -> None:
+        wish = self.actors.abandon(operation_id)
+        self._send(name, wish.who, wish.actor_id, wish.headers, wish.method, wish.path, wish.body, None)
+
     async def _edit(self) -> None:
         self.edits_left -= 1
         self._say(f"by hand: {self.actors.edit()}")
@@ -530,6 +578,9 @@ class Schedule:
         for _, name in self.restarts:
             self.world.start(name)
         self.restarts.clear()
+        for operation_id in self.awaiting:
+            if self.rng.random() < 0.5:
+                self._send_abandon(self.rng.choice(API_NAMES), operation_id)
 
     async def _rest(self) -> bool:
         """Everything that can happen happens, one by one; False once nothing is left to do."""
@@ -538,6 +589,8 @@ class Schedule:
             await self._statement()
         elif stripe.waiting:
             call = self.rng.choice(sorted(stripe.waiting, key=str))
+            if call.path.endswith("/void") and self.rng.random() < 0.3:
+                await self._payer()
             stripe.waiting.remove(call)
             self._execute(call)
             stripe.reply(call)

@@ -13,11 +13,13 @@ from typing import Any
 import httpx
 import orjson
 
+from stripe_simulator import browser
+from stripe_simulator.errors import ApiError
 from stripe_simulator.history import Version
 from stripe_simulator.journal import Journal
 from stripe_simulator.lifecycle import run_due
 from stripe_simulator.server import Api, Engine
-from stripe_simulator.world import World, Worlds
+from stripe_simulator.world import Transaction, World, Worlds
 from testkit.simulator import encode_form
 from verification.simulation.held_loop import PROCESS, HeldLoop, Process
 
@@ -178,6 +180,33 @@ class HeldStripe(httpx.AsyncBaseTransport):
             raise LookupError(f"{method} {path}: {found}")
         self._note()
         return found
+
+    def open_invoices(self) -> list[str]:
+        """Those that a payer is asked to pay, oldest first."""
+        found = self.world.collection("invoice").objects.items()
+        return [
+            identifier
+            for identifier, invoice in found
+            if invoice["status"] == "open" and invoice["_confirmation_secret"] is not None
+        ]
+
+    def pay(self, invoice_id: str, card: str) -> str:
+        """What the payer does on the page of an invoice; the status of the payment after it."""
+        invoice = self.world.get("invoice", invoice_id)
+        if invoice is None or invoice["_confirmation_secret"] is None:
+            raise LookupError(f"{invoice_id} cannot be paid")
+        actor = {"type": "browser", "request": self.world.new_id("req_"), "idempotency_key": None}
+        tx = Transaction(self.world, actor)
+        try:
+            secret = invoice["_confirmation_secret"]["client_secret"]
+            status = str(browser.confirm(tx, secret, card, True)["status"])
+        except ApiError as failure:
+            status = "declined"
+            if not failure.commit:
+                return status
+        self.engine.commit(tx)
+        self._note()
+        return status
 
     def _ask(self, method: str, path: str, headers: list[tuple[str, str]], body: bytes) -> Answer:
         sent: list[Json] = []

@@ -6,6 +6,7 @@ of things is the harness's own. Where somebody edits by hand, only what the serv
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -34,6 +35,7 @@ SETTLED_SECONDS = 360.0
 KEPT_SECONDS = 86_400.0 - 60.0
 """For so long an answer is kept under its client's key."""
 _ON_PEOPLE = ("add", "remove", "update")
+_CANCEL = re.compile(r"/v1/operations/(op_[0-9a-f]{24})/cancel")
 
 
 def verdicts(record: Record) -> list[str]:
@@ -414,9 +416,12 @@ def known_outcome(judge: Judge) -> Iterator[str]:
     failed only where somebody else had undone it before it was settled.
     """
     for operation in judge.operations.values():
+        longest = SETTLED_SECONDS
+        if any(step.invoice_id is not None for step in operation.steps.values()):
+            longest += judge.record.world.rules.payment_window
         if operation.settled_tick is None:
             yield f"{operation.kind} {operation.id} never ended"
-        elif (operation.settled_at or 0) - judge.record.calm_at > SETTLED_SECONDS:
+        elif (operation.settled_at or 0) - judge.record.calm_at > longest:
             late = (operation.settled_at or 0) - judge.record.calm_at
             yield f"{operation.kind} {operation.id} ended {late:.0f} s after the faults"
     yield from _results(judge)
@@ -494,7 +499,9 @@ def _told(judge: Judge, asked: Any) -> Iterator[str]:
 
 
 def billing(judge: Judge) -> Iterator[str]:
-    """I12. An operation writes the quantity once at most, and makes one invoice at most; none where it stays."""
+    """I12. An operation writes the quantity once at most, and makes one invoice at most; none where it stays, but one
+    that the payer has paid, or that is void because its purchase was given up.
+    """
     writes: dict[str, int] = {}
     invoices: dict[str, set[str]] = {}
     for one in judge.truth.written:
@@ -513,8 +520,19 @@ def billing(judge: Judge) -> Iterator[str]:
     for operation, found in invoices.items():
         if len(found) > 1:
             yield f"{operation} made {len(found)} invoices"
-        elif operation not in writes:
+        elif operation not in writes and not all(_is_paid_or_void(judge, one) for one in found):
             yield f"{operation} made an invoice and changed no quantity"
+
+
+def _is_paid_or_void(judge: Judge, invoice_id: str) -> bool:
+    last = judge.truth.of[invoice_id][-1]
+    was_paid = any(one.by == "browser" for one in judge.truth.of[invoice_id])
+    return (
+        last.after is None
+        or last.after["status"] == "void"
+        or was_paid
+        or last.after["status"] == "uncollectible"
+    )
 
 
 def bounds(judge: Judge) -> Iterator[str]:
@@ -541,6 +559,84 @@ def no_zombie(judge: Judge) -> Iterator[str]:
             yield f"{one.key} changed {one.id} after {operation.kind} {operation.id} had ended"
 
 
+def purchases(judge: Judge) -> Iterator[str]:
+    """I17. A purchase that waits for its payment names nobody before it is paid. It is told as made only if its
+    invoice is paid, and as failed only if nothing can pay it any more. Its reservations end with it. Once the faults
+    have ended, one call abandons it, whoever may call.
+    """
+    yield from _named_before_payment(judge)
+    yield from _told_otherwise_than_paid(judge)
+    yield from _reserved_after_the_end(judge)
+    yield from _not_abandoned(judge)
+
+
+def _named_before_payment(judge: Judge) -> Iterator[str]:
+    bought = {
+        operation.id: min(
+            (
+                step.settled_tick or float("inf")
+                for step in operation.steps.values()
+                if step.action == "buy_seats" and step.state in ("applied", "unchanged")
+            ),
+            default=float("inf"),
+        )
+        for operation in judge.operations.values()
+    }
+    numbers = {(step.operation, step.position) for step in judge.steps if step.was_a_number}
+    for reserved in judge.reservations:
+        if (reserved.operation, reserved.position) in numbers and reserved.begun < bought[reserved.operation]:
+            yield f"{reserved.operation}/{reserved.position} holds {reserved.customer_id or reserved.email} unpaid"
+    for one in judge.truth.written:
+        if (one.operation, one.position) not in numbers or one.kind != "customer":
+            continue
+        if member_of(one.after) is not None and one.tick < bought[str(one.operation)]:
+            yield f"{one.key} seats {one.id} before it is paid"
+
+
+def _told_otherwise_than_paid(judge: Judge) -> Iterator[str]:
+    truth = judge.truth
+    for step in judge.steps:
+        if step.invoice_id is None or step.settled_tick is None:
+            continue
+        status = (truth.at(step.invoice_id, step.settled_tick) or {}).get("status")
+        last = (truth.of[step.invoice_id][-1].after or {}).get("status")
+        told = f"{step.action} {step.operation}/{step.position} is told {step.state} ({step.code})"
+        if step.state == "applied" and status != "paid":
+            yield f"{told}, its invoice is {status}"
+        if step.state == "failed" and step.code != "paid_without_effect":
+            is_live_then = is_live(truth.at(step.subscription_id, step.settled_tick))
+            if last == "paid" or (is_live_then and status not in (None, "void", "uncollectible")):
+                yield f"{told}, its invoice is {status}, then {last}"
+
+
+def _reserved_after_the_end(judge: Judge) -> Iterator[str]:
+    rows: dict[int, Json] = {
+        change.row["id"]: change.row for change in judge.record.changes if change.table == "reservations"
+    }
+    for row in rows.values():
+        operation = judge.operations.get(row["operation_id"])
+        if row["released_at"] is None and operation is not None and not operation.discarded:
+            yield f"a reservation of {operation.id}/{row['position']} never ended"
+    for change in judge.record.changes:
+        if change.table != "reservations":
+            continue
+        settled = judge.operations[change.row["operation_id"]].settled_tick
+        if settled is not None and change.tick > settled and change.row["released_at"] is not None:
+            yield f"a reservation of {change.row['operation_id']} outlived it"
+
+
+def _not_abandoned(judge: Judge) -> Iterator[str]:
+    for asked in judge.record.asked:
+        found = _CANCEL.fullmatch(asked.path)
+        if found is None or asked.reply is None or asked.tick < judge.record.calm_tick:
+            continue
+        code = asked.reply.body.get("code") if isinstance(asked.reply.body, dict) else None
+        operation, actor = judge.operations[found[1]], asked.actor_id
+        may_end = actor is None or judge.truth.owner(operation.subscription_id, asked.tick) == actor
+        if may_end and asked.reply.status not in (200, 202) and code != "operation_ended":
+            yield f"abandoning {operation.id} was answered {asked.reply.status} {code}"
+
+
 INVARIANTS: dict[str, Callable[[Judge], Iterator[str]]] = {
     "I1": admission,
     "I2": floor,
@@ -554,4 +650,5 @@ INVARIANTS: dict[str, Callable[[Judge], Iterator[str]]] = {
     "I12": billing,
     "I13": bounds,
     "I16": no_zombie,
+    "I17": purchases,
 }

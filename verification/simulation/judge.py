@@ -25,6 +25,10 @@ class Step:
     state: str
     code: str | None
     details: Json
+    invoice_id: str | None = None
+    """The one that a purchase waits for, or has waited for."""
+    was_a_number: bool = False
+    """An addition whose seat was bought by the same call: it named nobody when it was admitted."""
     settled_tick: int | None = None
 
 
@@ -111,6 +115,8 @@ class Judge:
             row["state"],
             row["code"],
             row["details"],
+            row["invoice_id"],
+            row["awaits_seats"] if earlier is None else earlier.was_a_number,
             settled,
         )
 

@@ -66,6 +66,8 @@ class Made:
     before: Json | None
     after: Json | None
     at: float
+    by: str = ""
+    """`browser`: by the payer's payment."""
 
     @property
     def operation(self) -> str | None:
@@ -112,7 +114,15 @@ class Truth:
             state = version.state
             key = version.actor.get("idempotency_key")
             one = Made(
-                version.number, tick, version.kind, version.id, key, latest.get(version.id), state, version.at
+                version.number,
+                tick,
+                version.kind,
+                version.id,
+                key,
+                latest.get(version.id),
+                state,
+                version.at,
+                version.actor["type"],
             )
             latest[version.id] = state
             self.made.append(one)
@@ -296,6 +306,8 @@ class Truth:
         for call in self.stripe.calls:
             if call.is_write and call.key is not None and call.key.startswith("op_"):
                 operation, position = call.key.split("/")[:2]
+                if not position.isdigit():
+                    continue  # The end of a purchase that waits: no step is sent by it.
                 step = (operation, int(position))
                 record = recorded.get(step)
                 if record is not None and record.tick < call.tick:

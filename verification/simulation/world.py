@@ -46,8 +46,17 @@ _PATHS = {
     "payment_method": "/v1/payment_methods",
     "invoice": "/v1/invoices",
 }
+PAYING_SHARE = 0.25
+"""Of the schedules; in those one company's card is not charged at once, so that purchases wait for their payment."""
+_CARDS = ("pm_card_authenticationRequired", "pm_card_chargeCustomerFail")
+_PAYMENT_WINDOWS = (20.0, 90.0, 200.0)
 MARKER = 1_790_009_000
 """Of the rows that a schedule begins with: before everything that happens in it."""
+
+
+def is_paying(seed: str) -> bool:
+    """True for a schedule in which purchases wait for their payment."""
+    return random.Random(f"{seed} payments").random() < PAYING_SHARE
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +152,12 @@ class World:
         self.per_second = rng.choice((15, 50, 400))
         self.strangers = [self._person() for _ in range(3)]
         self.companies = [self._company() for _ in range(2)]
+        # Draws of its own, so that the other schedules stay as they were.
+        self.is_paying = is_paying(seed)
+        if self.is_paying:
+            payments = random.Random(f"{seed} cards")
+            self.rules = replace(self.rules, payment_window=payments.choice(_PAYMENT_WINDOWS))
+            self._charge_to(self.companies[0].owner, payments.choice(_CARDS))
         self.stripe.new_events()
         self.first_version = len(self.stripe.versions)
         self.processes: dict[str, Process] = {}
@@ -170,6 +185,12 @@ class World:
         )
         return Person(label, made["id"], email, self.parts.headers_of(label))
 
+    def _charge_to(self, payer: Person, card: str) -> None:
+        ask = self.stripe.dashboard
+        method = ask("POST", f"/v1/payment_methods/{card}/attach", {"customer": payer.customer_id})
+        path = f"/v1/customers/{payer.customer_id}"
+        ask("POST", path, {"invoice_settings": {"default_payment_method": method["id"]}})
+
     def _company(self) -> Company:
         ask, rng = self.stripe.dashboard, self.rng
         product = ask(
@@ -185,9 +206,7 @@ class World:
         }
         price = ask("POST", "/v1/prices", terms)
         owner = self._person()
-        method = ask("POST", "/v1/payment_methods/pm_card_visa/attach", {"customer": owner.customer_id})
-        path = f"/v1/customers/{owner.customer_id}"
-        ask("POST", path, {"invoice_settings": {"default_payment_method": method["id"]}})
+        self._charge_to(owner, "pm_card_visa")
         managers, users = rng.choice(((1, 1), (2, 1), (1, 2), (2, 2)))
         seats = managers + users + rng.choice((0, 1, 1, 2, 3)) + (1 if self.rules.owner_uses_seat else 0)
         made = ask(
