@@ -7,9 +7,8 @@ docs/explanation/sync.md.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 
 import structlog
 
@@ -31,7 +30,7 @@ FRESH_SECONDS = 10
 """`freshen` asks Stripe for one object at most once in this time."""
 _LEASE_WAIT_SECONDS = 12.0
 _FRESH = "fresh"
-_APPLY_TRIES = 6
+APPLY_TRIES = 6
 
 Call = Callable[[], Awaitable[Fetched]]
 Settle = Callable[[Connection, Snapshot | None], Awaitable[None]]
@@ -59,91 +58,6 @@ class PreWriteSnapshot:
         """
         self.found = await self._context.stripe.fetch(self._lease.kind, self._lease.id)
         return self.found
-
-
-class HeldObject:
-    """An object whose lease is held, for reading and writing it at Stripe and applying Stripe's answers to its row."""
-
-    def __init__(self, context: Context, lease: Lease, pre_write: PreWriteSnapshot) -> None:
-        self._context = context
-        self._lease = lease
-        self._pre_write = pre_write
-        self.was_applied = False
-
-    async def read(self) -> Fetched:
-        """Return the object as Stripe has it now. It is applied even if a write after it fails."""
-        if self._pre_write.found is None:
-            self._pre_write.serial = await self._serial()
-        return await self._pre_write.read()
-
-    async def _serial(self) -> int:
-        async with self._context.database.connection() as connection:
-            return await mirror.serial_of(connection, self._lease.kind, self._lease.id)
-
-    @asynccontextmanager
-    async def applied(self, answer: Fetched, *, is_older: bool = False) -> AsyncIterator[Applied]:
-        """Apply an answer, and open the transaction in which the row shows it.
-
-        If the row changed since it was read, for example by a webhook, or if the answer is a replay, the object is
-        fetched again. With `is_older` the answer is from before the lease, for example of a create. It is applied only
-        if no row exists and no notification of the object is pending.
-
-        Raises:
-            ServiceUnavailable: the object changed 6 times during the reads, the lease was lost, or Stripe or the
-                database does not answer.
-            StripeRejected: Stripe refused a read.
-            MalformedObject: the object lacks a field that its type promises.
-            StatementRefused: PostgreSQL cannot store the snapshot.
-        """
-        fetched: Fetched | None = answer
-        serial = self._pre_write.serial
-        for tries in range(_APPLY_TRIES):
-            if is_older or tries or self._pre_write.found is None:
-                serial = await self._serial()
-            if tries or (is_older and (serial or self._lease.notifications)):
-                fetched = None
-            if fetched is None or fetched.stale or not _is_dated(fetched):
-                fetched = await self._context.stripe.fetch(self._lease.kind, self._lease.id)
-            async with self._context.database.transaction() as connection:
-                applied = await _apply_fetched(connection, self._lease, fetched, serial)
-                await _check_lease(connection, self._lease)
-                if applied:
-                    yield Applied(connection, fetched.snapshot)
-                    await refreshes.mark_applied(connection, self._lease)
-            if applied:
-                self.was_applied = True
-                return
-        raise ServiceUnavailable("The object changes faster than it can be read.", retry_after=2)
-
-
-class Applied(NamedTuple):
-    """The transaction in which an object's row shows `snapshot`, which is None if Stripe has no such object."""
-
-    connection: Connection
-    snapshot: Snapshot | None
-
-
-@asynccontextmanager
-async def held(context: Context, kind: str, object_id: str) -> AsyncIterator[HeldObject]:
-    """Take an object's lease, and renew it until the block ends.
-
-    If the block has applied nothing, the pre-write snapshot is applied and a worker fetches the object again, because a
-    write may have taken effect.
-
-    Raises:
-        ServiceUnavailable: the lease is still held after 12 seconds, or the database does not answer.
-    """
-    lease = await take_lease(context, kind, object_id)
-    pre_write = PreWriteSnapshot(context, lease)
-    one = HeldObject(context, lease, pre_write)
-    try:
-        async with _renewed(context, lease):
-            yield one
-    finally:
-        if one.was_applied:
-            context.lease_queues.released(lease.id)
-        else:
-            await asyncio.shield(_abandon(context, lease, pre_write))
 
 
 async def take_lease(context: Context, kind: str, object_id: str) -> Lease:
@@ -196,16 +110,17 @@ async def apply(
         StatementRefused: PostgreSQL cannot store the snapshot.
     """
     try:
-        async with _renewed(context, lease):
+        async with renewed(context, lease):
             applied = await _call_and_apply(context, lease, call, settle, pre_write)
     except BaseException:
-        await asyncio.shield(_abandon(context, lease, pre_write))
+        await asyncio.shield(abandon(context, lease, pre_write))
         raise
     context.lease_queues.released(lease.id)
     return applied
 
 
-def _renewed(context: Context, lease: Lease) -> AbstractAsyncContextManager[None]:
+def renewed(context: Context, lease: Lease) -> AbstractAsyncContextManager[None]:
+    """Renew the lease until the block ends."""
     seconds = context.rules.operation_lease
 
     async def renew(connection: Connection) -> None:
@@ -221,7 +136,7 @@ async def _call_and_apply(
     settle: Settle | None,
     pre_write: PreWriteSnapshot | None,
 ) -> Snapshot | None:
-    for _ in range(_APPLY_TRIES):
+    for _ in range(APPLY_TRIES):
         async with context.database.connection() as connection:
             serial = await mirror.serial_of(connection, lease.kind, lease.id)
         if pre_write is not None and pre_write.found is None:
@@ -230,11 +145,11 @@ async def _call_and_apply(
             fetched = call if serial == 0 and lease.notifications == 0 else None
         else:
             fetched = await call()
-        if fetched is None or fetched.stale or not _is_dated(fetched):
+        if fetched is None or fetched.stale or not is_dated(fetched):
             fetched = await context.stripe.fetch(lease.kind, lease.id)
         async with context.database.transaction() as connection:
-            applied = await _apply_fetched(connection, lease, fetched, serial)
-            await _check_lease(connection, lease)
+            applied = await apply_fetched(connection, lease, fetched, serial)
+            await check_lease(connection, lease)
             if applied:
                 if settle is not None:
                     await settle(connection, fetched.snapshot)
@@ -251,8 +166,11 @@ def _fetch_again(context: Context, lease: Lease) -> Call:
     return fetch
 
 
-def _is_dated(fetched: Fetched) -> bool:
-    """Return True if the answer has a date. Without one the marker could not rise, so older events would be applied."""
+def is_dated(fetched: Fetched) -> bool:
+    """Return True if the answer has a date.
+
+    Without a date the marker could not rise, so older events would be applied.
+    """
     return fetched.snapshot is None or fetched.at > 0
 
 
@@ -260,29 +178,42 @@ class _LeaseLost(ServiceUnavailable):
     """The lease ran out and another holder has taken it."""
 
 
-async def _check_lease(connection: Connection, lease: Lease) -> None:
-    """Raise _LeaseLost if the lease is not held. Call it after the row is written.
+async def check_lease(connection: Connection, lease: Lease) -> None:
+    """Check that the lease is still held; call it after the row is written.
 
     A webhook's statement locks the row first and its refresh second, so the opposite order could deadlock.
+
+    Raises:
+        ServiceUnavailable: the lease was lost.
     """
     if not await refreshes.still_held(connection, lease):
         raise _LeaseLost("The object's lease ran out while Stripe was asked.", retry_after=2)
 
 
-async def _apply_fetched(connection: Connection, lease: Lease, fetched: Fetched, serial: int) -> bool:
+async def apply_fetched(connection: Connection, lease: Lease, fetched: Fetched, serial: int) -> bool:
+    """Apply a snapshot to its row, or mark it absent; False if the row is newer.
+
+    `serial`: the row's number when it was read before the fetch.
+
+    Raises:
+        StatementRefused: PostgreSQL cannot store the snapshot.
+    """
     if fetched.snapshot is None:
         return await mirror.mark_absent(connection, lease.kind, lease.id, serial=serial, marker=fetched.at)
     return await mirror.apply_fetched(connection, fetched.snapshot, serial=serial, marker=fetched.at)
 
 
-async def _abandon(context: Context, lease: Lease, pre_write: PreWriteSnapshot | None) -> None:
-    """Release the lease after a failure. The write may have taken effect, so a worker fetches the object again."""
+async def abandon(context: Context, lease: Lease, pre_write: PreWriteSnapshot | None) -> None:
+    """Release the lease after a failure.
+
+    The write may have taken effect, so a worker fetches the object again.
+    """
     found = None if pre_write is None else pre_write.found
-    if pre_write is not None and found is not None and not found.stale and _is_dated(found):
+    if pre_write is not None and found is not None and not found.stale and is_dated(found):
         try:
             async with context.database.transaction() as connection:
-                await _apply_fetched(connection, lease, found, pre_write.serial)
-                await _check_lease(connection, lease)
+                await apply_fetched(connection, lease, found, pre_write.serial)
+                await check_lease(connection, lease)
         except (BillingError, StatementRefused) as error:
             log.warning("pre_write_snapshot_not_applied", object_id=lease.id, error=type(error).__name__)
     try:
@@ -380,13 +311,13 @@ async def _refresh(context: Context, lease: Lease) -> bool:
     try:
         async with context.database.connection() as connection:
             serial = await mirror.serial_of(connection, lease.kind, lease.id)
-        async with _renewed(context, lease):
+        async with renewed(context, lease):
             fetched = await context.stripe.fetch(lease.kind, lease.id)
-        if not _is_dated(fetched):
+        if not is_dated(fetched):
             raise MalformedObject("the answer has no date")
         async with context.database.transaction() as connection:
-            applied = await _apply_fetched(connection, lease, fetched, serial)
-            await _check_lease(connection, lease)
+            applied = await apply_fetched(connection, lease, fetched, serial)
+            await check_lease(connection, lease)
             await (refreshes.mark_applied if applied else refreshes.run_again)(connection, lease)
         return applied
     except BudgetSpent:

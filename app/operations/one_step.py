@@ -16,7 +16,7 @@ import structlog
 from app.domain.ids import CustomerId
 from app.domain.snapshots import Customer, JsonObject, Snapshot
 from app.errors import BillingError
-from app.mirror import refreshing as sync
+from app.mirror.held_objects import HeldObject, held
 from app.operations import store as operations
 from app.operations import waiting, waiting_store
 from app.operations.kinds import (
@@ -67,7 +67,7 @@ async def carry_out(work: Work) -> Ended:
     object_id = work.steps.object_id(work.operation, work.step)
     if object_id is None:
         return Ended(await _create(work))
-    async with sync.held(work.context, work.steps.object_kind, object_id) as one:
+    async with held(work.context, work.steps.object_kind, object_id) as one:
         found = await one.read()
         facts = await work.steps.facts(work.context, work.operation, work.step, found)
         wanted = work.kind.wanted(Seen(found.snapshot, facts))
@@ -108,7 +108,7 @@ async def _has_evidence(work: Work, *, since_5xx: bool) -> bool:
     return work.kind.evidence(changes)
 
 
-async def _settle_by_read(work: Work, one: sync.HeldObject, found: Fetched, wanted: Wanted) -> Ending:
+async def _settle_by_read(work: Work, one: HeldObject, found: Fetched, wanted: Wanted) -> Ending:
     """Settle a step that is not sent again, unless a request of it may still take effect."""
     if work.may_come_late and not _is_gone(found.snapshot):
         return Ending.OPEN
@@ -148,7 +148,7 @@ def _is_gone(snapshot: Snapshot | None) -> bool:
     return snapshot is None or (isinstance(snapshot, Customer) and snapshot.deleted)
 
 
-async def _send(work: Work, one: sync.HeldObject, before: Snapshot | None, params: Params) -> Ended:
+async def _send(work: Work, one: HeldObject, before: Snapshot | None, params: Params) -> Ended:
     """Send the write of an object whose lease is held, and settle the step by the answer."""
     sent = await _attempt(work, before, params)
     if isinstance(sent, Ending):
@@ -201,7 +201,7 @@ async def _apply_created(work: Work, step: Step, found: Fetched) -> Ending:
     if found.snapshot is None:
         raise LookupError("a create that was accepted returned no object")
     async with (
-        sync.held(work.context, work.steps.object_kind, found.snapshot.id) as one,
+        held(work.context, work.steps.object_kind, found.snapshot.id) as one,
         one.applied(found, is_older=True) as (connection, snapshot),
     ):
         if step.state is State.IN_FLIGHT:
@@ -260,7 +260,7 @@ def _open(work: Work, why: str) -> Ending:
     return Ending.OPEN
 
 
-async def _not_accepted(work: Work, sent: Sent, one: sync.HeldObject | None) -> Ending:
+async def _not_accepted(work: Work, sent: Sent, one: HeldObject | None) -> Ending:
     """Record what became of an attempt that was not accepted, and settle the step if that decides it."""
     step, tried, error = work.step, sent.tried, sent.tried.error
     if error is None:
@@ -289,7 +289,7 @@ async def _not_accepted(work: Work, sent: Sent, one: sync.HeldObject | None) -> 
 
 
 async def _settle_refused_by_stripe(
-    work: Work, now: Step, error: BillingError, one: sync.HeldObject | None
+    work: Work, now: Step, error: BillingError, one: HeldObject | None
 ) -> Ending:
     """Settle a step whose last request was refused, and whose earlier ones can take effect no more.
 
