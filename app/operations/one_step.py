@@ -19,6 +19,7 @@ from app.errors import BillingError
 from app.mirror.held_objects import HeldObject, held
 from app.operations import store as operations
 from app.operations import waiting, waiting_store
+from app.operations.attempt_events import event_of
 from app.operations.kinds import (
     Answer,
     Done,
@@ -34,7 +35,7 @@ from app.operations.kinds import (
     Wanted,
     Work,
 )
-from app.operations.lifecycle import Event, State, event_of
+from app.operations.lifecycle import Event, State
 from app.operations.rows import Step
 from app.operations.sending import (
     changed_by_step,

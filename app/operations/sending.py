@@ -22,7 +22,8 @@ from app.domain.views import SubscriptionView
 from app.errors import BillingError, Conflict, ServiceUnavailable, StripeOutcomeUnknown
 from app.mirror.store import refreshes, subscriptions
 from app.operations import store as operations
-from app.operations.lifecycle import Event, State, event_of, may_settle
+from app.operations.attempt_events import event_of
+from app.operations.lifecycle import Event, State, may_settle
 from app.operations.rows import Step
 from app.postgres.database import Connection
 from app.stripe.attempts import Attempt

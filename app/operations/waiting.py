@@ -9,8 +9,8 @@ Rules: docs/decisions/0017-let-a-waiting-purchase-hold-nothing.md.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 from uuid import UUID
 
 import structlog
@@ -19,7 +19,7 @@ from app.context import Context
 from app.domain.ids import SubscriptionId
 from app.domain.payments import PaymentStep, PurchaseInvoice
 from app.domain.roles import Permission
-from app.domain.snapshots import Snapshot, Subscription, SubscriptionItem
+from app.domain.snapshots import Snapshot, Subscription
 from app.domain.statuses import ENDED
 from app.domain.views import SubscriptionView
 from app.errors import BillingError, Conflict, NotFound, StripeErrorStored
@@ -39,6 +39,7 @@ from app.operations.endings import (
 from app.operations.lifecycle import Event, State
 from app.operations.rows import Operation, Step
 from app.operations.sending import is_known
+from app.operations.shown_items import item_shows
 from app.operations.step_kinds import StepKind
 from app.operations.waiting_store import Waiting
 from app.postgres.database import Connection
@@ -183,22 +184,6 @@ def _shows(waiting: Waiting, now: Subscription) -> bool:
     items = {str(item.id): item for item in now.items}
     prices = {str(item.price_id) for item in now.items}
     return bool(asked) and all(item_shows(entry, items, prices) for entry in asked)
-
-
-def item_shows(
-    asked: Mapping[str, Any], items: Mapping[str, SubscriptionItem], prices: Collection[str]
-) -> bool:
-    """Return True if a subscription's items show one entry of an update's `items`.
-
-    `items`: by their ids. `prices`: of all items.
-    """
-    if "id" not in asked:
-        return asked["price"] in prices
-    item = items.get(asked["id"])
-    if item is None or asked.get("deleted"):
-        return item is None and bool(asked.get("deleted"))
-    now = (item.price_id, item.quantity)
-    return now == (asked.get("price", item.price_id), asked.get("quantity", item.quantity))
 
 
 async def waits(context: Context, operation_id: str) -> bool:

@@ -13,7 +13,7 @@ from app.domain.statuses import ENDED
 from app.errors import (
     Conflict,
 )
-from app.operations.waiting import item_shows
+from app.operations.shown_items import item_shows
 from app.stripe.billing import Changed
 from app.stripe.client import Write
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from app.operations import lifecycle
+from app.operations.attempt_events import event_of
 from app.operations.lifecycle import (
     MEANINGS,
     ROWS,
@@ -16,7 +17,6 @@ from app.operations.lifecycle import (
     IllegalTransition,
     State,
     Transition,
-    event_of,
     may_settle,
     next_state,
 )

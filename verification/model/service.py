@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from app.operations.lifecycle import SETTLED, Event, State, event_of, may_settle, next_state
+from app.operations.attempt_events import event_of
+from app.operations.lifecycle import SETTLED, Event, State, may_settle, next_state
 from app.stripe.attempts import Attempt, Outcome
 from verification.model.stripe import Invoice, Kept, Reply, Stripe, handle
 from verification.model.stripe import moves as moves_at_stripe

@@ -22,7 +22,8 @@ from app.operations import kinds, lease_store, people_store, sending, waiting, w
 from app.operations import one_step as steps
 from app.operations import runner as running
 from app.operations import store as operations
-from app.operations.lifecycle import Event, event_of
+from app.operations.attempt_events import event_of
+from app.operations.lifecycle import Event
 from app.sharing import admission as member_changes
 from app.sharing import member_steps, people_rules
 from app.sharing.people_rules import PeopleRules
