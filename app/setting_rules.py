@@ -42,6 +42,11 @@ _USER_WRITABLE = frozenset(
     }
 )
 
+ALWAYS = "always"
+"""The value of AUTH_EMAIL_VERIFIED for an issuer that verifies every address."""
+
+_SWITCHES = frozenset({"true", "false", "1", "0", "yes", "no", "on", "off", "never"})
+
 _STRIPE_KEY = re.compile(r"[sr]k_(?:test|live)_[A-Za-z0-9_]+")
 _SERVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _CLAIM_SEGMENT = re.compile(r"[A-Za-z0-9_:-]{1,128}")
@@ -168,17 +173,38 @@ def check_public_key(text: str) -> str:
     return pem
 
 
-def check_claim(text: str) -> str:
-    """Return the name or path of a claim that no end user can write."""
+def _claim_words(text: str) -> set[str]:
+    """Return the parts of a claim's name, without case and punctuation."""
     if _CLAIM_URL.fullmatch(text):
         words = re.split(r"[/.?#&=]", text)
     else:
         words = text.split(".")
         if not all(_CLAIM_SEGMENT.fullmatch(word) for word in words):
             raise ValueError("must be a claim name, or a path of names joined with dots")
-    if any(re.sub(r"[^a-z0-9]", "", word.lower()) in _USER_WRITABLE for word in words):
+    return {re.sub(r"[^a-z0-9]", "", word.lower()) for word in words}
+
+
+def check_claim(text: str) -> str:
+    """Return the name or path of a claim that no end user can write."""
+    if not _USER_WRITABLE.isdisjoint(_claim_words(text)):
         raise ValueError("must be a claim that the issuer alone writes; end users can write this one")
     return text
+
+
+def check_email_claim(text: str) -> str:
+    """Return the name or path of the claim with the address. It may be called `email`."""
+    if not (_USER_WRITABLE - {"email"}).isdisjoint(_claim_words(text)):
+        raise ValueError("must be a claim that the issuer alone writes; end users can write this one")
+    return text
+
+
+def check_verified_claim(text: str) -> str:
+    """Return `always`, or the name or path of the claim that says that the address is verified."""
+    if text.lower() == ALWAYS:
+        return ALWAYS
+    if text.lower() in _SWITCHES:
+        raise ValueError("must be the name of a claim, or `always`")
+    return check_claim(text)
 
 
 def claim_path(claim: str) -> tuple[str, ...]:

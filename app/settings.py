@@ -19,14 +19,17 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     model_validator,
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from app.setting_rules import (
+    ALWAYS,
     check_claim,
     check_cors_origin,
     check_database_url,
+    check_email_claim,
     check_host,
     check_jwks_url,
     check_jwt_secret,
@@ -37,6 +40,7 @@ from app.setting_rules import (
     check_sha256,
     check_stripe_key,
     check_text,
+    check_verified_claim,
     check_webhook_secrets,
     claim_path,
     hidden,
@@ -47,7 +51,18 @@ from app.setting_rules import (
 )
 
 Process = Literal[
-    "serve", "worker", "sync", "reconcile", "doctor", "replay", "migrate", "token", "openapi", "dev", "test"
+    "serve",
+    "worker",
+    "sync",
+    "reconcile",
+    "doctor",
+    "replay",
+    "migrate",
+    "token",
+    "token --check",
+    "openapi",
+    "dev",
+    "test",
 ]
 Scope = Literal["read", "write", "admin"]
 ProrationBehavior = Literal["always_invoice", "create_prorations", "none"]
@@ -66,6 +81,7 @@ _REQUIRED: dict[Process, tuple[str, ...]] = {
     "replay": _DATABASE,
     "migrate": _DATABASE,
     "token": ("AUTH_JWT_SECRET", "AUTH_ISSUER", "AUTH_AUDIENCE"),
+    "token --check": ("AUTH_KEY", "AUTH_ISSUER", "AUTH_AUDIENCE"),
     "openapi": (),
     "dev": (),
     "test": (),
@@ -107,6 +123,12 @@ def _check_service_keys(keys: tuple[ServiceKeySettings, ...]) -> tuple[ServiceKe
     return keys
 
 
+def _check_aud_ignored(ignored: bool, info: ValidationInfo) -> bool:
+    if ignored and info.data.get("auth_audience_claim") == "aud":
+        raise ValueError("needs AUTH_AUDIENCE_CLAIM: the name of a claim other than `aud`")
+    return ignored
+
+
 RequestsPerSecond = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
@@ -114,12 +136,16 @@ RequestsPerSecond = Annotated[int, Field(ge=1, le=1_000_000)]
 class JwtSettings:
     """How tokens of end users are verified.
 
-    One of `secret`, `public_key` (PEM) and `jwks_url` is set.
+    One of `secret`, `public_key` (PEM) and `jwks_url` is set. Without `email_verified_claim` every address is verified.
     """
 
     issuer: str
     audience: str
     customer_claim: tuple[str, ...]
+    audience_claim: tuple[str, ...] = ("aud",)
+    aud_ignored: bool = False
+    email_claim: tuple[str, ...] = ("email",)
+    email_verified_claim: tuple[str, ...] | None = ("email_verified",)
     secret: SecretStr | None = None
     public_key: str | None = None
     jwks_url: str | None = None
@@ -150,6 +176,10 @@ class Settings(BaseSettings):
     auth_jwks_url: Annotated[str, AfterValidator(check_jwks_url)] | None = None
     auth_issuer: Annotated[str, AfterValidator(check_text), Field(max_length=1024)] | None = None
     auth_audience: Annotated[str, AfterValidator(check_text), Field(max_length=1024)] | None = None
+    auth_audience_claim: Annotated[str, AfterValidator(check_claim)] = "aud"
+    auth_aud_ignored: Annotated[bool, AfterValidator(_check_aud_ignored)] = False
+    auth_email_claim: Annotated[str, AfterValidator(check_email_claim)] = "email"
+    auth_email_verified: Annotated[str, AfterValidator(check_verified_claim)] = "email_verified"
     auth_customer_claim: Annotated[str, AfterValidator(check_claim)] = "stripe_customer_id"
     service_keys: Annotated[
         tuple[ServiceKeySettings, ...], BeforeValidator(parse_json), AfterValidator(_check_service_keys)
@@ -285,6 +315,11 @@ class Settings(BaseSettings):
         return claim_path(self.auth_customer_claim)
 
     @property
+    def verifies_every_email(self) -> bool:
+        """Return True if the issuer verifies every address, so that no claim has to say it."""
+        return self.auth_email_verified == ALWAYS
+
+    @property
     def jwt(self) -> JwtSettings | None:
         """Return how tokens are verified, or None if none is accepted.
 
@@ -297,6 +332,10 @@ class Settings(BaseSettings):
             issuer=self.auth_issuer,
             audience=self.auth_audience,
             customer_claim=self.customer_claim_path,
+            audience_claim=claim_path(self.auth_audience_claim),
+            aud_ignored=self.auth_aud_ignored,
+            email_claim=claim_path(self.auth_email_claim),
+            email_verified_claim=None if self.verifies_every_email else claim_path(self.auth_email_verified),
             secret=self.auth_jwt_secret,
             public_key=self.auth_jwt_public_key,
             jwks_url=self.auth_jwks_url,

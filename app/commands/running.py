@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import signal
 
+import structlog
+
 from app.commands.child_processes import watch_parent
 from app.commands.logs import configure_logs
 from app.opening import open_context
@@ -18,6 +20,8 @@ from app.settings import Settings, parent_pipe
 from app.sharing.rulebooks import RULEBOOKS
 
 GRACE_SECONDS = 15
+
+_log = structlog.get_logger(__name__)
 
 
 def serve_api(settings: Settings) -> None:
@@ -32,6 +36,13 @@ def serve_api(settings: Settings) -> None:
 
     watch_parent(parent_pipe())
     configure_logs(settings.log_level)
+    if settings.verifies_every_email:
+        _log.warning(
+            "every_email_counts_as_verified",
+            setting="AUTH_EMAIL_VERIFIED=always",
+            detail="A seat that was given to an address goes to the first person who signs in with it. Nobody may be "
+            "able to sign in to the identity provider before their address is confirmed.",
+        )
     asyncio.run(_require_schema(settings))
     serve(create_app(settings), settings, grace_seconds=GRACE_SECONDS)
 

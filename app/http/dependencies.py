@@ -16,7 +16,7 @@ from app.domain.ids import (
     PaymentMethodId,
     SubscriptionId,
 )
-from app.errors import FieldError, Forbidden
+from app.errors import FieldError, Forbidden, Unauthenticated
 from app.http import schemas as common
 from app.http.headers import header_text
 from app.http.in_flight import WritesInFlight
@@ -24,6 +24,7 @@ from app.http.rate_limits import RequestRates, too_many
 from app.identity.actors import Actor, identify
 from app.identity.authenticator import Authenticator
 from app.identity.principals import Principal
+from app.identity.refusals import TokenRejected
 from app.settings import Settings
 
 
@@ -47,9 +48,15 @@ async def principal_of(request: Request) -> Principal:
     found = scope["state"].get("principal")
     if found is None:
         authenticator: Authenticator = request.app.state.authenticator
-        found = await authenticator.authenticate(
-            header_text(scope, b"authorization"), header_text(scope, b"x-acting-customer")
-        )
+        try:
+            found = await authenticator.authenticate(
+                header_text(scope, b"authorization"), header_text(scope, b"x-acting-customer")
+            )
+        except Unauthenticated as error:
+            # The record of the request shows the reason also beside a live key, where the caller does not learn it.
+            if isinstance(error.__cause__, TokenRejected):
+                scope["state"]["refusal"] = error.__cause__
+            raise
         rates: RequestRates = request.app.state.rates
         if wait := rates.allow(found, scope):
             raise too_many(wait)

@@ -21,6 +21,7 @@ from app.errors import BillingError, DuplicateHeader, FieldError, InternalError,
 from app.http import problems
 from app.http.bodies import Body, refuse, too_large
 from app.http.headers import doubled_header, header
+from app.identity.refusals import TokenRejected
 
 log = structlog.get_logger("app.requests")
 
@@ -127,7 +128,16 @@ def _record(scope: Scope, status: int, seconds: float, request_id: str, *, quiet
         route=route,
         status=status,
         milliseconds=round(seconds * 1000, 1),
+        **_refusal(scope),
     )
+
+
+def _refusal(scope: Scope) -> dict[str, str]:
+    """Return why the credential was refused, and the claim at fault. It holds no part of the credential."""
+    refusal = scope["state"].get("refusal")
+    if not isinstance(refusal, TokenRejected):
+        return {}
+    return {"reason": refusal.reason} | ({} if refusal.claim is None else {"claim": refusal.claim})
 
 
 class BodyLimits:

@@ -10,8 +10,9 @@ from app.errors import FieldError, InvalidRequest, Unauthenticated
 from app.identity.jwks import JwksKeys
 from app.identity.keys import KeySource, static_key
 from app.identity.principals import Anonymous, EndUser, Principal, ServiceKey
+from app.identity.refusals import TokenRejected
 from app.identity.service_keys import PREFIX, ServiceKeyRing
-from app.identity.tokens import TokenRejected, TokenVerifier
+from app.identity.tokens import TokenVerifier
 from app.settings import JwtSettings, Settings
 
 ANONYMOUS = Anonymous()
@@ -30,16 +31,17 @@ class Authenticator:
         self._keys: KeySource | None = None
         self._tokens: TokenVerifier | None = None
         if (jwt := settings.jwt) is not None:
-            self._keys = _key_source(jwt)
-            self._tokens = TokenVerifier(
-                self._keys, issuer=jwt.issuer, audience=jwt.audience, customer_claim=jwt.customer_claim
-            )
+            self._keys = key_source(jwt)
+            self._tokens = verifier_of(self._keys, jwt)
+        # A caller may learn why a credential is refused only while no real money moves. An operator reads the log.
+        self._shows_reasons = settings.stripe_api_key is not None and not settings.stripe_livemode
 
     async def authenticate(self, authorization: str | None, acting_customer: str | None = None) -> Principal:
         """Return the principal of the `Authorization` and `X-Acting-Customer` headers.
 
         Raises:
-            Unauthenticated: The credential is not valid. Its cause is a TokenRejected with the reason, for logs.
+            Unauthenticated: The credential is not valid. Its cause is a TokenRejected with the reason. Beside a test
+                key the error has the reason too, as the member `reason`.
             InvalidRequest: `X-Acting-Customer` is malformed, or was sent with a token.
             ServiceUnavailable: `identity_provider_unavailable`: the provider's keys cannot be read.
         """
@@ -56,7 +58,8 @@ class Authenticator:
             user = await self._end_user(credential)
         except TokenRejected as rejected:
             raise Unauthenticated(
-                "The bearer credential is not valid here, or has expired. Send a new token or a service key."
+                "The bearer credential is not valid here, or has expired. Send a new token or a service key.",
+                members={"reason": rejected.reason} if self._shows_reasons else None,
             ) from rejected
         if acting_customer is not None:
             raise _misused("X-Acting-Customer is for service keys. Send the token without it.")
@@ -69,7 +72,7 @@ class Authenticator:
 
     async def _end_user(self, token: str) -> EndUser:
         if self._tokens is None:
-            raise TokenRejected("tokens_not_configured")
+            raise TokenRejected("unknown_key")
         return await self._tokens.verify(token)
 
     def _service_key(self, credential: str, acting_customer: str | None) -> ServiceKey:
@@ -83,15 +86,34 @@ class Authenticator:
         return ServiceKey(key.name, key.scopes, CustomerId(acting_customer))
 
 
-def _key_source(jwt: JwtSettings) -> KeySource:
+def key_source(jwt: JwtSettings) -> KeySource:
+    """Return the keys that the settings name.
+
+    Raises:
+        UnusableKey: If the configured key must not verify tokens.
+    """
     return JwksKeys(jwt.jwks_url) if jwt.jwks_url is not None else static_key(jwt)
+
+
+def verifier_of(keys: KeySource, jwt: JwtSettings) -> TokenVerifier:
+    """Return the verifier of the settings, with the keys of `key_source`."""
+    return TokenVerifier(
+        keys,
+        issuer=jwt.issuer,
+        audience=jwt.audience,
+        audience_claim=jwt.audience_claim,
+        aud_ignored=jwt.aud_ignored,
+        customer_claim=jwt.customer_claim,
+        email_claim=jwt.email_claim,
+        email_verified_claim=jwt.email_verified_claim,
+    )
 
 
 def _bearer(authorization: str) -> str:
     # The form is that of RFC 6750 section 2.1. The scheme is case-insensitive (RFC 9110 section 11.1).
     scheme, space, credential = authorization.partition(" ")
     if scheme.lower() != "bearer" or not space:
-        raise TokenRejected("not_bearer")
+        raise TokenRejected("malformed")
     return credential.strip(" ")
 
 

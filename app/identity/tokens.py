@@ -1,8 +1,8 @@
 """Verify the signed JWT of an end user, and read the person from it.
 
 The rules are stricter than RFC 7519 where RFC 8725 (https://www.rfc-editor.org/rfc/rfc8725) advises it. The configured
-key fixes the algorithm family. `exp`, `aud`, `iss` and `sub` are required, with one audience. A header with a key, a
-link to one or an extension is refused.
+key fixes the algorithm family. `exp`, `iss`, `sub` and the audience are required. A header with a key, a link to one or
+an extension is refused.
 """
 
 from __future__ import annotations
@@ -10,21 +10,28 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import orjson
 
-from app.domain import emails
-from app.domain.ids import CustomerId, is_customer_id
-from app.identity.keys import KeySource, VerificationKey
+from app.identity.claims import (
+    ClaimPath,
+    Claims,
+    check_audience,
+    claim_at,
+    customer_of,
+    email_of,
+    is_verified,
+    seconds_of,
+    subject_of,
+)
+from app.identity.keys import ASYMMETRIC_ALGORITHMS, KeySource, VerificationKey
 from app.identity.principals import EndUser
+from app.identity.refusals import TokenRejected
 
 MAXIMUM_TOKEN_BYTES = 8192
-MAXIMUM_SUBJECT_LENGTH = 255  # OpenID Connect Core section 2.
 MAXIMUM_LEEWAY = 60.0
 REMEMBERED_TOKENS = 4096
 
@@ -32,17 +39,6 @@ REMEMBERED_TOKENS = 4096
 # comes from an attack or from a wrong configuration.
 _REFUSED_HEADERS = frozenset({"jku", "jwk", "x5u", "x5c", "crit", "b64", "zip", "enc"})
 _TYPES = frozenset({"jwt", "at+jwt", "application/jwt", "application/at+jwt"})
-
-
-class TokenRejected(Exception):
-    """Raised for a token that is not accepted.
-
-    `reason` is for logs and is never shown to the caller.
-    """
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +85,26 @@ def parse_token(token: str) -> CompactToken:
     if not isinstance(header, dict):
         raise TokenRejected("malformed")
     if not _REFUSED_HEADERS.isdisjoint(header):
-        raise TokenRejected("header_not_allowed")
+        raise TokenRejected("malformed")
     kind = header.get("typ", "JWT")
     if not isinstance(kind, str) or kind.lower() not in _TYPES:
-        raise TokenRejected("wrong_type")
+        raise TokenRejected("malformed")
     algorithm, kid = header.get("alg"), header.get("kid")
     if not isinstance(algorithm, str) or not (kid is None or isinstance(kid, str)):
         raise TokenRejected("malformed")
     signed = token[: -len(parts[2]) - 1].encode()
     return CompactToken(algorithm, kid, payload, signed, signature)
+
+
+def claims_of(parsed: CompactToken) -> Claims:
+    """Return the claims of a token. Raises TokenRejected (`malformed`) if they are no JSON object."""
+    try:
+        claims = orjson.loads(parsed.payload)
+    except orjson.JSONDecodeError:
+        raise TokenRejected("malformed") from None
+    if not isinstance(claims, dict):
+        raise TokenRejected("malformed")
+    return claims
 
 
 def _base64url(text: str) -> bytes:
@@ -114,8 +121,9 @@ def _base64url(text: str) -> bytes:
 class TokenVerifier:
     """Verifies tokens of one issuer for one audience.
 
-    `customer_claim` is a path of names from the top of the claims. `leeway` (0-60 seconds) allows for clocks that
-    differ. `clock` returns Unix seconds.
+    Each claim is a path of names from the top of the claims. `aud_ignored` accepts any `aud` beside another audience
+    claim. Without `email_verified_claim` the issuer verifies every address. `leeway` (0-60 seconds) allows for clocks
+    that differ. `clock` returns Unix seconds.
     """
 
     def __init__(
@@ -124,18 +132,26 @@ class TokenVerifier:
         *,
         issuer: str,
         audience: str,
-        customer_claim: tuple[str, ...],
+        customer_claim: ClaimPath,
+        audience_claim: ClaimPath = ("aud",),
+        aud_ignored: bool = False,
+        email_claim: ClaimPath = ("email",),
+        email_verified_claim: ClaimPath | None = ("email_verified",),
         leeway: float = 30.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         if not 0 <= leeway <= MAXIMUM_LEEWAY:
             raise ValueError(f"leeway must be 0 to {MAXIMUM_LEEWAY:.0f} seconds")
-        if not issuer or not audience or not customer_claim:
-            raise ValueError("issuer, audience and customer claim must not be empty")
+        if not issuer or not audience or not customer_claim or not audience_claim:
+            raise ValueError("issuer, audience and the claims must not be empty")
         self._keys = keys
         self._issuer = issuer
         self._audience = audience
         self._customer_claim = customer_claim
+        self._audience_claim = audience_claim
+        self._aud_ignored = aud_ignored
+        self._email_claim = email_claim
+        self._email_verified_claim = email_verified_claim
         self._leeway = leeway
         self._clock = clock
         self._proven: dict[bytes, _Proven] = {}
@@ -167,81 +183,47 @@ class TokenVerifier:
         parsed = parse_token(token)
         key = await self._keys.find(parsed.algorithm, parsed.kid)
         if key is None:
-            raise TokenRejected("no_such_key")
+            raise TokenRejected("unknown_key" if parsed.algorithm in ASYMMETRIC_ALGORITHMS else "algorithm")
+        if parsed.algorithm not in key.algorithms:
+            raise TokenRejected("algorithm")
         if not key.verifies(parsed.algorithm, parsed.signed, parsed.signature):
-            raise TokenRejected("bad_signature")
-        try:
-            claims = orjson.loads(parsed.payload)
-        except orjson.JSONDecodeError:
-            raise TokenRejected("malformed") from None
-        if not isinstance(claims, dict):
-            raise TokenRejected("malformed")
-        expires = _seconds(claims, "exp")
+            raise TokenRejected("signature")
+        claims = claims_of(parsed)
+        expires = seconds_of(claims, "exp")
         if expires is None:
-            raise TokenRejected("missing_claim")
-        starts = max(_seconds(claims, name) or 0.0 for name in ("nbf", "iat"))
-        self._check_issuer_and_audience(claims)
-        email = _email(claims.get("email"))
+            raise TokenRejected("claim_missing", "exp")
+        starts = max(seconds_of(claims, name) or 0.0 for name in ("nbf", "iat"))
+        self._check_issuer(claims)
+        self._check_audience(claims)
+        email = email_of(claims, self._email_claim)
         user = EndUser(
             issuer=self._issuer,
-            subject=_subject(claims.get("sub")),
+            subject=subject_of(claims),
             email=email,
-            email_verified=email is not None and claims.get("email_verified") is True,
-            customer_claim=self._customer(claims),
+            email_verified=email is not None and is_verified(claims, self._email_verified_claim),
+            customer_claim=customer_of(claims, self._customer_claim),
         )
         return _Proven(parsed.algorithm, parsed.kid, key, user, expires, starts)
 
     def _check_times(self, proven: _Proven) -> None:
         now = self._clock()
         if proven.expires <= now - self._leeway:
-            raise TokenRejected("expired")
+            raise TokenRejected("expired", "exp")
         if proven.starts > now + self._leeway:
             raise TokenRejected("not_yet_valid")
 
-    def _check_issuer_and_audience(self, claims: dict[str, Any]) -> None:
-        if claims.get("iss") != self._issuer:
-            raise TokenRejected("wrong_issuer")
-        # Any other audience of a token could send it here, so a token with several audiences is refused.
-        if claims.get("aud") not in (self._audience, [self._audience]):
-            raise TokenRejected("wrong_audience")
+    def _check_issuer(self, claims: Claims) -> None:
+        issuer = claims.get("iss")
+        if issuer is None:
+            raise TokenRejected("claim_missing", "iss")
+        if issuer != self._issuer:
+            raise TokenRejected("issuer", "iss")
 
-    def _customer(self, claims: dict[str, Any]) -> CustomerId | None:
-        value: object = claims
-        for name in self._customer_claim:
-            if value is None:
-                return None
-            if not isinstance(value, dict):
-                raise TokenRejected("malformed_customer_claim")
-            value = value.get(name)
-        if value is None or value == "":
-            return None
-        # A claim that holds no customer id means that the issuer is misconfigured. If it were read as "no customer",
-        # the person would be linked to a new customer.
-        if not isinstance(value, str) or not is_customer_id(value):
-            raise TokenRejected("malformed_customer_claim")
-        return CustomerId(value)
-
-
-def _seconds(claims: dict[str, Any], name: str) -> float | None:
-    if name not in claims:
-        return None
-    value = claims[name]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise TokenRejected("malformed_claim")
-    return value
-
-
-def _subject(value: object) -> str:
-    if not isinstance(value, str) or not value:
-        raise TokenRejected("missing_claim")
-    if len(value) > MAXIMUM_SUBJECT_LENGTH or not value.isprintable() or value != value.strip():
-        raise TokenRejected("malformed_claim")
-    return value
-
-
-def _email(value: object) -> str | None:
-    """Return the address ASCII-lowered, or None if the claim is no address or must reach no seat."""
-    if not isinstance(value, str) or not emails.is_address(value):
-        return None
-    email = emails.ascii_lowered(value)
-    return email if emails.reaches_seats(email) else None
+    def _check_audience(self, claims: Claims) -> None:
+        name = ".".join(self._audience_claim)
+        value = claim_at(claims, self._audience_claim)
+        if value is None:
+            raise TokenRejected("claim_missing", name)
+        check_audience(value, self._audience, name)
+        if "aud" in claims and not self._aud_ignored:
+            check_audience(claims["aud"], self._audience, "aud")

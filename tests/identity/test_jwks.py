@@ -22,7 +22,8 @@ from app.identity.jwks import (
 )
 from app.identity.keys import UnusableKey, key_from_jwk
 from app.identity.principals import EndUser
-from app.identity.tokens import TokenRejected, TokenVerifier
+from app.identity.refusals import TokenRejected
+from app.identity.tokens import TokenVerifier
 from testkit.issuing import AUDIENCE, EDDSA, ES256, HS256, ISSUER, RS256, SECRET, Signer, b64, settings
 from testkit.key_server import KeyServer, Mode, key_server
 
@@ -102,7 +103,7 @@ async def test_new_key_is_accepted_at_once_when_a_fetch_is_due(bench: Bench) -> 
     assert await bench.outcome(RS256) == "accepted"
     bench.server.keys.append(OTHER_RS256.jwk("b"))
     bench.now += FETCH_INTERVAL - 1
-    assert await bench.outcome(OTHER_RS256, "b") == "no_such_key"
+    assert await bench.outcome(OTHER_RS256, "b") == "unknown_key"
     bench.now += 1
     assert await bench.outcome(OTHER_RS256, "b") == "accepted"
     assert bench.server.requests == 2
@@ -114,21 +115,21 @@ async def test_revoked_key_is_refused_within_the_interval_under_traffic(bench: B
     bench.now += FETCH_INTERVAL + 1
     assert await bench.outcome(RS256) == "accepted"
     await bench.settled()
-    assert await bench.outcome(RS256) == "no_such_key"
+    assert await bench.outcome(RS256) == "unknown_key"
 
 
 async def test_revoked_key_is_refused_at_once_after_idleness(bench: Bench) -> None:
     assert await bench.outcome(RS256) == "accepted"
     bench.server.keys = [OTHER_RS256.jwk("b")]
     bench.now += IDLE_LIMIT + 1
-    assert await bench.outcome(RS256) == "no_such_key"
+    assert await bench.outcome(RS256) == "unknown_key"
 
 
 async def test_kid_whose_key_was_exchanged(bench: Bench) -> None:
     assert await bench.outcome(RS256) == "accepted"
     bench.server.keys = [OTHER_RS256.jwk("a")]
     bench.now += IDLE_LIMIT + 1
-    assert await bench.outcome(RS256) == "bad_signature"
+    assert await bench.outcome(RS256) == "signature"
     assert await bench.outcome(OTHER_RS256) == "accepted"
 
 
@@ -220,7 +221,7 @@ async def test_few_wait_for_a_key_that_nobody_may_have(bench: Bench) -> None:
     await bench.server.hanging.wait()
     done, waiting = await asyncio.wait(strangers, timeout=1.0)
     assert len(waiting) == MAXIMUM_WAITING
-    assert {stranger.result() for stranger in done} == {"no_such_key"}
+    assert {stranger.result() for stranger in done} == {"unknown_key"}
     for stranger in waiting:
         stranger.cancel()
     await asyncio.wait(waiting)
@@ -235,7 +236,7 @@ async def test_flood_of_unknown_kids_with_a_failing_provider_costs_one_fetch_an_
     for second in range(120):
         bench.now = 1000.0 + second
         outcomes = await asyncio.gather(*(bench.outcome(OTHER_RS256, f"{second}-{n}") for n in range(5)))
-        assert set(outcomes) == {"no_such_key"}
+        assert set(outcomes) == {"unknown_key"}
         assert await bench.outcome(RS256) == "accepted"
         await bench.settled()
     assert bench.server.requests == 1 + 3
@@ -247,17 +248,17 @@ async def test_token_without_kid_needs_a_single_fitting_key(bench: Bench) -> Non
     assert await bench.outcome(ES256, None) == "accepted"
     bench.server.keys = [RS256.jwk("a"), OTHER_RS256.jwk("b")]
     bench.now += IDLE_LIMIT + 1
-    assert await bench.outcome(RS256, None) == "no_such_key"
+    assert await bench.outcome(RS256, None) == "unknown_key"
     assert await bench.outcome(RS256, "a") == "accepted"
 
 
 async def test_two_keys_of_one_kid_and_algorithm_are_not_guessed_between(bench: Bench) -> None:
     bench.server.keys = [RS256.jwk("a"), OTHER_RS256.jwk("a")]
-    assert await bench.outcome(RS256) == "no_such_key"
+    assert await bench.outcome(RS256) == "unknown_key"
 
 
 async def test_symmetric_token_never_causes_a_fetch(bench: Bench) -> None:
-    assert await bench.outcome(HS256) == "no_such_key"
+    assert await bench.outcome(HS256) == "algorithm"
     assert bench.server.requests == 0
 
 
@@ -273,12 +274,12 @@ async def test_unusable_entries_do_not_spoil_the_set(bench: Bench) -> None:
     bench.server.keys = [*unusable, RS256.jwk("a", use="enc"), RS256.jwk("a"), EDDSA.jwk("e")]
     assert await bench.outcome(RS256) == "accepted"
     assert await bench.outcome(EDDSA, "e") == "accepted"
-    assert await bench.outcome(HS256) == "no_such_key"
+    assert await bench.outcome(HS256) == "algorithm"
 
 
 async def test_only_the_first_keys_of_an_endless_set_are_read(bench: Bench) -> None:
     bench.server.keys = [ES256.jwk(str(number)) for number in range(MAXIMUM_KEYS)] + [RS256.jwk("a")]
-    assert await bench.outcome(RS256) == "no_such_key"
+    assert await bench.outcome(RS256) == "unknown_key"
     assert await bench.outcome(ES256, "63") == "accepted"
 
 

@@ -14,7 +14,8 @@ from app.identity import tokens
 from app.identity.authenticator import Authenticator
 from app.identity.keys import KeySource, UnusableKey, VerificationKey, key_from_jwk, static_key
 from app.identity.principals import EndUser
-from app.identity.tokens import TokenRejected, TokenVerifier
+from app.identity.refusals import TokenRejected
+from app.identity.tokens import TokenVerifier
 from app.settings import JwtSettings
 from testkit.issuing import (
     AUDIENCE,
@@ -147,9 +148,7 @@ def claim_cases() -> dict[str, str]:
             None,
             1,
             [],
-            [AUDIENCE, "other"],
-            ["other", AUDIENCE],
-            [AUDIENCE, AUDIENCE],
+            ["other", "another"],
             [[AUDIENCE]],
             [AUDIENCE, None],
             {AUDIENCE: 1},
@@ -335,6 +334,9 @@ async def test_hash_longer_than_the_secret_is_refused() -> None:
     "claims",
     [
         {"aud": [AUDIENCE]},
+        {"aud": [AUDIENCE, "other"]},
+        {"aud": ["other", AUDIENCE]},
+        {"aud": [AUDIENCE, AUDIENCE]},
         {"exp": NOW + 600.5},
         {"nbf": NOW + 20},
         {"iat": NOW + 20},
@@ -390,7 +392,7 @@ async def test_email(claims: dict[str, Any], email: str | None, verified: bool) 
         ("app_metadata.billing.customer", {"app_metadata": {"billing": {"customer": "cus_1"}}}, "cus_1"),
         ("app_metadata.billing.customer", {"app_metadata": {"billing": None}}, None),
         ("app_metadata.billing.customer", {"app_metadata": {}}, None),
-        ("app_metadata.billing.customer", {"app_metadata.billing.customer": "cus_1"}, None),
+        ("app_metadata.billing.customer", {"app_metadata.billing.customer": "cus_1"}, "cus_1"),
         ("https://acme.example/customer", {"https://acme.example/customer": "cus_1"}, "cus_1"),
     ],
 )
@@ -451,7 +453,7 @@ async def test_a_token_that_was_verified_before_goes_with_its_key() -> None:
     token = RS256.token(headers={"kid": "k"})
     await verifier.verify(token)
     keys.key = key_from_jwk(Signer("RS256", rsa.generate_private_key(65537, 2048)).jwk("k"))
-    with pytest.raises(TokenRejected, match="bad_signature"):
+    with pytest.raises(TokenRejected, match="signature"):
         await verifier.verify(token)
 
 
@@ -475,7 +477,7 @@ async def test_leeway_is_thirty_seconds_and_never_above_sixty() -> None:
     clock = [0.0]
     verifier = TokenVerifier(static_key(jwt_settings), **names, clock=lambda: clock[0])  # type: ignore[arg-type]
     token = HS256.token(well_formed(exp=1000, iat=500, nbf=600))
-    accepted = []
+    accepted: list[str] = []
     for moment in (569, 570, 999, 1029, 1030):
         clock[0] = moment
         try:

@@ -90,6 +90,7 @@ NEEDS: dict[Process, set[str]] = {
     "replay": {"DATABASE_URL"},
     "migrate": {"DATABASE_URL"},
     "token": {"AUTH_JWT_SECRET", "AUTH_ISSUER", "AUTH_AUDIENCE"},
+    "token --check": {AUTH_KEY, "AUTH_ISSUER", "AUTH_AUDIENCE"},
 }
 
 
@@ -230,6 +231,45 @@ def refusals() -> Iterator[tuple[str, str]]:
             "a b",
             "a.$where",
         ],
+        "AUTH_AUDIENCE_CLAIM": [
+            "user_metadata.client",
+            "unsafeMetadata",
+            "https://acme.example/user_metadata/client",
+            "email",
+            "name",
+            "a..b",
+            "a b",
+            "a\x00b",
+            "x" * 129,
+            "['aud']",
+        ],
+        "AUTH_EMAIL_CLAIM": [
+            "user_metadata.email",
+            "userMetadata.email",
+            "raw_user_meta_data.email",
+            "profile.email",
+            "traits.email",
+            "nickname",
+            "preferred_username",
+            "https://acme.example/unsafe_metadata/email",
+            ".email",
+            "email,mail",
+            "a\nb",
+        ],
+        "AUTH_EMAIL_VERIFIED": [
+            "user_metadata.email_verified",
+            "unsafe_metadata.email_verified",
+            "https://acme.example/user_metadata#verified",
+            "email",
+            "true",
+            "False",
+            "1",
+            "on",
+            "never",
+            "always,email_verified",
+            "a b",
+        ],
+        "AUTH_AUD_IGNORED": ["true", "2", "always", "aud"],
         "SERVICE_KEYS": [
             "backend",
             "{}",
@@ -330,6 +370,14 @@ ACCEPTED = [
     ("CORS_ORIGINS", "http://[::1]:5173", ("http://[::1]:5173",)),
     ("AUTH_CUSTOMER_CLAIM", "app_metadata.stripe_customer_id", "app_metadata.stripe_customer_id"),
     ("AUTH_CUSTOMER_CLAIM", "custom:stripe_customer_id", "custom:stripe_customer_id"),
+    ("AUTH_AUDIENCE_CLAIM", "azp", "azp"),
+    ("AUTH_AUDIENCE_CLAIM", "client_id", "client_id"),
+    ("AUTH_AUD_IGNORED", "false", False),
+    ("AUTH_EMAIL_CLAIM", "https://acme.example/email", "https://acme.example/email"),
+    ("AUTH_EMAIL_CLAIM", "contact.email", "contact.email"),
+    ("AUTH_EMAIL_VERIFIED", "emailVerified", "emailVerified"),
+    ("AUTH_EMAIL_VERIFIED", "always", "always"),
+    ("AUTH_EMAIL_VERIFIED", "Always", "always"),
     ("AUTH_JWT_PUBLIC_KEY", EC_PEM, EC_PEM),
     ("AUTH_JWT_PUBLIC_KEY", EC_PEM.replace("\n", "\\n"), EC_PEM),
     ("AUTH_JWKS_URL", "https://issuer.example/keys?x=1", "https://issuer.example/keys?x=1"),
@@ -379,6 +427,13 @@ def test_livemode_comes_from_the_key_and_forbids_another_base(key: str, live: bo
             Settings(stripe_api_key=key, stripe_api_base=base["STRIPE_API_BASE"])  # type: ignore[arg-type]
     else:
         assert loaded(**base).stripe_api_base == base["STRIPE_API_BASE"]
+
+
+def test_aud_is_ignored_only_beside_another_audience_claim() -> None:
+    """P2: without another claim, AUTH_AUD_IGNORED would accept tokens for any application."""
+    assert set(problems(AUTH_AUD_IGNORED="true", AUTH_AUDIENCE_CLAIM="aud")) == {"AUTH_AUD_IGNORED"}
+    assert set(problems(AUTH_AUD_IGNORED="true", AUTH_AUDIENCE_CLAIM="a b")) == {"AUTH_AUDIENCE_CLAIM"}
+    assert loaded(AUTH_AUD_IGNORED="true", AUTH_AUDIENCE_CLAIM="azp").auth_aud_ignored is True
 
 
 @pytest.mark.parametrize("missing", ["AUTH_JWT_SECRET", "AUTH_ISSUER", "AUTH_AUDIENCE"])
