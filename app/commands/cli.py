@@ -218,22 +218,35 @@ def replay(
 
 @cli.command()
 def token(
-    subject: Annotated[str, typer.Argument(help="The `sub` claim: the application's id of the user.")],
+    argument: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="SUBJECT|TOKEN",
+            help="The `sub` claim: the application's id of the user. With --check: the token; without: standard input.",
+        ),
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Explain a token instead of signing one.")] = False,
     email: Annotated[str | None, typer.Option(help="The `email` claim.")] = None,
     unverified: Annotated[bool, typer.Option(help="Leave the e-mail unverified.")] = False,
     customer: Annotated[str | None, typer.Option(help="The customer claim: cus_…")] = None,
     hours: Annotated[int, typer.Option(min=1, max=24 * 30, help="Hours for which the token is valid.")] = 12,
+    as_json: Annotated[bool, typer.Option("--json", help="With --check: report as one JSON line.")] = False,
 ) -> None:
-    """Sign a development token with AUTH_JWT_SECRET.
+    """Sign a development token with AUTH_JWT_SECRET, or explain a token with --check.
 
-    It is refused with a live Stripe key.
+    Signing is refused with a live Stripe key. With --check, exit code 1: the token is refused.
     """
+    if check:
+        _check_token(argument, as_json=as_json)
+        return
+    if argument is None:
+        raise typer.BadParameter("SUBJECT is missing: the `sub` claim of the token.")
     from app.identity.development_tokens import sign_development_token
 
     try:
         signed = sign_development_token(
             settings_for("token"),
-            subject=subject,
+            subject=argument,
             email=email,
             email_verified=not unverified,
             customer_id=customer,
@@ -243,6 +256,23 @@ def token(
         typer.echo(str(error), err=True)
         raise typer.Exit(MISCONFIGURED) from None
     typer.echo(signed)
+
+
+def _check_token(argument: str | None, *, as_json: bool) -> None:
+    """Print what the configuration says of a credential. Exit code 1: it is refused."""
+    from dataclasses import asdict
+
+    from app.commands.token_checks import check_credential, print_explanation, read_credential
+
+    settings = logging_settings_for("token --check")
+    credential = read_credential() if argument in (None, "-") else argument
+    found = asyncio.run(check_credential(settings, credential or ""))
+    if as_json:
+        typer.echo(json.dumps(asdict(found)))
+    else:
+        print_explanation(found)
+    if not found.accepted:
+        raise typer.Exit(1)
 
 
 @cli.command()
