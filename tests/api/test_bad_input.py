@@ -342,7 +342,7 @@ def tokens() -> Iterator[tuple[str, str]]:
     yield "not yet", sign(nbf=now + 600)
     yield "no audience", sign(aud=None)
     yield "another audience", sign(aud="others")
-    yield "several audiences", sign(aud=[AUDIENCE, "others"])
+    yield "several other audiences", sign(aud=["another", "others"])
     yield "no issuer", sign(iss=None)
     yield "another issuer", sign(iss="https://elsewhere.example")
     yield "no subject", sign(sub=None)
