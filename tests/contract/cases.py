@@ -77,6 +77,13 @@ async def _unchanged(world: World, operation: str) -> httpx.Response:
     return await world.ask(operation, asked, If_None_Match=first.headers["etag"])
 
 
+@general(400)
+async def _doubled_header(world: World, operation: str) -> httpx.Response:
+    """P8: HTTPX keeps two spellings of one header's name apart, and the service takes them as one."""
+    asked = ASKED[operation](world.company)
+    return await world.ask(operation, asked, Idempotency_Key="first-key", idempotency_key="second-key")
+
+
 @general(401)
 async def _unauthenticated(world: World, operation: str) -> httpx.Response:
     asked = ASKED[operation](world.company)
