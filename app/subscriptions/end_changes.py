@@ -36,7 +36,7 @@ from app.subscriptions.change_rules import (
 from app.subscriptions.ends import When
 from app.subscriptions.settlements import Done
 from app.subscriptions.stripe_calls import StripeCall
-from app.subscriptions.superseding import superseding
+from app.subscriptions.superseding import settle_what_waited, superseding
 from app.subscriptions.updates import SubscriptionUpdate
 
 Precondition = Callable[[Seen], None]
@@ -123,9 +123,10 @@ async def _end(
                 return await _confirmed(context, connection, actor, seen, operation_id, kind)
         await _read_if_outdated(context, view)
         is_read = True
-    return _without_payment(
-        await change_operations.carry_out_change(context, actor, subscription_id, operation)
-    )
+    done = await change_operations.carry_out_change(context, actor, subscription_id, operation)
+    if operation.call.method == "end_unpaid":
+        await settle_what_waited(context, subscription_id)
+    return _without_payment(done)
 
 
 async def _read_if_outdated(context: Context, view: SubscriptionView) -> None:
@@ -162,11 +163,11 @@ async def _call_to_end(
     `params`: further parameters of the call. `pointer`: the field that names the end, for an error.
     """
     view = seen.view
-    if when is When.NOW:
-        return StripeCall("cancel", params)
     if view.status == "incomplete":
         # Stripe takes no end for it, and nothing was paid that could run out.
         return StripeCall("end_unpaid", params)
+    if when is When.NOW:
+        return StripeCall("cancel", params)
     asked = ending.params_for(view, when, pointer=pointer)
     if ending.stands_already(view, when):
         return None

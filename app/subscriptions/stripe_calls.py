@@ -54,10 +54,17 @@ class StripeCall:
     def supersedes_waiting(self) -> bool:
         """Return True if a purchase that waits for its payment ends for this change.
 
-        A change of quantity, items or end needs the subscription for itself.
+        A change of quantity, items or end needs the subscription for itself. The end of an unpaid subscription is the
+        end of its first purchase, so nothing has to end before it.
         """
         changed = {"items", "trial_end", "cancel_at", "cancel_at_period_end"}
-        return self.method != "create" and (self.method != "update" or not changed.isdisjoint(self.params))
+        match self.method:
+            case "create" | "end_unpaid":
+                return False
+            case "update":
+                return not changed.isdisjoint(self.params)
+            case _:
+                return True
 
     def as_request(self) -> JsonObject:
         """Return the call as the operation's row stores it."""

@@ -12,10 +12,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
+import structlog
+
 from app.context import Context
 from app.domain.ids import SubscriptionId
 from app.domain.snapshots import JsonObject, Subscription
-from app.errors import Conflict, NotFound
+from app.errors import BillingError, Conflict, NotFound
 from app.identity.actors import Actor
 from app.mirror.visibility import get
 from app.operations import waiting_store
@@ -24,6 +26,8 @@ from app.operations.waiting import settle_if_ended
 from app.subscriptions.charges import as_seen
 from app.subscriptions.payment_bounds import check_bounds
 from app.subscriptions.quotes import price_as_quoted
+
+log = structlog.get_logger(__name__)
 
 Result = TypeVar("Result")
 
@@ -120,3 +124,17 @@ async def supersede(context: Context, subscription_id: SubscriptionId) -> None:
                 "has succeeded or failed.",
                 retry_after=5,
             )
+
+
+async def settle_what_waited(context: Context, subscription_id: SubscriptionId) -> None:
+    """Settle the first purchase of a subscription that has ended unpaid.
+
+    If Stripe or the database does not answer, a worker settles it.
+    """
+    try:
+        async with context.database.connection() as connection:
+            found = await waiting_store.of_subscription(connection, subscription_id)
+        for waiting in found:
+            await settle_if_ended(context, waiting, wake=True)
+    except BillingError as error:
+        log.warning("purchase_not_settled", subscription_id=subscription_id, code=error.code)
