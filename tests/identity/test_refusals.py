@@ -1,11 +1,14 @@
 """The reason of a refused credential: in the record of the request, and in the answer beside a test key only."""
 
 import json
+import logging
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
+import structlog
 from structlog.testing import capture_logs
 
 from app.identity.authenticator import Authenticator
@@ -38,6 +41,15 @@ CREDENTIALS = {
     "claim_missing": refused(aud=None),
     "unknown_service_key": f"csk_{CANARY}",
 }
+
+
+@pytest.fixture(autouse=True)
+def info() -> Iterator[None]:
+    """Let records of requests through, which other tests leave out."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
+    yield
+    structlog.configure(**before)
 
 
 async def answered(credential: str, stripe_key: str) -> tuple[httpx.Response, list[Any]]:

@@ -36,10 +36,10 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     root, hook = logging.getLogger(), sys.excepthook
-    handlers, level = root.handlers[:], root.level
+    handlers, level, configured = root.handlers[:], root.level, structlog.get_config()
     yield
     root.handlers, root.level, sys.excepthook = handlers, level, hook
-    structlog.reset_defaults()
+    structlog.configure(**configured)
 
 
 def check(*arguments: str, stdin: str | None = None) -> tuple[int, str]:
