@@ -502,3 +502,14 @@ def test_nothing_configured_shows_in_repr_or_traceback(environ: dict[str, str]) 
     )
     assert "Settings(" in ran.stdout or "SettingsError" in ran.stderr
     assert CANARY not in ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize("verified", ["always", "email_verified"])
+def test_serve_warns_at_start_when_every_address_counts_as_verified(verified: str) -> None:
+    """P2: `always` is safe only beside an issuer that confirms addresses, so an operator is told of it."""
+    environ = {"PATH": os.environ["PATH"], "AUTH_EMAIL_VERIFIED": verified} | COMPLETE
+    environ |= {"DATABASE_URL": "postgresql://coseat:x@127.0.0.1:9/coseat", "LOG_LEVEL": "warning"}
+    command = [sys.executable, "-m", "app", "serve"]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert ("AUTH_EMAIL_VERIFIED=always" in done.stderr) is (verified == "always")
