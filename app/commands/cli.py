@@ -217,6 +217,25 @@ def replay(
 
 
 @cli.command()
+def unlink(
+    customer: Annotated[str, typer.Argument(help="The customer's id: cus_…")],
+    as_json: Annotated[bool, typer.Option("--json", help="Report as one JSON line.")] = False,
+) -> None:
+    """End the link between a customer and its login.
+
+    `billing_user_id` is removed where it holds the login's subject. Exit code 1: there is no such customer.
+    """
+    from app.commands.reports import print_json, unlink_customer
+
+    with printed_failures(as_json=as_json):
+        asyncio.run(unlink_customer(logging_settings_for("unlink"), customer))
+    if as_json:
+        print_json({"unlinked": customer})
+    else:
+        typer.echo(f"{customer} is linked to no login.")
+
+
+@cli.command()
 def token(
     argument: Annotated[
         str | None,

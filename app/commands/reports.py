@@ -11,6 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from app.customers import links
+from app.domain.ids import CustomerId
 from app.mirror.reconcile import Counts, Reconciled
 from app.mirror.store.refreshes import Dead, replay
 from app.opening import open_context
@@ -37,6 +39,12 @@ async def replay_dead(settings: Settings, ids: list[str]) -> list[Dead]:
             return await replay(connection, ids or None)
     finally:
         await database.close()
+
+
+async def unlink_customer(settings: Settings, customer_id: str) -> None:
+    """End the link between a customer and its login. Raises BillingError."""
+    async with open_context(settings) as context:
+        await links.unlink(context, CustomerId(customer_id), principal="operator")
 
 
 def print_json(document: Any) -> None:

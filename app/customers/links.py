@@ -15,9 +15,10 @@ from app.customers.store import customers
 from app.domain import emails
 from app.domain import metadata as keys
 from app.domain.ids import CustomerId
-from app.domain.snapshots import Snapshot
-from app.errors import Forbidden, ServiceUnavailable
+from app.domain.snapshots import Customer, Snapshot
+from app.errors import Forbidden, NotFound, ServiceUnavailable
 from app.identity import store as identities
+from app.identity.store import Creation
 from app.mirror import refreshing as sync
 from app.operations import people_store
 from app.postgres.database import Connection
@@ -48,12 +49,13 @@ class Subject:
         return self.email if is_good else None
 
 
-async def ensure_customer(context: Context, subject: Subject) -> tuple[CustomerId, bool]:
+async def ensure_customer(context: Context, subject: Subject, *, principal: str) -> tuple[CustomerId, bool]:
     """Return the customer of a login, and True if this call created it.
 
     A login without a customer gets, in this order: the customer whose metadata names its subject; the customer that was
     created for a seat of its verified e-mail; a new customer. While an addition by e-mail is creating a customer for
-    that e-mail, the call waits for it, at most 15 s.
+    that e-mail, the call waits for it, at most 15 s. A link to a customer that was deleted at Stripe is replaced, which
+    the audit trail records under `principal`.
 
     Raises:
         Forbidden: `identity_conflict`: the customer is linked to another login.
@@ -61,21 +63,12 @@ async def ensure_customer(context: Context, subject: Subject) -> tuple[CustomerI
     """
     give_up = asyncio.get_running_loop().time() + _WAIT_SECONDS
     while True:
-        async with context.database.transaction() as connection:
-            linked = await identities.customer_of(connection, subject.issuer, subject.subject)
-            taken_over = None if linked is not None else await _take_over(connection, subject)
-            linked = linked or taken_over
-            being_added = linked is None and await _is_being_added(connection, subject)
-            creation = None
-            if linked is None and not being_added:
-                creation = await identities.take_creation(
-                    connection, subject.issuer, subject.subject, lease_seconds=_CREATION_LEASE_SECONDS
-                )
-        if linked is not None:
-            await _write_subject(context, linked, subject, is_new_here=taken_over is not None)
-            return linked, False
-        if creation is not None:
-            return await _create(context, subject, f"customer/{creation.key}"), True
+        found = await _look(context, subject, principal)
+        if found.customer_id is not None:
+            await _write_subject(context, found.customer_id, subject, is_new_here=found.is_taken_over)
+            return found.customer_id, False
+        if found.creation is not None:
+            return await _create(context, subject, f"customer/{found.creation.key}"), True
         if asyncio.get_running_loop().time() > give_up:
             raise ServiceUnavailable(
                 "Another request is still creating this login's customer. Send the request again after Retry-After.",
@@ -84,13 +77,53 @@ async def ensure_customer(context: Context, subject: Subject) -> tuple[CustomerI
         await asyncio.sleep(_POLL_SECONDS)
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What a call found for a login: its customer, the right to create one, or nothing while it has to wait."""
+
+    customer_id: CustomerId | None = None
+    is_taken_over: bool = False
+    creation: Creation | None = None
+
+
+class _OvertakenError(Exception):
+    """Another login was linked to the found customer at the same time. Looking again finds another one or none."""
+
+
+async def _look(context: Context, subject: Subject, principal: str) -> _Found:
+    login = subject.issuer, subject.subject
+    try:
+        async with context.database.transaction() as connection:
+            linked = await identities.customer_of(connection, *login)
+            if linked is not None:
+                return _Found(linked)
+            deleted = await identities.deleted_customer_of(connection, *login)
+            # This locks the login's row, so that of its calls only one takes a customer over or creates one.
+            creation = await identities.take_creation(
+                connection, *login, lease_seconds=_CREATION_LEASE_SECONDS
+            )
+            if creation is None:
+                return _Found()
+            if deleted is not None:
+                await identities.record_ended(connection, *login, deleted, principal=principal)
+            taken_over = await _take_over(connection, subject)
+            if taken_over is not None:
+                return _Found(taken_over, is_taken_over=True)
+            if await _is_being_added(connection, subject):
+                await identities.give_creation_back(connection, *login)
+                return _Found()
+            return _Found(creation=creation)
+    except _OvertakenError:
+        return _Found()
+
+
 async def _take_over(connection: Connection, subject: Subject) -> CustomerId | None:
     named = await identities.customer_by_user_id(connection, subject.subject)
     if named is None and subject.seat_email is not None:
         named = await identities.claim_seat_customer(connection, subject.seat_email)
     if named is None or await identities.link(connection, subject.issuer, subject.subject, named):
         return named
-    raise _linked_elsewhere()
+    raise _OvertakenError()
 
 
 async def _is_being_added(connection: Connection, subject: Subject) -> bool:
@@ -122,6 +155,39 @@ async def _create(context: Context, subject: Subject, idempotency_key: str) -> C
 
     await sync.apply(context, lease, created, settle)
     return customer_id
+
+
+async def unlink(context: Context, customer_id: CustomerId, *, principal: str) -> None:
+    """End the link between a customer and its login, and record it in the audit trail.
+
+    If `billing_user_id` of the customer holds the login's subject, it is removed at Stripe, or the next request would
+    link the two again. The link ends in the transaction that applies Stripe's answer. Unlinking again changes nothing.
+
+    Raises:
+        NotFound: There is no such customer.
+        ServiceUnavailable: Stripe or the database does not answer.
+    """
+    async with context.database.connection() as connection:
+        subject = await identities.subject_of(connection, customer_id)
+        is_present = await identities.is_present(connection, customer_id)
+    if subject is None and not is_present:
+        raise NotFound()
+    lease = await sync.take_lease(context, "customer", customer_id)
+
+    async def write() -> Fetched:
+        found = await context.stripe.fetch("customer", customer_id)
+        if subject is None or not isinstance(found.snapshot, Customer) or found.snapshot.user_id != subject:
+            return found
+        return await context.billing.update_customer(
+            customer_id,
+            {"metadata": {keys.USER_ID: ""}},
+            idempotency_key=f"unlink/{customer_id}/{lease.token}",
+        )
+
+    async def settle(connection: Connection, _: Snapshot | None) -> None:
+        await identities.end_link(connection, customer_id, principal=principal)
+
+    await sync.apply(context, lease, write, settle)
 
 
 def _linked_elsewhere() -> Forbidden:

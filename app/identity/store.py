@@ -9,13 +9,31 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from app.domain.ids import CustomerId
+from app.identity.principals import EndUser
 from app.postgres.database import Connection, UniqueViolation
 
 _LINK = """
     insert into identities (issuer, subject, customer_id, linked_at) values ($1, $2, $3, clock_timestamp())
     on conflict (issuer, subject) do update set customer_id = excluded.customer_id, linked_at = excluded.linked_at
-    where identities.customer_id is null
+    where identities.customer_id is null or exists (select from customers c
+        where c.id = identities.customer_id and c.existence = 'deleted')
     returning customer_id"""
+
+# A customer that was deleted at Stripe never comes back, so a link to it is none.
+_CUSTOMER_OF = """
+    select i.customer_id from identities i
+    where i.issuer = $1 and i.subject = $2
+      and not exists (select from customers c where c.id = i.customer_id and c.existence = 'deleted')"""
+
+_DELETED_CUSTOMER_OF = """
+    select i.customer_id from identities i join customers c on c.id = i.customer_id
+    where i.issuer = $1 and i.subject = $2 and c.existence = 'deleted'"""
+
+_END_LINK = "delete from identities where customer_id = $1 returning issuer, subject"
+
+_RECORD_ENDED = """
+    insert into audit_events (subscription_id, source, principal, action, customer_id, before, after)
+    values ('', 'api', $1, 'customer_unlinked', $2, $3, '{}')"""
 
 # If two customers name one user, neither is linked. A customer that is linked to another login is not returned.
 _BY_USER_ID = """
@@ -26,8 +44,10 @@ _BY_USER_ID = """
 _TAKE_CREATION = """
     insert into identities as i (issuer, subject, lease_until)
     values ($1, $2, clock_timestamp() + $3 * interval '1 second')
-    on conflict (issuer, subject) do update set lease_until = excluded.lease_until
-    where i.customer_id is null and (i.lease_until is null or i.lease_until < clock_timestamp())
+    on conflict (issuer, subject) do update set lease_until = excluded.lease_until, customer_id = null,
+        creation_key = case when i.customer_id is null then i.creation_key else gen_random_uuid() end
+    where case when i.customer_id is null then i.lease_until is null or i.lease_until < clock_timestamp()
+        else exists (select from customers c where c.id = i.customer_id and c.existence = 'deleted') end
     returning creation_key"""
 
 _CLAIM_SEAT_CUSTOMER = """
@@ -50,12 +70,41 @@ class Creation:
 
 
 async def customer_of(connection: Connection, issuer: str, subject: str) -> CustomerId | None:
-    """Return the customer that a login is linked to, or None."""
-    return _customer_id(
-        await connection.fetchval(
-            "select customer_id from identities where issuer = $1 and subject = $2", issuer, subject
-        )
+    """Return the customer that a login is linked to, or None. One that was deleted at Stripe does not count."""
+    return _customer_id(await connection.fetchval(_CUSTOMER_OF, issuer, subject))
+
+
+async def deleted_customer_of(connection: Connection, issuer: str, subject: str) -> CustomerId | None:
+    """Return the customer that a login was linked to and that was deleted at Stripe, or None."""
+    return _customer_id(await connection.fetchval(_DELETED_CUSTOMER_OF, issuer, subject))
+
+
+async def subject_of(connection: Connection, customer_id: CustomerId) -> str | None:
+    """Return the subject of the login that is linked to a customer, or None."""
+    found: str | None = await connection.fetchval(
+        "select subject from identities where customer_id = $1", customer_id
     )
+    return found
+
+
+async def end_link(connection: Connection, customer_id: CustomerId, *, principal: str) -> bool:
+    """End the link of a customer, and record it in the audit trail. Return False if there was none."""
+    ended = await connection.fetchrow(_END_LINK, customer_id)
+    if ended is None:
+        return False
+    await record_ended(connection, ended["issuer"], ended["subject"], customer_id, principal=principal)
+    return True
+
+
+async def record_ended(
+    connection: Connection, issuer: str, subject: str, customer_id: CustomerId, *, principal: str
+) -> None:
+    """Record that a login is not linked to a customer any more.
+
+    The entry belongs to no subscription. It names the login by the hash that `principal` of its own entries is.
+    """
+    login = EndUser(issuer, subject).key
+    await connection.execute(_RECORD_ENDED, principal, customer_id, {"login": login})
 
 
 async def is_present(connection: Connection, customer_id: str) -> bool:
@@ -91,10 +140,18 @@ async def take_creation(
 ) -> Creation | None:
     """Take the right to create a login's customer.
 
-    Return None if it is linked, or while another call creates one.
+    It locks the login's row until the transaction ends, and ends a link to a deleted customer. Return None if the login
+    is linked, or while another call creates its customer.
     """
     key = await connection.fetchval(_TAKE_CREATION, issuer, subject, lease_seconds)
     return None if key is None else Creation(key)
+
+
+async def give_creation_back(connection: Connection, issuer: str, subject: str) -> None:
+    """Give back the right that `take_creation` took, so that the next call need not wait for its lease to end."""
+    await connection.execute(
+        "update identities set lease_until = null where issuer = $1 and subject = $2", issuer, subject
+    )
 
 
 async def claim_seat_customer(connection: Connection, email: str) -> CustomerId | None:

@@ -61,6 +61,7 @@ BEYOND = {
     ("POST", "/v1/operations/{operation_id}/cancel"): "",
     ("GET", "/v1/customers/{customer_id}/access"): "",
     ("POST", "/v1/customers"): "",
+    ("DELETE", "/v1/customers/{customer_id}/link"): "",
     ("GET", "/v1/customers/{customer_id}"): "",
     ("PATCH", "/v1/customers/{customer_id}"): "",
     ("POST", "/v1/customers/{customer_id}/setup-intents"): "",

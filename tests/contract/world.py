@@ -154,6 +154,7 @@ ASKED: dict[str, Callable[[Company], Asked]] = {
     "readyz": lambda _: Asked("/readyz", None),
     "getProducts": lambda c: Asked("/v1/products", None, query={"ids": [c.product_id]}),
     "createCustomer": lambda _: Asked("/v1/customers", new_login(), {"name": "Nora New"}),
+    "unlinkCustomer": lambda c: Asked(f"/v1/customers/{c.stranger.customer_id}/link", as_service("admin")),
     "getCustomer": _mine,
     "updateCustomer": lambda c: _mine(c, body={"name": "Olivia Owner"}),
     "getCustomerSubscriptions": lambda c: _mine(c, "/subscriptions"),

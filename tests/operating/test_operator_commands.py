@@ -1,4 +1,4 @@
-"""`sync`, `reconcile`, `doctor` and `replay` as an operator runs them: exit codes, tables and JSON."""
+"""`sync`, `reconcile`, `doctor`, `replay` and `unlink` as an operator runs them: exit codes, tables and JSON."""
 
 import asyncio
 import json
@@ -86,6 +86,25 @@ async def test_an_operators_day(stripe_account: Simulator, database_url: str) ->
     assert report["replayed"] == [
         {"id": "cus_1", "kind": "customer", "reason": "name is not a string", "attempts": 8}
     ]
+
+
+async def test_unlink_ends_a_link_of_a_known_customer_only(
+    stripe_account: Simulator, database_url: str
+) -> None:
+    """P3: a wrong link could not be ended."""
+    operator = Operator(stripe_account, database_url)
+    made = await stripe_account.post("/v1/customers", metadata={"billing_user_id": "ann"})
+    assert await operator.report("sync") == (0, {"objects": 1})
+    await execute(
+        database_url,
+        f"insert into identities (issuer, subject, customer_id) values ('issuer', 'ann', '{made['id']}')",
+    )
+    assert await operator.report("unlink", made["id"]) == (0, {"unlinked": made["id"]})
+    assert (await stripe_account.get(f"/v1/customers/{made['id']}"))["metadata"] == {}
+    code, out, _ = await operator.run("unlink", made["id"])
+    assert (code, out) == (0, f"{made['id']} is linked to no login.\n")
+    code, report = await operator.report("unlink", "cus_absent")
+    assert (code, report["error"]) == (1, "not_found")
 
 
 async def test_a_part_that_is_away_is_named_without_a_traceback(

@@ -88,6 +88,7 @@ NEEDS: dict[Process, set[str]] = {
     "reconcile": STRIPE_PROCESS,
     "doctor": STRIPE_PROCESS,
     "replay": {"DATABASE_URL"},
+    "unlink": STRIPE_PROCESS,
     "migrate": {"DATABASE_URL"},
     "token": {"AUTH_JWT_SECRET", "AUTH_ISSUER", "AUTH_AUDIENCE"},
     "token --check": {AUTH_KEY, "AUTH_ISSUER", "AUTH_AUDIENCE"},

@@ -62,7 +62,7 @@ async def create_customer(
                 "The customer that this login's token names is not known here. Ask the operator to check the claim.",
                 code="customer_not_linked",
             )
-    customer_id, created = await links.ensure_customer(context, subject)
+    customer_id, created = await links.ensure_customer(context, subject, principal=actor.principal.key)
     return answer(request, await _profile(context, customer_id), status=201 if created else 200)
 
 
@@ -101,6 +101,22 @@ def _subject(actor: Actor, body: NewCustomerRequest, issuer: str) -> Subject:
         raise InvalidRequest(detail, errors=[FieldError("/user_id", "missing", detail)])
     email = None if body.email is None else emails.ascii_lowered(body.email)
     return Subject(issuer, body.user_id, email, email is not None, body.name)
+
+
+@router.delete("/customers/{customer_id}/link", status_code=204, responses=_WRITE)
+async def unlink_customer(context: ContextDep, actor: WriterDep, customer_id: CustomerPath) -> Response:
+    """End the link between a customer and its login, for a service key with the scope `admin`.
+
+    `billing_user_id` is removed where it holds the login's subject. The login's next `POST /v1/customers` creates a new
+    customer. A customer without a link is answered the same.
+    """
+    if not actor.is_admin:
+        raise Forbidden(
+            "Only a service key with the scope admin ends a link. Send one without X-Acting-Customer.",
+            code="scope_required",
+        )
+    await links.unlink(context, actor.customer(customer_id), principal=actor.principal.key)
+    return Response(status_code=204)
 
 
 @router.get(
