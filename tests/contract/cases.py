@@ -284,6 +284,12 @@ async def _customer_of_the_claim(world: World) -> httpx.Response:
     return await world.ask("createCustomer", replace(asked, who=who))
 
 
+@case("unlinkCustomer", status=404)
+async def _customer_to_unlink(world: World) -> httpx.Response:
+    asked = ASKED["unlinkCustomer"](world.company)
+    return await world.ask("unlinkCustomer", replace(asked, path="/v1/customers/cus_absent/link"))
+
+
 @case("getPromotionCode", status=404)
 async def _unknown_code(world: World) -> httpx.Response:
     asked = ASKED["getPromotionCode"](world.company)
