@@ -21,6 +21,8 @@ from app.postgres.database import Connection, Database, PooledConnection, databa
 from verification.simulation.held_loop import HeldLoop, Process, held_loop
 
 POOL_SIZE = 10
+CONNECTIONS = 24
+"""Opened before the first schedule; more are opened if a schedule needs them."""
 ACQUIRE_SECONDS = 5.0
 _LOST = (asyncpg.InterfaceError, asyncpg.QueryCanceledError, OSError, TimeoutError)
 SESSION = {"application_name": "schedules", "jit": "off", "plan_cache_mode": "force_generic_plan"}
@@ -148,6 +150,10 @@ class Gate:
         raw.add_log_listener(lambda _, message: _noticed(found, str(message.message)))
         self._all.append(found)
         return found
+
+    async def warm_up(self) -> None:
+        """Connect before the first schedule: whoever connects goes on later than others of the same moment."""
+        self._free += [await self._connect() for _ in range(CONNECTIONS)]
 
     def give_back(self, session: Session) -> None:
         """A killed process gives nothing back: `bury` does."""
@@ -436,7 +442,9 @@ async def tables(url: str) -> list[str]:
 async def open_gate(url: str, order: Iterator[int]) -> Gate:
     loop = held_loop()
     control = await asyncpg.connect(url, max_cached_statement_lifetime=0)
-    return Gate(loop, url, control, order)
+    gate = Gate(loop, url, control, order)
+    await gate.warm_up()
+    return gate
 
 
 async def empty(gate: Gate, names: list[str], number: int) -> None:

@@ -628,13 +628,21 @@ def _reserved_after_the_end(judge: Judge) -> Iterator[str]:
 def _not_abandoned(judge: Judge) -> Iterator[str]:
     for asked in judge.record.asked:
         found = _CANCEL.fullmatch(asked.path)
-        if found is None or asked.reply is None or asked.tick < judge.record.calm_tick:
+        if found is None or asked.reply is None:
             continue
+        operation, actor, status = judge.operations[found[1]], asked.actor_id, asked.reply.status
+        ends = [step for step in operation.steps.values() if step.invoice_id is not None]
+        is_ended = any((step.settled_tick or float("inf")) < (asked.reply_tick or 0) for step in ends)
+        if status == 200 and not is_ended:
+            yield f"abandoning {operation.id} was answered 200, and it had not ended"
         code = asked.reply.body.get("code") if isinstance(asked.reply.body, dict) else None
-        operation, actor = judge.operations[found[1]], asked.actor_id
         may_end = actor is None or judge.truth.owner(operation.subscription_id, asked.tick) == actor
-        if may_end and asked.reply.status not in (200, 202) and code != "operation_ended":
-            yield f"abandoning {operation.id} was answered {asked.reply.status} {code}"
+        is_calm = asked.tick >= judge.record.calm_tick
+        if is_calm and may_end and status not in (200, 202) and code != "operation_ended":
+            yield f"abandoning {operation.id} was answered {status} {code}"
+        wanted = status in (200, 202) and any(step.code == "payment_action_required" for step in ends)
+        if wanted:
+            yield f"{operation.id} was abandoned and ended by its window"
 
 
 INVARIANTS: dict[str, Callable[[Judge], Iterator[str]]] = {
