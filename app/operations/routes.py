@@ -58,4 +58,7 @@ async def cancel_operation(
     """
     await waiting.abandon(context, actor, operation_id)
     outcome = await operations.outcome(context, operation_id, actor, checked=True)
+    if all(step.is_settled for step in outcome.steps):
+        # The payment may have come first, and the purchase been settled as applied in between.
+        waiting.check_abandoned(outcome.operation, outcome.steps)
     return operation_answer(request, outcome, actor)

@@ -248,7 +248,7 @@ async def abandon(context: Context, actor: Actor, operation_id: str) -> None:
         if waiting is not None:
             break
         if not any(_may_wait(step) for step in steps if not step.is_settled):
-            _check_abandoned(operation, steps)
+            check_abandoned(operation, steps)
             return
         if loop.time() + _POLL_SECONDS > give_up:
             raise Conflict(
@@ -302,7 +302,12 @@ def _may_wait(step: Step) -> bool:
     return step.action not in (StepKind.ADD, StepKind.REMOVE, StepKind.UPDATE, StepKind.SET_OWNER)
 
 
-def _check_abandoned(operation: Operation, steps: Sequence[Step]) -> None:
+def check_abandoned(operation: Operation, steps: Sequence[Step]) -> None:
+    """Pass if the operation has ended by an abandonment.
+
+    Raises:
+        Conflict: `operation_ended` if it ended otherwise, `operation_in_progress` if nothing of it waits yet.
+    """
     if any(step.state == State.FAILED and step.code == PAYMENT_ABANDONED for step in steps):
         return
     if operation.settled_at is None and not any(_may_wait(step) for step in steps):
