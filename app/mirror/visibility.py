@@ -81,7 +81,7 @@ async def get(context: Context, actor: Actor, subscription_id: SubscriptionId) -
 
 
 async def get_as(context: Context, principal: Principal, subscription_id: SubscriptionId) -> Seen:
-    """Return a subscription as a principal may see it, with one statement if the login is linked to a customer.
+    """Return a subscription as a principal may see it, with one statement if a linked login sees it.
 
     Raises:
         NotFound: the id is absent, or the actor has no role on the subscription.
@@ -96,9 +96,9 @@ async def get_as(context: Context, principal: Principal, subscription_id: Subscr
             )
             if linked is not None and principal.customer_claim in (None, linked):
                 seen = None if view is None else see_as(view, linked, context.rules)
-                if seen is None:
-                    raise NotFound()
-                return seen
+                if seen is not None:
+                    return seen
+        # Nothing was found, or the customer of the link was deleted: then the login may have another one by now.
         actor = await identify_on(connection, principal)
         actor.require_scope("read")
         return await read(connection, actor, subscription_id, context.rules)

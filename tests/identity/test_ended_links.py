@@ -84,6 +84,24 @@ async def test_a_claim_and_a_user_id_link_when_the_former_customer_was_deleted(s
         assert len(await ended(service, person.customer_id)) == 1
 
 
+async def test_a_first_read_of_a_subscription_links_when_the_former_customer_was_deleted(
+    service: Service,
+) -> None:
+    """P3: the plain read looks the login up by itself, and answered 404 until another route was asked."""
+    person, company = await linked_person(service), await service.company()
+    await delete(service, person.customer_id)
+    await service.person(
+        "named",
+        linked=False,
+        billing_user_id=person.subject,
+        billing_shared_subscription_id=company.subscription_id,
+        billing_shared_subscription_role="user",
+    )
+    found = await service.get(company.path, person.headers)
+    assert found.status_code == httpx.codes.OK, found.text
+    assert found.json()["subscription"]["role"] == "user"
+
+
 async def test_an_admin_ends_a_link_and_the_user_id_that_made_it(service: Service) -> None:
     """P3: the next trigger makes a new customer, and the former one is linked to nobody."""
     person = await linked_person(service)
