@@ -396,7 +396,7 @@ def load_settings(environ: Mapping[str, str] | None = None, *, process: Process 
     problems = list(_missing(process, set(raw)).items())
     settings: Settings | None = None
     try:
-        settings = Settings(**{name.lower(): text for name, text in raw.items()})  # type: ignore[arg-type]
+        settings = Settings(**{name.lower(): text for name, text in raw.items()})  # type: ignore[arg-type]  # pydantic parses the texts
     except ValidationError as invalid:
         errors = invalid.errors(include_input=False, include_url=False, include_context=False)
         problems += [(str(error["loc"][0]).upper(), _rule(error)) for error in errors if error["loc"]]

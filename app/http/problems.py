@@ -113,7 +113,7 @@ def install(app: FastAPI) -> None:
     async def on_anything_else(request: Request, _: Exception) -> Response:
         return render(InternalError(), request)
 
-    app.openapi = _only_problems(app)  # type: ignore[method-assign]
+    app.openapi = _only_problems(app)  # type: ignore[method-assign]  # FastAPI's way to extend the document
     app.add_exception_handler(BillingError, on_billing_error)
     app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(HTTPException, on_http_exception)

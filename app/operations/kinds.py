@@ -31,7 +31,7 @@ class Fact(StrEnum):
     """What is known beside the object itself."""
 
     OTHER_SUBSCRIPTION_IS_LIVE = "the customer's present subscription has not ended"
-    OWNER_IS_ABSENT = "the customer whom the subscription names as owner does not exist"
+    OWNER_IS_ABSENT = "the customer named as owner of the subscription does not exist"
     UPDATE_IS_OURS = "the pending update of the subscription is one that an attempt of the step made"
 
 

@@ -317,17 +317,6 @@ async def add_details(connection: Connection, operation_id: str, position: int, 
     )
 
 
-async def set_sent(connection: Connection, operation_id: str, position: int, params: JsonObject) -> None:
-    """Store the parameters that a step is about to send, for retries of its key."""
-    await connection.execute(
-        """update operation_steps set details = details || jsonb_build_object('sent', $3::jsonb)
-        where operation_id = $1 and position = $2 and settled_at is null""",
-        operation_id,
-        position,
-        params,
-    )
-
-
 async def retire_old_keys(connection: Connection, operation_id: str, *, late_seconds: float) -> None:
     """Expire the steps in flight whose key Stripe may forget soon.
 

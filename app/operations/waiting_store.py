@@ -206,11 +206,6 @@ async def put_off(
     await connection.execute(_PUT_OFF, operation_id, token, longest_seconds)
 
 
-async def refuse_unnamed(connection: Connection, operation_id: str, code: str) -> None:
-    """Settle as refused the additions of an operation whose seats were not bought."""
-    await connection.execute(_REFUSE_UNNAMED, operation_id, code)
-
-
 async def name(
     connection: Connection,
     operation_id: str,

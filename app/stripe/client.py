@@ -255,7 +255,7 @@ class StripeClient:
                     if tries >= _ATTEMPTS or not is_retryable(error, is_write=is_write):
                         raise failure from error
                     has_open_try = attempt.leaves_unanswered(before=has_open_try)
-                await asyncio.sleep(_FIRST_PAUSE_SECONDS * 2 ** (tries - 1) * random.uniform(0.5, 1.0))  # noqa: S311
+                await asyncio.sleep(_FIRST_PAUSE_SECONDS * 2 ** (tries - 1) * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load, guards nothing
                 try:
                     await self._acquire(grant.endpoint)
                 except BillingError:

@@ -30,7 +30,7 @@ async def _no_faults_left(shop: Shop) -> AsyncIterator[None]:
 
 
 async def bought_by_the_owner(shop: Shop) -> tuple[Company, str]:
-    """A company whose owner, whom the payer allowed to buy, has asked for seats that wait for their payment."""
+    """A company whose owner has the payer's permission to buy, and has asked for seats that wait for payment."""
     company = await company_that_pays_by(shop, CHALLENGED, payer_is_owner=False)
     ok(await shop.service.send("PUT", f"{company.path}/purchase-permission", company.payer.headers))
     return company, str((await ask_for(company))["operation_id"])

@@ -32,7 +32,7 @@ def _no_margin() -> list[Change]:
 
 
 def _no_lease() -> list[Change]:
-    """Whoever comes may fetch, and applies it even if another has taken the lease."""
+    """Let a process fetch without the lease, and apply even if another process has taken it."""
     anybody = ("and lease_token = $2", "and ($2::uuid is not null)")
     return [
         edited(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import random
 import secrets
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Self
 from uuid import uuid4
 
@@ -28,6 +27,7 @@ from app.sharing.rulebooks import RULEBOOKS
 from app.stripe.billing import BillingCalls
 from app.stripe.client import StripeClient
 from app.stripe.gateway import StripeGateway
+from testkit.asgi import Reply, ask
 from testkit.company import signed
 from testkit.service import as_user, service_environment
 from testkit.simulator import Simulator
@@ -49,23 +49,10 @@ CLOCK = """
     end $$"""
 """`clock_timestamp()` is shadowed, so that the service's leases, quotes and dates follow the stand-in's clock."""
 
+HOST, STAYS_SECONDS = "lives.test", 60.0
+
 FAR = 4_000_000_000
 """When tokens expire, in Unix seconds: the lives are played in years to come."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    status: int
-    headers: dict[str, str]
-    body: Any
-
-    @property
-    def ok(self) -> bool:
-        return self.status < 300
-
-    @property
-    def code(self) -> str:
-        return str(self.body.get("code", "")) if isinstance(self.body, dict) else ""
 
 
 class StandIn(Simulator):
@@ -198,11 +185,19 @@ class Bench:
         """One request of the API, straight into the application."""
         content = b"" if body is None else json.dumps(body).encode()
         sent = {**headers} if body is None else {**headers, "content-type": "application/json"}
-        return await _asgi(self.app, method, path, sent, content)
+        return await ask(self.app, method, path, sent, content, host=HOST, stays=STAYS_SECONDS)
 
     async def deliver(self, event: Mapping[str, Any]) -> Reply:
         content = json.dumps(event).encode()
-        return await _asgi(self.app, "POST", "/webhooks/stripe", signed(content), content)
+        return await ask(
+            self.app,
+            "POST",
+            "/webhooks/stripe",
+            signed(content),
+            content,
+            host=HOST,
+            stays=STAYS_SECONDS,
+        )
 
 
 async def _prepare(url: str) -> list[str]:
@@ -218,41 +213,3 @@ async def _prepare(url: str) -> list[str]:
     finally:
         await connection.close()
     return [row["tablename"] for row in rows]
-
-
-async def _asgi(app: Any, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
-    sent: list[Any] = []
-    given = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def receive() -> Any:
-        if given:
-            return given.pop()
-        await asyncio.sleep(60.0)
-        return {"type": "http.disconnect"}
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    raw += [(b"host", b"lives.test"), (b"content-length", str(len(body)).encode())]
-    bare, _, query = path.partition("?")
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": method,
-        "scheme": "http",
-        "path": bare,
-        "raw_path": bare.encode(),
-        "root_path": "",
-        "query_string": query.encode(),
-        "headers": raw,
-        "client": ("127.0.0.1", 1),
-        "server": ("lives.test", 80),
-        "state": {},
-    }
-    await app(scope, receive, send)
-    content = b"".join(message.get("body", b"") for message in sent[1:])
-    answered = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
-    is_json = "json" in answered.get("content-type", "")
-    return Reply(sent[0]["status"], answered, json.loads(content) if is_json and content else None)

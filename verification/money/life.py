@@ -10,8 +10,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from testkit.asgi import Reply
 from testkit.simulator import SimulatorError
-from verification.money.bench import Bench, Reply, known_randomness
+from verification.money.bench import Bench, known_randomness
 from verification.money.journal import Journal, Json
 from verification.money.world import (
     ADMIN,

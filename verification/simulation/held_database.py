@@ -152,7 +152,7 @@ class Gate:
         return found
 
     async def warm_up(self) -> None:
-        """Connect before the first schedule: whoever connects goes on later than others of the same moment."""
+        """Connect before the first schedule: a task that connects goes on later than others of the same moment."""
         self._free += [await self._connect() for _ in range(CONNECTIONS)]
 
     def give_back(self, session: Session) -> None:

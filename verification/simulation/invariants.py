@@ -562,7 +562,7 @@ def no_zombie(judge: Judge) -> Iterator[str]:
 def purchases(judge: Judge) -> Iterator[str]:
     """I17. A purchase that waits for its payment names nobody before it is paid. It is told as made only if its
     invoice is paid, and as failed only if nothing can pay it any more. Its reservations end with it. Once the faults
-    have ended, one call abandons it, whoever may call.
+    have ended, one call by any caller with the right abandons it.
     """
     yield from _named_before_payment(judge)
     yield from _told_otherwise_than_paid(judge)

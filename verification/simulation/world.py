@@ -29,6 +29,7 @@ from app.stripe.billing import BillingCalls
 from app.stripe.client import StripeClient
 from app.stripe.gateway import StripeGateway
 from app.stripe.rate_budget import RateBudget
+from testkit.asgi import Reply, ask
 from testkit.company import signed
 from testkit.service import as_service, as_user, service_environment
 from verification.simulation.held_database import Gate, HeldDatabase
@@ -85,13 +86,6 @@ class Company:
     @property
     def people(self) -> list[Person]:
         return [self.owner, *self.managers, *self.users]
-
-
-@dataclass(slots=True)
-class Reply:
-    status: int
-    headers: dict[str, str]
-    body: Any
 
 
 @dataclass(slots=True, eq=False)
@@ -297,7 +291,7 @@ class World:
         self, name: str, method: str, path: str, headers: Mapping[str, str], body: bytes
     ) -> asyncio.Task[Reply]:
         app = self.parts.apps[API_NAMES.index(name)]
-        return self.processes[name].spawn(_asgi(app, method, path, headers, body))
+        return self.processes[name].spawn(ask(app, method, path, headers, body, host="schedules.test"))
 
     def deliver(self, name: str, event: Json) -> asyncio.Task[Reply]:
         body = orjson.dumps(event)
@@ -305,41 +299,6 @@ class World:
 
 
 SERVICE = as_service("admin")
-
-
-async def _asgi(app: FastAPI, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
-    sent: list[Any] = []
-    given = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def receive() -> Any:
-        return given.pop() if given else {"type": "http.disconnect"}
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    raw += [(b"host", b"schedules.test"), (b"content-length", str(len(body)).encode())]
-    bare, _, query = path.partition("?")
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": method,
-        "scheme": "http",
-        "path": bare,
-        "raw_path": bare.encode(),
-        "root_path": "",
-        "query_string": query.encode(),
-        "headers": raw,
-        "client": ("127.0.0.1", 1),
-        "server": ("schedules.test", 80),
-        "state": {},
-    }
-    await app(scope, receive, send)
-    content = b"".join(message.get("body", b"") for message in sent[1:])
-    answered = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
-    is_json = "json" in answered.get("content-type", "")
-    return Reply(sent[0]["status"], answered, orjson.loads(content) if is_json and content else None)
 
 
 async def _cleaned_up(context: Context) -> int:
