@@ -128,13 +128,16 @@ async def _metadata(connection: Connection) -> list[Finding]:
 async def _memberships(connection: Connection) -> list[Finding]:
     found = []
     for row in await diagnosis.memberships(connection):
+        subscription_id = row["subscription_id"]
         if row["is_owner"]:
-            problem = f"owns {row['member_of']} and also has a member's metadata for it"
+            problem = f"owns {subscription_id} and also has a member's metadata for it"
         elif row["existence"] != "present":
-            problem = f"is a member of {row['member_of']}, which does not exist"
+            problem = f"is a member of {subscription_id}, which does not exist"
         else:
-            problem = f"is a member of {row['member_of']}, which is {row['status']}"
-        found.append(Finding("membership", row["id"], problem, f"Remove {_MEMBER_KEYS}."))
+            problem = f"is a member of {subscription_id}, which is {row['status']}"
+        named = [_MEMBER_KEYS] if row["is_guides"] else []
+        named += [f"{keys.FURTHER_PREFIX}{subscription_id}"] if row["is_further"] else []
+        found.append(Finding("membership", row["customer_id"], problem, f"Remove {' and '.join(named)}."))
     return found
 
 

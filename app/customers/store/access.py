@@ -16,9 +16,9 @@ _ACCESS = """
         from subscriptions s left join customers o on o.id = s.owner_id and o.existence = 'present'
         where (s.customer_id = $1 or s.owner_id = $1) and s.existence = 'present'
         union all
-        select s.*, c.member_role, 'shared'
-        from customers c join subscriptions s on s.id = c.member_of and s.existence = 'present'
-        where c.id = $1 and c.existence = 'present' and s.owner_id is distinct from $1
+        select s.*, m.role, 'shared'
+        from memberships m join subscriptions s on s.id = m.subscription_id and s.existence = 'present'
+        where m.customer_id = $1 and s.owner_id is distinct from $1
     ), giving as (
         select m.id, m.status, m.role, m.via, m.cancel_at, m.owner_id,
             (x.item ->> 'current_period_end')::bigint as period_end,
