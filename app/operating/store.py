@@ -26,10 +26,11 @@ _ODDITIES = """
     order by kind, id, key limit $1"""
 
 _MEMBERSHIPS = """
-    select c.id, c.member_of, s.status, coalesce(s.existence, 'unknown') as existence, s.owner_id = c.id as is_owner
+    select c.id, c.member_of, s.status, coalesce(s.existence, 'unknown') as existence,
+        coalesce(s.owner_id, s.customer_id) = c.id as is_owner
     from customers c left join subscriptions s on s.id = c.member_of
     where c.member_of is not null and c.existence = 'present'
-      and (s.id is null or s.existence <> 'present' or s.terminal or s.owner_id = c.id)
+      and (s.id is null or s.existence <> 'present' or s.terminal or coalesce(s.owner_id, s.customer_id) = c.id)
     order by c.id limit $1"""
 
 _OWNERLESS = """

@@ -127,17 +127,20 @@ async def record_left(
     )
 
 
-# One subscription at a time, without members that an unsettled operation already changes.
+# One subscription at a time, without members that an unsettled operation already changes. A payer who is the owner
+# because metadata names none keeps the keys that their customer may have.
 _OF_ENDED = """
     with ended as (
         select s.id from subscriptions s
         where s.status = any($1) and s.existence = 'present' and exists (
-            select from customers c where c.member_of = s.id and c.existence = 'present' and not exists (
+            select from customers c where c.member_of = s.id and c.existence = 'present'
+              and (s.owner_id is not null or c.id <> s.customer_id) and not exists (
                 select from operation_steps t
                     where t.customer_id = c.id and t.settled_at is null and not t.awaits_seats))
         limit 1 for update skip locked)
     select c.id, c.member_of from customers c join ended e on c.member_of = e.id
-    where c.existence = 'present' and not exists (
+    join subscriptions s on s.id = e.id
+    where c.existence = 'present' and (s.owner_id is not null or c.id <> s.customer_id) and not exists (
         select from operation_steps t
             where t.customer_id = c.id and t.settled_at is null and not t.awaits_seats)
     order by c.id limit $2"""

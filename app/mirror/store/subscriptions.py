@@ -20,7 +20,7 @@ _COLUMNS = f"""
             from jsonb_to_recordset(s.items) as x(price_id text, product_id text)
             left join prices r on r.id = x.price_id
             left join products p on p.id = x.product_id) as offers,
-        o.id as owner_id, o.email as owner_email, o.name as owner_name,
+        s.owner_id as named_owner_id, o.id as owner_id, o.email as owner_email, o.name as owner_name,
         (select count(*) from customers m
          where m.member_of = s.id and m.existence = 'present' and m.id is distinct from o.id) as members,
         (select count(*) from {PROMISED_SEATS} and v.subscription_id = s.id and {NUMBERS_COUNT}) as reserved,
@@ -31,8 +31,9 @@ _COLUMNS = f"""
             where g.subscription_id = s.id and g.owner_id = s.owner_id and g.payer_id = s.customer_id)
             as owner_may_purchase,
         a.member_role as asker_role"""
+# While metadata names no owner, the customer who pays is the owner.
 _PEOPLE = """
-    left join customers o on o.id = s.owner_id and o.existence = 'present'
+    left join customers o on o.id = coalesce(s.owner_id, s.customer_id) and o.existence = 'present'
     left join customers a on a.id = asker.id and a.member_of = s.id and a.existence = 'present'"""
 
 _VIEW = f"""{_COLUMNS}
