@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from app.domain.ids import CustomerId, SubscriptionId, is_customer_id, is_subscription_id
+from app.domain.ids import NOBODY, CustomerId, SubscriptionId, is_free_id, is_subscription_id
 
 SUPPORTS_SHARING = "billing_supports_shared_subscriptions"
 # Stripe accepts at most 40 characters for a key, so the name has no room for "uses".
@@ -61,9 +61,15 @@ def optional_flag(metadata: Metadata, key: str) -> bool | None:
 
 
 def owner_of(metadata: Metadata) -> CustomerId | None:
-    """Return the owner that a subscription's metadata names, None if it names no customer id."""
+    """Return the owner that a subscription's metadata names.
+
+    None if the key is missing: then the customer who pays is the owner. NOBODY if no customer can have such an id. Any
+    other value is judged by whether that customer exists, because ids from before 2018 have no form.
+    """
+    if OWNER not in metadata:
+        return None
     value = stripped(metadata, OWNER)
-    return CustomerId(value) if is_customer_id(value) else None
+    return CustomerId(value) if is_free_id(value) else NOBODY
 
 
 def membership_of(metadata: Metadata) -> Membership | None:
@@ -147,6 +153,4 @@ def _further_problem(key: str, role: str, guide: Membership | None) -> str | Non
 
 def owner_problems(metadata: Metadata) -> dict[str, str]:
     """Return the problem of a subscription's owner key, by key, for the report of `coseat doctor`."""
-    if stripped(metadata, OWNER) and owner_of(metadata) is None:
-        return {OWNER: "names no customer id"}
-    return {}
+    return {OWNER: "names no customer id"} if owner_of(metadata) == NOBODY else {}

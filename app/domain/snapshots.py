@@ -120,6 +120,8 @@ class SubscriptionItem:
 class Subscription:
     """A subscription with its items. `owner_id` and `operation_id` come from its metadata.
 
+    `owner_id` is None if metadata names no owner, and NOBODY if its value names nobody (`app.domain.metadata`).
+
     `items_complete` and `discounts_complete` are False if the answer did not carry all items, or not what each
     discount gives. They are not stored.
     """

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from app.catalogue import store as catalogue
 from app.context import Context, Rules
 from app.domain import metadata as keys
+from app.domain.ids import NOBODY
 from app.domain.seats import capacity, is_shareable, lacking
 from app.mirror.first_fill import check_account
 from app.mirror.store import fills, refreshes, subscriptions
@@ -108,8 +109,8 @@ async def _metadata(connection: Connection) -> list[Finding]:
         Finding(
             "owner",
             subscription_id,
-            f"{keys.OWNER} names {owner_id}, which is not a customer, so nobody can manage its members",
-            f"Set {keys.OWNER} to an existing customer, or remove it.",
+            f"{keys.OWNER} {_named(owner_id)}, so nobody can manage its members",
+            f"Set {keys.OWNER} to an existing customer, or remove it: then the customer who pays is the owner.",
         )
         for subscription_id, owner_id in await diagnosis.ownerless(connection)
     ]
@@ -123,6 +124,14 @@ async def _metadata(connection: Connection) -> list[Finding]:
         for _, ids in await diagnosis.shared_logins(connection)
     ]
     return found
+
+
+def _named(owner_id: str) -> str:
+    return (
+        "has a value that no customer has"
+        if owner_id == NOBODY
+        else f"names {owner_id}, which is not a customer"
+    )
 
 
 async def _memberships(connection: Connection) -> list[Finding]:

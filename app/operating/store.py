@@ -27,10 +27,11 @@ _ODDITIES = """
 
 _MEMBERSHIPS = """
     select m.customer_id, m.subscription_id, s.status, coalesce(s.existence, 'unknown') as existence,
-        s.owner_id = m.customer_id as is_owner, c.member_of = m.subscription_id as is_guides,
+        coalesce(s.owner_id, s.customer_id) = m.customer_id as is_owner, c.member_of = m.subscription_id as is_guides,
         c.further_memberships ? m.subscription_id as is_further
     from memberships m join customers c on c.id = m.customer_id left join subscriptions s on s.id = m.subscription_id
-    where s.id is null or s.existence <> 'present' or s.terminal or s.owner_id = m.customer_id
+    where s.id is null or s.existence <> 'present' or s.terminal
+       or coalesce(s.owner_id, s.customer_id) = m.customer_id
     order by m.customer_id, m.subscription_id limit $1"""
 
 _OWNERLESS = """

@@ -222,18 +222,21 @@ async def record_left(
     )
 
 
-# One subscription at a time, without members that an unsettled operation already changes.
+# One subscription at a time, without members that an unsettled operation already changes. A payer who is the owner
+# because metadata names none keeps the keys that their customer may have.
 _OF_ENDED = """
     with ended as (
         select s.id from subscriptions s
         where s.id = any (array(select n.subscription_id from membership_counts n))
           and s.status = any($1) and s.existence = 'present' and exists (
-            select from memberships m where m.subscription_id = s.id and not exists (
+            select from memberships m where m.subscription_id = s.id
+              and (s.owner_id is not null or m.customer_id <> s.customer_id) and not exists (
                 select from operation_steps t
                     where t.customer_id = m.customer_id and t.settled_at is null and not t.awaits_seats))
         limit 1 for update skip locked)
     select m.customer_id, m.subscription_id from memberships m join ended e on m.subscription_id = e.id
-    where not exists (
+    join subscriptions s on s.id = e.id
+    where (s.owner_id is not null or m.customer_id <> s.customer_id) and not exists (
         select from operation_steps t
             where t.customer_id = m.customer_id and t.settled_at is null and not t.awaits_seats)
     order by m.customer_id limit $2"""

@@ -20,7 +20,7 @@ _COLUMNS = f"""
             from jsonb_to_recordset(s.items) as x(price_id text, product_id text)
             left join prices r on r.id = x.price_id
             left join products p on p.id = x.product_id) as offers,
-        o.id as owner_id, o.email as owner_email, o.name as owner_name,
+        s.owner_id as named_owner_id, o.id as owner_id, o.email as owner_email, o.name as owner_name,
         (select coalesce(sum(n.users + n.managers), 0)::bigint from membership_counts n
          where n.subscription_id = s.id) - exists (select from memberships m
             where m.subscription_id = s.id and m.customer_id = o.id)::int as members,
@@ -32,8 +32,9 @@ _COLUMNS = f"""
             where g.subscription_id = s.id and g.owner_id = s.owner_id and g.payer_id = s.customer_id)
             as owner_may_purchase,
         a.role as asker_role"""
+# While metadata names no owner, the customer who pays is the owner.
 _PEOPLE = """
-    left join customers o on o.id = s.owner_id and o.existence = 'present'
+    left join customers o on o.id = coalesce(s.owner_id, s.customer_id) and o.existence = 'present'
     left join memberships a on a.subscription_id = s.id and a.customer_id = asker.id"""
 
 _VIEW = f"""{_COLUMNS}
