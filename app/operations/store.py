@@ -5,7 +5,7 @@ An operation is stored at its admission, and settled only by a known outcome.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -37,7 +37,7 @@ _INSERT_RESERVATIONS = """
     order by coalesce(customer_id, email)"""
 
 _COLUMNS = """t.position, t.action, t.customer_id, t.email, t.role, t.role_before, t.state, t.code, t.details,
-        t.attempt, t.sent_at, t.unanswered_at, t.invoice_id, t.awaits_seats,
+        t.attempt, t.sent_at, t.unanswered_at, t.invoice_id, t.awaits_seats, t.writes,
         extract(epoch from clock_timestamp() - t.unanswered_at)::float as unanswered_for"""
 
 _STEPS = f"select {_COLUMNS} from operation_steps t where t.operation_id = $1 order by t.position"
@@ -254,17 +254,21 @@ async def answered(connection: Connection, operation_id: str, step: Step) -> Non
     )
 
 
-async def is_open_elsewhere(connection: Connection, customer_id: CustomerId, operation_id: str) -> bool:
-    """Return True if another operation has sent a write of this customer.
+async def is_open_elsewhere(
+    connection: Connection, customer_id: CustomerId, operation_id: str, keys: Iterable[str]
+) -> bool:
+    """Return True if another operation has sent a write of one of these metadata keys of the customer.
 
     Its outcome is not known yet.
     """
     return bool(
         await connection.fetchval(
             """select exists (select from operation_steps
-            where customer_id = $1 and operation_id <> $2 and settled_at is null and state = 'in_flight')""",
+            where customer_id = $1 and operation_id <> $2 and settled_at is null and state = 'in_flight'
+              and (writes is null or writes ?| $3))""",
             customer_id,
             operation_id,
+            list(keys),
         )
     )
 

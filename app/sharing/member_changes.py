@@ -40,8 +40,8 @@ class Person:
     """A person that a change names, as found under the lock.
 
     `customer_id` is None for an e-mail that no customer has yet. `member_role` is the role on this subscription.
-    `elsewhere`: a member of another live subscription, or promised a seat there. `busy`: an unsettled step of another
-    operation on this subscription names them.
+    `elsewhere`: on as many other live subscriptions as one person may be, or promised a seat there. `busy`: an
+    unsettled step of another operation on this subscription names them.
     """
 
     customer_id: CustomerId | None
