@@ -43,6 +43,11 @@ class Waiting:
     expires_at: int | None
     ends_at: datetime | None
 
+    @property
+    def is_first(self) -> bool:
+        """Return True for the first purchase of a subscription: its first invoice is what waits."""
+        return self.kind == "add_subscription"
+
 
 _COLUMNS = """
     select t.operation_id, t.position, o.subscription_id, o.kind, t.action, o.principal, o.actor_id, o.request,
