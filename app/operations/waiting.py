@@ -24,7 +24,8 @@ from app.domain.statuses import ENDED
 from app.domain.views import SubscriptionView
 from app.errors import BillingError, NotFound, StripeErrorStored
 from app.mirror import refreshing as sync
-from app.mirror.visibility import Seen
+from app.mirror.store import subscriptions
+from app.mirror.visibility import Seen, see_as
 from app.operations import waiting_store
 from app.operations.endings import (
     PAID_WITHOUT_EFFECT,
@@ -66,7 +67,7 @@ async def settle_if_ended(
     """
     lease = await sync.take_lease(context, "subscription", waiting.subscription_id)
     found: list[Ending] = []
-    code = end or waiting.end_code or (PAYMENT_ACTION_REQUIRED if waiting.is_over else None)
+    code = end or waiting.end_code or await _own_end(context, waiting)
 
     async def call() -> Fetched:
         invoice = await _invoice(context, waiting)
@@ -95,6 +96,31 @@ async def settle_if_ended(
     if found and found[0].code == PAID_WITHOUT_EFFECT:
         log.error("paid_without_effect", operation_id=waiting.operation_id, invoice_id=waiting.invoice_id)
     return found[0] if found else None
+
+
+async def _own_end(context: Context, waiting: Waiting) -> str | None:
+    """Return the code with which the purchase ends although nobody has asked for that; None if it may go on.
+
+    It ends after the payment window, and once its buyer has lost the right to buy.
+    """
+    if waiting.is_over:
+        return PAYMENT_ACTION_REQUIRED
+    return None if await _may_still_buy(context, waiting) else PAYMENT_ABANDONED
+
+
+async def _may_still_buy(context: Context, waiting: Waiting) -> bool:
+    """Return True if the buyer still has the permissions that the purchase needed."""
+    if waiting.actor_id is None:
+        return True
+    async with context.database.connection() as connection:
+        view = await subscriptions.subscription_view(
+            connection, waiting.subscription_id, asker=waiting.actor_id
+        )
+    if view is None:
+        return True
+    seen = see_as(view, waiting.actor_id, context.rules)
+    needs = {Permission(name) for name in waiting.needs}
+    return needs <= (frozenset() if seen is None else seen.granted)
 
 
 async def _has_begun(context: Context, waiting: Waiting) -> bool:
