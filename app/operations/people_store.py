@@ -57,7 +57,7 @@ _FOUND = """
                 where m.customer_id = c.id and m.subscription_id <> $1
                   and s.existence = 'present' and s.status <> all($3)
                 union all
-                select v.subscription_id, true from reservations v
+                select v.subscription_id, v.email is not null from reservations v
                 where v.customer_id = c.id and v.released_at is null and v.subscription_id <> $1) held
             group by subscription_id) other) o
     where c.existence = 'present' and """

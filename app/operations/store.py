@@ -28,12 +28,14 @@ _INSERT_STEPS = """
         coalesce(r.awaits_seats, false), case when r.state <> 'planned' then clock_timestamp() end
     from jsonb_populate_recordset(null::operation_steps, $3) r"""
 
+# A role change writes the whole membership, so it may seat a member again who is moved away while it runs. Its
+# reservation counts no second seat while the member has one.
 _INSERT_RESERVATIONS = """
     insert into reservations (operation_id, position, subscription_id, customer_id, email, item_id, from_quantity)
     select operation_id, position, subscription_id, case when not awaits_seats then customer_id end,
         case when not awaits_seats then email end, case when awaits_seats then $2 end,
         case when awaits_seats then $3::bigint end
-    from operation_steps where operation_id = $1 and action = 'add' and state = 'planned'
+    from operation_steps where operation_id = $1 and action in ('add', 'update') and state = 'planned'
     order by coalesce(customer_id, email)"""
 
 _COLUMNS = """t.position, t.action, t.customer_id, t.email, t.role, t.role_before, t.state, t.code, t.details,
@@ -129,7 +131,7 @@ async def insert(
     seat_total: int | None = None,
     bought: tuple[str, int] | None = None,
 ) -> None:
-    """Store an operation, its steps, and a reservation for each seat that it fills.
+    """Store an operation, its steps, and a reservation for each seat that it fills or may fill again.
 
     `seat_total`: the seats after it; no admission goes above them until it is settled. `bought`: the item whose
     quantity the operation raises first, and the quantity. An addition that awaits these seats reserves one of them by

@@ -85,9 +85,11 @@ class MemberSteps(Steps):
             if added is None:
                 raise Conflict("No metadata key is free for this membership.", code="member_elsewhere")
             writes, slot = added, membership_keys.slot(here, added)
+        elif step.action == StepKind.REMOVE:
+            writes = membership_keys.changed(customer, here, None)
         else:
-            role = None if step.action == StepKind.REMOVE else step.role or "user"
-            writes = membership_keys.changed(customer, here, role)
+            writes = membership_keys.changed(customer, here, step.role or "user")
+            slot = membership_keys.slot(here, writes)
         try:
             async with context.database.transaction() as connection:
                 await people_store.choose_writes(connection, operation.id, step.position, writes, slot)
@@ -283,7 +285,10 @@ class OwnerSteps(Steps):
         *,
         applied: bool,
     ) -> None:
-        """Keep whether the new owner may buy, as the payer says by now."""
+        """Keep whether the new owner may buy, as the payer says by now; let a worker look at what waits for payment.
+
+        A purchase ends once its buyer has lost the right to buy (`app.operations.waiting`).
+        """
         if applied and isinstance(snapshot, Subscription):
             await transfers.grant_purchases(
                 connection,
@@ -292,3 +297,4 @@ class OwnerSteps(Steps):
                 owner_id=CustomerId(str(operation.request["to_id"])),
                 allowed=await transfers.transfer_allows_purchases(connection, operation.id),
             )
+            await waiting_store.wake_all(connection, operation.subscription_id)

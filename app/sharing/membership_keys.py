@@ -61,5 +61,5 @@ def added(
 
 
 def slot(subscription_id: SubscriptionId, written: Collection[str]) -> str | None:
-    """Return the key that names the membership in what an addition writes."""
+    """Return the key that names the membership in what an addition or a role change writes."""
     return keys.MEMBER_OF if keys.MEMBER_OF in written else keys.further_key(subscription_id)

@@ -198,7 +198,9 @@ async def test_late_first_attempt_keeps_its_keys_when_another_subscription_adds_
 async def test_addition_is_refused_when_stripe_has_no_room_for_a_key(service: Service) -> None:
     """Stripe keeps at most 50 metadata keys of an object."""
     company = await service.company()
-    person = await service.person("full", **{f"crm_{number}": "taken" for number in range(49)})
+    person = await service.person("full")
+    taken = {f"crm_{number}": "taken" for number in range(49)}
+    await service.stripe.post(f"/v1/customers/{person.customer_id}", metadata=taken)
     answer = await company.change(company.owner.headers, add=[person.email])
     assert results(answer) == [("failed", "cannot_be_added")]
     assert person.customer_id not in await company.members()
