@@ -36,30 +36,35 @@ def unclaimed_limit(limit: int) -> int:
     return max(1, limit // 2)
 
 
-# One row a customer. A membership of a subscription that has ended, or does not exist, bars nothing.
+# One row a customer. A membership of a subscription that has ended, or does not exist, bars nothing. Each lookup is
+# limited to its one row: otherwise PostgreSQL may read a whole table to answer it for many customers.
 _FOUND = """
-    select c.id as customer_id, lower(c.email collate "C") as email,
-        (select m.role from memberships m where m.subscription_id = $1 and m.customer_id = c.id) as member_role,
-        exists (select from member_records k where k.subscription_id = $1 and k.customer_id = c.id) as former_member,
-        o.number as others, o.unclaimed,
+    select c.id as customer_id, lower(c.email collate "C") as email, m.role as member_role,
+        k.is_known is not null as former_member, o.number as others, o.unclaimed,
         exists (select from operation_steps t
             where t.customer_id = c.id and t.settled_at is null and not t.awaits_seats
               and t.subscription_id = $1) as busy
     from customers c
+    left join lateral (select role from memberships m
+        where m.subscription_id = $1 and m.customer_id = c.id limit 1) m on true
+    left join lateral (select true as is_known from member_records k
+        where k.subscription_id = $1 and k.customer_id = c.id limit 1) k on true
+    left join lateral (select true as is_linked from identities i where i.customer_id = c.id limit 1) i on true
     cross join lateral (
-        select count(*) as number, count(*) filter (where is_typed and c.user_id is null
-            and not exists (select from identities i where i.customer_id = c.id)) as unclaimed
+        select count(*) as number, count(*) filter (
+            where other.is_typed and c.user_id is null and i.is_linked is null) as unclaimed
         from (
-            select subscription_id, bool_or(is_typed) as is_typed from (
-                select m.subscription_id, exists (select from member_records k where k.customer_id = c.id
-                    and k.subscription_id = m.subscription_id and k.typed_email is not null) as is_typed
+            select held.subscription_id, bool_or(held.is_typed) as is_typed from (
+                select m.subscription_id, k.typed_email is not null as is_typed
                 from memberships m join subscriptions s on s.id = m.subscription_id
+                left join lateral (select k.typed_email from member_records k
+                    where k.subscription_id = m.subscription_id and k.customer_id = c.id limit 1) k on true
                 where m.customer_id = c.id and m.subscription_id <> $1
                   and s.existence = 'present' and s.status <> all($3)
                 union all
                 select v.subscription_id, v.email is not null from reservations v
                 where v.customer_id = c.id and v.released_at is null and v.subscription_id <> $1) held
-            group by subscription_id) other) o
+            group by held.subscription_id) other) o
     where c.existence = 'present' and """
 
 _BY_ID = _FOUND + "c.id = any($2)"

@@ -162,7 +162,7 @@ class NewMemberSteps(Steps):
         return None
 
     async def decided(self, context: Context, operation: Operation, step: Step) -> Step:
-        """Take the customer that the e-mail has by now; otherwise take the right to create it.
+        """Take the right to create the customer of the e-mail, or the customer that the e-mail has by now.
 
         Two subscriptions may add one e-mail at once. One of them creates the customer, and the other one waits for it.
 
@@ -173,27 +173,27 @@ class NewMemberSteps(Steps):
         if step.was_sent:
             return step
         limit = context.rules.memberships_per_customer
+        writes = keys.membership_values(operation.subscription_id, step.role or "user")
         async with context.database.transaction() as connection:
-            view = await subscriptions.subscription_view(connection, operation.subscription_id, asker=None)
-            if view is not None:
-                person = await find_addition(
-                    connection, view, email=step.email, customer_id=None, limit=limit
-                )
-                if person.is_owner:
-                    raise Conflict("This customer is the owner.", code="already_member")
-                if person.customer_id is not None:
-                    return await _named(connection, operation, step, person.customer_id)
             try:
-                slot = {keys.MEMBER_OF: operation.subscription_id, keys.MEMBER_ROLE: step.role or "user"}
                 async with connection.transaction():
                     await people_store.choose_writes(
-                        connection, operation.id, step.position, slot, keys.MEMBER_OF
+                        connection, operation.id, step.position, writes, keys.MEMBER_OF
                     )
             except UniqueViolation:
                 raise ServiceUnavailable(
                     "Another addition creates the customer of this e-mail.", retry_after=1
                 ) from None
-        return step
+            # The right waits for an addition that ends. So the customer that it created is seen from here on.
+            view = await subscriptions.subscription_view(connection, operation.subscription_id, asker=None)
+            if view is None:
+                return step
+            person = await find_addition(connection, view, email=step.email, customer_id=None, limit=limit)
+            if person.is_owner:
+                raise Conflict("This customer is the owner.", code="already_member")
+            if person.customer_id is None:
+                return step
+            return await _named(connection, operation, step, person.customer_id)
 
     def write(self, context: Context, operation: Operation, step: Step, params: Params) -> Write[Fetched]:
         """Return the creation of a customer with the step's e-mail."""

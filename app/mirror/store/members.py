@@ -41,8 +41,8 @@ _SHOWN = """
     cross join lateral (select c.email, c.name from customers c where c.id = m.customer_id limit 1) c
     left join lateral (select k.typed_email, k.since from member_records k
         where k.subscription_id = m.subscription_id and k.customer_id = m.customer_id limit 1) k on true
-    cross join lateral (select k.typed_email is null
-        or exists (select from identities i where i.customer_id = m.customer_id) as own) seen_as
+    left join lateral (select true as is_linked from identities i where i.customer_id = m.customer_id limit 1) i on true
+    cross join lateral (select k.typed_email is null or i.is_linked is not null as own) seen_as
     cross join lateral (select m.customer_id, case when seen_as.own then c.email else k.typed_email end as email,
         case when seen_as.own then c.name end as name, m.role, 'active' as state, k.since) shown"""
 
