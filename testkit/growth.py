@@ -19,8 +19,18 @@ def member_email(team: str, number: int) -> str:
     return f"{team}.{number:07}@example.com"
 
 
-async def add_members(connection: Connection, subscription_id: str, team: str, number: int) -> None:
-    """Add `number` users to a subscription. Half of them were added by e-mail; a tenth has a login of its own."""
+async def add_members(
+    connection: Connection,
+    subscription_id: str,
+    team: str,
+    number: int,
+    *,
+    issuer: str = "https://growth.example",
+) -> None:
+    """Add `number` users to a subscription.
+
+    Half of them were added by e-mail. A tenth, whose number ends with 0, has a login whose subject is the customer id.
+    """
     template = {
         "id": member_id(team, TEMPLATE),
         "created": 1_700_000_000,
@@ -55,8 +65,9 @@ async def add_members(connection: Connection, subscription_id: str, team: str, n
     )
     await connection.execute(
         """insert into identities (issuer, subject, customer_id, linked_at)
-        select 'https://growth.example', id, id, clock_timestamp() from customers
+        select $2, id, id, clock_timestamp() from customers
         where id like $1 || '%' and right(id, 1) = '0'""",
         f"cus_{team}",
+        issuer,
         timeout=600,
     )
