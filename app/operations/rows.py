@@ -33,6 +33,7 @@ class Step:
     `sent_at`: the first sending with the key of this `attempt`. `unanswered_at`: the last sending whose answer is
     missing, `unanswered_for` the seconds since then by the database's clock. `invoice_id`: of a step that waits, or has
     waited, for its payment. `awaits_seats`: an addition whose seat is to be bought first, and that names nobody yet.
+    `invitation_id`: the invitation that the step accepts, or whose seat it fills.
     """
 
     position: int
@@ -50,6 +51,7 @@ class Step:
     unanswered_for: float | None
     invoice_id: str | None = None
     awaits_seats: bool = False
+    invitation_id: str | None = None
 
     @property
     def is_settled(self) -> bool:

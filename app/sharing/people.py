@@ -6,7 +6,7 @@ The caller holds the subscription's lock.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.roles import Role
@@ -17,6 +17,8 @@ from app.identity.actors import Actor
 from app.operations import people_store
 from app.operations.people_store import FoundPerson
 from app.postgres.database import Connection
+from app.sharing import invitation_store
+from app.sharing.invitation_store import Invitation
 from app.sharing.member_changes import (
     Action,
     MemberChange,
@@ -32,25 +34,32 @@ async def find_addition(
     if email is not None:
         found = await people_store.people_by_email(connection, view.id, [email], ended=ended)
         promised = await people_store.promised_emails(connection, [email])
-        return by_email(email, found, promised.get(email), view)
+        return by_email(email, found, promised.get(email), view, None)
     known = await people_store.people_by_id(connection, view.id, [customer_id or ""], ended=ended)
     return as_person(known[0], view, None) if known else Person(customer_id, known=False)
 
 
 def by_email(
-    email: str, candidates: Sequence[FoundPerson], promised_on: SubscriptionId | None, view: SubscriptionView
+    email: str,
+    candidates: Sequence[FoundPerson],
+    promised_on: SubscriptionId | None,
+    view: SubscriptionView,
+    invitation: Invitation | None,
 ) -> Person:
     """Return the person that an e-mail names, among the customers that have it.
 
-    `promised_on`: the subscription on which the e-mail is promised a seat.
+    `promised_on`: the subscription on which the e-mail is promised a seat. `invitation`: the open one to that e-mail.
     """
     if len(candidates) > 1:
         return Person(None, email, ambiguous=True)
     if candidates:
-        return as_person(candidates[0], view, email)
-    return Person(
-        None, email, busy=promised_on == view.id, elsewhere=promised_on is not None and promised_on != view.id
-    )
+        person = as_person(candidates[0], view, email)
+    else:
+        is_elsewhere = promised_on is not None and promised_on != view.id
+        person = Person(None, email, busy=promised_on == view.id, elsewhere=is_elsewhere)
+    if invitation is None:
+        return person
+    return replace(person, invitation_id=invitation.id, busy=person.busy or invitation.is_used)
 
 
 def as_person(found: FoundPerson, view: SubscriptionView, email: str | None) -> Person:
@@ -97,12 +106,12 @@ async def find_people(
     for found in await people_store.people_by_email(connection, view.id, emails, ended=sorted(ENDED)):
         with_email.setdefault(found.email or "", []).append(found)
     promised = await people_store.promised_emails(connection, emails)
+    invited = await invitation_store.open_to(connection, view.id, emails)
     changes = []
     for change in asked:
         if change.email is not None:
-            person = by_email(
-                change.email, with_email.get(change.email, []), promised.get(change.email), view
-            )
+            email, candidates = change.email, with_email.get(change.email, [])
+            person = by_email(email, candidates, promised.get(email), view, invited.get(email))
         else:
             person = _by_id(change, by_id.get(change.customer_id or CustomerId("")), actor, view)
         changes.append(
