@@ -28,7 +28,7 @@ JOIN = """
         s.cancel_at, s.cancel_at_period_end, s.canceled_at, s.ended_at, s.billing_mode, s.latest_invoice_id,
         s.default_payment_method_id, s.collection_method, s.pause_collection, s.schedule_id, s.discount_details,
         s.synced_at, o.id as owner_id, o.email as owner_email, o.name as owner_name,
-        (select count(*) from customers m where m.member_of = s.id and m.existence = 'present') as members,
+        (select count(*) from memberships m where m.subscription_id = s.id) as members,
         (select count(*) from reservations v where v.subscription_id = s.id and v.released_at is null) as reserved,
         i.id as item_id, i.quantity, i.current_period_start, i.current_period_end, i.price_id, i.product_id,
         p.name as product_name, p.supports_sharing, r.currency as price_currency, r.billing_scheme,

@@ -73,6 +73,7 @@ CUSTOMER = Customer(
     user_id="user-1",
     operation_id="op_1",
     metadata_problems={"key": "is odd"},
+    further_memberships={"sub_2": "manager"},
 )
 SUBSCRIPTION = Subscription(
     id=SubscriptionId("sub_1"),

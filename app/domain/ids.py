@@ -24,8 +24,22 @@ PRODUCT_PATTERN = r"^[A-Za-z0-9_\-]{1,200}$"
 PAYMENT_METHOD_PATTERN = rf"^(pm|card|src|ba)_{_TAIL}$"
 INVOICE_PATTERN = rf"^in_{_TAIL}$"
 
+NOBODY = CustomerId("")
+"""The owner that metadata names by a value that no customer can have as its id."""
+MAXIMUM_LENGTH = 255
+
 _CUSTOMER = re.compile(CUSTOMER_PATTERN, re.ASCII)
 _SUBSCRIPTION = re.compile(SUBSCRIPTION_PATTERN, re.ASCII)
+_UNUSABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def is_free_id(value: str) -> bool:
+    """Return True if `value` can be an id of a customer, product or price.
+
+    Before 2018 the owner of an account chose these ids freely, so an id is any text of 1 to 255 characters without
+    control characters.
+    """
+    return 0 < len(value) <= MAXIMUM_LENGTH and not _UNUSABLE.search(value)
 
 
 def is_customer_id(value: str) -> bool:

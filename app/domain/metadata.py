@@ -8,10 +8,11 @@ operator should correct.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from app.domain.ids import CustomerId, SubscriptionId, is_customer_id, is_subscription_id
+from app.domain.ids import NOBODY, CustomerId, SubscriptionId, is_free_id, is_subscription_id
 
 SUPPORTS_SHARING = "billing_supports_shared_subscriptions"
 # Stripe accepts at most 40 characters for a key, so the name has no room for "uses".
@@ -21,17 +22,23 @@ SELLABLE = "billing_sellable"
 OWNER = "billing_shared_subscription_owner"
 MEMBER_OF = "billing_shared_subscription_id"
 MEMBER_ROLE = "billing_shared_subscription_role"
+FURTHER_PREFIX = "billing_"
+"""A further membership's key is this prefix and the subscription's id; its value is the role."""
 USER_ID = "billing_user_id"
 OPERATION_ID = "billing_operation_id"
 
 ASCII_WHITE_SPACE = " \t\n\r\f\v"
+# The prefix leaves 32 of the 40 characters of a key. Letters and digits exclude the ids of schedules (`sub_sched_`).
+_FURTHER_KEY = re.compile(rf"{FURTHER_PREFIX}(sub_[A-Za-z0-9]{{1,28}})", re.ASCII)
+_LOOKS_FURTHER = f"{FURTHER_PREFIX}sub_"
+_ROLES = frozenset({"user", "manager"})
 
 Metadata = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """The seat that a customer's metadata names: one subscription, and the role `user` or `manager`."""
+    """The seat that the guide's two keys name: one subscription, and the role `user` or `manager`."""
 
     subscription_id: SubscriptionId
     role: str
@@ -54,18 +61,41 @@ def optional_flag(metadata: Metadata, key: str) -> bool | None:
 
 
 def owner_of(metadata: Metadata) -> CustomerId | None:
-    """Return the owner that a subscription's metadata names, None if it names no customer id."""
+    """Return the owner that a subscription's metadata names.
+
+    None if the key is missing: then the customer who pays is the owner. NOBODY if no customer can have such an id. Any
+    other value is judged by whether that customer exists, because ids from before 2018 have no form.
+    """
+    if OWNER not in metadata:
+        return None
     value = stripped(metadata, OWNER)
-    return CustomerId(value) if is_customer_id(value) else None
+    return CustomerId(value) if is_free_id(value) else NOBODY
 
 
 def membership_of(metadata: Metadata) -> Membership | None:
-    """Return the membership that a customer's metadata names, None if it names no subscription id."""
+    """Return the membership that the guide's two keys name, None if they name no subscription id."""
     value = stripped(metadata, MEMBER_OF)
     if not is_subscription_id(value):
         return None
     role = "manager" if stripped(metadata, MEMBER_ROLE).lower() == "manager" else "user"
     return Membership(SubscriptionId(value), role)
+
+
+def further_memberships_of(metadata: Metadata) -> dict[str, str]:
+    """Return the roles of the further keys by subscription id, those of the guide's subscription included."""
+    found: dict[str, str] = {}
+    for key in metadata:
+        named = _FURTHER_KEY.fullmatch(key)
+        role = stripped(metadata, key).lower()
+        if named is not None and role in _ROLES:
+            found[named[1]] = role
+    return found
+
+
+def further_key(subscription_id: SubscriptionId) -> str | None:
+    """Return the key of a further membership of this subscription, None if its id is too long for a key."""
+    key = f"{FURTHER_PREFIX}{subscription_id}"
+    return key if _FURTHER_KEY.fullmatch(key) else None
 
 
 def text(metadata: Metadata, key: str) -> str | None:
@@ -101,11 +131,26 @@ def membership_problems(metadata: Metadata) -> dict[str, str]:
         found[MEMBER_ROLE] = "is neither user nor manager: treated as user"
     if role and not stripped(metadata, MEMBER_OF):
         found[MEMBER_OF] = "is missing beside a role"
+    guide = membership_of(metadata)
+    for key in metadata:
+        if key.startswith(_LOOKS_FURTHER) and stripped(metadata, key):
+            problem = _further_problem(key, stripped(metadata, key).lower(), guide)
+            if problem is not None:
+                found[key] = problem
     return found
+
+
+def _further_problem(key: str, role: str, guide: Membership | None) -> str | None:
+    named = _FURTHER_KEY.fullmatch(key)
+    if named is None:
+        return "names no subscription id"
+    if role not in _ROLES:
+        return "is neither user nor manager: gives no seat"
+    if guide is not None and guide.subscription_id == named[1] and guide.role != role:
+        return f"differs from {MEMBER_ROLE}, which counts"
+    return None
 
 
 def owner_problems(metadata: Metadata) -> dict[str, str]:
     """Return the problem of a subscription's owner key, by key, for the report of `coseat doctor`."""
-    if stripped(metadata, OWNER) and owner_of(metadata) is None:
-        return {OWNER: "names no customer id"}
-    return {}
+    return {OWNER: "names no customer id"} if owner_of(metadata) == NOBODY else {}

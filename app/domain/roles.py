@@ -14,7 +14,7 @@ from app.errors import Forbidden
 class Role(StrEnum):
     """A customer's role on a subscription.
 
-    The payer pays for a shared subscription that another customer owns, or that has no owner.
+    The payer pays for a shared subscription that another customer owns, or whose owner does not exist.
     """
 
     OWNER = "owner"
@@ -92,8 +92,8 @@ _PURCHASES = frozenset({_P.BUY_SEATS, _P.LOWER_QUANTITY, _P.CHANGE_SUBSCRIPTION,
 class Relations(NamedTuple):
     """The facts of a subscription on which roles depend.
 
-    `owner_id` is the customer that the metadata names, or None if that customer does not exist. `shareable` is True if
-    a product of the subscription has the sharing flag.
+    `owner_id` is the customer that the metadata names, or None if that customer does not exist. It is the payer if the
+    metadata names nobody. `shareable` is True if a product of the subscription has the sharing flag.
     """
 
     payer_id: CustomerId
@@ -105,7 +105,7 @@ def role_of(customer_id: CustomerId, relations: Relations, member_role: str | No
     """Return a customer's strongest role, None without one.
 
     `member_role` is the role that the customer's own metadata gives on this subscription, or None. The payer of a
-    subscription that cannot be shared and names no owner is its owner.
+    subscription that cannot be shared is its owner if the named owner does not exist.
     """
     if customer_id == relations.owner_id:
         return Role.OWNER

@@ -70,7 +70,8 @@ class Price:
 class Customer:
     """A customer. `member_of`, `member_role`, `user_id` and `operation_id` come from its metadata.
 
-    `metadata_problems` are messages by metadata key, see `app.domain.metadata`.
+    `member_of` and `member_role` are the guide's one membership. `further_memberships` are the roles of the others by
+    subscription id. `metadata_problems` are messages by metadata key, see `app.domain.metadata`.
     """
 
     id: CustomerId
@@ -87,7 +88,16 @@ class Customer:
     user_id: str | None
     operation_id: str | None
     metadata_problems: JsonObject
+    further_memberships: JsonObject = field(default_factory=dict)
     deleted: bool = False
+
+    @property
+    def memberships(self) -> dict[SubscriptionId, str]:
+        """Return the role on each subscription. If both forms name one subscription, the guide's role counts."""
+        found = {SubscriptionId(name): str(role) for name, role in self.further_memberships.items()}
+        if self.member_of is not None and self.member_role is not None:
+            found[self.member_of] = self.member_role
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +119,8 @@ class SubscriptionItem:
 @dataclass(frozen=True, slots=True)
 class Subscription:
     """A subscription with its items. `owner_id` and `operation_id` come from its metadata.
+
+    `owner_id` is None if metadata names no owner, and NOBODY if its value names nobody (`app.domain.metadata`).
 
     `items_complete` and `discounts_complete` are False if the answer did not carry all items, or not what each
     discount gives. They are not stored.

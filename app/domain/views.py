@@ -25,6 +25,8 @@ class Contact:
 class SubscriptionView:
     """A subscription with its products, its owner if that customer exists, and the counts of its members.
 
+    The owner is the customer that metadata names, or the payer if metadata names nobody (`named_owner_id` is None).
+
     `items` contain `price` and `product` objects. `owner_may_purchase` is True if the payer, another customer, allowed
     the owner to buy. `asker_role` is the role that the asking customer's metadata gives on this subscription.
     `waiting` describes the change that waits for its payment: `operation_id`, `invoice_id` and `ends_at` (Unix
@@ -55,6 +57,7 @@ class SubscriptionView:
     discounts: list[str]
     discount_details: list[JsonObject] | None
     items: list[JsonObject]
+    named_owner_id: CustomerId | None
     owner: Contact | None
     members: int
     reserved: int
@@ -88,7 +91,8 @@ class SubscriptionView:
 
     def is_shared(self) -> bool:
         """Return True if the subscription can be shared, or still has an owner or members from when it could."""
-        return self.owner is not None or self.members > 0 or self._relations.shareable
+        has_named_owner = self.owner is not None and self.named_owner_id is not None
+        return has_named_owner or self.members > 0 or self._relations.shareable
 
     def seats(self, *, owner_uses_seat: bool) -> Seats:
         """Return the seats. `owner_uses_seat` is the setting for products that do not decide it."""

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from app.catalogue import store as catalogue
 from app.context import Context, Rules
 from app.domain import metadata as keys
+from app.domain.ids import NOBODY
 from app.domain.seats import capacity, is_shareable, lacking
 from app.mirror.first_fill import check_account
 from app.mirror.store import fills, refreshes, subscriptions
@@ -108,8 +109,8 @@ async def _metadata(connection: Connection) -> list[Finding]:
         Finding(
             "owner",
             subscription_id,
-            f"{keys.OWNER} names {owner_id}, which is not a customer, so nobody can manage its members",
-            f"Set {keys.OWNER} to an existing customer, or remove it.",
+            f"{keys.OWNER} {_named(owner_id)}, so nobody can manage its members",
+            f"Set {keys.OWNER} to an existing customer, or remove it: then the customer who pays is the owner.",
         )
         for subscription_id, owner_id in await diagnosis.ownerless(connection)
     ]
@@ -125,16 +126,27 @@ async def _metadata(connection: Connection) -> list[Finding]:
     return found
 
 
+def _named(owner_id: str) -> str:
+    return (
+        "has a value that no customer has"
+        if owner_id == NOBODY
+        else f"names {owner_id}, which is not a customer"
+    )
+
+
 async def _memberships(connection: Connection) -> list[Finding]:
     found = []
     for row in await diagnosis.memberships(connection):
+        subscription_id = row["subscription_id"]
         if row["is_owner"]:
-            problem = f"owns {row['member_of']} and also has a member's metadata for it"
+            problem = f"owns {subscription_id} and also has a member's metadata for it"
         elif row["existence"] != "present":
-            problem = f"is a member of {row['member_of']}, which does not exist"
+            problem = f"is a member of {subscription_id}, which does not exist"
         else:
-            problem = f"is a member of {row['member_of']}, which is {row['status']}"
-        found.append(Finding("membership", row["id"], problem, f"Remove {_MEMBER_KEYS}."))
+            problem = f"is a member of {subscription_id}, which is {row['status']}"
+        named = [_MEMBER_KEYS] if row["is_guides"] else []
+        named += [f"{keys.FURTHER_PREFIX}{subscription_id}"] if row["is_further"] else []
+        found.append(Finding("membership", row["customer_id"], problem, f"Remove {' and '.join(named)}."))
     return found
 
 

@@ -26,11 +26,13 @@ _ODDITIES = """
     order by kind, id, key limit $1"""
 
 _MEMBERSHIPS = """
-    select c.id, c.member_of, s.status, coalesce(s.existence, 'unknown') as existence, s.owner_id = c.id as is_owner
-    from customers c left join subscriptions s on s.id = c.member_of
-    where c.member_of is not null and c.existence = 'present'
-      and (s.id is null or s.existence <> 'present' or s.terminal or s.owner_id = c.id)
-    order by c.id limit $1"""
+    select m.customer_id, m.subscription_id, s.status, coalesce(s.existence, 'unknown') as existence,
+        coalesce(s.owner_id, s.customer_id) = m.customer_id as is_owner, c.member_of = m.subscription_id as is_guides,
+        c.further_memberships ? m.subscription_id as is_further
+    from memberships m join customers c on c.id = m.customer_id left join subscriptions s on s.id = m.subscription_id
+    where s.id is null or s.existence <> 'present' or s.terminal
+       or coalesce(s.owner_id, s.customer_id) = m.customer_id
+    order by m.customer_id, m.subscription_id limit $1"""
 
 _OWNERLESS = """
     select s.id, s.owner_id from subscriptions s left join customers o on o.id = s.owner_id
@@ -48,8 +50,7 @@ _SHARED_LOGINS = """
 _CROWDED = """
     with taken as (
         select subscription_id as id, sum(number) as number from (
-            select member_of as subscription_id, count(*) as number from customers
-            where member_of is not null and existence = 'present' group by member_of
+            select subscription_id, sum(users + managers) as number from membership_counts group by subscription_id
             union all
             select subscription_id, count(*) from reservations where released_at is null group by subscription_id) t
         group by subscription_id
@@ -93,7 +94,7 @@ async def metadata_problems(connection: Connection) -> list[dict[str, Any]]:
 
 
 async def memberships(connection: Connection) -> list[dict[str, Any]]:
-    """Return customers with a membership of an absent, ended or own subscription."""
+    """Return memberships of absent, ended or own subscriptions, with the keys that name them."""
     return [dict(row) for row in await connection.fetch(_MEMBERSHIPS, LIMIT)]
 
 

@@ -28,10 +28,10 @@ class FoundPerson:
 # One row a customer. A membership of a subscription that has ended, or does not exist, bars nothing.
 _FOUND = """
     select c.id as customer_id, lower(c.email collate "C") as email,
-        case when c.member_of = $1 then c.member_role end as member_role,
+        (select m.role from memberships m where m.subscription_id = $1 and m.customer_id = c.id) as member_role,
         exists (select from member_records k where k.subscription_id = $1 and k.customer_id = c.id) as former_member,
-        (c.member_of <> $1 and exists (select from subscriptions s
-            where s.id = c.member_of and s.existence = 'present' and s.status <> all($3)))
+        exists (select from memberships m join subscriptions s on s.id = m.subscription_id
+            where m.customer_id = c.id and m.subscription_id <> $1 and s.existence = 'present' and s.status <> all($3))
         or exists (select from reservations v
             where v.customer_id = c.id and v.released_at is null and v.subscription_id <> $1) as elsewhere,
         exists (select from operation_steps t

@@ -24,6 +24,7 @@ from app.mirror.visibility import Seen, read
 from app.operations import store as operations
 from app.operations import waiting_store
 from app.postgres.database import Connection, UniqueViolation
+from app.sharing import owners
 from app.sharing.member_changes import (
     Action,
     Decision,
@@ -158,7 +159,11 @@ async def _admit(
     if not is_shareable(seen.view.seat_items()) and any(c.action is Action.ADD for c in changes):
         raise Conflict("No product of this subscription supports sharing.", code="not_shareable")
     judged = await _judged(context, connection, actor, seen, changes, purchasing)
-    request = {"changes": len(asked)}
+    request: JsonObject = {"changes": len(asked)}
+    naming = await owners.naming_step(connection, actor, seen.view, len(judged.steps))
+    if naming is not None and any(step["state"] == "planned" for step in judged.steps):
+        judged.steps.append(naming)
+        request |= {"from_id": seen.view.customer_id, "to_id": seen.view.customer_id}
     return await insert_steps(
         context,
         connection,

@@ -265,27 +265,6 @@ async def is_open(connection: Connection, invitation_id: str) -> bool:
     )
 
 
-async def shows_address(connection: Connection, subscription_id: SubscriptionId, email: str) -> bool:
-    """Return True if the list of members shows this address (ASCII-lowered), as typed or as the member's own."""
-    return bool(
-        await connection.fetchval(
-            """select exists (
-                select from customers c
-                left join member_records k on k.subscription_id = $1 and k.customer_id = c.id
-                where c.member_of = $1 and c.existence = 'present' and lower(case
-                    when k.typed_email is null or exists (select from identities i where i.customer_id = c.id)
-                    then c.email else k.typed_email end collate "C") = $2)
-            or exists (
-                select from operation_steps t join reservations r
-                    on r.operation_id = t.operation_id and r.position = t.position
-                where r.subscription_id = $1 and r.released_at is null and not t.awaits_seats
-                  and lower(t.email collate "C") = $2)""",
-            subscription_id,
-            email,
-        )
-    )
-
-
 async def blank_old_addresses(connection: Connection) -> int:
     """Blank the addresses of invitations that ended over 30 days ago, up to 500; return their number."""
     done = await connection.execute(

@@ -18,7 +18,8 @@ from app.domain.statuses import entitlements
 from app.domain.views import SubscriptionView
 from app.errors import Conflict, NotFound
 from app.identity.actors import Actor
-from app.mirror.store import audit, subscriptions
+from app.mirror.store import audit, members, subscriptions
+from app.mirror.store.members import MemberQuery
 from app.mirror.visibility import Seen, read
 from app.operations import store as operations
 from app.postgres.database import Connection
@@ -126,12 +127,21 @@ async def _check_address(connection: Connection, view: SubscriptionView, email: 
             code="already_invited",
             members={"invitation_id": invitation.id},
         )
-    owners = None if view.owner is None or view.owner.email is None else ascii_lowered(view.owner.email)
-    if address == owners or await invitations.shows_address(connection, view.id, address):
+    if await _is_shown(connection, view, address):
         raise Conflict(
             "email: somebody with this address is on the subscription already. Change their role instead.",
             code="already_member",
         )
+
+
+async def _is_shown(connection: Connection, view: SubscriptionView, address: str) -> bool:
+    """Return True if the list of people shows this address, as it was typed or as the member's own."""
+    owner_id = None if view.owner is None else view.owner.customer_id
+    selected = MemberQuery(view.id, owner_id, None, address)
+    shown = [None if view.owner is None else view.owner.email]
+    shown += [row.email for row in await members.with_address(connection, selected, after="", limit=1)]
+    shown += [one.row.email for one in await members.pending(connection, selected)]
+    return address in (ascii_lowered(email) for email in shown if email is not None)
 
 
 async def _check_seat(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from app.context import Context
 from app.domain import metadata as keys
-from app.domain.ids import CustomerId, SubscriptionId
+from app.domain.ids import NOBODY, CustomerId, SubscriptionId
 from app.domain.snapshots import Customer, Snapshot, Subscription
 from app.domain.statuses import is_live
 from app.identity.store import is_present
@@ -21,7 +21,7 @@ from app.operations.rows import Operation, Step
 from app.operations.sending import SUBSCRIPTION_CHANGES, changed_despite_5xx
 from app.operations.step_kinds import StepKind
 from app.postgres.database import Connection
-from app.sharing import invitation_store
+from app.sharing import invitation_store, owners
 from app.sharing import store as transfers
 from app.sharing.invitation_store import ACCEPT_INVITATION
 from app.stripe.client import Write
@@ -151,15 +151,17 @@ class NewOwner:
     def wanted(self, seen: Seen) -> Send | Done | Refused:
         """Return the write, done, or refused.
 
-        If metadata names another owner than the transfer was accepted from, the step is `changed_meanwhile`.
+        If there is another owner than the transfer was accepted from, the step is `changed_meanwhile`. While metadata
+        names no owner, it is the customer who pays.
         """
         subscription = seen.snapshot
         if not isinstance(subscription, Subscription):
             return Refused("not_found")
         if self.shows(subscription):
             return Done(self.values)
-        named = None if Fact.OWNER_IS_ABSENT in seen.facts else subscription.owner_id
-        return Send(self.values) if named == self.from_id else Refused("changed_meanwhile")
+        owner_id = subscription.customer_id if subscription.owner_id is None else subscription.owner_id
+        present = None if Fact.OWNER_IS_ABSENT in seen.facts else owner_id
+        return Send(self.values) if present == self.from_id else Refused("changed_meanwhile")
 
     def shows(self, snapshot: Snapshot | None) -> bool:
         """Return True if metadata names the new owner."""
@@ -321,13 +323,19 @@ class OwnerSteps(Steps):
     async def facts(
         self, context: Context, operation: Operation, step: Step, found: Fetched
     ) -> frozenset[Fact]:
-        """Find out whether the owner that metadata names exists."""
+        """Find out whether the owner that metadata names exists. A missing row alone does not prove that they do not.
+
+        Raises:
+            ServiceUnavailable: Stripe does not say whether the owner exists.
+        """
         owner_id = found.snapshot.owner_id if isinstance(found.snapshot, Subscription) else None
-        if not owner_id:
+        if owner_id is None:
             return frozenset()
         async with context.database.connection() as connection:
-            is_there = await is_present(connection, owner_id)
-        return frozenset() if is_there else frozenset({Fact.OWNER_IS_ABSENT})
+            is_there = owner_id != NOBODY and await is_present(connection, owner_id)
+        if is_there or (owner_id != NOBODY and await owners.exists_at_stripe(context, owner_id)):
+            return frozenset()
+        return frozenset({Fact.OWNER_IS_ABSENT})
 
     def write(self, context: Context, operation: Operation, step: Step, params: Params) -> Write[Fetched]:
         """Return the change of the subscription's metadata."""

@@ -12,18 +12,20 @@ from app.domain.views import MemberRow, SubscriptionView
 from app.errors import Forbidden
 from app.identity.actors import Actor
 from app.mirror.store import members
+from app.mirror.store.members import MemberQuery, Pending
 from app.mirror.visibility import read
+from app.postgres.database import Connection
 
 
 @dataclass(frozen=True, slots=True)
 class People:
-    """One page of people. `total_count` counts the owner's row too.
+    """One page of people. `total_count` counts the owner's row too; None if a search cannot count its matches.
 
-    `next_after`: the sort key that the next page begins after, None on the last page.
+    `next_after`: the place that the next page begins after, None on the last page.
     """
 
     rows: list[MemberRow]
-    total_count: int
+    total_count: int | None
     next_after: str | None
     seats: Seats
 
@@ -32,7 +34,7 @@ class People:
 class PeopleQuery:
     """What to list: people whose e-mail or name contains `search`, in this role.
 
-    `after`: the sort key of the last row of the page before. `limit`: rows a page, 1 to 100.
+    `after`: the place of the last row of the page before. `limit`: rows a page, 1 to 100.
     """
 
     search: str | None
@@ -41,12 +43,18 @@ class PeopleQuery:
     limit: int
 
 
+_WITH_ADDRESS, _MEMBERS, _PENDING = "a", "m", "p"
+"""The sections of the list, in their order. A place is a section's letter and a key within the section."""
+
+
 async def people(
     context: Context, actor: Actor, subscription_id: SubscriptionId, query: PeopleQuery
 ) -> People:
-    """Return the owner first, then the members by id.
+    """Return the owner first, then the members by id, then the people who are being added.
 
-    A user sees only themselves and the owner. A payer who is not the owner sees no members.
+    A user sees only themselves and the owner. A payer who is not the owner sees no members. A search for a whole
+    e-mail shows the members who have it before the others. A page of a search in a large team may have fewer rows than
+    its limit, or none, although further pages follow.
 
     Raises:
         NotFound: the actor may not see the subscription.
@@ -60,32 +68,67 @@ async def people(
         if Permission.SEE_MEMBERS not in seen.granted:
             if actor.customer_id is None or view.asker_role is None:
                 raise Forbidden("Your role on this subscription does not show you its members.")
-            own = await members.one(connection, subscription_id, actor.customer_id, owner_id=owner_id)
+            own = None
+            if actor.customer_id != owner_id:
+                own = await members.one(connection, subscription_id, actor.customer_id)
             rows = [*owner, *([own] if own is not None and _matches(own, query) else [])]
             return People(rows, len(rows), None, seats)
         role = None if query.role is None else query.role.value
+        needle = query.search.lower() if query.search else None
+        selected = MemberQuery(subscription_id, owner_id, role, needle)
         first = owner if query.after is None else []
-        found = await members.page(
-            connection,
-            subscription_id,
-            owner_id=owner_id,
-            role=role,
-            search=query.search,
-            after=query.after,
-            limit=query.limit + 1 - len(first),
-        )
-        total = await members.count(
-            connection, subscription_id, owner_id=owner_id, role=role, search=query.search
-        )
-    kept = found[: query.limit - len(first)]
-    # A page that the owner's row fills alone goes on from the start of the members.
-    position = kept[-1][0] if kept else ""
+        adding = await members.pending(connection, selected)
+        room = query.limit - len(first)
+        found, next_after = await _listed(connection, selected, adding, query.after, room)
+        total = await members.count(connection, selected)
     return People(
-        rows=[*first, *(row for _, row in kept)],
-        total_count=total + len(owner),
-        next_after=position if len(found) > len(kept) else None,
+        rows=[*first, *found],
+        total_count=None if total is None else total + len(adding) + len(owner),
+        next_after=next_after,
         seats=seats,
     )
+
+
+async def _listed(
+    connection: Connection, selected: MemberQuery, adding: list[Pending], after: str | None, room: int
+) -> tuple[list[MemberRow], str | None]:
+    """Return up to `room` rows after a place, and the place of the last one if more may follow."""
+    sections = [_MEMBERS, _PENDING] if selected.needle is None else [_WITH_ADDRESS, _MEMBERS, _PENDING]
+    # A cursor is not signed: one that was made up begins at the members.
+    begin, key = (after[0], after[1:]) if after and after[0] in sections else (sections[0], "")
+    found: list[tuple[str, MemberRow]] = []
+    # A page that the owner's row fills alone goes on from the start of the members.
+    place = f"{begin}{key}"
+    for section in sections[sections.index(begin) :]:
+        goes_on_after = None
+        if section == _PENDING:
+            found += [(f"{_PENDING}{one.id}", one.row) for one in adding if one.id > _number(key)]
+        else:
+            rows, goes_on_after = await _section(connection, selected, section, key, room + 1 - len(found))
+            found += [(f"{section}{row.customer_id}", row) for row in rows]
+        if len(found) > room:
+            place = found[room - 1][0] if room else place
+            return [row for _, row in found[:room]], place
+        if goes_on_after is not None:
+            return [row for _, row in found], f"{section}{goes_on_after}"
+        key = ""
+    return [row for _, row in found], None
+
+
+def _number(key: str) -> int:
+    return int(key) if key.isascii() and key.isdigit() else 0
+
+
+async def _section(
+    connection: Connection, selected: MemberQuery, section: str, after: str, limit: int
+) -> tuple[list[MemberRow], str | None]:
+    """Return up to `limit` members of a section, and where a bounded search goes on."""
+    if section == _WITH_ADDRESS:
+        return await members.with_address(connection, selected, after=after, limit=limit), None
+    if selected.needle is None:
+        return await members.page(connection, selected, after=after, limit=limit), None
+    searched = await members.search(connection, selected, after=after, limit=limit)
+    return searched.rows, searched.last_id
 
 
 def _owner_row(view: SubscriptionView) -> list[MemberRow]:

@@ -175,6 +175,8 @@ def _allows(context: Context, operation: Operation, step: Step, view: Subscripti
         return True
     if view is None:
         return False
+    if operation.kind != "transfer" and step.action == StepKind.SET_OWNER:
+        return view.owner is not None and view.owner.customer_id == operation.actor_id
     if operation.kind == "transfer":
         # The offer binds its giver: it holds while they are still the owner, or once control has moved.
         owner = None if view.owner is None else view.owner.customer_id

@@ -22,6 +22,7 @@ from app.operations import people_store
 from app.operations import store as operations
 from app.operations.step_kinds import StepKind
 from app.postgres.database import Connection
+from app.sharing import owners
 from app.sharing import store as transfers
 from app.sharing.admission import Admitted, insert_steps
 from app.sharing.store import Transfer
@@ -61,7 +62,10 @@ async def offer(
         NotFound: the actor may not see the subscription, or the receiver.
         Forbidden: `role_required` or `field_not_allowed`.
         Conflict: `subscription_not_active`, `already_member`, or `operation_in_progress`.
+        ServiceUnavailable: Stripe does not say whether the named owner exists.
     """
+    if to_id == actor.customer_id:
+        await owners.confirm_absent(context, subscription_id)
     async with context.database.transaction() as connection:
         await subscriptions.lock(connection, subscription_id)
         seen = await read(connection, actor, subscription_id, context.rules)

@@ -29,6 +29,8 @@ TABLES = (
     "products",
     "prices",
     "customers",
+    "memberships",
+    "membership_counts",
     "subscriptions",
     "payment_methods",
     "invoices",
@@ -69,6 +71,9 @@ OPERATION_KINDS = (
 )
 # What must hold for every row of the write protocol, by table and name. `lifecycle.py` says what the states mean.
 CHECKS = {
+    "memberships": {
+        "role": "role in ('user', 'manager')",
+    },
     "operations": {
         "state": "state in ('running', 'settled')",
         "settled": "(state = 'settled') = (settled_at is not null)",
@@ -113,6 +118,7 @@ FUNCTIONS = (
     "record_membership_change",
     "record_subscription_change",
     "end_invitations",
+    "end_invitations_of_member",
     "end_invitations_of_customer",
     "end_invitations_of_subscription",
 )
@@ -198,17 +204,18 @@ def create_mirror() -> None:
         sa.Column("user_id", sa.Text(), nullable=True),
         sa.Column("operation_id", sa.Text(), nullable=True),
         sa.Column("metadata_problems", JSONB, nullable=False),
+        sa.Column("further_memberships", JSONB, nullable=False),
         fill=90,
     )
     op.execute("create index ix_customers_created on customers (created)")
     op.execute(
         'create index ix_customers_email_lower on customers (lower(email collate "C")) where email is not null'
     )
-    op.execute("create index ix_customers_member_of on customers (member_of) where member_of is not null")
     op.execute(
         "create index ix_customers_operation_id on customers (operation_id) where operation_id is not null"
     )
     op.execute("create index ix_customers_user_id on customers (user_id) where user_id is not null")
+    create_memberships()
     create_mirrored(
         "subscriptions",
         sa.Column("customer_id", sa.Text(), nullable=False),
@@ -286,6 +293,30 @@ def create_mirror() -> None:
         "create index ix_invoices_subscription_id on invoices (subscription_id)"
         " where subscription_id is not null"
     )
+
+
+def create_memberships() -> None:
+    op.create_table(
+        "memberships",
+        sa.Column("subscription_id", sa.Text(), nullable=False),
+        sa.Column("customer_id", sa.Text(), nullable=False),
+        sa.Column("role", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("subscription_id", "customer_id", name="pk_memberships"),
+    )
+    op.execute("create index ix_memberships_customer_id on memberships (customer_id)")
+    op.execute(
+        "create index ix_memberships_subscription_id_role_customer_id"
+        " on memberships (subscription_id, role, customer_id)"
+    )
+    op.create_table(
+        "membership_counts",
+        sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
+        sa.Column("subscription_id", sa.Text(), nullable=False),
+        sa.Column("users", sa.BigInteger(), nullable=False),
+        sa.Column("managers", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_membership_counts"),
+    )
+    op.execute("create index ix_membership_counts_subscription_id on membership_counts (subscription_id)")
 
 
 def create_synchronisation() -> None:

@@ -7,20 +7,22 @@ from dataclasses import dataclass
 from app.domain.ids import CustomerId, ProductId, SubscriptionId
 from app.postgres.database import Connection
 
-# The owner of a subscription has access to all its products, and a member to those that support sharing. A payer who is
-# not the owner has no seat by paying, so they have access only to the products that are not shared.
+# The owner of a subscription has access to all its products, and a member to those that support sharing. The payer is
+# the owner while metadata names none. A payer of a subscription with another owner has no seat by paying, so they have
+# access only to the products that are not shared. If the named owner does not exist, the payer keeps access to all.
 _ACCESS = """
     with mine as (
-        select s.*, case when s.owner_id = $1 and o.id is not null then 'owner'
-                when s.customer_id = $1 then 'payer' end as role, 'own' as via
-        from subscriptions s left join customers o on o.id = s.owner_id and o.existence = 'present'
+        select s.*, case when o.id = $1 then 'owner' when s.customer_id = $1 then 'payer' end as role, 'own' as via,
+            o.id is null as is_ownerless
+        from subscriptions s
+        left join customers o on o.id = coalesce(s.owner_id, s.customer_id) and o.existence = 'present'
         where (s.customer_id = $1 or s.owner_id = $1) and s.existence = 'present'
         union all
-        select s.*, c.member_role, 'shared'
-        from customers c join subscriptions s on s.id = c.member_of and s.existence = 'present'
-        where c.id = $1 and c.existence = 'present' and s.owner_id is distinct from $1
+        select s.*, m.role, 'shared', false
+        from memberships m join subscriptions s on s.id = m.subscription_id and s.existence = 'present'
+        where m.customer_id = $1 and coalesce(s.owner_id, s.customer_id) <> $1
     ), giving as (
-        select m.id, m.status, m.role, m.via, m.cancel_at, m.owner_id,
+        select m.id, m.status, m.role, m.via, m.cancel_at, m.is_ownerless,
             (x.item ->> 'current_period_end')::bigint as period_end,
             coalesce(p.supports_sharing, false) as shareable,
             exists (select from jsonb_array_elements(m.items) y
@@ -32,7 +34,7 @@ _ACCESS = """
     )
     select id, status, role, via, least(period_end, cancel_at) as valid_until, any_shared
     from giving
-    where (via = 'shared' and shareable) or role = 'owner' or (role = 'payer' and (not shareable or not any_shared))
+    where (via = 'shared' and shareable) or role = 'owner' or (role = 'payer' and (not shareable or is_ownerless))
     order by status = any($3) desc, via, valid_until desc nulls last, id
     limit 1"""
 

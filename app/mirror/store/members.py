@@ -1,19 +1,27 @@
-"""Read the members of a shared subscription: by their metadata, and those that an operation is adding."""
+"""Read the members of a shared subscription: by their metadata, and those that an operation is adding.
+
+The members are the rows of `memberships`, which follow the customers' metadata. Each lookup beside them is limited to
+its one row, so that no plan reads a whole table, however large the team is.
+"""
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from typing import Final
 
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.views import MemberRow
 from app.postgres.database import Connection, Record
 
-PROMISED_SEATS = """reservations v left join customers c on c.id = v.customer_id
+PROMISED_SEATS: Final = """reservations v
     where v.released_at is null
-      and (c.member_of is distinct from v.subscription_id or c.existence <> 'present')
+      and not exists (select from memberships p
+          where p.subscription_id = v.subscription_id and p.customer_id = v.customer_id)
       and not exists (select from customers made
-          where v.customer_id is null and made.operation_id = v.operation_id and made.existence = 'present'
-            and made.member_of = v.subscription_id and lower(made.email collate "C") = v.email)"""
+          join memberships p on p.subscription_id = v.subscription_id and p.customer_id = made.id
+          where v.customer_id is null and made.operation_id = v.operation_id
+            and lower(made.email collate "C") = v.email)"""
 """Reservations `v` without a member yet, to be continued with `and`.
 
 If an operation creates a customer for an e-mail, the customer's event may arrive before the answer. Then the customer
@@ -25,78 +33,165 @@ NUMBERS_COUNT: Final = """(v.from_quantity is null or exists (
         where x.id = v.item_id and x.quantity >= v.from_quantity))"""
 """Condition on a reservation `v` of a subscription `s`: a reservation by number counts after its seats are bought."""
 
+SEARCHED_MEMBERS: Final = 1_000
+"""Members that one page of a search looks at. A page that finds few of them says where the next one goes on."""
 
 # A member who has never logged in is shown with the e-mail that was entered, so that adding reveals nothing else.
-_PEOPLE = f"""
-    with people as (
-        select c.id as customer_id,
-            case when shown.own then c.email else k.typed_email end as email,
-            case when shown.own then c.name end as name,
-            c.member_role as role, 'active' as state, k.since, c.id as sort_key
-        from customers c
-        left join member_records k on k.subscription_id = $1 and k.customer_id = c.id
-        cross join lateral (select k.typed_email is null
-            or exists (select from identities i where i.customer_id = c.id) as own) shown
-        where c.member_of = $1 and c.existence = 'present' and c.id is distinct from $2
-        union all
-        select v.customer_id, t.email, null, t.role, 'pending', v.created_at, '~' || v.id
-        from (select v.* from {PROMISED_SEATS} and v.subscription_id = $1) v
-        join operation_steps t on t.operation_id = v.operation_id and t.position = v.position and not t.awaits_seats
-    ), matching as (
-        select * from people
-        where ($3::text is null or role = $3)
-          and ($4::text is null or strpos(lower(coalesce(email, '')), $4) > 0
-               or strpos(lower(coalesce(name, '')), $4) > 0)
-    )"""
+_SHOWN = """
+    cross join lateral (select c.email, c.name from customers c where c.id = m.customer_id limit 1) c
+    left join lateral (select k.typed_email, k.since from member_records k
+        where k.subscription_id = m.subscription_id and k.customer_id = m.customer_id limit 1) k on true
+    cross join lateral (select k.typed_email is null
+        or exists (select from identities i where i.customer_id = m.customer_id) as own) seen_as
+    cross join lateral (select m.customer_id, case when seen_as.own then c.email else k.typed_email end as email,
+        case when seen_as.own then c.name end as name, m.role, 'active' as state, k.since) shown"""
 
-_PAGE = (
-    _PEOPLE
-    + """
-    select * from matching where ($5::text is null or sort_key > $5) order by sort_key limit $6"""
-)
-_COUNT = _PEOPLE + " select count(*) from matching"
-_ONE = _PEOPLE + " select * from matching where customer_id = $5"
+# $1: the subscription, $2: its owner or null, $3: the customer id after which the rows begin.
+_AFTER = """
+    select * from memberships where subscription_id = $1 and customer_id is distinct from $2 and customer_id > $3"""
+_CONTAINS = """(strpos(lower(coalesce(shown.email, '')), $4) > 0 or strpos(lower(coalesce(shown.name, '')), $4) > 0)"""
+_HAS_ADDRESS = """coalesce(lower(shown.email collate "C") = $4 and lower(c.email collate "C") = $4
+    and strpos($4, '@') > 0, false)"""
 
 
-async def page(
-    connection: Connection,
-    subscription_id: SubscriptionId,
-    *,
-    owner_id: CustomerId | None,
-    role: str | None,
-    search: str | None,
-    after: str | None,
-    limit: int,
-) -> list[tuple[str, MemberRow]]:
-    """Return up to `limit` members without the owner, each with its sort key, after the sort key `after`.
+def _by_role(statement: str) -> tuple[str, str]:
+    """Return a statement for all roles, and for one role, its last parameter, which then has an index of its own."""
+    number = max(int(name) for name in re.findall(r"\$(\d+)", statement)) + 1
+    return statement.replace("{role}", ""), statement.replace("{role}", f"and role = ${number}")
 
-    `search` is looked for within e-mail and name, without regard to case.
+
+_PAGE = _by_role(f"""
+    select shown.* from ({_AFTER} {{role}} order by customer_id limit $4) m {_SHOWN} order by m.customer_id""")
+
+_LOOKED_AT = f"({_AFTER} {{role}} order by customer_id limit {SEARCHED_MEMBERS})"
+
+_SEARCH = _by_role(f"""
+    with looked_at as {_LOOKED_AT}
+    select matching.*, seen.last_id, seen.number
+    from (select max(customer_id) as last_id, count(*) as number from looked_at) seen
+    left join (select shown.* from looked_at m {_SHOWN} where {_CONTAINS} and not {_HAS_ADDRESS}
+        order by m.customer_id limit $5) matching on true
+    order by matching.customer_id""")
+
+_MATCHES = _by_role(f"""
+    select count(*) from {_LOOKED_AT} m {_SHOWN} where {_CONTAINS}""")
+
+# An index finds a whole address in a team of any size.
+_WITH_ADDRESS = _by_role(f"""
+    select shown.* from customers named
+    cross join lateral (select * from ({_AFTER} {{role}}) p where p.customer_id = named.id limit 1) m {_SHOWN}
+    where lower(named.email collate "C") = $4 and {_HAS_ADDRESS}
+    order by m.customer_id limit $5""")
+
+_ONE = f"select shown.* from (select * from memberships where subscription_id = $1 and customer_id = $2) m {_SHOWN}"
+
+_PENDING = f"""
+    select v.id, t.email, t.role, v.created_at as since
+    from (select v.* from {PROMISED_SEATS} and v.subscription_id = $1) v
+    join operation_steps t on t.operation_id = v.operation_id and t.position = v.position and not t.awaits_seats
+    where ($2::text is null or t.role = $2) and ($3::text is null or strpos(lower(coalesce(t.email, '')), $3) > 0)
+    order by v.id"""
+
+_COUNTS = """
+    select coalesce(sum(users), 0)::bigint - coalesce((o.role = 'user')::int, 0) as users,
+        coalesce(sum(managers), 0)::bigint - coalesce((o.role = 'manager')::int, 0) as managers
+    from (select $1::text as id) s
+    left join memberships o on o.subscription_id = s.id and o.customer_id = $2
+    left join membership_counts n on n.subscription_id = s.id
+    group by o.role"""
+
+
+@dataclass(frozen=True, slots=True)
+class MemberQuery:
+    """Which members to read: those of a subscription without its owner, of this role or of all.
+
+    `needle`, in lower case, stands in the e-mail or the name that is shown.
     """
-    rows = await connection.fetch(_PAGE, subscription_id, owner_id, role, _needle(search), after, limit)
-    return [(row["sort_key"], _member(row)) for row in rows]
+
+    subscription_id: SubscriptionId
+    owner_id: CustomerId | None
+    role: str | None
+    needle: str | None
+
+    def variant(self, statement: tuple[str, str]) -> str:
+        """Return the variant of a statement for the role."""
+        return statement[self.role is not None]
+
+    def arguments(self, *values: object) -> tuple[object, ...]:
+        """Return the arguments of such a variant."""
+        role = () if self.role is None else (self.role,)
+        return (self.subscription_id, self.owner_id, *values, *role)
 
 
-async def count(
-    connection: Connection,
-    subscription_id: SubscriptionId,
-    *,
-    owner_id: CustomerId | None,
-    role: str | None,
-    search: str | None,
-) -> int:
-    """Return the number of members without the owner; `role` and `search` select as in `page`."""
-    return int(await connection.fetchval(_COUNT, subscription_id, owner_id, role, _needle(search)) or 0)
+@dataclass(frozen=True, slots=True)
+class SearchedPage:
+    """The members that a search found. `last_id`: the last member that it looked at, None if that was the last one."""
+
+    rows: list[MemberRow]
+    last_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A person that an operation is adding. `id` orders them."""
+
+    id: int
+    row: MemberRow
+
+
+async def page(connection: Connection, query: MemberQuery, *, after: str, limit: int) -> list[MemberRow]:
+    """Return up to `limit` members by id, after the customer `after`, whatever the needle is."""
+    return [
+        _member(row) for row in await connection.fetch(query.variant(_PAGE), *query.arguments(after, limit))
+    ]
+
+
+async def search(connection: Connection, query: MemberQuery, *, after: str, limit: int) -> SearchedPage:
+    """Return up to `limit` matches by id among the next `SEARCHED_MEMBERS` members after the customer `after`.
+
+    Members whose whole e-mail is the needle are left to `with_address`.
+    """
+    rows = await connection.fetch(query.variant(_SEARCH), *query.arguments(after, query.needle, limit))
+    found = [_member(row) for row in rows if row["customer_id"] is not None]
+    return SearchedPage(found, rows[0]["last_id"] if rows[0]["number"] == SEARCHED_MEMBERS else None)
+
+
+async def with_address(
+    connection: Connection, query: MemberQuery, *, after: str, limit: int
+) -> list[MemberRow]:
+    """Return up to `limit` members by id whose whole e-mail is the needle, after the customer `after`."""
+    rows = await connection.fetch(query.variant(_WITH_ADDRESS), *query.arguments(after, query.needle, limit))
+    return [_member(row) for row in rows]
+
+
+async def count(connection: Connection, query: MemberQuery) -> int | None:
+    """Return the number of members that the query selects; None if a search had to look at too many to count them."""
+    row = await connection.fetchrow(_COUNTS, query.subscription_id, query.owner_id)
+    if row is None:
+        raise LookupError("a statement that always answers one row answered none")
+    by_role = {"user": int(row["users"]), "manager": int(row["managers"])}
+    number = sum(by_role.values()) if query.role is None else by_role.get(query.role, 0)
+    if query.needle is None:
+        return number
+    if number > SEARCHED_MEMBERS:
+        return None
+    return int(await connection.fetchval(query.variant(_MATCHES), *query.arguments("", query.needle)) or 0)
+
+
+async def pending(connection: Connection, query: MemberQuery) -> list[Pending]:
+    """Return the people that operations are adding, in the order in which they were asked for."""
+    rows = await connection.fetch(_PENDING, query.subscription_id, query.role, query.needle)
+    return [
+        Pending(row["id"], MemberRow(None, row["email"], None, row["role"], "pending", row["since"]))
+        for row in rows
+    ]
 
 
 async def one(
-    connection: Connection,
-    subscription_id: SubscriptionId,
-    customer_id: CustomerId,
-    *,
-    owner_id: CustomerId | None,
+    connection: Connection, subscription_id: SubscriptionId, customer_id: CustomerId
 ) -> MemberRow | None:
-    """Return one member, None if the customer is not a member or is the owner."""
-    row = await connection.fetchrow(_ONE, subscription_id, owner_id, None, None, customer_id)
+    """Return one member, None if the customer is not a member."""
+    row = await connection.fetchrow(_ONE, subscription_id, customer_id)
     return None if row is None else _member(row)
 
 
@@ -127,20 +222,24 @@ async def record_left(
     )
 
 
-# One subscription at a time, without members that an unsettled operation already changes.
+# One subscription at a time, without members that an unsettled operation already changes. A payer who is the owner
+# because metadata names none keeps the keys that their customer may have.
 _OF_ENDED = """
     with ended as (
         select s.id from subscriptions s
-        where s.status = any($1) and s.existence = 'present' and exists (
-            select from customers c where c.member_of = s.id and c.existence = 'present' and not exists (
+        where s.id = any (array(select n.subscription_id from membership_counts n))
+          and s.status = any($1) and s.existence = 'present' and exists (
+            select from memberships m where m.subscription_id = s.id
+              and (s.owner_id is not null or m.customer_id <> s.customer_id) and not exists (
                 select from operation_steps t
-                    where t.customer_id = c.id and t.settled_at is null and not t.awaits_seats))
+                    where t.customer_id = m.customer_id and t.settled_at is null and not t.awaits_seats))
         limit 1 for update skip locked)
-    select c.id, c.member_of from customers c join ended e on c.member_of = e.id
-    where c.existence = 'present' and not exists (
+    select m.customer_id, m.subscription_id from memberships m join ended e on m.subscription_id = e.id
+    join subscriptions s on s.id = e.id
+    where (s.owner_id is not null or m.customer_id <> s.customer_id) and not exists (
         select from operation_steps t
-            where t.customer_id = c.id and t.settled_at is null and not t.awaits_seats)
-    order by c.id limit $2"""
+            where t.customer_id = m.customer_id and t.settled_at is null and not t.awaits_seats)
+    order by m.customer_id limit $2"""
 
 
 async def of_ended_subscription(
@@ -153,26 +252,19 @@ async def of_ended_subscription(
     rows = await connection.fetch(_OF_ENDED, ended, limit)
     if not rows:
         return None
-    return SubscriptionId(rows[0]["member_of"]), [CustomerId(row["id"]) for row in rows]
+    return SubscriptionId(rows[0]["subscription_id"]), [CustomerId(row["customer_id"]) for row in rows]
 
 
 async def is_member(connection: Connection, subscription_id: SubscriptionId, customer_id: CustomerId) -> bool:
     """Return True if the customer exists and is a member of the subscription."""
     return bool(
         await connection.fetchval(
-            """select exists (select from customers
-            where id = $2 and member_of = $1 and existence = 'present')""",
+            """select exists (select from memberships where subscription_id = $1 and customer_id = $2)""",
             subscription_id,
             customer_id,
         )
     )
 
 
-def _needle(search: str | None) -> str | None:
-    return search.lower() if search else None
-
-
 def _member(row: Record) -> MemberRow:
-    values = dict(row)
-    values.pop("sort_key")
-    return MemberRow(**values)
+    return MemberRow(*(row[name] for name in ("customer_id", "email", "name", "role", "state", "since")))

@@ -20,9 +20,10 @@ _COLUMNS = f"""
             from jsonb_to_recordset(s.items) as x(price_id text, product_id text)
             left join prices r on r.id = x.price_id
             left join products p on p.id = x.product_id) as offers,
-        o.id as owner_id, o.email as owner_email, o.name as owner_name,
-        (select count(*) from customers m
-         where m.member_of = s.id and m.existence = 'present' and m.id is distinct from o.id) as members,
+        s.owner_id as named_owner_id, o.id as owner_id, o.email as owner_email, o.name as owner_name,
+        (select coalesce(sum(n.users + n.managers), 0)::bigint from membership_counts n
+         where n.subscription_id = s.id) - exists (select from memberships m
+            where m.subscription_id = s.id and m.customer_id = o.id)::int as members,
         (select count(*) from {PROMISED_SEATS} and v.subscription_id = s.id and {NUMBERS_COUNT}) as reserved,
         (select jsonb_build_object('operation_id', t.operation_id, 'invoice_id', t.invoice_id, 'ends_at',
             extract(epoch from least(t.payment_until, to_timestamp(t.update_expires_at)))::bigint)
@@ -30,10 +31,11 @@ _COLUMNS = f"""
         exists (select from purchase_grants g
             where g.subscription_id = s.id and g.owner_id = s.owner_id and g.payer_id = s.customer_id)
             as owner_may_purchase,
-        a.member_role as asker_role"""
+        a.role as asker_role"""
+# While metadata names no owner, the customer who pays is the owner.
 _PEOPLE = """
-    left join customers o on o.id = s.owner_id and o.existence = 'present'
-    left join customers a on a.id = asker.id and a.member_of = s.id and a.existence = 'present'"""
+    left join customers o on o.id = coalesce(s.owner_id, s.customer_id) and o.existence = 'present'
+    left join memberships a on a.subscription_id = s.id and a.customer_id = asker.id"""
 
 _VIEW = f"""{_COLUMNS}
     from (select $1::text as id) asker cross join subscriptions s {_PEOPLE}
@@ -51,7 +53,7 @@ _BY_CUSTOMER = (
     + """s.id in (
         select id from subscriptions where customer_id = $1
         union select id from subscriptions where owner_id = $1
-        union select member_of from customers where id = $1 and existence = 'present' and member_of is not null)
+        union select subscription_id from memberships where customer_id = $1)
       and ($2::text[] is null or s.status = any($2))
     order by s.created desc, s.id desc"""
 )

@@ -29,25 +29,38 @@ begin
 end $$;
 
 -- An invitation rests on its inviter's right, so it ends in the transaction in which the mirror applies the loss of that
--- right. A member who became the owner keeps theirs. At the erasure of a person, open invitations to their address end,
--- and no invitation holds the address any more.
-create or replace function end_invitations_of_customer() returns trigger language plpgsql as $$
+-- right: the end of the inviter's membership, or of their role as manager. A member who became the owner keeps theirs.
+create or replace function end_invitations_of_member() returns trigger language plpgsql as $$
 declare
     cause record;
-    lost text := case when new.existence = 'present' then old.member_of end;
 begin
     select o.id, o.principal, o.actor_id into cause
     from operation_steps t join operations o on o.id = t.operation_id
-    where t.customer_id = new.id and t.settled_at is null and t.sent_at is not null
+    where t.customer_id = old.customer_id and t.settled_at is null and t.sent_at is not null
     limit 1;
     perform end_invitations(array(
             select i.id from invitations i
-            where i.inviter_id = new.id and i.state = 'open' and (lost is null or i.subscription_id = lost)
+            where i.inviter_id = old.customer_id and i.state = 'open' and i.subscription_id = old.subscription_id
               and not exists (select from subscriptions s
-                  where s.id = i.subscription_id and s.owner_id = new.id and new.existence = 'present')),
-        'revoked', case when new.existence = 'present' and new.member_of is not distinct from lost
-            then 'inviter_demoted' else 'inviter_removed' end,
+                  where s.id = i.subscription_id and coalesce(s.owner_id, s.customer_id) = i.inviter_id)),
+        'revoked', case when tg_op = 'DELETE' then 'inviter_removed' else 'inviter_demoted' end,
         case when cause.id is null then 'dashboard' else 'api' end, cause.id, cause.principal, cause.actor_id);
+    return null;
+end $$;
+
+create or replace trigger end_invitations_of_removed after delete on memberships for each row
+    execute function end_invitations_of_member();
+
+create or replace trigger end_invitations_of_demoted after update of role on memberships for each row
+    when (old.role = 'manager' and new.role <> 'manager')
+    execute function end_invitations_of_member();
+
+-- A customer who does not exist invites nobody. At the erasure of a person, open invitations to their address end, and no
+-- invitation holds the address any more.
+create or replace function end_invitations_of_customer() returns trigger language plpgsql as $$
+begin
+    perform end_invitations(array(select id from invitations where inviter_id = old.id and state = 'open'),
+        'revoked', 'inviter_removed', 'dashboard', null, null, null);
     if new.existence = 'deleted' and old.email is not null then
         perform end_invitations(array(
                 select id from invitations
@@ -58,11 +71,8 @@ begin
     return null;
 end $$;
 
-create or replace trigger end_invitations_of_customer after update on customers for each row
-    when ((old.existence = 'present' and new.existence <> 'present')
-          or (old.existence = 'present' and old.member_of is not null
-              and (new.member_of is distinct from old.member_of
-                   or (old.member_role = 'manager' and new.member_role is distinct from 'manager'))))
+create or replace trigger end_invitations_of_customer after update of existence on customers for each row
+    when (old.existence = 'present' and new.existence <> 'present')
     execute function end_invitations_of_customer();
 
 -- The end of a subscription ends its invitations. A change of the owner ends those of the former owner only, even if they

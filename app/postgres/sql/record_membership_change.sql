@@ -1,44 +1,81 @@
--- Record a change of membership in the transaction in which the mirror applies it, so that no path can omit it. If an
--- unsettled operation sent the change, the entry names that operation; otherwise its source is the Dashboard.
+-- Keep the projection of memberships, their counts and the audit trail in the statement that applies a customer, so that
+-- no path can omit one of them. See docs/decisions/0038-keep-memberships-as-rows-in-the-statement-that-applies-a-customer.md.
+--
+-- A change of a count replaces the rows of its subscription by one, without waiting: rows that another transaction is
+-- replacing are left to it, and the change then stands as a row of its own. So transactions that change the counts of
+-- several subscriptions in different orders never wait for each other.
+--
+-- If an unsettled operation sent the change, the audit entry names that operation; otherwise its source is the Dashboard.
 create or replace function record_membership_change() returns trigger language plpgsql as $$
 declare
-    was_on text := case when tg_op = 'UPDATE' and old.existence = 'present' then old.member_of end;
-    is_on text := case when new.existence = 'present' then new.member_of end;
+    member_id text := coalesce(new.id, old.id);
+    -- The guide's role counts if both forms name one subscription.
+    roles_before jsonb := case when old.existence = 'present' then old.further_memberships
+        || case when old.member_of is null then '{}' else jsonb_build_object(old.member_of, old.member_role) end
+        else '{}' end;
+    roles_after jsonb := case when new.existence = 'present' then new.further_memberships
+        || case when new.member_of is null then '{}' else jsonb_build_object(new.member_of, new.member_role) end
+        else '{}' end;
+    change record;
     cause record;
 begin
-    select o.id, o.principal, o.actor_id into cause
-    from operation_steps t join operations o on o.id = t.operation_id
-    where (t.customer_id = new.id or (t.customer_id is null and o.id = new.operation_id))
-      and t.settled_at is null and t.sent_at is not null
-    limit 1;
-    if tg_op = 'INSERT' and cause.id is null then
-        return null;
-    end if;
-    if was_on is not null and was_on is distinct from is_on then
+    for change in
+        select coalesce(b.key, a.key) as subscription_id, b.value as was, a.value as is_now,
+            (a.value is not distinct from 'user')::int - (b.value is not distinct from 'user')::int as users,
+            (a.value is not distinct from 'manager')::int - (b.value is not distinct from 'manager')::int as managers
+        from jsonb_each_text(roles_before) b full join jsonb_each_text(roles_after) a on a.key = b.key
+        where b.value is distinct from a.value
+    loop
+        if change.is_now is null then
+            delete from memberships where subscription_id = change.subscription_id and customer_id = member_id;
+        else
+            insert into memberships (subscription_id, customer_id, role)
+            values (change.subscription_id, member_id, change.is_now)
+            on conflict (subscription_id, customer_id) do update set role = excluded.role;
+        end if;
+        with replaced as (
+            delete from membership_counts where id = any (array(
+                select c.id from membership_counts c where c.subscription_id = change.subscription_id
+                for update skip locked))
+            returning users, managers
+        )
+        insert into membership_counts (subscription_id, users, managers)
+        select change.subscription_id, change.users + coalesce(sum(r.users), 0),
+            change.managers + coalesce(sum(r.managers), 0)
+        from replaced r
+        having change.users + coalesce(sum(r.users), 0) <> 0 or change.managers + coalesce(sum(r.managers), 0) <> 0;
+
+        continue when tg_op = 'DELETE';
+        select o.id, o.principal, o.actor_id into cause
+        from operation_steps t join operations o on o.id = t.operation_id
+        where (t.customer_id = new.id or (t.customer_id is null and t.operation_id = new.operation_id))
+          and t.settled_at is null and t.sent_at is not null
+        limit 1;
+        continue when tg_op = 'INSERT' and cause.id is null;
         insert into audit_events (subscription_id, source, operation_id, principal, actor_id, action, customer_id,
             before, after)
-        values (was_on, case when cause.id is null then 'dashboard' else 'api' end, cause.id, cause.principal,
-            cause.actor_id, 'member_removed', new.id, jsonb_build_object('role', old.member_role), '{}');
-    end if;
-    if is_on is not null and was_on is distinct from is_on then
-        insert into audit_events (subscription_id, source, operation_id, principal, actor_id, action, customer_id,
-            before, after)
-        values (is_on, case when cause.id is null then 'dashboard' else 'api' end, cause.id, cause.principal,
-            cause.actor_id, 'member_added', new.id, '{}', jsonb_build_object('role', new.member_role));
-    elsif is_on is not null and old.member_role is distinct from new.member_role then
-        insert into audit_events (subscription_id, source, operation_id, principal, actor_id, action, customer_id,
-            before, after)
-        values (is_on, case when cause.id is null then 'dashboard' else 'api' end, cause.id, cause.principal,
-            cause.actor_id, 'role_changed', new.id, jsonb_build_object('role', old.member_role),
-            jsonb_build_object('role', new.member_role));
-    end if;
+        values (change.subscription_id, case when cause.id is null then 'dashboard' else 'api' end, cause.id,
+            cause.principal, cause.actor_id,
+            case when change.was is null then 'member_added' when change.is_now is null then 'member_removed'
+                 else 'role_changed' end,
+            new.id, jsonb_strip_nulls(jsonb_build_object('role', change.was)),
+            jsonb_strip_nulls(jsonb_build_object('role', change.is_now)));
+    end loop;
     return null;
 end $$;
 
 create or replace trigger record_membership_insert after insert on customers for each row
-    when (new.member_of is not null) execute function record_membership_change();
+    when (new.member_of is not null or new.further_memberships <> '{}')
+    execute function record_membership_change();
+
+-- No statement of the service deletes a customer. Should somebody do it by hand, the projection follows.
+create or replace trigger record_membership_delete after delete on customers for each row
+    when (old.member_of is not null or old.further_memberships <> '{}')
+    execute function record_membership_change();
 
 create or replace trigger record_membership_update after update on customers for each row
     when (old.member_of is distinct from new.member_of or old.member_role is distinct from new.member_role
-          or (old.existence is distinct from new.existence and old.member_of is not null))
+          or old.further_memberships <> new.further_memberships
+          or (old.existence is distinct from new.existence
+              and (old.member_of is not null or old.further_memberships <> '{}')))
     execute function record_membership_change();

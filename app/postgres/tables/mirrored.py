@@ -9,7 +9,9 @@ from __future__ import annotations
 from sqlalchemy import (
     BigInteger,
     Boolean,
+    CheckConstraint,
     Column,
+    Identity,
     Index,
     Table,
     Text,
@@ -88,8 +90,8 @@ customers = _mirrored(
     text_column("user_id"),
     text_column("operation_id"),
     json_column("metadata_problems", required=True),
+    json_column("further_memberships", required=True),
 )
-Index(None, customers.c.member_of, postgresql_where=customers.c.member_of.is_not(None))
 Index(None, customers.c.user_id, postgresql_where=customers.c.user_id.is_not(None))
 Index(None, customers.c.operation_id, postgresql_where=customers.c.operation_id.is_not(None))
 Index(
@@ -161,6 +163,29 @@ invoices = _mirrored(
 )
 Index(None, invoices.c.customer_id, invoices.c.created.desc(), invoices.c.id.desc())
 Index(None, invoices.c.subscription_id, postgresql_where=invoices.c.subscription_id.is_not(None))
+
+# The memberships that the rows of present customers name, and their number for each subscription. The trigger in
+# app/postgres/sql/record_membership_change.sql writes both in the statement that applies a customer. Nothing else does.
+memberships = Table(
+    "memberships",
+    metadata,
+    Column("subscription_id", Text, primary_key=True),
+    Column("customer_id", Text, primary_key=True),
+    text_column("role", required=True),
+    CheckConstraint("role in ('user', 'manager')", name="role"),
+)
+Index(None, memberships.c.customer_id)
+Index(None, memberships.c.subscription_id, memberships.c.role, memberships.c.customer_id)
+
+membership_counts = Table(
+    "membership_counts",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    text_column("subscription_id", required=True),
+    whole("users", required=True),
+    whole("managers", required=True),
+)
+Index(None, membership_counts.c.subscription_id)
 
 MIRRORED = (products, prices, customers, subscriptions, payment_methods, invoices)
 for _listed in (products, prices, customers, subscriptions, invoices):

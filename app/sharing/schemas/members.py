@@ -39,10 +39,14 @@ class Person(Answer):
 
 
 class PersonList(Page):
-    """The owner first; `total_count` counts the owner's row and everybody that the query matches."""
+    """The owner first; `total_count` counts the owner's row and everybody that the query matches.
+
+    A page of a search looks at 1,000 members at most. In a larger team `total_count` is null beside `search`, and a
+    page may have fewer rows than its limit although `has_more` is true.
+    """
 
     data: list[Person]
-    total_count: int
+    total_count: int | None
     seats: Seats
 
 

@@ -141,6 +141,7 @@ def customer(source: Json) -> Customer:
         user_id=keys.text(metadata, keys.USER_ID),
         operation_id=keys.text(metadata, keys.OPERATION_ID),
         metadata_problems=keys.membership_problems(metadata),
+        further_memberships=keys.further_memberships_of(metadata),
         deleted=deleted,
     )
 

@@ -1,0 +1,179 @@
+"""P4: who owns a subscription whose metadata names no owner, or names nobody."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+from app.operating import doctor
+from testkit.company import Company, Service, new_email
+from testkit.problems import problem
+from testkit.service import as_service
+
+OWNER = "billing_shared_subscription_owner"
+
+
+def ok(response: httpx.Response, status: int = 200) -> Any:
+    assert response.status_code == status, response.text
+    return response.json()
+
+
+async def bought_elsewhere(service: Service, **metadata: str) -> Company:
+    """A shared subscription as the Dashboard or Checkout makes it: its metadata is `metadata` and nothing else."""
+    company = await service.company(seats=4)
+    await name_owner(company, metadata.get(OWNER, ""))
+    return company
+
+
+async def name_owner(company: Company, value: str) -> None:
+    await company.service.stripe.post(f"/v1/subscriptions/{company.subscription_id}", metadata={OWNER: value})
+    await company.service.refresh("subscription", company.subscription_id)
+
+
+async def named_owner(company: Company) -> str | None:
+    found: str | None = (await company.state())["metadata"].get(OWNER)
+    return found
+
+
+async def access_of_payer(company: Company) -> Any:
+    path = "/v1/customers/me/access"
+    return ok(await company.service.get(path, company.payer.headers, product_id=company.product_id))
+
+
+async def test_payer_owns_subscription_when_its_metadata_names_no_owner(service: Service) -> None:
+    """P4: the payer of a subscription made in the Dashboard had no access, and 403 on everything."""
+    company = await bought_elsewhere(service)
+    access = await access_of_payer(company)
+    assert (access["has_access"], access["via"], access["role"]) == (True, "own", "owner")
+    seen = ok(await service.get(company.path, company.payer.headers))["subscription"]
+    assert (seen["role"], seen["shared"]["owner"]["customer_id"]) == ("owner", company.payer.customer_id)
+    rows = ok(await service.get(f"{company.path}/users", company.payer.headers))["data"]
+    assert (rows[0]["customer_id"], rows[0]["role"]) == (company.payer.customer_id, "owner")
+    mine = ok(await service.get("/v1/customers/me/subscriptions", company.payer.headers))["data"]
+    assert [(one["id"], one["role"]) for one in mine] == [(company.subscription_id, "owner")]
+    assert await named_owner(company) is None, "a read writes nothing"
+
+
+async def test_first_change_of_implicit_owner_writes_the_key_first(service: Service) -> None:
+    """P4: the payer's first change as implicit owner makes them the named one."""
+    company = await bought_elsewhere(service)
+    email = new_email()
+    answer = ok(await company.change(company.payer.headers, add=[email], remove=[company.user.customer_id]))
+    assert [(one["action"], one["outcome"]) for one in answer["results"]] == [
+        ("add", "applied"),
+        ("remove", "applied"),
+    ]
+    assert await named_owner(company) == company.payer.customer_id
+    assert email in await company.member_emails()
+    steps = await service.fetch(
+        "select action from operation_steps where operation_id = $1 order by settled_at",
+        answer["operation_id"],
+    )
+    assert steps[0]["action"] == "set_owner"
+    # The next one has nothing to write.
+    again = ok(await company.change(company.payer.headers, remove=[answer["results"][0]["customer_id"]]))
+    steps = await service.fetch(
+        "select action from operation_steps where operation_id = $1", again["operation_id"]
+    )
+    assert [step["action"] for step in steps] == ["remove"]
+
+
+@pytest.mark.parametrize("by", ["manager", "key"])
+async def test_change_leaves_the_key_absent_when_somebody_else_makes_it(service: Service, by: str) -> None:
+    """P4: only the payer's own change makes the payer the named owner."""
+    company = await bought_elsewhere(service)
+    who = company.manager.headers if by == "manager" else as_service("write")
+    ok(await company.change(who, add=[new_email()]))
+    assert await named_owner(company) is None
+
+
+async def test_implicit_owner_gives_the_subscription_away(service: Service) -> None:
+    """P4: a transfer writes the key also if it was absent before."""
+    company = await bought_elsewhere(service)
+    offer = {"to_customer_id": company.user.customer_id}
+    ok(await service.send("POST", f"{company.path}/transfer", company.payer.headers, offer))
+    ok(await service.send("POST", f"{company.path}/transfer/accept", company.user.headers))
+    assert await named_owner(company) == company.user.customer_id
+    problem(await company.change(company.payer.headers, add=[new_email()]), 403, "role_required")
+
+
+async def test_member_keys_of_implicit_owner_are_neither_counted_nor_cleared(service: Service) -> None:
+    """P4: implicit ownership removes nobody, and takes no seat by a member's metadata."""
+    company = await bought_elsewhere(service)
+    marks = {
+        "billing_shared_subscription_id": company.subscription_id,
+        "billing_shared_subscription_role": "user",
+    }
+    await service.stripe.post(f"/v1/customers/{company.payer.customer_id}", metadata=marks)
+    await service.refresh("customer", company.payer.customer_id)
+    seen = ok(await service.get(company.path, company.payer.headers))["subscription"]
+    assert (seen["role"], seen["shared"]["seats"]["used"]) == ("owner", 2)
+    ok(await company.change(company.payer.headers, add=[new_email()]))
+    assert company.payer.customer_id in await company.members()
+    await name_owner(company, "")
+    await service.stripe.delete(f"/v1/subscriptions/{company.subscription_id}")
+    await service.refresh("subscription", company.subscription_id)
+    await service.clean_up()
+    assert set(await company.members()) == {company.payer.customer_id}
+
+
+@pytest.mark.parametrize("value", [" ", "a\x7fb", "x" * 256, "cus_nobody", "Ada Lovelace"])
+async def test_payer_keeps_access_and_repairs_when_the_key_names_nobody(service: Service, value: str) -> None:
+    """P4: a value that names nobody closes the management of members, and the payer keeps the product."""
+    company = await service.company(seats=4)
+    state = await company.state()
+    await service.deliver_state("subscription", {**state, "metadata": {OWNER: value}})
+    access = await access_of_payer(company)
+    assert (access["has_access"], access["role"]) == (True, "payer")
+    problem(await company.change(company.payer.headers, add=[new_email()]), 403, "role_required")
+    problem(await company.change(company.manager.headers, add=[new_email()]), 403, "role_required")
+
+
+async def test_payer_names_themselves_when_stripe_answers_404_for_the_owner(service: Service) -> None:
+    """P4: a value that names nobody authorises the repair."""
+    company = await bought_elsewhere(service, **{OWNER: "cus_nobody"})
+    offer = {"to_customer_id": company.payer.customer_id}
+    ok(await service.send("POST", f"{company.path}/transfer", company.payer.headers, offer))
+    assert await named_owner(company) == company.payer.customer_id
+
+
+@pytest.mark.parametrize("status", [403, 500])
+async def test_repair_waits_when_stripe_does_not_say_that_the_owner_is_gone(
+    service: Service, status: int
+) -> None:
+    """P4: a missing row, a 403 and a 5xx do not prove that the owner is gone."""
+    company = await bought_elsewhere(service, **{OWNER: "cus_unread"})
+    await service.stripe.add_fault(
+        method="GET", path="/v1/customers/{id}", object="cus_unread", status=status, times=0
+    )
+    offer = {"to_customer_id": company.payer.customer_id}
+    refused = await service.send("POST", f"{company.path}/transfer", company.payer.headers, offer)
+    await service.stripe.clear_faults()
+    problem(refused, 503, "stripe_unavailable")
+    assert await named_owner(company) == "cus_unread"
+
+
+async def test_repair_is_refused_when_the_owner_exists_but_was_never_mirrored(service: Service) -> None:
+    """P4: an owner who is not in the copy yet is found before anybody takes their place."""
+    company = await service.company(seats=4)
+    unseen = await service.stripe.post("/v1/customers", email=new_email())
+    await name_owner(company, unseen["id"])
+    offer = {"to_customer_id": company.payer.customer_id}
+    refused = await service.send("POST", f"{company.path}/transfer", company.payer.headers, offer)
+    problem(refused, 403, "role_required")
+    assert await named_owner(company) == unseen["id"]
+
+
+async def test_doctor_names_an_owner_key_that_names_nobody(service: Service) -> None:
+    """P4: the doctor was silent about values that are no customer's id."""
+    lost = await bought_elsewhere(service, **{OWNER: "cus_nobody"})
+    odd, implicit = await service.company(seats=2), await bought_elsewhere(service)
+    await service.deliver_state("subscription", {**await odd.state(), "metadata": {OWNER: " "}})
+    await service.stripe.post(
+        "/v1/webhook_endpoints", url="https://api.example.com/webhooks/stripe", enabled_events=["*"]
+    )
+    await service.fill()
+    found = {one.object: one for one in await doctor.examine(service.context) if one.check == "owner"}
+    assert "cus_nobody" in found[lost.subscription_id].problem
+    assert odd.subscription_id in found
+    assert implicit.subscription_id not in found
