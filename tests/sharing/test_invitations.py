@@ -1,6 +1,7 @@
 """Invitations: create, list, resend, revoke, look up, accept, decline, and the seat that each reserves."""
 
 import asyncio
+from collections.abc import Mapping
 
 import httpx
 import pytest
@@ -11,7 +12,7 @@ from testkit.service import as_service, as_user
 
 
 async def by_token(
-    service: Service, what: str, token: str, who: dict[str, str] | None = None
+    service: Service, what: str, token: str, who: Mapping[str, str] | None = None
 ) -> httpx.Response:
     return await service.send("POST", f"/v1/invitations/{what}", who, {"token": token})
 
@@ -28,6 +29,12 @@ async def quantity(company: Company, seats: int) -> None:
     item = shown.json()["subscription"]["items"][0]["id"]
     await company.service.stripe.post(f"/v1/subscription_items/{item}", quantity=seats)
     await company.service.refresh("subscription", company.subscription_id)
+
+
+async def expire(company: Company) -> None:
+    """Lets the terms of all its invitations end now."""
+    over = "update invitations set expires_at = clock_timestamp() where subscription_id = $1"
+    await company.service.fetch(over, company.subscription_id)
 
 
 async def in_flight(service: Service) -> None:
@@ -187,7 +194,7 @@ async def test_an_invitation_is_used_up_when_the_acceptor_has_the_role_already(
     who = {"owner": company.owner, "same role": company.user, "higher role": company.manager}[case]
     before = await company.members()
     token = await company.token()
-    accepted = await by_token(service, "accept", token, dict(who.headers))
+    accepted = await by_token(service, "accept", token, who.headers)
     assert accepted.status_code == 200, accepted.text
     assert [(r["action"], r["outcome"]) for r in accepted.json()["results"]] == [("add", "unchanged")]
     assert await company.members() == before
@@ -198,7 +205,7 @@ async def test_an_invitation_is_used_up_when_the_acceptor_has_the_role_already(
 async def test_a_member_with_a_lower_role_is_raised_when_they_accept(service: Service) -> None:
     company = await service.company(seats=4)
     token = await company.token(role="manager")
-    accepted = await by_token(service, "accept", token, dict(company.user.headers))
+    accepted = await by_token(service, "accept", token, company.user.headers)
     assert accepted.status_code == 200, accepted.text
     assert [(r["outcome"], r["role"]) for r in accepted.json()["results"]] == [("applied", "manager")]
     assert (await company.members())[company.user.customer_id] == "manager"
@@ -266,17 +273,7 @@ async def test_an_invitation_ends_when_its_inviter_is_removed_or_demoted(service
         manager = company.manager
         token = await company.token(inviter=manager)
         kept = await company.token()
-        if change == "removed":
-            done = await company.change(company.owner.headers, remove=[manager.customer_id])
-        elif change == "demoted":
-            role = {"customer_id": manager.customer_id, "role": "user"}
-            done = await company.change(company.owner.headers, update=[role])
-        else:
-            marks = {"billing_shared_subscription_id": "", "billing_shared_subscription_role": ""}
-            await service.stripe.post(f"/v1/customers/{manager.customer_id}", metadata=marks)
-            await service.refresh("customer", manager.customer_id)
-        if change != "removed at Stripe":
-            assert done.status_code == 200, done.text
+        await _lose_right(company, change)
         shown = {one["id"]: one for one in await listed(company)}
         revoked = shown[token.partition(".")[0]]
         reason = "inviter_demoted" if change == "demoted" else "inviter_removed"
@@ -284,6 +281,21 @@ async def test_an_invitation_ends_when_its_inviter_is_removed_or_demoted(service
         assert shown[kept.partition(".")[0]]["state"] == "open"
         problem(await by_token(service, "accept", token, newcomer()), 409, "invitation_ended")
         assert (await company.seats())["reserved"] == 1
+
+
+async def _lose_right(company: Company, change: str) -> None:
+    manager, service = company.manager, company.service
+    if change == "removed at Stripe":
+        marks = {"billing_shared_subscription_id": "", "billing_shared_subscription_role": ""}
+        await service.stripe.post(f"/v1/customers/{manager.customer_id}", metadata=marks)
+        await service.refresh("customer", manager.customer_id)
+        return
+    if change == "removed":
+        done = await company.change(company.owner.headers, remove=[manager.customer_id])
+    else:
+        role = {"customer_id": manager.customer_id, "role": "user"}
+        done = await company.change(company.owner.headers, update=[role])
+    assert done.status_code == 200, done.text
 
 
 async def test_a_transfer_ends_the_invitations_of_the_former_owner_only(service: Service) -> None:
@@ -317,7 +329,8 @@ async def test_invitations_end_when_the_subscription_does(service: Service) -> N
         ("revoked", "subscription_ended")
     ]
     problem(await by_token(service, "accept", token, newcomer()), 409, "invitation_ended")
-    assert await service.fetch("select 1 from reservations where released_at is null") == []
+    live = "select 1 from reservations where released_at is null and subscription_id = $1"
+    assert await service.fetch(live, company.subscription_id) == []
 
 
 async def test_the_right_of_the_inviter_is_read_again_when_the_invitation_is_accepted(
@@ -341,7 +354,7 @@ async def test_a_revocation_waits_when_the_acceptance_is_at_stripe(service: Serv
     path = f"{company.path}/invitations/{token.partition('.')[0]}"
     stranger = company.stranger
     await service.stripe.add_fault(method="POST", path="/v1/customers/{id}", latency_s=1.5)
-    accepting = asyncio.create_task(by_token(service, "accept", token, dict(stranger.headers)))
+    accepting = asyncio.create_task(by_token(service, "accept", token, stranger.headers))
     await in_flight(service)
     problem(await service.send("DELETE", path, company.owner.headers), 409, "operation_in_progress")
     problem(await by_token(service, "decline", token), 409, "operation_in_progress")
@@ -358,7 +371,7 @@ async def test_the_person_joins_when_the_inviter_is_removed_while_the_acceptance
     token = await company.token(inviter=company.manager)
     stranger = company.stranger
     await service.stripe.add_fault(method="POST", path="/v1/customers/{id}", latency_s=1.5)
-    accepting = asyncio.create_task(by_token(service, "accept", token, dict(stranger.headers)))
+    accepting = asyncio.create_task(by_token(service, "accept", token, stranger.headers))
     await in_flight(service)
     removed = await company.change(company.owner.headers, remove=[company.manager.customer_id])
     assert removed.status_code == 200, removed.text
@@ -381,14 +394,14 @@ async def test_a_worker_finishes_the_acceptance_when_its_process_dies(service: S
         times=0,
     )
     async with running_service(service.stripe, service.database_url, OPERATION_DEADLINE="1") as short:
-        pending = await by_token(short, "accept", token, dict(company.stranger.headers))
+        pending = await by_token(short, "accept", token, company.stranger.headers)
         assert pending.status_code == 202, pending.text
         assert pending.headers["location"].startswith("/v1/operations/op_")
         assert (await company.seats())["available"] == 0
     await service.stripe.clear_faults()
     await service.fetch("update operations set lease_until = clock_timestamp() where settled_at is null")
     await service.work_off()
-    again = await by_token(service, "accept", token, dict(company.stranger.headers))
+    again = await by_token(service, "accept", token, company.stranger.headers)
     assert again.status_code == 200 and again.json()["results"][0]["outcome"] == "applied"
     assert (await company.seats())["used"] == 3
 
@@ -396,7 +409,7 @@ async def test_a_worker_finishes_the_acceptance_when_its_process_dies(service: S
 async def test_an_expired_invitation_frees_its_seat_by_the_worker(service: Service) -> None:
     company = await service.company(seats=3)
     token = await company.token()
-    await service.fetch("update invitations set expires_at = clock_timestamp()")
+    await expire(company)
     assert [one["state"] for one in await listed(company)] == ["expired"]
     assert [one["state"] for one in await listed(company, "expired")] == ["expired"]
     assert await listed(company, "open", "accepted") == []
@@ -413,7 +426,7 @@ async def test_the_seat_of_an_expired_invitation_is_free_for_the_next_one_at_onc
     company = await service.company(seats=3)
     email = new_email()
     await company.token(email)
-    await service.fetch("update invitations set expires_at = clock_timestamp()")
+    await expire(company)
     assert (await company.invite(company.owner.headers, email)).status_code == 201
     assert [one["state"] for one in await listed(company)] == ["open", "expired"]
 
@@ -422,10 +435,10 @@ async def test_an_acceptance_goes_on_when_the_term_ends_while_it_is_at_stripe(se
     company = await service.company(seats=3)
     token = await company.token()
     await service.stripe.add_fault(method="POST", path="/v1/customers/{id}", latency_s=1.5)
-    accepting = asyncio.create_task(by_token(service, "accept", token, dict(company.stranger.headers)))
+    accepting = asyncio.create_task(by_token(service, "accept", token, company.stranger.headers))
     await in_flight(service)
-    await service.fetch("update invitations set expires_at = clock_timestamp()")
-    assert await service.end_invitations() == 0
+    await expire(company)
+    await service.end_invitations()
     assert (await accepting).status_code == 200
     assert [one["state"] for one in await listed(company)] == ["accepted"]
 
@@ -434,15 +447,15 @@ async def test_an_acceptance_leaves_the_invitation_open_when_it_cannot_be_kept_n
     company = await service.company(seats=4)
     token = await company.token()
     elsewhere = await service.company()
-    problem(await by_token(service, "accept", token, dict(elsewhere.user.headers)), 409, "cannot_be_added")
+    problem(await by_token(service, "accept", token, elsewhere.user.headers), 409, "cannot_be_added")
     await quantity(company, 1)
     document = problem(
-        await by_token(service, "accept", token, dict(company.stranger.headers)), 409, "seat_limit_reached"
+        await by_token(service, "accept", token, company.stranger.headers), 409, "seat_limit_reached"
     )
     assert not {"total", "used", "required"} & document.keys()
     await quantity(company, 4)
     assert [one["state"] for one in await listed(company)] == ["open"]
-    assert (await by_token(service, "accept", token, dict(company.stranger.headers))).status_code == 200
+    assert (await by_token(service, "accept", token, company.stranger.headers)).status_code == 200
 
 
 async def test_an_invitation_is_bound_to_its_address_when_the_setting_says_so(service: Service) -> None:
@@ -454,7 +467,7 @@ async def test_an_invitation_is_bound_to_its_address_when_the_setting_says_so(se
     ) as bound:
         unverified = as_user("unverified", email=email)
         before = await customers_at_stripe(service)
-        for who in (newcomer(), dict(company.stranger.headers), unverified):
+        for who in (newcomer(), company.stranger.headers, unverified):
             problem(await by_token(bound, "accept", token, who), 403, "invitation_for_another")
         assert await customers_at_stripe(service) == before
         assert (await by_token(bound, "accept", token, newcomer(email.upper()))).status_code == 200
@@ -516,14 +529,11 @@ async def test_addresses_are_blanked_when_the_person_is_erased_or_30_days_have_p
     problem(await by_token(service, "accept", token, newcomer()), 409, "invitation_ended")
     declined = await company.token()
     assert (await by_token(service, "decline", declined)).status_code == 204
-    await service.fetch(
-        "update invitations set ended_at = clock_timestamp() - interval '29 days' where email is not null"
-    )
+    ended = "update invitations set ended_at = clock_timestamp() - $2 * interval '1 day' where subscription_id = $1"
+    await service.fetch(ended, company.subscription_id, 29)
     await service.end_invitations()
     assert (await listed(company))[0]["email"] is not None
-    await service.fetch(
-        "update invitations set ended_at = clock_timestamp() - interval '31 days' where email is not null"
-    )
+    await service.fetch(ended, company.subscription_id, 31)
     await service.end_invitations()
     assert (await listed(company))[0]["email"] is None
 
