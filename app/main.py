@@ -17,6 +17,7 @@ from app.customers.routes import customers, invoices, payment_methods
 from app.http import documentation, links, middleware, problems
 from app.http.in_flight import WritesInFlight
 from app.http.overload import ConcurrencyLimit
+from app.http.paths import RawSegments
 from app.http.rate_limits import RequestRates
 from app.identity.authenticator import Authenticator
 from app.mirror.routes import PATH as WEBHOOK_PATH
@@ -141,7 +142,7 @@ def _add_routes(app: Service, webhook: StripeWebhook) -> None:
 
 def _layers(app: Service, webhook: StripeWebhook, settings: Settings) -> ASGIApp:
     """Return the layers around the routes; the last one built sees a request first."""
-    entry: ASGIApp = direct_reads.PlainReadsFirst(app.routed)
+    entry: ASGIApp = direct_reads.PlainReadsFirst(RawSegments(app.routed))
     entry = ConcurrencyLimit(entry, most=settings.max_requests, waiting=settings.max_waiting_requests)
     entry = middleware.SingleHeaders(entry)
     # The body is read outside of that limit, so that a client that sends slowly does not occupy a place.

@@ -14,7 +14,7 @@ from .errors import ApiError, invalid, no_such
 from .history import Version
 from .lifecycle import run_due
 from .objects import Obj
-from .resources import customers, refunds, subscriptions
+from .resources import catalogue, customers, refunds, subscriptions
 from .resources.account import new_endpoint
 from .server import Engine, api_key, read_body
 from .wire import bare, invoice, subscription
@@ -52,6 +52,7 @@ class Control:
             ("GET", "requests"): self.requests,
             ("GET", "state"): self.state,
             ("POST", "bulk"): self.bulk,
+            ("POST", "with-id"): self.with_id,
             ("POST", "deliveries"): self.set_deliveries,
             ("GET", "deliveries"): lambda world, _: self.engine.deliveries.summary(world),
             ("POST", "deliveries/release"): self.release,
@@ -174,6 +175,14 @@ class Control:
             if (obj := collection.objects.get(identifier)) is not None
         ]
         return {"data": rows, "last": len(world.versions)}
+
+    def with_id(self, world: World, given: Obj) -> Obj:
+        """Makes a ``customer`` or ``price`` with a chosen ``id``, as accounts have from before 2018; ``params``."""
+        tx = Transaction(world, {"type": "control", "request": None, "idempotency_key": None})
+        makers = {"customer": customers.create_customer, "price": catalogue.create_price}
+        answer = makers[given["kind"]](Call(tx, given.get("params") or {}, [given["id"]]))
+        self.engine.commit(tx)
+        return answer
 
     def bulk(self, world: World, given: Obj) -> Obj:
         """Makes many customers, each with a subscription if asked; ``{n}`` in texts is the running number.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from .call import Call
 from .objects import Obj
@@ -280,7 +281,7 @@ def find(method: str, path: str) -> tuple[Route, list[str]] | None:
             if part == "{id}":
                 if not value:
                     break
-                ids.append(value)
+                ids.append(unquote(value))
             elif part != value:
                 break
         else:

@@ -152,6 +152,12 @@ def _key_record(request: Request, fingerprint: str, answer: Answer) -> Obj:
     }
 
 
+def _path(scope: Scope) -> str:
+    """The path decoded segment by segment: a ``/`` or ``%`` inside of an id stays encoded."""
+    parts = [unquote(part) for part in scope["raw_path"].decode("latin-1").split("/")]
+    return "/".join(part.replace("%", "%25").replace("/", "%2F") for part in parts)
+
+
 def _failed(failure: ApiError) -> Answer:
     return Answer(failure.status, orjson.dumps(failure.body), dict(failure.headers))
 
@@ -170,7 +176,7 @@ class Api:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         body = await read_body(receive)
-        method, path = scope["method"], unquote(scope["path"])
+        method, path = scope["method"], _path(scope)
         version = headers.get("stripe-version", API_VERSION)
         try:
             world = self.engine.worlds.of(api_key(headers))

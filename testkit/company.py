@@ -151,6 +151,18 @@ class Service:
         await self.refresh("customer", made["id"])
         return Person(made["id"], subject, email, name, as_user(subject))
 
+    async def price(self, product_id: str) -> dict[str, Any]:
+        """Make a monthly price of the product, in the stand-in and in the cache."""
+        made: dict[str, Any] = await self.stripe.post(
+            "/v1/prices",
+            product=product_id,
+            currency="usd",
+            unit_amount=1200,
+            recurring={"interval": "month"},
+        )
+        await self.refresh("price", made["id"])
+        return made
+
     async def company(
         self,
         *,
@@ -162,15 +174,8 @@ class Service:
         """An owner, a manager, `users` users and a stranger around one paid subscription of `seats` seats."""
         flag = {"billing_supports_shared_subscriptions": "true"} if shareable else {}
         product = await self.stripe.post("/v1/products", name="Team", metadata=flag)
-        price = await self.stripe.post(
-            "/v1/prices",
-            product=product["id"],
-            currency="usd",
-            unit_amount=1200,
-            recurring={"interval": "month"},
-        )
         await self.refresh("product", product["id"])
-        await self.refresh("price", price["id"])
+        price = await self.price(product["id"])
         owner = await self.person("owner")
         payer = owner if payer_is_owner else await self.person("payer")
         method = await self.stripe.post("/v1/payment_methods/pm_card_visa/attach", customer=payer.customer_id)

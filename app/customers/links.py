@@ -202,7 +202,7 @@ async def unlink(context: Context, customer_id: CustomerId, *, principal: str) -
         return await context.billing.update_customer(
             customer_id,
             {"metadata": {keys.USER_ID: ""}},
-            idempotency_key=f"unlink/{customer_id}/{lease.token}",
+            idempotency_key=f"unlink/{lease.token}",
         )
 
     async def settle(connection: Connection, _: Snapshot | None) -> None:
@@ -246,7 +246,7 @@ async def _write_subject(
 
     async def write() -> Fetched:
         return await context.billing.update_customer(
-            customer_id, values, idempotency_key=f"user/{customer_id}/{lease.token}"
+            customer_id, values, idempotency_key=f"user/{lease.token}"
         )
 
     await sync.apply(context, lease, write)

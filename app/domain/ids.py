@@ -13,38 +13,31 @@ PriceId = NewType("PriceId", str)
 PaymentMethodId = NewType("PaymentMethodId", str)
 InvoiceId = NewType("InvoiceId", str)
 
-# Stripe's ids are opaque and have up to 255 characters. The account's owner may choose the ids of products.
+# Stripe's ids are opaque and have up to 255 characters. The account's owner may choose the ids of products, and could
+# choose those of customers and plans (prices) until 2018.
 # https://docs.stripe.com/upgrades#what-changes-does-stripe-consider-to-be-backwards-compatible
 _TAIL = r"[A-Za-z0-9_]{1,200}"
-CUSTOMER_PATTERN = rf"^cus_{_TAIL}$"
+FREE_PATTERN = r"^[^\x00-\x1f\x7f-\x9f]{1,255}$"
+"""The form of an id that was chosen freely: any text without control characters."""
 SUBSCRIPTION_PATTERN = rf"^sub_{_TAIL}$"
 SUBSCRIPTION_ITEM_PATTERN = rf"^si_{_TAIL}$"
-PRICE_PATTERN = r"^[A-Za-z0-9_\-]{1,200}$"
-PRODUCT_PATTERN = r"^[A-Za-z0-9_\-]{1,200}$"
 PAYMENT_METHOD_PATTERN = rf"^(pm|card|src|ba)_{_TAIL}$"
 INVOICE_PATTERN = rf"^in_{_TAIL}$"
 
 NOBODY = CustomerId("")
 """The owner that metadata names by a value that no customer can have as its id."""
-MAXIMUM_LENGTH = 255
 
-_CUSTOMER = re.compile(CUSTOMER_PATTERN, re.ASCII)
+_FREE = re.compile(FREE_PATTERN)
 _SUBSCRIPTION = re.compile(SUBSCRIPTION_PATTERN, re.ASCII)
-_UNUSABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_SURROGATES = re.compile(r"[\ud800-\udfff]")
 
 
 def is_free_id(value: str) -> bool:
     """Return True if `value` can be an id of a customer, product or price.
 
-    Before 2018 the owner of an account chose these ids freely, so an id is any text of 1 to 255 characters without
-    control characters.
+    Such an id is any text of 1 to 255 characters without control characters.
     """
-    return 0 < len(value) <= MAXIMUM_LENGTH and not _UNUSABLE.search(value)
-
-
-def is_customer_id(value: str) -> bool:
-    """Return True if `value` has the form of a customer's id."""
-    return _CUSTOMER.fullmatch(value) is not None
+    return _FREE.fullmatch(value) is not None and not _SURROGATES.search(value)
 
 
 def is_subscription_id(value: str) -> bool:

@@ -17,7 +17,8 @@ from app.domain.snapshots import JsonObject
 from app.errors import FieldError, InvalidRequest
 
 _DIGEST_BYTES = 9
-_LONGEST = 600
+LONGEST = 2000
+"""Characters of a cursor. A position may hold an id of 255 characters, with up to 4 bytes each."""
 
 
 def _digest(principal: str, query: object) -> bytes:
@@ -40,7 +41,7 @@ def decode(cursor: str | None, *, principal: str, query: object) -> object:
         return None
     try:
         raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-        if len(cursor) > _LONGEST or raw[:_DIGEST_BYTES] != _digest(principal, query):
+        if len(cursor) > LONGEST or raw[:_DIGEST_BYTES] != _digest(principal, query):
             raise _invalid()
         return orjson.loads(raw[_DIGEST_BYTES:])
     except (binascii.Error, ValueError):

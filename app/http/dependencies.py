@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Annotated, cast
 
 from fastapi import Depends, Path, Query, Request
+from pydantic import BeforeValidator
 
 from app.context import Context
 from app.domain.ids import (
-    CUSTOMER_PATTERN,
+    FREE_PATTERN,
     INVOICE_PATTERN,
     PAYMENT_METHOD_PATTERN,
     SUBSCRIPTION_PATTERN,
@@ -17,9 +18,11 @@ from app.domain.ids import (
     SubscriptionId,
 )
 from app.errors import FieldError, Forbidden, Unauthenticated
+from app.http import cursors
 from app.http import schemas as common
 from app.http.headers import header_text
 from app.http.in_flight import WritesInFlight
+from app.http.paths import segment_text
 from app.http.rate_limits import RequestRates, too_many
 from app.identity.actors import Actor, identify
 from app.identity.authenticator import Authenticator
@@ -141,7 +144,9 @@ AskingDep = Annotated[Actor, Depends(asking_actor)]
 WriterDep = Annotated[Actor, Depends(writing_actor)]
 
 CustomerPath = Annotated[
-    str, Path(pattern=rf"^me$|{CUSTOMER_PATTERN}", description="A customer id, or `me`.")
+    str,
+    BeforeValidator(segment_text),
+    Path(pattern=FREE_PATTERN, description="A customer id as one percent-encoded segment, or `me`."),
 ]
 SubscriptionPath = Annotated[SubscriptionId, Path(pattern=SUBSCRIPTION_PATTERN)]
 InvoicePath = Annotated[InvoiceId, Path(pattern=INVOICE_PATTERN)]
@@ -149,7 +154,9 @@ PaymentMethodPath = Annotated[PaymentMethodId, Path(pattern=PAYMENT_METHOD_PATTE
 
 FreshQuery = Annotated[bool, Query(description="Read the object from Stripe first, at most once in 10 s.")]
 LimitQuery = Annotated[int, Query(ge=1, le=100, description="Rows per page.")]
-CursorQuery = Annotated[str | None, Query(max_length=600, description="`next_cursor` of the previous page.")]
+CursorQuery = Annotated[
+    str | None, Query(max_length=cursors.LONGEST, description="`next_cursor` of the previous page.")
+]
 
 
 def refuse_admin_fields(actor: Actor, body: common.Request) -> None:

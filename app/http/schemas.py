@@ -9,11 +9,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.domain import emails
 from app.domain.ids import (
-    CUSTOMER_PATTERN,
+    FREE_PATTERN,
     INVOICE_PATTERN,
     PAYMENT_METHOD_PATTERN,
-    PRICE_PATTERN,
-    PRODUCT_PATTERN,
     SUBSCRIPTION_ITEM_PATTERN,
     SUBSCRIPTION_PATTERN,
 )
@@ -45,11 +43,11 @@ def _from_unix(value: object) -> object:
 Instant = Annotated[datetime, BeforeValidator(_from_unix)]
 """An instant in UTC, written as RFC 3339. Stripe's Unix seconds are converted."""
 
-CustomerIdText = Annotated[str, Field(pattern=CUSTOMER_PATTERN, examples=["cus_demoowner"])]
+CustomerIdText = Annotated[str, Field(pattern=FREE_PATTERN, examples=["cus_demoowner"])]
 SubscriptionIdText = Annotated[str, Field(pattern=SUBSCRIPTION_PATTERN, examples=["sub_demoteam"])]
 SubscriptionItemIdText = Annotated[str, Field(pattern=SUBSCRIPTION_ITEM_PATTERN)]
-PriceIdText = Annotated[str, Field(pattern=PRICE_PATTERN)]
-ProductIdText = Annotated[str, Field(pattern=PRODUCT_PATTERN)]
+PriceIdText = Annotated[str, Field(pattern=FREE_PATTERN)]
+ProductIdText = Annotated[str, Field(pattern=FREE_PATTERN)]
 PaymentMethodIdText = Annotated[str, Field(pattern=PAYMENT_METHOD_PATTERN)]
 InvoiceIdText = Annotated[str, Field(pattern=INVOICE_PATTERN)]
 

@@ -5,7 +5,7 @@ Every caller is authenticated here.
 
 from __future__ import annotations
 
-from app.domain.ids import CustomerId, is_customer_id
+from app.domain.ids import CustomerId, is_free_id
 from app.errors import FieldError, InvalidRequest, Unauthenticated
 from app.identity.jwks import JwksKeys
 from app.identity.keys import KeySource, static_key
@@ -81,8 +81,10 @@ class Authenticator:
             raise TokenRejected("unknown_service_key")
         if acting_customer is None:
             return ServiceKey(key.name, key.scopes)
-        if not is_customer_id(acting_customer):
-            raise _misused("X-Acting-Customer must be a customer id, such as cus_123.")
+        if not is_free_id(acting_customer):
+            raise _misused(
+                "X-Acting-Customer must be a customer id, 1 to 255 characters without control characters."
+            )
         return ServiceKey(key.name, key.scopes, CustomerId(acting_customer))
 
 

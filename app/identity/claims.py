@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from app.domain import emails
-from app.domain.ids import CustomerId, is_customer_id
+from app.domain.ids import CustomerId, is_free_id
 from app.identity.refusals import TokenRejected
 
 MAXIMUM_SUBJECT_LENGTH = 255  # OpenID Connect Core section 2.
@@ -92,7 +92,7 @@ def customer_of(claims: Claims, path: ClaimPath) -> CustomerId | None:
         return None
     # A claim that holds no customer id means that the issuer is misconfigured. If it were read as "no customer",
     # the person would be linked to a new customer.
-    if not isinstance(value, str) or not is_customer_id(value):
+    if not isinstance(value, str) or not is_free_id(value):
         raise TokenRejected("malformed", ".".join(path))
     return CustomerId(value)
 

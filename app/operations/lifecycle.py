@@ -344,7 +344,8 @@ ROWS: tuple[Transition, ...] = (
         Event.INVOICE_PAID,
         State.APPLIED,
         Raiser.SNAPSHOT,
-        "also if a later edit hides the effect",
+        "also if a later edit hides the effect; a first purchase also while a bank debits its first invoice, because "
+        "Stripe runs the subscription from then on",
     ),
     Transition(
         State.AWAITING_PAYMENT,

@@ -11,8 +11,8 @@ from app.http import problems
 from app.http.answers import UNCHANGED
 from app.http.dependencies import ContextDep, ReaderDep, WriterDep
 from app.http.idempotency import IdempotentRoute
+from app.operations import abandoning
 from app.operations import runner as operations
-from app.operations import waiting
 from app.operations.answers import ACCEPTED, operation_answer
 from app.operations.schemas import OperationAnswer
 
@@ -56,9 +56,9 @@ async def cancel_operation(
     The caller who asked for it, the payer, and an owner who may buy can do so. 202 while a payment is processing: the
     purchase is abandoned if that fails, and made if it succeeds. 409 `operation_ended` if it has ended otherwise.
     """
-    await waiting.abandon(context, actor, operation_id)
+    await abandoning.abandon(context, actor, operation_id)
     outcome = await operations.outcome(context, operation_id, actor, checked=True)
     if all(step.is_settled for step in outcome.steps):
         # The payment may have come first, and the purchase been settled as applied in between.
-        waiting.check_abandoned(outcome.operation, outcome.steps)
+        abandoning.check_abandoned(outcome.operation, outcome.steps)
     return operation_answer(request, outcome, actor)

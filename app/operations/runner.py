@@ -25,7 +25,7 @@ from app.identity.actors import Actor
 from app.mirror import refreshing as sync
 from app.mirror.store import subscriptions
 from app.mirror.visibility import see
-from app.operations import lease_store, waiting
+from app.operations import abandoning, lease_store, waiting
 from app.operations import store as operations
 from app.operations.kinds import Ended, Ending, Work, rulebook_of
 from app.operations.one_step import carry_out, settle_failed
@@ -241,7 +241,7 @@ async def outcome(
         view = await subscriptions.subscription_view(connection, subscription_id, asker=actor.customer_id)
     # An operation outlives its actor's role: a manager who was removed since sees no seats and no members.
     seen = None if view is None else see(view, actor, context.rules)
-    if operation is None or (checked and not waiting.is_visible(actor, operation, steps, seen)):
+    if operation is None or (checked and not abandoning.is_visible(actor, operation, steps, seen)):
         raise NotFound()
     if payment is None and (actor.is_service or (seen is not None and waiting.sees_payment(seen))):
         payment = await waiting.payment_shown(context, steps, operation)

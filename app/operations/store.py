@@ -28,15 +28,19 @@ _INSERT_STEPS = """
         coalesce(r.awaits_seats, false), r.invitation_id, case when r.state <> 'planned' then clock_timestamp() end
     from jsonb_populate_recordset(null::operation_steps, $3) r"""
 
+# A role change writes the whole membership, so it may seat a member again who is moved away while it runs. Its
+# reservation counts no second seat while the member has one.
 _INSERT_RESERVATIONS = """
     insert into reservations (operation_id, position, subscription_id, customer_id, email, item_id, from_quantity)
     select operation_id, position, subscription_id, case when not awaits_seats then customer_id end,
         case when not awaits_seats then email end, case when awaits_seats then $2 end,
         case when awaits_seats then $3::bigint end
-    from operation_steps where operation_id = $1 and action = 'add' and state = 'planned' and invitation_id is null
+    from operation_steps where operation_id = $1 and state = 'planned'
+      and (action = 'update' or (action = 'add' and invitation_id is null))
     order by coalesce(customer_id, email)"""
 
-# An addition of an invited person fills the seat of the invitation, which is reserved already.
+# An addition of an invited person fills the seat of the invitation, which is reserved already. A member who is raised by
+# an invitation keeps their own seat, and that of the invitation is freed once they are raised.
 _TAKE_INVITED_SEATS = """
     update reservations r set operation_id = t.operation_id, position = t.position, customer_id = t.customer_id,
         email = t.email
@@ -144,7 +148,7 @@ async def insert(
     seat_total: int | None = None,
     bought: tuple[str, int] | None = None,
 ) -> None:
-    """Store an operation, its steps, and a reservation for each seat that it fills.
+    """Store an operation, its steps, and a reservation for each seat that it fills or may fill again.
 
     `seat_total`: the seats after it; no admission goes above them until it is settled. `bought`: the item whose
     quantity the operation raises first, and the quantity. An addition that awaits these seats reserves one of them by

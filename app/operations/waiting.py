@@ -22,12 +22,10 @@ from app.domain.roles import Permission
 from app.domain.snapshots import Snapshot, Subscription
 from app.domain.statuses import ENDED
 from app.domain.views import SubscriptionView
-from app.errors import BillingError, Conflict, NotFound, StripeErrorStored
-from app.identity.actors import Actor
+from app.errors import BillingError, NotFound, StripeErrorStored
 from app.mirror import refreshing as sync
 from app.mirror.store import subscriptions
-from app.mirror.visibility import Seen, see
-from app.operations import store as operations
+from app.mirror.visibility import Seen, see_as
 from app.operations import waiting_store
 from app.operations.endings import (
     PAID_WITHOUT_EFFECT,
@@ -49,8 +47,6 @@ log = structlog.get_logger(__name__)
 
 _READ_SECONDS: Final = 5.0
 _CLOCKS_APART_SECONDS: Final = 60
-_ACCEPTED_SECONDS: Final = 3.0
-_POLL_SECONDS: Final = 0.1
 _FIRST_PURCHASE_LOOK_SECONDS: Final = 3600.0
 """A first purchase seats nobody: between two looks at it an hour may pass."""
 
@@ -71,14 +67,14 @@ async def settle_if_ended(
     """
     lease = await sync.take_lease(context, "subscription", waiting.subscription_id)
     found: list[Ending] = []
-    code = end or waiting.end_code or (PAYMENT_ACTION_REQUIRED if waiting.is_over else None)
+    code = end or waiting.end_code or await _own_end(context, waiting)
 
     async def call() -> Fetched:
         invoice = await _invoice(context, waiting)
-        if code is not None and invoice.can_be_voided:
+        if code is not None and invoice.can_be_voided and not await _has_begun(context, waiting):
             invoice = await _void(context, waiting, invoice)
         fetched = await context.stripe.fetch("subscription", waiting.subscription_id)
-        if waiting.kind == "add_subscription" and invoice.status == "void":
+        if waiting.is_first and invoice.status == "void":
             fetched = await _end_unpaid(context, waiting, fetched, invoice)
         ending = await _judged(context, waiting, invoice, fetched.snapshot, code)
         if ending is not None:
@@ -100,6 +96,43 @@ async def settle_if_ended(
     if found and found[0].code == PAID_WITHOUT_EFFECT:
         log.error("paid_without_effect", operation_id=waiting.operation_id, invoice_id=waiting.invoice_id)
     return found[0] if found else None
+
+
+async def _own_end(context: Context, waiting: Waiting) -> str | None:
+    """Return the code with which the purchase ends although nobody has asked for that; None if it may go on.
+
+    It ends after the payment window, and once its buyer has lost the right to buy.
+    """
+    if waiting.is_over:
+        return PAYMENT_ACTION_REQUIRED
+    return None if await _may_still_buy(context, waiting) else PAYMENT_ABANDONED
+
+
+async def _may_still_buy(context: Context, waiting: Waiting) -> bool:
+    """Return True if the buyer still has the permissions that the purchase needed."""
+    if waiting.actor_id is None:
+        return True
+    async with context.database.connection() as connection:
+        view = await subscriptions.subscription_view(
+            connection, waiting.subscription_id, asker=waiting.actor_id
+        )
+    if view is None:
+        return True
+    seen = see_as(view, waiting.actor_id, context.rules)
+    needs = {Permission(name) for name in waiting.needs}
+    return needs <= (frozenset() if seen is None else seen.granted)
+
+
+async def _has_begun(context: Context, waiting: Waiting) -> bool:
+    """Return True if a first purchase has begun: its period is used, so its invoice is owed and never voided."""
+    if not waiting.is_first:
+        return False
+    return _stands((await context.stripe.fetch("subscription", waiting.subscription_id)).snapshot)
+
+
+def _stands(snapshot: Snapshot | None) -> bool:
+    """Return True if Stripe runs the subscription: its first payment was made, or a bank is making it."""
+    return isinstance(snapshot, Subscription) and snapshot.status not in (*ENDED, "incomplete")
 
 
 async def _invoice(context: Context, waiting: Waiting) -> PurchaseInvoice:
@@ -143,7 +176,9 @@ async def _judged(
     code: str | None,
 ) -> Ending | None:
     now = snapshot if isinstance(snapshot, Subscription) else None
-    if waiting.kind == "add_subscription":
+    if waiting.is_first and _stands(snapshot):
+        return Ending(Event.INVOICE_PAID)
+    if waiting.is_first:
         is_held = now is not None and now.status == "incomplete"
         # The payment itself makes the subscription whole, and an end that comes later does not undo the purchase.
         has_shown = not is_held
@@ -205,7 +240,7 @@ async def follow(context: Context, operation_id: str, token: UUID) -> bool:
     if waiting is None:
         return False
     longest = context.rules.operation_lease
-    if waiting.kind == "add_subscription":
+    if waiting.is_first:
         longest = _FIRST_PURCHASE_LOOK_SECONDS
     try:
         await settle_if_ended(context, waiting)
@@ -213,113 +248,6 @@ async def follow(context: Context, operation_id: str, token: UUID) -> bool:
         async with context.database.connection() as connection:
             await waiting_store.put_off(connection, operation_id, token, longest_seconds=longest)
     return True
-
-
-# ---------------------------------------------------------------------------------------------------- callers
-
-
-def may_abandon(actor: Actor, operation: Operation, seen: Seen | None) -> bool:
-    """Return True if the actor may end the purchase.
-
-    That is the caller who asked for it, the payer, an owner who may buy, and a service key.
-    """
-    if actor.is_service or operation.principal == actor.principal.key:
-        return True
-    return seen is not None and Permission.CANCEL_NOW in seen.granted
-
-
-async def abandon(context: Context, actor: Actor, operation_id: str) -> None:
-    """End what an operation waits for; once it has ended so, again changes nothing.
-
-    While a payment is processing, the end is noted and carried out if that payment fails.
-
-    Raises:
-        NotFound: There is no such operation, or the actor may not end it.
-        Conflict: `operation_ended` if it ended otherwise, `operation_in_progress` if nothing of it waits yet.
-    """
-    loop = asyncio.get_running_loop()
-    give_up = loop.time() + _ACCEPTED_SECONDS
-    while True:
-        async with context.database.transaction() as connection:
-            operation, steps = await _visible(context, connection, actor, operation_id)
-            waiting = await waiting_store.of_operation(connection, operation_id)
-            if waiting is not None:
-                await waiting_store.ask_to_end(connection, operation_id, PAYMENT_ABANDONED)
-        if waiting is not None:
-            break
-        if not any(_may_wait(step) for step in steps if not step.is_settled):
-            check_abandoned(operation, steps)
-            return
-        if loop.time() + _POLL_SECONDS > give_up:
-            raise Conflict(
-                "Stripe has not answered to this purchase yet, so it is not known whether it waits for a payment. "
-                "Ask again in a second.",
-                retry_after=1,
-            )
-        await asyncio.sleep(_POLL_SECONDS)
-    try:
-        ending = await settle_if_ended(context, waiting, end=PAYMENT_ABANDONED, wake=True)
-    except BillingError as error:
-        if is_known(error):
-            raise
-        # It was asked for, and a worker carries it out.
-        log.warning("purchase_not_ended_yet", operation_id=operation_id, code=error.code)
-        async with context.database.connection() as connection:
-            await waiting_store.wake(connection, operation_id)
-        return
-    if ending is not None and ending.code != PAYMENT_ABANDONED:
-        raise _ended()
-
-
-async def _visible(
-    context: Context, connection: Connection, actor: Actor, operation_id: str
-) -> tuple[Operation, Sequence[Step]]:
-    operation = await operations.operation(connection, operation_id)
-    if operation is None:
-        raise NotFound()
-    steps = await operations.steps(connection, operation_id)
-    view = await subscriptions.subscription_view(
-        connection, operation.subscription_id, asker=actor.customer_id
-    )
-    seen = None if view is None else see(view, actor, context.rules)
-    if not is_visible(actor, operation, steps, seen):
-        raise NotFound()
-    return operation, steps
-
-
-def is_visible(actor: Actor, operation: Operation, steps: Sequence[Step], seen: Seen | None) -> bool:
-    """Return True if the actor may see the operation.
-
-    That is one of their own, and a purchase that they may end or that they might have ended.
-    """
-    if actor.is_service or operation.principal == actor.principal.key:
-        return True
-    waited = any(step.invoice_id is not None for step in steps)
-    return waited and may_abandon(actor, operation, seen)
-
-
-def _may_wait(step: Step) -> bool:
-    return step.action not in (StepKind.ADD, StepKind.REMOVE, StepKind.UPDATE, StepKind.SET_OWNER)
-
-
-def check_abandoned(operation: Operation, steps: Sequence[Step]) -> None:
-    """Pass if the operation has ended by an abandonment.
-
-    Raises:
-        Conflict: `operation_ended` if it ended otherwise, `operation_in_progress` if nothing of it waits yet.
-    """
-    if any(step.state == State.FAILED and step.code == PAYMENT_ABANDONED for step in steps):
-        return
-    if operation.settled_at is None and not any(_may_wait(step) for step in steps):
-        raise Conflict("Nothing of this operation waits for a payment.", retry_after=1)
-    raise _ended()
-
-
-def _ended() -> Conflict:
-    return Conflict(
-        "This operation has ended otherwise. Read it to see how; a change that was made is taken back by another one.",
-        code="operation_ended",
-    )
 
 
 async def payment_of(context: Context, operation_id: str, invoice_id: str) -> PaymentStep | None:

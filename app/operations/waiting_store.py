@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from app.domain.ids import CustomerId, SubscriptionId
+from app.domain.roles import Permission
 from app.domain.snapshots import JsonObject
 from app.operations.endings import Ending
 from app.operations.lifecycle import SETTLED, IllegalTransition, State, next_state
+from app.operations.step_kinds import StepKind
 from app.postgres.database import Connection, UniqueViolation
 
 
@@ -42,6 +44,18 @@ class Waiting:
     is_over: bool
     expires_at: int | None
     ends_at: datetime | None
+
+    @property
+    def is_first(self) -> bool:
+        """Return True for the first purchase of a subscription: its first invoice is what waits."""
+        return self.kind == "add_subscription"
+
+    @property
+    def needs(self) -> Sequence[str]:
+        """Return the permissions that the buyer needed."""
+        if self.action == StepKind.BUY_SEATS:
+            return (Permission.BUY_SEATS,)
+        return tuple(self.details.get("needs", ()))
 
 
 _COLUMNS = """
@@ -82,6 +96,10 @@ _FINISH = """
       and not exists (select from operation_steps t where t.operation_id = o.id and t.settled_at is null)"""
 
 _WAKE = "update operations set lease_until = clock_timestamp() where id = $1 and settled_at is null"
+
+_WAKE_ALL = """
+    update operations o set lease_until = clock_timestamp() from operation_steps t
+    where t.operation_id = o.id and t.subscription_id = $1 and t.state = 'awaiting_payment' and o.settled_at is null"""
 
 # What others than the payer asked for rests on the payer's permission. A purchase whose answer is still missing is
 # marked as well, and ends as soon as it is known to wait.
@@ -194,6 +212,11 @@ async def end_those_resting(
 async def wake(connection: Connection, operation_id: str) -> None:
     """Let a worker look at an operation at once."""
     await connection.execute(_WAKE, operation_id)
+
+
+async def wake_all(connection: Connection, subscription_id: SubscriptionId) -> None:
+    """Let a worker look at once at each purchase of a subscription that waits."""
+    await connection.execute(_WAKE_ALL, subscription_id)
 
 
 async def put_off(

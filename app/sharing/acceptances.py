@@ -163,49 +163,39 @@ async def _step(
     if not is_shareable(view.seat_items()) or view.owner is None:
         raise Conflict("This subscription takes no members now.", code="not_shareable")
     allowed = entitlements(view.status, past_due_allows_new_seats=context.rules.past_due_allows_new_seats)
-    if before is not None:
-        _check_role(allowed)
-        return {**step, "action": Action.UPDATE.value}
-    await _check_person(connection, view, found, customer_id, allowed)
+    action = Action.ADD if before is None else Action.UPDATE
+    await _check_person(connection, view, action, found, customer_id, allowed)
     seats = view.seats(owner_uses_seat=context.rules.owner_uses_seat)
     target = await operations.lowest_target(connection, view.id)
-    if lacking(seats, capacity(seats, target)) is not None:
+    if action is Action.ADD and lacking(seats, capacity(seats, target)) is not None:
         # The caller is no member, so the numbers are not theirs to see.
         raise Conflict(
             "The subscription has more members than seats. Ask its owner to free a seat, then accept again.",
             code="seat_limit_reached",
         )
-    return step
-
-
-def _check_role(allowed: Entitlements) -> None:
-    if not allowed.edits:
-        raise _not_active()
-
-
-def _not_active() -> Conflict:
-    return Conflict(
-        "The subscription's status does not allow new members. Ask its owner, then accept again.",
-        code="subscription_not_active",
-    )
+    return {**step, "action": action.value}
 
 
 async def _check_person(
     connection: Connection,
     view: SubscriptionView,
+    action: Action,
     found: Invitation,
     customer_id: CustomerId,
     allowed: Entitlements,
 ) -> None:
-    """Check what the rules say of adding this customer."""
+    """Check what the rules say of adding this customer, or of raising them."""
     people = await people_store.people_by_id(connection, view.id, [customer_id], ended=sorted(ENDED))
     if not people:
         raise NotFound()
-    decision = judge(MemberChange(Action.ADD, as_person(people[0], view, None), found.role), allowed)
+    decision = judge(MemberChange(action, as_person(people[0], view, None), found.role), allowed)
     if decision.verdict is Verdict.RUN:
         return
     if decision.code == "subscription_not_active":
-        raise _not_active()
+        raise Conflict(
+            "The subscription's status does not allow new members. Ask its owner, then accept again.",
+            code="subscription_not_active",
+        )
     if decision.code == "operation_in_progress":
         raise Conflict("Another change of this person is still running.", retry_after=2)
     raise Conflict(

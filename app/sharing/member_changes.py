@@ -172,7 +172,10 @@ def _judge_update(change: MemberChange, entitlements: Entitlements) -> tuple[Ver
     if change.person.member_role == change.role:
         return Verdict.UNCHANGED, None
     is_lower = change.role == Role.USER
-    return _run_unless(busy=change.person.busy, allowed=is_lower or entitlements.edits)
+    # Nobody has two promised seats, and this change may seat the member again.
+    return _run_unless(
+        busy=change.person.busy or change.person.elsewhere, allowed=is_lower or entitlements.edits
+    )
 
 
 def _run_unless(*, busy: bool, allowed: bool) -> tuple[Verdict, str | None]:

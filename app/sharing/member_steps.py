@@ -15,7 +15,7 @@ from app.domain.snapshots import Customer, Snapshot, Subscription
 from app.domain.statuses import is_live
 from app.identity.store import is_present
 from app.mirror.store import members, subscriptions
-from app.operations import people_store
+from app.operations import people_store, waiting_store
 from app.operations.kinds import Changes, Done, Fact, Params, Refused, Seen, Send, Steps
 from app.operations.rows import Operation, Step
 from app.operations.sending import SUBSCRIPTION_CHANGES, changed_despite_5xx
@@ -350,7 +350,10 @@ class OwnerSteps(Steps):
         *,
         applied: bool,
     ) -> None:
-        """Keep whether the new owner may buy, as the payer says by now."""
+        """Keep whether the new owner may buy, as the payer says by now; let a worker look at what waits for payment.
+
+        A purchase ends once its buyer has lost the right to buy (`app.operations.waiting`).
+        """
         if applied and isinstance(snapshot, Subscription):
             await transfers.grant_purchases(
                 connection,
@@ -359,3 +362,4 @@ class OwnerSteps(Steps):
                 owner_id=CustomerId(str(operation.request["to_id"])),
                 allowed=await transfers.transfer_allows_purchases(connection, operation.id),
             )
+            await waiting_store.wake_all(connection, operation.subscription_id)

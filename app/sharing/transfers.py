@@ -21,7 +21,7 @@ from app.mirror.visibility import Seen, read
 from app.operations import people_store
 from app.operations import store as operations
 from app.operations.step_kinds import StepKind
-from app.postgres.database import Connection
+from app.postgres.database import Connection, UniqueViolation
 from app.sharing import owners
 from app.sharing import store as transfers
 from app.sharing.admission import Admitted, insert_steps
@@ -130,10 +130,15 @@ async def accept(
     Raises:
         NotFound: nothing is offered to the actor.
         Conflict: `version_conflict`: somebody else became owner since the offer, which is withdrawn by that;
-            `seat_limit_reached` or `member_elsewhere`: the old owner cannot stay.
+            `seat_limit_reached` or `member_elsewhere`: the old owner cannot stay; `operation_in_progress` while another
+            change of the subscription or of the old owner's seat runs.
     """
-    async with context.database.transaction() as connection:
-        admitted = await _accepted(context, connection, actor, subscription_id, operation_id)
+    try:
+        async with context.database.transaction() as connection:
+            admitted = await _accepted(context, connection, actor, subscription_id, operation_id)
+    except UniqueViolation:
+        # Another subscription's operation has promised the old owner a seat since they were read.
+        raise Conflict("The old owner is being added elsewhere right now.", retry_after=2) from None
     if admitted is None:
         # Raised only here, after the commit: a rollback would leave the offer open, to be accepted weeks later.
         raise Conflict(
@@ -183,6 +188,8 @@ async def _check_stay(
         receiver, stayer = (person, stayer) if person.customer_id == offered.to_id else (receiver, person)
     if stayer is None or stayer.elsewhere:
         raise Conflict("The old owner is on another shared subscription.", code="member_elsewhere")
+    if stayer.busy:
+        raise Conflict("A change of the old owner's own seat is still running.", retry_after=2)
     seats = view.seats(owner_uses_seat=rules.owner_uses_seat)
     freed = 1 if receiver is not None and receiver.member_role is not None else 0
     allowed = entitlements(view.status, past_due_allows_new_seats=rules.past_due_allows_new_seats)

@@ -18,7 +18,7 @@ from app.domain.statuses import is_live
 from app.stripe import parsing
 from app.stripe.bills import BillCalls
 from app.stripe.client import Answer, StripeClient, Write
-from app.stripe.gateway import DISCOUNT_EXPANDS, Fetched
+from app.stripe.gateway import DISCOUNT_EXPANDS, Fetched, customer_path
 
 _PAYMENT_EXPANDS = ["latest_invoice", "pending_setup_intent", *DISCOUNT_EXPANDS]
 # From the subscription the intent is five levels deep, and Stripe expands at most four. So the invoice is read for it.
@@ -251,9 +251,7 @@ class BillingCalls:
         self, customer_id: CustomerId, params: Mapping[str, Any], *, idempotency_key: str
     ) -> Fetched:
         """Update a customer with Stripe's parameters `params` and return it."""
-        answer = await self._client.post(
-            f"/v1/customers/{customer_id}", params, idempotency_key=idempotency_key
-        )
+        answer = await self._client.post(customer_path(customer_id), params, idempotency_key=idempotency_key)
         return Fetched(parsing.customer(answer.data), answer.at, stale=answer.replayed)
 
 

@@ -311,12 +311,10 @@ class StripeGateway:
 
     async def payment_methods(self, customer_id: CustomerId) -> tuple[list[PaymentMethod], int]:
         """Return all payment methods of a customer, and the Unix second of the first answer."""
-        first = await self._client.get(
-            f"{_PATHS['customer']}/{customer_id}/payment_methods", {"limit": PAGE_SIZE}
-        )
+        first = await self._client.get(f"{customer_path(customer_id)}/payment_methods", {"limit": PAGE_SIZE})
         sources = list(first.data["data"])
         if first.data["has_more"]:
-            sources = await self._all(f"{_PATHS['customer']}/{customer_id}/payment_methods", {})
+            sources = await self._all(f"{customer_path(customer_id)}/payment_methods", {})
         return [parsing.payment_method(source) for source in sources], first.at
 
     def customer_creation(
@@ -340,9 +338,14 @@ class StripeGateway:
 
         Its result has no snapshot if the customer does not exist any more.
         """
-        path = f"{_PATHS['customer']}/{customer_id}"
+        path = customer_path(customer_id)
         params = {"metadata": dict(values)}
         return Write(self._client, "post", path, params, read=_customer, absent=lambda at: Fetched(None, at))
+
+
+def customer_path(customer_id: CustomerId) -> str:
+    """Return the path of a customer. An id from before 2018 may hold any character."""
+    return f"{_PATHS['customer']}/{quote(customer_id, safe='')}"
 
 
 def _customer(answer: Answer) -> Fetched:

@@ -108,7 +108,9 @@ async def insert_operation(
     if subscription_id and call.supersedes_waiting:
         await _check_nothing_waits(connection, subscription_id, call)
     if subscription_id and await operations.subscription_change_runs(
-        connection, subscription_id, beside_payment=not call.supersedes_waiting
+        connection,
+        subscription_id,
+        beside_payment=call.changes_only_end or not call.supersedes_waiting,
     ):
         raise Conflict("Another change of this subscription is still running.", retry_after=2)
     given = {"quote_id": quote_id, "seats_left": seats_left, "end_by": end_by}
@@ -135,8 +137,14 @@ async def insert_operation(
 async def _check_nothing_waits(
     connection: Connection, subscription_id: SubscriptionId, call: StripeCall
 ) -> None:
-    """Raise MustSupersede, with what is to be priced first, while a purchase waits for its payment."""
-    if not await waiting_store.of_subscription(connection, subscription_id):
+    """Raise MustSupersede, with what is to be priced first, while a purchase waits for its payment.
+
+    A change of only the end is made beside a purchase that is to end as soon as no payment of it is processing.
+    """
+    found = await waiting_store.of_subscription(connection, subscription_id)
+    if call.changes_only_end:
+        found = [waiting for waiting in found if waiting.end_code is None]
+    if not found:
         return
     is_priced = call.method == "update" and not {"items", "trial_end"}.isdisjoint(call.params)
     raise MustSupersede(
@@ -144,6 +152,7 @@ async def _check_nothing_waits(
         quote_id=call.quote_id,
         restarts=call.restarts,
         forgo_credit=call.forgo_credit,
+        changes_only_end=call.changes_only_end,
     )
 
 

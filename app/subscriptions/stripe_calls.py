@@ -66,6 +66,14 @@ class StripeCall:
             case _:
                 return True
 
+    @property
+    def changes_only_end(self) -> bool:
+        """Return True if Stripe makes the change at once, beside an update that it holds back.
+
+        Source: https://docs.stripe.com/billing/subscriptions/pending-updates, "Pending updates".
+        """
+        return self.method == "update" and {"items", "trial_end"}.isdisjoint(self.params)
+
     def as_request(self) -> JsonObject:
         """Return the call as the operation's row stores it."""
         return asdict(self)

@@ -2,7 +2,7 @@
 
 Superseding is a step of its own under the subscription's lease: the invoice is read, voided and read again. If the
 payment came first, the purchase is settled as applied, and the change is judged from its start. A change is judged and
-priced before it supersedes anything.
+priced before it supersedes anything. While a payment is processing, a change of only the end goes on beside it.
 
 Rules: docs/decisions/0017-let-a-waiting-purchase-hold-nothing.md.
 """
@@ -32,12 +32,14 @@ log = structlog.get_logger(__name__)
 Result = TypeVar("Result")
 
 _TRIES: Final = 3
+_PROCESSING_RETRY_SECONDS: Final = 60
 
 
 class MustSupersede(Exception):
     """Raised inside an admission that passed: what waits must end before it is stored.
 
-    `params`: those of Stripe's update if the change is to be priced first, otherwise None.
+    `params`: those of Stripe's update if the change is to be priced first, otherwise None. `changes_only_end`: Stripe
+    takes the change beside a purchase whose payment is processing.
     """
 
     def __init__(
@@ -47,12 +49,14 @@ class MustSupersede(Exception):
         quote_id: str | None = None,
         restarts: bool = False,
         forgo_credit: bool = False,
+        changes_only_end: bool = False,
     ) -> None:
         super().__init__("a purchase waits for its payment")
         self.params = params
         self.quote_id = quote_id
         self.restarts = restarts
         self.forgo_credit = forgo_credit
+        self.changes_only_end = changes_only_end
 
 
 async def superseding(
@@ -64,8 +68,8 @@ async def superseding(
     change that is refused supersedes nothing.
 
     Raises:
-        Conflict: `operation_in_progress` while a payment is processing; `invoice_unpaid`, `quote_expired` or
-            `unsecured_raise_limit` for a change that cannot be made.
+        Conflict: `operation_in_progress` while a payment is processing, unless only the end changes; `invoice_unpaid`,
+            `quote_expired` or `unsecured_raise_limit` for a change that cannot be made.
         NotFound: Stripe has no such subscription.
         BillingError: what `change` raises.
     """
@@ -74,7 +78,8 @@ async def superseding(
             return await change()
         except MustSupersede as needed:
             await _check_price(context, actor, subscription_id, needed)
-        await supersede(context, subscription_id)
+            changes_only_end = needed.changes_only_end
+        await supersede(context, subscription_id, changes_only_end=changes_only_end)
     raise Conflict("Another purchase of this subscription has begun. Send the change again.", retry_after=2)
 
 
@@ -102,13 +107,16 @@ async def _check_price(
         raise as_seen(refusal, await get(context, actor, subscription_id)) from refusal
 
 
-async def supersede(context: Context, subscription_id: SubscriptionId) -> None:
+async def supersede(
+    context: Context, subscription_id: SubscriptionId, *, changes_only_end: bool = False
+) -> None:
     """End each purchase that waits on this subscription, for a change that needs it.
 
     Afterwards the change is judged from its start. If a payment came first, the purchase has been settled as applied.
+    If a payment is processing, a change of only the end is made beside it, and the purchase ends if that payment fails.
 
     Raises:
-        Conflict: `operation_in_progress` while a payment is processing.
+        Conflict: `operation_in_progress` while a payment is processing, unless only the end changes.
         ServiceUnavailable: Stripe or the database does not answer; the change that was asked for changed nothing.
     """
     async with context.database.connection() as connection:
@@ -117,12 +125,16 @@ async def supersede(context: Context, subscription_id: SubscriptionId) -> None:
         if await settle_if_ended(context, waiting, end=PAYMENT_ABANDONED, wake=True) is not None:
             continue
         async with context.database.connection() as connection:
+            if changes_only_end:
+                await waiting_store.ask_to_end(connection, waiting.operation_id, PAYMENT_ABANDONED)
+                continue
             still = await waiting_store.of_operation(connection, waiting.operation_id)
         if still is not None:
             raise Conflict(
-                f"The payment of operation {waiting.operation_id} is being processed. Send the change again once it "
-                "has succeeded or failed.",
-                retry_after=5,
+                f"The payment of operation {waiting.operation_id} is being processed, and Stripe would void its "
+                "invoice for this change. Send the change again once the payment has succeeded or failed. Until then "
+                "people can be removed, and the subscription can be cancelled at the end of the period.",
+                retry_after=_PROCESSING_RETRY_SECONDS,
             )
 
 

@@ -273,7 +273,10 @@ def create_price(call: Call) -> Obj:
         product = reference(tx, "product", params["product"], "product")["id"]
     else:
         raise missing_parameter("product")
-    return create(tx, _price(tx, params, product), "price.created")
+    price = _price(tx, params, product)
+    if call.ids:
+        price["id"] = call.ids[0]
+    return create(tx, price, "price.created")
 
 
 def price_from_data(tx: Transaction, data: Obj) -> Obj:

@@ -37,12 +37,9 @@ pytestmark = pytest.mark.usefixtures("unchanged")
 
 CHANGE = {"add": [{"email": "someone@example.com"}]}
 IDS = [
-    "cus_",
-    "cus_ä",
-    "cus_a b",
-    "CUS_a",
-    "sub_demo",
-    "cus_" + "a" * 201,
+    "%7F",
+    "a%C2%85b",
+    "x" * 256,
     "%00",
     "cus_a%00",
     "cus_a%0A",
@@ -83,7 +80,7 @@ async def test_malformed_ids_in_paths(service: Service, company: Company, wrong:
         ("/v1/customers/me/invoices", {"subscription_id": "in_1"}, "query/subscription_id"),
         ("/v1/customers/me/payment-methods", {"type": "CARD"}, "query/type"),
         ("/v1/products", {"currency": "€uro"}, "query/currency"),
-        ("/v1/products", {"ids": ["ok", "a/b"]}, "query/ids/1"),
+        ("/v1/products", {"ids": ["ok", "a\x00b"]}, "query/ids/1"),
     ],
 )
 async def test_malformed_queries(
@@ -133,13 +130,14 @@ BODIES: list[tuple[Any, list[str]]] = [
     ({"add": [{"email": "a\u0000@example.com"}]}, ["/add/0/email"]),
     ({"add": [{"email": "a\n@example.com"}]}, ["/add/0/email"]),
     ({"add": [{"email": "x" * 250 + "@example.com"}]}, ["/add/0/email"]),
-    ({"add": [{"customer_id": "sub_1"}]}, ["/add/0/customer_id"]),
+    ({"add": [{"customer_id": ""}]}, ["/add/0/customer_id"]),
+    ({"add": [{"customer_id": "x" * 256}]}, ["/add/0/customer_id"]),
     ({"add": [{"customer_id": "cus_1\u0000"}]}, ["/add/0/customer_id"]),
     ({"add": [{"customer_id": "cus_1\n"}]}, ["/add/0/customer_id"]),
     ({"remove": [1]}, ["/remove/0"]),
     ({"remove": [True]}, ["/remove/0"]),
     ({"remove": [None]}, ["/remove/0"]),
-    ({"remove": ["cus_ok", "cus_"]}, ["/remove/1"]),
+    ({"remove": ["cus_ok", "cus_\u0085"]}, ["/remove/1"]),
     ({"remove": [{"customer_id": CUS}]}, ["/remove/0"]),
     ({"remove": CUS}, ["/remove"]),
     ({"update": [{"customer_id": CUS}]}, ["/update/0/role"]),
@@ -351,7 +349,7 @@ def tokens() -> Iterator[tuple[str, str]]:
     yield "alg None", bare({"alg": "None"})
     yield "a key in the header", sign(headers={"jwk": {"kty": "oct", "k": "AAAA"}})
     yield "a link in the header", sign(headers={"jku": "http://127.0.0.1:1/keys"})
-    yield "a claim that names no customer", sign(stripe_customer_id="sub_1")
+    yield "a claim that names no customer", sign(stripe_customer_id="a\nb")
     yield "not a token", "nonsense"
     yield "too long", sign(padding="x" * 9000)
     yield "an unknown service key", "csk_unknown"
@@ -385,7 +383,7 @@ async def test_acting_for_somebody_is_for_service_keys(service: Service, company
     acting = {"X-Acting-Customer": company.owner.customer_id}
     problem(await service.get(company.path, {**company.user.headers, **acting}), 422, "invalid_request")
     problem(await service.get(company.path, acting), 401, "unauthenticated")
-    for wrong in ("sub_1", "", "cus_", "cus_a,cus_b"):
+    for wrong in ("", "x" * 256):
         response = await service.get(company.path, {**as_service("read"), "X-Acting-Customer": wrong})
         assert pointers(problem(response, 422, "invalid_request")) == ["header/X-Acting-Customer"]
 

@@ -240,7 +240,7 @@ async def _slow(recording: Recording) -> None:
 
 async def _slow_plan(recording: Recording, hasty: Service) -> None:
     stripe = hasty.stripe
-    nobody = {"billing_shared_subscription_owner": ""}
+    nobody = {"billing_shared_subscription_owner": "cus_nobody"}
     [price] = (await stripe.get("/v1/prices", lookup_keys=["team_yearly"]))["data"]
     bought = {"items": [{"price_id": price["id"], "quantity": 2}]}
     slow = {"method": "POST", "latency_s": 1.5}

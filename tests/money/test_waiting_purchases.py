@@ -363,16 +363,19 @@ async def test_change_is_judged_again_when_the_payment_came_first(shop: Shop) ->
 
 
 async def test_processing_payment_is_never_voided_when_a_change_would_supersede_it(shop: Shop) -> None:
-    """W2: the other change is 409 with Retry-After, an abandonment is noted, and the payment decides."""
+    """W2: an end now is 409 with Retry-After, an abandonment is noted, and the payment decides."""
     company = await company_that_pays_by(shop, CHALLENGED)
     document = await ask_for(company)
     await pay(shop, document["payment"], "pm_usBankAccount")
     read = await operation(shop, document["operation_id"])
     assert (read["state"], read["payment"]["status"]) == ("awaiting_payment", "processing")
     ended = await shop.service.send(
-        "POST", f"/v1/subscriptions/{company.subscription_id}/cancel", company.owner.headers
+        "POST",
+        f"/v1/subscriptions/{company.subscription_id}/cancel",
+        company.owner.headers,
+        {"when": "now"},
     )
-    assert problem(ended, 409, "operation_in_progress") and ended.headers["retry-after"] == "5"
+    assert problem(ended, 409, "operation_in_progress") and ended.headers["retry-after"] == "60"
     noted = ok(await cancel(shop, document["operation_id"], company.owner.headers), 202)
     assert noted["state"] == "awaiting_payment"
     await shop.service.fetch(

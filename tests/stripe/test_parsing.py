@@ -248,7 +248,7 @@ def test_little_is_enough(kind: str) -> None:
     assert parsing.PARSERS[kind](MINIMAL[kind]).id == MINIMAL[kind]["id"]
 
 
-BAD_IDS: list[Any] = [None, "", 1, True, [], {}, "cus_\x00", "cus_é", "a" * 256, "\ud800", "x\n"]
+BAD_IDS: list[Any] = [None, "", 1, True, [], {}, "cus_\x00", "a\x85b", "a" * 256, "\ud800", "x\n"]
 
 
 @pytest.mark.parametrize("kind", MINIMAL)

@@ -222,8 +222,6 @@ def _way_out(journal: Journal, call: Call) -> Iterator[str]:
     before = journal.state("subscription", call.subscription, call.first) or {}
     if call.removes and before.get("status") in ENDED:
         return
-    if call.reply.code == "operation_in_progress" and _is_processing(journal, before, call.first):
-        return
     where = f"{call.name} by {call.who}, {before.get('status')}{_complications(before)}"
     if call.reply.status != 200:
         yield f"e: {where}: {call.reply.status} {call.reply.code} {_told(call)}"

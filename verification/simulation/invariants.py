@@ -93,6 +93,9 @@ def _admitted_beyond(judge: Judge) -> Iterator[str]:
     truth = judge.truth
     for reserved in judge.reservations:
         operation = judge.operations[reserved.operation]
+        if operation.steps[reserved.position].action == "update":
+            # A member's own seat is kept for the member, however many there are.
+            continue
         if any(step.action == "buy_seats" for step in operation.steps.values()):
             continue
         plan = reserved.subscription_id

@@ -22,7 +22,7 @@ from app.customers.schemas.customers import (
     UpcomingInvoiceAnswer,
 )
 from app.domain import emails
-from app.domain.ids import PRODUCT_PATTERN, PaymentMethodId, ProductId, SubscriptionId
+from app.domain.ids import FREE_PATTERN, PaymentMethodId, ProductId, SubscriptionId
 from app.domain.payments import Costs
 from app.errors import FieldError, Forbidden, NotFound
 from app.http import problems
@@ -236,7 +236,7 @@ async def get_access(
     context: ContextDep,
     actor: ReaderDep,
     customer_id: CustomerPath,
-    product_id: Annotated[str, Query(pattern=PRODUCT_PATTERN)],
+    product_id: Annotated[str, Query(pattern=FREE_PATTERN)],
 ) -> Response:
     """Return whether the customer may use the product now.
 

@@ -5,11 +5,11 @@ The functions take an object and a key. They return None for a missing key unles
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, TypeGuard
 
+from app.domain.ids import is_free_id
 from app.domain.snapshots import (
     JsonObject,
 )
@@ -20,19 +20,16 @@ Json = Mapping[str, Any]
 _LARGEST = 2**63 - 1
 
 
-_ID = re.compile(r"[\x20-\x7e]{1,255}")
-
-
 class MalformedObject(ValueError):
     """Raised when an object lacks what its type promises. The message names the field, never its value."""
 
 
 def is_id(value: object) -> TypeGuard[str]:
-    """Return True if `value` can be an id: 1 to 255 printable ASCII characters.
+    """Return True if `value` can be an id.
 
     The account's owner may choose the ids of products, so no stricter form holds for all.
     """
-    return isinstance(value, str) and _ID.fullmatch(value) is not None
+    return isinstance(value, str) and is_free_id(value)
 
 
 def storable(value: str) -> str:

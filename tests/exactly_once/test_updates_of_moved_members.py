@@ -1,0 +1,229 @@
+"""A role change in flight may seat a member again who was moved away in the Dashboard: their seat stays promised.
+
+Stripe has no compare-and-set. The role change read a member and writes the whole membership; if its answer is lost, it
+may take effect after the move.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from app.domain.ids import SubscriptionId
+from app.domain.metadata import membership_values, no_membership_values
+from testkit.company import Company, Service, running_service
+from testkit.problems import problem
+
+LATE_SECONDS = 3.0
+LASTING = {"timeout": 0.05, "times": 0}
+"""Until the faults are cleared."""
+
+
+@pytest.fixture
+async def hasty(service: Service) -> AsyncIterator[Service]:
+    """The same account and database; a request waits a second for its operation."""
+    async with running_service(
+        service.stripe, service.database_url, OPERATION_DEADLINE="1", OPERATION_LEASE="2"
+    ) as running:
+        yield running
+        await service.stripe.clear_faults()
+
+
+def ok(response: httpx.Response, status: int = 200) -> Any:
+    assert response.status_code == status, response.text
+    return response.json()
+
+
+async def update_in_flight(company: Company, *, runs_late: bool) -> str:
+    """Begin a role change of the user whose answer is lost, and wait until its request gives up.
+
+    `runs_late`: its request takes effect some seconds later, otherwise never.
+    """
+    where = {"method": "POST", "path": "/v1/customers/{id}", "object": company.user.customer_id}
+    if runs_late:
+        await company.service.stripe.add_fault(**where, status=504, late_s=LATE_SECONDS, times=1)
+    await company.service.stripe.add_fault(**where, **LASTING)
+    update = [{"customer_id": company.user.customer_id, "role": "manager"}]
+    operation_id = ok(await company.change(company.owner.headers, update=update), 202)["operation_id"]
+    await handed_over(company.service, operation_id)
+    return str(operation_id)
+
+
+async def handed_over(service: Service, operation_id: str) -> None:
+    """Wait until the runner of the request has given up, and clear the faults: no worker runs here."""
+    free = (
+        "select 1 from operations where id = $1 and lease_until < clock_timestamp() + interval '1.1 seconds'"
+    )
+    for _ in range(200):
+        if await service.fetch(free, operation_id):
+            await service.stripe.clear_faults()
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("the runner holds the operation for ten seconds")
+
+
+async def move(company: Company, customer_id: str, to_id: str | None) -> None:
+    """Move a customer to another subscription, or to none, in the Dashboard; the event has been applied."""
+    values = no_membership_values() if to_id is None else membership_values(SubscriptionId(to_id), "user")
+    await company.service.stripe.post(f"/v1/customers/{customer_id}", metadata=values)
+    await company.service.refresh("customer", customer_id)
+
+
+async def passed() -> None:
+    """The late request has run."""
+    await asyncio.sleep(LATE_SECONDS + 0.5)
+
+
+async def settled(service: Service, operation_id: str) -> list[tuple[str, str | None]]:
+    """The results after the late window, once a worker has looked at the operation."""
+    await service.fetch(
+        "update operation_steps set unanswered_at = unanswered_at - interval '6 minutes' where operation_id = $1",
+        operation_id,
+    )
+    await service.fetch(
+        "update operations set lease_until = now() - interval '1 second' where lease_until is not null"
+    )
+    await service.work_off()
+    found = await service.fetch(
+        "select state, code from operation_steps where operation_id = $1 order by position", operation_id
+    )
+    return [(row["state"], row["code"]) for row in found]
+
+
+async def seats(company: Company) -> dict[str, int]:
+    listed: dict[str, int] = ok(await company.service.get(f"{company.path}/users", company.owner.headers))[
+        "seats"
+    ]
+    return listed
+
+
+@pytest.mark.parametrize("is_moved_on", [False, True])
+async def test_addition_is_refused_when_a_role_change_in_flight_may_seat_a_removed_member(
+    hasty: Service, is_moved_on: bool
+) -> None:
+    """I1 (`payB/74`): the role change counted for nothing, and 4 of 3 seats were in use once it ran."""
+    company = await hasty.company(seats=2)
+    other = (await hasty.company()).subscription_id if is_moved_on else None
+    operation_id = await update_in_flight(company, runs_late=True)
+    await move(company, company.user.customer_id, other)
+    assert await seats(company) == {
+        "total": 2,
+        "used": 1,
+        "reserved": 1,
+        "available": 0,
+        "over_allocated": 0,
+    }
+    answer = await company.change(company.owner.headers, add=[company.stranger.email])
+    refused = problem(answer, 409, "seat_limit_reached")
+    assert refused["results"][0]["code"] == "seat_limit_reached"
+    await passed()
+    assert len(await company.members()) == 2
+    assert await settled(hasty, operation_id) == [("applied", None)]
+    assert (await seats(company))["over_allocated"] == 0
+
+
+async def test_addition_buys_a_seat_when_a_role_change_in_flight_may_seat_a_removed_member(
+    hasty: Service,
+) -> None:
+    """I1 (`payB/74`): the quantity that was bought counted neither the member nor the role change."""
+    company = await hasty.company(seats=2)
+    await update_in_flight(company, runs_late=True)
+    await move(company, company.user.customer_id, None)
+    added = await company.change(
+        company.owner.headers, add=[company.stranger.email], over_capacity="add_seats"
+    )
+    ok(added)
+    await passed()
+    assert len(await company.members()) == 3
+    assert (await company.state())["items"]["data"][0]["quantity"] == 3
+
+
+async def test_quantity_is_not_lowered_when_a_role_change_in_flight_may_seat_a_removed_member(
+    hasty: Service,
+) -> None:
+    """I2: the seat that the role change may fill is promised."""
+    company = await hasty.company(seats=2)
+    await update_in_flight(company, runs_late=True)
+    await move(company, company.user.customer_id, None)
+    answer = await hasty.send("PUT", f"{company.path}/seats", company.owner.headers, {"total": 1})
+    problem(answer, 409, "seats_in_use")
+
+
+async def test_seat_is_free_again_when_the_role_change_of_a_removed_member_can_take_effect_no_more(
+    hasty: Service,
+) -> None:
+    """The promise ends with the step, and the seat goes to somebody else."""
+    company = await hasty.company(seats=2)
+    operation_id = await update_in_flight(company, runs_late=False)
+    await move(company, company.user.customer_id, None)
+    assert await settled(hasty, operation_id) == [("refused", "not_found")] or (
+        await settled(hasty, operation_id) == [("failed", "not_found")]
+    )
+    ok(await company.change(company.owner.headers, add=[company.stranger.email]))
+    assert set(await company.members()) == {company.manager.customer_id, company.stranger.customer_id}
+
+
+async def test_role_change_takes_no_second_seat_when_its_member_stays(service: Service) -> None:
+    """A member's own seat is not counted twice, even if no seat is free."""
+    company = await service.company(seats=2)
+    update = [{"customer_id": company.user.customer_id, "role": "manager"}]
+    ok(await company.change(company.owner.headers, update=update))
+    assert await seats(company) == {
+        "total": 2,
+        "used": 2,
+        "reserved": 0,
+        "available": 0,
+        "over_allocated": 0,
+    }
+
+
+async def test_role_change_alone_is_refused_when_another_subscription_promises_the_member_a_seat(
+    service: Service, hasty: Service
+) -> None:
+    """Nobody has two promised seats, and the other changes of the call run."""
+    other, company = await hasty.company(), await hasty.company(users=2)
+    stranger = other.stranger.customer_id
+    where = {"method": "POST", "path": "/v1/customers/{id}", "object": stranger}
+    await service.stripe.add_fault(**where, **LASTING)
+    added = ok(await other.change(other.owner.headers, add=[other.stranger.email]), 202)
+    await handed_over(hasty, added["operation_id"])
+    await move(company, stranger, company.subscription_id)
+    update = [
+        {"customer_id": stranger, "role": "manager"},
+        {"customer_id": company.user.customer_id, "role": "manager"},
+    ]
+    results = ok(await company.change(company.owner.headers, update=update))["results"]
+    assert [(one["outcome"], one["code"]) for one in results] == [
+        ("refused", "operation_in_progress"),
+        ("applied", None),
+    ]
+
+
+async def test_transfer_is_refused_when_the_seat_of_the_staying_owner_is_promised_already(
+    hasty: Service,
+) -> None:
+    """I3: a second promise for one customer was a 500 of the unique index."""
+    company = await hasty.company()
+    first, second = company.user, company.manager
+    update_id = await update_in_flight(company, runs_late=False)
+    transfer = f"{company.path}/transfer"
+    await hand_over(company, company.owner.headers, first.customer_id, first.headers)
+    await move(company, first.customer_id, None)
+    ok(
+        await hasty.send(
+            "POST", transfer, first.headers, {"to_customer_id": second.customer_id, "keep_me_as": "user"}
+        )
+    )
+    answer = await hasty.send("POST", f"{transfer}/accept", second.headers)
+    problem(answer, 409, "operation_in_progress")
+    await settled(hasty, update_id)
+
+
+async def hand_over(company: Company, giver: Any, to_id: str, receiver: Any) -> None:
+    transfer = f"{company.path}/transfer"
+    response = await company.service.send("POST", transfer, giver, {"to_customer_id": to_id})
+    assert response.is_success, response.text
+    response = await company.service.send("POST", f"{transfer}/accept", receiver)
+    assert response.is_success, response.text
