@@ -39,8 +39,8 @@ _INSERT_RESERVATIONS = """
       and (action = 'update' or (action = 'add' and invitation_id is null))
     order by coalesce(customer_id, email)"""
 
-# An addition of an invited person fills the seat of the invitation, which is reserved already. A member who is raised by
-# an invitation keeps their own seat, and that of the invitation is freed once they are raised.
+# An addition of an invited person fills the seat of the invitation, which is reserved already. A member who is raised
+# by an invitation keeps their own seat, and that of the invitation is freed once they are raised.
 _TAKE_INVITED_SEATS = """
     update reservations r set operation_id = t.operation_id, position = t.position, customer_id = t.customer_id,
         email = t.email

@@ -69,7 +69,7 @@ class InvitationRoute(IdempotentRoute):
 router = APIRouter(tags=["invitations"], route_class=InvitationRoute)
 _READ = {**UNCHANGED, **problems.responses(401, 403, 404, 422, 503)}
 _WRITE = problems.responses(401, 403, 404, 409, 413, 415, 422, 503)
-_BY_TOKEN = problems.responses(401, 403, 404, 409, 413, 415, 422, 503)
+_BY_TOKEN = problems.responses(401, 404, 409, 413, 415, 422, 503)
 InvitationPath = Annotated[str, Path(pattern=ID_PATTERN)]
 
 
