@@ -38,6 +38,7 @@ class Rules:
     payment_window: float = 3600.0
     invitation_days: float = 14.0
     invitation_email_must_match: bool = False
+    memberships_per_customer: int = 20
 
     @classmethod
     def of(cls, settings: Settings) -> Rules:
@@ -57,6 +58,7 @@ class Rules:
             payment_window=settings.payment_window,
             invitation_days=settings.invitation_days,
             invitation_email_must_match=settings.invitation_email_must_match,
+            memberships_per_customer=settings.memberships_per_customer,
         )
 
 

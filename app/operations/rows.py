@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -34,6 +35,7 @@ class Step:
     missing, `unanswered_for` the seconds since then by the database's clock. `invoice_id`: of a step that waits, or has
     waited, for its payment. `awaits_seats`: an addition whose seat is to be bought first, and that names nobody yet.
     `invitation_id`: the invitation that the step accepts, or whose seat it fills.
+    `writes`: the metadata that every attempt writes, None until that is chosen.
     """
 
     position: int
@@ -52,6 +54,7 @@ class Step:
     invoice_id: str | None = None
     awaits_seats: bool = False
     invitation_id: str | None = None
+    writes: Mapping[str, str] | None = None
 
     @property
     def is_settled(self) -> bool:

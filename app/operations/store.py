@@ -5,7 +5,7 @@ An operation is stored at its admission, and settled only by a known outcome.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -49,7 +49,7 @@ _TAKE_INVITED_SEATS = """
       and r.operation_id is null and r.released_at is null"""
 
 _COLUMNS = """t.position, t.action, t.customer_id, t.email, t.role, t.role_before, t.state, t.code, t.details,
-        t.attempt, t.sent_at, t.unanswered_at, t.invoice_id, t.awaits_seats, t.invitation_id,
+        t.attempt, t.sent_at, t.unanswered_at, t.invoice_id, t.awaits_seats, t.invitation_id, t.writes,
         extract(epoch from clock_timestamp() - t.unanswered_at)::float as unanswered_for"""
 
 _STEPS = f"select {_COLUMNS} from operation_steps t where t.operation_id = $1 order by t.position"
@@ -95,7 +95,8 @@ _SETTLE = f"""
             operation_id = case when filled or r.invitation_id is null then r.operation_id end,
             position = case when filled or r.invitation_id is null then r.position end,
             customer_id = case when filled or r.invitation_id is null then r.customer_id end,
-            email = case when filled or r.invitation_id is null then r.email end
+            email = case when filled or r.invitation_id is null then r.email end,
+            slot = case when filled or r.invitation_id is null then r.slot end
         from (select state in ('applied', 'unchanged') as filled from step) settled
         where r.operation_id = $1 and r.position = $2 and r.released_at is null
     )
@@ -275,17 +276,21 @@ async def answered(connection: Connection, operation_id: str, step: Step) -> Non
     )
 
 
-async def is_open_elsewhere(connection: Connection, customer_id: CustomerId, operation_id: str) -> bool:
-    """Return True if another operation has sent a write of this customer.
+async def is_open_elsewhere(
+    connection: Connection, customer_id: CustomerId, operation_id: str, keys: Iterable[str]
+) -> bool:
+    """Return True if another operation has sent a write of one of these metadata keys of the customer.
 
     Its outcome is not known yet.
     """
     return bool(
         await connection.fetchval(
             """select exists (select from operation_steps
-            where customer_id = $1 and operation_id <> $2 and settled_at is null and state = 'in_flight')""",
+            where customer_id = $1 and operation_id <> $2 and settled_at is null and state = 'in_flight'
+              and (writes is null or writes ?| $3))""",
             customer_id,
             operation_id,
+            list(keys),
         )
     )
 

@@ -15,7 +15,7 @@ from app.domain.ids import CustomerId
 from app.domain.roles import Role
 from app.domain.seats import capacity, is_shareable, lacking
 from app.domain.snapshots import JsonObject
-from app.domain.statuses import ENDED, Entitlements, entitlements
+from app.domain.statuses import ENDED, entitlements
 from app.domain.views import SubscriptionView
 from app.errors import Conflict, Forbidden, NotFound
 from app.identity.actors import Actor
@@ -29,7 +29,7 @@ from app.sharing.admission import Admitted, insert_steps
 from app.sharing.invitation_store import ACCEPT_INVITATION, Invitation
 from app.sharing.invitation_tokens import TokenName
 from app.sharing.invitations import ended, of_token
-from app.sharing.member_changes import Action, MemberChange, Verdict, judge
+from app.sharing.member_changes import Action, Decision, MemberChange, Verdict, judge
 from app.sharing.people import as_person
 from app.sharing.people_rules import may_invite
 
@@ -164,7 +164,11 @@ async def _step(
         raise Conflict("This subscription takes no members now.", code="not_shareable")
     allowed = entitlements(view.status, past_due_allows_new_seats=context.rules.past_due_allows_new_seats)
     action = Action.ADD if before is None else Action.UPDATE
-    await _check_person(connection, view, action, found, customer_id, allowed)
+    people = await people_store.people_by_id(connection, view.id, [customer_id], ended=sorted(ENDED))
+    if not people:
+        raise NotFound()
+    person = as_person(people[0], view, None, context.rules.memberships_per_customer)
+    _check_verdict(judge(MemberChange(action, person, found.role), allowed))
     seats = view.seats(owner_uses_seat=context.rules.owner_uses_seat)
     target = await operations.lowest_target(connection, view.id)
     if action is Action.ADD and lacking(seats, capacity(seats, target)) is not None:
@@ -176,19 +180,8 @@ async def _step(
     return {**step, "action": action.value}
 
 
-async def _check_person(
-    connection: Connection,
-    view: SubscriptionView,
-    action: Action,
-    found: Invitation,
-    customer_id: CustomerId,
-    allowed: Entitlements,
-) -> None:
-    """Check what the rules say of adding this customer, or of raising them."""
-    people = await people_store.people_by_id(connection, view.id, [customer_id], ended=sorted(ENDED))
-    if not people:
-        raise NotFound()
-    decision = judge(MemberChange(action, as_person(people[0], view, None), found.role), allowed)
+def _check_verdict(decision: Decision) -> None:
+    """Check what the rules say of adding the caller, or of raising them."""
     if decision.verdict is Verdict.RUN:
         return
     if decision.code == "subscription_not_active":
@@ -199,5 +192,6 @@ async def _check_person(
     if decision.code == "operation_in_progress":
         raise Conflict("Another change of this person is still running.", retry_after=2)
     raise Conflict(
-        "You are on another shared subscription. Leave that one, then accept again.", code="cannot_be_added"
+        "You are on as many other shared subscriptions as one person may be. Leave one of them, then accept again.",
+        code="cannot_be_added",
     )

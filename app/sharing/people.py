@@ -5,7 +5,7 @@ The caller holds the subscription's lock.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 
 from app.domain.ids import CustomerId, SubscriptionId
@@ -27,42 +27,53 @@ from app.sharing.member_changes import (
 
 
 async def find_addition(
-    connection: Connection, view: SubscriptionView, *, email: str | None, customer_id: CustomerId | None
+    connection: Connection,
+    view: SubscriptionView,
+    *,
+    email: str | None,
+    customer_id: CustomerId | None,
+    limit: int,
 ) -> Person:
-    """Find the person to add now, by the given e-mail or by the customer's id."""
+    """Find the person to add now, by the given e-mail or by the customer's id.
+
+    `limit`: how many memberships one person may have.
+    """
     ended = sorted(ENDED)
     if email is not None:
         found = await people_store.people_by_email(connection, view.id, [email], ended=ended)
         promised = await people_store.promised_emails(connection, [email])
-        return by_email(email, found, promised.get(email), view, None)
+        return by_email(email, found, promised.get(email, set()), view, limit, None)
     known = await people_store.people_by_id(connection, view.id, [customer_id or ""], ended=ended)
-    return as_person(known[0], view, None) if known else Person(customer_id, known=False)
+    return as_person(known[0], view, None, limit) if known else Person(customer_id, known=False)
 
 
 def by_email(
     email: str,
     candidates: Sequence[FoundPerson],
-    promised_on: SubscriptionId | None,
+    promised_on: Set[SubscriptionId],
     view: SubscriptionView,
+    limit: int,
     invitation: Invitation | None,
 ) -> Person:
     """Return the person that an e-mail names, among the customers that have it.
 
-    `promised_on`: the subscription on which the e-mail is promised a seat. `invitation`: the open one to that e-mail.
+    `promised_on`: the subscriptions on which the e-mail is promised a seat, while its customer is created.
+    `invitation`: the open one to that e-mail.
     """
     if len(candidates) > 1:
         return Person(None, email, ambiguous=True)
     if candidates:
-        person = as_person(candidates[0], view, email)
+        person = as_person(candidates[0], view, email, limit)
     else:
-        is_elsewhere = promised_on is not None and promised_on != view.id
-        person = Person(None, email, busy=promised_on == view.id, elsewhere=is_elsewhere)
+        is_full = len(promised_on) >= people_store.unclaimed_limit(limit)
+        is_here = view.id in promised_on
+        person = Person(None, email, busy=is_here, elsewhere=not is_here and is_full)
     if invitation is None:
         return person
     return replace(person, invitation_id=invitation.id, busy=person.busy or invitation.is_used)
 
 
-def as_person(found: FoundPerson, view: SubscriptionView, email: str | None) -> Person:
+def as_person(found: FoundPerson, view: SubscriptionView, email: str | None, limit: int) -> Person:
     """Return a customer as the rules of a member change see them.
 
     `email`: the e-mail by which they were named.
@@ -72,7 +83,7 @@ def as_person(found: FoundPerson, view: SubscriptionView, email: str | None) -> 
         email=email,
         member_role=found.member_role,
         former_member=found.former_member,
-        elsewhere=found.elsewhere,
+        elsewhere=found.is_full(limit, is_by_email=email is not None),
         busy=found.busy,
         is_owner=view.owner is not None and found.customer_id == view.owner.customer_id,
     )
@@ -93,9 +104,17 @@ class AskedChange:
 
 
 async def find_people(
-    connection: Connection, actor: Actor, view: SubscriptionView, asked: Sequence[AskedChange]
+    connection: Connection,
+    actor: Actor,
+    view: SubscriptionView,
+    asked: Sequence[AskedChange],
+    *,
+    limit: int,
 ) -> list[MemberChange]:
-    """Return the changes with the person that each of them names, in their order."""
+    """Return the changes with the person that each of them names, in their order.
+
+    `limit`: how many memberships one person may have.
+    """
     ids = sorted({change.customer_id for change in asked if change.customer_id is not None})
     emails = sorted({change.email for change in asked if change.email is not None})
     by_id = {
@@ -111,16 +130,19 @@ async def find_people(
     for change in asked:
         if change.email is not None:
             email, candidates = change.email, with_email.get(change.email, [])
-            person = by_email(email, candidates, promised.get(email), view, invited.get(email))
+            promised_on = promised.get(email, set())
+            person = by_email(email, candidates, promised_on, view, limit, invited.get(email))
         else:
-            person = _by_id(change, by_id.get(change.customer_id or CustomerId("")), actor, view)
+            person = _by_id(change, by_id.get(change.customer_id or CustomerId("")), actor, view, limit)
         changes.append(
             MemberChange(change.action, person, None if change.role is None else change.role.value)
         )
     return changes
 
 
-def _by_id(change: AskedChange, found: FoundPerson | None, actor: Actor, view: SubscriptionView) -> Person:
+def _by_id(
+    change: AskedChange, found: FoundPerson | None, actor: Actor, view: SubscriptionView, limit: int
+) -> Person:
     """Return the person that an id names.
 
     End users may add by id only people that this subscription has had: nobody may find out by id who exists.
@@ -130,7 +152,7 @@ def _by_id(change: AskedChange, found: FoundPerson | None, actor: Actor, view: S
     known_here = found.member_role is not None or found.former_member
     if change.action is Action.ADD and not actor.is_service and not known_here:
         return Person(change.customer_id, known=False)
-    return as_person(found, view, None)
+    return as_person(found, view, None, limit)
 
 
 def refuse_twice(changes: Sequence[MemberChange], asked: Sequence[AskedChange], actor: Actor) -> None:

@@ -610,6 +610,12 @@ def create_operations() -> None:
             nullable=True,
             comment="the invitation that it accepts, or whose seat it fills",
         ),
+        sa.Column(
+            "writes",
+            JSONB,
+            nullable=True,
+            comment="the metadata that every attempt writes, chosen before the first sending",
+        ),
         sa.PrimaryKeyConstraint("operation_id", "position", name="pk_operation_steps"),
     )
     op.execute(
@@ -656,6 +662,12 @@ def create_operations() -> None:
             nullable=True,
             comment="the invitation whose seat it is; it names nobody between acceptances",
         ),
+        sa.Column(
+            "slot",
+            sa.Text(),
+            nullable=True,
+            comment="the metadata key that the addition writes, from its first sending",
+        ),
         sa.PrimaryKeyConstraint("id", name="pk_reservations"),
         sa.UniqueConstraint("operation_id", "position", name="uq_reservations_operation_id_position"),
     )
@@ -664,16 +676,24 @@ def create_operations() -> None:
         " where released_at is null"
     )
     op.execute(
-        "create unique index uq_reservations_live_customer on reservations (customer_id)"
+        "create unique index uq_reservations_live_customer on reservations (customer_id, subscription_id)"
         " where released_at is null and customer_id is not null"
     )
     op.execute(
-        "create unique index uq_reservations_live_email on reservations (email)"
+        "create unique index uq_reservations_live_email on reservations (email, subscription_id)"
         " where released_at is null and customer_id is null"
     )
     op.execute(
         "create unique index uq_reservations_live_invitation on reservations (invitation_id)"
         " where released_at is null and invitation_id is not null"
+    )
+    op.execute(
+        "create unique index uq_reservations_live_slot on reservations (customer_id, slot)"
+        " where released_at is null and customer_id is not null and slot is not null"
+    )
+    op.execute(
+        "create unique index uq_reservations_live_creation on reservations (email)"
+        " where released_at is null and customer_id is null and slot is not null"
     )
 
 

@@ -447,7 +447,11 @@ async def test_an_acceptance_leaves_the_invitation_open_when_it_cannot_be_kept_n
     company = await service.company(seats=4)
     token = await company.token()
     elsewhere = await service.company()
-    problem(await by_token(service, "accept", token, elsewhere.user.headers), 409, "cannot_be_added")
+    async with running_service(
+        service.stripe, service.database_url, MEMBERSHIPS_PER_CUSTOMER="1"
+    ) as one_membership:
+        refused = await by_token(one_membership, "accept", token, elsewhere.user.headers)
+        problem(refused, 409, "cannot_be_added")
     await quantity(company, 1)
     document = problem(
         await by_token(service, "accept", token, company.stranger.headers), 409, "seat_limit_reached"
@@ -455,7 +459,9 @@ async def test_an_acceptance_leaves_the_invitation_open_when_it_cannot_be_kept_n
     assert not {"total", "used", "required"} & document.keys()
     await quantity(company, 4)
     assert [one["state"] for one in await listed(company)] == ["open"]
-    assert (await by_token(service, "accept", token, company.stranger.headers)).status_code == 200
+    assert (await by_token(service, "accept", token, elsewhere.user.headers)).status_code == 200
+    both = await service.get("/v1/customers/me/subscriptions", elsewhere.user.headers)
+    assert {row["id"] for row in both.json()["data"]} == {company.subscription_id, elsewhere.subscription_id}
 
 
 async def test_an_invitation_is_bound_to_its_address_when_the_setting_says_so(service: Service) -> None:
