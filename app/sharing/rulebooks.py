@@ -6,9 +6,16 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from app.operations.kinds import Rulebook
+from app.sharing.invitation_store import ACCEPT_INVITATION
 from app.sharing.people_rules import PeopleRules
 
 PEOPLE = PeopleRules()
 RULEBOOKS: Mapping[str, Rulebook] = MappingProxyType(
-    {"member_change": PEOPLE, "leave": PEOPLE, "transfer": PEOPLE, "cleanup": PEOPLE}
+    {
+        "member_change": PEOPLE,
+        "leave": PEOPLE,
+        "transfer": PEOPLE,
+        "cleanup": PEOPLE,
+        ACCEPT_INVITATION: PEOPLE,
+    }
 )

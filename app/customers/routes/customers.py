@@ -13,7 +13,7 @@ from app.customers.schemas.customers import CustomerAnswer, NewCustomerRequest, 
 from app.customers.schemas.invoices import InvoiceList
 from app.domain import emails
 from app.domain.ids import CustomerId, SubscriptionId
-from app.errors import FieldError, Forbidden, InvalidRequest, NotFound
+from app.errors import FieldError, Forbidden, InvalidRequest
 from app.http import problems
 from app.http.answers import UNCHANGED, answer
 from app.http.cursors import Paging
@@ -52,17 +52,14 @@ async def create_customer(
 
     A login gets one customer, even if several calls race. If it has one already, the answer is 200.
     """
-    subject = _subject(actor, body, settings.auth_issuer or "")
     if isinstance(actor.principal, EndUser):
+        _refuse_others_fields(body)
         if actor.customer_id is not None:
             return answer(request, await _profile(context, actor.customer_id), status=200)
-        if actor.principal.customer_claim is not None:
-            # Each request of this login is identified by the claim, so a new customer could never be used.
-            raise NotFound(
-                "The customer that this login's token names is not known here. Ask the operator to check the claim.",
-                code="customer_not_linked",
-            )
-    customer_id, created = await links.ensure_customer(context, subject, principal=actor.principal.key)
+        customer_id, created = await links.ensure_customer_of(context, actor.principal, name=body.name)
+    else:
+        subject = _subject(actor, body, settings.auth_issuer or "")
+        customer_id, created = await links.ensure_customer(context, subject, principal=actor.principal.key)
     return answer(request, await _profile(context, customer_id), status=201 if created else 200)
 
 
@@ -72,25 +69,23 @@ async def _profile(context: ContextDep, customer_id: str) -> CustomerAnswer:
     )
 
 
-def _subject(actor: Actor, body: NewCustomerRequest, issuer: str) -> Subject:
-    """Return the subject of the call.
+def _refuse_others_fields(body: NewCustomerRequest) -> None:
+    """Refuse the fields of service keys. An end user's subject and e-mail come from their token only."""
+    errors = [
+        FieldError(f"/{name}", "field_not_allowed", "Taken from the token. Send the request without it.")
+        for name in ("user_id", "email")
+        if name in body.model_fields_set
+    ]
+    if errors:
+        raise Forbidden(
+            "user_id and email are for service keys. Send the request without them.",
+            code="field_not_allowed",
+            errors=errors,
+        )
 
-    For an end user, subject and e-mail come from their token only.
-    """
-    if isinstance(actor.principal, EndUser):
-        errors = [
-            FieldError(f"/{name}", "field_not_allowed", "Taken from the token. Send the request without it.")
-            for name in ("user_id", "email")
-            if name in body.model_fields_set
-        ]
-        if errors:
-            raise Forbidden(
-                "user_id and email are for service keys. Send the request without them.",
-                code="field_not_allowed",
-                errors=errors,
-            )
-        user = actor.principal
-        return Subject(user.issuer, user.subject, user.email, user.email_verified, body.name)
+
+def _subject(actor: Actor, body: NewCustomerRequest, issuer: str) -> Subject:
+    """Return the subject that a service key names."""
     if not actor.is_service:
         raise Forbidden(
             "A key that acts for a customer cannot create another. Send the request without X-Acting-Customer.",

@@ -15,7 +15,14 @@ from app.postgres.tables.mirrored import (
     products,
     subscriptions,
 )
-from app.postgres.tables.people import identities, member_records, purchase_grants, seat_customers, transfers
+from app.postgres.tables.people import (
+    identities,
+    invitations,
+    member_records,
+    purchase_grants,
+    seat_customers,
+    transfers,
+)
 from app.postgres.tables.protocol import (
     OPERATION_KINDS,
     SETTLED_STATES,
@@ -49,6 +56,7 @@ __all__ = [
     "customers",
     "idempotency_keys",
     "identities",
+    "invitations",
     "invoices",
     "list_scan_findings",
     "list_scan_ranges",
