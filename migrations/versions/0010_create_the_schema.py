@@ -301,7 +301,9 @@ def create_memberships() -> None:
         sa.Column("subscription_id", sa.Text(), nullable=False),
         sa.Column("customer_id", sa.Text(), nullable=False),
         sa.Column("role", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("subscription_id", "customer_id", name="pk_memberships"),
+        sa.PrimaryKeyConstraint(
+            "subscription_id", "customer_id", name="pk_memberships", postgresql_include=["role"]
+        ),
     )
     op.execute("create index ix_memberships_customer_id on memberships (customer_id)")
     op.execute(
