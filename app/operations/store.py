@@ -36,7 +36,15 @@ _INSERT_RESERVATIONS = """
         case when not awaits_seats then email end, case when awaits_seats then $2 end,
         case when awaits_seats then $3::bigint end
     from operation_steps where operation_id = $1 and action in ('add', 'update') and state = 'planned'
+      and not ($4 and action = 'add')
     order by coalesce(customer_id, email)"""
+
+# While a seat moves, one reservation makes the old and the new member count as one, until the old one is removed.
+_INSERT_MOVE_RESERVATION = """
+    insert into reservations (operation_id, position, subscription_id, customer_id, moves_from)
+    select f.operation_id, f.position, f.subscription_id, t.customer_id, f.customer_id
+    from operation_steps f join operation_steps t on t.operation_id = f.operation_id and t.action = 'add'
+    where f.operation_id = $1 and f.action = 'remove'"""
 
 _COLUMNS = """t.position, t.action, t.customer_id, t.email, t.role, t.role_before, t.state, t.code, t.details,
         t.attempt, t.sent_at, t.unanswered_at, t.invoice_id, t.awaits_seats,
@@ -154,7 +162,10 @@ async def insert(
         seat_total,
     )
     await connection.execute(_INSERT_STEPS, operation_id, subscription_id, list(steps))
-    await connection.execute(_INSERT_RESERVATIONS, operation_id, *(bought or (None, None)))
+    is_move = kind == "move"
+    await connection.execute(_INSERT_RESERVATIONS, operation_id, *(bought or (None, None)), is_move)
+    if is_move:
+        await connection.execute(_INSERT_MOVE_RESERVATION, operation_id)
 
 
 async def operation(connection: Connection, operation_id: str) -> Operation | None:

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from app.context import Context
 from app.customers import invoices, links, payment_methods, profiles
 from app.customers.links import Subject
 from app.customers.schemas.customers import CustomerAnswer, NewCustomerRequest, PaymentMethodList
@@ -30,8 +31,9 @@ from app.http.dependencies import (
 )
 from app.http.idempotency import IdempotentRoute
 from app.http.schemas import SubscriptionIdText
+from app.identity import acts
 from app.identity.actors import Actor
-from app.identity.principals import EndUser
+from app.identity.principals import EndUser, Principal
 from app.mirror import refreshing as sync
 
 router = APIRouter(tags=["customers"], route_class=IdempotentRoute)
@@ -55,6 +57,7 @@ async def create_customer(
     subject = _subject(actor, body, settings.auth_issuer or "")
     if isinstance(actor.principal, EndUser):
         if actor.customer_id is not None:
+            await _come(context, actor.principal, subject, actor.customer_id)
             return answer(request, await _profile(context, actor.customer_id), status=200)
         if actor.principal.customer_claim is not None:
             # Each request of this login is identified by the claim, so a new customer could never be used.
@@ -63,7 +66,15 @@ async def create_customer(
                 code="customer_not_linked",
             )
     customer_id, created = await links.ensure_customer(context, subject, principal=actor.principal.key)
+    await _come(context, actor.principal, subject, customer_id)
     return answer(request, await _profile(context, customer_id), status=201 if created else 200)
+
+
+async def _come(context: Context, caller: Principal, subject: Subject, customer_id: CustomerId) -> None:
+    """Let a person reach their seats. Their own token shows that they have come; a service key's call does not."""
+    if isinstance(caller, EndUser):
+        await acts.record(context, caller)
+    await links.reach_seats(context, subject, customer_id)
 
 
 async def _profile(context: ContextDep, customer_id: str) -> CustomerAnswer:

@@ -15,7 +15,14 @@ from app.postgres.tables.mirrored import (
     products,
     subscriptions,
 )
-from app.postgres.tables.people import identities, member_records, purchase_grants, seat_customers, transfers
+from app.postgres.tables.people import (
+    erasures,
+    identities,
+    member_records,
+    purchase_grants,
+    seat_customers,
+    transfers,
+)
 from app.postgres.tables.protocol import (
     OPERATION_KINDS,
     SETTLED_STATES,
@@ -47,6 +54,7 @@ __all__ = [
     "account",
     "audit_events",
     "customers",
+    "erasures",
     "idempotency_keys",
     "identities",
     "invoices",

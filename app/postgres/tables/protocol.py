@@ -28,6 +28,7 @@ OPERATION_KINDS = (
     "leave",
     "transfer",
     "cleanup",
+    "move",
     "add_subscription",
     "update_subscription",
     "cancel_subscription",
@@ -162,6 +163,7 @@ reservations = Table(
     instant("released_at"),
     Column("item_id", Text, comment="the item that is to give the seat, for one that is bought first"),
     Column("from_quantity", BigInteger, comment="the item's quantity from which such a seat counts"),
+    Column("moves_from", Text, comment="the member whose seat moves to this customer: both count as one"),
     UniqueConstraint("operation_id", "position"),
     # A seat that is bought first names nobody until it is paid.
     CheckConstraint("(customer_id is null and email is null) = (from_quantity is not null)", name="person"),
