@@ -36,6 +36,7 @@ class Rules:
     late_window: float = 300.0
     unsecured_raise_max: float = 20.0
     payment_window: float = 3600.0
+    memberships_per_customer: int = 20
 
     @classmethod
     def of(cls, settings: Settings) -> Rules:
@@ -53,6 +54,7 @@ class Rules:
             late_window=settings.late_window,
             unsecured_raise_max=settings.unsecured_raise_max,
             payment_window=settings.payment_window,
+            memberships_per_customer=settings.memberships_per_customer,
         )
 
 

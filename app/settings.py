@@ -211,6 +211,9 @@ class Settings(BaseSettings):
     payment_window: Annotated[float, Field(ge=1, le=23 * 3600, allow_inf_nan=False)] = 3600.0
     """Seconds for which a change may wait for its payment. Then it ends by itself, and nothing was bought."""
 
+    memberships_per_customer: Annotated[int, Field(ge=1, le=40)] = 20
+    """Shared subscriptions that have not ended and that one customer may be added to. 1 is the guide's own rule."""
+
     reconcile_interval: Annotated[float, Field(ge=0, le=24 * 31, allow_inf_nan=False)] = 24.0
     """Hours between the worker's reconciles. With 0, only an operator starts them."""
 

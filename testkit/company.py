@@ -269,6 +269,8 @@ class Company:
             marks = customer.get("metadata") or {}
             if marks.get("billing_shared_subscription_id") == self.subscription_id:
                 found[customer["id"]] = marks.get("billing_shared_subscription_role", "")
+            elif f"billing_{self.subscription_id}" in marks:
+                found[customer["id"]] = marks[f"billing_{self.subscription_id}"]
         return found
 
     async def member_emails(self) -> set[str]:

@@ -110,7 +110,8 @@ async def _admit(context: Context, customer_id: CustomerId, seat: UnclaimedSeat)
         await subscriptions.lock(connection, seat.subscription_id)
         # No login takes the seat's customer over from here on, and its deletion does not begin.
         await moves.hold(connection, seat.customer_id, operation_id)
-        steps = await _steps(connection, customer_id, seat)
+        limit = context.rules.memberships_per_customer
+        steps = await _steps(connection, customer_id, seat, limit=limit)
         if not steps:
             await moves.hold(connection, seat.customer_id, None)
             return None
@@ -126,11 +127,14 @@ async def _admit(context: Context, customer_id: CustomerId, seat: UnclaimedSeat)
             steps=[{**step, "position": n} for n, step in enumerate(steps)],
             lease_token=token,
             lease_seconds=context.rules.operation_lease,
+            moves_from=seat.customer_id,
         )
     return operation_id, token
 
 
-async def _steps(connection: Connection, customer_id: CustomerId, found: UnclaimedSeat) -> list[JsonObject]:
+async def _steps(
+    connection: Connection, customer_id: CustomerId, found: UnclaimedSeat, *, limit: int
+) -> list[JsonObject]:
     """Return the steps that move the seat as it is now, none if it stays."""
     ended = sorted(ENDED)
     seat = await moves.one_unclaimed(
@@ -147,11 +151,11 @@ async def _steps(connection: Connection, customer_id: CustomerId, found: Unclaim
     if any(one.busy for one in people):
         raise _BusyError()
     is_owner = view.owner is not None and view.owner.customer_id == customer_id
-    joining = [] if is_owner else _joining(seat, target)
+    joining = [] if is_owner else _joining(seat, target, limit=limit)
     return [] if joining is None else [*joining, _step(StepKind.REMOVE, seat.customer_id)]
 
 
-def _joining(seat: UnclaimedSeat, target: FoundPerson) -> list[JsonObject] | None:
+def _joining(seat: UnclaimedSeat, target: FoundPerson, *, limit: int) -> list[JsonObject] | None:
     """Return the step that gives the customer the seat's role; None if they have no free membership.
 
     A member keeps the higher one of both roles.
@@ -160,7 +164,7 @@ def _joining(seat: UnclaimedSeat, target: FoundPerson) -> list[JsonObject] | Non
         if seat.role == "manager" and target.member_role != "manager":
             return [{**_step(StepKind.UPDATE, target.customer_id), "role": seat.role}]
         return []
-    if target.elsewhere:
+    if target.is_full(limit, is_by_email=False):
         return None
     typed = seat.typed_email if seat.is_unclaimed_still else None
     return [{**_step(StepKind.ADD, target.customer_id), "role": seat.role, "email": typed}]

@@ -16,6 +16,7 @@ from uuid import UUID
 from app.context import Context
 from app.domain.payments import PaymentStep
 from app.domain.snapshots import JsonObject, Snapshot
+from app.errors import BillingError
 from app.operations.rows import AwaitedInvoice, Operation, Step
 from app.operations.sending import may_come_late
 from app.postgres.database import Connection
@@ -30,7 +31,8 @@ Changes = Sequence[tuple[str, Mapping[str, str]]]
 class Fact(StrEnum):
     """What is known beside the object itself."""
 
-    OTHER_SUBSCRIPTION_IS_LIVE = "the customer's present subscription has not ended"
+    NO_MEMBERSHIP_IS_FREE = "the customer is on as many live subscriptions as one person may be"
+    GUIDES_KEYS_ARE_TAKEN = "the guide's keys, which the step writes, name another live subscription by now"
     OWNER_IS_ABSENT = "the customer named as owner of the subscription does not exist"
     UPDATE_IS_OURS = "the pending update of the subscription is one that an attempt of the step made"
 
@@ -166,6 +168,10 @@ class Steps(ABC):
     async def created(self, context: Context, operation: Operation, step: Step) -> Fetched | None:
         """Find what an earlier request of a creating step created, by its mark or by Stripe's events."""
         return None
+
+    def code_of(self, error: BillingError) -> str:
+        """Return the code of a step that Stripe refused."""
+        return error.code
 
     def awaited(
         self, context: Context, operation: Operation, snapshot: Snapshot | None, answer: Answer | None

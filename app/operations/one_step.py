@@ -236,7 +236,7 @@ async def _attempt(work: Work, before: Snapshot | None, params: Params) -> Endin
     step = work.step
     async with work.context.database.transaction() as connection:
         if step.customer_id is not None and await operations.is_open_elsewhere(
-            connection, step.customer_id, work.operation.id
+            connection, step.customer_id, work.operation.id, params
         ):
             return _open(work, "an earlier change of this customer may still take effect")
         if not step.has_sent_key:
@@ -276,7 +276,9 @@ async def _not_accepted(work: Work, sent: Sent, one: HeldObject | None) -> Endin
     if event is Event.REJECTED:
         async with work.context.database.connection() as connection:
             details = money_details(error.members)
-            await _settle(work, connection, sent.step, event, None, code=error.code, details=details)
+            await _settle(
+                work, connection, sent.step, event, None, code=work.steps.code_of(error), details=details
+            )
         return Ending.SETTLED
     if event is not Event.STORED_ERROR and tried.attempt.has_open_try:
         return Ending.OPEN
@@ -298,14 +300,16 @@ async def _settle_refused_by_stripe(
     """
     if now.state is not State.IN_FLIGHT:
         async with work.context.database.connection() as connection:
-            await _settle(work, connection, now, Event.CANNOT_BE_SENT, None, code=error.code)
+            await _settle(work, connection, now, Event.CANNOT_BE_SENT, None, code=work.steps.code_of(error))
         return Ending.SETTLED
     if one is None:
         found = await work.steps.created(work.context, work.operation, work.step)
         if found is not None:
             return await _apply_created(work, now, found)
         async with work.context.database.connection() as connection:
-            await _settle(work, connection, now, Event.READ_LACKS_EFFECT, None, code=error.code)
+            await _settle(
+                work, connection, now, Event.READ_LACKS_EFFECT, None, code=work.steps.code_of(error)
+            )
         return Ending.SETTLED
     found = await one.read()
     was_made = not work.kind.shows(found.snapshot) and await _has_evidence(work, since_5xx=False)
@@ -315,7 +319,7 @@ async def _settle_refused_by_stripe(
         elif was_made and work.steps.awaited(work.context, work.operation, snapshot, None) is not None:
             await _settle(work, connection, now, Event.READ_SHOWS_PENDING_UPDATE, snapshot)
         else:
-            code = _CHANGED if was_made else error.code
+            code = _CHANGED if was_made else work.steps.code_of(error)
             await _settle(work, connection, now, Event.READ_LACKS_EFFECT, snapshot, code=code)
     return Ending.SETTLED
 

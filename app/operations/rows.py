@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -33,6 +34,7 @@ class Step:
     `sent_at`: the first sending with the key of this `attempt`. `unanswered_at`: the last sending whose answer is
     missing, `unanswered_for` the seconds since then by the database's clock. `invoice_id`: of a step that waits, or has
     waited, for its payment. `awaits_seats`: an addition whose seat is to be bought first, and that names nobody yet.
+    `writes`: the metadata that every attempt writes, None until that is chosen.
     """
 
     position: int
@@ -50,6 +52,7 @@ class Step:
     unanswered_for: float | None
     invoice_id: str | None = None
     awaits_seats: bool = False
+    writes: Mapping[str, str] | None = None
 
     @property
     def is_settled(self) -> bool:

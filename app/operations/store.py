@@ -5,7 +5,7 @@ An operation is stored at its admission, and settled only by a known outcome.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -29,25 +29,19 @@ _INSERT_STEPS = """
     from jsonb_populate_recordset(null::operation_steps, $3) r"""
 
 # A role change writes the whole membership, so it may seat a member again who is moved away while it runs. Its
-# reservation counts no second seat while the member has one.
+# reservation counts no second seat while the member has one. While a seat moves, the reservation of its new member
+# makes both members count as one, until the old one is removed.
 _INSERT_RESERVATIONS = """
-    insert into reservations (operation_id, position, subscription_id, customer_id, email, item_id, from_quantity)
+    insert into reservations (operation_id, position, subscription_id, customer_id, email, item_id, from_quantity,
+        moves_from)
     select operation_id, position, subscription_id, case when not awaits_seats then customer_id end,
         case when not awaits_seats then email end, case when awaits_seats then $2 end,
-        case when awaits_seats then $3::bigint end
+        case when awaits_seats then $3::bigint end, case when action = 'add' then $4::text end
     from operation_steps where operation_id = $1 and action in ('add', 'update') and state = 'planned'
-      and not ($4 and action = 'add')
     order by coalesce(customer_id, email)"""
 
-# While a seat moves, one reservation makes the old and the new member count as one, until the old one is removed.
-_INSERT_MOVE_RESERVATION = """
-    insert into reservations (operation_id, position, subscription_id, customer_id, moves_from)
-    select f.operation_id, f.position, f.subscription_id, t.customer_id, f.customer_id
-    from operation_steps f join operation_steps t on t.operation_id = f.operation_id and t.action = 'add'
-    where f.operation_id = $1 and f.action = 'remove'"""
-
 _COLUMNS = """t.position, t.action, t.customer_id, t.email, t.role, t.role_before, t.state, t.code, t.details,
-        t.attempt, t.sent_at, t.unanswered_at, t.invoice_id, t.awaits_seats,
+        t.attempt, t.sent_at, t.unanswered_at, t.invoice_id, t.awaits_seats, t.writes,
         extract(epoch from clock_timestamp() - t.unanswered_at)::float as unanswered_for"""
 
 _STEPS = f"select {_COLUMNS} from operation_steps t where t.operation_id = $1 order by t.position"
@@ -88,7 +82,9 @@ _SETTLE = f"""
         where quotes.id = step.details ->> 'quote_id' and step.state in ('refused', 'failed')
     ), reservation as (
         update reservations r set released_at = clock_timestamp() from step
-        where r.operation_id = $1 and r.position = $2 and r.released_at is null
+        where r.operation_id = $1 and r.released_at is null
+          and case when r.moves_from is null then r.position = $2
+              else step.action = 'remove' or step.state in ('refused', 'failed') end
     )
     select * from step"""
 
@@ -138,12 +134,13 @@ async def insert(
     lease_seconds: float,
     seat_total: int | None = None,
     bought: tuple[str, int] | None = None,
+    moves_from: CustomerId | None = None,
 ) -> None:
     """Store an operation, its steps, and a reservation for each seat that it fills or may fill again.
 
     `seat_total`: the seats after it; no admission goes above them until it is settled. `bought`: the item whose
     quantity the operation raises first, and the quantity. An addition that awaits these seats reserves one of them by
-    number.
+    number. `moves_from`: the member whose seat the addition gets; that member is removed by the operation's last step.
 
     Raises:
         UniqueViolation: another operation has promised one of these people a seat.
@@ -162,10 +159,7 @@ async def insert(
         seat_total,
     )
     await connection.execute(_INSERT_STEPS, operation_id, subscription_id, list(steps))
-    is_move = kind == "move"
-    await connection.execute(_INSERT_RESERVATIONS, operation_id, *(bought or (None, None)), is_move)
-    if is_move:
-        await connection.execute(_INSERT_MOVE_RESERVATION, operation_id)
+    await connection.execute(_INSERT_RESERVATIONS, operation_id, *(bought or (None, None)), moves_from)
 
 
 async def operation(connection: Connection, operation_id: str) -> Operation | None:
@@ -267,17 +261,21 @@ async def answered(connection: Connection, operation_id: str, step: Step) -> Non
     )
 
 
-async def is_open_elsewhere(connection: Connection, customer_id: CustomerId, operation_id: str) -> bool:
-    """Return True if another operation has sent a write of this customer.
+async def is_open_elsewhere(
+    connection: Connection, customer_id: CustomerId, operation_id: str, keys: Iterable[str]
+) -> bool:
+    """Return True if another operation has sent a write of one of these metadata keys of the customer.
 
     Its outcome is not known yet.
     """
     return bool(
         await connection.fetchval(
             """select exists (select from operation_steps
-            where customer_id = $1 and operation_id <> $2 and settled_at is null and state = 'in_flight')""",
+            where customer_id = $1 and operation_id <> $2 and settled_at is null and state = 'in_flight'
+              and (writes is null or writes ?| $3))""",
             customer_id,
             operation_id,
+            list(keys),
         )
     )
 

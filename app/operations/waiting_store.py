@@ -239,12 +239,13 @@ async def name(
 ) -> bool:
     """Turn the number that an addition reserves into a seat for this person.
 
-    It opens its own savepoint. Return False if another operation has promised the person a seat since.
+    It opens its own savepoint. Return False if another operation on the subscription has promised the person a seat.
     """
     try:
         async with connection.transaction():
             await connection.execute(
-                """update reservations set customer_id = $3, email = $4, item_id = null, from_quantity = null
+                """update reservations set customer_id = $3, email = $4, item_id = null, from_quantity = null,
+                    slot = null
                 where operation_id = $1 and position = $2 and released_at is null""",
                 operation_id,
                 position,

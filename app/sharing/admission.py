@@ -150,7 +150,9 @@ async def _admit(
     purchasing: Purchasing | None,
 ) -> Admitted:
     seen = await read(connection, actor, subscription_id, context.rules)
-    changes = await find_people(connection, actor, seen.view, asked)
+    changes = await find_people(
+        connection, actor, seen.view, asked, limit=context.rules.memberships_per_customer
+    )
     require(seen.granted, *sorted(permissions_needed(changes)))
     refuse_twice(changes, asked, actor)
     if await operations.operation(connection, operation_id) is not None:

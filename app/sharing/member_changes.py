@@ -40,8 +40,8 @@ class Person:
     """A person that a change names, as found under the lock.
 
     `customer_id` is None for an e-mail that no customer has yet. `member_role` is the role on this subscription.
-    `elsewhere`: a member of another live subscription, or promised a seat there. `busy`: an unsettled step of another
-    operation on this subscription names them.
+    `elsewhere`: on as many other live subscriptions as one person may be, or promised a seat there. `busy`: an
+    unsettled step of another operation on this subscription names them.
     """
 
     customer_id: CustomerId | None
@@ -165,10 +165,7 @@ def _judge_update(change: MemberChange, entitlements: Entitlements) -> tuple[Ver
     if change.person.member_role == change.role:
         return Verdict.UNCHANGED, None
     is_lower = change.role == Role.USER
-    # Nobody has two promised seats, and this change may seat the member again.
-    return _run_unless(
-        busy=change.person.busy or change.person.elsewhere, allowed=is_lower or entitlements.edits
-    )
+    return _run_unless(busy=change.person.busy, allowed=is_lower or entitlements.edits)
 
 
 def _run_unless(*, busy: bool, allowed: bool) -> tuple[Verdict, str | None]:

@@ -5,170 +5,28 @@ The pure half of each kind is a frozen dataclass; the calls and records around i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from app.context import Context
 from app.domain import metadata as keys
 from app.domain.ids import NOBODY, CustomerId, SubscriptionId
 from app.domain.snapshots import Customer, Snapshot, Subscription
-from app.domain.statuses import is_live
+from app.domain.statuses import ENDED, is_live
+from app.errors import BillingError, Conflict, ServiceUnavailable
 from app.identity.store import is_present
 from app.mirror.store import members, subscriptions
 from app.operations import people_store, waiting_store
-from app.operations.kinds import Changes, Done, Fact, Params, Refused, Seen, Send, Steps
+from app.operations.kinds import Fact, Params, Steps
 from app.operations.rows import Operation, Step
 from app.operations.sending import SUBSCRIPTION_CHANGES, changed_despite_5xx
 from app.operations.step_kinds import StepKind
-from app.postgres.database import Connection
-from app.sharing import owners
+from app.postgres.database import Connection, UniqueViolation
+from app.sharing import membership_keys, owners
 from app.sharing import store as transfers
+from app.sharing.member_kinds import Joining, Leaving, NewMember, NewOwner, customer_in
+from app.sharing.people import find_addition
 from app.stripe.client import Write
 from app.stripe.gateway import Fetched
-
-
-def _customer(snapshot: Snapshot | None) -> Customer | None:
-    return snapshot if isinstance(snapshot, Customer) and not snapshot.deleted else None
-
-
-@dataclass(frozen=True, slots=True)
-class Joining:
-    """A customer gets a seat, or a member another role.
-
-    `adds`: the customer need not be a member yet.
-    """
-
-    subscription_id: SubscriptionId
-    role: str
-    adds: bool
-
-    @property
-    def values(self) -> Mapping[str, str]:
-        """Return the metadata that makes the customer a member in this role."""
-        return keys.membership_values(self.subscription_id, self.role)
-
-    def wanted(self, seen: Seen) -> Send | Done | Refused:
-        """Return the write, done, or refused.
-
-        A customer who is gone, or who is no member although their role is to change, is `not_found`. A customer with a
-        seat on another live subscription is `member_elsewhere`.
-        """
-        customer = _customer(seen.snapshot)
-        if customer is None:
-            return Refused("not_found")
-        is_here = customer.member_of == self.subscription_id
-        if not is_here and not self.adds:
-            return Refused("not_found")
-        if not is_here and Fact.OTHER_SUBSCRIPTION_IS_LIVE in seen.facts:
-            return Refused("member_elsewhere")
-        return Done(self.values) if self.shows(customer) else Send(self.values)
-
-    def shows(self, snapshot: Snapshot | None) -> bool:
-        """Return True if the customer is a member here, in this role."""
-        customer = _customer(snapshot)
-        return (
-            customer is not None
-            and customer.member_of == self.subscription_id
-            and customer.member_role == self.role
-        )
-
-    def evidence(self, changes: Changes) -> bool:
-        """Return True if an event shows the customer with this membership."""
-        return any(keys.shows(metadata, self.values) for _, metadata in changes)
-
-
-@dataclass(frozen=True, slots=True)
-class Leaving:
-    """A member's seat is freed."""
-
-    subscription_id: SubscriptionId
-
-    @property
-    def values(self) -> Mapping[str, str]:
-        """Return the metadata that ends a membership."""
-        return keys.no_membership_values()
-
-    def wanted(self, seen: Seen) -> Send | Done | Refused:
-        """Return the write, or done if the customer is gone or has no seat here."""
-        customer = _customer(seen.snapshot)
-        if customer is None:
-            return Done()
-        if customer.member_of not in (None, self.subscription_id):
-            # The customer has a seat on another subscription by now, which the same keys would take away.
-            return Done()
-        return Done(self.values) if self.shows(customer) else Send(self.values)
-
-    def shows(self, snapshot: Snapshot | None) -> bool:
-        """Return True if the customer has no seat on this subscription."""
-        customer = _customer(snapshot)
-        return customer is None or customer.member_of != self.subscription_id
-
-    def evidence(self, changes: Changes) -> bool:
-        """Return True if an event shows the customer without a membership."""
-        return any(keys.shows(metadata, self.values) for _, metadata in changes)
-
-
-@dataclass(frozen=True, slots=True)
-class NewMember:
-    """A customer is created with a seat, in one call, so that no half-made member can exist."""
-
-    subscription_id: SubscriptionId
-    role: str
-    operation_id: str
-
-    def wanted(self, seen: Seen) -> Send | Done | Refused:
-        """Return the write: nothing that could be read forbids a new customer."""
-        return Send(
-            {
-                **keys.membership_values(self.subscription_id, self.role),
-                keys.OPERATION_ID: self.operation_id,
-            }
-        )
-
-    def shows(self, snapshot: Snapshot | None) -> bool:
-        """Return True if there is such a customer, with a seat here."""
-        customer = _customer(snapshot)
-        return customer is not None and customer.member_of == self.subscription_id
-
-    def evidence(self, changes: Changes) -> bool:
-        """Return True if any event shows a customer that the step created."""
-        return bool(changes)
-
-
-@dataclass(frozen=True, slots=True)
-class NewOwner:
-    """Control moves from one customer to another; `from_id` None: nobody was the owner."""
-
-    to_id: CustomerId
-    from_id: CustomerId | None
-
-    @property
-    def values(self) -> Mapping[str, str]:
-        """Return the metadata that names the new owner."""
-        return {keys.OWNER: self.to_id}
-
-    def wanted(self, seen: Seen) -> Send | Done | Refused:
-        """Return the write, done, or refused.
-
-        If there is another owner than the transfer was accepted from, the step is `changed_meanwhile`. While metadata
-        names no owner, it is the customer who pays.
-        """
-        subscription = seen.snapshot
-        if not isinstance(subscription, Subscription):
-            return Refused("not_found")
-        if self.shows(subscription):
-            return Done(self.values)
-        owner_id = subscription.customer_id if subscription.owner_id is None else subscription.owner_id
-        present = None if Fact.OWNER_IS_ABSENT in seen.facts else owner_id
-        return Send(self.values) if present == self.from_id else Refused("changed_meanwhile")
-
-    def shows(self, snapshot: Snapshot | None) -> bool:
-        """Return True if metadata names the new owner."""
-        return isinstance(snapshot, Subscription) and snapshot.owner_id == self.to_id
-
-    def evidence(self, changes: Changes) -> bool:
-        """Return True if an event shows metadata that names the new owner."""
-        return any(keys.shows(metadata, self.values) for _, metadata in changes)
 
 
 class MemberSteps(Steps):
@@ -179,9 +37,11 @@ class MemberSteps(Steps):
 
     def kind_of(self, operation: Operation, step: Step) -> Joining | Leaving:
         """Return the step's intent: Leaving for a removal, else Joining."""
+        writes = step.writes if step.was_sent else None
         if step.action == StepKind.REMOVE:
-            return Leaving(operation.subscription_id)
-        return Joining(operation.subscription_id, step.role or "user", adds=step.action == StepKind.ADD)
+            return Leaving(operation.subscription_id, writes)
+        is_addition = step.action == StepKind.ADD
+        return Joining(operation.subscription_id, step.role or "user", adds=is_addition, writes=writes)
 
     def object_id(self, operation: Operation, step: Step) -> str | None:
         """Return the customer's id."""
@@ -190,19 +50,65 @@ class MemberSteps(Steps):
     async def facts(
         self, context: Context, operation: Operation, step: Step, found: Fetched
     ) -> frozenset[Fact]:
-        """Find out whether the person to add is on another live subscription."""
-        customer = _customer(found.snapshot)
-        home_id = None if customer is None else customer.member_of
-        if step.action != StepKind.ADD or home_id in (None, operation.subscription_id):
+        """Find out whether the person to add has a free membership, and whether their keys are still this step's."""
+        customer, here = customer_in(found.snapshot), operation.subscription_id
+        if customer is None or step.action != StepKind.ADD or here in customer.memberships:
             return frozenset()
-        is_home_live = await _is_live(context, SubscriptionId(str(home_id)))
-        return frozenset({Fact.OTHER_SUBSCRIPTION_IS_LIVE}) if is_home_live else frozenset()
+        live = await _live_others(context, customer, here)
+        if step.was_sent:
+            is_guides = keys.MEMBER_OF in (step.writes or {})
+            is_taken = is_guides and customer.member_of in live
+            return frozenset({Fact.GUIDES_KEYS_ARE_TAKEN}) if is_taken else frozenset()
+        async with context.database.connection() as connection:
+            live |= await people_store.promised_elsewhere(connection, customer.id, here)
+        is_full = len(live) >= context.rules.memberships_per_customer
+        return frozenset({Fact.NO_MEMBERSHIP_IS_FREE}) if is_full else frozenset()
+
+    async def prepared(
+        self, context: Context, operation: Operation, step: Step, found: Fetched, params: Params
+    ) -> tuple[Step, Params]:
+        """Choose the keys that every attempt writes, from the customer as read under their lease.
+
+        Raises:
+            Conflict: `member_elsewhere`: no key is free for the membership.
+            ServiceUnavailable: Another addition has taken the key since.
+        """
+        customer, here = customer_in(found.snapshot), operation.subscription_id
+        if step.was_sent or customer is None:
+            return step, params
+        slot = None
+        if step.action == StepKind.ADD:
+            live = await _live_others(context, customer, here)
+            async with context.database.connection() as connection:
+                held = await people_store.held_keys(connection, customer.id, operation.id, step.position)
+            added = membership_keys.added(customer, here, step.role or "user", live=live, held=held)
+            if added is None:
+                raise Conflict("No metadata key is free for this membership.", code="member_elsewhere")
+            writes, slot = added, membership_keys.slot(here, added)
+        elif step.action == StepKind.REMOVE:
+            writes = membership_keys.changed(customer, here, None)
+        else:
+            writes = membership_keys.changed(customer, here, step.role or "user")
+            slot = membership_keys.slot(here, writes)
+        try:
+            async with context.database.transaction() as connection:
+                await people_store.choose_writes(connection, operation.id, step.position, writes, slot)
+        except UniqueViolation:
+            raise ServiceUnavailable(
+                "Another addition of this person is being sent.", retry_after=1
+            ) from None
+        return replace(step, writes=writes), writes
 
     def judged(self, operation: Operation, step: Step, snapshot: Snapshot | None) -> Step:
         """Judge the role that the member has now: not every role may change a manager."""
-        customer = _customer(snapshot)
-        is_here = customer is not None and customer.member_of == operation.subscription_id
-        return replace(step, role_before=customer.member_role if customer is not None and is_here else None)
+        customer = customer_in(snapshot)
+        role = None if customer is None else customer.memberships.get(operation.subscription_id)
+        return replace(step, role_before=role)
+
+    def code_of(self, error: BillingError) -> str:
+        """Return the code of a step that Stripe refused. A customer has room for 50 metadata keys."""
+        is_metadata = str(error.members.get("stripe_param") or "").startswith("metadata")
+        return "cannot_be_added" if is_metadata else error.code
 
     def write(self, context: Context, operation: Operation, step: Step, params: Params) -> Write[Fetched]:
         """Return the change of the customer's metadata."""
@@ -225,14 +131,27 @@ class MemberSteps(Steps):
             await members.record_joined(connection, operation.subscription_id, customer_id, step.email)
 
 
-async def _is_live(context: Context, subscription_id: SubscriptionId) -> bool:
+async def _live_others(
+    context: Context, customer: Customer, subscription_id: SubscriptionId
+) -> set[SubscriptionId]:
+    """Return the customer's other subscriptions that have not ended."""
+    others = set(customer.memberships) - {subscription_id}
+    if not others:
+        return set()
     async with context.database.connection() as connection:
-        home = await subscriptions.subscription_view(connection, subscription_id, asker=None)
-    if home is not None:
-        return is_live(home.status)
-    # It may be newer than what has been mirrored.
-    found = (await context.stripe.fetch("subscription", subscription_id)).snapshot
-    return isinstance(found, Subscription) and is_live(found.status)
+        known = await people_store.liveness(connection, others, ended=sorted(ENDED))
+    for name in others - set(known):
+        # It may be newer than what has been mirrored.
+        found = (await context.stripe.fetch("subscription", name)).snapshot
+        known[name] = isinstance(found, Subscription) and is_live(found.status)
+    return {name for name in others if known[name]}
+
+
+class _KnownError(Exception):
+    """The customer of an e-mail exists by now, so the right to create it is given back."""
+
+    def __init__(self, customer_id: CustomerId) -> None:
+        self.customer_id = customer_id
 
 
 class NewMemberSteps(Steps):
@@ -248,6 +167,53 @@ class NewMemberSteps(Steps):
     def object_id(self, operation: Operation, step: Step) -> str | None:
         """Return None: the step creates the customer."""
         return None
+
+    async def decided(self, context: Context, operation: Operation, step: Step) -> Step:
+        """Take the customer that the e-mail has by now; otherwise take the right to create it.
+
+        Two subscriptions may add one e-mail at once. One of them creates the customer, and the other one waits for it.
+
+        Raises:
+            Conflict: `already_member`: the customer is the owner.
+            ServiceUnavailable: Another addition creates the customer, or names it on this subscription.
+        """
+        if step.was_sent:
+            return step
+        async with context.database.transaction() as connection:
+            try:
+                async with connection.transaction():
+                    await self._take_right(context, connection, operation, step)
+            except UniqueViolation:
+                raise ServiceUnavailable(
+                    "Another addition creates the customer of this e-mail.", retry_after=1
+                ) from None
+            except _KnownError as known:
+                return await _named(connection, operation, step, known.customer_id)
+        return step
+
+    async def _take_right(
+        self, context: Context, connection: Connection, operation: Operation, step: Step
+    ) -> None:
+        """Take the right to create the customer of the step's e-mail, then look whether somebody has used it before.
+
+        In the other order, an addition that settles between the two would be overlooked.
+        """
+        writes = {keys.MEMBER_OF: operation.subscription_id, keys.MEMBER_ROLE: step.role or "user"}
+        await people_store.choose_writes(connection, operation.id, step.position, writes, keys.MEMBER_OF)
+        view = await subscriptions.subscription_view(connection, operation.subscription_id, asker=None)
+        if view is None:
+            return
+        person = await find_addition(
+            connection,
+            view,
+            email=step.email,
+            customer_id=None,
+            limit=context.rules.memberships_per_customer,
+        )
+        if person.is_owner:
+            raise Conflict("This customer is the owner.", code="already_member")
+        if person.customer_id is not None:
+            raise _KnownError(person.customer_id)
 
     def write(self, context: Context, operation: Operation, step: Step, params: Params) -> Write[Fetched]:
         """Return the creation of a customer with the step's e-mail."""
@@ -273,13 +239,23 @@ class NewMemberSteps(Steps):
         applied: bool,
     ) -> None:
         """Record the new member for the audit trail."""
-        customer, email = _customer(snapshot), step.email or ""
+        customer, email = customer_in(snapshot), step.email or ""
         if customer is None:
             return
         customer_id = CustomerId(customer.id)
         await people_store.record_seat_customer(connection, customer_id, email, operation.id)
         if applied:
             await members.record_joined(connection, operation.subscription_id, customer_id, email)
+
+
+async def _named(connection: Connection, operation: Operation, step: Step, customer_id: CustomerId) -> Step:
+    """Turn an addition that was to create a customer into one of this customer."""
+    is_theirs = await waiting_store.name(
+        connection, operation.id, step.position, customer_id=customer_id, email=step.email
+    )
+    if not is_theirs:
+        raise ServiceUnavailable("Another addition names this customer.", retry_after=1)
+    return replace(step, customer_id=customer_id)
 
 
 class OwnerSteps(Steps):

@@ -60,7 +60,13 @@ async def _name(
     if view is None:
         await _refuse(connection, operation.id, step, "not_shareable")
         return
-    person = await find_addition(connection, view, email=step.email, customer_id=step.customer_id)
+    person = await find_addition(
+        connection,
+        view,
+        email=step.email,
+        customer_id=step.customer_id,
+        limit=context.rules.memberships_per_customer,
+    )
     allowed = entitlements(view.status, past_due_allows_new_seats=context.rules.past_due_allows_new_seats)
     decision = judge(MemberChange(Action.ADD, person, step.role), allowed)
     if decision.verdict is Verdict.UNCHANGED:
@@ -73,7 +79,7 @@ async def _name(
         connection, operation.id, step.position, customer_id=person.customer_id, email=step.email
     )
     if not is_theirs:
-        await _refuse(connection, operation.id, step, "member_elsewhere")
+        await _refuse(connection, operation.id, step, "operation_in_progress")
 
 
 async def _refuse(

@@ -5,7 +5,7 @@ The caller holds the subscription's lock.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 from app.domain.ids import CustomerId, SubscriptionId
@@ -25,35 +25,46 @@ from app.sharing.member_changes import (
 
 
 async def find_addition(
-    connection: Connection, view: SubscriptionView, *, email: str | None, customer_id: CustomerId | None
+    connection: Connection,
+    view: SubscriptionView,
+    *,
+    email: str | None,
+    customer_id: CustomerId | None,
+    limit: int,
 ) -> Person:
-    """Find the person to add now, by the given e-mail or by the customer's id."""
+    """Find the person to add now, by the given e-mail or by the customer's id.
+
+    `limit`: how many memberships one person may have.
+    """
     ended = sorted(ENDED)
     if email is not None:
         found = await people_store.people_by_email(connection, view.id, [email], ended=ended)
         promised = await people_store.promised_emails(connection, [email])
-        return by_email(email, found, promised.get(email), view)
+        return by_email(email, found, promised.get(email, set()), view, limit)
     known = await people_store.people_by_id(connection, view.id, [customer_id or ""], ended=ended)
-    return as_person(known[0], view, None) if known else Person(customer_id, known=False)
+    return as_person(known[0], view, None, limit) if known else Person(customer_id, known=False)
 
 
 def by_email(
-    email: str, candidates: Sequence[FoundPerson], promised_on: SubscriptionId | None, view: SubscriptionView
+    email: str,
+    candidates: Sequence[FoundPerson],
+    promised_on: Set[SubscriptionId],
+    view: SubscriptionView,
+    limit: int,
 ) -> Person:
     """Return the person that an e-mail names, among the customers that have it.
 
-    `promised_on`: the subscription on which the e-mail is promised a seat.
+    `promised_on`: the subscriptions on which the e-mail is promised a seat, while its customer is created.
     """
     if len(candidates) > 1:
         return Person(None, email, ambiguous=True)
     if candidates:
-        return as_person(candidates[0], view, email)
-    return Person(
-        None, email, busy=promised_on == view.id, elsewhere=promised_on is not None and promised_on != view.id
-    )
+        return as_person(candidates[0], view, email, limit)
+    is_full = len(promised_on) >= people_store.unclaimed_limit(limit)
+    return Person(None, email, busy=view.id in promised_on, elsewhere=view.id not in promised_on and is_full)
 
 
-def as_person(found: FoundPerson, view: SubscriptionView, email: str | None) -> Person:
+def as_person(found: FoundPerson, view: SubscriptionView, email: str | None, limit: int) -> Person:
     """Return a customer as the rules of a member change see them.
 
     `email`: the e-mail by which they were named.
@@ -63,7 +74,7 @@ def as_person(found: FoundPerson, view: SubscriptionView, email: str | None) -> 
         email=email,
         member_role=found.member_role,
         former_member=found.former_member,
-        elsewhere=found.elsewhere,
+        elsewhere=found.is_full(limit, is_by_email=email is not None),
         busy=found.busy,
         is_owner=view.owner is not None and found.customer_id == view.owner.customer_id,
     )
@@ -84,9 +95,17 @@ class AskedChange:
 
 
 async def find_people(
-    connection: Connection, actor: Actor, view: SubscriptionView, asked: Sequence[AskedChange]
+    connection: Connection,
+    actor: Actor,
+    view: SubscriptionView,
+    asked: Sequence[AskedChange],
+    *,
+    limit: int,
 ) -> list[MemberChange]:
-    """Return the changes with the person that each of them names, in their order."""
+    """Return the changes with the person that each of them names, in their order.
+
+    `limit`: how many memberships one person may have.
+    """
     ids = sorted({change.customer_id for change in asked if change.customer_id is not None})
     emails = sorted({change.email for change in asked if change.email is not None})
     by_id = {
@@ -100,18 +119,19 @@ async def find_people(
     changes = []
     for change in asked:
         if change.email is not None:
-            person = by_email(
-                change.email, with_email.get(change.email, []), promised.get(change.email), view
-            )
+            candidates = with_email.get(change.email, [])
+            person = by_email(change.email, candidates, promised.get(change.email, set()), view, limit)
         else:
-            person = _by_id(change, by_id.get(change.customer_id or CustomerId("")), actor, view)
+            person = _by_id(change, by_id.get(change.customer_id or CustomerId("")), actor, view, limit)
         changes.append(
             MemberChange(change.action, person, None if change.role is None else change.role.value)
         )
     return changes
 
 
-def _by_id(change: AskedChange, found: FoundPerson | None, actor: Actor, view: SubscriptionView) -> Person:
+def _by_id(
+    change: AskedChange, found: FoundPerson | None, actor: Actor, view: SubscriptionView, limit: int
+) -> Person:
     """Return the person that an id names.
 
     End users may add by id only people that this subscription has had: nobody may find out by id who exists.
@@ -121,7 +141,7 @@ def _by_id(change: AskedChange, found: FoundPerson | None, actor: Actor, view: S
     known_here = found.member_role is not None or found.former_member
     if change.action is Action.ADD and not actor.is_service and not known_here:
         return Person(change.customer_id, known=False)
-    return as_person(found, view, None)
+    return as_person(found, view, None, limit)
 
 
 def refuse_twice(changes: Sequence[MemberChange], asked: Sequence[AskedChange], actor: Actor) -> None:

@@ -133,7 +133,9 @@ async def release_of(
     """
     async with context.database.connection() as connection:
         seen = await read(connection, actor, subscription_id, context.rules)
-        changes = await find_people(connection, actor, seen.view, asked)
+        changes = await find_people(
+            connection, actor, seen.view, asked, limit=context.rules.memberships_per_customer
+        )
     require(seen.granted, Permission.BUY_SEATS, *sorted(permissions_needed(changes)))
     refuse_twice(changes, asked, actor)
     seats = seen.view.seats(owner_uses_seat=context.rules.owner_uses_seat)
@@ -157,7 +159,9 @@ async def seats_needed(
     """
     async with context.database.connection() as connection:
         seen = await read(connection, actor, subscription_id, context.rules)
-        changes = await find_people(connection, actor, seen.view, asked)
+        changes = await find_people(
+            connection, actor, seen.view, asked, limit=context.rules.memberships_per_customer
+        )
     require(seen.granted, *sorted(permissions_needed(changes)))
     refuse_twice(changes, asked, actor)
     seats = seen.view.seats(owner_uses_seat=context.rules.owner_uses_seat)

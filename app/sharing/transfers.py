@@ -186,8 +186,11 @@ async def _check_stay(
         connection, view.id, [offered.to_id, owner_id], ended=sorted(ENDED)
     ):
         receiver, stayer = (person, stayer) if person.customer_id == offered.to_id else (receiver, person)
-    if stayer is None or stayer.elsewhere:
-        raise Conflict("The old owner is on another shared subscription.", code="member_elsewhere")
+    if stayer is None or stayer.is_full(rules.memberships_per_customer, is_by_email=False):
+        raise Conflict(
+            "The old owner is on as many other shared subscriptions as one person may be.",
+            code="member_elsewhere",
+        )
     if stayer.busy:
         raise Conflict("A change of the old owner's own seat is still running.", retry_after=2)
     seats = view.seats(owner_uses_seat=rules.owner_uses_seat)

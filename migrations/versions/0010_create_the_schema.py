@@ -578,6 +578,12 @@ def create_operations() -> None:
         sa.Column("payment_until", INSTANT, nullable=True),
         sa.Column("end_code", sa.Text(), nullable=True, comment="why a purchase that waits is to end"),
         sa.Column("awaits_seats", sa.Boolean(), nullable=False, server_default=sa.text("false")),
+        sa.Column(
+            "writes",
+            JSONB,
+            nullable=True,
+            comment="the metadata that every attempt writes, chosen before the first sending",
+        ),
         sa.PrimaryKeyConstraint("operation_id", "position", name="pk_operation_steps"),
     )
     op.execute(
@@ -620,6 +626,12 @@ def create_operations() -> None:
             nullable=True,
             comment="the member whose seat moves to this customer: both count as one",
         ),
+        sa.Column(
+            "slot",
+            sa.Text(),
+            nullable=True,
+            comment="the metadata key that the addition writes, from its first sending",
+        ),
         sa.PrimaryKeyConstraint("id", name="pk_reservations"),
         sa.UniqueConstraint("operation_id", "position", name="uq_reservations_operation_id_position"),
     )
@@ -628,12 +640,20 @@ def create_operations() -> None:
         " where released_at is null"
     )
     op.execute(
-        "create unique index uq_reservations_live_customer on reservations (customer_id)"
+        "create unique index uq_reservations_live_customer on reservations (customer_id, subscription_id)"
         " where released_at is null and customer_id is not null"
     )
     op.execute(
-        "create unique index uq_reservations_live_email on reservations (email)"
+        "create unique index uq_reservations_live_email on reservations (email, subscription_id)"
         " where released_at is null and customer_id is null"
+    )
+    op.execute(
+        "create unique index uq_reservations_live_slot on reservations (customer_id, slot)"
+        " where released_at is null and customer_id is not null and slot is not null"
+    )
+    op.execute(
+        "create unique index uq_reservations_live_creation on reservations (email)"
+        " where released_at is null and customer_id is null and slot is not null"
     )
 
 

@@ -231,17 +231,18 @@ async def test_a_refusal_of_stripes_is_no_answer_for_what_was_sent_before(
 
 
 async def test_a_home_that_is_newer_than_our_news_counts(service: Service) -> None:
-    """His new seat is on a plan of which nothing has been heard here yet."""
-    company = await service.company()
-    target = company.stranger.customer_id
-    plan = await service.stripe.post(
-        "/v1/subscriptions",
-        customer=company.owner.customer_id,
-        items=[{"price": company.price_id, "quantity": 3}],
-    )
-    seat = membership_values(SubscriptionId(plan["id"]), "user")
-    await service.stripe.post(f"/v1/customers/{target}", metadata=seat)
-    answer = await company.change(company.owner.headers, add=[company.stranger.email])
+    """The other seat is on a subscription of which nothing has been heard here yet, and a person may have one."""
+    async with running_service(service.stripe, service.database_url, MEMBERSHIPS_PER_CUSTOMER="1") as guides:
+        company = await guides.company()
+        target = company.stranger.customer_id
+        plan = await service.stripe.post(
+            "/v1/subscriptions",
+            customer=company.owner.customer_id,
+            items=[{"price": company.price_id, "quantity": 3}],
+        )
+        seat = membership_values(SubscriptionId(plan["id"]), "user")
+        await service.stripe.post(f"/v1/customers/{target}", metadata=seat)
+        answer = await company.change(company.owner.headers, add=[company.stranger.email])
     problem(answer, 409, "cannot_be_added")
     assert await writes(company, target) == []
 

@@ -1,6 +1,7 @@
 """updateSharedSubscriptionUsers: every outcome and code, and the truth in the stand-in after each."""
 
 import time
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
@@ -205,7 +206,8 @@ async def test_a_present_member_is_unchanged_or_in_another_role_refused(service:
     assert len(await service.stripe.requests(method="POST")) == writes
 
 
-async def test_member_elsewhere_is_told_to_service_keys_alone(service: Service) -> None:
+async def test_member_elsewhere_is_told_to_service_keys_alone(guides: Service) -> None:
+    service = guides
     company, other = await service.company(), await service.company()
     for who, code in (
         (company.owner.headers, "cannot_be_added"),
@@ -466,7 +468,15 @@ async def test_a_manager_demoted_at_stripe_can_do_nothing_although_the_cache_is_
     assert await company.members() == before
 
 
-async def test_a_member_who_went_elsewhere_meanwhile_is_not_taken(service: Service) -> None:
+@pytest.fixture
+async def guides(service: Service) -> AsyncIterator[Service]:
+    """The same account and database, with the guide's own rule: one membership a person."""
+    async with running_service(service.stripe, service.database_url, MEMBERSHIPS_PER_CUSTOMER="1") as running:
+        yield running
+
+
+async def test_a_member_who_went_elsewhere_meanwhile_is_not_taken(guides: Service) -> None:
+    service = guides
     company, other = await service.company(), await service.company()
     person = company.stranger
     await service.stripe.post(

@@ -53,6 +53,10 @@ begin
         from operation_steps t join operations o on o.id = t.operation_id
         where (t.customer_id = new.id or (t.customer_id is null and t.operation_id = new.operation_id))
           and t.settled_at is null and t.sent_at is not null
+          and (t.subscription_id = change.subscription_id or t.writes ? ('billing_' || change.subscription_id)
+              or (t.writes ? 'billing_shared_subscription_id'
+                  and change.subscription_id in (old.member_of, new.member_of)))
+        order by t.subscription_id = change.subscription_id desc
         limit 1;
         continue when tg_op = 'INSERT' and cause.id is null;
         insert into audit_events (subscription_id, source, operation_id, principal, actor_id, action, customer_id,

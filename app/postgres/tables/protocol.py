@@ -19,7 +19,7 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
-from sqlalchemy.dialects.postgresql import ENUM, UUID
+from sqlalchemy.dialects.postgresql import ENUM, JSONB, UUID
 
 from app.postgres.tables.columns import instant, json_column, metadata, text_column
 
@@ -114,6 +114,9 @@ operation_steps = Table(
     instant("payment_until"),
     Column("end_code", Text, comment="why a purchase that waits is to end"),
     Column("awaits_seats", Boolean, nullable=False, server_default=text("false")),
+    Column(
+        "writes", JSONB, comment="the metadata that every attempt writes, chosen before the first sending"
+    ),
     # `sent_at` belongs to the key of the current attempt. It is null before the first key and between two keys.
     CheckConstraint(f"state in ({_quoted(UNSETTLED_STATES + SETTLED_STATES)})", name="state"),
     CheckConstraint(f"(state in ({_quoted(SETTLED_STATES)})) = (settled_at is not null)", name="settled"),
@@ -164,21 +167,39 @@ reservations = Table(
     Column("item_id", Text, comment="the item that is to give the seat, for one that is bought first"),
     Column("from_quantity", BigInteger, comment="the item's quantity from which such a seat counts"),
     Column("moves_from", Text, comment="the member whose seat moves to this customer: both count as one"),
+    Column("slot", Text, comment="the metadata key that the addition writes, from its first sending"),
     UniqueConstraint("operation_id", "position"),
     # A seat that is bought first names nobody until it is paid.
     CheckConstraint("(customer_id is null and email is null) = (from_quantity is not null)", name="person"),
     CheckConstraint("(item_id is null) = (from_quantity is null)", name="item"),
 )
+# A person is promised a seat of a subscription once. A slot of a customer, and the creation of an e-mail's customer,
+# belong to one addition until nothing of it may take effect any more.
 Index(
     "uq_reservations_live_customer",
     reservations.c.customer_id,
+    reservations.c.subscription_id,
     unique=True,
     postgresql_where=text("released_at is null and customer_id is not null"),
 )
 Index(
     "uq_reservations_live_email",
     reservations.c.email,
+    reservations.c.subscription_id,
     unique=True,
     postgresql_where=text("released_at is null and customer_id is null"),
+)
+Index(
+    "uq_reservations_live_slot",
+    reservations.c.customer_id,
+    reservations.c.slot,
+    unique=True,
+    postgresql_where=text("released_at is null and customer_id is not null and slot is not null"),
+)
+Index(
+    "uq_reservations_live_creation",
+    reservations.c.email,
+    unique=True,
+    postgresql_where=text("released_at is null and customer_id is null and slot is not null"),
 )
 Index(None, reservations.c.subscription_id, postgresql_where=text("released_at is null"))

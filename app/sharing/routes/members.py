@@ -344,7 +344,7 @@ _REASONS = {
     "unsecured_raise_limit": "The seats were not bought: one raise before its payment may go by `allowed` at most.",
     "seat_limit_reached": "There are not enough free seats for all additions of this call.",
     "already_member": "This person is on the subscription already, in another role.",
-    "member_elsewhere": "This person is on another shared subscription.",
+    "member_elsewhere": "This person is on as many other shared subscriptions as one person may be.",
     "cannot_be_added": "This person cannot be added.",
     "ambiguous_email": "More than one customer has this e-mail address.",
     "owner_cannot_leave": "The owner's row is not edited here: transfer the subscription first.",
