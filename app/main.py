@@ -28,8 +28,8 @@ from app.operating import routes as health
 from app.operations import routes as operations
 from app.operations import runner as running_operations
 from app.settings import Settings
+from app.sharing.routes import invitations, transfers
 from app.sharing.routes import members as shared_subscriptions
-from app.sharing.routes import transfers
 from app.sharing.rulebooks import RULEBOOKS
 from app.subscriptions.routes import changes
 from app.subscriptions.routes import reads as direct_reads
@@ -134,6 +134,7 @@ def _add_routes(app: Service, webhook: StripeWebhook) -> None:
         changes,
         products,
         transfers,
+        invitations,
         operations,
     ):
         app.include_router(part.router, prefix="/v1")

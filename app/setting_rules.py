@@ -19,6 +19,7 @@ from pydantic import SecretStr
 
 MINIMUM_SECRET_BYTES = 32  # RFC 7518 section 3.2: an HMAC key is at least as long as its digest.
 MINIMUM_METRICS_TOKEN = 16
+MINIMUM_INVITATION_SECRET = 32
 MINIMUM_RSA_BITS = 2048  # RFC 7518 section 3.3.
 
 # Claims that an end user can write at common identity providers, compared without case and punctuation.
@@ -218,6 +219,13 @@ def claim_path(claim: str) -> tuple[str, ...]:
 def split_commas(value: object) -> object:
     """Return the parts of a text that commas separate; anything else as it is."""
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+def check_invitation_secrets(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    """Return the secrets that sign invitations, each of them once and too long to guess."""
+    if any(len(secret.get_secret_value()) < MINIMUM_INVITATION_SECRET for secret in secrets):
+        raise ValueError(f"must hold secrets of at least {MINIMUM_INVITATION_SECRET} characters")
+    return check_webhook_secrets(secrets)
 
 
 def check_webhook_secrets(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:

@@ -31,6 +31,7 @@ from app.setting_rules import (
     check_database_url,
     check_email_claim,
     check_host,
+    check_invitation_secrets,
     check_jwks_url,
     check_jwt_secret,
     check_metrics_token,
@@ -199,6 +200,14 @@ class Settings(BaseSettings):
     unsecured_raise_max: Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)] = 20.0
     """Percent of the paid quantity by which an end user may raise before the raise is paid, but at least 5 seats."""
 
+    invitation_secrets: Annotated[
+        tuple[SecretStr, ...], BeforeValidator(split_commas), AfterValidator(check_invitation_secrets)
+    ] = ()
+    """The first one signs the tokens of invitations, all verify."""
+    invitation_days: Annotated[float, Field(gt=0, le=365, allow_inf_nan=False)] = 14.0
+    """Days for which an invitation reserves its seat."""
+    invitation_email_must_match: bool = False
+
     sync_margin: Annotated[int, Field(ge=0, le=60)] = 2
     """Whole seconds by which an event must be newer than a row's marker, so that its payload is applied."""
     operation_deadline: Annotated[float, Field(ge=1, le=60, allow_inf_nan=False)] = 8.0
@@ -313,6 +322,11 @@ class Settings(BaseSettings):
         """
         secrets = _configured("STRIPE_WEBHOOK_SECRETS", self.stripe_webhook_secrets or None)
         return tuple(secret.get_secret_value() for secret in secrets)
+
+    @property
+    def invitation_signing_secrets(self) -> tuple[str, ...]:
+        """Return the secrets of invitations. Without one, nobody can be invited."""
+        return tuple(secret.get_secret_value() for secret in self.invitation_secrets)
 
     @property
     def customer_claim_path(self) -> tuple[str, ...]:

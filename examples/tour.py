@@ -169,10 +169,22 @@ class Tour:
         step.milliseconds = round((time.perf_counter() - started) * 1000, 1)
 
     def call(
-        self, person: str, method: str, path: str, body: Any = None, *, expect: int, token: str | None = None
+        self,
+        person: str,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        expect: int,
+        token: str | None = None,
+        headers: dict[str, str] | None = None,
     ) -> Any:
-        """One request as `person`, shown with its answer. Raises Missed for another status than `expect`."""
-        response = self.send(token or self.service.tokens[person], method, path, body)
+        """One request as `person`, shown with its answer. Raises Missed for another status than `expect`.
+
+        `nobody` has no credential.
+        """
+        credential = "" if person == "nobody" else token or self.service.tokens[person]
+        response = self.send(credential, method, path, body, headers)
         answer = response.json()
         record = {"as": person, "method": method, "path": path, "body": body}
         self.steps[-1].calls.append({**record, "status": response.status_code, "answer": answer})
@@ -183,9 +195,11 @@ class Tour:
         self.expect(response.status_code == expect, f"status {expect}, not {response.status_code}")
         return answer
 
-    def send(self, token: str, method: str, path: str, body: Any = None) -> httpx.Response:
-        headers = {"Authorization": f"Bearer {token}"}
-        return self._client.request(method, self.service.api + path, json=body, headers=headers)
+    def send(
+        self, token: str, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> httpx.Response:
+        sent = {**({"Authorization": f"Bearer {token}"} if token else {}), **(headers or {})}
+        return self._client.request(method, self.service.api + path, json=body, headers=sent)
 
     def edit_in_stripe(self, path: str, fields: dict[str, str]) -> None:
         """What an operator does in the Dashboard, through Stripe's own API; the values are sent untrimmed."""
@@ -344,6 +358,26 @@ def first_login(tour: Tour) -> None:
     )
 
 
+def invite(tour: Tour) -> None:
+    """The back end invites on the owner's behalf and gets the token; the person joins with the login they like."""
+    tour.call("owner", "PATCH", USERS, {"remove": ["cus_demouser", "cus_demostranger"]}, expect=200)
+    invitations = f"{PLAN}/invitations"
+    acting = {"X-Acting-Customer": "cus_demoowner"}
+    body = {"email": "kim@example.com", "role": "user"}
+    made = tour.call("service_key", "POST", invitations, body, expect=201, headers=acting)
+    tour.expect(made["seats"]["reserved"] == 1, "a seat reserved for Kim")
+    looked = tour.call("nobody", "POST", "/v1/invitations/lookup", {"token": made["token"]}, expect=200)
+    tour.expect(looked["inviter"]["name"] == "Olivia Owner", "the inviter's name, without a login")
+    token = tour.service.token("kim-at-the-application", "kim@elsewhere.example")
+    accept = {"token": made["token"]}
+    done = tour.call("kim", "POST", "/v1/invitations/accept", accept, expect=200, token=token)
+    tour.expect(
+        done["results"][0]["outcome"] == "applied" and done["seats"] is not None, "Kim on the reserved seat"
+    )
+    listed = tour.call("owner", "GET", invitations, expect=200)["data"]
+    tour.expect([row["state"] for row in listed] == ["accepted"], "the invitation accepted")
+
+
 STEPS: tuple[tuple[str, Callable[[Tour], None]], ...] = (
     ("The owner lists the people of the plan", list_members),
     ("The owner adds a person by e-mail", owner_adds),
@@ -354,6 +388,7 @@ STEPS: tuple[tuple[str, Callable[[Tour], None]], ...] = (
     ("To a stranger the plan does not exist", hide_from_strangers),
     ("A seat given by hand in the Dashboard is honoured", honour_the_dashboard),
     ("The person added in step 2 logs in for the first time and has the seat", first_login),
+    ("A person is invited, and accepts with a login of another address", invite),
 )
 
 

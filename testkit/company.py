@@ -25,7 +25,7 @@ from app.operations import lease_store, recovery
 from app.settings import load_settings
 from app.sharing import cleanup
 from app.stripe.client import API_VERSION
-from testkit.service import WEBHOOK_SECRET, as_user, in_process, service_environment
+from testkit.service import WEBHOOK_SECRET, as_service, as_user, in_process, service_environment
 from testkit.simulator import Simulator
 
 Who = Mapping[str, str] | None
@@ -95,6 +95,10 @@ class Service:
         """Clears the members of ended subscriptions, as a worker would."""
         while await cleanup.clear_ended(self.context):
             pass
+
+    async def end_invitations(self) -> int:
+        """Ends the invitations whose term is over, as a worker would; their number."""
+        return await cleanup.end_invitations(self.context)
 
     async def deliver(self, event: Mapping[str, Any]) -> httpx.Response:
         body = json.dumps(event).encode()
@@ -261,6 +265,29 @@ class Company:
         body |= {"update": list(update)} if update else {}
         headers = {} if key is None else {"Idempotency_Key": key}
         return await self.service.send("PATCH", f"{self.path}/users", who, {**body, **more}, **headers)
+
+    async def invite(
+        self, who: Who, email: str | None = None, role: str = "user", *, key: str | None = None
+    ) -> httpx.Response:
+        """createInvitation; without `email`, to an address of its own."""
+        headers = {} if key is None else {"Idempotency_Key": key}
+        body = {"email": email or new_email(), "role": role}
+        return await self.service.send("POST", f"{self.path}/invitations", who, body, **headers)
+
+    async def token(
+        self, email: str | None = None, role: str = "user", *, inviter: Person | None = None
+    ) -> str:
+        """The token of a new invitation of the owner's, or of `inviter`'s, as their back end gets it."""
+        acting = (inviter or self.owner).customer_id
+        made = await self.invite(as_service("write", acting_for=acting), email, role)
+        assert made.status_code == httpx.codes.CREATED, made.text
+        return str(made.json()["token"])
+
+    async def seats(self) -> dict[str, int]:
+        """The seats as the owner sees them."""
+        shown = await self.service.get(self.path, self.owner.headers)
+        found: dict[str, int] = shown.json()["subscription"]["shared"]["seats"]
+        return found
 
     async def members(self) -> dict[str, str]:
         """Customer id to role, by the metadata in the stand-in."""

@@ -44,7 +44,8 @@ SETTLE_SECONDS = 10.0
 _ASSIGNMENT = re.compile(r"^([A-Z_]+)=(.*)$", re.DOTALL)
 _FUNCTION = re.compile(r"^(\w+)\(\) \{ (.*?); echo; \}$", re.DOTALL)
 _ETAG = re.compile(r"^([A-Z_]+)=\$\((.*?) \| .*etag.*\)$", re.DOTALL)
-_ID = re.compile(r"([a-z]{2,6})_[A-Za-z0-9]{14,}")
+_ID = re.compile(r"([a-z]{2,6})_[A-Za-z0-9]{14,}(?:\.\d+\.[A-Za-z0-9_-]{43})?")
+"""An id, or the token of an invitation, which begins with one."""
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
 
 

@@ -20,6 +20,7 @@ JWT_SECRET = "only-for-tests-and-long-enough-for-hs256"
 ISSUER = "https://issuer.example"
 AUDIENCE = "coseat-tests"
 WEBHOOK_SECRET = "whsec_only_for_tests"
+INVITATION_SECRET = "invitations-only-for-tests-32-characters"
 SERVICE_KEYS = {scope: f"csk_{scope}_only_for_tests" for scope in ("read", "write", "admin")}
 SCOPES = {"read": ["read"], "write": ["read", "write"], "admin": ["read", "write", "admin"]}
 
@@ -57,6 +58,7 @@ def service_environment(
         "AUTH_ISSUER": ISSUER,
         "AUTH_AUDIENCE": AUDIENCE,
         "SERVICE_KEYS": json.dumps(keys),
+        "INVITATION_SECRETS": INVITATION_SECRET,
         **UNLIMITED,
         "HOST": "127.0.0.1",
         "LOG_LEVEL": "warning",

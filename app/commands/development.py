@@ -54,6 +54,7 @@ class DevelopmentSecrets:
     jwt_secret: str
     webhook_secret: str
     service_key: str
+    invitation_secret: str
 
 
 class StartFailed(Exception):
@@ -163,16 +164,18 @@ def _prepare(settings: Settings) -> None:
 
 
 def _secrets(path: Path) -> DevelopmentSecrets:
-    if path.exists():
-        return DevelopmentSecrets(**json.loads(path.read_text()))
-    made = DevelopmentSecrets(
-        jwt_secret=secrets.token_urlsafe(48),
-        webhook_secret=f"whsec_{secrets.token_urlsafe(24)}",
-        service_key=generate_service_key()[0],
-    )
-    path.touch(mode=0o600)
-    path.write_text(json.dumps({name: getattr(made, name) for name in DevelopmentSecrets.__slots__}))
-    return made
+    """Return the secrets of the state. Those that an older release did not know are made now."""
+    made = {
+        "jwt_secret": secrets.token_urlsafe(48),
+        "webhook_secret": f"whsec_{secrets.token_urlsafe(24)}",
+        "service_key": generate_service_key()[0],
+        "invitation_secret": secrets.token_urlsafe(48),
+    }
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    if kept.keys() != made.keys():
+        path.touch(mode=0o600)
+        path.write_text(json.dumps({**made, **kept}))
+    return DevelopmentSecrets(**{**made, **kept})
 
 
 def _environment(own: DevelopmentSecrets, database: str, stripe: str, port: int) -> Mapping[str, str]:
@@ -187,6 +190,7 @@ def _environment(own: DevelopmentSecrets, database: str, stripe: str, port: int)
         "AUTH_ISSUER": "https://auth.coseat.localhost",
         "AUTH_AUDIENCE": "coseat-development",
         "SERVICE_KEYS": json.dumps(keys),
+        "INVITATION_SECRETS": own.invitation_secret,
         "CORS_ORIGINS": "http://localhost:3000,http://localhost:5173",
         "HOST": "127.0.0.1",
         "PORT": str(port),

@@ -43,6 +43,12 @@ def serve_api(settings: Settings) -> None:
             detail="A seat that was given to an address goes to the first person who signs in with it. Nobody may be "
             "able to sign in to the identity provider before their address is confirmed.",
         )
+    if not settings.invitation_signing_secrets:
+        _log.warning(
+            "invitations_unavailable",
+            setting="INVITATION_SECRETS",
+            detail="Nobody can be invited or accept an invitation until it is set.",
+        )
     asyncio.run(_require_schema(settings))
     serve(create_app(settings), settings, grace_seconds=GRACE_SECONDS)
 

@@ -18,7 +18,9 @@ from app.domain import metadata as keys
 from app.domain.ids import CustomerId
 from app.domain.snapshots import Customer, Snapshot
 from app.errors import Forbidden, NotFound, ServiceUnavailable
+from app.identity import acts
 from app.identity import store as identities
+from app.identity.principals import EndUser
 from app.identity.store import Creation, LinkedBy
 from app.mirror import refreshing as sync
 from app.operations import people_store
@@ -48,6 +50,26 @@ class Subject:
         """Return the address by which this person may reach a seat, or None."""
         is_good = self.email is not None and self.email_verified and emails.reaches_seats(self.email)
         return self.email if is_good else None
+
+
+async def ensure_customer_of(
+    context: Context, user: EndUser, *, name: str | None = None
+) -> tuple[CustomerId, bool]:
+    """Return the customer of an end user without one, as `ensure_customer` does. `name`: the person's own.
+
+    Raises:
+        NotFound: `customer_not_linked`: the token names a customer that is not known.
+        Forbidden: `identity_conflict`: the customer is linked to another login.
+        ServiceUnavailable: Another call is still creating the customer, or Stripe or the database does not answer.
+    """
+    if user.customer_claim is not None:
+        # Each request of this login is identified by the claim, so a new customer could never be used.
+        raise NotFound(
+            "The customer that this login's token names is not known here. Ask the operator to check the claim.",
+            code="customer_not_linked",
+        )
+    subject = Subject(user.issuer, user.subject, user.email, user.email_verified, name)
+    return await ensure_customer(context, subject, principal=user.key)
 
 
 async def ensure_customer(context: Context, subject: Subject, *, principal: str) -> tuple[CustomerId, bool]:
@@ -153,6 +175,17 @@ async def reach_seats(context: Context, subject: Subject, customer_id: CustomerI
     """
     if subject.seat_email is not None:
         await seat_moves.verify(context, subject.issuer, subject.subject, subject.seat_email)
+        await seat_moves.reach(context, customer_id)
+
+
+async def come(context: Context, user: EndUser, customer_id: CustomerId) -> None:
+    """Record that a person has come, by their own token, and let them reach their seats, as `reach_seats` does.
+
+    Raises:
+        ServiceUnavailable: The database does not answer.
+    """
+    await acts.record(context, user)
+    if user.verified_email is not None:
         await seat_moves.reach(context, customer_id)
 
 

@@ -51,11 +51,19 @@ class IdempotentRoute(APIRoute):
                 key = request.headers.get("idempotency-key")
                 if key is None:
                     return await handler(request)
-                return await _once(request, route, _checked(key), handler)
+                return await _once(request, self, route, _checked(key), handler)
             finally:
                 in_flight.end(original.scope)
 
         return guarded
+
+    def to_store(self, body: bytes) -> bytes:
+        """Return what is stored of an answer's body. A route whose answers hold a secret leaves the secret out."""
+        return body
+
+    def to_replay(self, request: Request, body: bytes) -> bytes:
+        """Return the body that a replay sends, made from what `to_store` returned."""
+        return body
 
 
 def _checked(key: str) -> str:
@@ -65,7 +73,7 @@ def _checked(key: str) -> str:
     return key
 
 
-async def _once(request: Request, route: str, key: str, handler: Handler) -> Response:
+async def _once(request: Request, rules: IdempotentRoute, route: str, key: str, handler: Handler) -> Response:
     caller = await principal_of(request)
     if isinstance(caller, Anonymous):
         # The handler refuses this caller. A caller without a credential must not be able to add rows.
@@ -78,7 +86,7 @@ async def _once(request: Request, route: str, key: str, handler: Handler) -> Res
     async with database.connection() as connection:
         stored = await idempotency.claim(connection, principal, route, key, asked.digest())
     if stored is not None:
-        return _replayed(stored, asked.digest())
+        return _replayed(stored, asked.digest(), rules.to_replay(request, stored.body))
     try:
         response = await _answered(request, handler)
     except BaseException:
@@ -97,7 +105,7 @@ async def _once(request: Request, route: str, key: str, handler: Handler) -> Res
                 key,
                 status=response.status_code,
                 headers=headers,
-                body=bytes(response.body),
+                body=rules.to_store(bytes(response.body)),
             )
     return response
 
@@ -117,7 +125,7 @@ async def _answered(request: Request, handler: Handler) -> Response:
         return problems.render(problems.from_validation(error), request)
 
 
-def _replayed(stored: idempotency.StoredAnswer, asked: bytes) -> Response:
+def _replayed(stored: idempotency.StoredAnswer, asked: bytes, body: bytes) -> Response:
     if stored.request_hash != asked:
         raise InvalidRequest(
             "This Idempotency-Key was used for another request. Use a new key for each request.",
@@ -130,4 +138,4 @@ def _replayed(stored: idempotency.StoredAnswer, asked: bytes) -> Response:
             retry_after=1,
         )
     headers = {**stored.headers, "Cache-Control": "no-store", "Idempotency-Replayed": "true"}
-    return Response(stored.body, stored.status, headers)
+    return Response(body, stored.status, headers)

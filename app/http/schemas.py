@@ -87,7 +87,7 @@ class Seats(Answer):
     """Seats of a subscription.
 
     `used` counts the members, and the owner if the owner takes a seat. `reserved` counts seats that unfinished
-    operations will use. `over_allocated` is the number of people beyond `total`.
+    operations will use, and those of open invitations. `over_allocated` is the number of people beyond `total`.
     """
 
     total: int

@@ -1,6 +1,6 @@
 """Periodic work of the worker.
 
-It deletes expired rows, clears ended subscriptions, and reconciles.
+It deletes expired rows, ends invitations whose term is over, clears ended subscriptions, and reconciles.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ async def keep_up(context: Context) -> None:
             if purged_at is None or loop.time() - purged_at > _PURGE_SECONDS:
                 await purge(context)
                 purged_at = loop.time()
+            await cleanup.end_invitations(context)
             while await cleanup.clear_ended(context):
                 pass
             await reconcile_when_due(context)

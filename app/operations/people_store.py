@@ -94,7 +94,7 @@ _CANDIDATES = f"""
             where lower(c.email collate "C") = a.address and c.existence = 'present'
               and not exists (select from identities i where i.customer_id = c.id)
               and not exists (select from seat_customers s where s.customer_id = c.id and s.claimed_at is null))
-    ) found"""  # noqa: S608 - it puts in a constant of ours
+    ) found"""
 _WITHOUT_LOGIN = 4
 
 _PROMISED_EMAILS = """

@@ -34,6 +34,7 @@ class Step:
     `sent_at`: the first sending with the key of this `attempt`. `unanswered_at`: the last sending whose answer is
     missing, `unanswered_for` the seconds since then by the database's clock. `invoice_id`: of a step that waits, or has
     waited, for its payment. `awaits_seats`: an addition whose seat is to be bought first, and that names nobody yet.
+    `invitation_id`: the invitation that the step accepts, or whose seat it fills.
     `writes`: the metadata that every attempt writes, None until that is chosen.
     """
 
@@ -52,6 +53,7 @@ class Step:
     unanswered_for: float | None
     invoice_id: str | None = None
     awaits_seats: bool = False
+    invitation_id: str | None = None
     writes: Mapping[str, str] | None = None
 
     @property

@@ -23,9 +23,9 @@ _INSERT = """
 
 _INSERT_STEPS = """
     insert into operation_steps (operation_id, position, subscription_id, action, customer_id, email, role,
-        role_before, state, code, details, awaits_seats, settled_at)
+        role_before, state, code, details, awaits_seats, invitation_id, settled_at)
     select $1, r.position, $2, r.action, r.customer_id, r.email, r.role, r.role_before, r.state, r.code, r.details,
-        coalesce(r.awaits_seats, false), case when r.state <> 'planned' then clock_timestamp() end
+        coalesce(r.awaits_seats, false), r.invitation_id, case when r.state <> 'planned' then clock_timestamp() end
     from jsonb_populate_recordset(null::operation_steps, $3) r"""
 
 # A role change writes the whole membership, so it may seat a member again who is moved away while it runs. Its
@@ -37,11 +37,21 @@ _INSERT_RESERVATIONS = """
     select operation_id, position, subscription_id, case when not awaits_seats then customer_id end,
         case when not awaits_seats then email end, case when awaits_seats then $2 end,
         case when awaits_seats then $3::bigint end, case when action = 'add' then $4::text end
-    from operation_steps where operation_id = $1 and action in ('add', 'update') and state = 'planned'
+    from operation_steps where operation_id = $1 and state = 'planned'
+      and (action = 'update' or (action = 'add' and invitation_id is null))
     order by coalesce(customer_id, email)"""
 
+# An addition of an invited person fills the seat of the invitation, which is reserved already. A member who is raised
+# by an invitation keeps their own seat, and that of the invitation is freed once they are raised.
+_TAKE_INVITED_SEATS = """
+    update reservations r set operation_id = t.operation_id, position = t.position, customer_id = t.customer_id,
+        email = t.email
+    from operation_steps t
+    where t.operation_id = $1 and t.action = 'add' and t.state = 'planned' and r.invitation_id = t.invitation_id
+      and r.operation_id is null and r.released_at is null"""
+
 _COLUMNS = """t.position, t.action, t.customer_id, t.email, t.role, t.role_before, t.state, t.code, t.details,
-        t.attempt, t.sent_at, t.unanswered_at, t.invoice_id, t.awaits_seats, t.writes,
+        t.attempt, t.sent_at, t.unanswered_at, t.invoice_id, t.awaits_seats, t.invitation_id, t.writes,
         extract(epoch from clock_timestamp() - t.unanswered_at)::float as unanswered_for"""
 
 _STEPS = f"select {_COLUMNS} from operation_steps t where t.operation_id = $1 order by t.position"
@@ -70,7 +80,8 @@ _AWAIT = f"""
     where {_AS_READ}
     returning {_COLUMNS}"""
 
-# The outcome of a step, the end of its reservation, and its quote, which another change may use if it failed.
+# The outcome of a step, the end of its reservation, and its quote, which another change may use if it failed. The seat
+# of an invitation goes back to the invitation if it was not filled.
 _SETTLE = f"""
     with step as (
         update operation_steps t set state = $5, attempt = $6, sent_at = $7, unanswered_at = $8, code = $9,
@@ -81,10 +92,17 @@ _SETTLE = f"""
         update quotes set used_at = null from step
         where quotes.id = step.details ->> 'quote_id' and step.state in ('refused', 'failed')
     ), reservation as (
-        update reservations r set released_at = clock_timestamp() from step
+        update reservations r set
+            released_at = case when filled or r.invitation_id is null then clock_timestamp() end,
+            operation_id = case when filled or r.invitation_id is null then r.operation_id end,
+            position = case when filled or r.invitation_id is null then r.position end,
+            customer_id = case when filled or r.invitation_id is null then r.customer_id end,
+            email = case when filled or r.invitation_id is null then r.email end,
+            slot = case when filled or r.invitation_id is null then r.slot end
+        from (select action, state, state in ('applied', 'unchanged') as filled from step) settled
         where r.operation_id = $1 and r.released_at is null
           and case when r.moves_from is null then r.position = $2
-              else step.action = 'remove' or step.state in ('refused', 'failed') end
+              else settled.action = 'remove' or settled.state in ('refused', 'failed') end
     )
     select * from step"""
 
@@ -140,7 +158,8 @@ async def insert(
 
     `seat_total`: the seats after it; no admission goes above them until it is settled. `bought`: the item whose
     quantity the operation raises first, and the quantity. An addition that awaits these seats reserves one of them by
-    number. `moves_from`: the member whose seat the addition gets; that member is removed by the operation's last step.
+    number, and one of an invited person takes the seat of the invitation. `moves_from`: the member whose seat the
+    addition gets; that member is removed by the operation's last step.
 
     Raises:
         UniqueViolation: another operation has promised one of these people a seat.
@@ -160,6 +179,8 @@ async def insert(
     )
     await connection.execute(_INSERT_STEPS, operation_id, subscription_id, list(steps))
     await connection.execute(_INSERT_RESERVATIONS, operation_id, *(bought or (None, None)), moves_from)
+    if any(step.get("invitation_id") is not None for step in steps):
+        await connection.execute(_TAKE_INVITED_SEATS, operation_id)
 
 
 async def operation(connection: Connection, operation_id: str) -> Operation | None:

@@ -33,6 +33,7 @@ from app.sharing.member_changes import (
     Verdict,
     additions_that_fit,
     admit,
+    needs_seat,
     permissions_needed,
 )
 from app.sharing.people import AskedChange, find_people, refuse_twice
@@ -245,9 +246,9 @@ def _member_steps(decisions: Sequence[Decision], *, named: int | None = None) ->
     left = len(decisions) if named is None else named
     steps: list[JsonObject] = []
     for decision in decisions:
-        is_addition = decision.verdict is Verdict.RUN and decision.change.action is Action.ADD
-        left -= is_addition
-        steps.append(_step(len(steps), decision, awaits_seats=is_addition and left < 0))
+        fills_seat = needs_seat(decision)
+        left -= fills_seat
+        steps.append(_step(len(steps), decision, awaits_seats=fills_seat and left < 0))
     return steps
 
 
@@ -299,6 +300,7 @@ def _step(position: int, decision: Decision, *, awaits_seats: bool = False) -> J
     change, person = decision.change, decision.change.person
     unnamed = awaits_seats and person.email is not None
     state = "planned" if decision.verdict is Verdict.RUN else decision.verdict.value
+    is_addition = decision.verdict is Verdict.RUN and change.action is Action.ADD
     return {
         "position": position,
         "action": change.action.value,
@@ -310,4 +312,5 @@ def _step(position: int, decision: Decision, *, awaits_seats: bool = False) -> J
         "state": state,
         "code": decision.code,
         "details": decision.details,
+        "invitation_id": person.invitation_id if is_addition else None,
     }

@@ -1,4 +1,4 @@
-"""Clear the metadata of members of ended subscriptions, a few at a time.
+"""Do what becomes due by itself: end invitations, and clear the metadata of members of ended subscriptions.
 
 An ended subscription has no seats. But the metadata of its members still names it, and the Dashboard shows it.
 """
@@ -14,6 +14,7 @@ from app.mirror.store import members
 from app.operations import store as operations
 from app.operations.runner import run
 from app.operations.step_kinds import StepKind
+from app.sharing import invitation_store
 
 BATCH = 20
 SYSTEM = "system:cleanup"
@@ -51,3 +52,18 @@ async def clear_ended(context: Context) -> int:
         )
     await run(context, operation_id, token)
     return len(people)
+
+
+async def end_invitations(context: Context) -> int:
+    """End the invitations whose term is over, and blank the addresses of those that ended over 30 days ago.
+
+    Returns:
+        The number of invitations that ended.
+    """
+    number = 0
+    async with context.database.connection() as connection:
+        while ended := await invitation_store.expire_due(connection):
+            number += ended
+        while await invitation_store.blank_old_addresses(connection):
+            pass
+    return number

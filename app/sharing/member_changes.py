@@ -1,8 +1,9 @@
 """Admission of a member change: which steps may run, which are refused, and why.
 
 Pure; the caller holds the lock. Permissions are judged for the whole call; membership and capacity are judged per
-person. Capacity is judged after the call's own removals. If the additions do not all fit, all of them are refused, and
-removals and role changes still run. No member of another live subscription is moved, and the owner's row is not edited.
+person. Capacity is judged after the call's own removals. If the additions do not all fit, all that need a seat are
+refused; removals, role changes and additions of invited people still run. No member of another live subscription is
+moved, and the owner's row is not edited.
 
 Rules: docs/decisions/0023-reserve-a-seat-before-writing-at-stripe.md.
 """
@@ -41,7 +42,8 @@ class Person:
 
     `customer_id` is None for an e-mail that no customer has yet. `member_role` is the role on this subscription.
     `elsewhere`: on as many other live subscriptions as one person may be, or promised a seat there. `busy`: an
-    unsettled step of another operation on this subscription names them.
+    unsettled step of another operation on this subscription names them. `invitation_id`: the open invitation whose
+    seat an addition fills.
     """
 
     customer_id: CustomerId | None
@@ -53,6 +55,7 @@ class Person:
     elsewhere: bool = False
     busy: bool = False
     is_owner: bool = False
+    invitation_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +92,13 @@ def permissions_needed(changes: Sequence[MemberChange]) -> set[Permission]:
 def seats_required(decisions: Sequence[Decision], seats: Seats) -> int:
     """Return the seats that are used or promised once everything that may run has run."""
     freed = sum(_runs(decision, Action.REMOVE) for decision in decisions)
-    wanted = sum(_runs(decision, Action.ADD) for decision in decisions)
+    wanted = sum(needs_seat(decision) for decision in decisions)
     return required(seats, freed=freed, added=wanted)
 
 
 def additions_that_fit(decisions: Sequence[Decision], seats: Seats, capacity: int) -> int:
     """Return how many additions fit into the present seats, after the call's removals."""
-    wanted = sum(_runs(decision, Action.ADD) for decision in decisions)
+    wanted = sum(needs_seat(decision) for decision in decisions)
     return max(0, min(wanted, capacity - seats_required(decisions, seats) + wanted))
 
 
@@ -108,14 +111,19 @@ def admit(
     """
     decisions = [judge(change, entitlements) for change in changes]
     freed = sum(_runs(decision, Action.REMOVE) for decision in decisions)
-    wanted = sum(_runs(decision, Action.ADD) for decision in decisions)
+    wanted = sum(needs_seat(decision) for decision in decisions)
     details = lacking(seats, capacity, freed=freed, added=wanted)
     if wanted and details is not None:
         decisions = [
-            Decision(d.change, Verdict.REFUSED, "seat_limit_reached", details) if _runs(d, Action.ADD) else d
+            Decision(d.change, Verdict.REFUSED, "seat_limit_reached", details) if needs_seat(d) else d
             for d in decisions
         ]
     return decisions
+
+
+def needs_seat(decision: Decision) -> bool:
+    """Return True for an addition that runs and fills a seat of its own. An invited person has a reserved seat."""
+    return _runs(decision, Action.ADD) and decision.change.person.invitation_id is None
 
 
 def _runs(decision: Decision, action: Action) -> bool:

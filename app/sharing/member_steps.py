@@ -21,8 +21,9 @@ from app.operations.rows import Operation, Step
 from app.operations.sending import SUBSCRIPTION_CHANGES, changed_despite_5xx
 from app.operations.step_kinds import StepKind
 from app.postgres.database import Connection, UniqueViolation
-from app.sharing import membership_keys, owners
+from app.sharing import invitation_store, membership_keys, owners
 from app.sharing import store as transfers
+from app.sharing.invitation_store import ACCEPT_INVITATION
 from app.sharing.member_kinds import Joining, Leaving, NewMember, NewOwner, customer_in
 from app.sharing.people import find_addition
 from app.stripe.client import Write
@@ -125,6 +126,8 @@ class MemberSteps(Steps):
     ) -> None:
         """Record the member's new role, or the end of the membership, for the audit trail."""
         customer_id = CustomerId(str(step.customer_id))
+        if applied:
+            await _end_invitation(connection, operation, step)
         if applied and step.action == StepKind.REMOVE:
             await members.record_left(connection, operation.subscription_id, customer_id)
         elif applied and step.action == StepKind.ADD:
@@ -245,7 +248,25 @@ class NewMemberSteps(Steps):
         customer_id = CustomerId(customer.id)
         await people_store.record_seat_customer(connection, customer_id, email, operation.id)
         if applied:
+            await _end_invitation(connection, operation, step)
             await members.record_joined(connection, operation.subscription_id, customer_id, email)
+
+
+async def _end_invitation(connection: Connection, operation: Operation, step: Step) -> None:
+    """End the invitation that the step accepts, or whose seat it has filled."""
+    if step.invitation_id is None:
+        return
+    if operation.kind == ACCEPT_INVITATION:
+        await invitation_store.accepted(connection, step.invitation_id, principal=operation.principal)
+    else:
+        await invitation_store.end(
+            connection,
+            step.invitation_id,
+            "revoked",
+            reason="added",
+            operation_id=operation.id,
+            principal=operation.principal,
+        )
 
 
 async def _named(connection: Connection, operation: Operation, step: Step, customer_id: CustomerId) -> Step:

@@ -6,7 +6,7 @@ The caller holds the subscription's lock.
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.roles import Role
@@ -17,6 +17,8 @@ from app.identity.actors import Actor
 from app.operations import people_store
 from app.operations.people_store import FoundPerson
 from app.postgres.database import Connection
+from app.sharing import invitation_store
+from app.sharing.invitation_store import Invitation
 from app.sharing.member_changes import (
     Action,
     MemberChange,
@@ -40,7 +42,7 @@ async def find_addition(
     if email is not None:
         found = await people_store.people_by_email(connection, view.id, [email], ended=ended)
         promised = await people_store.promised_emails(connection, [email])
-        return by_email(email, found, promised.get(email, set()), view, limit)
+        return by_email(email, found, promised.get(email, set()), view, limit, None)
     known = await people_store.people_by_id(connection, view.id, [customer_id or ""], ended=ended)
     return as_person(known[0], view, None, limit) if known else Person(customer_id, known=False)
 
@@ -51,17 +53,24 @@ def by_email(
     promised_on: Set[SubscriptionId],
     view: SubscriptionView,
     limit: int,
+    invitation: Invitation | None,
 ) -> Person:
     """Return the person that an e-mail names, among the customers that have it.
 
     `promised_on`: the subscriptions on which the e-mail is promised a seat, while its customer is created.
+    `invitation`: the open one to that e-mail.
     """
     if len(candidates) > 1:
         return Person(None, email, ambiguous=True)
     if candidates:
-        return as_person(candidates[0], view, email, limit)
-    is_full = len(promised_on) >= people_store.unclaimed_limit(limit)
-    return Person(None, email, busy=view.id in promised_on, elsewhere=view.id not in promised_on and is_full)
+        person = as_person(candidates[0], view, email, limit)
+    else:
+        is_full = len(promised_on) >= people_store.unclaimed_limit(limit)
+        is_here = view.id in promised_on
+        person = Person(None, email, busy=is_here, elsewhere=not is_here and is_full)
+    if invitation is None:
+        return person
+    return replace(person, invitation_id=invitation.id, busy=person.busy or invitation.is_used)
 
 
 def as_person(found: FoundPerson, view: SubscriptionView, email: str | None, limit: int) -> Person:
@@ -116,11 +125,13 @@ async def find_people(
     for found in await people_store.people_by_email(connection, view.id, emails, ended=sorted(ENDED)):
         with_email.setdefault(found.email or "", []).append(found)
     promised = await people_store.promised_emails(connection, emails)
+    invited = await invitation_store.open_to(connection, view.id, emails)
     changes = []
     for change in asked:
         if change.email is not None:
-            candidates = with_email.get(change.email, [])
-            person = by_email(change.email, candidates, promised.get(change.email, set()), view, limit)
+            email, candidates = change.email, with_email.get(change.email, [])
+            promised_on = promised.get(email, set())
+            person = by_email(email, candidates, promised_on, view, limit, invited.get(email))
         else:
             person = _by_id(change, by_id.get(change.customer_id or CustomerId("")), actor, view, limit)
         changes.append(

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import structlog
 
-from app.context import Context
+from app.context import Context, Rules
+from app.domain.ids import CustomerId
 from app.domain.roles import Permission
 from app.domain.seats import capacity, check_floor, is_shareable, lacking
 from app.domain.statuses import entitlements
@@ -23,6 +24,8 @@ from app.operations.rows import Operation, Step, StepChanged
 from app.operations.sending import locked_view, pauses
 from app.operations.step_kinds import StepKind
 from app.postgres.database import Connection
+from app.sharing import invitation_store
+from app.sharing.invitation_store import ACCEPT_INVITATION
 from app.sharing.member_changes import Action, MemberChange, Person, permissions_needed
 from app.sharing.member_steps import MemberSteps, NewMemberSteps, OwnerSteps
 from app.sharing.naming import named
@@ -36,7 +39,7 @@ _FIRST: dict[str, set[str]] = {StepKind.RELEASE_SEATS: {StepKind.REMOVE, StepKin
 
 
 class PeopleRules:
-    """The rulebook of member changes, leaving, transfers, and the members of ended subscriptions."""
+    """The rulebook of member changes, leaving, transfers, acceptances, and the members of ended subscriptions."""
 
     phases: Sequence[Phase] = (
         Phase(StepKind.SET_OWNER),
@@ -63,17 +66,17 @@ class PeopleRules:
     async def permitted(
         self, context: Context, operation: Operation, steps: Sequence[Step], give_up: float
     ) -> list[Step]:
-        """Read subscription and actor from Stripe; a right that the actor lost since cancels what is not sent yet.
+        """Read subscription and right holder from Stripe; a right that was lost since cancels what is not sent yet.
 
         Raises:
             BillingError: Stripe cannot be read until `give_up`, on the event loop's clock.
         """
         await _read_again(context, operation, give_up)
-        view = await _seen_by_actor(context, operation)
+        view = await _seen_by_right_holder(context, operation)
         permitted = [step for step in steps if step.was_sent or _allows(context, operation, step, view)]
         for step in steps:
             if step not in permitted:
-                await _refuse(context, operation, step, "role_required")
+                await _refuse(context, operation, step, _code_of_lost_right(operation))
         return permitted
 
     async def ready(
@@ -108,11 +111,14 @@ class PeopleRules:
         """Judge a step right before it is sent: rights may be lost, and seats taken, since it was planned.
 
         Raises:
-            ServiceUnavailable: The subscription or the actor was changed, and the change is still to be read.
+            ServiceUnavailable: The subscription or the right holder was changed, and the change is still to be read.
         """
-        view = await locked_view(connection, operation.subscription_id, operation.actor_id)
-        if not _allows(context, operation, step, view):
-            return Refused("role_required")
+        view = await locked_view(connection, operation.subscription_id, _right_holder(operation))
+        is_accepting = operation.kind == ACCEPT_INVITATION
+        if not _allows(context, operation, step, view) or (
+            is_accepting and not await invitation_store.is_open(connection, str(step.invitation_id))
+        ):
+            return Refused(_code_of_lost_right(operation))
         if step.action == StepKind.RELEASE_SEATS and view is not None:
             return _against_release(context, view, step)
         if step.action != StepKind.ADD or step.was_sent:
@@ -120,12 +126,28 @@ class PeopleRules:
         return await _against_seat(context, connection, operation, view)
 
 
+def _right_holder(operation: Operation) -> CustomerId | None:
+    """Return the customer on whose right the operation rests: its actor, or for an acceptance the inviter.
+
+    None: a service key.
+    """
+    if operation.kind != ACCEPT_INVITATION:
+        return operation.actor_id
+    inviter_id = operation.request["inviter_id"]
+    return None if inviter_id is None else CustomerId(str(inviter_id))
+
+
+def _code_of_lost_right(operation: Operation) -> str:
+    return "invitation_ended" if operation.kind == ACCEPT_INVITATION else "role_required"
+
+
 async def _read_again(context: Context, operation: Operation, give_up: float) -> None:
+    holder = _right_holder(operation)
     for pause in pauses():
         try:
             reads = [sync.read_through(context, "subscription", operation.subscription_id)]
-            if operation.actor_id is not None:
-                reads.append(sync.read_through(context, "customer", operation.actor_id))
+            if holder is not None:
+                reads.append(sync.read_through(context, "customer", holder))
             await asyncio.gather(*reads)
             return
         except BillingError:
@@ -134,16 +156,18 @@ async def _read_again(context: Context, operation: Operation, give_up: float) ->
         await asyncio.sleep(pause)
 
 
-async def _seen_by_actor(context: Context, operation: Operation) -> SubscriptionView | None:
+async def _seen_by_right_holder(context: Context, operation: Operation) -> SubscriptionView | None:
     """Return the mirrored subscription, which every change of ours has reached before its operation is settled."""
     async with context.database.connection() as connection:
         return await subscriptions.subscription_view(
-            connection, operation.subscription_id, asker=operation.actor_id
+            connection, operation.subscription_id, asker=_right_holder(operation)
         )
 
 
 def _allows(context: Context, operation: Operation, step: Step, view: SubscriptionView | None) -> bool:
-    """Return True if the actor may make the step; `view` must have been read for the actor."""
+    """Return True if the right on which the step rests still holds; `view` must have been read for its holder."""
+    if operation.kind == ACCEPT_INVITATION:
+        return view is not None and may_invite(view, _right_holder(operation), step.role, context.rules)
     if operation.actor_id is None:
         return not operation.principal.startswith("user:")
     if step.action == StepKind.REMOVE and step.customer_id == operation.actor_id:
@@ -162,6 +186,18 @@ def _allows(context: Context, operation: Operation, step: Step, view: Subscripti
     if step.action in (StepKind.BUY_SEATS, StepKind.RELEASE_SEATS):
         return Permission.BUY_SEATS in granted
     return permissions_needed([_as_change(step)]) <= granted
+
+
+def may_invite(view: SubscriptionView, inviter_id: CustomerId | None, role: str | None, rules: Rules) -> bool:
+    """Return True if the inviter may give somebody this role; `view` must have been read for them.
+
+    The invitation of a service key (`inviter_id` None) needs an owner.
+    """
+    if inviter_id is None:
+        return view.owner is not None
+    seen = see_as(view, inviter_id, rules)
+    needed = permissions_needed([MemberChange(Action.ADD, Person(None), role)])
+    return seen is not None and needed <= seen.granted
 
 
 def _as_change(step: Step) -> MemberChange:

@@ -6,10 +6,18 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from app.operations.kinds import Rulebook
+from app.sharing.invitation_store import ACCEPT_INVITATION
 from app.sharing.move_rules import MoveRules
 from app.sharing.people_rules import PeopleRules
 
 PEOPLE = PeopleRules()
 RULEBOOKS: Mapping[str, Rulebook] = MappingProxyType(
-    {"member_change": PEOPLE, "leave": PEOPLE, "transfer": PEOPLE, "cleanup": PEOPLE, "move": MoveRules()}
+    {
+        "member_change": PEOPLE,
+        "leave": PEOPLE,
+        "transfer": PEOPLE,
+        "cleanup": PEOPLE,
+        "move": MoveRules(),
+        ACCEPT_INVITATION: PEOPLE,
+    }
 )

@@ -48,6 +48,7 @@ TABLES = (
     "seat_customers",
     "member_records",
     "erasures",
+    "invitations",
     "operations",
     "operation_steps",
     "reservations",
@@ -62,6 +63,7 @@ OPERATION_KINDS = (
     "member_change",
     "leave",
     "transfer",
+    "accept_invitation",
     "cleanup",
     "move",
     "add_subscription",
@@ -100,13 +102,42 @@ CHECKS = {
         "role": "role in ('manager', 'user') and role_before in ('manager', 'user')",
         "invoice": "state <> 'awaiting_payment' or invoice_id is not null",
         "awaits_seats": "not awaits_seats or action = 'add'",
+        "invitation": "invitation_id is null or action in ('add', 'update')",
     },
     "reservations": {
-        "person": "(customer_id is null and email is null) = (from_quantity is not null)",
+        "person": "(customer_id is null and email is null) = (from_quantity is not null or operation_id is null)",
         "item": "(item_id is null) = (from_quantity is null)",
+        "step": "(operation_id is null) = (position is null)",
+        "holder": "operation_id is not null or invitation_id is not null",
+    },
+    "invitations": {
+        "role": "role in ('manager', 'user')",
+        "state": "state in ('open', 'accepted', 'declined', 'expired', 'revoked')",
+        "ended": "(state = 'open') = (ended_at is null)",
+        "generation": "generation >= 1",
+        "acceptance": "(acceptor_id is null) = (operation_id is null)",
     },
 }
-FUNCTIONS = ("draw_stripe_requests", "record_membership_change", "record_subscription_change", "note_erasure")
+FUNCTIONS = (
+    "draw_stripe_requests",
+    "record_membership_change",
+    "record_subscription_change",
+    "end_invitations",
+    "end_invitations_of_member",
+    "end_invitations_of_customer",
+    "end_invitations_of_subscription",
+    "note_erasure",
+)
+
+
+SQL_FILES = (
+    "draw_stripe_requests",
+    "record_membership_change",
+    "record_subscription_change",
+    "end_invitations",
+    "note_erasure",
+    "schema_floor",
+)
 
 
 def create_mirrored(name: str, *columns: sa.Column[Any], fill: int = 100) -> None:
@@ -511,6 +542,57 @@ def create_people() -> None:
     )
 
 
+def create_invitations() -> None:
+    op.create_table(
+        "invitations",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("number", sa.BigInteger(), sa.Identity(always=True), nullable=False),
+        sa.Column("subscription_id", sa.Text(), nullable=False),
+        sa.Column(
+            "email",
+            sa.Text(),
+            nullable=True,
+            comment="as it was typed; null 30 days after the end, and at the person's erasure",
+        ),
+        sa.Column("role", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("generation", sa.Integer(), nullable=False, server_default=sa.text("1")),
+        sa.Column(
+            "inviter_id",
+            sa.Text(),
+            nullable=True,
+            comment="the customer on whose right it rests; null: a service key",
+        ),
+        sa.Column("created_at", INSTANT, nullable=False, server_default=NOW),
+        sa.Column("expires_at", INSTANT, nullable=False),
+        sa.Column("ended_at", INSTANT, nullable=True),
+        sa.Column("acceptor_id", sa.Text(), nullable=True, comment="the customer of the last acceptance"),
+        sa.Column("operation_id", sa.Text(), nullable=True, comment="the operation of the last acceptance"),
+        sa.PrimaryKeyConstraint("id", name="pk_invitations"),
+    )
+    op.execute(
+        "create index ix_invitations_subscription_id_number on invitations (subscription_id, number desc)"
+    )
+    op.execute(
+        "create unique index uq_invitations_open_email on invitations"
+        " (subscription_id, lower(email collate \"C\")) where state = 'open'"
+    )
+    op.execute(
+        "create index ix_invitations_open_inviter on invitations (inviter_id)"
+        " where state = 'open' and inviter_id is not null"
+    )
+    op.execute("create index ix_invitations_open_expires_at on invitations (expires_at) where state = 'open'")
+    op.execute(
+        'create index ix_invitations_email_lower on invitations (lower(email collate "C"))'
+        " where email is not null"
+    )
+    op.execute(
+        "create index ix_invitations_ended_at on invitations (ended_at)"
+        " where email is not null and ended_at is not null"
+    )
+
+
 def create_operations() -> None:
     labels = ", ".join(f"'{kind}'" for kind in OPERATION_KINDS)
     op.execute(f"create type operation_kind as enum ({labels})")
@@ -579,6 +661,12 @@ def create_operations() -> None:
         sa.Column("end_code", sa.Text(), nullable=True, comment="why a purchase that waits is to end"),
         sa.Column("awaits_seats", sa.Boolean(), nullable=False, server_default=sa.text("false")),
         sa.Column(
+            "invitation_id",
+            sa.Text(),
+            nullable=True,
+            comment="the invitation that it accepts, or whose seat it fills",
+        ),
+        sa.Column(
             "writes",
             JSONB,
             nullable=True,
@@ -598,11 +686,15 @@ def create_operations() -> None:
         "create index ix_operation_steps_unsettled_customer on operation_steps (customer_id)"
         " where settled_at is null"
     )
+    op.execute(
+        "create index ix_operation_steps_unsettled_invitation on operation_steps (invitation_id)"
+        " where settled_at is null and invitation_id is not null"
+    )
     op.create_table(
         "reservations",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
-        sa.Column("operation_id", sa.Text(), nullable=False),
-        sa.Column("position", sa.SmallInteger(), nullable=False),
+        sa.Column("operation_id", sa.Text(), nullable=True),
+        sa.Column("position", sa.SmallInteger(), nullable=True),
         sa.Column("subscription_id", sa.Text(), nullable=False),
         sa.Column("customer_id", sa.Text(), nullable=True),
         sa.Column("email", sa.Text(), nullable=True),
@@ -627,6 +719,12 @@ def create_operations() -> None:
             comment="the member whose seat moves to this customer: both count as one",
         ),
         sa.Column(
+            "invitation_id",
+            sa.Text(),
+            nullable=True,
+            comment="the invitation whose seat it is; it names nobody between acceptances",
+        ),
+        sa.Column(
             "slot",
             sa.Text(),
             nullable=True,
@@ -646,6 +744,10 @@ def create_operations() -> None:
     op.execute(
         "create unique index uq_reservations_live_email on reservations (email, subscription_id)"
         " where released_at is null and customer_id is null"
+    )
+    op.execute(
+        "create unique index uq_reservations_live_invitation on reservations (invitation_id)"
+        " where released_at is null and invitation_id is not null"
     )
     op.execute(
         "create unique index uq_reservations_live_slot on reservations (customer_id, slot)"
@@ -742,13 +844,14 @@ def upgrade() -> None:
     create_synchronisation()
     create_limits()
     create_people()
+    create_invitations()
     create_operations()
     create_transfers()
     create_records()
     for table, checks in CHECKS.items():
         for name, condition in checks.items():
             op.create_check_constraint(op.f(f"ck_{table}_{name}"), table, condition)
-    for name in (*FUNCTIONS, "schema_floor"):
+    for name in SQL_FILES:
         for statement in read_statements(name):
             op.execute(statement)
 

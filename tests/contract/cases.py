@@ -13,7 +13,7 @@ import httpx
 from testkit.company import Company, running_service
 from testkit.service import as_service, as_user
 from tests.contract.declared import operations, pairs
-from tests.contract.world import ASKED, Asked, World
+from tests.contract.world import ASKED, NO_INVITATION, Asked, World, new_login
 
 Case: TypeAlias = Callable[[World], Awaitable[httpx.Response]]
 General: TypeAlias = Callable[[World, str], Awaitable[httpx.Response]]
@@ -213,6 +213,12 @@ async def asked_of(world: World, operation: str, company: Company | None = None)
         case "acceptTransfer" | "declineTransfer":
             offered = await world.ask("offerTransfer", ASKED["offerTransfer"](company))
             assert offered.status_code == httpx.codes.OK, offered.text
+        case "resendInvitation" | "revokeInvitation":
+            made = await company.invite(company.owner.headers)
+            asked = ASKED[operation](company)
+            return replace(asked, path=asked.path.replace(NO_INVITATION, made.json()["invitation"]["id"]))
+        case "lookUpInvitation" | "acceptInvitation" | "declineInvitation":
+            return replace(ASKED[operation](company), body={"token": await company.token()})
         case "resumeSubscription":
             done = await world.ask("cancelSubscription", ASKED["cancelSubscription"](company))
             assert done.status_code == httpx.codes.OK, done.text
@@ -481,3 +487,56 @@ async def _owner_already(world: World) -> httpx.Response:
 async def _no_seat_left(world: World) -> httpx.Response:
     company = await world.service.company(seats=2)
     return await world.ask("updateSharedSubscriptionUsers", ASKED["updateSharedSubscriptionUsers"](company))
+
+
+@case("createInvitation", status=409)
+async def _invited_already(world: World) -> httpx.Response:
+    company = await world.service.company()
+    asked = ASKED["createInvitation"](company)
+    first = await world.ask("createInvitation", asked)
+    assert first.status_code == httpx.codes.CREATED, first.text
+    return await world.ask("createInvitation", asked)
+
+
+async def _ended(world: World, operation: str, ending: str) -> httpx.Response:
+    """Asks for an invitation that was declined or revoked."""
+    company = await world.service.company()
+    made = (await company.invite(as_service("write"))).json()
+    path = f"{company.path}/invitations/{made['invitation']['id']}"
+    token = {"token": made["token"]}
+    if ending == "declineInvitation":
+        done = await world.ask(ending, Asked("/v1/invitations/decline", None, token))
+    else:
+        done = await world.ask(ending, Asked(path, company.owner.headers))
+    assert done.status_code == httpx.codes.NO_CONTENT, done.text
+    asked = ASKED[operation](company)
+    if asked.path.startswith("/v1/invitations/"):
+        return await world.ask(operation, replace(asked, body=token))
+    tail = asked.path.partition(NO_INVITATION)[2]
+    return await world.ask(operation, replace(asked, path=path + tail))
+
+
+@case("resendInvitation", status=409)
+async def _resent_after_its_end(world: World) -> httpx.Response:
+    return await _ended(world, "resendInvitation", "revokeInvitation")
+
+
+@case("revokeInvitation", status=409)
+async def _revoked_after_its_end(world: World) -> httpx.Response:
+    return await _ended(world, "revokeInvitation", "declineInvitation")
+
+
+@case("lookUpInvitation", status=409)
+async def _looked_up_after_its_end(world: World) -> httpx.Response:
+    return await _ended(world, "lookUpInvitation", "declineInvitation")
+
+
+@case("declineInvitation", status=409)
+async def _declined_after_its_end(world: World) -> httpx.Response:
+    return await _ended(world, "declineInvitation", "revokeInvitation")
+
+
+@case("acceptInvitation", status=502)
+async def _stripe_refuses_to_make_the_acceptors_customer(world: World) -> httpx.Response:
+    asked = await asked_of(world, "acceptInvitation", await world.service.company())
+    return await world.refused_by_stripe("acceptInvitation", replace(asked, who=new_login()))

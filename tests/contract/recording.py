@@ -83,7 +83,19 @@ class Recording:
 async def record(service: Service) -> dict[str, Any]:
     """Every example by its name. The service must be filled, and nobody else may use its account meanwhile."""
     recording = Recording(service)
-    for part in (_reads, _people, _plan, _customers, _purchases, _problems, _slow, _transfer, _leaving):
+    for part in (
+        _reads,
+        _people,
+        _plan,
+        _customers,
+        _purchases,
+        _problems,
+        _slow,
+        _transfer,
+        _invitations,
+        _leaving,
+        _processing,
+    ):
         await part(recording)
     return recording.kept
 
@@ -265,16 +277,6 @@ async def _slow_plan(recording: Recording, hasty: Service) -> None:
             cancelled = f"/v1/operations/{accepted['operation_id']}/cancel"
             await recording.take("cancelOperation", cancelled, who, through=hasty)
         await _settled(hasty, accepted["operation_id"], who)
-    again = (await hasty.send("POST", "/v1/customers/me/subscriptions", PEOPLE["stranger"], bought)).json()
-    secret = again["payment"]["client_secret"]
-    await stripe.control("POST", "confirm", client_secret=secret, payment_method="pm_usBankAccount")
-    await recording.take(
-        "cancelOperation",
-        f"/v1/operations/{again['operation_id']}/cancel",
-        "stranger",
-        status=httpx.codes.ACCEPTED,
-        through=hasty,
-    )
     resumed = await hasty.send("POST", f"{PLAN}/resume", PEOPLE["owner"])
     assert resumed.status_code == httpx.codes.OK, resumed.text
 
@@ -312,8 +314,51 @@ async def _transfer(recording: Recording) -> None:
     await take("getAuditEvents", f"{SHARED}/audit-events?limit=4", "owner")
 
 
+async def _invitations(recording: Recording) -> None:
+    """The newcomer accepts while Stripe takes its time, and asks again afterwards."""
+    take, path, service = recording.take, f"{SHARED}/invitations", recording.service
+    owner = "cus_demoowner"
+    body = {"email": "newcomer@example.com", "role": "manager"}
+    made = await take(
+        "createInvitation", path, "service", body, status=httpx.codes.CREATED, X_Acting_Customer=owner
+    )
+    await take("createInvitation", path, "owner", body, status=httpx.codes.CONFLICT)
+    again = f"{path}/{made['invitation']['id']}/resend"
+    resent = await take("resendInvitation", again, "service", {}, X_Acting_Customer=owner)
+    token = {"token": resent["token"]}
+    await take("lookUpInvitation", "/v1/invitations/lookup", "nobody", token)
+    async with running_service(service.stripe, service.database_url, OPERATION_DEADLINE="1") as hasty:
+        await service.stripe.add_fault(method="POST", path="/v1/customers/{id}", latency_s=1.5)
+        accepted = await take(
+            "acceptInvitation",
+            "/v1/invitations/accept",
+            "newcomer",
+            token,
+            status=httpx.codes.ACCEPTED,
+            through=hasty,
+        )
+        await _settled(hasty, accepted["operation_id"], "newcomer")
+    await take("acceptInvitation", "/v1/invitations/accept", "newcomer", token)
+    await take("getInvitations", path, "owner")
+
+
 async def _leaving(recording: Recording) -> None:
     await recording.take("leaveSharedSubscription", f"{SHARED}/users/me", "user")
+
+
+async def _processing(recording: Recording) -> None:
+    """A raise whose payment the bank is processing can only be noted as abandoned."""
+    service, stripe = recording.service, recording.service.stripe
+    card = await stripe.post(
+        "/v1/payment_methods/pm_card_authenticationRequired/attach", customer="cus_demoowner"
+    )
+    await stripe.post("/v1/subscriptions/sub_demoteam", default_payment_method=card["id"])
+    await service.refresh("subscription", "sub_demoteam")
+    raised = (await service.send("PUT", f"{SHARED}/seats", PEOPLE["owner"], {"total": 20})).json()
+    secret = raised["payment"]["client_secret"]
+    await stripe.control("POST", "confirm", client_secret=secret, payment_method="pm_usBankAccount")
+    path = f"/v1/operations/{raised['operation_id']}/cancel"
+    await recording.take("cancelOperation", path, "owner", status=httpx.codes.ACCEPTED)
 
 
 @asynccontextmanager

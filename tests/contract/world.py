@@ -9,8 +9,9 @@ from typing import Any
 import asyncpg
 import httpx
 
+from app.sharing.invitation_tokens import InvitationTokens, TokenName
 from testkit.company import Company, Service, new_email
-from testkit.service import as_service, as_user
+from testkit.service import INVITATION_SECRET, as_service, as_user
 from tests.contract.declared import operations
 
 
@@ -149,6 +150,10 @@ def _mine(company: Company, tail: str = "", body: Any = None, **query: Any) -> A
     return Asked(f"/v1/customers/me{tail}", owner_of(company), body, query)
 
 
+NO_INVITATION = f"inv_{'0' * 24}"
+NO_TOKEN = {"token": InvitationTokens([INVITATION_SECRET]).make(TokenName(NO_INVITATION, 1))}
+"""The right token of an invitation that there is not."""
+
 ASKED: dict[str, Callable[[Company], Asked]] = {
     "healthz": lambda _: Asked("/healthz", None),
     "readyz": lambda _: Asked("/readyz", None),
@@ -196,6 +201,13 @@ ASKED: dict[str, Callable[[Company], Asked]] = {
     "declineTransfer": lambda c: Asked(f"{c.path}/transfer/decline", c.user.headers),
     "givePurchasePermission": lambda c: Asked(f"{c.path}/purchase-permission", owner_of(c)),
     "withdrawPurchasePermission": lambda c: Asked(f"{c.path}/purchase-permission", owner_of(c)),
+    "createInvitation": lambda c: Asked(f"{c.path}/invitations", owner_of(c), {"email": new_email()}),
+    "getInvitations": lambda c: Asked(f"{c.path}/invitations", owner_of(c)),
+    "resendInvitation": lambda c: Asked(f"{c.path}/invitations/{NO_INVITATION}/resend", owner_of(c), {}),
+    "revokeInvitation": lambda c: Asked(f"{c.path}/invitations/{NO_INVITATION}", owner_of(c)),
+    "lookUpInvitation": lambda _: Asked("/v1/invitations/lookup", None, NO_TOKEN),
+    "acceptInvitation": lambda c: Asked("/v1/invitations/accept", c.stranger.headers, NO_TOKEN),
+    "declineInvitation": lambda _: Asked("/v1/invitations/decline", None, NO_TOKEN),
     "getAuditEvents": lambda c: Asked(f"{c.path}/audit-events", owner_of(c)),
     "getOperation": lambda c: Asked("/v1/operations/op_000000000000000000000000", owner_of(c)),
     "cancelOperation": lambda c: Asked("/v1/operations/op_000000000000000000000000/cancel", owner_of(c)),

@@ -284,7 +284,7 @@ def fresh() -> Iterator[Service]:
     [
         ["README.md", "docs/how-to/react-to-changes.md", "docs/how-to/move-from-billing-js.md"],
         ["docs/tutorial/first-shared-seat.md", "docs/how-to/test-against-the-stand-in.md"],
-        ["docs/how-to/sell-and-change-seats.md"],
+        ["docs/how-to/invite-people.md", "docs/how-to/sell-and-change-seats.md"],
     ],
     ids=["readme", "tutorial", "sell"],
 )

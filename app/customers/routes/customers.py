@@ -7,14 +7,13 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from app.context import Context
 from app.customers import invoices, links, payment_methods, profiles
 from app.customers.links import Subject
 from app.customers.schemas.customers import CustomerAnswer, NewCustomerRequest, PaymentMethodList
 from app.customers.schemas.invoices import InvoiceList
 from app.domain import emails
 from app.domain.ids import CustomerId, SubscriptionId
-from app.errors import FieldError, Forbidden, InvalidRequest, NotFound
+from app.errors import FieldError, Forbidden, InvalidRequest
 from app.http import problems
 from app.http.answers import UNCHANGED, answer
 from app.http.cursors import Paging
@@ -31,9 +30,8 @@ from app.http.dependencies import (
 )
 from app.http.idempotency import IdempotentRoute
 from app.http.schemas import SubscriptionIdText
-from app.identity import acts
 from app.identity.actors import Actor
-from app.identity.principals import EndUser, Principal
+from app.identity.principals import EndUser
 from app.mirror import refreshing as sync
 
 router = APIRouter(tags=["customers"], route_class=IdempotentRoute)
@@ -54,27 +52,17 @@ async def create_customer(
 
     A login gets one customer, even if several calls race. If it has one already, the answer is 200.
     """
-    subject = _subject(actor, body, settings.auth_issuer or "")
     if isinstance(actor.principal, EndUser):
-        if actor.customer_id is not None:
-            await _come(context, actor.principal, subject, actor.customer_id)
-            return answer(request, await _profile(context, actor.customer_id), status=200)
-        if actor.principal.customer_claim is not None:
-            # Each request of this login is identified by the claim, so a new customer could never be used.
-            raise NotFound(
-                "The customer that this login's token names is not known here. Ask the operator to check the claim.",
-                code="customer_not_linked",
-            )
-    customer_id, created = await links.ensure_customer(context, subject, principal=actor.principal.key)
-    await _come(context, actor.principal, subject, customer_id)
+        _refuse_others_fields(body)
+        customer_id, created = actor.customer_id, False
+        if customer_id is None:
+            customer_id, created = await links.ensure_customer_of(context, actor.principal, name=body.name)
+        await links.come(context, actor.principal, customer_id)
+    else:
+        subject = _subject(actor, body, settings.auth_issuer or "")
+        customer_id, created = await links.ensure_customer(context, subject, principal=actor.principal.key)
+        await links.reach_seats(context, subject, customer_id)
     return answer(request, await _profile(context, customer_id), status=201 if created else 200)
-
-
-async def _come(context: Context, caller: Principal, subject: Subject, customer_id: CustomerId) -> None:
-    """Let a person reach their seats. Their own token shows that they have come; a service key's call does not."""
-    if isinstance(caller, EndUser):
-        await acts.record(context, caller)
-    await links.reach_seats(context, subject, customer_id)
 
 
 async def _profile(context: ContextDep, customer_id: str) -> CustomerAnswer:
@@ -83,25 +71,23 @@ async def _profile(context: ContextDep, customer_id: str) -> CustomerAnswer:
     )
 
 
-def _subject(actor: Actor, body: NewCustomerRequest, issuer: str) -> Subject:
-    """Return the subject of the call.
+def _refuse_others_fields(body: NewCustomerRequest) -> None:
+    """Refuse the fields of service keys. An end user's subject and e-mail come from their token only."""
+    errors = [
+        FieldError(f"/{name}", "field_not_allowed", "Taken from the token. Send the request without it.")
+        for name in ("user_id", "email")
+        if name in body.model_fields_set
+    ]
+    if errors:
+        raise Forbidden(
+            "user_id and email are for service keys. Send the request without them.",
+            code="field_not_allowed",
+            errors=errors,
+        )
 
-    For an end user, subject and e-mail come from their token only.
-    """
-    if isinstance(actor.principal, EndUser):
-        errors = [
-            FieldError(f"/{name}", "field_not_allowed", "Taken from the token. Send the request without it.")
-            for name in ("user_id", "email")
-            if name in body.model_fields_set
-        ]
-        if errors:
-            raise Forbidden(
-                "user_id and email are for service keys. Send the request without them.",
-                code="field_not_allowed",
-                errors=errors,
-            )
-        user = actor.principal
-        return Subject(user.issuer, user.subject, user.email, user.email_verified, body.name)
+
+def _subject(actor: Actor, body: NewCustomerRequest, issuer: str) -> Subject:
+    """Return the subject that a service key names."""
     if not actor.is_service:
         raise Forbidden(
             "A key that acts for a customer cannot create another. Send the request without X-Acting-Customer.",

@@ -98,7 +98,7 @@ async def page(
     rows = await connection.fetch(
         """select id, at, source, operation_id, principal, actor_id, action, customer_id, before, after
         from audit_events where subscription_id = $1 and ($2::bigint is null or id < $2)
-          and ($4 or customer_id is null)
+          and ($4 or (customer_id is null and action not like 'invitation%'))
         order by id desc limit $3""",
         subscription_id,
         before,

@@ -18,6 +18,7 @@ from app.postgres.tables.mirrored import (
 from app.postgres.tables.people import (
     erasures,
     identities,
+    invitations,
     member_records,
     purchase_grants,
     seat_customers,
@@ -57,6 +58,7 @@ __all__ = [
     "erasures",
     "idempotency_keys",
     "identities",
+    "invitations",
     "invoices",
     "list_scan_findings",
     "list_scan_ranges",

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from sqlalchemy import (
+    BigInteger,
     CheckConstraint,
     Column,
     DateTime,
+    Identity,
     Index,
+    Integer,
     Table,
     Text,
     collate,
@@ -113,4 +116,52 @@ purchase_grants = Table(
     text_column("payer_id", required=True),
     text_column("owner_id", required=True),
     instant("granted_at", default=True),
+)
+
+invitations = Table(
+    "invitations",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("number", BigInteger, Identity(always=True), nullable=False),
+    text_column("subscription_id", required=True),
+    Column("email", Text, comment="as it was typed; null 30 days after the end, and at the person's erasure"),
+    text_column("role", required=True),
+    text_column("state", required=True),
+    text_column("reason"),
+    Column("generation", Integer, nullable=False, server_default=text("1")),
+    Column("inviter_id", Text, comment="the customer on whose right it rests; null: a service key"),
+    instant("created_at", default=True),
+    instant("expires_at", nullable=False),
+    instant("ended_at"),
+    Column("acceptor_id", Text, comment="the customer of the last acceptance"),
+    Column("operation_id", Text, comment="the operation of the last acceptance"),
+    CheckConstraint("role in ('manager', 'user')", name="role"),
+    CheckConstraint("state in ('open', 'accepted', 'declined', 'expired', 'revoked')", name="state"),
+    CheckConstraint("(state = 'open') = (ended_at is null)", name="ended"),
+    CheckConstraint("generation >= 1", name="generation"),
+    CheckConstraint("(acceptor_id is null) = (operation_id is null)", name="acceptance"),
+)
+Index(None, invitations.c.subscription_id, invitations.c.number.desc())
+Index(
+    "uq_invitations_open_email",
+    invitations.c.subscription_id,
+    func.lower(collate(invitations.c.email, "C")),
+    unique=True,
+    postgresql_where=text("state = 'open'"),
+)
+Index(
+    "ix_invitations_open_inviter",
+    invitations.c.inviter_id,
+    postgresql_where=text("state = 'open' and inviter_id is not null"),
+)
+Index("ix_invitations_open_expires_at", invitations.c.expires_at, postgresql_where=text("state = 'open'"))
+Index(
+    "ix_invitations_email_lower",
+    func.lower(collate(invitations.c.email, "C")),
+    postgresql_where=invitations.c.email.is_not(None),
+)
+Index(
+    "ix_invitations_ended_at",
+    invitations.c.ended_at,
+    postgresql_where=text("email is not null and ended_at is not null"),
 )

@@ -27,6 +27,7 @@ OPERATION_KINDS = (
     "member_change",
     "leave",
     "transfer",
+    "accept_invitation",
     "cleanup",
     "move",
     "add_subscription",
@@ -114,6 +115,7 @@ operation_steps = Table(
     instant("payment_until"),
     Column("end_code", Text, comment="why a purchase that waits is to end"),
     Column("awaits_seats", Boolean, nullable=False, server_default=text("false")),
+    Column("invitation_id", Text, comment="the invitation that it accepts, or whose seat it fills"),
     Column(
         "writes", JSONB, comment="the metadata that every attempt writes, chosen before the first sending"
     ),
@@ -136,6 +138,7 @@ operation_steps = Table(
     CheckConstraint("role in ('manager', 'user') and role_before in ('manager', 'user')", name="role"),
     CheckConstraint("state <> 'awaiting_payment' or invoice_id is not null", name="invoice"),
     CheckConstraint("not awaits_seats or action = 'add'", name="awaits_seats"),
+    CheckConstraint("invitation_id is null or action in ('add', 'update')", name="invitation"),
 )
 Index(
     "ix_operation_steps_paid_without_effect",
@@ -152,13 +155,18 @@ Index(
     operation_steps.c.customer_id,
     postgresql_where=text("settled_at is null"),
 )
+Index(
+    "ix_operation_steps_unsettled_invitation",
+    operation_steps.c.invitation_id,
+    postgresql_where=text("settled_at is null and invitation_id is not null"),
+)
 
 reservations = Table(
     "reservations",
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
-    text_column("operation_id", required=True),
-    Column("position", SmallInteger, nullable=False),
+    text_column("operation_id"),
+    Column("position", SmallInteger),
     text_column("subscription_id", required=True),
     text_column("customer_id"),
     text_column("email"),
@@ -167,10 +175,18 @@ reservations = Table(
     Column("item_id", Text, comment="the item that is to give the seat, for one that is bought first"),
     Column("from_quantity", BigInteger, comment="the item's quantity from which such a seat counts"),
     Column("moves_from", Text, comment="the member whose seat moves to this customer: both count as one"),
+    Column(
+        "invitation_id", Text, comment="the invitation whose seat it is; it names nobody between acceptances"
+    ),
     Column("slot", Text, comment="the metadata key that the addition writes, from its first sending"),
     UniqueConstraint("operation_id", "position"),
-    # A seat that is bought first names nobody until it is paid.
-    CheckConstraint("(customer_id is null and email is null) = (from_quantity is not null)", name="person"),
+    # A seat that is bought first names nobody until it is paid, and neither does the seat of an open invitation.
+    CheckConstraint(
+        "(customer_id is null and email is null) = (from_quantity is not null or operation_id is null)",
+        name="person",
+    ),
+    CheckConstraint("(operation_id is null) = (position is null)", name="step"),
+    CheckConstraint("operation_id is not null or invitation_id is not null", name="holder"),
     CheckConstraint("(item_id is null) = (from_quantity is null)", name="item"),
 )
 # A person is promised a seat of a subscription once. A slot of a customer, and the creation of an e-mail's customer,
@@ -188,6 +204,12 @@ Index(
     reservations.c.subscription_id,
     unique=True,
     postgresql_where=text("released_at is null and customer_id is null"),
+)
+Index(
+    "uq_reservations_live_invitation",
+    reservations.c.invitation_id,
+    unique=True,
+    postgresql_where=text("released_at is null and invitation_id is not null"),
 )
 Index(
     "uq_reservations_live_slot",

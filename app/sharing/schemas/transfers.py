@@ -53,6 +53,12 @@ class AuditEvent(Answer):
         "purchases_allowed",
         "purchases_withdrawn",
         "late_effect",
+        "invitation_created",
+        "invitation_resent",
+        "invitation_accepted",
+        "invitation_declined",
+        "invitation_expired",
+        "invitation_revoked",
     ]
     customer_id: str | None
     before: JsonObject
