@@ -141,7 +141,9 @@ async def _add_people(connection: Connection) -> None:
     ):
         source = {"id": f"cus_growth{name}", "created": 1_700_000_000, "name": name, "metadata": metadata}
         await mirror.apply_page(connection, [PARSERS["customer"](source)], marker=0)
-        await identities.link(connection, servers.ISSUER, f"growth-{name}", CustomerId(f"cus_growth{name}"))
+        await identities.link(
+            connection, servers.ISSUER, f"growth-{name}", CustomerId(f"cus_growth{name}"), by="user_id"
+        )
     await connection.execute(
         "update subscriptions set customer_id = 'cus_growthpayer', owner_id = 'cus_growthpayer' where id = any($1)",
         [seeding.subscription_id(number) for number in range(31, 31 + SEVERAL)],
