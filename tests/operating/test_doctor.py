@@ -118,3 +118,33 @@ async def test_what_confers_nothing_and_what_is_crowded(stripe_account: Simulato
         found = await doctor.examine(service.context)
         assert "items is not a list" in problems(found, "cus_dead")[0]
         assert any("the oldest for 300 s" in one.problem for one in found)
+
+
+async def test_doctor_names_the_keys_of_further_memberships(
+    stripe_account: Simulator, database_url: str
+) -> None:
+    plan, payer = await new_plan(stripe_account), await new_customer(stripe_account)
+    items = [{"price": plan.price, "quantity": 3}]
+    live = (await new_subscription(stripe_account, payer, items))["id"]
+    ended = (await new_subscription(stripe_account, payer, items))["id"]
+    marks = {MEMBER: ended, ROLE: "user", f"billing_{ended}": "manager", f"billing_{live}": "user"}
+    both = await new_customer(stripe_account, card=None, metadata=marks)
+    further = {f"billing_{ended}": "user", f"billing_{live}": "boss", "billing_sub_sched_1": "user"}
+    odd = await new_customer(stripe_account, card=None, metadata=further)
+    await stripe_account.delete(f"/v1/subscriptions/{ended}")
+    async with running_service(stripe_account, database_url) as service:
+        await service.fill()
+        found = await doctor.examine(service.context)
+    named = {(one.object, one.problem, one.fix) for one in found if one.object in (both, odd)}
+    problem = f"is a member of {ended}, which is canceled"
+    assert named == {
+        (both, problem, f"Remove {MEMBER} and {ROLE} and billing_{ended}."),
+        (both, f"billing_{ended} differs from {ROLE}, which counts", f"Correct or remove billing_{ended}."),
+        (odd, problem, f"Remove billing_{ended}."),
+        (
+            odd,
+            f"billing_{live} is neither user nor manager: gives no seat",
+            f"Correct or remove billing_{live}.",
+        ),
+        (odd, "billing_sub_sched_1 names no subscription id", "Correct or remove billing_sub_sched_1."),
+    }

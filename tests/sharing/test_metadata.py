@@ -258,3 +258,44 @@ def test_values_that_are_not_texts_confer_nothing() -> None:
         metadata: dict[str, str] = {keys.SUPPORTS_SHARING: value, keys.MEMBER_OF: value}  # type: ignore[dict-item]
         assert not keys.flag(metadata, keys.SUPPORTS_SHARING)
         assert keys.membership_of(metadata) is None
+
+
+@pytest.mark.parametrize("value", [*spaced("manager"), "Manager"], ids=ascii)
+def test_a_further_membership_is_read_when_its_role_is_typed_by_hand(value: str) -> None:
+    assert keys.further_memberships_of({"billing_sub_1Abc": value}) == {"sub_1Abc": "manager"}
+    assert keys.membership_problems({"billing_sub_1Abc": value}) == {}
+
+
+@pytest.mark.parametrize("value", [*NOT_MANAGER, "owner"], ids=ascii)
+def test_a_further_membership_gives_no_seat_when_its_role_is_unknown(value: str) -> None:
+    if value.strip(keys.ASCII_WHITE_SPACE).lower() != "user":
+        assert keys.further_memberships_of({"billing_sub_1Abc": value}) == {}
+        is_reported = "billing_sub_1Abc" in keys.membership_problems({"billing_sub_1Abc": value})
+        assert is_reported is bool(value.strip(keys.ASCII_WHITE_SPACE))
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "billing_sub_",
+        "billing_sub_sched_1Abc",
+        f"billing_sub_{'1' * 29}",
+        " billing_sub_1Abc",
+        "billing_sub_1Abc ",
+        "Billing_sub_1Abc",
+        "billing_SUB_1Abc",
+        "billing_sub_1\u00c4bc",
+        "billing_sub_\u0661",
+        "sub_1Abc",
+    ],
+    ids=ascii,
+)
+def test_a_further_membership_is_none_when_its_key_names_no_subscription(key: str) -> None:
+    assert keys.further_memberships_of({key: "user"}) == {}
+    assert (key in keys.membership_problems({key: "user"})) is key.startswith("billing_sub_")
+
+
+def test_a_further_membership_is_reported_when_the_guides_role_differs() -> None:
+    metadata = {**keys.membership_values(SubscriptionId("sub_1Abc"), "user"), "billing_sub_1Abc": "manager"}
+    assert list(keys.membership_problems(metadata)) == ["billing_sub_1Abc"]
+    assert keys.membership_problems({**metadata, "billing_sub_1Abc": "user"}) == {}

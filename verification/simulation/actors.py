@@ -227,6 +227,10 @@ class Actors:
                 fields = {"name": f"{person.label} {rng.randint(1, 99)}"}
             case "delete":
                 method = "DELETE"
+        if kind in ("seat", "unseat", "role") and world.has_several and world.own_keys.random() < 0.6:
+            # In the key of the plan itself, beside whatever the guide's keys say.
+            role = "" if kind == "unseat" else world.own_keys.choice(("user", " Manager", "manager"))
+            fields = {"metadata": {f"billing_{company.subscription_id}": role}}
         try:
             world.stripe.dashboard(method, target, fields)
         except LookupError:

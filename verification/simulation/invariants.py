@@ -21,11 +21,12 @@ from verification.simulation.truth import (
     OWNER_KEY,
     ROLE_KEY,
     Made,
+    holder_of,
     is_live,
-    member_of,
     owner_of,
     quantity_of,
-    role_of,
+    role_on,
+    roles_of,
 )
 
 ROLE_SECONDS = 2.0
@@ -73,20 +74,18 @@ def _over_allocated(judge: Judge) -> Iterator[str]:
 def _written_beyond(judge: Judge) -> Iterator[str]:
     truth = judge.truth
     for one in truth.written:
-        plan = member_of(one.after)
-        if one.kind != "customer" or plan is None or plan == member_of(one.before):
-            continue
         sent = truth.first_sent.get((one.operation or "", one.position))
-        if sent is None:
+        if one.kind != "customer" or sent is None:
             continue
-        members, seats = truth.sure_members(plan, sent.tick), truth.most_seats(plan, sent.tick)
-        if any(member_of(state) == plan for state in truth.possible(one.id, sent.tick)):
-            continue
-        if (
-            one.id not in {owner_of(state) for state in truth.possible(plan, sent.tick)}
-            and len(members) >= seats
-        ):
-            yield f"{one.key} adds {one.id} to {len(members)} members on {seats} seats of {plan}"
+        for plan in roles_of(one.after).keys() - roles_of(one.before).keys():
+            members, seats = truth.sure_members(plan, sent.tick), truth.most_seats(plan, sent.tick)
+            if any(role_on(state, plan) for state in truth.possible(one.id, sent.tick)):
+                continue
+            if (
+                one.id not in {holder_of(state) for state in truth.possible(plan, sent.tick)}
+                and len(members) >= seats
+            ):
+                yield f"{one.key} adds {one.id} to {len(members)} members on {seats} seats of {plan}"
 
 
 def _admitted_beyond(judge: Judge) -> Iterator[str]:
@@ -125,32 +124,46 @@ def floor(judge: Judge) -> Iterator[str]:
             yield f"{one.key} lowers {one.id} to {new}, {taken} are taken"
 
 
-def one_home(judge: Judge) -> Iterator[str]:
-    """I3. No write of the service moves somebody from a living plan to another, as far as it was bound to know when
-    the step was first sent; nobody has two living reservations.
+def own_key(judge: Judge) -> Iterator[str]:
+    """I3. No write of the service changes somebody's membership of another living plan, or adds somebody to more plans
+    than one person may be on, as far as it was bound to know when the step was first sent. Nobody has two living
+    reservations for one plan.
     """
-    truth = judge.truth
+    truth, limit = judge.truth, judge.record.world.rules.memberships_per_customer
     for one in truth.written:
-        new = member_of(one.after)
         sent = truth.first_sent.get((one.operation or "", one.position))
-        if one.kind != "customer" or new is None or sent is None or one.before is None:
+        if one.kind != "customer" or sent is None or one.before is None:
             continue
-        homes = {member_of(state) for state in truth.possible(one.id, sent.tick)}
-        old = homes.pop()
-        if homes or old in (None, new) or old not in truth.plans:
-            continue
-        if all(is_live(state) for state in truth.possible(str(old), sent.tick)):
-            yield f"{one.key} takes {one.id} from {old}"
+        plan = judge.operations[str(one.operation)].subscription_id
+        states = [roles_of(state) for state in truth.possible(one.id, sent.tick)]
+        others = {
+            other: role
+            for other, role in (states[0] if states else {}).items()
+            if other != plan
+            and other in truth.plans
+            and all(roles.get(other) == role for roles in states)
+            and all(is_live(state) for state in truth.possible(other, sent.tick))
+        }
+        before, after = roles_of(one.before), roles_of(one.after)
+        for other, role in others.items():
+            if before.get(other) == role != after.get(other):
+                yield f"{one.key} changes the membership of {one.id} on {other}"
+        if plan in after and not any(plan in roles for roles in [before, *states]) and len(others) >= limit:
+            yield f"{one.key} adds {one.id} to {plan} beside {len(others)} others"
     for number, reserved in enumerate(judge.reservations):
-        for other in judge.reservations[:number]:
-            together = other.begun < reserved.ended and reserved.begun < other.ended
-            person = reserved.customer_id is not None and reserved.customer_id == other.customer_id
+        for other_one in judge.reservations[:number]:
+            together = other_one.begun < reserved.ended and reserved.begun < other_one.ended
+            same_plan = reserved.subscription_id == other_one.subscription_id
+            person = reserved.customer_id is not None and reserved.customer_id == other_one.customer_id
             by_mail = (
-                reserved.customer_id is None and other.customer_id is None and reserved.email == other.email
+                reserved.customer_id is None
+                and other_one.customer_id is None
+                and reserved.email is not None
+                and reserved.email == other_one.email
             )
-            if together and (person or by_mail):
+            if together and same_plan and (person or by_mail):
                 whom = reserved.customer_id or reserved.email
-                yield f"two reservations for {whom}: {reserved.operation}, {other.operation}"
+                yield f"two reservations for {whom}: {reserved.operation}, {other_one.operation}"
 
 
 def _suffices(judge: Judge, operation: Operation, step: Step, tick: float) -> bool:
@@ -176,8 +189,7 @@ def _suffices(judge: Judge, operation: Operation, step: Step, tick: float) -> bo
                 or step.role == "manager"
                 or (
                     step.action == "remove"
-                    and role_of(truth.at(step.customer_id or "", tick)) == "manager"
-                    and member_of(truth.at(step.customer_id or "", tick)) == plan
+                    and role_on(truth.at(step.customer_id or "", tick), plan) == "manager"
                 )
             )
             if touches_manager:
@@ -237,7 +249,8 @@ def _taken_away(judge: Judge) -> list[tuple[str, str, int]]:
 
 def no_escalation(judge: Judge) -> Iterator[str]:
     """I5. Writes touch our own keys only and leave all other metadata as it was; a role is user or manager; the
-    owner's key is written by a transfer alone, as it was asked for, and a new owner is no member any more.
+    owner's key is written by a transfer, as it was asked for, or by the payer's first change, and a new owner is no
+    member any more.
     """
     truth = judge.truth
     for one in truth.written:
@@ -246,7 +259,8 @@ def no_escalation(judge: Judge) -> Iterator[str]:
         operation = judge.operations.get(one.operation or "")
         old, new = (one.before or {}).get("metadata") or {}, one.after.get("metadata") or {}
         touched = {name for name in {*old, *new} if old.get(name) != new.get(name)}
-        allowed = {ID_KEY, ROLE_KEY} if one.kind == "customer" else {OWNER_KEY}
+        further = {f"billing_{plan}" for plan in truth.plans}
+        allowed = {ID_KEY, ROLE_KEY} | further if one.kind == "customer" else {OWNER_KEY}
         if one.before is None:
             allowed |= {OPERATION_KEY}
         if touched - allowed:
@@ -267,8 +281,12 @@ def no_escalation(judge: Judge) -> Iterator[str]:
 
 
 def _owner_written(one: Made, operation: Operation | None) -> Iterator[str]:
-    named = owner_of(one.after)
-    if operation is None or operation.kind != "transfer":
+    named, payer = owner_of(one.after), (one.before or {}).get("customer")
+    if operation is not None and operation.kind != "transfer" and operation.actor_id == named == payer:
+        # The payer's first change names them, while metadata names nobody.
+        if OWNER_KEY in ((one.before or {}).get("metadata") or {}):
+            yield f"{one.key} replaces the owner and is no transfer"
+    elif operation is None or operation.kind != "transfer":
         yield f"{one.key} writes an owner and is no transfer"
     elif named != operation.request.get("to_id"):
         yield f"{one.key} makes {named} the owner"
@@ -286,7 +304,7 @@ def _owners_seated(judge: Judge) -> Iterator[str]:
         if operation.kind != "transfer" or not ends or operation.settled_tick is None or new_owner is None:
             continue
         seated = [
-            state for state in truth.possible(new_owner, operation.settled_tick) if member_of(state) == plan
+            state for state in truth.possible(new_owner, operation.settled_tick) if role_on(state, plan)
         ]
         if len(seated) == len(truth.possible(new_owner, operation.settled_tick)):
             yield f"{operation.id} makes {new_owner} the owner and leaves him a member"
@@ -369,8 +387,8 @@ def _shown(row: Json) -> Json:
     return {
         "email": row["email"],
         "name": row["name"],
-        "member_of": row["member_of"],
-        "role": row["member_role"] if row["member_of"] else None,
+        "roles": row["further_memberships"]
+        | ({row["member_of"]: row["member_role"]} if row["member_of"] else {}),
     }
 
 
@@ -383,8 +401,7 @@ def _projected(kind: str, state: Json | None) -> Json:
     return {
         "email": state["email"],
         "name": state["name"],
-        "member_of": member_of(state),
-        "role": role_of(state),
+        "roles": roles_of(state),
     }
 
 
@@ -472,9 +489,9 @@ def _was_so(judge: Judge, step: Step) -> bool:
 def _is_so(operation: Operation, step: Step, state: Json | None) -> bool:
     match step.action:
         case "remove":
-            return member_of(state) != operation.subscription_id
+            return role_on(state, operation.subscription_id) is None
         case "add" | "update":
-            return member_of(state) == operation.subscription_id and role_of(state) == step.role
+            return role_on(state, operation.subscription_id) == step.role
         case "buy_seats":
             return quantity_of(state) >= int(step.details["quantity"])
         case "set_owner":
@@ -592,7 +609,7 @@ def _named_before_payment(judge: Judge) -> Iterator[str]:
     for one in judge.truth.written:
         if (one.operation, one.position) not in numbers or one.kind != "customer":
             continue
-        if member_of(one.after) is not None and one.tick < bought[str(one.operation)]:
+        if roles_of(one.after) and one.tick < bought[str(one.operation)]:
             yield f"{one.key} seats {one.id} before it is paid"
 
 
@@ -651,7 +668,7 @@ def _not_abandoned(judge: Judge) -> Iterator[str]:
 INVARIANTS: dict[str, Callable[[Judge], Iterator[str]]] = {
     "I1": admission,
     "I2": floor,
-    "I3": one_home,
+    "I3": own_key,
     "I4": authority,
     "I5": no_escalation,
     "I7": once,

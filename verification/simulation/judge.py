@@ -8,7 +8,7 @@ from functools import cached_property
 from verification.simulation.driver import Record
 from verification.simulation.held_database import Change
 from verification.simulation.held_stripe import Json
-from verification.simulation.truth import Truth, member_of
+from verification.simulation.truth import Truth, role_on
 
 _ENDS = ("applied", "unchanged", "refused", "failed")
 
@@ -159,10 +159,7 @@ class Judge:
         """
         truth, members = self.truth, self.truth.sure_members(plan, tick)
         perhaps = [
-            state
-            for person in truth.people
-            for state in truth.possible(person, tick)
-            if member_of(state) == plan
+            state for person in truth.people for state in truth.possible(person, tick) if role_on(state, plan)
         ]
         ids, emails = (
             {state["id"] for state in perhaps if state},

@@ -24,6 +24,7 @@ ENDED = ("canceled", "incomplete_expired")
 GRACE_SECONDS = 2.0
 _WHITE = " \t\n\r\f\v"
 _SUBSCRIPTION, _CUSTOMER = re.compile(r"sub_[A-Za-z0-9]+\Z"), re.compile(r"cus_[A-Za-z0-9]+\Z")
+_FURTHER = re.compile(r"billing_sub_[A-Za-z0-9]{1,28}\Z")
 _OBJECT = re.compile(r"/v1/(?:customers|subscriptions)/((?:cus|sub)_[A-Za-z0-9]+)")
 
 
@@ -40,9 +41,33 @@ def role_of(state: Json | None) -> str | None:
     return "manager" if value == "manager" else "user"
 
 
+def roles_of(state: Json | None) -> dict[str, str]:
+    """The role on each plan; the guide's keys count before a further one of the same plan."""
+    found = {}
+    for key, value in ((state or {}).get("metadata") or {}).items():
+        role = str(value).strip(_WHITE).lower()
+        if _FURTHER.match(key) and role in ("user", "manager"):
+            found[key.removeprefix("billing_")] = role
+    plan, role_of_guide = member_of(state), role_of(state)
+    if plan is not None and role_of_guide is not None:
+        found[plan] = role_of_guide
+    return found
+
+
+def role_on(state: Json | None, plan: str) -> str | None:
+    return roles_of(state).get(plan)
+
+
 def owner_of(state: Json | None) -> str | None:
     value = str(((state or {}).get("metadata") or {}).get(OWNER_KEY, "")).strip(_WHITE)
     return value if _CUSTOMER.match(value) else None
+
+
+def holder_of(state: Json | None) -> str | None:
+    """The customer who controls a plan: the one who pays, while metadata names no owner."""
+    if OWNER_KEY in ((state or {}).get("metadata") or {}):
+        return owner_of(state)
+    return (state or {}).get("customer")
 
 
 def quantity_of(state: Json | None) -> int:
@@ -82,10 +107,7 @@ class Made:
     def changes_seats(self) -> bool:
         """Of a person his seat or role; of a plan its quantity, owner or end."""
         if self.kind == "customer":
-            return (member_of(self.before), role_of(self.before)) != (
-                member_of(self.after),
-                role_of(self.after),
-            )
+            return roles_of(self.before) != roles_of(self.after)
         if self.kind == "subscription":
             return self.before is None or any(
                 of(self.before) != of(self.after)
@@ -242,7 +264,7 @@ class Truth:
 
     def owner(self, plan: str, tick: float, *, known: bool = False) -> str | None:
         look = self.view if known else self.at
-        named = owner_of(look(plan, tick))
+        named = holder_of(look(plan, tick))
         if named is None:
             return None
         state = look(named, tick)
@@ -250,7 +272,7 @@ class Truth:
 
     def members(self, plan: str, tick: float) -> set[str]:
         """Those who take a seat: the owner too, where the rules say so."""
-        found = {person for person in self.people if member_of(self.at(person, tick)) == plan}
+        found = {person for person in self.people if role_on(self.at(person, tick), plan)}
         owner = self.owner(plan, tick)
         found.discard(owner or "")
         if owner is not None and self.record.world.rules.owner_uses_seat:
@@ -262,13 +284,13 @@ class Truth:
 
     def sure_members(self, plan: str, tick: int) -> set[str]:
         """Those who take a seat whichever of the possible states the service goes by."""
-        owners = {owner_of(state) for state in self.possible(plan, tick)}
+        owners = {holder_of(state) for state in self.possible(plan, tick)}
         found = {
             person
             for person in self.people
             if person not in owners
             and (states := self.possible(person, tick))
-            and all(member_of(state) == plan for state in states)
+            and all(role_on(state, plan) for state in states)
         }
         if self.record.world.rules.owner_uses_seat and len(owners) == 1 and None not in owners:
             [owner] = owners
@@ -287,7 +309,7 @@ class Truth:
         if self.owner(plan, tick, known=known) == person:
             return "owner"
         state = (self.view if known else self.at)(person, tick)
-        return role_of(state) if member_of(state) == plan else None
+        return role_on(state, plan)
 
     # ------------------------------------------------------------------------------------------------- calls
 

@@ -60,6 +60,11 @@ def is_paying(seed: str) -> bool:
     return random.Random(f"{seed} payments").random() < PAYING_SHARE
 
 
+def memberships_of(seed: str) -> int:
+    """How many plans one person may be on; more than one only where the seed's first part says `several`."""
+    return random.Random(f"{seed} several").choice((2, 3, 20)) if seed.startswith("several") else 1
+
+
 @dataclass(frozen=True, slots=True)
 class Person:
     """A customer and the end user whom its metadata links; `headers` are his credentials."""
@@ -117,7 +122,6 @@ class Parts:
             stripe_base="http://127.0.0.1:9",
             stripe_key="sk_test_schedules",
             LOG_LEVEL="critical",
-            MEMBERSHIPS_PER_CUSTOMER="1",
         )
         self.settings: Settings = load_settings(environment)
         self.apps: list[FastAPI] = [create_app(self.settings) for _ in API_NAMES]
@@ -143,7 +147,9 @@ class World:
         http: Any = parts.client._http
         http._client_async = httpx.AsyncClient(transport=self.stripe, trust_env=False)
         self._labels = count()
-        self.rules = self._rules()
+        self.rules = self._rules(memberships_of(seed))
+        self.has_several = self.rules.memberships_per_customer > 1
+        self.own_keys = random.Random(f"{seed} own keys")
         self.per_second = rng.choice((15, 50, 400))
         self.strangers = [self._person() for _ in range(3)]
         self.companies = [self._company() for _ in range(2)]
@@ -160,11 +166,13 @@ class World:
         self.jobs: dict[str, worker._Jobs] = {}
         self.started: list[Process] = []
 
-    def _rules(self) -> Rules:
+    def _rules(self, memberships: int) -> Rules:
         draw = self.rng.random
         rules = Rules.of(self.parts.settings)
         roles = RolePolicy(managers_manage_managers=draw() < 0.2, managers_buy_seats=draw() < 0.4)
-        return replace(rules, roles=roles, owner_uses_seat=draw() < 0.15)
+        return replace(
+            rules, roles=roles, owner_uses_seat=draw() < 0.15, memberships_per_customer=memberships
+        )
 
     def _person(self, **metadata: str) -> Person:
         label = f"person{next(self._labels)}"
