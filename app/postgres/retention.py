@@ -18,7 +18,7 @@ _EXPIRED = {
     "request_rates": "full_at < clock_timestamp()",
 }
 
-# The journals: what was changed, by whom, and how each write ended. A step goes with its operation.
+# The journals: what was changed, who did it, and how each write ended. A step goes with its operation.
 _JOURNALS = {
     "audit_events": "at < clock_timestamp() - interval '{days} days'",
     "operation_steps": "settled_at < clock_timestamp() - interval '{days} days' and exists (select from operations o"
