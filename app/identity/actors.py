@@ -124,21 +124,26 @@ async def _linked(connection: Connection, user: EndUser) -> CustomerId | None:
     if claimed is not None:
         if not await identities.is_present(connection, claimed):
             return None
-        if await _link(connection, user, claimed):
+        if await _link(connection, user, claimed, by_claim=True):
             return claimed
         return await _after_race(connection, user, claimed)
     named = await identities.customer_by_user_id(connection, user.subject)
     if named is None:
         # No customer names this subject, or a concurrent call linked the login between the two statements.
         return await identities.customer_of(connection, user.issuer, user.subject)
-    if await _link(connection, user, named):
+    if await _link(connection, user, named, by_claim=False):
         return named
     return await identities.customer_of(connection, user.issuer, user.subject)
 
 
-async def _link(connection: Connection, user: EndUser, customer_id: CustomerId) -> bool:
-    """Link a login, also in the place of a customer that was deleted at Stripe. Return False if either is linked."""
+async def _link(connection: Connection, user: EndUser, customer_id: CustomerId, *, by_claim: bool) -> bool:
+    """Link a login, also in the place of a customer that was deleted at Stripe.
+
+    Return False if either is linked, or if the customer was found by the subject in its metadata and names it no more.
+    """
     async with connection.transaction():
+        if not (by_claim or await identities.names_subject(connection, customer_id, user.subject)):
+            return False
         deleted = await identities.deleted_customer_of(connection, user.issuer, user.subject)
         linked = await identities.link(connection, user.issuer, user.subject, customer_id)
         if linked and deleted is not None:
