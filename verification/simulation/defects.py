@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from app.domain import metadata as keys
 from app.domain.views import SubscriptionView
+from app.errors import StripeRejected
 from app.http.store import idempotency
 from app.mirror import webhooks
 from app.mirror.store import members, subscriptions
@@ -38,6 +39,9 @@ from app.stripe.rate_budget import RateBudget
 from app.subscriptions import changes as subscription_changes
 from app.subscriptions import writes as subscription_writes
 from verification.planting import Change, edited, in_place
+from verification.simulation.driver import RATES
+
+_TOO_MANY = 429
 
 
 def _answering(value: Any) -> Any:
@@ -178,11 +182,29 @@ def _every_5xx_is_kept() -> list[Change]:
 
 
 def _rate_refusal_is_a_failure() -> list[Change]:
-    known, retry = lambda _: True, lambda *_, **__: False
+    """A 429 is classified as Stripe's refusal of the request, like a 400."""
+    attempt_of, is_retryable, write_error = (
+        translate.attempt_of,
+        translate.is_retryable,
+        translate.write_error,
+    )
+
+    def refused(error: Any, **more: Any) -> Attempt:
+        attempt = attempt_of(error, **more)
+        return replace(attempt, outcome=Outcome.REJECTED) if error.http_status == _TOO_MANY else attempt
+
+    def retry(error: Any, **more: Any) -> bool:
+        return is_retryable(error, **more) and error.http_status != _TOO_MANY
+
+    def told(error: Any, attempt: Attempt) -> Any:
+        if error.http_status == _TOO_MANY:
+            return StripeRejected("Stripe refused the request.")
+        return write_error(error, attempt)
+
     return [
+        (stripe_client, "attempt_of", refused),
         (stripe_client, "is_retryable", retry),
-        (sending, "is_known", known),
-        (steps, "is_known", known),
+        (stripe_client, "write_error", told),
     ]
 
 
@@ -441,6 +463,19 @@ DEFECTS: dict[str, Callable[[], list[Change]]] = {
     "deleted revived": _deleted_revived,
     "event dropped": _event_dropped,
 }
+
+NOTICED_BY = {
+    "rate refusal is a failure": f"20261122{RATES}0",
+    "every 5xx is kept": "20261122/16",
+    "floor not checked": "20261122/29",
+    "earlier create not looked for": "20261122/51",
+    "number kept after the end": "20261122/62",
+    "invoice not read again": "20261122/318",
+    "ended without voiding": "20261122/62",
+    "named before payment": "20261122/23",
+    "waits for ever": "20261122/50",
+}
+"""For defects that few schedules notice, one that did, which is tried first. A change of the code may change it."""
 
 
 def planted(name: str | None) -> AbstractContextManager[None]:
