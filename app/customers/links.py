@@ -191,7 +191,7 @@ async def _end_link(
 
     Return the subject of a login that was linked since, if the metadata still names it: it is to be removed too.
     """
-    left: list[str] = []
+    linked_since: list[str] = []
     lease = await sync.take_lease(context, "customer", customer_id)
 
     async def write() -> Fetched:
@@ -207,10 +207,10 @@ async def _end_link(
     async def settle(connection: Connection, snapshot: Snapshot | None) -> None:
         ended = await identities.end_link(connection, customer_id, principal=principal)
         if ended is not None and isinstance(snapshot, Customer) and snapshot.user_id == ended:
-            left.append(ended)
+            linked_since.append(ended)
 
     await sync.apply(context, lease, write, settle)
-    return left[0] if left else None
+    return linked_since[0] if linked_since else None
 
 
 def _linked_elsewhere() -> Forbidden:

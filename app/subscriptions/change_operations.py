@@ -107,10 +107,9 @@ async def insert_operation(
     """
     if subscription_id and call.supersedes_waiting:
         await _check_nothing_waits(connection, subscription_id, call)
+    beside_payment = call.changes_only_end or not call.supersedes_waiting
     if subscription_id and await operations.subscription_change_runs(
-        connection,
-        subscription_id,
-        beside_payment=call.changes_only_end or not call.supersedes_waiting,
+        connection, subscription_id, beside_payment=beside_payment
     ):
         raise Conflict("Another change of this subscription is still running.", retry_after=2)
     given = {"quote_id": quote_id, "seats_left": seats_left, "end_by": end_by}
