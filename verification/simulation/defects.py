@@ -466,13 +466,14 @@ DEFECTS: dict[str, Callable[[], list[Change]]] = {
 
 NOTICED_BY = {
     "rate refusal is a failure": f"20261122{RATES}0",
-    "every 5xx is kept": "20261122/16",
-    "floor not checked": "20261122/29",
-    "earlier create not looked for": "20261122/51",
-    "number kept after the end": "20261122/62",
+    "every 5xx is kept": "20261122/85",
+    "floor not checked": "20261122/5",
+    "seat released when sent": "20261122/72",
+    "earlier create not looked for": f"20261122{RATES}119",
+    "number kept after the end": "20261122/55",
     "invoice not read again": "20261122/318",
     "ended without voiding": "20261122/62",
-    "named before payment": "20261122/23",
+    "named before payment": "20261122/2",
     "waits for ever": "20261122/50",
 }
 """For defects that few schedules notice, one that did, which is tried first. A change of the code may change it."""
