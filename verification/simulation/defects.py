@@ -474,7 +474,7 @@ NOTICED_BY = {
     "invoice not read again": "20261122/318",
     "ended without voiding": "20261122/62",
     "named before payment": "20261122/2",
-    "waits for ever": "20261122/50",
+    "waits for ever": "20261122/13",
 }
 """For defects that few schedules notice, one that did, which is tried first. A change of the code may change it."""
 
