@@ -7,8 +7,15 @@ from types import MappingProxyType
 
 from app.operations.kinds import Rulebook
 from app.sharing.people_rules import PeopleRules
+from app.subscriptions.subscription_rules import SUBSCRIPTION_RULEBOOKS
 
 PEOPLE = PeopleRules()
 RULEBOOKS: Mapping[str, Rulebook] = MappingProxyType(
-    {"member_change": PEOPLE, "leave": PEOPLE, "transfer": PEOPLE, "cleanup": PEOPLE}
+    {
+        "member_change": PEOPLE,
+        "leave": PEOPLE,
+        "transfer": PEOPLE,
+        "cleanup": PEOPLE,
+        **SUBSCRIPTION_RULEBOOKS,
+    }
 )

@@ -184,7 +184,12 @@ class BuyingSteps(_SeatSteps):
         return frozenset({Fact.UPDATE_IS_OURS}) if is_ours else frozenset()
 
     def awaited(
-        self, context: Context, operation: Operation, snapshot: Snapshot | None, answer: Answer | None
+        self,
+        context: Context,
+        operation: Operation,
+        step: Step,
+        snapshot: Snapshot | None,
+        answer: Answer | None,
     ) -> AwaitedInvoice | None:
         """Return the invoice that the raise waits for; None if it took effect at once."""
         changed = answer.subscription if isinstance(answer, Changed) else snapshot

@@ -37,7 +37,7 @@ from app.stripe.client import Grant, StripeClient, Tried, Write
 from app.stripe.gateway import StripeGateway
 from app.stripe.rate_budget import RateBudget
 from app.subscriptions import changes as subscription_changes
-from app.subscriptions import writes as subscription_writes
+from app.subscriptions import subscription_rules
 from verification.planting import Change, edited, in_place
 from verification.simulation.driver import RATES
 
@@ -92,9 +92,7 @@ def _lower_target_not_counted() -> list[Change]:
 
 
 def _floor_not_checked() -> list[Change]:
-    return [
-        (module, "check_floor", lambda *_: None) for module in (subscription_changes, subscription_writes)
-    ]
+    return [(module, "check_floor", lambda *_: None) for module in (subscription_changes, subscription_rules)]
 
 
 def _members_of_others_taken() -> list[Change]:
@@ -165,7 +163,6 @@ def _lost_answer_is_a_failure() -> list[Change]:
         (steps, "is_known", lambda _: True),
         (steps, "open_until", lambda *_: None),
         *((module, "may_come_late", lambda *_: False) for module in (steps, kinds, sending)),
-        (sending, "_reported", lambda rules, step, attempt, error: error),
     ]
 
 
@@ -262,7 +259,7 @@ def _settled_when_sent() -> list[Change]:
 
     async def settled(connection: Any, operation_id: str, step: Any, as_it_is: Any) -> Any:
         sent = await as_it_is()
-        await operations.settle_applied(connection, operation_id, step.position)
+        await operations.transition(connection, operation_id, sent, Event.ANSWER_SHOWS_EFFECT)
         return sent
 
     return _when_moved(Event.SEND_RECORDED, settled)
