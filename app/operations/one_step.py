@@ -294,9 +294,6 @@ async def _settle_refused_by_stripe(
         if proved is None:
             await _settle(work, connection, now, lacks, snapshot, details=details)
             return Ended(Ending.SETTLED, error=error)
-        awaited = work.steps.awaited(work.context, work.operation, now, snapshot, None)
-        if awaited is not None:
-            proved = Verdict(Event.READ_SHOWS_PENDING_UPDATE, awaited=awaited)
         await _settle(work, connection, now, proved, snapshot)
     return Ended(Ending.SETTLED)
 

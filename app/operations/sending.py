@@ -13,13 +13,13 @@ import structlog
 
 from app.context import Context, Rules
 from app.domain.ids import CustomerId, SubscriptionId
-from app.domain.snapshots import JsonObject
+from app.domain.snapshots import JsonObject, Snapshot, Subscription
 from app.domain.views import SubscriptionView
 from app.errors import BillingError, ServiceUnavailable
 from app.mirror.store import refreshes, subscriptions
 from app.operations import store as operations
 from app.operations.lifecycle import State, may_settle
-from app.operations.rows import Step
+from app.operations.rows import AwaitedInvoice, Operation, Step
 from app.postgres.database import Connection
 from app.stripe.client import TOTAL_SECONDS
 
@@ -98,15 +98,20 @@ async def changed_by_step(
 
 
 async def held_invoice(
-    context: Context, operation_id: str, step: Step, subscription_id: SubscriptionId
-) -> str | None:
-    """Return the invoice for which Stripe held back the change that attempts of the step made; None if it did not."""
-    async with context.database.connection() as connection:
-        operation = await operations.operation(connection, operation_id)
-    if operation is None:
-        return None
+    context: Context, operation: Operation, step: Step, snapshot: Snapshot | None
+) -> AwaitedInvoice | None:
+    """Return the invoice for which Stripe held back the change that attempts of the step made; None if it did not.
+
+    Stripe's events name it. The newest invoice of the subscription may be that of another update, which replaced it.
+    """
     since = int(operation.created_at.timestamp()) - _CLOCKS_APART_SECONDS
-    return await context.stripe.held_invoice(subscription_id, f"{operation_id}/{step.position}/", since=since)
+    key_prefix = f"{operation.id}/{step.position}/"
+    invoice_id = await context.stripe.held_invoice(operation.subscription_id, key_prefix, since=since)
+    if invoice_id is None:
+        return None
+    held = snapshot.pending_update if isinstance(snapshot, Subscription) else None
+    expires_at = None if held is None else held.get("expires_at")
+    return AwaitedInvoice(invoice_id, operation.subscription_id, expires_at, context.rules.payment_window)
 
 
 async def locked_view(

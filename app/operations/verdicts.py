@@ -40,7 +40,8 @@ async def verdict_of(work: Work, snapshot: Snapshot | None, wanted: Wanted) -> V
         case _, Done():
             return Verdict(Event.READ_SHOWS_EFFECT)
         case _, Held():
-            return Verdict(Event.READ_SHOWS_PENDING_UPDATE)
+            awaited = await work.steps.held_back(work.context, work.operation, work.step, snapshot)
+            return Verdict(Event.READ_SHOWS_PENDING_UPDATE, awaited=awaited, by_events=awaited is not None)
         case _, Unchanged():
             return Verdict(Event.NOTHING_TO_DO)
         case _, Refused(code):
@@ -64,9 +65,9 @@ async def proved_by_events(work: Work, snapshot: Snapshot | None) -> Verdict | N
     changes = await changed_by_step(work.context, work.operation.id, step, work.steps.event_types)
     if not work.kind.evidence(changes):
         return None
-    if not work.steps.counts_once_made:
+    awaited = await work.steps.held_back(work.context, work.operation, step, snapshot)
+    if awaited is None and not work.steps.counts_once_made:
         lacks = Event.CHANGED_SINCE if step.state is State.AMBIGUOUS else Event.READ_LACKS_EFFECT
         return Verdict(lacks, CHANGED_MEANWHILE, by_events=True)
-    awaited = await work.steps.held_back(work.context, work.operation, step, snapshot)
     event = Event.READ_SHOWS_EFFECT if awaited is None else Event.READ_SHOWS_PENDING_UPDATE
     return Verdict(event, awaited=awaited, by_events=True)

@@ -214,12 +214,7 @@ class ParameterSteps(_SubscriptionSteps):
         self, context: Context, operation: Operation, step: Step, snapshot: Snapshot | None
     ) -> AwaitedInvoice | None:
         """Find the invoice of a change that the subscription does not show: only the invoice says what became of it."""
-        invoice_id = await held_invoice(context, operation.id, step, operation.subscription_id)
-        if invoice_id is None:
-            return None
-        held = snapshot.pending_update if isinstance(snapshot, Subscription) else None
-        expires_at = None if held is None else held.get("expires_at")
-        return AwaitedInvoice(invoice_id, operation.subscription_id, expires_at, context.rules.payment_window)
+        return await held_invoice(context, operation, step, snapshot)
 
 
 class EndSteps(_SubscriptionSteps):
