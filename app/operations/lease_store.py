@@ -50,25 +50,21 @@ async def hand_over(
     *,
     longest_seconds: float,
     payment_seconds: float,
-    first_payment_seconds: float,
 ) -> None:
     """Let a worker take the operation up after 1 s, and later after a quarter of its age.
 
-    `longest_seconds`: the longest pause; `payment_seconds` is that of an operation that waits for a payment, and
-    `first_payment_seconds` that of a first purchase which waits for it.
+    `longest_seconds`: the longest pause; `payment_seconds` is that of an operation that waits for a payment.
     """
     await connection.execute(
         """update operations o set lease_until = clock_timestamp() + interval '1 second' * least(
             case when not exists (select from operation_steps t where t.operation_id = o.id
-                and t.state = 'awaiting_payment') then $3::float
-                when o.kind = 'add_subscription' then $5::float else $4::float end,
+                and t.state = 'awaiting_payment') then $3::float else $4::float end,
             greatest(1, extract(epoch from clock_timestamp() - created_at)::float / 4))
         where id = $1 and lease_token = $2 and settled_at is null""",
         operation_id,
         token,
         longest_seconds,
         payment_seconds,
-        first_payment_seconds,
     )
 
 

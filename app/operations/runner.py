@@ -37,8 +37,6 @@ from app.postgres.leases import renewing_lease
 log = structlog.get_logger(__name__)
 
 CONCURRENCY = 16
-_FIRST_PURCHASE_LOOK_SECONDS = 3600.0
-"""A first purchase seats nobody: between two looks at it an hour may pass."""
 _SERVER_ERROR = 500
 
 Result = TypeVar("Result")
@@ -106,7 +104,6 @@ async def hand_over(context: Context, operation_id: str, token: UUID) -> None:
             token,
             longest_seconds=min(HANDED_OVER_SECONDS, context.rules.operation_lease),
             payment_seconds=context.rules.operation_lease,
-            first_payment_seconds=_FIRST_PURCHASE_LOOK_SECONDS,
         )
 
 

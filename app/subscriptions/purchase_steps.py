@@ -110,14 +110,17 @@ class PurchaseSteps(Steps):
         snapshot: Snapshot | None,
         answer: Answer | None,
     ) -> AwaitedInvoice | None:
-        """Return the first invoice, if the subscription waits for it. Only Stripe ends that."""
+        """Return the first invoice, if the subscription waits for it."""
         if not isinstance(answer, Changed) or answer.open_invoice_id is None:
             return None
         now = answer.subscription
         if now.status != "incomplete":
             return None
         return AwaitedInvoice(
-            answer.open_invoice_id, SubscriptionId(now.id), now.created + INCOMPLETE_SECONDS, None
+            answer.open_invoice_id,
+            SubscriptionId(now.id),
+            now.created + INCOMPLETE_SECONDS,
+            context.rules.payment_window,
         )
 
     async def record(
