@@ -17,7 +17,7 @@ from app.context import Context
 from app.domain.ids import SubscriptionId
 from app.domain.payments import PaymentStep
 from app.domain.roles import Permission
-from app.domain.snapshots import Subscription
+from app.domain.snapshots import JsonObject, Subscription
 from app.errors import (
     BillingError,
     Conflict,
@@ -136,15 +136,20 @@ async def insert_operation(
         actor_id=actor.customer_id,
         source="api",
         request=order.as_request(),
-        steps=[
-            {"position": position, "action": kind, "state": "planned", "details": one.as_details()}
-            for position, one in enumerate(replace(conditions, method=method) for method in order.writes)
-        ],
+        steps=_planned(kind, order, conditions),
         lease_token=token,
         lease_seconds=context.rules.operation_lease,
         seat_total=seats_left,
     )
     return Begun(operation_id, subscription_id, order, token)
+
+
+def _planned(kind: str, order: Order, conditions: Conditions) -> list[JsonObject]:
+    writes = [replace(conditions, method=method) for method in order.writes]
+    return [
+        {"position": position, "action": kind, "state": "planned", "details": one.as_details()}
+        for position, one in enumerate(writes)
+    ]
 
 
 async def _check_nothing_waits(connection: Connection, subscription_id: SubscriptionId, order: Order) -> None:

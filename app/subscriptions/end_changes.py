@@ -24,7 +24,7 @@ from app.operations import store as operations
 from app.operations.runner import Accepted
 from app.postgres.database import Connection
 from app.subscriptions import change_operations, ending
-from app.subscriptions.change_operations import Done, begun, insert_operation
+from app.subscriptions.change_operations import Begun, Done, begun, insert_operation
 from app.subscriptions.change_rules import (
     BY_UPDATE,
     check_complete,
@@ -84,6 +84,29 @@ async def _end(
 
     `kind`: of the operation. An update names its end by another field than a cancellation.
     """
+    admitted = await _admitted(
+        context, actor, subscription_id, when, params, operation_id, kind=kind, precondition=precondition
+    )
+    if isinstance(admitted, Done):
+        return admitted
+    done = await change_operations.carry_out_change(context, actor, subscription_id, admitted)
+    if admitted.order.method is Method.END_UNPAID:
+        await settle_what_waited(context, subscription_id)
+    return _without_payment(done)
+
+
+async def _admitted(
+    context: Context,
+    actor: Actor,
+    subscription_id: SubscriptionId,
+    when: When,
+    params: dict[str, Any],
+    operation_id: str,
+    *,
+    kind: str,
+    precondition: Precondition | None,
+) -> Begun | Done:
+    """Return the operation that ends the subscription, or what stands already where there is nothing to do."""
     needed = Permission.CANCEL_NOW if when is When.NOW else Permission.CANCEL
     is_read = False
     while True:
@@ -96,14 +119,15 @@ async def _end(
                 return await _done_already(connection, seen, kind)
             operation = await begun(context, connection, operation_id)
             if operation is not None:
-                break
+                return operation
             if precondition is not None:
                 precondition(seen)
             check_status(context, view, None)
             pointer = "/when" if kind == "cancel_subscription" else BY_UPDATE
             order = await _order_to_end(connection, actor, seen, when, params, pointer)
             if order is not None:
-                operation = await insert_operation(
+                end_by = ending.end_by(actor, view)
+                return await insert_operation(
                     context,
                     connection,
                     actor,
@@ -112,17 +136,12 @@ async def _end(
                     subscription_id,
                     order,
                     needs=[needed],
-                    end_by=ending.end_by(actor, view),
+                    end_by=end_by,
                 )
-                break
             if is_read:
                 return await _confirmed(context, connection, actor, seen, operation_id, kind)
         await _read_if_outdated(context, view)
         is_read = True
-    done = await change_operations.carry_out_change(context, actor, subscription_id, operation)
-    if operation.order.method is Method.END_UNPAID:
-        await settle_what_waited(context, subscription_id)
-    return _without_payment(done)
 
 
 async def _read_if_outdated(context: Context, view: SubscriptionView) -> None:
