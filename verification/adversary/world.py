@@ -9,9 +9,10 @@ from typing import Any
 
 import httpx
 
+from app.sharing.invitation_tokens import InvitationTokens, TokenName
 from testkit.company import Person, Service, event_of
 from testkit.plans import MONTHLY
-from testkit.service import as_service, as_user, service_environment
+from testkit.service import INVITATION_SECRET, as_service, as_user, service_environment
 from testkit.simulator import Simulator
 from verification.adversary.running import tell
 
@@ -20,6 +21,24 @@ SEATS = 9
 VISA, FAILING = "pm_card_visa", "pm_card_chargeCustomerFail"
 DUNNING = {"retry_days": [3, 7], "final": "unpaid"}
 _AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Invited:
+    """An open invitation to a plan."""
+
+    id: str
+    email: str
+    token: str
+
+
+def invited_as(role: str, tail: str) -> Invited:
+    invitation_id = f"inv_{tail}"
+    token = InvitationTokens([INVITATION_SECRET]).make(TokenName(invitation_id, 1))
+    return Invited(invitation_id, f"invited.{role}.{tail}@example.com", token)
+
+
+ABSENT_INVITATION = invited_as("nobody", "0" * 24)
 
 
 @dataclass
@@ -36,6 +55,7 @@ class Plan:
     item_id: str = ""
     invoice_id: str = ""
     operation_id: str = ""
+    invited: Sequence[Invited] = (ABSENT_INVITATION, ABSENT_INVITATION)
     manager: Person = field(init=False)
     peer: Person = field(init=False)
     user: Person = field(init=False)
@@ -245,6 +265,29 @@ class Builder:
         await self.stripe.advance(days * DAY)
         return made
 
+    async def invite(self, plan: Plan) -> None:
+        """A user and a manager are invited by a key: the rows, since a subscription of any status has them here."""
+        plan.invited = [invited_as(role, secrets.token_hex(12)) for role in ("user", "manager")]
+        is_over = plan.kind == "canceled"
+        for role, one in zip(("user", "manager"), plan.invited, strict=True):
+            await self.world.service.fetch(
+                """insert into invitations (id, subscription_id, email, role, state, reason, expires_at, ended_at)
+                values ($1, $2, $3, $4, case when $5 then 'revoked' else 'open' end,
+                    case when $5 then 'subscription_ended' end, now() + interval '1 day',
+                    case when $5 then now() end)""",
+                one.id,
+                plan.subscription_id,
+                one.email,
+                role,
+                is_over,
+            )
+            if not is_over:
+                await self.world.service.fetch(
+                    "insert into reservations (subscription_id, invitation_id) values ($1, $2)",
+                    plan.subscription_id,
+                    one.id,
+                )
+
     async def offer(self, plan: Plan, api: httpx.AsyncClient) -> None:
         """The owner has added somebody, which is an operation of his, and offers the plan to the user."""
         path = f"/v1/shared-subscriptions/{plan.subscription_id}"
@@ -294,6 +337,9 @@ async def build(
     world.absent_customer = absent_like(world.foreign.owner.customer_id)
     await world.service.fill()
     await builder.hear_of_other_modes()
+    await in_batches(
+        builder.invite(plan) for plans in made.values() for plan in plans if plan.kind != "plain"
+    )
     seen = await api.get("/v1/customers/me", headers=dict(world.foreign.owner.headers))
     assert seen.status_code == httpx.codes.OK, seen.text
     if "absent" in kinds:
