@@ -19,6 +19,7 @@ from app.http.in_flight import WritesInFlight
 from app.http.overload import ConcurrencyLimit
 from app.http.paths import RawSegments
 from app.http.rate_limits import RequestRates
+from app.identity import acts
 from app.identity.authenticator import Authenticator
 from app.mirror.routes import PATH as WEBHOOK_PATH
 from app.mirror.routes import StripeWebhook, WebhookFirst
@@ -90,6 +91,7 @@ def create_app(settings: Settings) -> Service:
                 app.state.authenticator = authenticator
                 yield
                 await running_operations.drain(_DRAIN_SECONDS)
+                await acts.drain()
         finally:
             await authenticator.aclose()
 

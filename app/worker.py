@@ -14,6 +14,7 @@ from uuid import uuid4
 import structlog
 
 from app.context import Context
+from app.customers import seat_moves
 from app.errors import BillingError
 from app.mirror import refreshing as sync
 from app.mirror.first_fill import check_account
@@ -63,7 +64,8 @@ async def work(context: Context, stop: asyncio.Event) -> None:
 class _Jobs:
     """The running jobs.
 
-    There are up to CONCURRENCY refreshes and as many recoveries, so that a slow job delays no other.
+    There are up to CONCURRENCY refreshes and as many recoveries, so that a slow job delays no other. One more moves
+    seats to logins whose addresses were verified.
     """
 
     def __init__(self, context: Context) -> None:
@@ -71,6 +73,7 @@ class _Jobs:
         self._refreshing = context.doing("refresh")
         self._refreshes: set[asyncio.Task[Any]] = set()
         self._recoveries: set[asyncio.Task[Any]] = set()
+        self._moves: set[asyncio.Task[Any]] = set()
 
     async def begin_what_is_due(self) -> None:
         """Lease due refreshes and orphaned operations, and start a job for each.
@@ -91,6 +94,8 @@ class _Jobs:
                     lease_seconds=self._context.rules.operation_lease,
                 ):
                     self._begin(self._recoveries, recovery.finish(self._context, operation_id, token))
+        if not self._moves:
+            self._begin(self._moves, seat_moves.move_due(self._context, limit=CONCURRENCY))
 
     def _begin(self, running: set[asyncio.Task[Any]], job: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.create_task(_logged(job))
@@ -100,14 +105,14 @@ class _Jobs:
     async def wait(self, stopping: asyncio.Task[Any], seconds: float) -> None:
         """Wait until a job ends, the worker is stopped, or `seconds` have passed."""
         await asyncio.wait(
-            {stopping, *self._refreshes, *self._recoveries},
+            {stopping, *self._refreshes, *self._recoveries, *self._moves},
             timeout=seconds,
             return_when=asyncio.FIRST_COMPLETED,
         )
 
     async def finish(self) -> None:
         """Wait for all running jobs."""
-        await asyncio.gather(*self._refreshes, *self._recoveries)
+        await asyncio.gather(*self._refreshes, *self._recoveries, *self._moves)
 
 
 async def _logged(job: Coroutine[Any, Any, Any]) -> None:

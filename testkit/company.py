@@ -16,6 +16,8 @@ import asyncpg
 import httpx
 
 from app.context import Context
+from app.customers import seat_moves
+from app.identity import acts
 from app.main import create_app
 from app.mirror import first_fill
 from app.mirror import refreshing as sync
@@ -82,6 +84,12 @@ class Service:
             )
         for operation_id in found:
             await recovery.finish(self.context, operation_id, token)
+
+    async def move_seats(self) -> None:
+        """Moves seats to the logins whose addresses were verified, as a worker would, at once."""
+        await acts.drain()
+        while await seat_moves.move_due(self.context, limit=8):
+            pass
 
     async def clean_up(self) -> None:
         """Clears the members of ended subscriptions, as a worker would."""

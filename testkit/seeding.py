@@ -78,7 +78,9 @@ async def _fill(database_url: str, subscriptions: int, issuer: str) -> None:
             for kind, sources in templates.items():
                 # As if nothing had been heard since the beginning: any event is newer.
                 await mirror.apply_page(connection, [PARSERS[kind](one) for one in sources], marker=0)
-            await identities.link(connection, issuer, owner_subject(TEMPLATE), owner_id(TEMPLATE))
+            await identities.link(
+                connection, issuer, owner_subject(TEMPLATE), owner_id(TEMPLATE), by="user_id"
+            )
             everyone, hot = range(subscriptions), hot_numbers(subscriptions)
             await _copy(connection, "subscriptions", "id", subscription_id(TEMPLATE), everyone)
             await _copy(connection, "customers", "id", owner["id"], everyone)

@@ -11,15 +11,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.context import Context
+from app.customers import seat_moves
 from app.customers.store import customers
 from app.domain import emails
 from app.domain import metadata as keys
 from app.domain.ids import CustomerId
 from app.domain.snapshots import Customer, Snapshot
 from app.errors import Forbidden, NotFound, ServiceUnavailable
+from app.identity import acts
 from app.identity import store as identities
 from app.identity.principals import EndUser
-from app.identity.store import Creation
+from app.identity.store import Creation, LinkedBy
 from app.mirror import refreshing as sync
 from app.operations import people_store
 from app.postgres.database import Connection
@@ -89,7 +91,8 @@ async def ensure_customer(context: Context, subject: Subject, *, principal: str)
             await _write_subject(context, found.customer_id, subject, is_new_here=found.is_taken_over)
             return found.customer_id, False
         if found.creation is not None:
-            return await _create(context, subject, f"customer/{found.creation.key}"), True
+            key = f"customer/{found.creation.key}"
+            return await _create(context, subject, key, by=_trigger(principal)), True
         if asyncio.get_running_loop().time() > give_up:
             raise ServiceUnavailable(
                 "Another request is still creating this login's customer. Send the request again after Retry-After.",
@@ -127,7 +130,7 @@ async def _look(context: Context, subject: Subject, principal: str) -> _Found:
                 return _Found()
             if deleted is not None:
                 await identities.record_ended(connection, *login, deleted, principal=principal)
-            taken_over = await _take_over(connection, subject)
+            taken_over = await _take_over(connection, subject, principal)
             if taken_over is not None:
                 return _Found(taken_over, is_taken_over=True)
             if await _is_being_added(connection, subject):
@@ -138,11 +141,12 @@ async def _look(context: Context, subject: Subject, principal: str) -> _Found:
         return _Found()
 
 
-async def _take_over(connection: Connection, subject: Subject) -> CustomerId | None:
+async def _take_over(connection: Connection, subject: Subject, principal: str) -> CustomerId | None:
     named = await identities.customer_by_user_id(connection, subject.subject)
+    by: LinkedBy = "user_id"
     if named is None and subject.seat_email is not None:
-        named = await identities.claim_seat_customer(connection, subject.seat_email)
-    if named is None or await identities.link(connection, subject.issuer, subject.subject, named):
+        named, by = await identities.claim_seat_customer(connection, subject.seat_email), _trigger(principal)
+    if named is None or await identities.link(connection, subject.issuer, subject.subject, named, by=by):
         return named
     raise _OvertakenError()
 
@@ -157,7 +161,35 @@ async def _is_being_added(connection: Connection, subject: Subject) -> bool:
     return bool(await people_store.promised_emails(connection, [subject.seat_email]))
 
 
-async def _create(context: Context, subject: Subject, idempotency_key: str) -> CustomerId:
+def _trigger(principal: str) -> LinkedBy:
+    return "key" if principal.startswith("service:") else "trigger"
+
+
+async def reach_seats(context: Context, subject: Subject, customer_id: CustomerId) -> None:
+    """Let a login's customer reach the seats that were given to its verified address, whenever it is verified.
+
+    It takes at most `seat_moves.REQUEST_SECONDS`; a worker moves what is left.
+
+    Raises:
+        ServiceUnavailable: The database does not answer.
+    """
+    if subject.seat_email is not None:
+        await seat_moves.verify(context, subject.issuer, subject.subject, subject.seat_email)
+        await seat_moves.reach(context, customer_id)
+
+
+async def come(context: Context, user: EndUser, customer_id: CustomerId) -> None:
+    """Record that a person has come, by their own token, and let them reach their seats, as `reach_seats` does.
+
+    Raises:
+        ServiceUnavailable: The database does not answer.
+    """
+    await acts.record(context, user)
+    if user.verified_email is not None:
+        await seat_moves.reach(context, customer_id)
+
+
+async def _create(context: Context, subject: Subject, idempotency_key: str, *, by: LinkedBy) -> CustomerId:
     write = context.stripe.customer_creation(
         email=subject.email if subject.email_verified else None,
         name=subject.name,
@@ -168,7 +200,7 @@ async def _create(context: Context, subject: Subject, idempotency_key: str) -> C
     lease = await sync.take_lease(context, "customer", customer_id)
 
     async def settle(connection: Connection, _: Snapshot | None) -> None:
-        linked = await identities.link(connection, subject.issuer, subject.subject, customer_id)
+        linked = await identities.link(connection, subject.issuer, subject.subject, customer_id, by=by)
         if not linked and customer_id != await identities.customer_of(
             connection, subject.issuer, subject.subject
         ):

@@ -115,7 +115,11 @@ class SubscriptionView:
 
 @dataclass(frozen=True, slots=True)
 class MemberRow:
-    """A row of the list of members. `state` is `active`, or `pending` while an operation adds the member."""
+    """A row of the list of members.
+
+    `state` is `active`, `unclaimed` until a member who was added by e-mail acts, or `pending` while an operation adds
+    the member.
+    """
 
     customer_id: CustomerId | None
     email: str | None

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from app.context import Context
 from app.domain.ids import CustomerId
 from app.errors import Forbidden, InvalidRequest, NotFound, Unauthenticated
+from app.identity import acts
 from app.identity import store as identities
 from app.identity.principals import Anonymous, EndUser, Principal, ServiceKey
+from app.identity.store import LinkedBy
 from app.postgres.database import Connection
 from app.settings import Scope
 
@@ -95,17 +97,17 @@ async def identify(context: Context, principal: Principal) -> Actor:
     if not isinstance(principal, EndUser):
         return _without_link(principal)
     async with context.database.connection() as connection:
-        return await identify_on(connection, principal)
+        return await identify_on(context, connection, principal)
 
 
-async def identify_on(connection: Connection, principal: Principal) -> Actor:
+async def identify_on(context: Context, connection: Connection, principal: Principal) -> Actor:
     """Do as `identify`, on the connection that the caller's read uses next.
 
     One connection of the pool serves both. Raises as `identify`.
     """
     if not isinstance(principal, EndUser):
         return _without_link(principal)
-    return Actor(principal, await _linked(connection, principal))
+    return Actor(principal, await _linked(context, connection, principal))
 
 
 def _without_link(principal: Anonymous | ServiceKey) -> Actor:
@@ -114,33 +116,44 @@ def _without_link(principal: Anonymous | ServiceKey) -> Actor:
     return Actor(principal, principal.acting_customer)
 
 
-async def _linked(connection: Connection, user: EndUser) -> CustomerId | None:
-    linked = await identities.customer_of(connection, user.issuer, user.subject)
+async def _linked(context: Context, connection: Connection, user: EndUser) -> CustomerId | None:
+    linked = await identities.link_of(connection, user.issuer, user.subject, user.verified_email)
     claimed = user.customer_claim
     if linked is not None:
-        if claimed not in (None, linked):
+        if claimed not in (None, linked.customer_id):
             raise _conflict()
-        return linked
+        if linked.has_news:
+            acts.note(context, user)
+        return linked.customer_id
+    found = await _first_sight(connection, user, claimed)
+    if found is not None:
+        acts.note(context, user)
+    return found
+
+
+async def _first_sight(
+    connection: Connection, user: EndUser, claimed: CustomerId | None
+) -> CustomerId | None:
     if claimed is not None:
         if not await identities.is_present(connection, claimed):
             return None
-        if await _link(connection, user, claimed):
+        if await _link(connection, user, claimed, by="claim"):
             return claimed
         return await _after_race(connection, user, claimed)
     named = await identities.customer_by_user_id(connection, user.subject)
     if named is None:
         # No customer names this subject, or a concurrent call linked the login between the two statements.
         return await identities.customer_of(connection, user.issuer, user.subject)
-    if await _link(connection, user, named):
+    if await _link(connection, user, named, by="user_id"):
         return named
     return await identities.customer_of(connection, user.issuer, user.subject)
 
 
-async def _link(connection: Connection, user: EndUser, customer_id: CustomerId) -> bool:
+async def _link(connection: Connection, user: EndUser, customer_id: CustomerId, *, by: LinkedBy) -> bool:
     """Link a login, also in the place of a customer that was deleted at Stripe. Return False if either is linked."""
     async with connection.transaction():
         deleted = await identities.deleted_customer_of(connection, user.issuer, user.subject)
-        linked = await identities.link(connection, user.issuer, user.subject, customer_id)
+        linked = await identities.link(connection, user.issuer, user.subject, customer_id, by=by)
         if linked and deleted is not None:
             await identities.record_ended(connection, user.issuer, user.subject, deleted, principal=user.key)
     return linked

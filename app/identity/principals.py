@@ -24,6 +24,11 @@ class EndUser:
     email_verified: bool = False
     customer_claim: CustomerId | None = None
 
+    @property
+    def verified_email(self) -> str | None:
+        """Return the address that the issuer vouches for, or None."""
+        return self.email if self.email_verified else None
+
     @cached_property
     def key(self) -> str:
         """Return a stable name for idempotency and audit.

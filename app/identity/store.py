@@ -6,6 +6,7 @@ A login is (issuer, subject). Links are unique both ways.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final, Literal
 from uuid import UUID
 
 from app.domain.ids import CustomerId
@@ -13,15 +14,20 @@ from app.identity.principals import EndUser
 from app.postgres.database import Connection, UniqueViolation
 
 _LINK = """
-    insert into identities (issuer, subject, customer_id, linked_at) values ($1, $2, $3, clock_timestamp())
-    on conflict (issuer, subject) do update set customer_id = excluded.customer_id, linked_at = excluded.linked_at
+    insert into identities (issuer, subject, customer_id, linked_by, linked_at)
+    values ($1, $2, $3, $4, clock_timestamp())
+    on conflict (issuer, subject) do update set customer_id = excluded.customer_id, linked_by = excluded.linked_by,
+        linked_at = excluded.linked_at
     where identities.customer_id is null or exists (select from customers c
         where c.id = identities.customer_id and c.existence = 'deleted')
     returning customer_id"""
 
 # A customer that was deleted at Stripe never comes back, so a link to it is none.
 _CUSTOMER_OF = """
-    select i.customer_id from identities i
+    select i.customer_id, coalesce(i.email is distinct from $3::text and $3 is not null, false)
+        or exists (select from member_records k where k.customer_id = i.customer_id and k.typed_email is not null)
+        as has_news
+    from identities i
     where i.issuer = $1 and i.subject = $2
       and not exists (select from customers c where c.id = i.customer_id and c.existence = 'deleted')"""
 
@@ -50,13 +56,41 @@ _TAKE_CREATION = """
         else exists (select from customers c where c.id = i.customer_id and c.existence = 'deleted') end
     returning creation_key"""
 
-_CLAIM_SEAT_CUSTOMER = """
+# A seat that moves to another login's customer is not taken over, and neither is a customer that is being deleted. The
+# column is compared again once a concurrent operation has written it.
+UNCLAIMED: Final = """s.claimed_at is null and s.deleting_at is null
+      and (s.moved_by is null or exists (select from operations o where o.id = s.moved_by and o.state = 'settled'))
+      and c.id = s.customer_id and c.existence = 'present'
+      and not exists (select from identities i where i.customer_id = s.customer_id)"""
+"""Condition on a seat customer `s` and its customer `c`: it was created for a seat, and nobody has reached it."""
+
+_CLAIM_SEAT_CUSTOMER = f"""
     update seat_customers s set claimed_at = clock_timestamp()
     from customers c
-    where s.email = $1 and s.claimed_at is null and c.id = s.customer_id and c.existence = 'present'
-      and lower(c.email collate "C") = s.email
-      and not exists (select from identities i where i.customer_id = s.customer_id)
+    where s.customer_id = (
+            select s.customer_id from seat_customers s join customers c on c.id = s.customer_id
+            where s.email = $1 and lower(c.email collate "C") = s.email and {UNCLAIMED}
+            order by exists (select from memberships m where m.customer_id = s.customer_id) desc, s.created_at desc
+            limit 1)
+      and {UNCLAIMED}
     returning s.customer_id"""
+
+# An address belongs to the login whose token verified it last. Calls with one address wait for each other before they
+# lock any row, and lock their rows in one order, so that no two of them wait in a circle.
+_ONE_AT_A_TIME = "select pg_advisory_xact_lock(hashtextextended($1, 39))"
+_LOCK_FOR_EMAIL = """
+    select from identities where email = $3 or (issuer = $1 and subject = $2) order by issuer, subject for update"""
+_RELEASE_EMAIL = "update identities set email = null where email = $3 and (issuer, subject) <> ($1, $2)"
+_KEEP_EMAIL = """
+    update identities set email = $3, email_at = clock_timestamp(), seats_due = clock_timestamp()
+    where issuer = $1 and subject = $2 and email is distinct from $3 returning 1"""
+
+_RECORD_ACT = """
+    with acted as (
+        update identities set acted_at = clock_timestamp() where issuer = $1 and subject = $2 returning customer_id
+    )
+    update member_records k set typed_email = null from acted
+    where k.customer_id = acted.customer_id and k.typed_email is not null"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +103,46 @@ class Creation:
     key: UUID
 
 
+@dataclass(frozen=True, slots=True)
+class Link:
+    """The customer of a login.
+
+    `has_news`: the token verifies another address than the one that is kept, or the person has a seat on which they
+    have not acted yet.
+    """
+
+    customer_id: CustomerId
+    has_news: bool
+
+
+async def link_of(
+    connection: Connection, issuer: str, subject: str, verified_email: str | None
+) -> Link | None:
+    """Return the link of a login, or None. One to a customer that was deleted at Stripe does not count."""
+    row = await connection.fetchrow(_CUSTOMER_OF, issuer, subject, verified_email)
+    return None if row is None or row["customer_id"] is None else Link(**dict(row))
+
+
 async def customer_of(connection: Connection, issuer: str, subject: str) -> CustomerId | None:
     """Return the customer that a login is linked to, or None. One that was deleted at Stripe does not count."""
-    return _customer_id(await connection.fetchval(_CUSTOMER_OF, issuer, subject))
+    found = await link_of(connection, issuer, subject, None)
+    return None if found is None else found.customer_id
+
+
+async def keep_email(connection: Connection, issuer: str, subject: str, email: str) -> bool:
+    """Keep a verified address, ASCII-lowered, as this login's, and take it from every other one.
+
+    Call it in a transaction. Return False if it was this login's already; otherwise its unclaimed seats are due.
+    """
+    await connection.execute(_ONE_AT_A_TIME, email)
+    await connection.execute(_LOCK_FOR_EMAIL, issuer, subject, email)
+    await connection.execute(_RELEASE_EMAIL, issuer, subject, email)
+    return await connection.fetchval(_KEEP_EMAIL, issuer, subject, email) is not None
+
+
+async def record_act(connection: Connection, issuer: str, subject: str) -> None:
+    """Record that a login acts, so that its seats are not unclaimed any more."""
+    await connection.execute(_RECORD_ACT, issuer, subject)
 
 
 async def deleted_customer_of(connection: Connection, issuer: str, subject: str) -> CustomerId | None:
@@ -117,14 +188,20 @@ async def is_present(connection: Connection, customer_id: str) -> bool:
     )
 
 
-async def link(connection: Connection, issuer: str, subject: str, customer_id: CustomerId) -> bool:
+LinkedBy = Literal["claim", "user_id", "key", "trigger"]
+"""What made a link: the token's claim, the customer's metadata, a service key, or the login's own new-user trigger."""
+
+
+async def link(
+    connection: Connection, issuer: str, subject: str, customer_id: CustomerId, *, by: LinkedBy
+) -> bool:
     """Link a login to a customer, in a savepoint.
 
     Return False if either is linked already.
     """
     try:
         async with connection.transaction():
-            linked = await connection.fetchval(_LINK, issuer, subject, customer_id)
+            linked = await connection.fetchval(_LINK, issuer, subject, customer_id, by)
     except UniqueViolation:
         return False
     return linked is not None

@@ -12,6 +12,7 @@ from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.roles import Permission, Role, permissions_of_all
 from app.domain.views import SubscriptionView
 from app.errors import NotFound
+from app.identity import acts
 from app.identity import store as identities
 from app.identity.actors import Actor, identify_on
 from app.identity.principals import EndUser, Principal
@@ -91,15 +92,15 @@ async def get_as(context: Context, principal: Principal, subscription_id: Subscr
     """
     async with context.database.connection() as connection:
         if isinstance(principal, EndUser):
-            linked, view = await subscriptions.view_for_login(
-                connection, subscription_id, issuer=principal.issuer, subject=principal.subject
-            )
-            if linked is not None and principal.customer_claim in (None, linked):
-                seen = None if view is None else see_as(view, linked, context.rules)
+            linked, view = await subscriptions.view_for_login(connection, subscription_id, principal)
+            if linked is not None and principal.customer_claim in (None, linked.customer_id):
+                seen = None if view is None else see_as(view, linked.customer_id, context.rules)
                 if seen is not None:
+                    if linked.has_news:
+                        acts.note(context, principal)
                     return seen
         # Nothing was found, or the customer of the link was deleted: then the login may have another one by now.
-        actor = await identify_on(connection, principal)
+        actor = await identify_on(context, connection, principal)
         actor.require_scope("read")
         return await read(connection, actor, subscription_id, context.rules)
 

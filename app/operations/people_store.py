@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app.domain.ids import CustomerId, SubscriptionId
+from app.identity.store import UNCLAIMED
 from app.postgres.database import Connection
 
 
@@ -63,7 +64,38 @@ _FOUND = """
     where c.existence = 'present' and """
 
 _BY_ID = _FOUND + "c.id = any($2)"
-_BY_EMAIL = _FOUND + 'lower(c.email collate "C") = any($2)'
+
+# By rank: the customer of the login to which the address belongs; the customer of a login that never verified one, by
+# its own e-mail, if the operator's side made the link; the customer whose seat was given by the address and is
+# unclaimed; any other customer without a login.
+_CANDIDATES = f"""
+    select a.address, found.rank, found.customer_id
+    from unnest($1::text[]) a(address)
+    cross join lateral (
+        (select 1 as rank, i.customer_id from identities i join customers c on c.id = i.customer_id
+            where i.email = a.address and c.existence = 'present' order by i.email_at desc limit 1)
+        union all
+        (select 2, c.id from customers c join identities i on i.customer_id = c.id
+            where lower(c.email collate "C") = a.address and c.existence = 'present' and i.email_at is null
+              and i.linked_by <> 'trigger')
+        union all
+        (select 3, s.customer_id from seat_customers s join customers c on c.id = s.customer_id
+            where s.email = a.address and {UNCLAIMED}
+            order by exists (select from memberships m where m.customer_id = s.customer_id) desc, s.created_at desc
+            limit 1)
+        union all
+        (select 3, k.customer_id from member_records k join customers c on c.id = k.customer_id
+            where lower(k.typed_email collate "C") = a.address and k.typed_email is not null
+              and c.existence = 'present' and not exists (select from identities i where i.customer_id = k.customer_id)
+              and not exists (select from seat_customers s where s.customer_id = k.customer_id)
+            group by k.customer_id)
+        union all
+        (select 4, c.id from customers c
+            where lower(c.email collate "C") = a.address and c.existence = 'present'
+              and not exists (select from identities i where i.customer_id = c.id)
+              and not exists (select from seat_customers s where s.customer_id = c.id and s.claimed_at is null))
+    ) found"""
+_WITHOUT_LOGIN = 4
 
 _PROMISED_EMAILS = """
     select email, subscription_id from reservations
@@ -109,9 +141,43 @@ async def people_by_id(
 async def people_by_email(
     connection: Connection, subscription_id: SubscriptionId, emails: Sequence[str], *, ended: Sequence[str]
 ) -> list[FoundPerson]:
-    """Return the customers with these addresses, ASCII-lowered; several may share one."""
-    rows = await connection.fetch(_BY_EMAIL, subscription_id, list(emails), list(ended))
-    return [FoundPerson(**dict(row)) for row in rows]
+    """Return the customers that additions by these addresses, ASCII-lowered, mean; `email` is that address.
+
+    Several for one address mean that it is ambiguous. None: a new customer is created. A seat customer that is found is
+    locked until the transaction ends, so that it is neither deleted nor emptied in between.
+    """
+    chosen: dict[str, dict[int, list[str]]] = {}
+    for row in await connection.fetch(_CANDIDATES, list(emails)):
+        chosen.setdefault(row["address"], {}).setdefault(row["rank"], []).append(row["customer_id"])
+    named = [(address, ids) for address, ranks in chosen.items() if (ids := _first(ranks))]
+    ids = sorted({customer_id for _, of_address in named for customer_id in of_address})
+    kept = set(ids) - await _given_up(connection, ids)
+    people = {
+        one.customer_id: one for one in await people_by_id(connection, subscription_id, ids, ended=ended)
+    }
+    return [
+        replace(people[customer_id], email=address)
+        for address, of_address in named
+        for customer_id in (CustomerId(one) for one in of_address)
+        if customer_id in people and customer_id in kept
+    ]
+
+
+def _first(ranks: Mapping[int, list[str]]) -> list[str]:
+    """Return the candidates of the best rank. Several customers without a login say nothing of whose address it is."""
+    best = min(ranks)
+    found = ranks[best]
+    return [] if best == _WITHOUT_LOGIN and len(found) > 1 else found
+
+
+async def _given_up(connection: Connection, ids: Sequence[str]) -> set[str]:
+    """Lock the seat customers among these, and return those that are being deleted or emptied by now."""
+    rows = await connection.fetch(
+        """select customer_id, deleting_at is not null as deleting from seat_customers
+        where customer_id = any($1) order by customer_id for share""",
+        list(ids),
+    )
+    return {row["customer_id"] for row in rows if row["deleting"]}
 
 
 async def promised_emails(connection: Connection, emails: Sequence[str]) -> dict[str, set[SubscriptionId]]:
@@ -160,14 +226,12 @@ async def liveness(
 async def record_seat_customer(
     connection: Connection, customer_id: CustomerId, email: str, operation_id: str
 ) -> None:
-    """Record a customer that was created for an e-mail: the person with that address reaches it at first login, once.
+    """Record a customer that was created for an e-mail: the person with that address reaches it, whenever they come.
 
-    It takes the place of one that nobody has reached and that does not exist any more.
+    If the address belongs to a login by now, the worker looks for its seat.
     """
     await connection.execute(
-        """delete from seat_customers s where s.email = $2 and s.claimed_at is null and s.customer_id <> $1
-        and not exists (select from customers c where c.id = s.customer_id and c.existence = 'present')""",
-        customer_id,
+        "update identities set seats_due = clock_timestamp() where email = $1 and customer_id is not null",
         email,
     )
     await connection.execute(

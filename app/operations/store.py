@@ -29,12 +29,14 @@ _INSERT_STEPS = """
     from jsonb_populate_recordset(null::operation_steps, $3) r"""
 
 # A role change writes the whole membership, so it may seat a member again who is moved away while it runs. Its
-# reservation counts no second seat while the member has one.
+# reservation counts no second seat while the member has one. While a seat moves, the reservation of its new member
+# makes both members count as one, until the old one is removed.
 _INSERT_RESERVATIONS = """
-    insert into reservations (operation_id, position, subscription_id, customer_id, email, item_id, from_quantity)
+    insert into reservations (operation_id, position, subscription_id, customer_id, email, item_id, from_quantity,
+        moves_from)
     select operation_id, position, subscription_id, case when not awaits_seats then customer_id end,
         case when not awaits_seats then email end, case when awaits_seats then $2 end,
-        case when awaits_seats then $3::bigint end
+        case when awaits_seats then $3::bigint end, case when action = 'add' then $4::text end
     from operation_steps where operation_id = $1 and state = 'planned'
       and (action = 'update' or (action = 'add' and invitation_id is null))
     order by coalesce(customer_id, email)"""
@@ -97,8 +99,10 @@ _SETTLE = f"""
             customer_id = case when filled or r.invitation_id is null then r.customer_id end,
             email = case when filled or r.invitation_id is null then r.email end,
             slot = case when filled or r.invitation_id is null then r.slot end
-        from (select state in ('applied', 'unchanged') as filled from step) settled
-        where r.operation_id = $1 and r.position = $2 and r.released_at is null
+        from (select action, state, state in ('applied', 'unchanged') as filled from step) settled
+        where r.operation_id = $1 and r.released_at is null
+          and case when r.moves_from is null then r.position = $2
+              else settled.action = 'remove' or settled.state in ('refused', 'failed') end
     )
     select * from step"""
 
@@ -148,12 +152,14 @@ async def insert(
     lease_seconds: float,
     seat_total: int | None = None,
     bought: tuple[str, int] | None = None,
+    moves_from: CustomerId | None = None,
 ) -> None:
     """Store an operation, its steps, and a reservation for each seat that it fills or may fill again.
 
     `seat_total`: the seats after it; no admission goes above them until it is settled. `bought`: the item whose
     quantity the operation raises first, and the quantity. An addition that awaits these seats reserves one of them by
-    number, and one of an invited person takes the seat of the invitation.
+    number, and one of an invited person takes the seat of the invitation. `moves_from`: the member whose seat the
+    addition gets; that member is removed by the operation's last step.
 
     Raises:
         UniqueViolation: another operation has promised one of these people a seat.
@@ -172,7 +178,7 @@ async def insert(
         seat_total,
     )
     await connection.execute(_INSERT_STEPS, operation_id, subscription_id, list(steps))
-    await connection.execute(_INSERT_RESERVATIONS, operation_id, *(bought or (None, None)))
+    await connection.execute(_INSERT_RESERVATIONS, operation_id, *(bought or (None, None)), moves_from)
     if any(step.get("invitation_id") is not None for step in steps):
         await connection.execute(_TAKE_INVITED_SEATS, operation_id)
 

@@ -150,6 +150,13 @@ async def _live_others(
     return {name for name in others if known[name]}
 
 
+class _KnownError(Exception):
+    """The customer of an e-mail exists by now, so the right to create it is given back."""
+
+    def __init__(self, customer_id: CustomerId) -> None:
+        self.customer_id = customer_id
+
+
 class NewMemberSteps(Steps):
     """Creates a customer for an e-mail whose holder is not a customer yet."""
 
@@ -175,28 +182,41 @@ class NewMemberSteps(Steps):
         """
         if step.was_sent:
             return step
-        limit = context.rules.memberships_per_customer
         async with context.database.transaction() as connection:
-            view = await subscriptions.subscription_view(connection, operation.subscription_id, asker=None)
-            if view is not None:
-                person = await find_addition(
-                    connection, view, email=step.email, customer_id=None, limit=limit
-                )
-                if person.is_owner:
-                    raise Conflict("This customer is the owner.", code="already_member")
-                if person.customer_id is not None:
-                    return await _named(connection, operation, step, person.customer_id)
             try:
-                slot = {keys.MEMBER_OF: operation.subscription_id, keys.MEMBER_ROLE: step.role or "user"}
                 async with connection.transaction():
-                    await people_store.choose_writes(
-                        connection, operation.id, step.position, slot, keys.MEMBER_OF
-                    )
+                    await self._take_right(context, connection, operation, step)
             except UniqueViolation:
                 raise ServiceUnavailable(
                     "Another addition creates the customer of this e-mail.", retry_after=1
                 ) from None
+            except _KnownError as known:
+                return await _named(connection, operation, step, known.customer_id)
         return step
+
+    async def _take_right(
+        self, context: Context, connection: Connection, operation: Operation, step: Step
+    ) -> None:
+        """Take the right to create the customer of the step's e-mail, then look whether somebody has used it before.
+
+        In the other order, an addition that settles between the two would be overlooked.
+        """
+        writes = {keys.MEMBER_OF: operation.subscription_id, keys.MEMBER_ROLE: step.role or "user"}
+        await people_store.choose_writes(connection, operation.id, step.position, writes, keys.MEMBER_OF)
+        view = await subscriptions.subscription_view(connection, operation.subscription_id, asker=None)
+        if view is None:
+            return
+        person = await find_addition(
+            connection,
+            view,
+            email=step.email,
+            customer_id=None,
+            limit=context.rules.memberships_per_customer,
+        )
+        if person.is_owner:
+            raise Conflict("This customer is the owner.", code="already_member")
+        if person.customer_id is not None:
+            raise _KnownError(person.customer_id)
 
     def write(self, context: Context, operation: Operation, step: Step, params: Params) -> Write[Fetched]:
         """Return the creation of a customer with the step's e-mail."""

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from app.operations.kinds import Rulebook
 from app.sharing.invitation_store import ACCEPT_INVITATION
+from app.sharing.move_rules import MoveRules
 from app.sharing.people_rules import PeopleRules
 
 PEOPLE = PeopleRules()
@@ -16,6 +17,7 @@ RULEBOOKS: Mapping[str, Rulebook] = MappingProxyType(
         "leave": PEOPLE,
         "transfer": PEOPLE,
         "cleanup": PEOPLE,
+        "move": MoveRules(),
         ACCEPT_INVITATION: PEOPLE,
     }
 )

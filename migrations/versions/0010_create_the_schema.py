@@ -47,6 +47,7 @@ TABLES = (
     "identities",
     "seat_customers",
     "member_records",
+    "erasures",
     "invitations",
     "operations",
     "operation_steps",
@@ -64,6 +65,7 @@ OPERATION_KINDS = (
     "transfer",
     "accept_invitation",
     "cleanup",
+    "move",
     "add_subscription",
     "update_subscription",
     "cancel_subscription",
@@ -73,6 +75,9 @@ OPERATION_KINDS = (
 CHECKS = {
     "memberships": {
         "role": "role in ('user', 'manager')",
+    },
+    "identities": {
+        "linked_by": "linked_by in ('claim', 'user_id', 'key', 'trigger')",
     },
     "operations": {
         "state": "state in ('running', 'settled')",
@@ -121,6 +126,7 @@ FUNCTIONS = (
     "end_invitations_of_member",
     "end_invitations_of_customer",
     "end_invitations_of_subscription",
+    "note_erasure",
 )
 
 
@@ -129,6 +135,7 @@ SQL_FILES = (
     "record_membership_change",
     "record_subscription_change",
     "end_invitations",
+    "note_erasure",
     "schema_floor",
 )
 
@@ -460,9 +467,25 @@ def create_people() -> None:
         sa.Column("lease_until", INSTANT, nullable=True),
         sa.Column("created_at", INSTANT, nullable=False, server_default=NOW),
         sa.Column("linked_at", INSTANT, nullable=True),
+        sa.Column("linked_by", sa.Text(), nullable=True, comment="`claim`, `user_id`, `key` or `trigger`"),
+        sa.Column(
+            "email",
+            sa.Text(),
+            nullable=True,
+            comment="the address that this login's token verified last, while it is theirs",
+        ),
+        sa.Column(
+            "email_at", INSTANT, nullable=True, comment="when a token of this login last verified an address"
+        ),
+        sa.Column(
+            "seats_due", INSTANT, nullable=True, comment="when to look for unclaimed seats of the address"
+        ),
+        sa.Column("acted_at", INSTANT, nullable=True, comment="when an act of this login was last recorded"),
         sa.PrimaryKeyConstraint("issuer", "subject", name="pk_identities"),
     )
     op.execute("create unique index ix_identities_customer_id on identities (customer_id)")
+    op.execute("create index ix_identities_email on identities (email) where email is not null")
+    op.execute("create index ix_identities_seats_due on identities (seats_due) where seats_due is not null")
     op.create_table(
         "seat_customers",
         sa.Column("customer_id", sa.Text(), nullable=False),
@@ -470,19 +493,52 @@ def create_people() -> None:
         sa.Column("operation_id", sa.Text(), nullable=False),
         sa.Column("created_at", INSTANT, nullable=False, server_default=NOW),
         sa.Column("claimed_at", INSTANT, nullable=True),
+        sa.Column(
+            "moved_by",
+            sa.Text(),
+            nullable=True,
+            comment="the last operation that moves, or has moved, a seat to a login's customer",
+        ),
+        sa.Column("deleting_at", INSTANT, nullable=True, comment="when its deletion at Stripe began"),
         sa.PrimaryKeyConstraint("customer_id", name="pk_seat_customers"),
     )
+    op.execute("create index ix_seat_customers_email on seat_customers (email) where claimed_at is null")
     op.execute(
-        "create unique index ix_seat_customers_email on seat_customers (email) where claimed_at is null"
+        "create index ix_seat_customers_unclaimed on seat_customers (created_at) where claimed_at is null"
     )
     op.create_table(
         "member_records",
         sa.Column("subscription_id", sa.Text(), nullable=False),
         sa.Column("customer_id", sa.Text(), nullable=False),
-        sa.Column("typed_email", sa.Text(), nullable=True),
+        sa.Column(
+            "typed_email",
+            sa.Text(),
+            nullable=True,
+            comment="the address by which the seat was given, until its person acts",
+        ),
         sa.Column("since", INSTANT, nullable=False, server_default=NOW),
         sa.Column("left_at", INSTANT, nullable=True),
         sa.PrimaryKeyConstraint("subscription_id", "customer_id", name="pk_member_records"),
+    )
+    op.execute(
+        "create index ix_member_records_customer_id on member_records (customer_id)"
+        " where typed_email is not null"
+    )
+    op.execute(
+        'create index ix_member_records_typed_email_lower on member_records (lower(typed_email collate "C"))'
+        " where typed_email is not null"
+    )
+    op.create_table(
+        "erasures",
+        sa.Column("customer_id", sa.Text(), nullable=False),
+        sa.Column(
+            "email",
+            sa.Text(),
+            nullable=True,
+            comment="of the deleted customer, until it is erased elsewhere",
+        ),
+        sa.Column("noted_at", INSTANT, nullable=False, server_default=NOW),
+        sa.PrimaryKeyConstraint("customer_id", name="pk_erasures"),
     )
 
 
@@ -655,6 +711,12 @@ def create_operations() -> None:
             sa.BigInteger(),
             nullable=True,
             comment="the item's quantity from which such a seat counts",
+        ),
+        sa.Column(
+            "moves_from",
+            sa.Text(),
+            nullable=True,
+            comment="the member whose seat moves to this customer: both count as one",
         ),
         sa.Column(
             "invitation_id",

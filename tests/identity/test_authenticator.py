@@ -118,7 +118,7 @@ async def test_malformed_or_unknown_credential(authenticator: Authenticator, aut
 
 @pytest.mark.parametrize(
     "customer",
-    ["", "me", "cus_", "sub_1", " cus_1", "cus_1\n", "cus_é", "cus_" + "x" * 300, "cus_1,cus_2", "cus_٣"],
+    ["", "cus_1\n", "a\x00b", "a\x7fb", "a\x85b", "x" * 256],
 )
 async def test_acting_customer_must_be_a_customer_id(authenticator: Authenticator, customer: str) -> None:
     with pytest.raises(InvalidRequest):

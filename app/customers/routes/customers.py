@@ -54,12 +54,14 @@ async def create_customer(
     """
     if isinstance(actor.principal, EndUser):
         _refuse_others_fields(body)
-        if actor.customer_id is not None:
-            return answer(request, await _profile(context, actor.customer_id), status=200)
-        customer_id, created = await links.ensure_customer_of(context, actor.principal, name=body.name)
+        customer_id, created = actor.customer_id, False
+        if customer_id is None:
+            customer_id, created = await links.ensure_customer_of(context, actor.principal, name=body.name)
+        await links.come(context, actor.principal, customer_id)
     else:
         subject = _subject(actor, body, settings.auth_issuer or "")
         customer_id, created = await links.ensure_customer(context, subject, principal=actor.principal.key)
+        await links.reach_seats(context, subject, customer_id)
     return answer(request, await _profile(context, customer_id), status=201 if created else 200)
 
 

@@ -17,6 +17,8 @@ from app.postgres.database import Connection, Record
 PROMISED_SEATS: Final = """reservations v
     where v.released_at is null
       and not exists (select from memberships p
+          where p.subscription_id = v.subscription_id and p.customer_id = v.moves_from)
+      and not exists (select from memberships p
           where p.subscription_id = v.subscription_id and p.customer_id = v.customer_id)
       and not exists (select from customers made
           join memberships p on p.subscription_id = v.subscription_id and p.customer_id = made.id
@@ -28,6 +30,12 @@ If an operation creates a customer for an e-mail, the customer's event may arriv
 is a member although the operation has not released the reservation.
 """
 
+MOVING_SEATS: Final = """(select count(*) from reservations v
+        join memberships f on f.subscription_id = v.subscription_id and f.customer_id = v.moves_from
+        join memberships t on t.subscription_id = v.subscription_id and t.customer_id = v.customer_id
+        where v.subscription_id = s.id and v.released_at is null and v.moves_from is not null)"""
+"""Seats of a subscription `s` that move from one member to another while both are members: they count once."""
+
 NUMBERS_COUNT: Final = """(v.from_quantity is null or exists (
         select from jsonb_to_recordset(s.items) as x(id text, quantity bigint)
         where x.id = v.item_id and x.quantity >= v.from_quantity))"""
@@ -36,15 +44,15 @@ NUMBERS_COUNT: Final = """(v.from_quantity is null or exists (
 SEARCHED_MEMBERS: Final = 1_000
 """Members that one page of a search looks at. A page that finds few of them says where the next one goes on."""
 
-# A member who has never logged in is shown with the e-mail that was entered, so that adding reveals nothing else.
+# A member who has not acted since they joined is shown with the e-mail that was entered, so that adding somebody
+# reveals nothing else of them.
 _SHOWN = """
     cross join lateral (select c.email, c.name from customers c where c.id = m.customer_id limit 1) c
     left join lateral (select k.typed_email, k.since from member_records k
         where k.subscription_id = m.subscription_id and k.customer_id = m.customer_id limit 1) k on true
-    cross join lateral (select k.typed_email is null
-        or exists (select from identities i where i.customer_id = m.customer_id) as own) seen_as
-    cross join lateral (select m.customer_id, case when seen_as.own then c.email else k.typed_email end as email,
-        case when seen_as.own then c.name end as name, m.role, 'active' as state, k.since) shown"""
+    cross join lateral (select m.customer_id, coalesce(k.typed_email, c.email) as email,
+        case when k.typed_email is null then c.name end as name, m.role,
+        case when k.typed_email is null then 'active' else 'unclaimed' end as state, k.since) shown"""
 
 # $1: the subscription, $2: its owner or null, $3: the customer id after which the rows begin.
 _AFTER = """
@@ -89,7 +97,8 @@ _PENDING = f"""
     select v.id, t.email, t.role, v.created_at as since
     from (select v.* from {PROMISED_SEATS} and v.subscription_id = $1) v
     join operation_steps t on t.operation_id = v.operation_id and t.position = v.position and not t.awaits_seats
-    where ($2::text is null or t.role = $2) and ($3::text is null or strpos(lower(coalesce(t.email, '')), $3) > 0)
+    where v.moves_from is null and ($2::text is null or t.role = $2)
+      and ($3::text is null or strpos(lower(coalesce(t.email, '')), $3) > 0)
     order by v.id"""
 
 _COUNTS = """
@@ -198,7 +207,7 @@ async def one(
 async def record_joined(
     connection: Connection, subscription_id: SubscriptionId, customer_id: CustomerId, typed_email: str | None
 ) -> None:
-    """Store a new member with the e-mail that was entered. Others see only that until the member logs in."""
+    """Store a new member with the e-mail that was entered. Others see only that until the member acts."""
     await connection.execute(
         """insert into member_records (subscription_id, customer_id, typed_email) values ($1, $2, $3)
         on conflict (subscription_id, customer_id) do update set
@@ -213,10 +222,10 @@ async def record_joined(
 async def record_left(
     connection: Connection, subscription_id: SubscriptionId, customer_id: CustomerId
 ) -> None:
-    """Store that a member has left."""
+    """Store that a member has left. The e-mail that was entered is not kept."""
     await connection.execute(
         """insert into member_records (subscription_id, customer_id, left_at) values ($1, $2, clock_timestamp())
-        on conflict (subscription_id, customer_id) do update set left_at = clock_timestamp()""",
+        on conflict (subscription_id, customer_id) do update set typed_email = null, left_at = clock_timestamp()""",
         subscription_id,
         customer_id,
     )

@@ -5,7 +5,9 @@ from __future__ import annotations
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.snapshots import JsonObject
 from app.domain.views import Contact, SubscriptionView
-from app.mirror.store.members import NUMBERS_COUNT, PROMISED_SEATS
+from app.identity.principals import EndUser
+from app.identity.store import Link
+from app.mirror.store.members import MOVING_SEATS, NUMBERS_COUNT, PROMISED_SEATS
 from app.postgres.database import Connection, Record
 
 _COLUMNS = f"""
@@ -23,7 +25,7 @@ _COLUMNS = f"""
         s.owner_id as named_owner_id, o.id as owner_id, o.email as owner_email, o.name as owner_name,
         (select coalesce(sum(n.users + n.managers), 0)::bigint from membership_counts n
          where n.subscription_id = s.id) - exists (select from memberships m
-            where m.subscription_id = s.id and m.customer_id = o.id)::int as members,
+            where m.subscription_id = s.id and m.customer_id = o.id)::int - {MOVING_SEATS} as members,
         (select count(*) from {PROMISED_SEATS} and v.subscription_id = s.id and {NUMBERS_COUNT}) as reserved,
         (select jsonb_build_object('operation_id', t.operation_id, 'invoice_id', t.invoice_id, 'ends_at',
             extract(epoch from least(t.payment_until, to_timestamp(t.update_expires_at)))::bigint)
@@ -42,9 +44,12 @@ _VIEW = f"""{_COLUMNS}
     where s.existence = 'present' and """
 
 # A login and its subscription in one round trip. It always returns a row, so absent and hidden ids take equal time.
-_BY_LOGIN = f"""{_COLUMNS}, asker.id as asker_id
+_BY_LOGIN = f"""{_COLUMNS}, asker.id as asker_id, asker.has_news
     from (select) one
-    left join (select customer_id as id from identities where issuer = $1 and subject = $2) asker on true
+    left join (select i.customer_id as id, coalesce(i.email is distinct from $4::text and $4 is not null, false)
+            or exists (select from member_records k where k.customer_id = i.customer_id and k.typed_email is not null)
+            as has_news
+        from identities i where i.issuer = $1 and i.subject = $2) asker on true
     left join subscriptions s on s.id = $3 and s.existence = 'present' {_PEOPLE}"""
 
 _BY_ID = _VIEW + "s.id = $2"
@@ -122,15 +127,21 @@ async def subscription_view(
 
 
 async def view_for_login(
-    connection: Connection, subscription_id: SubscriptionId, *, issuer: str, subject: str
-) -> tuple[CustomerId | None, SubscriptionView | None]:
-    """Return the customer of a login and the subscription as read for that customer, each None if it does not exist."""
-    row = await connection.fetchrow(_BY_LOGIN, issuer, subject, subscription_id)
+    connection: Connection, subscription_id: SubscriptionId, user: EndUser
+) -> tuple[Link | None, SubscriptionView | None]:
+    """Return the link of a login and the subscription as read for its customer, each None if it does not exist.
+
+    The customer may have been deleted at Stripe; then the view shows them no role.
+    """
+    row = await connection.fetchrow(
+        _BY_LOGIN, user.issuer, user.subject, subscription_id, user.verified_email
+    )
     if row is None:
         raise LookupError("a statement that always answers one row answered none")
     values = dict(row)
-    asker = values.pop("asker_id")
-    return None if asker is None else CustomerId(asker), _view(values) if values["id"] is not None else None
+    asker, has_news = values.pop("asker_id"), values.pop("has_news")
+    link = None if asker is None else Link(CustomerId(asker), has_news)
+    return link, _view(values) if values["id"] is not None else None
 
 
 async def customer_subscriptions(

@@ -28,6 +28,9 @@ begin
     loop
         if change.is_now is null then
             delete from memberships where subscription_id = change.subscription_id and customer_id = member_id;
+            -- The address by which the seat was given belonged to this membership.
+            update member_records set typed_email = null, left_at = clock_timestamp()
+            where subscription_id = change.subscription_id and customer_id = member_id and typed_email is not null;
         else
             insert into memberships (subscription_id, customer_id, role)
             values (change.subscription_id, member_id, change.is_now)

@@ -16,6 +16,7 @@ from app.postgres.tables.mirrored import (
     subscriptions,
 )
 from app.postgres.tables.people import (
+    erasures,
     identities,
     invitations,
     member_records,
@@ -54,6 +55,7 @@ __all__ = [
     "account",
     "audit_events",
     "customers",
+    "erasures",
     "idempotency_keys",
     "identities",
     "invitations",

@@ -29,6 +29,7 @@ OPERATION_KINDS = (
     "transfer",
     "accept_invitation",
     "cleanup",
+    "move",
     "add_subscription",
     "update_subscription",
     "cancel_subscription",
@@ -173,6 +174,7 @@ reservations = Table(
     instant("released_at"),
     Column("item_id", Text, comment="the item that is to give the seat, for one that is bought first"),
     Column("from_quantity", BigInteger, comment="the item's quantity from which such a seat counts"),
+    Column("moves_from", Text, comment="the member whose seat moves to this customer: both count as one"),
     Column(
         "invitation_id", Text, comment="the invitation whose seat it is; it names nobody between acceptances"
     ),

@@ -28,13 +28,17 @@ PersonRole = Literal["owner", "manager", "user"]
 
 
 class Person(Answer):
-    """`email` and `name` are as the adder typed them until the person has logged in; `state`: active or pending."""
+    """A person of a shared subscription.
+
+    `state`: `active`; `unclaimed`: the seat was given by e-mail, and its person has not acted since; `pending`: an
+    operation adds the person. Until then `email` is as the adder typed it, and `name` is null.
+    """
 
     customer_id: str | None
     email: str | None
     name: str | None
     role: PersonRole
-    state: Literal["active", "pending"]
+    state: Literal["active", "unclaimed", "pending"]
     since: Instant | None
 
 
