@@ -71,7 +71,11 @@ class Canaries:
         default_factory=lambda: _holding(
             "customer e-mail",
             "{}@example.com",
-            {("customers", "email"): _PROFILE, REPLAYED: _PROFILE},
+            {
+                ("customers", "email"): _PROFILE,
+                ("identities", "email"): "verified by the login's token, and reaches the seats given to it",
+                REPLAYED: _PROFILE,
+            },
         )
     )
     name: Canary = field(
