@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: reads, ingest and the first fill beside their neighbours, as one table and one JSON line.
+"""`python -m benchmarks`: reads, ingest, the first fill and the growth of teams, as one table and one JSON line.
 
 Rounds are interleaved and ratios are taken within a round; what counts is their median. The exit code is 1 when a
 bar is missed or a request failed.
@@ -15,11 +15,11 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks import first_fill, ingest, reads
+from benchmarks import first_fill, growth, ingest, reads
 from benchmarks.verdicts import Part, print_verdicts
 from testkit import seeding
 
-PARTS = ("reads", "ingest", "fill")
+PARTS = ("reads", "ingest", "fill", "growth")
 QUICK_LARGE = 20_000
 QUICK_CUSTOMERS = 20_000
 
@@ -66,6 +66,7 @@ def _run(given: argparse.Namespace) -> list[Part]:
                 seconds=given.seconds,
             ),
             "fill": lambda: first_fill.measure(customers=given.fill_customers, state=given.state),
+            "growth": lambda: growth.measure(rounds=given.rounds, state=given.state),
         }
         parts = []
         for name in PARTS:

@@ -4,7 +4,7 @@ from typing import Any
 
 from app.postgres.database import Connection
 
-_MISMATCHES = """
+MISMATCHES = """
     with named as (
         select m.subscription_id, c.id as customer_id, m.role
         from customers c cross join lateral (
@@ -30,4 +30,4 @@ _MISMATCHES = """
 
 async def membership_mismatches(connection: Connection) -> list[dict[str, Any]]:
     """Return what the projection lacks, and what it has beyond the customers' rows; empty if both are equal."""
-    return [dict(row) for row in await connection.fetch(_MISMATCHES)]
+    return [dict(row) for row in await connection.fetch(MISMATCHES)]

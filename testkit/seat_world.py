@@ -99,7 +99,8 @@ def role_on(customer: Json | None, subscription_id: str) -> str | None:
     """The role that a customer's metadata gives him on a subscription, None for nobody."""
     marks = {} if customer is None or customer.get("deleted") else customer.get("metadata") or {}
     if marks.get("billing_shared_subscription_id") != subscription_id:
-        return None
+        further = marks.get(f"billing_{subscription_id}")
+        return None if further is None else str(further)
     return str(marks.get("billing_shared_subscription_role", ""))
 
 

@@ -37,34 +37,40 @@ def unclaimed_limit(limit: int) -> int:
     return max(1, limit // 2)
 
 
-# One row a customer. A membership of a subscription that has ended, or does not exist, bars nothing.
+# One row a customer. A membership of a subscription that has ended, or does not exist, bars nothing. Each lookup is
+# limited to its one row: otherwise PostgreSQL may read a whole table to answer it for many customers.
 _FOUND = """
-    select c.id as customer_id, lower(c.email collate "C") as email,
-        (select m.role from memberships m where m.subscription_id = $1 and m.customer_id = c.id) as member_role,
-        exists (select from member_records k where k.subscription_id = $1 and k.customer_id = c.id) as former_member,
-        o.number as others, o.unclaimed,
+    select c.id as customer_id, lower(c.email collate "C") as email, m.role as member_role,
+        k.is_known is not null as former_member, o.number as others, o.unclaimed,
         exists (select from operation_steps t
             where t.customer_id = c.id and t.settled_at is null and not t.awaits_seats
               and t.subscription_id = $1) as busy
     from customers c
+    left join lateral (select role from memberships m
+        where m.subscription_id = $1 and m.customer_id = c.id limit 1) m on true
+    left join lateral (select true as is_known from member_records k
+        where k.subscription_id = $1 and k.customer_id = c.id limit 1) k on true
+    left join lateral (select true as is_linked from identities i where i.customer_id = c.id limit 1) i on true
     cross join lateral (
-        select count(*) as number, count(*) filter (where is_typed and c.user_id is null
-            and not exists (select from identities i where i.customer_id = c.id)) as unclaimed
+        select count(*) as number, count(*) filter (
+            where other.is_typed and c.user_id is null and i.is_linked is null) as unclaimed
         from (
-            select subscription_id, bool_or(is_typed) as is_typed from (
-                select m.subscription_id, exists (select from member_records k where k.customer_id = c.id
-                    and k.subscription_id = m.subscription_id and k.typed_email is not null) as is_typed
+            select held.subscription_id, bool_or(held.is_typed) as is_typed from (
+                select m.subscription_id, k.typed_email is not null as is_typed
                 from memberships m join subscriptions s on s.id = m.subscription_id
+                left join lateral (select k.typed_email from member_records k
+                    where k.subscription_id = m.subscription_id and k.customer_id = c.id limit 1) k on true
                 where m.customer_id = c.id and m.subscription_id <> $1
                   and s.existence = 'present' and s.status <> all($3)
                 union all
                 select v.subscription_id, v.email is not null from reservations v
                 where v.customer_id = c.id and v.released_at is null and v.subscription_id <> $1) held
-            group by subscription_id) other) o
+            group by held.subscription_id) other) o
     where c.existence = 'present' and """
 
 _BY_ID = _FOUND + "c.id = any($2)"
 
+# Not an exists, which PostgreSQL may answer by reading the whole table: the count of one key is a lookup.
 # By rank: the customer of the login to which the address belongs; the customer of a login that never verified one, by
 # its own e-mail, if the operator's side made the link; the customer whose seat was given by the address and is
 # unclaimed; any other customer without a login.
@@ -75,7 +81,8 @@ _CANDIDATES = f"""
         (select 1 as rank, i.customer_id from identities i join customers c on c.id = i.customer_id
             where i.email = a.address and c.existence = 'present' order by i.email_at desc limit 1)
         union all
-        (select 2, c.id from customers c join identities i on i.customer_id = c.id
+        (select 2, c.id from customers c
+            cross join lateral (select i.email_at, i.linked_by from identities i where i.customer_id = c.id limit 1) i
             where lower(c.email collate "C") = a.address and c.existence = 'present' and i.email_at is null
               and i.linked_by <> 'trigger')
         union all
@@ -86,13 +93,14 @@ _CANDIDATES = f"""
         union all
         (select 3, k.customer_id from member_records k join customers c on c.id = k.customer_id
             where lower(k.typed_email collate "C") = a.address and k.typed_email is not null
-              and c.existence = 'present' and not exists (select from identities i where i.customer_id = k.customer_id)
+              and c.existence = 'present'
+              and not (select count(*) > 0 from identities i where i.customer_id = k.customer_id)
               and not exists (select from seat_customers s where s.customer_id = k.customer_id)
             group by k.customer_id)
         union all
         (select 4, c.id from customers c
             where lower(c.email collate "C") = a.address and c.existence = 'present'
-              and not exists (select from identities i where i.customer_id = c.id)
+              and not (select count(*) > 0 from identities i where i.customer_id = c.id)
               and not exists (select from seat_customers s where s.customer_id = c.id and s.claimed_at is null))
     ) found"""
 _WITHOUT_LOGIN = 4

@@ -172,7 +172,7 @@ class NewMemberSteps(Steps):
         return None
 
     async def decided(self, context: Context, operation: Operation, step: Step) -> Step:
-        """Take the customer that the e-mail has by now; otherwise take the right to create it.
+        """Take the right to create the customer of the e-mail, or the customer that the e-mail has by now.
 
         Two subscriptions may add one e-mail at once. One of them creates the customer, and the other one waits for it.
 

@@ -38,6 +38,7 @@ from app.mirror.store import rows as mirror
 from app.mirror.store.rows import MIRRORS
 from app.settings import Settings, load_settings
 from testkit import servers
+from testkit.memberships import membership_mismatches
 from verification.convergence import virtual_time
 from verification.convergence.defects import DEFECTS, planted
 from verification.convergence.stripe_model import Clocks, Json, StandIn, StripeObject
@@ -254,8 +255,13 @@ class Bench:
         async with self.database.connection() as connection:
             for row in await connection.fetch("select * from bench.steps_back"):
                 self.tally.steps_back.append(f"{row['id']}: {row['version']} after {row['after']}")
+            self.tally.wrong += [
+                f"memberships: {one['problem']} {one['row']}"
+                for one in await membership_mismatches(connection)
+            ]
             await connection.execute(
-                "truncate bench.steps_back, webhook_events, refreshes, customers, subscriptions, products"
+                "truncate bench.steps_back, webhook_events, refreshes, customers, subscriptions, products, "
+                "memberships, membership_counts"
             )
         self.tally.versions += sum(len(one.versions) for one in self.stripe.objects.values())
         self.tally.schedules += len(self.stripe.objects)

@@ -161,7 +161,20 @@ def _payload(kind: str, object_id: str, number: int) -> Json:
         return common | {"customer": "cus_payer", "status": "active", "currency": "usd", "items": embedded}
     if kind == "product":
         return common | {"active": True, "name": f"v{number}", "metadata": {"billing_sellable": "true"}}
-    return common | {"name": f"v{number}", "email": f"v{number}@example.com", "metadata": {}}
+    return common | {
+        "name": f"v{number}",
+        "email": f"v{number}@example.com",
+        "metadata": _memberships(number),
+    }
+
+
+def _memberships(number: int) -> dict[str, str]:
+    """None, one by the guide's keys, further ones, or both forms for one subscription: another one each version."""
+    role = "manager" if number % 3 == 0 else "user"
+    guide = {"billing_shared_subscription_id": "sub_m1", "billing_shared_subscription_role": role}
+    return (guide if number % 4 in (1, 2) else {}) | (
+        {f"billing_sub_m{1 + number % 2}": "user", "billing_sub_m3": role} if number % 4 > 1 else {}
+    )
 
 
 def _item(object_id: str, position: int, number: int) -> Json:

@@ -94,11 +94,9 @@ def _floor_not_checked() -> list[Change]:
 
 
 def _members_of_others_taken() -> list[Change]:
-    nobody = ("(c.member_of <> $1 and", "(false and c.member_of <> $1 and")
     return [
-        edited(people_store, "_BY_ID", nobody),
-        edited(people_store, "_BY_EMAIL", nobody),
-        (member_steps, "_is_live", _answering(False)),
+        (people_store.FoundPerson, "is_full", lambda *_, **__: False),
+        (member_steps, "_live_others", _answering(frozenset())),
     ]
 
 

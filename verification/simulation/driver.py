@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from testkit.memberships import MISMATCHES
 from verification.simulation.actors import Actors
 from verification.simulation.held_database import Change, Gate, Turn
 from verification.simulation.held_loop import Killed, held_loop
@@ -198,6 +199,8 @@ class Schedule:
         rested = self.settled_at is not None and len(self.decisions) <= MOST_DECISIONS
         for process in self.world.started:
             await self.gate.kill(process)
+        for one in await self.gate.ask(f"select * from ({MISMATCHES}) found where $1", True):
+            self.errors.append(f"memberships: {one['problem']} {one['row']}")
         return Record(
             seed=self.seed,
             world=self.world,

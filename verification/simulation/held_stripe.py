@@ -227,6 +227,7 @@ class HeldStripe(httpx.AsyncBaseTransport):
             "type": "http",
             "method": method,
             "path": bare,
+            "raw_path": bare.encode(),
             "query_string": query.encode(),
             "headers": [*raw, (b"authorization", self._authorization)],
         }

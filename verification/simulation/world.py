@@ -117,6 +117,7 @@ class Parts:
             stripe_base="http://127.0.0.1:9",
             stripe_key="sk_test_schedules",
             LOG_LEVEL="critical",
+            MEMBERSHIPS_PER_CUSTOMER="1",
         )
         self.settings: Settings = load_settings(environment)
         self.apps: list[FastAPI] = [create_app(self.settings) for _ in API_NAMES]

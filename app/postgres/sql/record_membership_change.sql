@@ -1,9 +1,9 @@
 -- Keep the projection of memberships, their counts and the audit trail in the statement that applies a customer, so that
 -- no path can omit one of them. See docs/decisions/0038-keep-memberships-as-rows-in-the-statement-that-applies-a-customer.md.
 --
--- A change of a count replaces the rows of its subscription by one, without waiting: rows that another transaction is
--- replacing are left to it, and the change then stands as a row of its own. So transactions that change the counts of
--- several subscriptions in different orders never wait for each other.
+-- A change of a count adds the rows of its subscription up into one, without waiting: rows that another transaction is
+-- changing are left to it, and if it has all of them, the change stands as a row of its own. So transactions that
+-- change the counts of several subscriptions in different orders never wait for each other.
 --
 -- If an unsettled operation sent the change, the audit entry names that operation; otherwise its source is the Dashboard.
 create or replace function record_membership_change() returns trigger language plpgsql as $$
@@ -17,6 +17,7 @@ declare
         || case when new.member_of is null then '{}' else jsonb_build_object(new.member_of, new.member_role) end
         else '{}' end;
     change record;
+    counted record;
     cause record;
 begin
     for change in
@@ -36,17 +37,19 @@ begin
             values (change.subscription_id, member_id, change.is_now)
             on conflict (subscription_id, customer_id) do update set role = excluded.role;
         end if;
-        with replaced as (
-            delete from membership_counts where id = any (array(
-                select c.id from membership_counts c where c.subscription_id = change.subscription_id
-                for update skip locked))
-            returning users, managers
-        )
-        insert into membership_counts (subscription_id, users, managers)
-        select change.subscription_id, change.users + coalesce(sum(r.users), 0),
-            change.managers + coalesce(sum(r.managers), 0)
-        from replaced r
-        having change.users + coalesce(sum(r.users), 0) <> 0 or change.managers + coalesce(sum(r.managers), 0) <> 0;
+        select array_agg(c.id) as ids, coalesce(sum(c.users), 0) + change.users as users,
+            coalesce(sum(c.managers), 0) + change.managers as managers into counted
+        from (select * from membership_counts where subscription_id = change.subscription_id
+            for update skip locked) c;
+        if counted.ids is null then
+            insert into membership_counts (subscription_id, users, managers)
+            values (change.subscription_id, counted.users, counted.managers);
+        else
+            delete from membership_counts where id = any (counted.ids)
+              and (id <> counted.ids[1] or (counted.users = 0 and counted.managers = 0));
+            update membership_counts set users = counted.users, managers = counted.managers
+            where id = counted.ids[1];
+        end if;
 
         continue when tg_op = 'DELETE';
         select o.id, o.principal, o.actor_id into cause

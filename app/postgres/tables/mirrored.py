@@ -13,6 +13,7 @@ from sqlalchemy import (
     Column,
     Identity,
     Index,
+    PrimaryKeyConstraint,
     Table,
     Text,
     collate,
@@ -169,9 +170,11 @@ Index(None, invoices.c.subscription_id, postgresql_where=invoices.c.subscription
 memberships = Table(
     "memberships",
     metadata,
-    Column("subscription_id", Text, primary_key=True),
-    Column("customer_id", Text, primary_key=True),
+    text_column("subscription_id", required=True),
+    text_column("customer_id", required=True),
     text_column("role", required=True),
+    # The key has all columns, so that a page in the order of the key is the cheapest plan for a team of any size.
+    PrimaryKeyConstraint("subscription_id", "customer_id", postgresql_include=["role"]),
     CheckConstraint("role in ('user', 'manager')", name="role"),
 )
 Index(None, memberships.c.customer_id)

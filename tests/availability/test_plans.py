@@ -1,0 +1,101 @@
+"""No statement of a request or of the worker reads a large table from end to end, whatever the statistics say.
+
+The statistics are those of an account in which one subscription has almost all members, so that a generic plan expects
+any subscription to have them all. What was really read is counted by PostgreSQL itself, triggers included.
+"""
+
+import asyncpg
+
+from testkit import growth
+from testkit.company import Company, new_email, running_service
+from testkit.service import as_service
+from testkit.simulator import Simulator, new_account_key
+
+MEMBERS = 20_000
+LARGE = ("customers", "memberships", "member_records", "identities", "operation_steps", "reservations")
+_SCANS = "select relname, seq_scan from pg_stat_user_tables where relname = any($1)"
+
+
+async def scans(url: str) -> dict[str, int]:
+    """Sequential scans of the large tables so far, of sessions that have ended."""
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute("select pg_stat_force_next_flush()")
+        return {row["relname"]: row["seq_scan"] for row in await connection.fetch(_SCANS, list(LARGE))}
+    finally:
+        await connection.close()
+
+
+async def _prepared(company: Company) -> None:
+    """A team of 20,000, settled operations of them, and statistics of all that."""
+    async with company.service.context.database.unhurried() as connection:
+        await growth.add_members(connection, company.subscription_id, "plans", MEMBERS)
+        await connection.execute(
+            """insert into operations (id, subscription_id, kind, state, principal, source, request, settled_at)
+            select 'op_plans' || n, $1, 'member_change', 'settled', 'service:plans', 'api', '{}', clock_timestamp()
+            from generate_series(1, $2::int) n""",
+            company.subscription_id,
+            MEMBERS,
+        )
+        await connection.execute(
+            """insert into operation_steps (operation_id, position, subscription_id, action, customer_id, role, state,
+                details, settled_at)
+            select 'op_plans' || n, 0, $1, 'add', 'cus_plans' || n, 'user', 'applied', '{}', clock_timestamp()
+            from generate_series(1, $2::int) n""",
+            company.subscription_id,
+            MEMBERS,
+        )
+        await connection.execute(
+            """insert into reservations (operation_id, position, subscription_id, customer_id, released_at)
+            select operation_id, 0, subscription_id, customer_id, clock_timestamp() from operation_steps
+            where operation_id like 'op_plans%'"""
+        )
+        await connection.execute("analyze")
+
+
+async def test_large_tables_are_never_read_whole_when_one_team_has_almost_all_members(
+    stripe_simulator: str, database_url: str
+) -> None:
+    """Section "Memberships as rows": reads, pages, search, access, changes, events and the worker use indexes."""
+    async with Simulator(stripe_simulator, new_account_key()) as stripe:
+        async with running_service(stripe, database_url) as service:
+            company, small = await service.company(seats=MEMBERS + 10), await service.company(seats=9)
+            await _prepared(company)
+        before = await scans(database_url)
+        async with running_service(stripe, database_url) as service:
+            for team in (company, small):
+                team.service = service
+                await _used(team)
+            await service.work_off()
+        assert await scans(database_url) == before
+
+
+async def _used(company: Company) -> None:
+    service, owner, user = company.service, company.owner.headers, company.user
+    page = await service.get(f"{company.path}/users", owner)
+    if page.json()["next_cursor"]:
+        await service.get(f"{company.path}/users", owner, cursor=page.json()["next_cursor"])
+    for query in ({"role": "manager"}, {"search": "member"}, {"search": user.email}, {"limit": 100}):
+        assert (await service.get(f"{company.path}/users", owner, **query)).status_code == 200
+    for who in (owner, user.headers, company.manager.headers, as_service("read")):
+        assert (await service.get(company.path, who)).status_code == 200
+    assert (await service.get(f"{company.path}/users", user.headers)).status_code == 200
+    for person in (company.owner, user):
+        assert (await service.get("/v1/customers/me/subscriptions", person.headers)).status_code == 200
+        access = f"/v1/customers/{person.customer_id}/access"
+        assert (
+            await service.get(access, as_service("read"), product_id=company.product_id)
+        ).status_code == 200
+    unknown = new_email()
+    changed = await company.change(owner, add=[unknown, company.stranger.email])
+    assert changed.status_code == 200, changed.text
+    update = [{"customer_id": user.customer_id, "role": "manager"}]
+    changed = await company.change(owner, update=update, remove=[company.stranger.customer_id])
+    assert changed.status_code == 200, changed.text
+    offer = {"to_customer_id": user.customer_id, "keep_me_as": "manager"}
+    assert (await service.send("POST", f"{company.path}/transfer", owner, offer)).is_success
+    accepted = await service.send("POST", f"{company.path}/transfer/accept", user.headers)
+    assert accepted.status_code == 200, accepted.text
+    found = await service.stripe.get(f"/v1/customers/{company.stranger.customer_id}")
+    await service.deliver_state("customer", {**found, "name": "Renamed"})
+    await service.refresh("customer", company.stranger.customer_id)
