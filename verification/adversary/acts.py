@@ -138,7 +138,7 @@ PLAN_ACTS: Mapping[str, Act] = {
     "add a user again as manager": _people(
         lambda w, p, who: {"add": [{"customer_id": p.second.customer_id, "role": "manager"}]}
     ),
-    "add who is elsewhere": _people(lambda w, p, who: {"add": [{"email": w.foreign.user.email}]}),
+    "add who is elsewhere": _people(lambda w, p, who: {"add": [{"email": p.elsewhere.email}]}),
     "add more than fit": _people(_too_many),
     "buy seats for more than fit": _people(
         lambda w, p, who: {**_too_many(w, p, who), "over_capacity": "add_seats"}

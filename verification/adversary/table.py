@@ -64,7 +64,7 @@ add an outsider by id           409:not_found  409:not_found  role  role  ok
 add an absent id                409:not_found  409:not_found  role  role  409:not_found
 add who is a user already       ok     ok       role  role   ok
 add a user again as manager     409:already_member  role  role  role  409:already_member
-add who is elsewhere            409:cannot_be_added  409:cannot_be_added  role  role  409:member_elsewhere
+add who is elsewhere            ok     ok       role  role   ok
 add more than fit               409:seat_limit_reached  409:seat_limit_reached  role  role  409:seat_limit_reached
 buy seats for more than fit     role   role     role  role   ok
 remove a user                   ok     ok       role  role   ok
@@ -149,6 +149,7 @@ add an item                     role   role     role  role   closed
 add a user                      closed  closed  role  role  closed
 add a manager                   closed  role  role  role  closed
 add an outsider by id           409:not_found  409:not_found  role  role  closed
+add who is elsewhere            closed  closed  role  role  closed
 add more than fit               closed  closed  role  role  closed
 buy seats for more than fit     closed  closed  role  role  closed
 invite a user                   closed  closed  role  role  closed
@@ -235,7 +236,7 @@ add a user                      -      role     role  role   ok
 add a manager                   -      role     role  role   ok
 add oneself as manager          -      role     role  role   -
 add an outsider by id           -      role     role  role   ok
-add who is elsewhere            -      role     role  role   409:member_elsewhere
+add who is elsewhere            -      role     role  role   ok
 buy seats for more than fit     -      role     role  role   ok
 remove a user                   -      role     role  role   ok
 remove oneself                  -      role     role  role   -

@@ -60,6 +60,7 @@ class Plan:
     peer: Person = field(init=False)
     user: Person = field(init=False)
     second: Person = field(init=False)
+    elsewhere: Person = field(init=False)
 
     def people(self) -> dict[str, Person]:
         return {name: getattr(self, name) for name in ("owner", "manager", "user", "payer")}
@@ -149,6 +150,8 @@ class Builder:
     def __init__(self, world: World) -> None:
         self.world = world
         self.stripe = world.stripe
+        self.crowd: dict[str, str] = {}
+        """The membership of the people who are on another subscription, all on one."""
 
     async def stock(self) -> None:
         """The catalogue: what is on offer, and every way in which something is not."""
@@ -217,6 +220,7 @@ class Builder:
         for name, role in (("manager", "manager"), ("peer", "manager"), ("user", "user"), ("second", "user")):
             marks = {**on_it, "billing_shared_subscription_role": role} if on_it else {}
             setattr(plan, name, await self.person(name, **marks))
+        plan.elsewhere = await self.person("elsewhere", **self.crowd)
         if kind.startswith("seated"):
             role = {"seated payer": "user", "seated ownerless": "manager"}[kind]
             marks = {**on_it, "billing_shared_subscription_role": role}
@@ -323,6 +327,11 @@ async def build(
     await builder.stripe.control("POST", "clock", freeze=True)
     await builder.stripe.settings(dunning=DUNNING)
     await builder.stock()
+    crowd = await builder.plan("foreign")
+    builder.crowd = {
+        "billing_shared_subscription_id": crowd.subscription_id,
+        "billing_shared_subscription_role": "user",
+    }
     made: dict[str, list[Plan]] = {}
     for kind, days in (("unpaid", 44.0), ("past due", 31.2)):
         if kind in kinds:
@@ -355,6 +364,7 @@ def absent_plan(like: Plan) -> Plan:
         "absent", like.seats, like.owner, like.payer, like.outsider, payment_method_id=like.payment_method_id
     )
     made.manager, made.peer, made.user, made.second = like.manager, like.peer, like.user, like.second
+    made.elsewhere = like.elsewhere
     made.subscription_id, made.item_id = absent_like(like.subscription_id), absent_like(like.item_id)
     made.invoice_id, made.operation_id = absent_like(like.invoice_id), f"op_{'0' * 24}"
     return made
