@@ -220,6 +220,9 @@ class Settings(BaseSettings):
     payment_window: Annotated[float, Field(ge=1, le=23 * 3600, allow_inf_nan=False)] = 3600.0
     """Seconds for which a change may wait for its payment. Then it ends by itself, and nothing was bought."""
 
+    journal_retention_days: Annotated[int, Field(ge=1, le=36500)] = 400
+    """Days for which operations and the audit trail are kept."""
+
     memberships_per_customer: Annotated[int, Field(ge=1, le=40)] = 20
     """Shared subscriptions that have not ended and that one customer may be added to. 1 is the guide's own rule."""
 

@@ -14,7 +14,7 @@ from uuid import uuid4
 import structlog
 
 from app.context import Context
-from app.customers import seat_moves
+from app.customers import erasure, seat_moves
 from app.errors import BillingError
 from app.mirror import refreshing as sync
 from app.mirror.first_fill import check_account
@@ -64,8 +64,8 @@ async def work(context: Context, stop: asyncio.Event) -> None:
 class _Jobs:
     """The running jobs.
 
-    There are up to CONCURRENCY refreshes and as many recoveries, so that a slow job delays no other. One more moves
-    seats to logins whose addresses were verified.
+    There are up to CONCURRENCY refreshes and as many recoveries, so that a slow job delays no other. Two more jobs move
+    seats to logins whose addresses were verified, and erase customers that were deleted.
     """
 
     def __init__(self, context: Context) -> None:
@@ -96,6 +96,7 @@ class _Jobs:
                     self._begin(self._recoveries, recovery.finish(self._context, operation_id, token))
         if not self._moves:
             self._begin(self._moves, seat_moves.move_due(self._context, limit=CONCURRENCY))
+            self._begin(self._moves, erasure.erase_deleted(self._context))
 
     def _begin(self, running: set[asyncio.Task[Any]], job: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.create_task(_logged(job))

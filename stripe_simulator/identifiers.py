@@ -22,6 +22,7 @@ LENGTHS = {
     "di_": 24,
     "promo_": 24,
     "txr_": 24,
+    "txi_": 24,
     "inpay_": 24,
     "ch_": 24,
     "py_": 24,

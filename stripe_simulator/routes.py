@@ -25,6 +25,7 @@ from .resources import (
     subscription_items,
     subscription_pauses,
     subscriptions,
+    tax_ids,
 )
 
 Handler = Callable[[Call], Obj]
@@ -54,6 +55,8 @@ _TABLE: list[tuple[str, str, Handler, str | None]] = [
     ("GET", "/v1/customers/{id}", customers.retrieve_customer, "CustomerRetrieveParams"),
     ("POST", "/v1/customers/{id}", customers.update_customer, "CustomerUpdateParams"),
     ("DELETE", "/v1/customers/{id}", customers.delete_customer, "CustomerDeleteParams"),
+    ("POST", "/v1/customers/{id}/tax_ids", tax_ids.create_tax_id, "CustomerTaxIdCreateParams"),
+    ("GET", "/v1/customers/{id}/tax_ids", tax_ids.list_tax_ids, "CustomerTaxIdListParams"),
     (
         "GET",
         "/v1/customers/{id}/payment_methods",

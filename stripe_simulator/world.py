@@ -26,6 +26,7 @@ INDEXED: dict[str, tuple[str, ...]] = {
     "price": ("product", "lookup_key"),
     "subscription": ("customer",),
     "payment_method": ("customer",),
+    "tax_id": ("customer",),
     "invoice": ("customer", "_subscription"),
     "invoiceitem": ("customer",),
     "setup_intent": ("customer",),

@@ -61,6 +61,7 @@ EVENTS = frozenset(
 """Without these the cache falls behind until the next reconcile."""
 
 _LAG_SECONDS = 60.0
+_DAY_SECONDS = 86_400.0
 _MEMBER_KEYS = f"{keys.MEMBER_OF} and {keys.MEMBER_ROLE}"
 
 
@@ -91,6 +92,7 @@ async def examine(context: Context) -> list[Finding]:
         return [
             *await _metadata(connection),
             *await _memberships(connection),
+            *await _unclaimed(connection),
             *await _seats(connection, context.rules),
             *await _payments(connection),
             *await _catalogue(connection, context.rules),
@@ -148,6 +150,29 @@ async def _memberships(connection: Connection) -> list[Finding]:
         named += [f"{keys.FURTHER_PREFIX}{subscription_id}"] if row["is_further"] else []
         found.append(Finding("membership", row["customer_id"], problem, f"Remove {' and '.join(named)}."))
     return found
+
+
+async def _unclaimed(connection: Connection) -> list[Finding]:
+    found = []
+    for row in await diagnosis.unclaimed(connection):
+        days = row["age"] / _DAY_SECONDS
+        problem = f"has had an unclaimed seat on {row['subscription_id']} for {days:.0f} days"
+        fix = "Ask the person to sign in with that address verified, or remove them."
+        if row["has_login"]:
+            problem += ", although a login has verified the address"
+            fix = "Free a membership of that login's customer: then its next sign-in moves the seat."
+        found.append(Finding("unclaimed", row["customer_id"], problem, fix, "notice"))
+    return found + [
+        Finding(
+            "unclaimed",
+            row["customer_id"],
+            f"was created for a seat {row['age'] / _DAY_SECONDS:.0f} days ago and has none; it belongs to no login, "
+            "and is in use at Stripe",
+            "Delete it in the Dashboard if nobody needs it.",
+            "notice",
+        )
+        for row in await diagnosis.ghosts(connection)
+    ]
 
 
 async def _seats(connection: Connection, rules: Rules) -> list[Finding]:

@@ -85,6 +85,37 @@ _OTHER_VERSIONS = """
     where received_at > clock_timestamp() - interval '1 day' and outcome = 'noted: other version'"""
 
 
+_UNCLAIMED = """
+    select k.subscription_id, k.customer_id, extract(epoch from clock_timestamp() - k.since)::float as age,
+        exists (select from identities i where i.email = lower(k.typed_email collate "C")
+            and i.customer_id is not null and i.customer_id <> k.customer_id) as has_login
+    from member_records k
+    join memberships m on m.subscription_id = k.subscription_id and m.customer_id = k.customer_id
+    where k.typed_email is not null
+    order by k.since, k.customer_id limit $1"""
+
+_GHOSTS = """
+    select s.customer_id, extract(epoch from clock_timestamp() - s.created_at)::float as age from seat_customers s
+    join customers c on c.id = s.customer_id and c.existence = 'present'
+    where s.claimed_at is null and s.kept_at is not null
+      and not exists (select from identities i where i.customer_id = s.customer_id)
+      and not exists (select from memberships m where m.customer_id = s.customer_id)
+    order by s.created_at limit $1"""
+
+
+async def unclaimed(connection: Connection) -> list[dict[str, Any]]:
+    """Return seats that were given by e-mail and whose person has not acted, oldest first.
+
+    `age` is in seconds. `has_login`: the address belongs to a login that has another customer, so the seat cannot move.
+    """
+    return [dict(row) for row in await connection.fetch(_UNCLAIMED, LIMIT)]
+
+
+async def ghosts(connection: Connection) -> list[dict[str, Any]]:
+    """Return customers that were created for a seat, have none, belong to no login, and are in use at Stripe."""
+    return [dict(row) for row in await connection.fetch(_GHOSTS, LIMIT)]
+
+
 async def metadata_problems(connection: Connection) -> list[dict[str, Any]]:
     """Return objects with metadata that does not have the intended effect.
 

@@ -11,6 +11,7 @@ import random
 import structlog
 
 from app.context import Context
+from app.customers import emptied
 from app.errors import BillingError
 from app.mirror import reconcile as reconciling
 from app.mirror.store import scans as scan_rows
@@ -35,6 +36,7 @@ async def keep_up(context: Context) -> None:
             await cleanup.end_invitations(context)
             while await cleanup.clear_ended(context):
                 pass
+            await emptied.delete_emptied(context)
             await reconcile_when_due(context)
         except BillingError as error:
             log.warning("upkeep_waits", reason=error.code)
@@ -52,7 +54,7 @@ async def purge(context: Context) -> dict[str, int]:
         if not ours:
             return {}
         async with context.database.connection() as connection:
-            deleted = await retention.purge(connection)
+            deleted = await retention.purge(connection, journal_days=context.rules.journal_retention_days)
     log.info("purged", **deleted)
     return deleted
 

@@ -18,11 +18,24 @@ _EXPIRED = {
     "request_rates": "full_at < clock_timestamp()",
 }
 
+# The journals: what was changed, who did it, and how each write ended. A step goes with its operation.
+_JOURNALS = {
+    "audit_events": "at < clock_timestamp() - interval '{days} days'",
+    "operation_steps": "settled_at < clock_timestamp() - interval '{days} days' and exists (select from operations o"
+    " where o.id = operation_id and o.settled_at < clock_timestamp() - interval '{days} days')",
+    "operations": "settled_at < clock_timestamp() - interval '{days} days'"
+    " and not exists (select from operation_steps t where t.operation_id = operations.id)",
+}
 
-async def purge(connection: Connection) -> dict[str, int]:
-    """Delete the expired rows, each batch in its own transaction, and return the number of rows by table."""
+
+async def purge(connection: Connection, *, journal_days: int) -> dict[str, int]:
+    """Delete the expired rows, each batch in its own transaction, and return the number of rows by table.
+
+    `journal_days`: for how long operations and the audit trail are kept.
+    """
     deleted = {}
-    for table, condition in _EXPIRED.items():
+    journals = {table: condition.format(days=int(journal_days)) for table, condition in _JOURNALS.items()}
+    for table, condition in (*_EXPIRED.items(), *journals.items()):
         # The condition is checked again when the row is locked, because a notification may have arrived in between.
         statement = f"""delete from {table} where ctid = any(array(
             select ctid from {table} where {condition} limit {BATCH} for update skip locked)) and {condition}"""

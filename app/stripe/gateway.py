@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
+from uuid import uuid4
 
+from app.domain import metadata as keys
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.snapshots import Invoice, PaymentMethod, Snapshot, Subscription
 from app.errors import NotFound
@@ -333,6 +335,43 @@ class StripeGateway:
         answer = await self._client.get(_PATHS["customer"], {"email": email, "limit": PAGE_SIZE})
         return [Fetched(parsing.customer(source), answer.at) for source in answer.data["data"]]
 
+    async def is_unused(self, customer_id: CustomerId) -> bool:
+        """Return True if nobody has used the customer for anything but a seat.
+
+        It has no subscription of any status, payment method, invoice or invoice item, balance, tax id, and no metadata
+        of others.
+        """
+        path = customer_path(customer_id)
+        data = (await self._client.get(path)).data
+        metadata = data.get("metadata") or {}
+        others = [
+            key
+            for key in metadata
+            if key not in _SEAT_KEYS and not key.startswith(f"{keys.FURTHER_PREFIX}sub_")
+        ]
+        settings = data.get("invoice_settings") or {}
+        if others or settings.get("default_payment_method"):
+            return False
+        if any(data.get(name) not in _NOTHING for name in _USES):
+            return False
+        lists: list[tuple[str, dict[str, Any]]] = [
+            (_PATHS["subscription"], {"customer": customer_id, "status": "all"}),
+            (_PATHS["invoice"], {"customer": customer_id}),
+            ("/v1/invoiceitems", {"customer": customer_id}),
+            (f"{path}/payment_methods", {}),
+            (f"{path}/tax_ids", {}),
+        ]
+        for listed, query in lists:
+            if (await self._client.get(listed, {**query, "limit": 1})).data["data"]:
+                return False
+        return True
+
+    async def delete_customer(self, customer_id: CustomerId) -> Fetched:
+        """Delete a customer. Stripe keeps no idempotency keys of deletions: another one finds it deleted."""
+        path = customer_path(customer_id)
+        write = Write(self._client, "delete", path, {}, read=_customer, absent=lambda at: Fetched(None, at))
+        return await write.now(f"delete/{uuid4()}")
+
     def metadata_change(self, customer_id: CustomerId, values: Mapping[str, str]) -> Write[Fetched]:
         """Return the write that changes a customer's metadata. Other keys do not change; a value of "" removes its key.
 
@@ -341,6 +380,11 @@ class StripeGateway:
         path = customer_path(customer_id)
         params = {"metadata": dict(values)}
         return Write(self._client, "post", path, params, read=_customer, absent=lambda at: Fetched(None, at))
+
+
+_SEAT_KEYS = frozenset({keys.MEMBER_OF, keys.MEMBER_ROLE, keys.OPERATION_ID})
+_NOTHING: tuple[object, ...] = (None, "", 0, False, [], {}, "none")
+_USES = ("balance", "default_source", "delinquent", "discount", "address", "shipping", "phone", "test_clock")
 
 
 def customer_path(customer_id: CustomerId) -> str:

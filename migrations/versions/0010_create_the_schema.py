@@ -504,6 +504,7 @@ def create_people() -> None:
             comment="the last operation that moves, or has moved, a seat to a login's customer",
         ),
         sa.Column("deleting_at", INSTANT, nullable=True, comment="when its deletion at Stripe began"),
+        sa.Column("kept_at", INSTANT, nullable=True, comment="when it was found to be in use at Stripe"),
         sa.PrimaryKeyConstraint("customer_id", name="pk_seat_customers"),
     )
     op.execute("create index ix_seat_customers_email on seat_customers (email) where claimed_at is null")
@@ -685,6 +686,13 @@ def create_operations() -> None:
     op.execute(
         "create index ix_operation_steps_awaiting_payment on operation_steps (subscription_id)"
         " where state = 'awaiting_payment'"
+    )
+    op.execute(
+        "create index ix_operation_steps_named_customer on operation_steps (customer_id) where email is not null"
+    )
+    op.execute(
+        'create index ix_operation_steps_email_lower on operation_steps (lower(email collate "C"))'
+        " where email is not null"
     )
     op.execute(
         "create index ix_operation_steps_unsettled_customer on operation_steps (customer_id)"

@@ -55,6 +55,22 @@ async def test_what_is_past_its_time_is_forgotten_and_nothing_younger(service: S
         """insert into request_rates (name, full_at) values
         ('full', now() - interval '1 second'), ('not yet', now() + interval '1 minute') returning name"""
     )
+    await service.fetch(
+        """insert into operations (id, subscription_id, kind, state, principal, source, request, settled_at) values
+        ('op_old', 'sub_1', 'leave', 'settled', 'p', 'api', '{}', now() - interval '401 days'),
+        ('op_young', 'sub_1', 'leave', 'settled', 'p', 'api', '{}', now() - interval '399 days') returning id"""
+    )
+    await service.fetch(
+        """insert into operation_steps (operation_id, position, subscription_id, action, customer_id, state, details,
+            settled_at)
+        select o.id, 0, 'sub_1', 'remove', 'cus_1', 'applied', '{}', o.settled_at from operations o
+        where o.id in ('op_old', 'op_young') returning operation_id"""
+    )
+    await service.fetch(
+        """insert into audit_events (subscription_id, at, source, action, before, after) values
+        ('sub_1', now() - interval '401 days', 'api', 'old', '{}', '{}'),
+        ('sub_1', now() - interval '399 days', 'api', 'young', '{}', '{}') returning id"""
+    )
     deleted = await upkeep.purge(service.context)
     assert deleted == {
         "webhook_events": retention.BATCH + 5,
@@ -63,7 +79,11 @@ async def test_what_is_past_its_time_is_forgotten_and_nothing_younger(service: S
         "reservations": 1,
         "refreshes": 1,
         "request_rates": 1,
+        "audit_events": 1,
+        "operation_steps": 1,
+        "operations": 1,
     }
+    assert {row["id"] for row in await service.fetch("select id from operations")} == {"op_young"}
     assert [row["name"] for row in await service.fetch("select name from request_rates")] == ["not yet"]
     assert {row["id"] for row in await service.fetch("select id from refreshes")} == {
         "spaced",

@@ -55,6 +55,7 @@ seat_customers = Table(
         "moved_by", Text, comment="the last operation that moves, or has moved, a seat to a login's customer"
     ),
     Column("deleting_at", DateTime(timezone=True), comment="when its deletion at Stripe began"),
+    Column("kept_at", DateTime(timezone=True), comment="when it was found to be in use at Stripe"),
 )
 Index(None, seat_customers.c.email, postgresql_where=seat_customers.c.claimed_at.is_(None))
 Index(

@@ -17,6 +17,8 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    collate,
+    func,
     text,
 )
 from sqlalchemy.dialects.postgresql import ENUM, JSONB, UUID
@@ -149,6 +151,17 @@ Index(
     "ix_operation_steps_awaiting_payment",
     operation_steps.c.subscription_id,
     postgresql_where=text("state = 'awaiting_payment'"),
+)
+# Erasure finds steps by the person that they name.
+Index(
+    "ix_operation_steps_named_customer",
+    operation_steps.c.customer_id,
+    postgresql_where=text("email is not null"),
+)
+Index(
+    "ix_operation_steps_email_lower",
+    func.lower(collate(operation_steps.c.email, "C")),
+    postgresql_where=text("email is not null"),
 )
 Index(
     "ix_operation_steps_unsettled_customer",
