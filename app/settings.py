@@ -24,6 +24,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from app.setting_needs import Process, conflicts, missing
 from app.setting_rules import (
     ALWAYS,
     check_claim,
@@ -51,44 +52,10 @@ from app.setting_rules import (
     split_commas,
 )
 
-Process = Literal[
-    "serve",
-    "worker",
-    "sync",
-    "reconcile",
-    "doctor",
-    "replay",
-    "unlink",
-    "migrate",
-    "token",
-    "token --check",
-    "openapi",
-    "dev",
-    "test",
-]
 Scope = Literal["read", "write", "admin"]
 ProrationBehavior = Literal["always_invoice", "create_prorations", "none"]
 Catalogue = Literal["listed", "open"]
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
-
-_AUTH_KEYS = ("AUTH_JWT_SECRET", "AUTH_JWT_PUBLIC_KEY", "AUTH_JWKS_URL")
-_DATABASE = ("DATABASE_URL",)
-_STRIPE = ("DATABASE_URL", "STRIPE_API_KEY")
-_REQUIRED: dict[Process, tuple[str, ...]] = {
-    "serve": (*_STRIPE, "STRIPE_WEBHOOK_SECRETS", "AUTH_KEY", "AUTH_ISSUER", "AUTH_AUDIENCE"),
-    "worker": _STRIPE,
-    "sync": _STRIPE,
-    "reconcile": _STRIPE,
-    "doctor": _STRIPE,
-    "replay": _DATABASE,
-    "unlink": _STRIPE,
-    "migrate": _DATABASE,
-    "token": ("AUTH_JWT_SECRET", "AUTH_ISSUER", "AUTH_AUDIENCE"),
-    "token --check": ("AUTH_KEY", "AUTH_ISSUER", "AUTH_AUDIENCE"),
-    "openapi": (),
-    "dev": (),
-    "test": (),
-}
 
 Value = TypeVar("Value")
 
@@ -275,7 +242,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _no_conflicts(self) -> Settings:
         present = {name.upper() for name in self.model_fields_set if getattr(self, name) is not None}
-        if problems := _conflicts(present, livemode=self.stripe_livemode):
+        if problems := conflicts(present, livemode=self.stripe_livemode):
             raise ValueError("; ".join(f"{name} {rule}" for name, rule in problems.items()))
         return self
 
@@ -370,26 +337,6 @@ def _configured(name: str, value: Value | None) -> Value:
     return value
 
 
-def _conflicts(present: set[str], *, livemode: bool) -> dict[str, str]:
-    problems: dict[str, str] = {}
-    if len(keys := [name for name in _AUTH_KEYS if name in present]) > 1:
-        problems[keys[0]] = "only one of " + ", ".join(_AUTH_KEYS) + " may be set"
-    if livemode and "STRIPE_API_BASE" in present:
-        problems["STRIPE_API_BASE"] = "must not be set with a live Stripe key"
-    return problems
-
-
-def _missing(process: Process, present: set[str]) -> dict[str, str]:
-    problems: dict[str, str] = {}
-    for name in _REQUIRED[process]:
-        if name == "AUTH_KEY":
-            if present.isdisjoint(_AUTH_KEYS):
-                problems[" or ".join(_AUTH_KEYS)] = f"one of them is required by `{process}`"
-        elif name not in present:
-            problems[name] = f"is required by `{process}`"
-    return problems
-
-
 def _rule(error: Mapping[str, Any]) -> str:
     # The name of an unknown member is left out: the operator may have pasted a key into the wrong place.
     known = (
@@ -413,14 +360,14 @@ def load_settings(environ: Mapping[str, str] | None = None, *, process: Process 
         name: source[name] for name in (field.upper() for field in Settings.model_fields) if name in source
     }
     raw = {name: text.strip() for name, text in raw.items() if text.strip()}
-    problems = list(_missing(process, set(raw)).items())
+    problems = list(missing(process, set(raw)).items())
     settings: Settings | None = None
     try:
         settings = Settings(**{name.lower(): text for name, text in raw.items()})  # type: ignore[arg-type]  # pydantic parses the texts
     except ValidationError as invalid:
         errors = invalid.errors(include_input=False, include_url=False, include_context=False)
         problems += [(str(error["loc"][0]).upper(), _rule(error)) for error in errors if error["loc"]]
-        problems += _conflicts(set(raw), livemode=is_live(raw.get("STRIPE_API_KEY", ""))).items()
+        problems += conflicts(set(raw), livemode=is_live(raw.get("STRIPE_API_KEY", ""))).items()
     if settings is not None and not problems:
         return settings
     rules: dict[str, list[str]] = {}

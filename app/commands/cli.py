@@ -16,7 +16,8 @@ from typing import Annotated
 import typer
 
 from app.errors import BillingError, SchemaRefused
-from app.settings import Process, Settings, SettingsError, load_settings
+from app.setting_needs import Process
+from app.settings import Settings, SettingsError, load_settings
 
 cli = typer.Typer(
     name="coseat",

@@ -87,8 +87,9 @@ async def ensure_customer(context: Context, subject: Subject, *, principal: str)
     give_up = asyncio.get_running_loop().time() + _WAIT_SECONDS
     while True:
         found = await _look(context, subject, principal)
-        if found.customer_id is not None:
-            await _write_subject(context, found.customer_id, subject, is_new_here=found.is_taken_over)
+        if found.customer_id is not None and await _write_subject(
+            context, found.customer_id, subject, is_new_here=found.is_taken_over
+        ):
             return found.customer_id, False
         if found.creation is not None:
             key = f"customer/{found.creation.key}"
@@ -111,7 +112,10 @@ class _Found:
 
 
 class _OvertakenError(Exception):
-    """Another login was linked to the found customer at the same time. Looking again finds another one or none."""
+    """The found customer was linked to another login, or ceased to name this one, at the same time.
+
+    Looking again finds another customer or none.
+    """
 
 
 async def _look(context: Context, subject: Subject, principal: str) -> _Found:
@@ -144,6 +148,8 @@ async def _look(context: Context, subject: Subject, principal: str) -> _Found:
 async def _take_over(connection: Connection, subject: Subject, principal: str) -> CustomerId | None:
     named = await identities.customer_by_user_id(connection, subject.subject)
     by: LinkedBy = "user_id"
+    if named is not None and not await identities.names_subject(connection, named, subject.subject):
+        raise _OvertakenError()
     if named is None and subject.seat_email is not None:
         named, by = await identities.claim_seat_customer(connection, subject.seat_email), _trigger(principal)
     if named is None or await identities.link(connection, subject.issuer, subject.subject, named, by=by):
@@ -214,7 +220,8 @@ async def unlink(context: Context, customer_id: CustomerId, *, principal: str) -
     """End the link between a customer and its login, and record it in the audit trail.
 
     If `billing_user_id` of the customer holds the login's subject, it is removed at Stripe, or the next request would
-    link the two again. The link ends in the transaction that applies Stripe's answer. Unlinking again changes nothing.
+    link the two again. The link ends in the transaction that applies Stripe's answer, under the customer's lease: a
+    call that saw the link writes nothing of it after that. Unlinking again changes nothing.
 
     Raises:
         NotFound: There is no such customer.
@@ -225,6 +232,19 @@ async def unlink(context: Context, customer_id: CustomerId, *, principal: str) -
         is_present = await identities.is_present(connection, customer_id)
     if subject is None and not is_present:
         raise NotFound()
+    subject = await _end_link(context, customer_id, subject, principal=principal)
+    while subject is not None:
+        subject = await _end_link(context, customer_id, subject, principal=principal)
+
+
+async def _end_link(
+    context: Context, customer_id: CustomerId, subject: str | None, *, principal: str
+) -> str | None:
+    """End the link, and remove this subject from the customer's metadata.
+
+    Return the subject of a login that was linked since, if the metadata still names it: it is to be removed too.
+    """
+    linked_since: list[str] = []
     lease = await sync.take_lease(context, "customer", customer_id)
 
     async def write() -> Fetched:
@@ -237,10 +257,13 @@ async def unlink(context: Context, customer_id: CustomerId, *, principal: str) -
             idempotency_key=f"unlink/{lease.token}",
         )
 
-    async def settle(connection: Connection, _: Snapshot | None) -> None:
-        await identities.end_link(connection, customer_id, principal=principal)
+    async def settle(connection: Connection, snapshot: Snapshot | None) -> None:
+        ended = await identities.end_link(connection, customer_id, principal=principal)
+        if ended is not None and isinstance(snapshot, Customer) and snapshot.user_id == ended:
+            linked_since.append(ended)
 
     await sync.apply(context, lease, write, settle)
+    return linked_since[0] if linked_since else None
 
 
 def _linked_elsewhere() -> Forbidden:
@@ -259,11 +282,11 @@ def _id_of(created: Fetched) -> CustomerId:
 
 async def _write_subject(
     context: Context, customer_id: CustomerId, subject: Subject, *, is_new_here: bool
-) -> None:
+) -> bool:
     """Write the subject into the customer's metadata at Stripe, if it is missing.
 
     The link itself is a row of our own and is committed before. The person's name is written too, if the customer has
-    none.
+    none. Return False if the link was ended before the customer's lease was free: then nothing is written.
     """
     async with context.database.connection() as connection:
         known = await customers.user_id(connection, customer_id)
@@ -273,12 +296,19 @@ async def _write_subject(
     if subject.name is not None and nameless and (is_new_here or values):
         values["name"] = subject.name
     if not values:
-        return
+        return True
+    ends: list[CustomerId] = []
     lease = await sync.take_lease(context, "customer", customer_id)
 
     async def write() -> Fetched:
+        async with context.database.connection() as connection:
+            linked = await identities.customer_of(connection, subject.issuer, subject.subject)
+        if linked != customer_id:
+            ends.append(customer_id)
+            return await context.stripe.fetch("customer", customer_id)
         return await context.billing.update_customer(
             customer_id, values, idempotency_key=f"user/{lease.token}"
         )
 
     await sync.apply(context, lease, write)
+    return not ends

@@ -150,8 +150,13 @@ async def _first_sight(
 
 
 async def _link(connection: Connection, user: EndUser, customer_id: CustomerId, *, by: LinkedBy) -> bool:
-    """Link a login, also in the place of a customer that was deleted at Stripe. Return False if either is linked."""
+    """Link a login, also in the place of a customer that was deleted at Stripe.
+
+    Return False if either is linked, or if the customer was found by the subject in its metadata and names it no more.
+    """
     async with connection.transaction():
+        if not (by == "claim" or await identities.names_subject(connection, customer_id, user.subject)):
+            return False
         deleted = await identities.deleted_customer_of(connection, user.issuer, user.subject)
         linked = await identities.link(connection, user.issuer, user.subject, customer_id, by=by)
         if linked and deleted is not None:

@@ -158,13 +158,16 @@ async def subject_of(connection: Connection, customer_id: CustomerId) -> str | N
     return found
 
 
-async def end_link(connection: Connection, customer_id: CustomerId, *, principal: str) -> bool:
-    """End the link of a customer, and record it in the audit trail. Return False if there was none."""
+async def end_link(connection: Connection, customer_id: CustomerId, *, principal: str) -> str | None:
+    """End the link of a customer, and record it in the audit trail.
+
+    Return the subject of the login, or None if there was no link.
+    """
     ended = await connection.fetchrow(_END_LINK, customer_id)
     if ended is None:
-        return False
+        return None
     await record_ended(connection, ended["issuer"], ended["subject"], customer_id, principal=principal)
-    return True
+    return str(ended["subject"])
 
 
 async def record_ended(
@@ -210,6 +213,22 @@ async def link(
 async def customer_by_user_id(connection: Connection, subject: str) -> CustomerId | None:
     """Return the only unlinked customer whose metadata names this subject, or None."""
     return _customer_id(await connection.fetchval(_BY_USER_ID, subject))
+
+
+async def names_subject(connection: Connection, customer_id: CustomerId, subject: str) -> bool:
+    """Return True if the customer's metadata still names this subject.
+
+    It locks the customer's row until the transaction ends. The transaction that ends a link removes the subject from
+    that row, so a link by the subject is made either before it, and ended by it, or not at all.
+    """
+    return (
+        await connection.fetchval(
+            "select 1 from customers where id = $1 and user_id = $2 and existence = 'present' for share",
+            customer_id,
+            subject,
+        )
+        is not None
+    )
 
 
 async def take_creation(

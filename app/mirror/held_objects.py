@@ -10,12 +10,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
+import structlog
+
 from app.context import Context
 from app.domain.snapshots import Snapshot
-from app.errors import ServiceUnavailable
+from app.errors import BillingError, ServiceUnavailable
 from app.mirror.refreshing import (
     APPLY_TRIES,
-    PreWriteSnapshot,
     abandon,
     apply_fetched,
     check_lease,
@@ -26,24 +27,31 @@ from app.mirror.refreshing import (
 from app.mirror.store import refreshes
 from app.mirror.store import rows as mirror
 from app.mirror.store.refreshes import Lease
-from app.postgres.database import Connection
+from app.postgres.database import Connection, StatementRefused
 from app.stripe.gateway import Fetched
+
+log = structlog.get_logger(__name__)
 
 
 class HeldObject:
     """An object whose lease is held, for reading and writing it at Stripe and applying Stripe's answers to its row."""
 
-    def __init__(self, context: Context, lease: Lease, pre_write: PreWriteSnapshot) -> None:
+    def __init__(self, context: Context, lease: Lease) -> None:
         self._context = context
         self._lease = lease
-        self._pre_write = pre_write
+        self._found: Fetched | None = None
+        self._serial_before = 0
         self.was_applied = False
 
     async def read(self) -> Fetched:
-        """Return the object as Stripe has it now. It is applied even if a write after it fails."""
-        if self._pre_write.found is None:
-            self._pre_write.serial = await self._serial()
-        return await self._pre_write.read()
+        """Return the object as Stripe has it now. It is applied even if a write after it fails.
+
+        The row's serial is taken before the first read, so the snapshot never replaces anything applied since.
+        """
+        if self._found is None:
+            self._serial_before = await self._serial()
+        self._found = await self._context.stripe.fetch(self._lease.kind, self._lease.id)
+        return self._found
 
     async def _serial(self) -> int:
         async with self._context.database.connection() as connection:
@@ -65,9 +73,9 @@ class HeldObject:
             StatementRefused: PostgreSQL cannot store the snapshot.
         """
         fetched: Fetched | None = answer
-        serial = self._pre_write.serial
+        serial = self._serial_before
         for tries in range(APPLY_TRIES):
-            if is_older or tries or self._pre_write.found is None:
+            if is_older or tries or self._found is None:
                 serial = await self._serial()
             if tries or (is_older and (serial or self._lease.notifications)):
                 fetched = None
@@ -84,6 +92,18 @@ class HeldObject:
                 return
         raise ServiceUnavailable("The object changes faster than it can be read.", retry_after=2)
 
+    async def abandon(self) -> None:
+        """Apply what was read before a write that failed, and release the lease."""
+        lease, found = self._lease, self._found
+        if found is not None and not found.stale and is_dated(found):
+            try:
+                async with self._context.database.transaction() as connection:
+                    await apply_fetched(connection, lease, found, self._serial_before)
+                    await check_lease(connection, lease)
+            except (BillingError, StatementRefused) as error:
+                log.warning("read_before_write_not_applied", object_id=lease.id, error=type(error).__name__)
+        await abandon(self._context, lease)
+
 
 class Applied(NamedTuple):
     """The transaction in which an object's row shows `snapshot`, which is None if Stripe has no such object."""
@@ -96,15 +116,14 @@ class Applied(NamedTuple):
 async def held(context: Context, kind: str, object_id: str) -> AsyncIterator[HeldObject]:
     """Take an object's lease, and renew it until the block ends.
 
-    If the block has applied nothing, the pre-write snapshot is applied and a worker fetches the object again, because a
+    If the block has applied nothing, what it read is applied and a worker fetches the object again, because a
     write may have taken effect.
 
     Raises:
         ServiceUnavailable: the lease is still held after 12 seconds, or the database does not answer.
     """
     lease = await take_lease(context, kind, object_id)
-    pre_write = PreWriteSnapshot(context, lease)
-    one = HeldObject(context, lease, pre_write)
+    one = HeldObject(context, lease)
     try:
         async with renewed(context, lease):
             yield one
@@ -112,4 +131,4 @@ async def held(context: Context, kind: str, object_id: str) -> AsyncIterator[Hel
         if one.was_applied:
             context.lease_queues.released(lease.id)
         else:
-            await asyncio.shield(abandon(context, lease, pre_write))
+            await asyncio.shield(one.abandon())

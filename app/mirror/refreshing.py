@@ -18,7 +18,7 @@ from app.errors import BillingError, ServiceUnavailable
 from app.mirror.store import refreshes
 from app.mirror.store import rows as mirror
 from app.mirror.store.refreshes import Lease
-from app.postgres.database import Connection, StatementRefused
+from app.postgres.database import Connection
 from app.postgres.leases import renewing_lease
 from app.stripe.gateway import Fetched
 from app.stripe.parsing import MalformedObject
@@ -34,30 +34,6 @@ APPLY_TRIES = 6
 
 Call = Callable[[], Awaitable[Fetched]]
 Settle = Callable[[Connection, Snapshot | None], Awaitable[None]]
-
-
-class PreWriteSnapshot:
-    """What a write has read of its object before it writes. It is applied even if the write fails.
-
-    `serial` is the row's serial before the read, so the snapshot never replaces anything applied since.
-    """
-
-    def __init__(self, context: Context, lease: Lease) -> None:
-        self._context = context
-        self._lease = lease
-        self.serial = 0
-        self.found: Fetched | None = None
-
-    async def read(self) -> Fetched:
-        """Fetch the object and remember it.
-
-        Raises:
-            ServiceUnavailable: Stripe or the rate budget does not answer.
-            StripeRejected: Stripe refused the read.
-            MalformedObject: the object lacks a field that its type promises.
-        """
-        self.found = await self._context.stripe.fetch(self._lease.kind, self._lease.id)
-        return self.found
 
 
 async def take_lease(context: Context, kind: str, object_id: str) -> Lease:
@@ -92,7 +68,6 @@ async def apply(
     lease: Lease,
     call: Call | Fetched,
     settle: Settle | None = None,
-    pre_write: PreWriteSnapshot | None = None,
 ) -> Snapshot | None:
     """Call Stripe, apply the answer, run `settle` in the same transaction, and release the lease in any case.
 
@@ -105,15 +80,15 @@ async def apply(
     Raises:
         ServiceUnavailable: the object changed 6 times during the reads, the lease was lost, or Stripe or the database
             does not answer.
-        BillingError: what `call` and `settle` raise. A snapshot in `pre_write` is applied first.
+        BillingError: what `call` and `settle` raise.
         MalformedObject: the object lacks a field that its type promises.
         StatementRefused: PostgreSQL cannot store the snapshot.
     """
     try:
         async with renewed(context, lease):
-            applied = await _call_and_apply(context, lease, call, settle, pre_write)
+            applied = await _call_and_apply(context, lease, call, settle)
     except BaseException:
-        await asyncio.shield(abandon(context, lease, pre_write))
+        await asyncio.shield(abandon(context, lease))
         raise
     context.lease_queues.released(lease.id)
     return applied
@@ -134,13 +109,10 @@ async def _call_and_apply(
     lease: Lease,
     call: Call | Fetched,
     settle: Settle | None,
-    pre_write: PreWriteSnapshot | None,
 ) -> Snapshot | None:
     for _ in range(APPLY_TRIES):
         async with context.database.connection() as connection:
             serial = await mirror.serial_of(connection, lease.kind, lease.id)
-        if pre_write is not None and pre_write.found is None:
-            pre_write.serial = serial
         if isinstance(call, Fetched):
             fetched = call if serial == 0 and lease.notifications == 0 else None
         else:
@@ -203,19 +175,11 @@ async def apply_fetched(connection: Connection, lease: Lease, fetched: Fetched, 
     return await mirror.apply_fetched(connection, fetched.snapshot, serial=serial, marker=fetched.at)
 
 
-async def abandon(context: Context, lease: Lease, pre_write: PreWriteSnapshot | None) -> None:
+async def abandon(context: Context, lease: Lease) -> None:
     """Release the lease after a failure.
 
     The write may have taken effect, so a worker fetches the object again.
     """
-    found = None if pre_write is None else pre_write.found
-    if pre_write is not None and found is not None and not found.stale and is_dated(found):
-        try:
-            async with context.database.transaction() as connection:
-                await apply_fetched(connection, lease, found, pre_write.serial)
-                await check_lease(connection, lease)
-        except (BillingError, StatementRefused) as error:
-            log.warning("pre_write_snapshot_not_applied", object_id=lease.id, error=type(error).__name__)
     try:
         async with context.database.connection() as connection:
             await refreshes.run_again(connection, lease)

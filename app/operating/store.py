@@ -14,7 +14,7 @@ from app.postgres.database import Connection
 LIMIT = 500
 """Greatest number of rows of one kind in a report. If there are more, they probably have the same cause."""
 
-_ODDITIES = """
+_METADATA_PROBLEMS = """
     select kind, id, key, problem from (
         select 'customer' as kind, c.id, o.key, o.value as problem
         from customers c, jsonb_each_text(c.metadata_problems) o
@@ -121,7 +121,7 @@ async def metadata_problems(connection: Connection) -> list[dict[str, Any]]:
 
     Each row has kind, id, key and problem.
     """
-    return [dict(row) for row in await connection.fetch(_ODDITIES, LIMIT)]
+    return [dict(row) for row in await connection.fetch(_METADATA_PROBLEMS, LIMIT)]
 
 
 async def memberships(connection: Connection) -> list[dict[str, Any]]:

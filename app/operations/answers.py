@@ -65,10 +65,10 @@ ON_PEOPLE = frozenset({"add", "remove", "update"})
 def shown_steps(outcome: Outcome) -> list[Step]:
     """Return the steps that an answer shows.
 
-    That is the steps on people with the seats they buy or give back; of any other change its one step.
+    That is the steps on people with the seats they buy or give back; of any other change its last step.
     """
     shown = ON_PEOPLE | {"buy_seats", "release_seats"}
-    return [step for step in outcome.steps if step.action in shown] or outcome.steps
+    return [step for step in outcome.steps if step.action in shown] or outcome.steps[-1:]
 
 
 # Why exactly somebody cannot be added is the business of other subscriptions: end users learn that alone.

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from app.context import Context
 from app.domain.payments import PaymentStep
-from app.domain.snapshots import JsonObject, Snapshot
+from app.domain.snapshots import Customer, JsonObject, Snapshot
 from app.errors import BillingError
 from app.operations.rows import AwaitedInvoice, Operation, Step
 from app.operations.sending import may_come_late
@@ -122,11 +122,13 @@ class Steps(ABC):
     """The calls and records around one kind. A subclass overrides what its kind needs.
 
     `object_kind`: the object that is written, as the mirror names it. `event_types`: Stripe's events that name the
-    effect.
+    effect. `counts_once_made`: a write that Stripe accepted is applied, even if somebody has undone it since, because
+    its money has moved.
     """
 
     object_kind: ClassVar[str]
     event_types: ClassVar[str]
+    counts_once_made: ClassVar[bool] = False
 
     @abstractmethod
     def kind_of(self, operation: Operation, step: Step) -> Kind:
@@ -165,7 +167,7 @@ class Steps(ABC):
         """Return the step as permissions judge it, with the object's present state."""
         return step
 
-    async def created(self, context: Context, operation: Operation, step: Step) -> Fetched | None:
+    async def created(self, context: Context, operation: Operation, step: Step) -> Answer | None:
         """Find what an earlier request of a creating step created, by its mark or by Stripe's events."""
         return None
 
@@ -173,10 +175,29 @@ class Steps(ABC):
         """Return the code of a step that Stripe refused."""
         return error.code
 
+    def is_gone(self, snapshot: Snapshot | None) -> bool:
+        """Return True if no request of the step can change the object any more."""
+        return snapshot is None or (isinstance(snapshot, Customer) and snapshot.deleted)
+
+    def instead(self, step: Step, error: BillingError) -> JsonObject | None:
+        """Return what to keep for another attempt that Stripe may accept after this refusal; None: it is final."""
+        return None
+
     def awaited(
-        self, context: Context, operation: Operation, snapshot: Snapshot | None, answer: Answer | None
+        self,
+        context: Context,
+        operation: Operation,
+        step: Step,
+        snapshot: Snapshot | None,
+        answer: Answer | None,
     ) -> AwaitedInvoice | None:
         """Return the invoice for which Stripe holds the write back; None if it took effect at once."""
+        return None
+
+    async def held_back(
+        self, context: Context, operation: Operation, step: Step, snapshot: Snapshot | None
+    ) -> AwaitedInvoice | None:
+        """Find by Stripe's events the invoice for which a write was held back that its object does not show."""
         return None
 
     async def record(
@@ -188,7 +209,7 @@ class Steps(ABC):
         *,
         applied: bool,
     ) -> None:
-        """Record what follows from the object beside the step, in the transaction that settles it."""
+        """Record what follows from the object beside the step, in the transaction that settles it or lets it wait."""
         return
 
     async def payment(self, context: Context, answer: Answer) -> PaymentStep | None:
@@ -199,15 +220,18 @@ class Steps(ABC):
 class Phase(NamedTuple):
     """Steps of an operation that run at the same time.
 
-    `after_purchase`: additions whose seats are bought first.
+    `after_purchase`: additions whose seats are bought first. `position`: of one of several writes that follow each
+    other; None for steps at any position.
     """
 
     action: str
     after_purchase: bool = False
+    position: int | None = None
 
     def includes(self, step: Step) -> bool:
         """Return True if the step belongs to this phase."""
-        return step.action == self.action and step.awaits_seats == self.after_purchase
+        is_there = self.position is None or step.position == self.position
+        return is_there and step.action == self.action and step.awaits_seats == self.after_purchase
 
 
 class Rulebook(Protocol):
@@ -225,7 +249,10 @@ class Rulebook(Protocol):
     async def permitted(
         self, context: Context, operation: Operation, steps: Sequence[Step], give_up: float
     ) -> list[Step]:
-        """Settle the unsent steps that the actor may no longer make; return the others."""
+        """Settle the unsent steps that the actor may no longer make; return the others.
+
+        `give_up`: on the event loop's clock. It is over already for a worker, who tries each step once.
+        """
         ...
 
     async def ready(
@@ -237,15 +264,25 @@ class Rulebook(Protocol):
     async def check(
         self, context: Context, connection: Connection, operation: Operation, step: Step
     ) -> Refused | Wait | None:
-        """Judge a step in the transaction that records its first sending; None: it may be sent."""
+        """Judge a step in the transaction that records its first sending; None: it may be sent.
+
+        Raises:
+            BillingError: It must not be sent, and its caller learns why.
+        """
         ...
 
 
 class Ended(NamedTuple):
-    """What became of one try. `answer`: what Stripe answered to its write, if it was accepted."""
+    """What became of one try.
+
+    `answer`: what Stripe answered to its write, if it was accepted. `error`: why it failed, or why it is still open.
+    `payment`: what is left to pay, if that was read.
+    """
 
     ending: Ending
     answer: Answer | None = None
+    error: BillingError | None = None
+    payment: PaymentStep | None = None
 
 
 class Ending(Enum):

@@ -15,44 +15,34 @@ import structlog
 
 from app.domain.ids import CustomerId
 from app.domain.snapshots import Customer, JsonObject, Snapshot
-from app.errors import BillingError
+from app.errors import BillingError, NotFound
 from app.mirror.held_objects import HeldObject, held
 from app.operations import store as operations
 from app.operations import waiting, waiting_store
 from app.operations.attempt_events import event_of
 from app.operations.kinds import (
     Answer,
-    Done,
     Ended,
     Ending,
-    Held,
     Params,
-    Refused,
     Seen,
-    Send,
-    Unchanged,
     Wait,
-    Wanted,
     Work,
 )
 from app.operations.lifecycle import Event, State
 from app.operations.rows import Step
 from app.operations.sending import (
-    changed_by_step,
-    changed_despite_5xx,
     is_known,
     may_come_late,
     money_details,
     open_until,
 )
+from app.operations.verdicts import CHANGED_MEANWHILE, Verdict, params_of, proved_by_events, verdict_of
 from app.postgres.database import Connection
 from app.stripe.client import Tried
 from app.stripe.gateway import Fetched
 
 log = structlog.get_logger(__name__)
-
-_CHANGED = "changed_meanwhile"
-_PENDING = (Event.ANSWER_SHOWS_PENDING_UPDATE, Event.READ_SHOWS_PENDING_UPDATE)
 
 
 async def carry_out(work: Work) -> Ended:
@@ -67,14 +57,15 @@ async def carry_out(work: Work) -> Ended:
     work = replace(work, step=await work.steps.decided(work.context, work.operation, work.step))
     object_id = work.steps.object_id(work.operation, work.step)
     if object_id is None:
-        return Ended(await _create(work))
+        return await _create(work)
     async with held(work.context, work.steps.object_kind, object_id) as one:
         found = await one.read()
         facts = await work.steps.facts(work.context, work.operation, work.step, found)
         wanted = work.kind.wanted(Seen(found.snapshot, facts))
-        params = await _params(work, wanted)
-        if params is None:
-            return Ended(await _settle_by_read(work, one, found, wanted))
+        verdict = await verdict_of(work, found.snapshot, wanted)
+        if verdict is not None:
+            return Ended(await _settle_by_read(work, one, found, verdict))
+        params = params_of(wanted)
         step, params = await work.steps.prepared(work.context, work.operation, work.step, found, params)
         return await _send(replace(work, step=step), one, found.snapshot, params)
 
@@ -88,65 +79,23 @@ async def _follow(work: Work) -> Ending:
     return Ending.SETTLED
 
 
-async def _params(work: Work, wanted: Wanted) -> Params | None:
-    """Return what is to be sent; None if what was read settles the step, or something has to be waited for."""
-    match work.step.state, wanted:
-        case State.EXPIRED, _:
-            return None
-        case State.IN_FLIGHT, Done(again=params) if params is not None and work.may_come_late:
-            return params
-        case State.AMBIGUOUS, Send(params):
-            return None if await _has_evidence(work, since_5xx=True) else params
-        case _, Send(params):
-            return params
-    return None
-
-
-async def _has_evidence(work: Work, *, since_5xx: bool) -> bool:
-    """Ask Stripe's events for the step's effect, which they show even if somebody has undone it."""
-    asked = changed_despite_5xx if since_5xx else changed_by_step
-    changes = await asked(work.context, work.operation.id, work.step, work.steps.event_types)
-    return work.kind.evidence(changes)
-
-
-async def _settle_by_read(work: Work, one: HeldObject, found: Fetched, wanted: Wanted) -> Ending:
+async def _settle_by_read(work: Work, one: HeldObject, found: Fetched, verdict: Verdict) -> Ending:
     """Settle a step that is not sent again, unless a request of it may still take effect."""
-    if work.may_come_late and not _is_gone(found.snapshot):
+    is_gone = work.steps.is_gone(found.snapshot)
+    if work.may_come_late and not is_gone:
         return Ending.OPEN
-    event, code = await _event_of_snapshot(work, wanted)
     async with one.applied(found) as (connection, snapshot):
-        is_held = work.steps.awaited(work.context, work.operation, snapshot, None) is not None
-        if (event is Event.READ_SHOWS_EFFECT and not work.kind.shows(snapshot)) or (
-            event is Event.READ_SHOWS_PENDING_UPDATE and not is_held
-        ):
+        if not (verdict.by_events or _still_shows(work, verdict.event, snapshot)):
             # Somebody changed the object after it was read: it is judged again.
             return Ending.OPEN
-        await _settle(
-            work, connection, work.step, event, snapshot, code=code, is_gone=_is_gone(found.snapshot)
-        )
+        await _settle(work, connection, work.step, verdict, snapshot, is_gone=is_gone)
     return Ending.SETTLED
 
 
-async def _event_of_snapshot(work: Work, wanted: Wanted) -> tuple[Event, str | None]:
-    match wanted:
-        case Done():
-            return Event.READ_SHOWS_EFFECT, None
-        case Held():
-            return Event.READ_SHOWS_PENDING_UPDATE, None
-        case Unchanged():
-            return Event.NOTHING_TO_DO, None
-        case _ if work.step.state is State.EXPIRED:
-            was_undone = await _has_evidence(work, since_5xx=False)
-            return Event.READ_LACKS_EFFECT, _CHANGED if was_undone else "operation_expired"
-        case Refused(code):
-            return Event.RULE_REFUSES, code
-        case Send():
-            return Event.CHANGED_SINCE, _CHANGED
-
-
-def _is_gone(snapshot: Snapshot | None) -> bool:
-    """Return True if no request can change the object any more."""
-    return snapshot is None or (isinstance(snapshot, Customer) and snapshot.deleted)
+def _still_shows(work: Work, event: Event, snapshot: Snapshot | None) -> bool:
+    if event is Event.READ_SHOWS_PENDING_UPDATE:
+        return work.steps.awaited(work.context, work.operation, work.step, snapshot, None) is not None
+    return event is not Event.READ_SHOWS_EFFECT or work.kind.shows(snapshot)
 
 
 async def _send(work: Work, one: HeldObject, before: Snapshot | None, params: Params) -> Ended:
@@ -155,7 +104,7 @@ async def _send(work: Work, one: HeldObject, before: Snapshot | None, params: Pa
     if isinstance(sent, Ending):
         return Ended(sent)
     if sent.tried.error is not None:
-        return Ended(await _not_accepted(work, sent, one))
+        return await _not_accepted(work, sent, one)
     answer = sent.answer
     async with one.applied(answer.fetched) as (connection, snapshot):
         await _settle_by_answer(work, connection, sent.step, snapshot, answer)
@@ -165,17 +114,20 @@ async def _send(work: Work, one: HeldObject, before: Snapshot | None, params: Pa
 async def _settle_by_answer(
     work: Work, connection: Connection, sent: Step, snapshot: Snapshot | None, answer: Answer
 ) -> None:
-    if work.steps.awaited(work.context, work.operation, snapshot, answer) is not None:
+    awaited = work.steps.awaited(work.context, work.operation, sent, snapshot, answer)
+    if awaited is not None:
         # Only its invoice proves the purchase: anybody can edit the quantity.
-        await _settle(work, connection, sent, Event.ANSWER_SHOWS_PENDING_UPDATE, snapshot, answer=answer)
-    elif work.kind.shows(snapshot):
-        await _settle(work, connection, sent, Event.ANSWER_SHOWS_EFFECT, snapshot)
+        verdict = Verdict(Event.ANSWER_SHOWS_PENDING_UPDATE, awaited=awaited)
+    elif work.steps.counts_once_made or work.kind.shows(snapshot):
+        verdict = Verdict(Event.ANSWER_SHOWS_EFFECT)
     else:
-        code = "not_found" if _is_gone(snapshot) else _CHANGED
-        await _settle(work, connection, sent, Event.ANSWER_LACKS_EFFECT, snapshot, code=code)
+        verdict = Verdict(
+            Event.ANSWER_LACKS_EFFECT, "not_found" if work.steps.is_gone(snapshot) else CHANGED_MEANWHILE
+        )
+    await _settle(work, connection, sent, verdict, snapshot)
 
 
-async def _create(work: Work) -> Ending:
+async def _create(work: Work) -> Ended:
     """Create the step's object, or find the one that an earlier request created."""
     step, found = work.step, None
     if step.was_sent:
@@ -183,36 +135,42 @@ async def _create(work: Work) -> Ending:
     if found is None:
         if step.is_expired:
             async with work.context.database.transaction() as connection:
-                await _settle(work, connection, step, Event.READ_LACKS_EFFECT, None, code="operation_expired")
-            return Ending.SETTLED
-        wanted = work.kind.wanted(Seen(None))
-        if not isinstance(wanted, Send):
-            raise LookupError("a step that creates its object has nothing to send")
-        sent = await _attempt(work, None, wanted.params)
+                verdict = Verdict(Event.READ_LACKS_EFFECT, "operation_expired")
+                await _settle(work, connection, step, verdict, None)
+            return Ended(Ending.SETTLED)
+        sent = await _attempt(work, None, params_of(work.kind.wanted(Seen(None))))
         if isinstance(sent, Ending):
-            return sent
+            return Ended(sent)
         if sent.tried.error is not None:
             return await _not_accepted(work, sent, None)
-        step, found = sent.step, sent.answer.fetched
+        step, found = sent.step, sent.answer
     return await _apply_created(work, step, found)
 
 
-async def _apply_created(work: Work, step: Step, found: Fetched) -> Ending:
+async def _apply_created(work: Work, step: Step, answer: Answer) -> Ended:
     """Apply what was created. It names the operation, so it is the answer of one of the step's keys."""
+    found = answer.fetched
     if found.snapshot is None:
         raise LookupError("a create that was accepted returned no object")
     async with (
         held(work.context, work.steps.object_kind, found.snapshot.id) as one,
         one.applied(found, is_older=True) as (connection, snapshot),
     ):
+        awaited = work.steps.awaited(work.context, work.operation, step, snapshot, answer)
         if step.state is State.IN_FLIGHT:
-            await _settle_by_answer(work, connection, step, snapshot, found)
-        elif work.kind.shows(snapshot):
-            await _settle(work, connection, step, Event.READ_SHOWS_EFFECT, snapshot)
+            await _settle_by_answer(work, connection, step, snapshot, answer)
+            return Ended(Ending.SETTLED, answer)
+        if awaited is not None:
+            verdict = Verdict(Event.READ_SHOWS_PENDING_UPDATE, awaited=awaited)
+        elif work.steps.counts_once_made or work.kind.shows(snapshot):
+            verdict = Verdict(Event.READ_SHOWS_EFFECT)
         else:
-            lacks = Event.CHANGED_SINCE if step.state is State.AMBIGUOUS else Event.READ_LACKS_EFFECT
-            await _settle(work, connection, step, lacks, snapshot, code=_CHANGED)
-    return Ending.SETTLED
+            is_ambiguous = step.state is State.AMBIGUOUS
+            verdict = Verdict(
+                Event.CHANGED_SINCE if is_ambiguous else Event.READ_LACKS_EFFECT, CHANGED_MEANWHILE
+            )
+        await _settle(work, connection, step, verdict, snapshot)
+    return Ended(Ending.SETTLED, answer)
 
 
 class Sent(NamedTuple):
@@ -245,10 +203,8 @@ async def _attempt(work: Work, before: Snapshot | None, params: Params) -> Endin
             if isinstance(against, Wait):
                 return _open(work, against.why)
             if against is not None:
-                details = against.details or None
-                await _settle(
-                    work, connection, step, Event.RULE_REFUSES, None, code=against.code, details=details
-                )
+                verdict = Verdict(Event.RULE_REFUSES, against.code)
+                await _settle(work, connection, step, verdict, None, details=against.details or None)
                 return Ending.SETTLED
         sent = await operations.transition(
             connection, work.operation.id, step, Event.SEND_RECORDED, token=work.token
@@ -261,7 +217,7 @@ def _open(work: Work, why: str) -> Ending:
     return Ending.OPEN
 
 
-async def _not_accepted(work: Work, sent: Sent, one: HeldObject | None) -> Ending:
+async def _not_accepted(work: Work, sent: Sent, one: HeldObject | None) -> Ended:
     """Record what became of an attempt that was not accepted, and settle the step if that decides it."""
     step, tried, error = work.step, sent.tried, sent.tried.error
     if error is None:
@@ -270,105 +226,122 @@ async def _not_accepted(work: Work, sent: Sent, one: HeldObject | None) -> Endin
     log.warning(
         "step_open", operation_id=work.operation.id, position=step.position, code=error.code, event_=event
     )
+    if event is Event.REJECTED:
+        return await _rejected(work, sent.step, error, one)
     if event is None or event in (Event.NO_ANSWER, Event.UNSTORED_ERROR):
         # The sending has been recorded: the step stays in flight, and its late window has begun again.
-        return Ending.OPEN
-    if event is Event.REJECTED:
-        async with work.context.database.connection() as connection:
-            details = money_details(error.members)
-            await _settle(
-                work, connection, sent.step, event, None, code=work.steps.code_of(error), details=details
-            )
-        return Ending.SETTLED
+        return Ended(Ending.OPEN, error=error)
     if event is not Event.STORED_ERROR and tried.attempt.has_open_try:
-        return Ending.OPEN
+        return Ended(Ending.OPEN, error=error)
     async with work.context.database.connection() as connection:
         now = await operations.transition(connection, work.operation.id, sent.step, event, before=step)
     if event is Event.STORED_ERROR:
-        return Ending.READABLE
+        return Ended(Ending.READABLE, error=error)
     if event is Event.STORED_ERROR_WHILE_OPEN or not is_known(error) or work.may_come_late:
-        return Ending.OPEN
+        return Ended(Ending.OPEN, error=error)
     return await _settle_refused_by_stripe(work, now, error, one)
+
+
+async def _rejected(work: Work, sent: Step, error: BillingError, one: HeldObject | None) -> Ended:
+    """Settle a step that Stripe refused while no other request of it may take effect, unless it is sent otherwise."""
+    other = work.steps.instead(sent, error)
+    if other is not None:
+        async with work.context.database.transaction() as connection:
+            await operations.add_details(connection, work.operation.id, sent.position, other)
+            await operations.transition(connection, work.operation.id, sent, Event.CARDHOLDER_ASKED)
+        return Ended(Ending.READABLE, error=error)
+    if isinstance(error, NotFound) and one is not None:
+        # It was read a moment ago, so it has ended since: what the step wanted may be so.
+        async with work.context.database.connection() as connection:
+            await operations.answered(connection, work.operation.id, sent)
+        now = replace(sent, unanswered_at=None, unanswered_for=None)
+        return await _settle_refused_by_stripe(work, now, error, one)
+    async with work.context.database.connection() as connection:
+        verdict, details = Verdict(Event.REJECTED, work.steps.code_of(error)), money_details(error.members)
+        await _settle(work, connection, sent, verdict, None, details=details)
+    return Ended(Ending.SETTLED, error=error)
 
 
 async def _settle_refused_by_stripe(
     work: Work, now: Step, error: BillingError, one: HeldObject | None
-) -> Ending:
+) -> Ended:
     """Settle a step whose last request was refused, and whose earlier ones can take effect no more.
 
     An earlier request whose answer was lost may have taken effect, so Stripe is read before a failure is reported.
     """
+    details = money_details(error.members)
     if now.state is not State.IN_FLIGHT:
         async with work.context.database.connection() as connection:
-            await _settle(work, connection, now, Event.CANNOT_BE_SENT, None, code=work.steps.code_of(error))
-        return Ending.SETTLED
+            verdict = Verdict(Event.CANNOT_BE_SENT, work.steps.code_of(error))
+            await _settle(work, connection, now, verdict, None, details=details)
+        return Ended(Ending.SETTLED, error=error)
+    lacks = Verdict(Event.READ_LACKS_EFFECT, work.steps.code_of(error))
     if one is None:
-        found = await work.steps.created(work.context, work.operation, work.step)
-        if found is not None:
-            return await _apply_created(work, now, found)
+        created = await work.steps.created(work.context, work.operation, work.step)
+        if created is not None:
+            return await _apply_created(work, now, created)
         async with work.context.database.connection() as connection:
-            await _settle(
-                work, connection, now, Event.READ_LACKS_EFFECT, None, code=work.steps.code_of(error)
-            )
-        return Ending.SETTLED
+            await _settle(work, connection, now, lacks, None, details=details)
+        return Ended(Ending.SETTLED, error=error)
     found = await one.read()
-    was_made = not work.kind.shows(found.snapshot) and await _has_evidence(work, since_5xx=False)
+    proved = None
+    if not work.kind.shows(found.snapshot):
+        proved = await proved_by_events(replace(work, step=now), found.snapshot)
     async with one.applied(found) as (connection, snapshot):
         if work.kind.shows(snapshot):
-            await _settle(work, connection, now, Event.READ_SHOWS_EFFECT, snapshot)
-        elif was_made and work.steps.awaited(work.context, work.operation, snapshot, None) is not None:
-            await _settle(work, connection, now, Event.READ_SHOWS_PENDING_UPDATE, snapshot)
-        else:
-            code = _CHANGED if was_made else work.steps.code_of(error)
-            await _settle(work, connection, now, Event.READ_LACKS_EFFECT, snapshot, code=code)
-    return Ending.SETTLED
+            await _settle(work, connection, now, Verdict(Event.READ_SHOWS_EFFECT), snapshot)
+            return Ended(Ending.SETTLED)
+        if proved is None:
+            await _settle(work, connection, now, lacks, snapshot, details=details)
+            return Ended(Ending.SETTLED, error=error)
+        await _settle(work, connection, now, proved, snapshot)
+    return Ended(Ending.SETTLED)
 
 
-async def settle_failed(work: Work, error: BillingError) -> bool:
-    """Settle a step that cannot be sent, by an error from before its sending. Returns False if it stays open."""
+async def settle_failed(work: Work, error: BillingError) -> Ended:
+    """Settle a step that cannot be sent, by an error from before its sending, unless it has to stay open."""
     async with work.context.database.connection() as connection:
         found = await operations.steps(connection, work.operation.id)
         now = next(one for one in found if one.position == work.step.position)
         if now.is_settled:
-            return True
+            return Ended(Ending.SETTLED)
         is_awaiting = now.state is State.AWAITING_PAYMENT
         if is_awaiting or not is_known(error) or may_come_late(work.context.rules, now):
-            return False
+            return Ended(Ending.OPEN, error=error)
         event = Event.READ_LACKS_EFFECT if now.state is State.EXPIRED else Event.CANNOT_BE_SENT
         details = money_details(error.members)
-        await _settle(work, connection, now, event, None, code=error.code, details=details)
+        await _settle(work, connection, now, Verdict(event, error.code), None, details=details)
     log.warning("step_failed", operation_id=work.operation.id, position=now.position, code=error.code)
-    return True
+    return Ended(Ending.SETTLED, error=error)
 
 
 async def _settle(
     work: Work,
     connection: Connection,
     step: Step,
-    event: Event,
+    verdict: Verdict,
     snapshot: Snapshot | None,
     *,
-    code: str | None = None,
     details: JsonObject | None = None,
     is_gone: bool = False,
-    answer: Answer | None = None,
 ) -> None:
     """Settle a step or let it wait for its payment, and record what follows from its object, in one transaction.
 
     `is_gone`: the object does not exist any more, so no request can change it.
     """
-    is_applied = event in (Event.ANSWER_SHOWS_EFFECT, Event.READ_SHOWS_EFFECT)
-    created = work.steps.object_id(work.operation, step) is None
+    is_applied = verdict.event in (Event.ANSWER_SHOWS_EFFECT, Event.READ_SHOWS_EFFECT)
+    person = CustomerId(snapshot.id) if is_applied and isinstance(snapshot, Customer) else None
+    awaited = verdict.awaited or work.steps.awaited(work.context, work.operation, step, snapshot, None)
     await operations.transition(
         connection,
         work.operation.id,
         step,
-        event,
-        code=code,
+        verdict.event,
+        code=verdict.code,
         details=details,
-        customer_id=CustomerId(snapshot.id) if is_applied and created and snapshot is not None else None,
-        awaited=work.steps.awaited(work.context, work.operation, snapshot, answer),
+        customer_id=person,
+        awaited=awaited,
         open_until=None if is_gone else open_until(work.context.rules, step),
     )
-    if event not in _PENDING and (snapshot is not None or is_applied):
+    if snapshot is not None or is_applied:
         await work.steps.record(connection, work.operation, step, snapshot, applied=is_applied)

@@ -90,14 +90,13 @@ class Step:
 class AwaitedInvoice:
     """The invoice for which Stripe holds a change back.
 
-    `expires_at`: the second in which Stripe drops the change by itself. `window_seconds`: the payment window; None if
-    only Stripe ends it.
+    `expires_at`: the second in which Stripe drops the change by itself. `window_seconds`: the payment window.
     """
 
     invoice_id: str
     subscription_id: SubscriptionId
     expires_at: int | None
-    window_seconds: float | None
+    window_seconds: float
 
 
 class StepChanged(ServiceUnavailable):

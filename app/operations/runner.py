@@ -65,13 +65,12 @@ class Outcome:
     payment: PaymentStep | None = None
 
 
-async def run(
-    context: Context, operation_id: str, token: UUID, *, patience: float = 0.0
-) -> PaymentStep | None:
-    """Run every step that is not settled, and return what is left to pay, if seats are bought.
+async def run(context: Context, operation_id: str, token: UUID, *, patience: float = 0.0) -> list[Ended]:
+    """Run every step that is not settled, and return what became of those that were tried, in the order of phases.
 
-    A step that stays open is tried again for `patience` seconds. The operation is left to a worker if an outcome is
-    unknown even then, a payment is awaited, or the lease is lost.
+    A step that stays open is tried again for `patience` seconds, unless a try that takes as long as the last one would
+    end too late. The operation is left to a worker if an outcome is unknown even then, a payment is awaited, or the
+    lease is lost.
 
     Raises:
         BillingError: Stripe or the database does not answer, so nothing could be judged.
@@ -108,14 +107,14 @@ async def hand_over(context: Context, operation_id: str, token: UUID) -> None:
         )
 
 
-async def _run(context: Context, operation_id: str, token: UUID, give_up: float) -> PaymentStep | None:
+async def _run(context: Context, operation_id: str, token: UUID, give_up: float) -> list[Ended]:
     async with context.database.connection() as connection:
         operation = await operations.operation(connection, operation_id)
         steps = [step for step in await operations.steps(connection, operation_id) if not step.is_settled]
     if operation is None or operation.settled_at is not None:
-        return None
+        return []
     rules = rulebook_of(context, operation)
-    payments: list[PaymentStep] = []
+    ended: list[Ended] = []
     if steps:
         steps = await rules.permitted(context, operation, steps, give_up)
     if steps:
@@ -125,35 +124,38 @@ async def _run(context: Context, operation_id: str, token: UUID, give_up: float)
             ready = await rules.ready(context, operation, phase, batch) if batch else []
             if ready is None:
                 break
-            found = await asyncio.gather(
+            ended += await asyncio.gather(
                 *(_guarded(Work(context, operation, step, token, rules), limit, give_up) for step in ready)
             )
-            payments += [payment for payment in found if payment is not None]
     async with context.database.connection() as connection:
         await operations.finish_if_settled(connection, operation_id)
-    return payments[0] if payments else None
+    return ended
 
 
-async def _guarded(work: Work, limit: asyncio.Semaphore, give_up: float) -> PaymentStep | None:
+async def _guarded(work: Work, limit: asyncio.Semaphore, give_up: float) -> Ended:
     """Try one step until it is settled or `give_up`; a step that is open then is a worker's, with the same key."""
-    was_readable = False
+    loop, was_readable = asyncio.get_running_loop(), False
     for pause in pauses():
         async with limit:
-            ending, answer = await _try(work)
-        if ending is Ending.SETTLED:
-            return None if answer is None else await work.steps.payment(work.context, answer)
+            began = loop.time()
+            ended = await _try(work)
+        if ended.ending is Ending.SETTLED:
+            if ended.answer is None:
+                return ended
+            return ended._replace(payment=await work.steps.payment(work.context, ended.answer))
         # Once Stripe is known to keep a 5xx, a read may settle the step: that needs no pause before it.
-        was_readable = ending is Ending.READABLE and not was_readable
+        was_readable = ended.ending is Ending.READABLE and not was_readable
         if not was_readable:
-            if asyncio.get_running_loop().time() + pause >= give_up:
-                break
+            # Another try that takes as long is to end in time: then it is known whether anything was sent.
+            if 2 * loop.time() - began + pause >= give_up:
+                return ended
             await asyncio.sleep(pause)
         async with work.context.database.connection() as connection:
             found = await operations.steps(connection, work.operation.id)
         work = replace(work, step=next(one for one in found if one.position == work.step.position))
         if work.step.is_settled:
             break
-    return None
+    return Ended(Ending.SETTLED)
 
 
 async def _try(work: Work) -> Ended:
@@ -164,20 +166,24 @@ async def _try(work: Work) -> Ended:
             # Another process finishes the operation.
             return Ended(Ending.SETTLED)
     try:
-        if not step.has_sent_key:
+        if operation.subscription_id and not step.has_sent_key:
             concerned = {"subscription": operation.subscription_id, "customer": operation.actor_id}
             await sync.refresh_if_notified(context, concerned)
         return await carry_out(work)
     except BillingError as error:
         log.warning("step_open", operation_id=operation.id, position=step.position, code=error.code)
-        return Ended(Ending.SETTLED if await settle_failed(work, error) else Ending.OPEN)
+        return await settle_failed(work, error)
 
 
 async def run_within(context: Context, operation_id: str, token: UUID) -> PaymentStep | None:
-    """Run an operation as long as a request may wait; what is not settled then goes on in the background."""
+    """Run an operation as long as a request may wait, and return what is left to pay, if seats are bought.
+
+    What is not settled then goes on in the background.
+    """
     deadline = context.rules.operation_deadline
     try:
-        return await within(deadline, run(context, operation_id, token, patience=deadline))
+        ended = await within(deadline, run(context, operation_id, token, patience=deadline))
+        return next((one.payment for one in ended if one.payment is not None), None)
     except TimeoutError:
         return None
     except BillingError as error:

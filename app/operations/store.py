@@ -11,7 +11,7 @@ from uuid import UUID
 
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.snapshots import JsonObject
-from app.operations.lifecycle import KEY_SECONDS, ROWS, SETTLED, Event, IllegalTransition, State, next_state
+from app.operations.lifecycle import KEY_SECONDS, SETTLED, Event, IllegalTransition, State, next_state
 from app.operations.rows import AwaitedInvoice, Operation, Step, StepChanged
 from app.postgres.database import Connection, Record
 
@@ -105,17 +105,6 @@ _SETTLE = f"""
               else settled.action = 'remove' or settled.state in ('refused', 'failed') end
     )
     select * from step"""
-
-_SETTLE_APPLIED = """
-    with step as (
-        update operation_steps set state = 'applied', code = null, settled_at = clock_timestamp()
-        where operation_id = $1 and position = $2 and state = any($3) returning 1
-    ), reservation as (
-        update reservations set released_at = clock_timestamp()
-        where operation_id = $1 and position = $2 and released_at is null and exists (select from step)
-    )
-    select 1 from step"""
-_BEFORE_APPLIED = sorted({row.source.value for row in ROWS if row.target is State.APPLIED})
 
 _FINISH = """
     update operations set state = 'settled', settled_at = clock_timestamp(), lease_token = null, lease_until = null
@@ -331,13 +320,6 @@ async def name_subscription(
     )
 
 
-async def set_request(connection: Connection, operation_id: str, request: JsonObject) -> None:
-    """Store what is about to be sent, so that a retry of the key sends the same."""
-    await connection.execute(
-        "update operations set request = $2 where id = $1 and settled_at is null", operation_id, request
-    )
-
-
 async def add_details(connection: Connection, operation_id: str, position: int, details: JsonObject) -> None:
     """Store what was decided about a step before its first sending."""
     await connection.execute(
@@ -390,16 +372,6 @@ async def lowest_target(connection: Connection, subscription_id: SubscriptionId)
         subscription_id,
     )
     return found
-
-
-async def settle_applied(connection: Connection, operation_id: str, position: int) -> None:
-    """Settle a step as applied, from any state in which the table allows it; the row was not read.
-
-    Raises:
-        StepChanged: The step is settled already.
-    """
-    if await connection.fetchval(_SETTLE_APPLIED, operation_id, position, _BEFORE_APPLIED) is None:
-        raise StepChanged()
 
 
 async def discard(connection: Connection, operation_id: str, token: UUID) -> bool:

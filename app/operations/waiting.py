@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from typing import Final
-from uuid import UUID
 
 import structlog
 
@@ -47,8 +46,6 @@ log = structlog.get_logger(__name__)
 
 _READ_SECONDS: Final = 5.0
 _CLOCKS_APART_SECONDS: Final = 60
-_FIRST_PURCHASE_LOOK_SECONDS: Final = 3600.0
-"""A first purchase seats nobody: between two looks at it an hour may pass."""
 
 
 async def settle_if_ended(
@@ -215,7 +212,7 @@ def _shows(waiting: Waiting, now: Subscription) -> bool:
     if waiting.action == StepKind.BUY_SEATS:
         item_id, quantity = str(waiting.details["item_id"]), int(waiting.details["quantity"])
         return any(item.id == item_id and (item.quantity or 0) >= quantity for item in now.items)
-    asked = (waiting.request.get("sent") or waiting.request["params"]).get("items", ())
+    asked = (waiting.details.get("sent") or waiting.request["params"]).get("items", ())
     items = {str(item.id): item for item in now.items}
     prices = {str(item.price_id) for item in now.items}
     return bool(asked) and all(item_shows(entry, items, prices) for entry in asked)
@@ -225,29 +222,6 @@ async def waits(context: Context, operation_id: str) -> bool:
     """Return True if a step of this operation waits for its payment."""
     async with context.database.connection() as connection:
         return await waiting_store.of_operation(connection, operation_id) is not None
-
-
-async def follow(context: Context, operation_id: str, token: UUID) -> bool:
-    """Look at an operation's purchase for a worker; False if none waits.
-
-    It sets when a worker looks again.
-
-    Raises:
-        ServiceUnavailable: Stripe or the database does not answer.
-    """
-    async with context.database.connection() as connection:
-        waiting = await waiting_store.of_operation(connection, operation_id)
-    if waiting is None:
-        return False
-    longest = context.rules.operation_lease
-    if waiting.is_first:
-        longest = _FIRST_PURCHASE_LOOK_SECONDS
-    try:
-        await settle_if_ended(context, waiting)
-    finally:
-        async with context.database.connection() as connection:
-            await waiting_store.put_off(connection, operation_id, token, longest_seconds=longest)
-    return True
 
 
 async def payment_of(context: Context, operation_id: str, invoice_id: str) -> PaymentStep | None:

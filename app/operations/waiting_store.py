@@ -14,8 +14,10 @@ from datetime import datetime
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.roles import Permission
 from app.domain.snapshots import JsonObject
+from app.operations import store
 from app.operations.endings import Ending
-from app.operations.lifecycle import SETTLED, IllegalTransition, State, next_state
+from app.operations.lifecycle import State
+from app.operations.rows import StepChanged
 from app.operations.step_kinds import StepKind
 from app.postgres.database import Connection, UniqueViolation
 
@@ -66,21 +68,6 @@ _COLUMNS = """
     from operation_steps t join operations o on o.id = t.operation_id
     where t.state = 'awaiting_payment' and """
 
-_BEGIN = """
-    update operation_steps t set state = $3, invoice_id = $4, subscription_id = $5, update_expires_at = $6,
-        payment_until = clock_timestamp() + $7 * interval '1 second', unanswered_at = null
-    where t.operation_id = $1 and t.position = $2 and t.settled_at is null and t.state <> $3"""
-
-_SETTLE = """
-    with step as (
-        update operation_steps t set state = $3, code = $4, settled_at = clock_timestamp()
-        where t.operation_id = $1 and t.position = $2 and t.state = 'awaiting_payment'
-        returning t.details
-    ), quote as (
-        update quotes set used_at = null from step where quotes.id = step.details ->> 'quote_id' and $3 = 'failed'
-    )
-    select 1 from step"""
-
 _REFUSE_UNNAMED = """
     with refused as (
         update operation_steps t set state = 'refused', code = $2, settled_at = clock_timestamp()
@@ -89,11 +76,6 @@ _REFUSE_UNNAMED = """
     )
     update reservations v set released_at = clock_timestamp() from refused r
     where v.operation_id = r.operation_id and v.position = r.position and v.released_at is null"""
-
-_FINISH = """
-    update operations o set state = 'settled', settled_at = clock_timestamp(), lease_token = null, lease_until = null
-    where o.id = $1 and o.settled_at is null
-      and not exists (select from operation_steps t where t.operation_id = o.id and t.settled_at is null)"""
 
 _WAKE = "update operations set lease_until = clock_timestamp() where id = $1 and settled_at is null"
 
@@ -117,11 +99,6 @@ _END_RESTING = """
     where o.id = marked.operation_id and exists (select from operation_steps t
         where t.operation_id = o.id and t.state = 'awaiting_payment')"""
 
-_PUT_OFF = """
-    update operations o set lease_until = clock_timestamp() + interval '1 second' * least(
-        $3::float, greatest(1, extract(epoch from clock_timestamp() - o.created_at)::float / 4))
-    where o.id = $1 and o.lease_token = $2 and o.settled_at is null"""
-
 
 async def of_subscription(connection: Connection, subscription_id: SubscriptionId) -> list[Waiting]:
     """Return the purchases of a subscription that wait, oldest first."""
@@ -135,48 +112,25 @@ async def of_operation(connection: Connection, operation_id: str) -> Waiting | N
     return None if row is None else Waiting(**dict(row))
 
 
-async def begin(
-    connection: Connection,
-    operation_id: str,
-    position: int,
-    *,
-    subscription_id: SubscriptionId,
-    invoice_id: str,
-    expires_at: int | None,
-    window_seconds: float | None,
-) -> None:
-    """Record that a step waits for this invoice; it is never sent again.
-
-    Repeated, it changes nothing. `window_seconds`: None for a purchase that only Stripe ends.
-    """
-    await connection.execute(
-        _BEGIN,
-        operation_id,
-        position,
-        State.AWAITING_PAYMENT.value,
-        invoice_id,
-        subscription_id,
-        expires_at,
-        window_seconds,
-    )
-
-
 async def settle(connection: Connection, waiting: Waiting, ending: Ending) -> bool:
     """Settle a step that waits, and what rests on it; False if it waits no more.
 
     After a failure it seats nobody. After a success its additions are still to be named and made.
     """
-    target = next_state(State.AWAITING_PAYMENT, ending.event, open_until=None, now=0.0)
-    if target not in SETTLED:
-        raise IllegalTransition(f"{ending.event} does not settle a step")
-    settled = await connection.fetchval(
-        _SETTLE, waiting.operation_id, waiting.position, target.value, ending.code
+    step = next(
+        one for one in await store.steps(connection, waiting.operation_id) if one.position == waiting.position
     )
-    if settled is None:
+    if step.state is not State.AWAITING_PAYMENT:
         return False
-    if target is State.FAILED:
+    try:
+        settled = await store.transition(
+            connection, waiting.operation_id, step, ending.event, code=ending.code
+        )
+    except StepChanged:
+        return False
+    if settled.state is State.FAILED:
         await connection.execute(_REFUSE_UNNAMED, waiting.operation_id, ending.code)
-    await connection.execute(_FINISH, waiting.operation_id)
+    await store.finish_if_settled(connection, waiting.operation_id)
     return True
 
 
@@ -217,16 +171,6 @@ async def wake(connection: Connection, operation_id: str) -> None:
 async def wake_all(connection: Connection, subscription_id: SubscriptionId) -> None:
     """Let a worker look at once at each purchase of a subscription that waits."""
     await connection.execute(_WAKE_ALL, subscription_id)
-
-
-async def put_off(
-    connection: Connection, operation_id: str, token: object, *, longest_seconds: float
-) -> None:
-    """Let a worker look again after a quarter of the operation's age.
-
-    At most `longest_seconds` pass.
-    """
-    await connection.execute(_PUT_OFF, operation_id, token, longest_seconds)
 
 
 async def name(

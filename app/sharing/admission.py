@@ -14,7 +14,7 @@ from app.context import Context
 from app.customers import failures
 from app.domain.ids import SubscriptionId
 from app.domain.roles import Permission, Role, require
-from app.domain.seats import capacity, is_shareable
+from app.domain.seats import capacity, is_shareable, owner_takes_seat
 from app.domain.snapshots import JsonObject
 from app.domain.statuses import entitlements
 from app.errors import Conflict, InvalidRequest
@@ -80,7 +80,7 @@ async def admit_changes(
         NotFound: the actor may not see the subscription.
         Forbidden: `role_required`.
         Conflict: `not_shareable`, `quote_expired`, or `operation_in_progress` while another change of the subscription,
-            or another addition of the same person, runs.
+            its owner, or another addition of the same person, runs.
         InvalidRequest: one person is named twice, or it is not clear which item gives the seats.
         RateLimited: too many payments of the actor failed recently.
     """
@@ -158,8 +158,10 @@ async def _admit(
     refuse_twice(changes, asked, actor)
     if await operations.operation(connection, operation_id) is not None:
         return Admitted(operation_id, uuid4(), anything_to_run=True, again=True)
-    if not is_shareable(seen.view.seat_items()) and any(c.action is Action.ADD for c in changes):
-        raise Conflict("No product of this subscription supports sharing.", code="not_shareable")
+    if any(change.action is Action.ADD for change in changes):
+        if not is_shareable(seen.view.seat_items()):
+            raise Conflict("No product of this subscription supports sharing.", code="not_shareable")
+        await _check_owner_is_certain(context, connection, seen)
     judged = await _judged(context, connection, actor, seen, changes, purchasing)
     request: JsonObject = {"changes": len(asked)}
     naming = await owners.naming_step(connection, actor, seen.view, len(judged.steps))
@@ -178,6 +180,20 @@ async def _admit(
         judged.seats_left,
         judged.bought,
     )
+
+
+async def _check_owner_is_certain(context: Context, connection: Connection, seen: Seen) -> None:
+    """Check that no transfer names an owner who needs a seat, while nobody is the owner.
+
+    The seat that the new owner uses is the former owner's. If metadata names nobody any more, it looks free.
+    """
+    view = seen.view
+    if view.owner is not None or not owner_takes_seat(
+        view.seat_items(), default=context.rules.owner_uses_seat
+    ):
+        return
+    if await operations.subscription_change_runs(connection, view.id, beside_payment=True):
+        raise Conflict("The owner of this subscription is being changed.", retry_after=2)
 
 
 class _Judged(NamedTuple):

@@ -2,7 +2,7 @@
 
 Rules: docs/decisions/0006-keep-the-payers-end-and-permission-theirs.md. A purchase that was not sent to Stripe yet
 rests on the permission and ends with it, and so does one that waits for its payment. The right is checked again
-at each sending (`app.subscriptions.writes`).
+at each sending (`app.subscriptions.subscription_rules`).
 """
 
 from __future__ import annotations

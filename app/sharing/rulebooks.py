@@ -9,6 +9,7 @@ from app.operations.kinds import Rulebook
 from app.sharing.invitation_store import ACCEPT_INVITATION
 from app.sharing.move_rules import MoveRules
 from app.sharing.people_rules import PeopleRules
+from app.subscriptions.subscription_rules import SUBSCRIPTION_RULEBOOKS
 
 PEOPLE = PeopleRules()
 RULEBOOKS: Mapping[str, Rulebook] = MappingProxyType(
@@ -19,5 +20,6 @@ RULEBOOKS: Mapping[str, Rulebook] = MappingProxyType(
         "cleanup": PEOPLE,
         "move": MoveRules(),
         ACCEPT_INVITATION: PEOPLE,
+        **SUBSCRIPTION_RULEBOOKS,
     }
 )

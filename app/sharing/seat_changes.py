@@ -103,7 +103,7 @@ async def release_step(
     if purchasing.quote_id is not None:
         quantity = max(1, (item.quantity or 0) - fewer)
         change = seats_update(item, quantity, purchasing.quote_id, purchasing.proration_behavior)
-        await use_quote(connection, actor, view, change)
+        await use_quote(connection, actor, view, change, is_computed=True)
         details["quote_id"] = purchasing.quote_id
     return {
         "position": position,
@@ -193,6 +193,6 @@ async def purchase_step(
         details["proration_behavior"] = purchasing.proration_behavior
     if purchasing.quote_id is not None:
         change = seats_update(item, quantity, purchasing.quote_id, purchasing.proration_behavior)
-        await use_quote(connection, actor, view, change)
+        await use_quote(connection, actor, view, change, is_computed=True)
         details["quote_id"] = purchasing.quote_id
     return {"position": 0, "action": StepKind.BUY_SEATS.value, "state": "planned", "details": details}

@@ -7,7 +7,7 @@ operation's id, and a worker settles it. An operation that was never sent is wit
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID, uuid4
 
@@ -17,7 +17,7 @@ from app.context import Context
 from app.domain.ids import SubscriptionId
 from app.domain.payments import PaymentStep
 from app.domain.roles import Permission
-from app.domain.snapshots import JsonObject
+from app.domain.snapshots import JsonObject, Subscription
 from app.errors import (
     BillingError,
     Conflict,
@@ -29,19 +29,19 @@ from app.errors import (
     StripeRejected,
 )
 from app.identity.actors import Actor
-from app.mirror import refreshing as sync
+from app.mirror.visibility import Seen, read
 from app.operations import lease_store, waiting_store
 from app.operations import store as operations
-from app.operations.rows import Operation, Step
-from app.operations.runner import Accepted, in_background, operation_lease, within
-from app.operations.sending import is_known, money_details, pauses
+from app.operations.kinds import Ended, Ending
+from app.operations.lifecycle import State
+from app.operations.rows import Step
+from app.operations.runner import Accepted, in_background, run, within
+from app.operations.sending import money_details
 from app.operations.waiting import waits
 from app.postgres.database import Connection
-from app.stripe.billing import Changed
-from app.subscriptions.settlements import Done, seen_now
-from app.subscriptions.stripe_calls import StripeCall
+from app.stripe.billing import Changed, is_whole
+from app.subscriptions.orders import Conditions, Order
 from app.subscriptions.superseding import MustSupersede
-from app.subscriptions.writes import as_it_is, write
 
 log = structlog.get_logger(__name__)
 
@@ -49,15 +49,28 @@ PAYMENT_READ_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
-    """An operation and its call.
+class Done:
+    """A change that was made: the subscription, and what is left to pay or set up.
 
-    `token`: the lease, None while another process runs the operation. `settled`: its step, once settled.
+    `credit_forgone`: the credit that the change did not give, minor units. `operation_id`: None if nothing was to do.
+    """
+
+    seen: Seen
+    payment: PaymentStep | None
+    credit_forgone: int = 0
+    operation_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """An operation and its order.
+
+    `token`: the lease, None while another process runs the operation. `settled`: its last step, once settled.
     """
 
     operation_id: str
     subscription_id: SubscriptionId
-    call: StripeCall
+    order: Order
     token: UUID | None
     settled: Step | None = None
 
@@ -70,9 +83,9 @@ async def begun(context: Context, connection: Connection, operation_id: str) -> 
     operation = await operations.operation(connection, operation_id)
     if operation is None:
         return None
-    found = Begun(operation_id, operation.subscription_id, StripeCall(**operation.request), None)
+    found = Begun(operation_id, operation.subscription_id, Order.of(operation), None)
     if operation.settled_at is not None:
-        (step, *_) = await operations.steps(connection, operation_id)
+        (*_, step) = await operations.steps(connection, operation_id)
         return replace(found, settled=step)
     token = uuid4()
     taken = await lease_store.take(
@@ -88,34 +101,31 @@ async def insert_operation(
     operation_id: str,
     kind: str,
     subscription_id: SubscriptionId,
-    call: StripeCall,
+    order: Order,
     seats_left: int | None = None,
     quote_id: str | None = None,
     needs: Sequence[Permission] = (),
     end_by: str | None = None,
 ) -> Begun:
-    """Store the operation of one call, under a new lease.
+    """Store the operation of one order, under a new lease.
 
     `seats_left`: the seats after the change; admissions are held to them from now on. If the change raises the
-    quantity, a raise made in the Dashboard in between is overwritten. `needs`: what the actor must be allowed when the
-    call is sent for the first time. `quote_id`: the quote that it uses up, unless it fails. `end_by`: the party that
+    quantity, a raise made in the Dashboard in between is overwritten. `needs`: what the actor must be allowed when it
+    is sent for the first time. `quote_id`: the quote that it uses up, unless it fails. `end_by`: the party that
     sets an end with it, see `ending.EndBy`.
 
     Raises:
         Conflict: `operation_in_progress` while another change of the subscription is unsettled.
-        MustSupersede: a purchase waits for its payment, and has to end for this call.
+        MustSupersede: a purchase waits for its payment, and has to end for this change.
     """
-    if subscription_id and call.supersedes_waiting:
-        await _check_nothing_waits(connection, subscription_id, call)
+    if subscription_id and order.supersedes_waiting:
+        await _check_nothing_waits(connection, subscription_id, order)
+    beside_payment = order.changes_only_end or not order.supersedes_waiting
     if subscription_id and await operations.subscription_change_runs(
-        connection,
-        subscription_id,
-        beside_payment=call.changes_only_end or not call.supersedes_waiting,
+        connection, subscription_id, beside_payment=beside_payment
     ):
         raise Conflict("Another change of this subscription is still running.", retry_after=2)
-    given = {"quote_id": quote_id, "seats_left": seats_left, "end_by": end_by}
-    details: JsonObject = {"needs": list(needs)} | {n: v for n, v in given.items() if v is not None}
-    step = {"position": 0, "action": kind, "state": "planned", "details": details}
+    conditions = Conditions(order.method, needs, seats_left, end_by, quote_id)
     token = uuid4()
     await operations.insert(
         connection,
@@ -125,70 +135,88 @@ async def insert_operation(
         principal=actor.principal.key,
         actor_id=actor.customer_id,
         source="api",
-        request=call.as_request(),
-        steps=[step],
+        request=order.as_request(),
+        steps=_planned(kind, order, conditions),
         lease_token=token,
         lease_seconds=context.rules.operation_lease,
         seat_total=seats_left,
     )
-    return Begun(operation_id, subscription_id, call, token)
+    return Begun(operation_id, subscription_id, order, token)
 
 
-async def _check_nothing_waits(
-    connection: Connection, subscription_id: SubscriptionId, call: StripeCall
-) -> None:
+def _planned(kind: str, order: Order, conditions: Conditions) -> list[JsonObject]:
+    writes = [replace(conditions, method=method) for method in order.writes]
+    return [
+        {"position": position, "action": kind, "state": "planned", "details": one.as_details()}
+        for position, one in enumerate(writes)
+    ]
+
+
+async def _check_nothing_waits(connection: Connection, subscription_id: SubscriptionId, order: Order) -> None:
     """Raise MustSupersede, with what is to be priced first, while a purchase waits for its payment.
 
     A change of only the end is made beside a purchase that is to end as soon as no payment of it is processing.
     """
     found = await waiting_store.of_subscription(connection, subscription_id)
-    if call.changes_only_end:
+    if order.changes_only_end:
         found = [waiting for waiting in found if waiting.end_code is None]
     if not found:
         return
-    is_priced = call.method == "update" and not {"items", "trial_end"}.isdisjoint(call.params)
     raise MustSupersede(
-        call.params if is_priced else None,
-        quote_id=call.quote_id,
-        restarts=call.restarts,
-        forgo_credit=call.forgo_credit,
-        changes_only_end=call.changes_only_end,
+        dict(order.params) if order.is_priced else None,
+        quote_id=order.quote_id,
+        restarts=order.restarts,
+        forgo_credit=order.forgo_credit,
+        changes_only_end=order.changes_only_end,
     )
 
 
-async def carry_out(
-    context: Context, begun: Begun, attempt: Callable[[UUID], Awaitable[Changed]]
-) -> Changed | Accepted:
-    """Run `attempt` under the operation's lease until its outcome is known.
+async def carry_out(context: Context, begun: Begun) -> Changed | Accepted:
+    """Run the operation until its outcome is known, and return the subscription as it is then.
 
     Return Accepted if the outcome is still open at the request's deadline.
 
     Raises:
-        BillingError: Stripe refused the change, and that is certain.
+        BillingError: Stripe or a rule refused the change, and that is certain.
         ServiceUnavailable: nothing was sent; the operation is withdrawn, and nothing will be done.
     """
-    token = begun.token
-    if token is None:
+    if begun.token is None:
         return await _of_before(context, begun)
     deadline = context.rules.operation_deadline
-    work = in_background(_attempts(context, begun.operation_id, token, attempt, deadline))
+    work = in_background(run(context, begun.operation_id, begun.token, patience=deadline))
     try:
-        return await asyncio.wait_for(asyncio.shield(work), deadline)
+        ended = await asyncio.wait_for(asyncio.shield(work), deadline)
+        failure = next((one.error for one in ended if one.ending is not Ending.SETTLED), None)
     except TimeoutError:
-        failure: BillingError = ServiceUnavailable("Nothing could be sent to Stripe in time.", retry_after=2)
+        ended, failure = [], ServiceUnavailable("Nothing could be sent to Stripe in time.", retry_after=2)
     except BillingError as error:
-        if is_known(error):
-            raise
-        failure = error
+        ended, failure = [], error
+    if failure is None:
+        return await _of_run(context, begun, ended)
     async with context.database.connection() as connection:
-        is_discarded = await operations.discard(connection, begun.operation_id, token)
+        is_discarded = await operations.discard(connection, begun.operation_id, begun.token)
     if not is_discarded:
         return Accepted(begun.operation_id)
     await _end(work)
     raise failure
 
 
-async def _end(work: asyncio.Task[Changed]) -> None:
+async def _of_run(context: Context, begun: Begun, ended: Sequence[Ended]) -> Changed | Accepted:
+    """Return what a run of this process came to, or raise its refusal as Stripe or a rule worded it."""
+    for one in ended:
+        if one.error is not None:
+            raise one.error
+    answer = next((one.answer for one in reversed(ended) if one.answer is not None), None)
+    if isinstance(answer, Changed):
+        return answer
+    async with context.database.connection() as connection:
+        (*_, step) = await operations.steps(connection, begun.operation_id)
+    if step.state is State.AWAITING_PAYMENT:
+        return await _as_it_is(context, begun.operation_id)
+    return await _of_before(context, replace(begun, settled=step if step.is_settled else None))
+
+
+async def _end(work: asyncio.Task[list[Ended]]) -> None:
     """End the work of a discarded operation, and wait until what it read of the subscription is applied.
 
     For example the quantity was lowered in the Dashboard, the work read that, and then Stripe did not answer in time.
@@ -196,28 +224,6 @@ async def _end(work: asyncio.Task[Changed]) -> None:
     """
     work.cancel()
     await asyncio.wait([work])
-
-
-async def _attempts(
-    context: Context,
-    operation_id: str,
-    token: UUID,
-    attempt: Callable[[UUID], Awaitable[Changed]],
-    patience: float,
-) -> Changed:
-    loop = asyncio.get_running_loop()
-    give_up = loop.time() + patience
-    async with operation_lease(context, operation_id, token):
-        for pause in pauses():
-            began = loop.time()
-            try:
-                return await attempt(token)
-            except BillingError as error:
-                # Another one that takes as long is to end in time: then it is known whether anything was sent.
-                if is_known(error) or 2 * loop.time() - began + pause >= give_up:
-                    raise
-            await asyncio.sleep(pause)
-    raise AssertionError("there is always another pause")
 
 
 async def payment_of(context: Context, begun: Begun, changed: Changed) -> PaymentStep | Accepted | None:
@@ -241,8 +247,8 @@ async def _of_before(context: Context, begun: Begun) -> Changed | Accepted:
     if begun.settled is None:
         return Accepted(begun.operation_id)
     code = begun.settled.code
-    if begun.settled.state in ("applied", "unchanged"):
-        return await as_it_is(context, begun.subscription_id)
+    if begun.settled.state in (State.APPLIED, State.UNCHANGED):
+        return await _as_it_is(context, begun.operation_id)
     if code in ("card_declined", "payment_action_required"):
         raise PaymentRequired(code=code)
     if code == "not_found":
@@ -271,17 +277,28 @@ _REFUSED_BEFORE = (
 )
 
 
-async def read_again(context: Context, operation: Operation) -> None:
-    """Read subscription and actor again before a worker's first sending.
+async def _as_it_is(context: Context, operation_id: str) -> Changed:
+    async with context.database.connection() as connection:
+        operation = await operations.operation(connection, operation_id)
+    if operation is None:
+        raise LookupError("a change that was made has no operation")
+    return await as_it_is(context, operation.subscription_id)
+
+
+async def as_it_is(context: Context, subscription_id: SubscriptionId) -> Changed:
+    """Return the subscription as Stripe has it now, with all its items.
 
     Raises:
-        BillingError: Stripe or the database does not answer.
+        NotFound: Stripe has no such subscription.
+        BillingError: Stripe does not answer.
     """
-    async with context.database.connection() as connection:
-        (step, *_) = await operations.steps(connection, operation.id)
-    if not step.was_sent and operation.actor_id is not None:
-        await sync.read_through(context, "subscription", operation.subscription_id)
-        await sync.read_through(context, "customer", operation.actor_id)
+    changed = await context.billing.subscription(subscription_id)
+    if is_whole(changed.subscription):
+        return changed
+    whole = await context.stripe.fetch("subscription", subscription_id)
+    if not isinstance(whole.snapshot, Subscription):
+        raise NotFound()
+    return replace(changed, subscription=whole.snapshot)
 
 
 async def carry_out_change(
@@ -295,11 +312,7 @@ async def carry_out_change(
         BillingError: Stripe or a rule refused the change.
         ServiceUnavailable: nothing was sent.
     """
-
-    async def attempt(token: UUID) -> Changed:
-        return await write(context, begun.operation_id, subscription_id, begun.call, token)
-
-    changed = await carry_out(context, begun, attempt)
+    changed = await carry_out(context, begun)
     if isinstance(changed, Accepted):
         return changed
     payment = await payment_of(context, begun, changed)
@@ -307,8 +320,8 @@ async def carry_out_change(
         return payment
     if await waits(context, begun.operation_id):
         return Accepted(begun.operation_id, payment)
-    done = await seen_now(context, actor, subscription_id, payment)
     async with context.database.connection() as connection:
-        operation = await operations.operation(connection, begun.operation_id)
-    forgone = 0 if operation is None else StripeCall(**operation.request).credit_forgone
-    return replace(done, credit_forgone=forgone, operation_id=begun.operation_id)
+        seen = await read(connection, actor, subscription_id, context.rules)
+        steps = await operations.steps(connection, begun.operation_id)
+    forgone = sum(Conditions.of(step).credit_forgone for step in steps)
+    return Done(seen, payment, credit_forgone=forgone, operation_id=begun.operation_id)

@@ -21,10 +21,7 @@ from app.mirror.visibility import Seen, get, read
 from app.operations.runner import Accepted
 from app.postgres.database import Connection
 from app.subscriptions import change_operations, ending
-from app.subscriptions.change_operations import (
-    begun,
-    insert_operation,
-)
+from app.subscriptions.change_operations import Done, begun, insert_operation
 from app.subscriptions.change_rules import (
     NO_CHANGE,
     changes_only_end,
@@ -38,9 +35,8 @@ from app.subscriptions.change_rules import (
 from app.subscriptions.charges import as_seen
 from app.subscriptions.end_changes import Precondition, change_end
 from app.subscriptions.item_changes import ChangedItems
+from app.subscriptions.orders import Method, Order, attachment
 from app.subscriptions.quotes import use_quote
-from app.subscriptions.settlements import Done
-from app.subscriptions.stripe_calls import StripeCall, attachment
 from app.subscriptions.superseding import superseding
 from app.subscriptions.updates import SubscriptionUpdate, price_ids
 
@@ -102,7 +98,7 @@ async def _update(
             check_complete(seen.view)
             if change.quote_id is not None:
                 await use_quote(connection, actor, seen.view, asked)
-            call = _call_to_update(change, params, after, outside, seen.view.customer_id)
+            order = _order_of(change, params, after, outside, seen.view.customer_id)
             operation = await insert_operation(
                 context,
                 connection,
@@ -110,7 +106,7 @@ async def _update(
                 operation_id,
                 "update_subscription",
                 subscription_id,
-                call,
+                order,
                 seats_left=None if after is None else after.seats,
                 quote_id=change.quote_id,
                 needs=permissions_for(change, seen.view),
@@ -122,15 +118,15 @@ async def _update(
         raise as_seen(refusal, seen) from refusal
 
 
-def _call_to_update(
+def _order_of(
     change: SubscriptionUpdate,
     params: JsonObject,
     after: ChangedItems | None,
     outside: Outside,
     customer_id: CustomerId,
-) -> StripeCall:
-    return StripeCall(
-        "update",
+) -> Order:
+    return Order(
+        Method.UPDATE,
         params,
         quote_id=change.quote_id,
         forgo_credit=change.forgo_credit,

@@ -116,18 +116,14 @@ async def price(
     prorated = priced.now
     if behavior != "always_invoice":
         prorated = await context.billing.preview(asked(subscription, params, "always_invoice"))
-    replaced = _replaced(subscription, items)
-    judgement = await _judged(context, subscription, prorated.billed, replaced, dated)
+    judgement = await _judged(context, subscription, prorated.billed, _replaced(subscription, items), dated)
     priced = replace(priced, crediting=judgement.crediting)
-    if judgement.is_paid:
-        is_charged = behavior == "always_invoice" and not restarts and "trial_end" not in params
-        reduces = (judgement.only_reduces and judgement.net < 0) or _only_lowers(subscription, items)
-        return _billed_later(priced, nothing) if is_charged and reduces else priced
-    unpaid = _unpaid(judgement, at)
-    if not (forgo_credit and judgement.only_reduces):
-        raise invoice_unpaid(unpaid, may_forgo=judgement.only_reduces)
-    priced = _forgone(priced, judgement, unpaid, restarts=restarts)
-    return await _without_credit(context, subscription, priced, nothing)
+    if not judgement.is_paid:
+        priced = _forgone(priced, judgement, at, restarts=restarts, forgo_credit=forgo_credit)
+        return await _without_credit(context, subscription, priced, nothing)
+    is_charged = behavior == "always_invoice" and not restarts and "trial_end" not in params
+    reduces = (judgement.only_reduces and judgement.net < 0) or _only_lowers(subscription, items)
+    return _billed_later(priced, nothing) if is_charged and reduces else priced
 
 
 def _without_charge(
@@ -142,8 +138,14 @@ def _without_charge(
     return quiet
 
 
-def _forgone(priced: Priced, judgement: Judgement, unpaid: UnpaidInvoice, *, restarts: bool) -> Priced:
-    """Return the change with the credit that it does not give, and the invoice that is not paid."""
+def _forgone(priced: Priced, judgement: Judgement, at: int, *, restarts: bool, forgo_credit: bool) -> Priced:
+    """Return the change with the credit that it does not give, and the invoice that is not paid.
+
+    Raises Conflict `invoice_unpaid` unless the caller forgoes the credit, and the change has no charge that this hides.
+    """
+    unpaid = _unpaid(judgement, at)
+    if not (forgo_credit and judgement.only_reduces):
+        raise invoice_unpaid(unpaid, may_forgo=judgement.only_reduces)
     forgone = judgement.credited if restarts else -judgement.net
     return replace(priced, credit_forgone=forgone, unpaid=unpaid, is_invoiced=restarts)
 

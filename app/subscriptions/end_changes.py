@@ -24,18 +24,14 @@ from app.operations import store as operations
 from app.operations.runner import Accepted
 from app.postgres.database import Connection
 from app.subscriptions import change_operations, ending
-from app.subscriptions.change_operations import (
-    begun,
-    insert_operation,
-)
+from app.subscriptions.change_operations import Begun, Done, begun, insert_operation
 from app.subscriptions.change_rules import (
     BY_UPDATE,
     check_complete,
     check_status,
 )
 from app.subscriptions.ends import When
-from app.subscriptions.settlements import Done
-from app.subscriptions.stripe_calls import StripeCall
+from app.subscriptions.orders import Method, Order
 from app.subscriptions.superseding import settle_what_waited, superseding
 from app.subscriptions.updates import SubscriptionUpdate
 
@@ -88,6 +84,29 @@ async def _end(
 
     `kind`: of the operation. An update names its end by another field than a cancellation.
     """
+    admitted = await _admitted(
+        context, actor, subscription_id, when, params, operation_id, kind=kind, precondition=precondition
+    )
+    if isinstance(admitted, Done):
+        return admitted
+    done = await change_operations.carry_out_change(context, actor, subscription_id, admitted)
+    if admitted.order.method is Method.END_UNPAID:
+        await settle_what_waited(context, subscription_id)
+    return _without_payment(done)
+
+
+async def _admitted(
+    context: Context,
+    actor: Actor,
+    subscription_id: SubscriptionId,
+    when: When,
+    params: dict[str, Any],
+    operation_id: str,
+    *,
+    kind: str,
+    precondition: Precondition | None,
+) -> Begun | Done:
+    """Return the operation that ends the subscription, or what stands already where there is nothing to do."""
     needed = Permission.CANCEL_NOW if when is When.NOW else Permission.CANCEL
     is_read = False
     while True:
@@ -100,33 +119,29 @@ async def _end(
                 return await _done_already(connection, seen, kind)
             operation = await begun(context, connection, operation_id)
             if operation is not None:
-                break
+                return operation
             if precondition is not None:
                 precondition(seen)
             check_status(context, view, None)
             pointer = "/when" if kind == "cancel_subscription" else BY_UPDATE
-            call = await _call_to_end(connection, actor, seen, when, params, pointer)
-            if call is not None:
-                operation = await insert_operation(
+            order = await _order_to_end(connection, actor, seen, when, params, pointer)
+            if order is not None:
+                end_by = ending.end_by(actor, view)
+                return await insert_operation(
                     context,
                     connection,
                     actor,
                     operation_id,
                     kind,
                     subscription_id,
-                    call,
+                    order,
                     needs=[needed],
-                    end_by=ending.end_by(actor, view),
+                    end_by=end_by,
                 )
-                break
             if is_read:
                 return await _confirmed(context, connection, actor, seen, operation_id, kind)
         await _read_if_outdated(context, view)
         is_read = True
-    done = await change_operations.carry_out_change(context, actor, subscription_id, operation)
-    if operation.call.method == "end_unpaid":
-        await settle_what_waited(context, subscription_id)
-    return _without_payment(done)
 
 
 async def _read_if_outdated(context: Context, view: SubscriptionView) -> None:
@@ -155,26 +170,26 @@ async def _done_already(connection: Connection, seen: Seen, kind: str) -> Done:
     return Done(seen, None, operation_id=await operations.last_applied(connection, seen.view.id, kind))
 
 
-async def _call_to_end(
+async def _order_to_end(
     connection: Connection, actor: Actor, seen: Seen, when: When, params: JsonObject, pointer: str
-) -> StripeCall | None:
-    """Return the call that ends the subscription; None if the end stands already.
+) -> Order | None:
+    """Return the order that ends the subscription; None if the end stands already.
 
     `params`: further parameters of the call. `pointer`: the field that names the end, for an error.
     """
     view = seen.view
     if view.status == "incomplete":
         # Stripe takes no end for it, and nothing was paid that could run out.
-        return StripeCall("end_unpaid", params)
+        return Order(Method.END_UNPAID, params)
     if when is When.NOW:
-        return StripeCall("cancel", params)
+        return Order(Method.CANCEL, params)
     asked = ending.params_for(view, when, pointer=pointer)
     if ending.stands_already(view, when):
         return None
     await ending.check_end(connection, actor, seen, when)
     if await ending.is_over(connection, view, when):
-        return StripeCall("cancel", params)
-    return StripeCall("update", {**params, **asked})
+        return Order(Method.CANCEL, params)
+    return Order(Method.UPDATE, {**params, **asked})
 
 
 async def change_end(
@@ -264,8 +279,8 @@ async def _take_back(
                 break
             if precondition is not None:
                 precondition(seen)
-            call = await _call_to_take_back(connection, actor, seen, wakes=wakes)
-            if call is not None:
+            order = await _order_to_take_back(connection, actor, seen, wakes=wakes)
+            if order is not None:
                 operation = await insert_operation(
                     context,
                     connection,
@@ -273,7 +288,7 @@ async def _take_back(
                     operation_id,
                     kind,
                     subscription_id,
-                    call,
+                    order,
                     needs=needed,
                 )
                 break
@@ -286,10 +301,10 @@ async def _take_back(
     return done if wakes else _without_payment(done)
 
 
-async def _call_to_take_back(
+async def _order_to_take_back(
     connection: Connection, actor: Actor, seen: Seen, *, wakes: bool
-) -> StripeCall | None:
-    """Return the call that takes the end back, or resumes; None if there is nothing to do."""
+) -> Order | None:
+    """Return the order that takes the end back, or resumes; None if there is nothing to do."""
     view = seen.view
     if view.status in ENDED:
         raise Conflict("This subscription has ended: buy a new one.", code="subscription_not_active")
@@ -302,7 +317,7 @@ async def _call_to_take_back(
     if wakes:
         _check_resumable(view)
         await failures.check(connection, actor)
-    return StripeCall("resume" if wakes else "update", params)
+    return Order(Method.RESUME if wakes else Method.UPDATE, params)
 
 
 def _without_payment(done: Done | Accepted) -> Done | Accepted:

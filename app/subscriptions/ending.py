@@ -31,6 +31,7 @@ from app.subscriptions.ends import (
     period_ends,
     resuming_params,
 )
+from app.subscriptions.orders import Conditions, Method, Order
 from app.subscriptions.store import ends
 
 
@@ -195,13 +196,13 @@ async def confirm(
         principal=actor.principal.key,
         actor_id=actor.customer_id,
         source="api",
-        request={"method": "update", "params": {}},
+        request=Order(Method.UPDATE, {}).as_request(),
         steps=[
             {
                 "position": 0,
                 "action": "cancel_subscription",
                 "state": "unchanged",
-                "details": {"end_by": EndBy.PAYER.value},
+                "details": Conditions(Method.UPDATE, end_by=EndBy.PAYER.value).as_details(),
             }
         ],
         lease_token=uuid4(),

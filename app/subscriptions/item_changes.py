@@ -150,9 +150,7 @@ def change_items(
     # The items as a whole are judged only once each entry holds: a refused price would also count as a missing item.
     errors = errors or _whole_list_errors(result, asked, terms)
     if errors:
-        first = errors[0]
-        code = first.code if first.code in _OWN_CODES else None
-        raise InvalidRequest(f"{first.pointer}: {first.detail}", code=code, errors=errors)
+        raise _refusal(errors)
     return ChangedItems(
         result,
         params,
@@ -160,6 +158,13 @@ def change_items(
         restarted=_restarted(current, result),
         reduces=_reduces(current, result),
     )
+
+
+def _refusal(errors: list[FieldError]) -> InvalidRequest:
+    """Return the refusal of a change by its first error; the others are listed."""
+    first = errors[0]
+    code = first.code if first.code in _OWN_CODES else None
+    return InvalidRequest(f"{first.pointer}: {first.detail}", code=code, errors=errors)
 
 
 def _naming_problem(

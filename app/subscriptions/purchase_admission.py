@@ -15,9 +15,9 @@ from app.operations.sending import is_known
 from app.operations.waiting import settle_ended
 from app.postgres.database import Connection
 from app.stripe.gateway import Fetched
+from app.subscriptions.change_operations import as_it_is
 from app.subscriptions.item_changes import ItemChange
 from app.subscriptions.store import purchases
-from app.subscriptions.writes import as_it_is
 
 UNPAID_SUBSCRIPTIONS: Final = 3
 """So many subscriptions of a customer may wait for their first payment at a time."""

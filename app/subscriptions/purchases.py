@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-from uuid import UUID
 
 from app.catalogue import store as catalogue
 from app.catalogue.offers import OfferedPrice
@@ -18,32 +17,23 @@ from app.domain import metadata as keys
 from app.domain.ids import CustomerId, PaymentMethodId, SubscriptionId
 from app.domain.snapshots import JsonObject
 from app.errors import (
-    BillingError,
     Conflict,
     FieldError,
     InvalidRequest,
     NotFound,
-    StripeErrorStored,
-    StripeRejected,
 )
 from app.identity.actors import Actor
-from app.mirror import refreshing as sync
+from app.mirror.visibility import read
 from app.operations import store as operations
-from app.operations.lifecycle import Event
 from app.operations.runner import Accepted
-from app.operations.sending import is_known
-from app.stripe.billing import Changed
-from app.subscriptions.change_operations import Begun, begun, carry_out, insert_operation, payment_of
+from app.subscriptions.change_operations import Begun, Done, begun, carry_out, insert_operation, payment_of
 from app.subscriptions.item_changes import ItemChange, Terms, common_currency, items_of_purchase
-from app.subscriptions.purchase_admission import admit, supersede
-from app.subscriptions.settlements import Done, apply_change, seen_now, settle_failed, unreadable_change
-from app.subscriptions.stripe_calls import StripeCall, attachment
+from app.subscriptions.orders import Method, Order, attachment
+from app.subscriptions.purchase_admission import admit
 from app.subscriptions.updates import MoneyTerms, price_ids
-from app.subscriptions.writes import attach_first, send_once, was_sent
 
 _OTHER_PURCHASE_SECONDS = 5.0
 _FIRST_PAUSE_SECONDS = 0.1
-_WAITS = "allow_incomplete"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,24 +77,9 @@ async def add(
         raise NotFound()
     if begun_before is None:
         params = _creation(actor, profile, purchase, prices, operation_id)
-        call = await _call_to_create(context, customer_id, purchase, params)
-        begun_before = await _admitted(context, actor, customer_id, purchase, call, operation_id)
-    call = begun_before.call
-
-    async def attempt(token: UUID) -> Changed:
-        charged = await attach_first(context, operation_id, call)
-        await _end_superseded(context, operation_id, call)
-        changed = await _create(context, customer_id, operation_id, charged, token)
-        try:
-            lease = await sync.take_lease(context, "subscription", changed.subscription.id)
-            await apply_change(context, operation_id, lease, changed)
-        except BillingError as error:
-            if is_known(error):
-                raise unreadable_change() from error
-            raise
-        return changed
-
-    changed = await carry_out(context, begun_before, attempt)
+        order = await _order_of(context, customer_id, purchase, params)
+        begun_before = await _admitted(context, actor, customer_id, purchase, order, operation_id)
+    changed = await carry_out(context, begun_before)
     if isinstance(changed, Accepted):
         return changed
     payment = await payment_of(context, begun_before, changed)
@@ -114,26 +89,27 @@ async def add(
         operation = await operations.operation(connection, operation_id)
     if operation is None:
         raise LookupError("a purchase that succeeded has no operation")
-    done = await seen_now(context, actor, operation.subscription_id, payment)
-    return replace(done, operation_id=operation_id)
+    async with context.database.connection() as connection:
+        seen = await read(connection, actor, operation.subscription_id, context.rules)
+    return Done(seen, payment, operation_id=operation_id)
 
 
-async def _call_to_create(
+async def _order_of(
     context: Context, customer_id: CustomerId, purchase: Purchase, params: dict[str, Any]
-) -> StripeCall:
-    """Return the call that creates the subscription.
+) -> Order:
+    """Return the order that creates the subscription.
 
     The payment method and the promotion code are read at Stripe.
     """
-    call = StripeCall("create", params)
+    attach = None
     if purchase.payment_method_id is not None:
         method = await fetch_free_or_own(context, purchase.payment_method_id, customer_id)
         params["payment_behavior"] = behavior_of_purchase(method.type)
-        call = replace(call, attach=attachment(method, customer_id))
+        attach = attachment(method, customer_id)
     if purchase.promotion_code is not None:
         added = await promotion(context, purchase.promotion_code, customer_id, params["currency"])
         params["discounts"] = [*params.get("discounts", []), added]
-    return call
+    return Order(Method.CREATE, params, attach=attach)
 
 
 async def _admitted(
@@ -141,7 +117,7 @@ async def _admitted(
     actor: Actor,
     customer_id: CustomerId,
     purchase: Purchase,
-    call: StripeCall,
+    order: Order,
     operation_id: str,
 ) -> Begun:
     """Store the operation once the purchase may begin.
@@ -164,28 +140,12 @@ async def _admitted(
                     operation_id,
                     "add_subscription",
                     SubscriptionId(""),
-                    replace(call, supersedes=superseded),
+                    replace(order, supersedes=superseded),
                 )
         if loop.time() + pause > give_up:
             raise Conflict("Another purchase of the same price is still running.", retry_after=2)
         await asyncio.sleep(pause)
         pause = min(2 * pause, 1.0)
-
-
-async def _end_superseded(context: Context, operation_id: str, call: StripeCall) -> None:
-    """End the unpaid subscriptions that the purchase replaces.
-
-    Nothing is ended once its create was sent.
-    """
-    if not call.supersedes or await was_sent(context, operation_id):
-        return
-    try:
-        for subscription_id in call.supersedes:
-            await supersede(context, operation_id, SubscriptionId(subscription_id))
-    except BillingError as error:
-        if is_known(error):
-            await settle_failed(context, operation_id, error)
-        raise
 
 
 def _creation(
@@ -236,72 +196,3 @@ def _creation(
     if terms.trial_period_days is not None:
         params["trial_period_days"] = terms.trial_period_days
     return params
-
-
-async def _create(
-    context: Context, customer_id: CustomerId, operation_id: str, call: StripeCall, token: UUID
-) -> Changed:
-    """Create the subscription, or find the one that an earlier attempt created although its answer was lost.
-
-    If the bank asks for the card's holder, the purchase gets a subscription that waits for them, under a new key.
-    """
-    if await was_sent(context, operation_id):
-        found = await _find_created(context, customer_id, operation_id)
-        if found is not None:
-            return found
-        call = await _as_last_sent(context, operation_id, call)
-    try:
-        return await send_once(context, operation_id, SubscriptionId(""), call, token)
-    except StripeErrorStored:
-        found = await _find_created(context, customer_id, operation_id)
-        if found is None:
-            raise
-        return found
-    except BillingError as error:
-        if error.code != "payment_action_required" or _waits(call):
-            if is_known(error):
-                await settle_failed(context, operation_id, error)
-            raise
-    # The bank is asked once more: then the intent itself waits for the card's holder, and names the card.
-    waiting = replace(call, params={**call.params, "payment_behavior": _WAITS})
-    async with context.database.transaction() as connection:
-        await operations.set_request(connection, operation_id, waiting.as_request())
-        (step, *_) = await operations.steps(connection, operation_id)
-        await operations.transition(connection, operation_id, step, Event.CARDHOLDER_ASKED)
-    return await send_once(context, operation_id, SubscriptionId(""), waiting, token)
-
-
-def _waits(call: StripeCall) -> bool:
-    return bool(call.params["payment_behavior"] == _WAITS)
-
-
-async def _as_last_sent(context: Context, operation_id: str, call: StripeCall) -> StripeCall:
-    """Return the call as an earlier attempt sent it: a retry of a key has the same parameters."""
-    async with context.database.connection() as connection:
-        operation = await operations.operation(connection, operation_id)
-    if operation is None or not _waits(StripeCall(**operation.request)):
-        return call
-    return replace(call, params={**call.params, "payment_behavior": _WAITS})
-
-
-async def _find_created(context: Context, customer_id: CustomerId, operation_id: str) -> Changed | None:
-    """Return the subscription that an attempt of this operation created; None if there is none."""
-    for candidate in await context.billing.subscriptions_of(customer_id):
-        if candidate.operation_id == operation_id:
-            return replace(await context.billing.subscription(candidate.id), replayed=True)
-    return None
-
-
-async def find_again(context: Context, operation_id: str, call: StripeCall) -> None:
-    """Settle a purchase whose caller is gone, without sending it again.
-
-    Raises:
-        StripeOutcomeUnknown: Stripe has none, and a create that was sent may take effect later.
-        BillingError: Stripe or the database does not answer.
-    """
-    found = await _find_created(context, CustomerId(call.params["customer"]), operation_id)
-    if found is None:
-        await settle_failed(context, operation_id, StripeRejected("Stripe has no such subscription."))
-        return
-    lease = await sync.take_lease(context, "subscription", found.subscription.id)
-    await apply_change(context, operation_id, lease, found)

@@ -83,9 +83,16 @@ def promise(change: SubscriptionUpdate, subscription: Subscription, at: int, pri
 
 
 async def use_quote(
-    connection: Connection, actor: Actor, view: SubscriptionView, change: SubscriptionUpdate
+    connection: Connection,
+    actor: Actor,
+    view: SubscriptionView,
+    change: SubscriptionUpdate,
+    *,
+    is_computed: bool = False,
 ) -> None:
     """Mark the quote as used.
+
+    `is_computed`: the change is computed from the members and seats, so a quote of another one is out of date.
 
     Raises:
         InvalidRequest: the quote is another principal's, or was made for another change.
@@ -93,10 +100,11 @@ async def use_quote(
     """
     quote_id = change.quote_id or ""
     quote = await quotes.find(connection, quote_id, subscription_id=view.id, principal=actor.principal.key)
-    if quote is None or quote.promise.change_hash != change_hash(change):
+    is_fitting = quote is not None and quote.promise.change_hash == change_hash(change)
+    if quote is None or not (is_fitting or is_computed):
         detail = "quote_id names no quote that was made for this change. Ask for a new quote of it."
         raise InvalidRequest(detail, errors=[FieldError("/quote_id", "invalid", detail)])
-    if not quote.open or quote.promise.state_hash != state_of_view(view):
+    if not (is_fitting and quote.open) or quote.promise.state_hash != state_of_view(view):
         raise expired()
     await quotes.use(connection, quote_id)
 

@@ -28,7 +28,13 @@ from app.operations.kinds import (
 )
 from app.operations.lifecycle import State
 from app.operations.rows import AwaitedInvoice, Operation, Step
-from app.operations.sending import SUBSCRIPTION_CHANGES, changed_by_step, changed_despite_5xx, locked_view
+from app.operations.sending import (
+    SUBSCRIPTION_CHANGES,
+    changed_by_step,
+    changed_despite_5xx,
+    held_invoice,
+    locked_view,
+)
 from app.operations.step_kinds import StepKind
 from app.stripe.billing import Changed
 from app.stripe.client import Write
@@ -184,7 +190,12 @@ class BuyingSteps(_SeatSteps):
         return frozenset({Fact.UPDATE_IS_OURS}) if is_ours else frozenset()
 
     def awaited(
-        self, context: Context, operation: Operation, snapshot: Snapshot | None, answer: Answer | None
+        self,
+        context: Context,
+        operation: Operation,
+        step: Step,
+        snapshot: Snapshot | None,
+        answer: Answer | None,
     ) -> AwaitedInvoice | None:
         """Return the invoice that the raise waits for; None if it took effect at once."""
         changed = answer.subscription if isinstance(answer, Changed) else snapshot
@@ -200,6 +211,12 @@ class BuyingSteps(_SeatSteps):
             None if shown is None else shown["expires_at"],
             context.rules.payment_window,
         )
+
+    async def held_back(
+        self, context: Context, operation: Operation, step: Step, snapshot: Snapshot | None
+    ) -> AwaitedInvoice | None:
+        """Find the raise's own invoice: the newest one may be that of another update, which replaced the raise."""
+        return await held_invoice(context, operation, step, snapshot)
 
     async def payment(self, context: Context, answer: Answer) -> PaymentStep | None:
         """Read what is left to pay for the raise."""

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from app.errors import StripeOutcomeUnknown
-from testkit.company import Company, Service, new_email, running_service
+from testkit.company import Company, Person, Service, new_email, running_service
 from testkit.service import as_service
 
 LATE_SECONDS = 3.0
@@ -91,6 +91,18 @@ async def end(company: Company, act: str) -> httpx.Response:
     return await company.service.send("POST", path, company.owner.headers, {} if act == "cancel" else None)
 
 
+async def owner(company: Company) -> str:
+    named = (await company.state())["metadata"]["billing_shared_subscription_owner"]
+    return {company.owner.customer_id: "owner", company.manager.customer_id: "manager"}[named]
+
+
+async def to_owner(company: Company, person: Person) -> httpx.Response:
+    """A service offers the ownership, and the person accepts it."""
+    path, offer = f"{company.path}/transfer", {"to_customer_id": person.customer_id}
+    ok(await company.service.send("POST", path, as_service("admin"), offer))
+    return await company.service.send("POST", f"{path}/accept", person.headers)
+
+
 CUSTOMER, SUBSCRIPTION = "/v1/customers/{id}", "/v1/subscriptions/{id}"
 CHANGES = {
     "add": Change(
@@ -137,6 +149,15 @@ CHANGES = {
         quantity,
         done=9,
         undone=6,
+    ),
+    "owner": Change(
+        SUBSCRIPTION,
+        lambda company: company.subscription_id,
+        lambda company: to_owner(company, company.manager),
+        lambda company: to_owner(company, company.owner),
+        owner,
+        done="manager",
+        undone="owner",
     ),
     "end": Change(
         SUBSCRIPTION,

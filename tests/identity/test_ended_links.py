@@ -3,7 +3,9 @@
 import asyncio
 import secrets
 
+import asyncpg
 import httpx
+import pytest
 
 from testkit.company import Person, Service, Who, new_email
 from testkit.problems import problem
@@ -144,3 +146,76 @@ async def test_only_an_admin_key_ends_a_link(service: Service) -> None:
     problem(await service.client.delete(f"/v1/customers/{person.customer_id}/link"), 401, "unauthenticated")
     assert await ended(service, person.customer_id) == []
     assert (await service.get("/v1/customers/me", person.headers)).status_code == httpx.codes.OK
+
+
+# ------------------------------------------------------------- an end of a link beside the trigger that makes one
+
+
+async def test_a_link_stays_ended_when_the_trigger_runs_beside_it(service: Service) -> None:
+    """P3: the trigger saw the link and wrote the subject after the link had ended; the next request linked it again."""
+    person = await linked_person(service)
+    await service.stripe.post(f"/v1/customers/{person.customer_id}", metadata={"billing_user_id": ""})
+    await service.refresh("customer", person.customer_id)
+    await service.stripe.add_fault(method="GET", path="/v1/customers/{id}", latency_s=1.0, times=1)
+    # The end has the customer's lease while Stripe is slow; the trigger waits for the lease with what it saw before.
+    ending = asyncio.create_task(unlinked(service, person.customer_id))
+    await asyncio.sleep(0.4)
+    body = {"user_id": person.subject}
+    triggered = asyncio.create_task(service.send("POST", "/v1/customers", as_service("write"), body))
+    assert (await ending).status_code == httpx.codes.NO_CONTENT
+    answer = await triggered
+    assert answer.status_code == httpx.codes.CREATED, answer.text
+    assert answer.json()["customer"]["id"] != person.customer_id
+    at_stripe = await service.stripe.get(f"/v1/customers/{person.customer_id}")
+    assert "billing_user_id" not in at_stripe["metadata"]
+    me = await service.get("/v1/customers/me", person.headers)
+    assert me.json()["customer"]["id"] == answer.json()["customer"]["id"]
+
+
+async def test_a_link_that_is_made_during_its_end_is_ended_with_its_user_id(service: Service) -> None:
+    """P3: nobody was linked when the end began, so the user id would have stayed and linked the login again."""
+    person = await service.person("named")
+    await service.stripe.add_fault(method="GET", path="/v1/customers/{id}", latency_s=1.0, times=1)
+    ending = asyncio.create_task(unlinked(service, person.customer_id))
+    await asyncio.sleep(0.4)
+    assert (await service.get("/v1/customers/me", person.headers)).status_code == httpx.codes.OK
+    assert (await ending).status_code == httpx.codes.NO_CONTENT
+    problem(await service.get("/v1/customers/me", person.headers), 404, "customer_not_linked")
+    at_stripe = await service.stripe.get(f"/v1/customers/{person.customer_id}")
+    assert "billing_user_id" not in at_stripe["metadata"]
+    assert await ended(service, person.customer_id) == ["service:admin"]
+
+
+async def blocked_or_done(watch: asyncpg.Connection, request: asyncio.Task[httpx.Response]) -> None:
+    """Return once a session waits for a lock, or the request was answered without one."""
+    waits = "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    for _ in range(500):
+        if request.done() or await watch.fetchval(waits):
+            return
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("by", ["read", "trigger"])
+async def test_no_link_is_made_when_the_user_id_goes_at_the_same_time(service: Service, by: str) -> None:
+    """P3: a first sight had read the user id that the end of the link removes in its transaction, held here open."""
+    person = await service.person("named")
+    lock = await asyncpg.connect(service.database_url)
+    watch = await asyncpg.connect(service.database_url)
+    try:
+        ending = lock.transaction()
+        await ending.start()
+        await lock.execute("update customers set user_id = null where id = $1", person.customer_id)
+        if by == "read":
+            seeing = asyncio.create_task(service.get("/v1/customers/me", person.headers))
+        else:
+            seeing = asyncio.create_task(service.send("POST", "/v1/customers", person.headers, {}))
+        await blocked_or_done(watch, seeing)
+        await ending.commit()
+        answer = await seeing
+    finally:
+        await asyncio.gather(lock.close(), watch.close())
+    if by == "read":
+        problem(answer, 404, "customer_not_linked")
+    else:
+        assert answer.status_code == httpx.codes.CREATED, answer.text
+        assert answer.json()["customer"]["id"] != person.customer_id

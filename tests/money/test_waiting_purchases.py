@@ -13,7 +13,7 @@ from testkit.company import Company, new_email
 from testkit.problems import problem
 from testkit.service import as_service, as_user
 from testkit.simulator import SimulatorError
-from tests.money.shop import CHALLENGED, DECLINED, VISA, Shop, worked_on
+from tests.money.shop import CHALLENGED, DECLINED, VISA, Shop, at, worked_on
 
 
 @pytest.fixture(autouse=True)
@@ -544,3 +544,44 @@ async def test_first_purchase_is_settled_when_its_subscription_ends(shop: Shop, 
         await worked_on(shop, made["operation_id"])
     ended = await operation(shop, made["operation_id"])
     assert [(one["outcome"], one["code"]) for one in ended["results"]] == [("failed", "payment_abandoned")]
+
+
+@pytest.mark.parametrize("card", [None, CHALLENGED])
+async def test_first_purchase_ends_by_itself_when_the_payment_window_has_passed(
+    shop: Shop, card: str | None
+) -> None:
+    """W2: it waited for the 23 hours of Stripe; an abandoned page leaves nothing behind after an hour."""
+    buyer, method = await shop.buyer(card=card)
+    paid_by = {} if method is None else {"payment_method_id": method}
+    made = ok(await shop.add(buyer.headers, [{"price_id": await shop.price()}], **paid_by), 201)
+    assert made["subscription"]["status"] == "incomplete" and made["payment"]["client_secret"]
+    subscription_id = made["subscription"]["id"]
+    pending = (await shop.subscription(buyer.headers, subscription_id))["pending_change"]
+    assert 3500 < at(pending["expires_at"]) - time.time() < 3601
+    assert ok(await worked_on(shop, made["operation_id"]))["state"] == "awaiting_payment"
+    await shop.service.fetch(
+        "update operation_steps set payment_until = now() - interval '1 second' where operation_id = $1",
+        made["operation_id"],
+    )
+    settled = ok(await worked_on(shop, made["operation_id"]))
+    assert [(one["outcome"], one["code"]) for one in settled["results"]] == [
+        ("failed", "payment_action_required")
+    ]
+    ended = await shop.true(subscription_id)
+    assert ended["status"] == "incomplete_expired"
+    assert (await shop.stripe.get(f"/v1/invoices/{ended['latest_invoice']}"))["status"] == "void"
+    await shop.cache_is_true()
+
+
+async def test_first_purchase_is_applied_when_it_was_paid_as_the_window_passed(shop: Shop) -> None:
+    """W2: what is paid is applied, whatever the clock says."""
+    buyer, _ = await shop.buyer(card=None)
+    made = ok(await shop.add(buyer.headers, [{"price_id": await shop.price()}]), 201)
+    await pay(shop, made["payment"])
+    await shop.service.fetch(
+        "update operation_steps set payment_until = now() - interval '1 second' where operation_id = $1",
+        made["operation_id"],
+    )
+    settled = ok(await worked_on(shop, made["operation_id"]))
+    assert [(one["outcome"], one["code"]) for one in settled["results"]] == [("applied", None)]
+    assert (await shop.true(made["subscription"]["id"]))["status"] == "active"

@@ -273,3 +273,39 @@ async def test_first_purchase_is_applied_when_it_was_paid_and_ended_unheard(shop
     ok(await shop.add(buyer.headers, [{"price_id": price}]), 201)
     settled = ok(await worked_on(shop, made["operation_id"]))
     assert [(one["outcome"], one["code"]) for one in settled["results"]] == [("applied", None)]
+
+
+@pytest.mark.parametrize("then", ["waits", "is replaced in the Dashboard"])
+async def test_purchase_awaits_its_own_invoice_when_a_read_finds_the_update(shop: Shop, then: str) -> None:
+    """W1, W2: Stripe holds the raise back and answers 500; the newest invoice may be that of somebody else's update."""
+    company = await company_that_pays_by(shop, CHALLENGED)
+    await shop.stripe.add_fault(
+        method="POST", path="/v1/subscriptions/{id}", status=500, effect="after", save=True
+    )
+    read = {"method": "GET", "path": "/v1/subscriptions/{id}"}
+    await shop.stripe.add_fault(**read, latency_s=0.001, times=2)
+    await shop.stripe.add_fault(**read, status=500, times=0)
+    answer = await company.change(
+        company.owner.headers, add=[new_email() for _ in range(3)], over_capacity="add_seats"
+    )
+    operation_id = str(ok(answer, 202)["operation_id"])
+    await shop.stripe.clear_faults()
+    held = await company.state()
+    assert held["pending_update"] is not None
+    if then != "waits":
+        item = held["items"]["data"][0]["id"]
+        await shop.stripe.post(
+            f"/v1/subscriptions/{company.subscription_id}",
+            items=[{"id": item, "quantity": 9}],
+            proration_behavior="always_invoice",
+            payment_behavior="pending_if_incomplete",
+        )
+        assert (await company.state())["latest_invoice"] != held["latest_invoice"]
+    await handed_over(shop, operation_id)
+    await worked_on(shop, operation_id)
+    told = ok(await worked_on(shop, operation_id))
+    assert (await invoice_of(shop, operation_id))["id"] == held["latest_invoice"]
+    expected = ("pending", None) if then == "waits" else ("failed", "payment_abandoned")
+    assert outcomes(told, "seats") == [expected]
+    left = await company.state()
+    assert left["pending_update"] is not None

@@ -1,6 +1,7 @@
 """Connections that hold out: heads and bodies that never end, and floods of either. A real process, raw sockets."""
 
 import asyncio
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.commands.http_server import LateHeads
+from app.commands.http_server import JoinedWrites, LateHeads
 from testkit import databases
 from testkit.service import api_process, as_user, service_environment
 from testkit.simulator import new_account_key
@@ -181,3 +182,66 @@ def test_only_connections_without_a_request_are_ended() -> None:
         assert late.close([working]) == 0
     now[0] = 40.0
     assert late.close([working]) == 1 and working.closed
+
+
+class Recorded(asyncio.Transport):
+    """A connection whose writes are kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: list[bytes] = []
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.sent.append(bytes(data))
+
+    def close(self) -> None:
+        self.sent.append(b"closed")
+
+
+async def test_head_and_body_are_sent_together_when_written_in_one_turn() -> None:
+    inner = Recorded()
+    joined = JoinedWrites(inner, asyncio.get_running_loop())
+    joined.write(b"head ")
+    assert inner.sent == []
+    joined.write(b"body")
+    assert inner.sent == [b"head body"]
+    await asyncio.sleep(0)
+    assert inner.sent == [b"head body"]
+
+
+async def test_head_is_sent_without_its_body_when_the_body_is_empty_or_comes_later() -> None:
+    inner = Recorded()
+    joined = JoinedWrites(inner, asyncio.get_running_loop())
+    joined.write(b"head")
+    joined.write(b"")
+    assert inner.sent == [b"head"]
+    joined.write(b"late head")
+    await asyncio.sleep(0)
+    assert inner.sent == [b"head", b"late head"]
+    joined.write(b"chunk")
+    joined.close()
+    assert inner.sent == [b"head", b"late head", b"chunk", b"closed"]
+
+
+async def test_answers_arrive_in_order_when_requests_are_pipelined(api: str) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(api))
+    head = b" HTTP/1.1\r\nHost: x\r\n"
+    writer.write(b"GET /healthz" + head + b"\r\n" + b"HEAD /healthz" + head + b"\r\n")
+    writer.write(b"GET /absent" + head + b"Connection: close\r\n\r\n")
+    async with asyncio.timeout(5):
+        said = await reader.read()
+    writer.close()
+    assert re.findall(rb"HTTP/1\.1 (\d{3})", said) == [b"200", b"405", b"404"]
+    assert b'"status":"ok"' in said.replace(b" ", b"")
+
+
+async def test_body_is_asked_for_when_a_client_waits_for_100_continue(api: str) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(api))
+    writer.write(HEAD + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+    async with asyncio.timeout(DEADLINE):
+        assert await reader.readline() == b"HTTP/1.1 100 Continue\r\n"
+    writer.write(b"{}")
+    assert await reader.readline() == b"\r\n"
+    async with asyncio.timeout(5):
+        assert (await reader.readline()).startswith(b"HTTP/1.1 401 ")
+    writer.close()

@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from pydantic import ValidationError
 
-from app.settings import Process, Settings, SettingsError, load_settings
+from app.setting_needs import Process
+from app.settings import Settings, SettingsError, load_settings
 
 SECRET = "a shared secret that is long enough"
 CANARY = "canaryB5xQ"

@@ -66,7 +66,7 @@ async def test_seats_that_are_missing_are_bought_in_one_write_and_one_invoice(se
     ]
     assert len(writes) == 1
     again = {**body, "add": [{"email": new_email()}], "quote_id": quote["quote_id"]}
-    problem(await service.send("PATCH", path, company.owner.headers, again), 422, "invalid_request")
+    problem(await service.send("PATCH", path, company.owner.headers, again), 409, "quote_expired")
     problem(
         await service.send("PATCH", path, company.manager.headers, {**body, "add": again["add"]}),
         403,

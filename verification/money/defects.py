@@ -132,7 +132,7 @@ def _applied_change_told_as_declined() -> list[Change]:
 
     async def declined(context: Any, actor: Any, subscription_id: Any, begun: Any) -> Any:
         done = await carry_out(context, actor, subscription_id, begun)
-        if "items" in begun.call.params:
+        if "items" in begun.order.params:
             raise PaymentRequired(code="card_declined")
         return done
 

@@ -28,6 +28,9 @@ LONG_PAUSE_SECONDS = (22.9 * 3600, 25.0 * 3600)
 LATE_SECONDS = 300.0
 PROXY_SHARE = 0.3
 """Of the faults of writes."""
+RATES = "/rates/"
+"""In the name of a seed: many writes are answered 429, as when an account is at its limit."""
+RATE_SHARE, RATE_FAULTS = 0.6, 0.35
 PROXY_ANSWER = Answer(504, [(b"content-type", b"text/html")], b"<html>504 Gateway Time-out</html>")
 FEWEST_STEPS, MOST_STEPS = 30, 400
 """While faults last, statements not counted."""
@@ -66,6 +69,8 @@ class Temper:
     kill: float
     requests: int
     edits: int
+    rate: float = 0.0
+    """The share of a write's faults that are answered 429."""
     long_pause: bool = False
     """Does about a day pass at once, so that keys are forgotten?"""
 
@@ -151,6 +156,8 @@ class Schedule:
         self.temper = Temper.some(self.rng)
         self.proxy = random.Random(f"{seed} proxy")
         """Draws of its own, so that the schedules of before stay as they were but for what a proxy answers."""
+        if RATES in seed:
+            self.temper.rate, self.temper.fault = RATE_SHARE, RATE_FAULTS
         self.temper.long_pause = random.Random(f"{seed} long pause").random() < LONG_PAUSE_SHARE
         self.actors = Actors(self.world, self.rng)
         self.decisions: list[str] = []
@@ -338,6 +345,10 @@ class Schedule:
     def _fault(self, call: Call) -> None:
         rng, stripe = self.rng, self.stripe
         stripe.waiting.remove(call)
+        if call.is_write and self.temper.rate and self.proxy.random() < self.temper.rate:
+            self._execute(call, {"status": 429})
+            stripe.reply(call)
+            return
         if call.is_write and self.proxy.random() < PROXY_SHARE:
             # A proxy in front of Stripe gives up; the request behind it runs on.
             in_flight = self.proxy.random() < 0.3

@@ -35,6 +35,14 @@ SETTLED_SECONDS = 360.0
 KEPT_SECONDS = 86_400.0 - 60.0
 """For so long an answer is kept under its client's key."""
 _ON_PEOPLE = ("add", "remove", "update")
+_NOT_NOW = (
+    "rate_limited",
+    "stripe_limit_reached",
+    "stripe_unavailable",
+    "database_unavailable",
+    "overloaded",
+)
+"""The codes of parts that may answer later. The schedules reach no limit of a single object at Stripe."""
 _CANCEL = re.compile(r"/v1/operations/(op_[0-9a-f]{24})/cancel")
 
 
@@ -51,7 +59,8 @@ def admission(judge: Judge) -> Iterator[str]:
     """I1. Without edits of seats from outside, no version shows more members than seats. With them, no write of the
     service makes a plan more over-allocated than it was, as far as the service was bound to know when the step was
     first sent; and a reservation is committed only where members and promised seats fit, after the call's own
-    removals and purchase, as far as it was bound to know then.
+    removals and purchase, as far as it was bound to know then. They fit into the seats that every unsettled change of
+    the quantity leaves, too.
     """
     if not judge.truth.edited:
         yield from _over_allocated(judge)
@@ -104,6 +113,9 @@ def _admitted_beyond(judge: Judge) -> Iterator[str]:
         taken, seats = judge.taken(plan, reserved.begun) - freed, truth.most_seats(plan, reserved.begun)
         if taken > seats:
             yield f"{operation.id} was admitted with {taken} of {seats} seats of {plan}"
+        target = judge.lowest_target(plan, reserved.begun)
+        if taken > target:
+            yield f"{operation.id} was admitted with {taken} seats of {plan}, which may become {target}"
 
 
 def floor(judge: Judge) -> Iterator[str]:
@@ -648,6 +660,29 @@ def _not_abandoned(judge: Judge) -> Iterator[str]:
             yield f"{operation.id} was abandoned and ended by its window"
 
 
+def turned_away(judge: Judge) -> Iterator[str]:
+    """I18. A part that does not answer, or that answers 429, only says "not now": no step ends as refused or failed by
+    that. It is sent again, or a rule or a read decides.
+    """
+    answers: dict[tuple[str, int], list[tuple[int, int]]] = {}
+    for call in judge.truth.stripe.calls:
+        key = (call.key or "").split("/")
+        if call.is_write and call.answered_tick is not None and call.answer and key[1:2] and key[1].isdigit():
+            answers.setdefault((key[0], int(key[1])), []).append((call.answered_tick, call.answer.status))
+    for step in judge.steps:
+        if step.state not in ("refused", "failed"):
+            continue
+        settled = step.settled_tick or 0
+        statuses = {
+            status for tick, status in answers.get((step.operation, step.position), ()) if tick < settled
+        }
+        told = f"{step.action} {step.operation}/{step.position} is told {step.state} ({step.code})"
+        if step.code in _NOT_NOW:
+            yield f"{told} by a part that may answer later, {sorted(statuses)}"
+        elif step.code == "stripe_rejected" and statuses == {429}:
+            yield f"{told}, and Stripe answered 429 only"
+
+
 INVARIANTS: dict[str, Callable[[Judge], Iterator[str]]] = {
     "I1": admission,
     "I2": floor,
@@ -662,4 +697,5 @@ INVARIANTS: dict[str, Callable[[Judge], Iterator[str]]] = {
     "I13": bounds,
     "I16": no_zombie,
     "I17": purchases,
+    "I18": turned_away,
 }

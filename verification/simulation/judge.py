@@ -42,6 +42,8 @@ class Operation:
     request: Json
     tick: int
     at: float
+    seat_total: int | None = None
+    """The seats that are left after it, if it changes their number."""
     settled_tick: int | None = None
     settled_at: float | None = None
     discarded: bool = False
@@ -87,6 +89,7 @@ class Judge:
                         row["request"],
                         change.tick,
                         change.at,
+                        row["seat_total"],
                     )
                 one.subscription_id = row["subscription_id"]
                 one.discarded = one.discarded or change.gone
@@ -152,6 +155,20 @@ class Judge:
         return [
             one for one in self.reservations if one.subscription_id == plan and one.begun <= tick < one.ended
         ]
+
+    def lowest_target(self, plan: str, tick: int) -> float:
+        """The fewest seats that an operation may leave which was unsettled at a moment; infinite if none was."""
+        return min(
+            (
+                one.seat_total
+                for one in self.operations.values()
+                if one.subscription_id == plan
+                and one.seat_total is not None
+                and one.tick < tick
+                and (one.settled_tick is None or tick < one.settled_tick)
+            ),
+            default=float("inf"),
+        )
 
     def taken(self, plan: str, tick: int) -> int:
         """|M ∪ R|, at the least: a reservation for somebody who may be a member by now is no second seat, and one

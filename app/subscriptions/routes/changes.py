@@ -29,6 +29,7 @@ from app.operations.answers import ACCEPTED, accepted_answer
 from app.operations.runner import Accepted
 from app.subscriptions import changes as subscription_changes
 from app.subscriptions import end_changes, ending, previews, purchases
+from app.subscriptions.change_operations import Done
 from app.subscriptions.ends import When
 from app.subscriptions.item_changes import ItemChange
 from app.subscriptions.previews import Quoted
@@ -44,7 +45,6 @@ from app.subscriptions.schemas.changes import (
 )
 from app.subscriptions.schemas.subscriptions import body as subscription_body
 from app.subscriptions.schemas.subscriptions import shown
-from app.subscriptions.settlements import Done
 from app.subscriptions.updates import MoneyTerms, SubscriptionUpdate
 
 router = APIRouter(tags=["subscriptions"], route_class=IdempotentRoute)

@@ -46,7 +46,8 @@ async def running(connection: Connection, customer_id: CustomerId) -> list[Runni
         """select request -> 'params' ->> 'payment_behavior' = 'default_incomplete' as unpaid,
             array(select item ->> 'price' from jsonb_array_elements(request -> 'params' -> 'items') item) as prices
         from operations o where kind = 'add_subscription' and settled_at is null
-            and not exists (select from operation_steps t where t.operation_id = o.id and t.state = 'awaiting_payment')
+            and exists (select from operation_steps t where t.operation_id = o.id
+                and t.settled_at is null and t.state <> 'awaiting_payment')
             and request -> 'params' ->> 'customer' = $1""",
         customer_id,
     )

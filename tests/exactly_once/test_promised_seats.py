@@ -1,7 +1,7 @@
-"""A role change in flight may seat a member again who was moved away in the Dashboard: their seat stays promised.
+"""A write in flight may fill a seat that an edit in the Dashboard has freed since: that seat stays promised.
 
-Stripe has no compare-and-set. The role change read a member and writes the whole membership; if its answer is lost, it
-may take effect after the move.
+Stripe has no compare-and-set. A role change read a member and writes the whole membership, and a transfer names an
+owner; if the answer is lost, either may take effect after the edit.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from app.domain.ids import SubscriptionId
 from app.domain.metadata import membership_values, no_membership_values
 from testkit.company import Company, Service, running_service
 from testkit.problems import problem
+from testkit.service import as_service
 
 LATE_SECONDS = 3.0
 LASTING = {"timeout": 0.05, "times": 0}
@@ -221,6 +222,37 @@ async def test_transfer_is_refused_when_the_seat_of_the_staying_owner_is_promise
     answer = await hasty.send("POST", f"{transfer}/accept", second.headers)
     problem(answer, 409, "operation_in_progress")
     await settled(hasty, update_id)
+
+
+async def test_addition_waits_when_a_transfer_in_flight_may_name_an_owner_who_uses_a_seat(
+    service: Service,
+) -> None:
+    """I1: the owner was removed in the Dashboard, the addition took their seat, and then the new owner was named."""
+    async with running_service(
+        service.stripe,
+        service.database_url,
+        OPERATION_DEADLINE="1",
+        OPERATION_LEASE="2",
+        OWNER_USES_SEAT="true",
+    ) as hasty:
+        company = await hasty.company(seats=3)
+        new_owner = (await hasty.person("new-owner")).customer_id
+        path, admin = f"{company.path}/transfer", as_service("admin")
+        where = {"method": "POST", "path": "/v1/subscriptions/{id}", "object": company.subscription_id}
+        ok(await hasty.send("POST", path, admin, {"to_customer_id": new_owner}))
+        await service.stripe.add_fault(**where, status=504, late_s=LATE_SECONDS, times=1)
+        await service.stripe.add_fault(**where, **LASTING)
+        accepted = ok(await hasty.send("POST", f"{path}/accept", admin), 202)
+        await handed_over(hasty, accepted["operation_id"])
+        nobody = {"billing_shared_subscription_owner": ""}
+        await service.stripe.post(f"/v1/subscriptions/{company.subscription_id}", metadata=nobody)
+        await hasty.refresh("subscription", company.subscription_id)
+        answer = await company.change(admin, add=[company.stranger.email])
+        problem(answer, 409, "operation_in_progress")
+        await passed()
+        assert (await company.state())["metadata"]["billing_shared_subscription_owner"] == new_owner
+        assert await settled(hasty, accepted["operation_id"]) == [("applied", None)]
+        problem(await company.change(admin, add=[company.stranger.email]), 409, "seat_limit_reached")
 
 
 async def hand_over(company: Company, giver: Any, to_id: str, receiver: Any) -> None:

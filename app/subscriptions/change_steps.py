@@ -1,0 +1,309 @@
+"""The writes of a subscription that exists: it is changed, ended or resumed.
+
+The pure half of each kind is a frozen dataclass; the calls and records around it are a class without state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from app.context import Context
+from app.customers.payment_details import attach_payment_method
+from app.domain.snapshots import Snapshot, Subscription
+from app.domain.statuses import ENDED
+from app.errors import Conflict
+from app.operations import store as operations
+from app.operations.kinds import Answer, Changes, Done, Params, Refused, Seen, Send, Steps
+from app.operations.rows import AwaitedInvoice, Operation, Step
+from app.operations.sending import SUBSCRIPTION_CHANGES, held_invoice
+from app.operations.shown_items import item_shows
+from app.stripe.billing import Changed
+from app.stripe.client import Write
+from app.stripe.gateway import Fetched
+from app.subscriptions import charges
+from app.subscriptions.orders import Conditions, Method, Order
+from app.subscriptions.payment_bounds import suited
+from app.subscriptions.quotes import price_as_quoted
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeParameters:
+    """Parameters of a subscription are set.
+
+    `unless_shown`: nothing is sent if the subscription shows them. A first sending is made in any case, because what
+    it costs and when it is billed does not show.
+    """
+
+    params: Params
+    unless_shown: bool
+
+    def wanted(self, seen: Seen) -> Send | Done | Refused:
+        """Return the write, or done; a subscription that does not exist is `not_found`."""
+        if not isinstance(seen.snapshot, Subscription):
+            return Refused("not_found")
+        return Done(self.params) if self.unless_shown and self.shows(seen.snapshot) else Send(self.params)
+
+    def shows(self, snapshot: Snapshot | None) -> bool:
+        """Return True if the subscription shows each parameter that can show.
+
+        Sending it again would then add an item twice, or be refused.
+        """
+        if not isinstance(snapshot, Subscription):
+            return False
+        shown = [_param_shows(name, asked, snapshot) for name, asked in self.params.items()]
+        answers = [shows for shows in shown if shows is not None]
+        return bool(answers) and all(answers)
+
+    def evidence(self, changes: Changes) -> bool:
+        """Return True if any event shows a change by the step."""
+        return bool(changes)
+
+
+def _param_shows(name: str, asked: Any, now: Subscription) -> bool | None:
+    """Return whether the subscription shows a parameter's effect.
+
+    None for a parameter that it does not show, such as how a change was billed.
+    """
+    match name:
+        case "items":
+            items = {str(item.id): item for item in now.items}
+            prices = {str(item.price_id) for item in now.items}
+            return all(item_shows(entry, items, prices) for entry in asked)
+        case "cancel_at_period_end":
+            return now.cancel_at_period_end is asked
+        case "cancel_at":
+            ends = [item.current_period_end for item in now.items if item.current_period_end is not None]
+            named: dict[Any, int | None] = {
+                "": None,
+                "min_period_end": min(ends, default=None),
+                "max_period_end": max(ends, default=None),
+            }
+            return bool(now.cancel_at == named.get(asked, asked))
+        case "default_payment_method":
+            return now.default_payment_method_id == str(asked)
+        case _:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class EndNow:
+    """A subscription ends at once."""
+
+    params: Params
+
+    def wanted(self, seen: Seen) -> Send | Done | Refused:
+        """Return the write, or done; a subscription that does not exist is `not_found`."""
+        if not isinstance(seen.snapshot, Subscription):
+            return Refused("not_found")
+        return Done() if self.shows(seen.snapshot) else Send(self.params)
+
+    def shows(self, snapshot: Snapshot | None) -> bool:
+        """Return True if the subscription has ended."""
+        return isinstance(snapshot, Subscription) and snapshot.status in ENDED
+
+    def evidence(self, changes: Changes) -> bool:
+        """Return True if any event shows a change by the step."""
+        return bool(changes)
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """A paused subscription is resumed. It stays paused until the rest of its period is paid."""
+
+    def wanted(self, seen: Seen) -> Send | Done | Refused:
+        """Return the write, or done; a subscription that does not exist is `not_found`."""
+        if not isinstance(seen.snapshot, Subscription):
+            return Refused("not_found")
+        return Done({}) if self.shows(seen.snapshot) else Send({})
+
+    def shows(self, snapshot: Snapshot | None) -> bool:
+        """Return True if the subscription is not paused."""
+        return isinstance(snapshot, Subscription) and snapshot.status != "paused"
+
+    def evidence(self, changes: Changes) -> bool:
+        """Return True if any event shows a change by the step."""
+        return bool(changes)
+
+
+class _SubscriptionSteps(Steps):
+    """Writes a subscription that exists. Stripe's acceptance is the effect, because money may have moved by it."""
+
+    object_kind = "subscription"
+    event_types = SUBSCRIPTION_CHANGES
+    counts_once_made = True
+
+    def object_id(self, operation: Operation, step: Step) -> str | None:
+        return operation.subscription_id
+
+
+class ParameterSteps(_SubscriptionSteps):
+    """Sets parameters, priced before the first sending; a change that is held back waits for its own invoice."""
+
+    def kind_of(self, operation: Operation, step: Step) -> ChangeParameters:
+        """Return the step's intent."""
+        order = Order.of(operation)
+        params = with_attached(order.params, Conditions.of(step))
+        return ChangeParameters(params, unless_shown=step.was_sent or order.method is Method.RESUME)
+
+    def write(self, context: Context, operation: Operation, step: Step, params: Params) -> Write[Changed]:
+        """Return the update of the subscription."""
+        return context.billing.subscription_update(operation.subscription_id, params)
+
+    async def decided(self, context: Context, operation: Operation, step: Step) -> Step:
+        """Attach the payment method that is to be charged.
+
+        Raises:
+            PaymentRequired: The card was declined.
+            NotFound: There is no such payment method.
+        """
+        return await attached_first(context, operation, step)
+
+    async def prepared(
+        self, context: Context, operation: Operation, step: Step, found: Fetched, params: Params
+    ) -> tuple[Step, Params]:
+        """Price the change, as its quote said.
+
+        Raises:
+            Conflict: `invoice_unpaid`, `unsecured_raise_limit`, or `quote_expired` if the quote cannot be kept.
+        """
+        order, conditions = Order.of(operation), Conditions.of(step)
+        if not order.is_priced:
+            return step, params
+        if step.has_sent_key and conditions.sent is not None:
+            return step, conditions.sent
+        subscription = _subscription(found)
+        priced = await price_as_quoted(
+            context,
+            subscription,
+            found.at,
+            params,
+            quote_id=order.quote_id,
+            restarts=order.restarts,
+            forgo_credit=order.forgo_credit,
+        )
+        sent = await suited(context, operation.id, subscription, found.at, priced)
+        return await _keep(context, operation, step, sent, priced.credit_forgone), sent
+
+    def awaited(
+        self,
+        context: Context,
+        operation: Operation,
+        step: Step,
+        snapshot: Snapshot | None,
+        answer: Answer | None,
+    ) -> AwaitedInvoice | None:
+        """Return the invoice that the change waits for; None if it took effect at once."""
+        if not isinstance(answer, Changed) or answer.open_invoice_id is None:
+            return None
+        held, sent = (
+            answer.subscription.pending_update,
+            Conditions.of(step).sent or Order.of(operation).params,
+        )
+        if held is None or sent.get("payment_behavior") != "pending_if_incomplete":
+            return None
+        return AwaitedInvoice(
+            answer.open_invoice_id,
+            operation.subscription_id,
+            held.get("expires_at"),
+            context.rules.payment_window,
+        )
+
+    async def held_back(
+        self, context: Context, operation: Operation, step: Step, snapshot: Snapshot | None
+    ) -> AwaitedInvoice | None:
+        """Find the invoice of a change that the subscription does not show: only the invoice says what became of it."""
+        return await held_invoice(context, operation, step, snapshot)
+
+
+class EndSteps(_SubscriptionSteps):
+    """Ends a subscription at once.
+
+    Stripe keeps no answer of a DELETE: what a request with a lost answer has ended, the next does not find. So a
+    subscription that has ended settles the step.
+    """
+
+    def kind_of(self, operation: Operation, step: Step) -> EndNow:
+        """Return the step's intent."""
+        return EndNow(Order.of(operation).params)
+
+    def write(self, context: Context, operation: Operation, step: Step, params: Params) -> Write[Changed]:
+        """Return the cancellation of the subscription."""
+        return context.billing.subscription_cancellation(operation.subscription_id, params)
+
+    def is_gone(self, snapshot: Snapshot | None) -> bool:
+        """Return True if the subscription has ended: nothing can end it once more."""
+        return snapshot is None or (isinstance(snapshot, Subscription) and snapshot.status in ENDED)
+
+    async def prepared(
+        self, context: Context, operation: Operation, step: Step, found: Fetched, params: Params
+    ) -> tuple[Step, Params]:
+        """Leave out a credit for time that nobody paid; an unpaid subscription that was paid since is left as it is.
+
+        Raises:
+            Conflict: `version_conflict`, or `invoice_unpaid`.
+        """
+        conditions, subscription = Conditions.of(step), _subscription(found)
+        if conditions.method is Method.END_UNPAID and subscription.status != "incomplete":
+            detail = "The subscription was paid while it was being cancelled. Read it, and cancel it again."
+            raise Conflict(detail, code="version_conflict")
+        if conditions.method is Method.END_UNPAID or params.get("prorate") is not True:
+            return step, params
+        if step.has_sent_key and conditions.sent is not None:
+            return step, conditions.sent
+        unpaid = await charges.credits_unpaid_on_cancel(context, subscription, found.at)
+        sent = params if unpaid is None else {**params, "prorate": False}
+        return await _keep(context, operation, step, sent, 0 if unpaid is None else unpaid.credit), sent
+
+
+class ResumeSteps(_SubscriptionSteps):
+    """Resumes a paused subscription."""
+
+    def kind_of(self, operation: Operation, step: Step) -> Resume:
+        """Return the step's intent."""
+        return Resume()
+
+    def write(self, context: Context, operation: Operation, step: Step, params: Params) -> Write[Changed]:
+        """Return the resumption of the subscription."""
+        return context.billing.subscription_resumption(operation.subscription_id)
+
+
+def _subscription(found: Fetched) -> Subscription:
+    if not isinstance(found.snapshot, Subscription):
+        raise LookupError("a write is prepared for a subscription that was read")
+    return found.snapshot
+
+
+async def _keep(
+    context: Context, operation: Operation, step: Step, sent: Mapping[str, Any], credit_forgone: int
+) -> Step:
+    """Store what is about to be sent, so that a retry of the key sends the same."""
+    decided = {"sent": dict(sent), "credit_forgone": credit_forgone}
+    async with context.database.connection() as connection:
+        await operations.add_details(connection, operation.id, step.position, decided)
+    return replace(step, details={**step.details, **decided})
+
+
+async def attached_first(context: Context, operation: Operation, step: Step) -> Step:
+    """Attach the payment method of the order, if it names one; repeated, that has no further effect.
+
+    Raises:
+        PaymentRequired: The card was declined.
+        NotFound: There is no such payment method.
+        StripeOutcomeUnknown: The outcome is open, and the same call is to be made again.
+    """
+    attach = Order.of(operation).attach
+    if attach is None or step.is_expired:
+        return step
+    attached = await attach_payment_method(
+        context, attach.customer_id, attach.payment_method_id, operation_id=operation.id
+    )
+    return replace(step, details={**step.details, "attached": attached})
+
+
+def with_attached(params: Params, conditions: Conditions) -> Params:
+    """Return parameters that charge the method that was attached, whose id may be another than the given one."""
+    return (
+        params if conditions.attached is None else {**params, "default_payment_method": conditions.attached}
+    )

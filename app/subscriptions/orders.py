@@ -1,0 +1,158 @@
+"""Changes of a subscription as they were admitted, and what was decided about each of their writes.
+
+An order is stored with its operation, and conditions with each of its steps: any process can carry them on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from app.domain.ids import CustomerId, PaymentMethodId, SubscriptionId
+from app.domain.roles import Permission
+from app.domain.snapshots import JsonObject, PaymentMethod
+from app.operations.rows import Operation, Step
+
+
+class Method(StrEnum):
+    """The write at Stripe; `END_UNPAID` cancels a subscription only while its first invoice is not paid."""
+
+    CREATE = "create"
+    UPDATE = "update"
+    CANCEL = "cancel"
+    END_UNPAID = "end_unpaid"
+    RESUME = "resume"
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A payment method that is attached before it is charged."""
+
+    payment_method_id: PaymentMethodId
+    customer_id: CustomerId
+
+
+def attachment(method: PaymentMethod | None, customer_id: CustomerId) -> Attachment | None:
+    """Return what attaches this payment method, or None.
+
+    A method that is attached already needs none.
+    """
+    if method is None or method.customer_id is not None:
+        return None
+    return Attachment(PaymentMethodId(method.id), customer_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be changed, as it was admitted.
+
+    `params`: Stripe's; of a resumption those that take an end back, which is a write of its own. `restarts`: the
+    interval of an item changes. `attach`: a method that is attached first, and then charged. `supersedes`: unpaid
+    subscriptions that end before a create is sent.
+    """
+
+    method: Method
+    params: Mapping[str, Any]
+    quote_id: str | None = None
+    forgo_credit: bool = False
+    restarts: bool = False
+    attach: Attachment | None = None
+    supersedes: Sequence[SubscriptionId] = field(default=())
+
+    @classmethod
+    def of(cls, operation: Operation) -> Order:
+        """Return the order of a stored operation."""
+        row = operation.request
+        attach = row.get("attach")
+        return cls(
+            Method(row["method"]),
+            row["params"],
+            quote_id=row.get("quote_id"),
+            forgo_credit=row.get("forgo_credit") is True,
+            restarts=row.get("restarts") is True,
+            attach=None if attach is None else Attachment(**attach),
+            supersedes=tuple(row.get("supersedes", ())),
+        )
+
+    def as_request(self) -> JsonObject:
+        """Return the order as the operation's row stores it."""
+        return asdict(self)
+
+    @property
+    def writes(self) -> Sequence[Method]:
+        """Return the writes that it takes, in their order."""
+        if self.method is Method.RESUME and self.params:
+            return (Method.RESUME, Method.UPDATE)
+        return (self.method,)
+
+    @property
+    def is_priced(self) -> bool:
+        """Return True for an update that Stripe prices."""
+        return self.method is Method.UPDATE and not {"items", "trial_end"}.isdisjoint(self.params)
+
+    @property
+    def changes_only_end(self) -> bool:
+        """Return True if Stripe makes the change at once, beside an update that it holds back.
+
+        Source: https://docs.stripe.com/billing/subscriptions/pending-updates, "Pending updates".
+        """
+        return self.method is Method.UPDATE and not self.is_priced
+
+    @property
+    def supersedes_waiting(self) -> bool:
+        """Return True if a purchase that waits for its payment ends for this change.
+
+        A change of quantity, items or end needs the subscription for itself. The end of an unpaid subscription is the
+        end of its first purchase, so nothing has to end before it.
+        """
+        match self.method:
+            case Method.CREATE | Method.END_UNPAID:
+                return False
+            case Method.UPDATE:
+                return self.is_priced or not {"cancel_at", "cancel_at_period_end"}.isdisjoint(self.params)
+            case _:
+                return True
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What one write of an order is held to, and what was decided about it, as its step stores it.
+
+    `needs`: what the actor must be allowed when it is sent for the first time. `seats_left`: the seats after it.
+    `end_by`: the party that sets an end with it, see `ending.EndBy`. `quote_id`: the quote that it uses up, unless it
+    fails. `sent`: the parameters that are sent, priced, the same for each retry of one key. `credit_forgone`: minor
+    units. `waits`: the bank asked for the card's holder, so the purchase is to wait for them. `attached`: the id of
+    the payment method that was attached by this try.
+    """
+
+    method: Method
+    needs: Sequence[Permission] = ()
+    seats_left: int | None = None
+    end_by: str | None = None
+    quote_id: str | None = None
+    sent: Mapping[str, Any] | None = None
+    credit_forgone: int = 0
+    waits: bool = False
+    attached: str | None = None
+
+    @classmethod
+    def of(cls, step: Step) -> Conditions:
+        """Return the conditions of a stored step."""
+        row = step.details
+        return cls(
+            Method(row["method"]),
+            needs=[Permission(name) for name in row.get("needs", ())],
+            seats_left=row.get("seats_left"),
+            end_by=row.get("end_by"),
+            quote_id=row.get("quote_id"),
+            sent=row.get("sent"),
+            credit_forgone=int(row.get("credit_forgone", 0)),
+            waits=row.get("waits") is True,
+            attached=row.get("attached"),
+        )
+
+    def as_details(self) -> JsonObject:
+        """Return the conditions as the step's row stores them, without what is not known."""
+        return {name: value for name, value in asdict(self).items() if value is not None}

@@ -1,0 +1,149 @@
+"""What binds the operations on a subscription itself: who may change it when the change is sent, and their order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from app.context import Context
+from app.domain.roles import Permission, require
+from app.domain.seats import check_floor
+from app.domain.views import SubscriptionView
+from app.errors import Forbidden
+from app.mirror import refreshing as sync
+from app.mirror.visibility import see_as
+from app.operations import store as operations
+from app.operations.kinds import Phase, Refused, Rulebook, Steps, Wait
+from app.operations.lifecycle import Event, State
+from app.operations.rows import Operation, Step
+from app.operations.sending import locked_view, may_come_late
+from app.postgres.database import Connection
+from app.subscriptions.change_steps import EndSteps, ParameterSteps, ResumeSteps
+from app.subscriptions.orders import Conditions, Method, Order
+from app.subscriptions.purchase_steps import PurchaseSteps
+
+_STEPS: Mapping[Method, Steps] = MappingProxyType(
+    {
+        Method.CREATE: PurchaseSteps(),
+        Method.UPDATE: ParameterSteps(),
+        Method.CANCEL: EndSteps(),
+        Method.END_UNPAID: EndSteps(),
+        Method.RESUME: ResumeSteps(),
+    }
+)
+
+
+class SubscriptionRules:
+    """The rulebook of purchases, changes of a subscription, its end and its resumption."""
+
+    phases: Sequence[Phase] = (
+        Phase("add_subscription"),
+        Phase("update_subscription"),
+        Phase("cancel_subscription"),
+        Phase("resume_subscription", position=0),
+        Phase("resume_subscription", position=1),
+    )
+
+    def steps_of(self, step: Step) -> Steps:
+        """Return the calls and records around this step."""
+        return _STEPS[Conditions.of(step).method]
+
+    async def permitted(
+        self, context: Context, operation: Operation, steps: Sequence[Step], give_up: float
+    ) -> list[Step]:
+        """Return the steps that may run. Rights are judged when a step is sent.
+
+        A worker reads subscription and actor from Stripe before its first sending. A purchase is never sent for a
+        caller who is gone: it is looked for at Stripe, and has failed if it is not there.
+
+        Raises:
+            BillingError: Stripe or the database does not answer.
+        """
+        if asyncio.get_running_loop().time() < give_up:
+            return list(steps)
+        if operation.kind == "add_subscription":
+            return [step for step in steps if await _is_there(context, operation, step)]
+        if operation.actor_id is not None and not any(step.was_sent for step in steps):
+            await sync.read_through(context, "subscription", operation.subscription_id)
+            await sync.read_through(context, "customer", operation.actor_id)
+        return list(steps)
+
+    async def ready(
+        self, context: Context, operation: Operation, phase: Phase, batch: Sequence[Step]
+    ) -> list[Step] | None:
+        """Return the steps of a phase; None while the write before them is open.
+
+        Nothing is sent after a write that failed.
+        """
+        if not phase.position:
+            return list(batch)
+        async with context.database.connection() as connection:
+            before, *_ = await operations.steps(connection, operation.id)
+            if before.state is State.APPLIED:
+                return list(batch)
+            if before.is_settled:
+                for step in batch:
+                    await operations.transition(
+                        connection, operation.id, step, Event.CANNOT_BE_SENT, code=before.code
+                    )
+        return None
+
+    async def check(
+        self, context: Context, connection: Connection, operation: Operation, step: Step
+    ) -> Refused | Wait | None:
+        """Judge a sending that may have a new effect.
+
+        Since the admission the actor may have lost the permission, or somebody may have become a member in the
+        Dashboard.
+
+        Raises:
+            Forbidden: The actor has lost the permission.
+            Conflict: `seats_in_use`.
+            ServiceUnavailable: The subscription or the actor was changed, and the change is still to be read.
+        """
+        if not operation.subscription_id:
+            return None
+        view = await locked_view(connection, operation.subscription_id, operation.actor_id)
+        conditions = Conditions.of(step)
+        if operation.actor_id is not None:
+            seen = None if view is None else see_as(view, operation.actor_id, context.rules)
+            granted = frozenset[Permission]() if seen is None else seen.granted
+            require(granted, *conditions.needs)
+            only_lower = Permission.LOWER_QUANTITY in conditions.needs and Permission.BUY_SEATS not in granted
+            if only_lower and view is not None:
+                _check_lowers(view, Order.of(operation))
+        if view is not None and conditions.seats_left is not None:
+            check_floor(view.seats(owner_uses_seat=context.rules.owner_uses_seat), conditions.seats_left)
+        return None
+
+
+def _check_lowers(view: SubscriptionView, order: Order) -> None:
+    """Raise Forbidden if the admitted reduction would now raise a quantity.
+
+    The quantity was lowered further in the Dashboard in between.
+    """
+    now = {item["id"]: item["quantity"] or 0 for item in view.items}
+    if any(entry["quantity"] > now.get(entry["id"], 0) for entry in order.params["items"]):
+        raise Forbidden("Your role on this subscription allows you to lower its quantity, not to raise it.")
+
+
+async def _is_there(context: Context, operation: Operation, step: Step) -> bool:
+    """Return True if Stripe has what the purchase creates; settle the purchase if it has not, and never will."""
+    if step.state is State.AWAITING_PAYMENT:
+        return True
+    if step.was_sent and await _STEPS[Method.CREATE].created(context, operation, step) is not None:
+        return True
+    if not may_come_late(context.rules, step):
+        event = Event.READ_LACKS_EFFECT if step.is_expired else Event.CANNOT_BE_SENT
+        async with context.database.connection() as connection:
+            await operations.transition(connection, operation.id, step, event, code="stripe_rejected")
+    return False
+
+
+_RULES = SubscriptionRules()
+SUBSCRIPTION_RULEBOOKS: Mapping[str, Rulebook] = MappingProxyType(
+    dict.fromkeys(
+        ("add_subscription", "update_subscription", "cancel_subscription", "resume_subscription"), _RULES
+    )
+)
