@@ -199,17 +199,21 @@ async def accept_invitation(
     if actor.is_service:
         raise InvalidRequest("A service key must say who accepts: X-Acting-Customer.")
     await acceptances.check_usable(context, actor, name)
-    acting = await _with_customer(context, actor)
+    acting = await _come(context, actor)
     operation_id = await operation_id_of(request, actor.principal)
     admitted = await acceptances.accept(context, acting, name, operation_id)
     return await run_and_answer(request, context, acting, admitted)
 
 
-async def _with_customer(context: Context, actor: Actor) -> Actor:
-    if isinstance(actor.principal, EndUser) and actor.customer_id is None:
+async def _come(context: Context, actor: Actor) -> Actor:
+    """Do for a login what `POST /v1/customers` does, and return its actor with the customer."""
+    if not isinstance(actor.principal, EndUser):
+        return actor
+    customer_id = actor.customer_id
+    if customer_id is None:
         customer_id, _ = await links.ensure_customer_of(context, actor.principal)
-        return Actor(actor.principal, customer_id)
-    return actor
+    await links.come(context, actor.principal, customer_id)
+    return Actor(actor.principal, customer_id)
 
 
 @router.post("/invitations/decline", status_code=204, responses=_BY_TOKEN)
