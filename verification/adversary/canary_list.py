@@ -40,6 +40,7 @@ def _holding(
 
 _PROFILE = "the profile that its customer and the members of his plan are shown"
 _TYPED = "typed by an adder; what the plan shows until the person logs in"
+_VERIFIED = "the address that the login's token verified, by which its seats are found"
 _SUBJECT: dict[Column, str] = dict.fromkeys(
     (("customers", "user_id"), ("identities", "subject")), "names whose customer this is"
 )
@@ -49,6 +50,8 @@ _TYPED_COLUMNS: dict[Column, str] = {
     ("reservations", "email"): _TYPED,
     ("member_records", "typed_email"): _TYPED,
     ("seat_customers", "email"): _TYPED,
+    ("identities", "email"): _VERIFIED,
+    ("erasures", "email"): "until it is erased everywhere else",
 }
 
 
@@ -68,7 +71,7 @@ class Canaries:
         default_factory=lambda: _holding(
             "customer e-mail",
             "{}@example.com",
-            {("customers", "email"): _PROFILE, REPLAYED: _PROFILE},
+            {("customers", "email"): _PROFILE, ("identities", "email"): _VERIFIED, REPLAYED: _PROFILE},
         )
     )
     name: Canary = field(

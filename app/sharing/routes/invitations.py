@@ -206,10 +206,14 @@ async def accept_invitation(
 
 
 async def _with_customer(context: Context, actor: Actor) -> Actor:
-    if isinstance(actor.principal, EndUser) and actor.customer_id is None:
+    """Do what `POST /v1/customers` does: a person has a customer then, and reaches the seats of their address."""
+    if not isinstance(actor.principal, EndUser):
+        return actor
+    customer_id = actor.customer_id
+    if customer_id is None:
         customer_id, _ = await links.ensure_customer_of(context, actor.principal)
-        return Actor(actor.principal, customer_id)
-    return actor
+    await links.come(context, actor.principal, customer_id)
+    return Actor(actor.principal, customer_id)
 
 
 @router.post("/invitations/decline", status_code=204, responses=_BY_TOKEN)
