@@ -240,7 +240,7 @@ class Settings(BaseSettings):
         return (init_settings,)
 
     @model_validator(mode="after")
-    def _noconflicts(self) -> Settings:
+    def _no_conflicts(self) -> Settings:
         present = {name.upper() for name in self.model_fields_set if getattr(self, name) is not None}
         if problems := conflicts(present, livemode=self.stripe_livemode):
             raise ValueError("; ".join(f"{name} {rule}" for name, rule in problems.items()))

@@ -2,7 +2,10 @@
 
 import asyncio
 import secrets
+from collections.abc import Awaitable, Callable
 from typing import Any
+
+import pytest
 
 from app.domain.ids import CustomerId, SubscriptionId
 from app.identity.principals import EndUser
@@ -19,6 +22,14 @@ async def reserve(service: Service, company: Company, *, released: bool = False)
         company.subscription_id,
         new_email(),
         released,
+    )
+
+
+async def reserve_for_invitation(service: Service, company: Company) -> None:
+    await service.fetch(
+        "insert into reservations (invitation_id, subscription_id) values ($1, $2) returning id",
+        f"inv_{secrets.token_hex(8)}",
+        company.subscription_id,
     )
 
 
@@ -44,9 +55,12 @@ async def test_read_takes_one_statement_when_no_operation_is_open(service: Servi
     assert (view.reserved, view.waiting, len(statements)) == (0, None, 1)
 
 
-async def test_read_shows_reserved_seats_when_an_operation_is_open(service: Service) -> None:
+@pytest.mark.parametrize("keep", [reserve, reserve_for_invitation])
+async def test_read_shows_reserved_seats_when_an_operation_or_invitation_is_open(
+    service: Service, keep: Callable[[Service, Company], Awaitable[None]]
+) -> None:
     company = await service.company(seats=5)
-    await reserve(service, company)
+    await keep(service, company)
     for person in (company.owner, company.manager, company.payer):
         view, statements = await read_by(service, person, company.subscription_id)
         assert (view.reserved, view.waiting, len(statements)) == (1, None, 2)
