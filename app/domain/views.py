@@ -117,8 +117,8 @@ class SubscriptionView:
 class MemberRow:
     """A row of the list of members.
 
-    `state` is `active`, `unclaimed` until a member who was added by e-mail acts, or `pending` while an operation adds
-    the member.
+    `state` is `active`, `unclaimed` until a member who was added by e-mail acts, `pending` while an operation adds the
+    member, or `invited` with the id of an open invitation.
     """
 
     customer_id: CustomerId | None
@@ -127,3 +127,4 @@ class MemberRow:
     role: str
     state: str
     since: datetime | None
+    invitation_id: str | None = None

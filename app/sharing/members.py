@@ -43,14 +43,14 @@ class PeopleQuery:
     limit: int
 
 
-_WITH_ADDRESS, _MEMBERS, _PENDING = "a", "m", "p"
+_WITH_ADDRESS, _MEMBERS, _PENDING, _INVITED = "a", "m", "p", "i"
 """The sections of the list, in their order. A place is a section's letter and a key within the section."""
 
 
 async def people(
     context: Context, actor: Actor, subscription_id: SubscriptionId, query: PeopleQuery
 ) -> People:
-    """Return the owner first, then the members by id, then the people who are being added.
+    """Return the owner first, then the members by id, the people who are being added, and the invited ones.
 
     A user sees only themselves and the owner. A payer who is not the owner sees no members. A search for a whole
     e-mail shows the members who have it before the others. A page of a search in a large team may have fewer rows than
@@ -81,9 +81,12 @@ async def people(
         room = query.limit - len(first)
         found, next_after = await _listed(connection, selected, adding, query.after, room)
         total = await members.count(connection, selected)
+        beside = len(owner) + len(adding)
+        if view.reserved:
+            beside += await members.invited_count(connection, selected)
     return People(
         rows=[*first, *found],
-        total_count=None if total is None else total + len(adding) + len(owner),
+        total_count=None if total is None else total + beside,
         next_after=next_after,
         seats=seats,
     )
@@ -93,7 +96,9 @@ async def _listed(
     connection: Connection, selected: MemberQuery, adding: list[Pending], after: str | None, room: int
 ) -> tuple[list[MemberRow], str | None]:
     """Return up to `room` rows after a place, and the place of the last one if more may follow."""
-    sections = [_MEMBERS, _PENDING] if selected.needle is None else [_WITH_ADDRESS, _MEMBERS, _PENDING]
+    sections = [_MEMBERS, _PENDING, _INVITED]
+    if selected.needle is not None:
+        sections.insert(0, _WITH_ADDRESS)
     # A cursor is not signed: one that was made up begins at the members.
     begin, key = (after[0], after[1:]) if after and after[0] in sections else (sections[0], "")
     found: list[tuple[str, MemberRow]] = []
@@ -103,6 +108,11 @@ async def _listed(
         goes_on_after = None
         if section == _PENDING:
             found += [(f"{_PENDING}{one.id}", one.row) for one in adding if one.id > _number(key)]
+        elif section == _INVITED:
+            asked = await members.invited(
+                connection, selected, after=_number(key), limit=room + 1 - len(found)
+            )
+            found += [(f"{_INVITED}{number}", row) for number, row in asked]
         else:
             rows, goes_on_after = await _section(connection, selected, section, key, room + 1 - len(found))
             found += [(f"{section}{row.customer_id}", row) for row in rows]

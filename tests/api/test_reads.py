@@ -221,6 +221,7 @@ async def test_the_owner_comes_first_and_a_user_sees_himself_and_the_owner(
             "role": "owner",
             "state": "active",
             "since": None,
+            "invitation_id": None,
         }
         assert {row["customer_id"] for row in rows[1:]} == expected
         assert body["total_count"] == 4 and body["has_more"] is False

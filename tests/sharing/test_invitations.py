@@ -219,7 +219,17 @@ async def test_a_second_invitation_is_refused_when_one_is_open(service: Service)
     refused = problem(await company.invite(company.manager.headers, email.upper()), 409, "already_invited")
     assert refused["invitation_id"] == first and (await company.seats())["reserved"] == 1
     member = await company.service.get(f"{company.path}/users", company.owner.headers)
-    shown = {row["role"]: row["email"] for row in member.json()["data"]}
+    rows = member.json()["data"]
+    assert rows[-1] == {
+        **dict.fromkeys(("customer_id", "name")),
+        "email": email,
+        "role": "user",
+        "state": "invited",
+        "since": rows[-1]["since"],
+        "invitation_id": first,
+    }
+    assert member.json()["total_count"] == len(rows) == 4
+    shown = {row["role"]: row["email"] for row in rows if row["state"] == "active"}
     problem(await company.invite(company.owner.headers, shown["user"]), 409, "already_member")
     problem(await company.invite(company.owner.headers, shown["owner"]), 409, "already_member")
 
@@ -625,3 +635,27 @@ async def test_the_list_is_refused_when_its_query_breaks_a_rule(service: Service
     assert pointers(problem(bad, 422, "invalid_request")) == ["path/invitation_id"]
     absent = await service.send("DELETE", f"{path}/inv_{'0' * 24}", company.owner.headers)
     problem(absent, 404, "not_found")
+
+
+async def test_invited_people_are_listed_after_the_members_page_by_page(service: Service) -> None:
+    company = await service.company(seats=9)
+    emails = [new_email() for _ in range(4)]
+    for email in emails:
+        assert (await company.invite(company.owner.headers, email)).status_code == 201
+    rows: list[dict[str, object]] = []
+    cursor: str | None = None
+    while True:
+        query = {"limit": 2, **({"cursor": cursor} if cursor else {})}
+        page = (await service.get(f"{company.path}/users", company.owner.headers, **query)).json()
+        assert page["total_count"] == 7
+        rows, cursor = rows + page["data"], page["next_cursor"]
+        if not page["has_more"]:
+            break
+    assert [row["email"] for row in rows[3:]] == emails
+    assert [row["state"] for row in rows] == ["active"] * 3 + ["invited"] * 4
+    found = (await service.get(f"{company.path}/users", company.owner.headers, search=emails[2])).json()
+    assert [row["email"] for row in found["data"]] == [emails[2]]
+    managers = (await service.get(f"{company.path}/users", company.owner.headers, role="manager")).json()
+    assert managers["total_count"] == 1
+    mine = (await service.get(f"{company.path}/users", company.user.headers)).json()
+    assert {row["state"] for row in mine["data"]} == {"active"} and not set(emails) & set(str(mine))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from testkit.company import Person, new_email
-from verification.adversary.world import Plan, World
+from verification.adversary.world import ABSENT_INVITATION, Plan, World
 
 JSON = dict[str, Any]
 
@@ -55,6 +55,10 @@ def _people(body: Callable[[World, Plan, Person], JSON], *, changes: bool = True
 
 def _transfer(body: Callable[[World, Plan, Person], JSON]) -> Act:
     return _send("POST", "/v1/shared-subscriptions/{p.subscription_id}/transfer", body)
+
+
+def _invite(body: Callable[[World, Plan, Person], JSON]) -> Act:
+    return _send("POST", "/v1/shared-subscriptions/{p.subscription_id}/invitations", body, ok=201)
 
 
 def _items(**change: Any) -> Callable[[World, Plan, Person], JSON]:
@@ -134,7 +138,7 @@ PLAN_ACTS: Mapping[str, Act] = {
     "add a user again as manager": _people(
         lambda w, p, who: {"add": [{"customer_id": p.second.customer_id, "role": "manager"}]}
     ),
-    "add who is elsewhere": _people(lambda w, p, who: {"add": [{"email": w.foreign.user.email}]}),
+    "add who is elsewhere": _people(lambda w, p, who: {"add": [{"email": p.elsewhere.email}]}),
     "add more than fit": _people(_too_many),
     "buy seats for more than fit": _people(
         lambda w, p, who: {**_too_many(w, p, who), "over_capacity": "add_seats"}
@@ -174,6 +178,25 @@ PLAN_ACTS: Mapping[str, Act] = {
     ),
     "accept without an offer": _send("POST", _SHARED + "/transfer/accept"),
     "decline without an offer": _send("POST", _SHARED + "/transfer/decline"),
+    "see its invitations": _see(_SHARED + "/invitations"),
+    "see its open invitations": Act(
+        lambda w, p, who: Ask("GET", _SHARED.format(p=p) + "/invitations", query={"state": "open"}),
+        writes=False,
+        changes=False,
+    ),
+    "invite a user": _invite(lambda w, p, who: {"email": new_email()}),
+    "invite a manager": _invite(lambda w, p, who: {"email": new_email(), "role": "manager"}),
+    "invite who is invited": _invite(lambda w, p, who: {"email": p.invited[0].email.upper()}),
+    "invite who is a member": _invite(lambda w, p, who: {"email": p.second.email}),
+    "resend a user's invitation": _send(
+        "POST", _SHARED + "/invitations/{p.invited[0].id}/resend", changes=False
+    ),
+    "resend a manager's invitation": _send(
+        "POST", _SHARED + "/invitations/{p.invited[1].id}/resend", changes=False
+    ),
+    "revoke a user's invitation": _send("DELETE", _SHARED + "/invitations/{p.invited[0].id}", ok=204),
+    "revoke a manager's invitation": _send("DELETE", _SHARED + "/invitations/{p.invited[1].id}", ok=204),
+    "revoke an absent invitation": _send("DELETE", _SHARED + f"/invitations/{ABSENT_INVITATION.id}", ok=204),
     "accept the offer": _send("POST", _SHARED + "/transfer/accept"),
     "decline the offer": _send("POST", _SHARED + "/transfer/decline"),
 }
@@ -240,6 +263,18 @@ CUSTOMER_ACTS: Mapping[str, CustomerAct] = {
 }
 
 
+def guess_of(plan: Plan) -> str:
+    """Another secret's token for an invitation of the plan."""
+    return f"{plan.invited[0].token.rpartition('.')[0]}.{'A' * 43}"
+
+
+def _by_token(what: str, token: Callable[[Plan], str], *, ok: int = 200, writes: bool = True) -> Act:
+    def ask(world: World, plan: Plan, who: Person) -> Ask:
+        return Ask("POST", f"/v1/invitations/{what}", {"token": token(plan)})
+
+    return Act(ask, ok, writes=writes)
+
+
 GENERAL_ACTS: Mapping[str, Act] = {
     "see the products": Act(lambda w, p, who: Ask("GET", "/v1/products"), writes=False),
     "see a promotion code": Act(lambda w, p, who: Ask("GET", "/v1/promotion-codes/WELCOME10"), writes=False),
@@ -250,6 +285,12 @@ GENERAL_ACTS: Mapping[str, Act] = {
     "sign up as somebody": Act(
         lambda w, p, who: Ask("POST", "/v1/customers", {"user_id": f"somebody-{new_email()}"}), ok=201
     ),
+    "look an invitation up": _by_token("lookup", lambda p: p.invited[0].token, writes=False),
+    "decline an invitation": _by_token("decline", lambda p: p.invited[0].token, ok=204),
+    "accept an invitation": _by_token("accept", lambda p: p.invited[0].token),
+    "look a guessed token up": _by_token("lookup", guess_of, writes=False),
+    "decline a guessed token": _by_token("decline", guess_of),
+    "accept a guessed token": _by_token("accept", guess_of),
     "sign up by an e-mail": Act(lambda w, p, who: Ask("POST", "/v1/customers", {"email": new_email()})),
 }
 

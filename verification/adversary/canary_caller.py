@@ -31,6 +31,8 @@ class Diary:
     errors: list[tuple[str, str]] = field(default_factory=list)
     """What was asked, without its values, and the answer."""
     metrics: list[str] = field(default_factory=list)
+    token: str = ""
+    """Of an open invitation."""
 
     def heard(self, what: str, response: httpx.Response) -> None:
         if response.status_code >= _ERROR:
@@ -200,6 +202,7 @@ class Caller:
             f"{plan}/users?search={planted.searched.value}",
             f"{plan}/transfer",
             f"{plan}/audit-events",
+            f"{plan}/invitations",
             f"/v1/promotion-codes/{planted.promotion_code.value}",
             "/v1/products",
         ):
@@ -239,6 +242,7 @@ class Caller:
         )
         assert bought.status_code == httpx.codes.CREATED, bought.text
         self._keep("payment's client secret", bought.json()["payment"]["client_secret"], REPLAYED)
+        await self._invite()
         cancel = f"/v1/subscriptions/{account.plan}/cancel"
         reason = {"when": "period_end", "reason": planted.reason.value}
         assert (await self.ask("POST", cancel, reason)).status_code == httpx.codes.OK
@@ -246,6 +250,39 @@ class Caller:
         await self.ask("POST", f"/v1/subscriptions/{account.plan}/preview", {"cancel_at_period_end": True})
         await self.ask("POST", f"/v1/shared-subscriptions/{account.plan}/quote", {"total": 7})
         await self.ask("DELETE", f"/v1/customers/me/payment-methods/{account.spare}")
+
+    async def _invite(self) -> None:
+        """One invitation that is sent again and used up, and one that stays open; each token is a secret."""
+        email = {"email": self.diary.canaries.invited_email.value}
+        path = f"/v1/shared-subscriptions/{self.account.plan}/invitations"
+        acting = {**self._as_admin, "X-Acting-Customer": self.account.owner}
+        for number in range(2):
+            made = [
+                (await self.ask("POST", path, email, who=acting, Idempotency_Key=f"invite-{number}")).json()
+                for _ in range(2)
+            ]
+            assert made[0] == made[1] and made[0]["token"], made
+            again = f"{path}/{made[0]['invitation']['id']}/resend"
+            resent = (
+                await self.ask("POST", again, {}, who=acting, Idempotency_Key=f"resend-{number}")
+            ).json()
+            for name, token in (("first", made[0]["token"]), ("second", resent["token"])):
+                self._keep(f"invitation {number}'s {name} token", token.rpartition(".")[2])
+            self.diary.token = resent["token"]
+            await self.ask("POST", "/v1/invitations/lookup", {"token": made[0]["token"]}, who={})
+            await self.ask("POST", "/v1/invitations/lookup", {"token": resent["token"]}, who={})
+            if number == 0:
+                used = await self.ask("POST", "/v1/invitations/accept", {"token": resent["token"]})
+                assert used.status_code == httpx.codes.OK, used.text
+
+    async def _by_token(self) -> None:
+        """What takes a token, whatever comes of it; the invitation stays open."""
+        for token in (self.diary.token, f"{self.diary.token}x", self.diary.token[::-1]):
+            for who in ({}, self._as_admin, {"Authorization": "Bearer nobody"}):
+                await self.ask("POST", "/v1/invitations/lookup", {"token": token}, who=who)
+                await self.ask("POST", "/v1/invitations/accept", {"token": token}, who=who)
+                await self.ask("POST", "/v1/invitations/accept", {"token": [token]}, who=who)
+                await self.ask("POST", "/v1/invitations/decline", {"token": token, "more": 1}, who=who)
 
     def _routes(self) -> list[tuple[str, str]]:
         account = self.account
@@ -262,6 +299,10 @@ class Caller:
             ("PUT", f"/v1/shared-subscriptions/{account.plan}/seats"),
             ("POST", f"/v1/shared-subscriptions/{account.plan}/quote"),
             ("POST", f"/v1/shared-subscriptions/{account.plan}/transfer"),
+            ("POST", f"/v1/shared-subscriptions/{account.plan}/invitations"),
+            ("POST", "/v1/invitations/lookup"),
+            ("POST", "/v1/invitations/accept"),
+            ("POST", "/v1/invitations/decline"),
         ]
 
     async def writes(self, label: str) -> None:
@@ -269,6 +310,9 @@ class Caller:
         planted, account = self.diary.canaries, self.account
         users = f"/v1/shared-subscriptions/{account.plan}/users"
         await self.ask("PATCH", users, {"add": [{"email": planted.refused_email.value}]})
+        invitations = f"/v1/shared-subscriptions/{account.plan}/invitations"
+        await self.ask("POST", invitations, {"email": planted.invited_email.value})
+        await self._by_token()
         profile = {"name": planted.name.value, "phone": planted.phone.value}
         await self.ask("PATCH", "/v1/customers/me", profile, Idempotency_Key=f"profile-{label}")
         purchase = {

@@ -42,6 +42,7 @@ _MISCONFIGURED = (
     "DATABASE_URL",
     "AUTH_JWT_SECRET",
     "SERVICE_KEYS",
+    "INVITATION_SECRETS",
 )
 
 T = TypeVar("T")
@@ -116,6 +117,7 @@ class Day:
             "AUTH_ISSUER": ISSUER,
             "AUTH_AUDIENCE": AUDIENCE,
             "SERVICE_KEYS": json.dumps(keys),
+            "INVITATION_SECRETS": chosen.invitation_secret.value,
             "METRICS_TOKEN": chosen.metrics_token.value,
             "HOST": "127.0.0.1",
             "PORT": str(port),

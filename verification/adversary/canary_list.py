@@ -40,7 +40,6 @@ def _holding(
 
 _PROFILE = "the profile that its customer and the members of his plan are shown"
 _TYPED = "typed by an adder; what the plan shows until the person logs in"
-_VERIFIED = "the address that the login's token verified, by which its seats are found"
 _SUBJECT: dict[Column, str] = dict.fromkeys(
     (("customers", "user_id"), ("identities", "subject")), "names whose customer this is"
 )
@@ -50,8 +49,6 @@ _TYPED_COLUMNS: dict[Column, str] = {
     ("reservations", "email"): _TYPED,
     ("member_records", "typed_email"): _TYPED,
     ("seat_customers", "email"): _TYPED,
-    ("identities", "email"): _VERIFIED,
-    ("erasures", "email"): "until it is erased everywhere else",
 }
 
 
@@ -62,6 +59,9 @@ class Canaries:
     stripe_key: Canary = field(default_factory=lambda: _holding("Stripe API key", "sk_test_{}"))
     webhook_secret: Canary = field(default_factory=lambda: _holding("webhook secret", "whsec_{}"))
     jwt_secret: Canary = field(default_factory=lambda: _holding("JWT secret", "{}" + secrets.token_hex(16)))
+    invitation_secret: Canary = field(
+        default_factory=lambda: _holding("invitation secret", "{}" + secrets.token_hex(16))
+    )
     service_key: Canary = field(default_factory=lambda: _holding("service key", "csk_{}"))
     database_password: Canary = field(default_factory=lambda: _holding("database password", "pw{}"))
     metrics_token: Canary = field(default_factory=lambda: _holding("metrics token", "mt_{}"))
@@ -71,7 +71,11 @@ class Canaries:
         default_factory=lambda: _holding(
             "customer e-mail",
             "{}@example.com",
-            {("customers", "email"): _PROFILE, ("identities", "email"): _VERIFIED, REPLAYED: _PROFILE},
+            {
+                ("customers", "email"): _PROFILE,
+                ("identities", "email"): "verified by the login's token, and reaches the seats given to it",
+                REPLAYED: _PROFILE,
+            },
         )
     )
     name: Canary = field(
@@ -103,6 +107,16 @@ class Canaries:
             "{}@example.net",
             _TYPED_COLUMNS,
             told=True,
+        )
+    )
+    invited_email: Canary = field(
+        default_factory=lambda: _holding(
+            "invited e-mail",
+            "{}@example.edu",
+            {
+                ("invitations", "email"): "what the invitation was typed for",
+                REPLAYED: "names whom it invited",
+            },
         )
     )
     searched: Canary = field(default_factory=lambda: _holding("search text", "{}"))

@@ -209,6 +209,8 @@ def _not_his(world: World, plan: Plan, cell: Cell, asked: Ask, text: str) -> set
     sent = f"{asked.path} {asked.body} {asked.query}"
     told = {word for word in PERSONAL.findall(text) if word not in sent}
     told -= {word for person in may_see for word in (person.customer_id, person.email)}
+    if may_see == on_it and role in ("owner", "manager", "payer"):
+        told -= {one.email for one in plan.invited}
     if cell.fresh:
         # A change may make people and things; it must still tell nobody who is there already.
         told &= {word for p in _everybody(world, plan) for word in (p.customer_id, p.email)}

@@ -8,7 +8,7 @@ import httpx
 
 from verification.adversary import acts
 from verification.adversary.acts import Ask
-from verification.adversary.world import Plan, World, absent_like, absent_plan, in_batches
+from verification.adversary.world import ABSENT_INVITATION, Plan, World, absent_like, absent_plan, in_batches
 
 REQUEST_ID = "hostile-pairs"
 TOLD_ONCE = re.compile(rb'op_[0-9a-f]{24}|qt_[0-9a-f]{32}|"expires_at":"[^"]*"')
@@ -67,6 +67,10 @@ def _item(w: World, f: Plan) -> str:
 
 def _subscription(w: World, f: Plan) -> str:
     return f.subscription_id
+
+
+def _invitation(w: World, f: Plan) -> str:
+    return f.invited[0].id
 
 
 def _offered(which: str) -> Callable[[World, Plan], str]:
@@ -192,6 +196,16 @@ SLOTS = (
         _shared("POST", "/quote", lambda w, p, i: {"remove": [i]}),
         _member,
     ),
+    Slot(
+        "path invitation_id to revoke",
+        lambda w, p, i: Ask("DELETE", f"/v1/shared-subscriptions/{p.subscription_id}/invitations/{i}"),
+        _invitation,
+    ),
+    Slot(
+        "path invitation_id to resend",
+        lambda w, p, i: Ask("POST", f"/v1/shared-subscriptions/{p.subscription_id}/invitations/{i}/resend"),
+        _invitation,
+    ),
     Slot("body to_customer_id", _shared("POST", "/transfer", lambda w, p, i: {"to_customer_id": i}), _member),
     Slot(
         "query cursor of the people",
@@ -276,6 +290,8 @@ def unknown_like(known: str) -> str:
     """Of the same shape, and nobody's."""
     if known.startswith("qt_"):
         return f"qt_{'0' * 32}"
+    if known.startswith("inv_"):
+        return ABSENT_INVITATION.id
     if known.startswith('"'):
         return f'"{"0" * (len(known) - 2)}"'
     return absent_like(known) if "_" in known[:6] else "0" * len(known)

@@ -9,9 +9,10 @@ from typing import Any
 
 import httpx
 
+from app.sharing.invitation_tokens import InvitationTokens, TokenName
 from testkit.company import Person, Service, event_of
 from testkit.plans import MONTHLY
-from testkit.service import as_service, as_user, service_environment
+from testkit.service import INVITATION_SECRET, as_service, as_user, service_environment
 from testkit.simulator import Simulator
 from verification.adversary.running import tell
 
@@ -20,6 +21,24 @@ SEATS = 9
 VISA, FAILING = "pm_card_visa", "pm_card_chargeCustomerFail"
 DUNNING = {"retry_days": [3, 7], "final": "unpaid"}
 _AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Invited:
+    """An open invitation to a plan."""
+
+    id: str
+    email: str
+    token: str
+
+
+def invited_as(role: str, tail: str) -> Invited:
+    invitation_id = f"inv_{tail}"
+    token = InvitationTokens([INVITATION_SECRET]).make(TokenName(invitation_id, 1))
+    return Invited(invitation_id, f"invited.{role}.{tail}@example.com", token)
+
+
+ABSENT_INVITATION = invited_as("nobody", "0" * 24)
 
 
 @dataclass
@@ -36,10 +55,12 @@ class Plan:
     item_id: str = ""
     invoice_id: str = ""
     operation_id: str = ""
+    invited: Sequence[Invited] = (ABSENT_INVITATION, ABSENT_INVITATION)
     manager: Person = field(init=False)
     peer: Person = field(init=False)
     user: Person = field(init=False)
     second: Person = field(init=False)
+    elsewhere: Person = field(init=False)
 
     def people(self) -> dict[str, Person]:
         return {name: getattr(self, name) for name in ("owner", "manager", "user", "payer")}
@@ -129,6 +150,8 @@ class Builder:
     def __init__(self, world: World) -> None:
         self.world = world
         self.stripe = world.stripe
+        self.crowd: dict[str, str] = {}
+        """The membership of the people who are on another subscription, all on one."""
 
     async def stock(self) -> None:
         """The catalogue: what is on offer, and every way in which something is not."""
@@ -197,6 +220,7 @@ class Builder:
         for name, role in (("manager", "manager"), ("peer", "manager"), ("user", "user"), ("second", "user")):
             marks = {**on_it, "billing_shared_subscription_role": role} if on_it else {}
             setattr(plan, name, await self.person(name, **marks))
+        plan.elsewhere = await self.person("elsewhere", **self.crowd)
         if kind.startswith("seated"):
             role = {"seated payer": "user", "seated ownerless": "manager"}[kind]
             marks = {**on_it, "billing_shared_subscription_role": role}
@@ -245,6 +269,29 @@ class Builder:
         await self.stripe.advance(days * DAY)
         return made
 
+    async def invite(self, plan: Plan) -> None:
+        """A user and a manager are invited by a key: the rows, since a subscription of any status has them here."""
+        plan.invited = [invited_as(role, secrets.token_hex(12)) for role in ("user", "manager")]
+        is_over = plan.kind == "canceled"
+        for role, one in zip(("user", "manager"), plan.invited, strict=True):
+            await self.world.service.fetch(
+                """insert into invitations (id, subscription_id, email, role, state, reason, expires_at, ended_at)
+                values ($1, $2, $3, $4, case when $5 then 'revoked' else 'open' end,
+                    case when $5 then 'subscription_ended' end, now() + interval '1 day',
+                    case when $5 then now() end)""",
+                one.id,
+                plan.subscription_id,
+                one.email,
+                role,
+                is_over,
+            )
+            if not is_over:
+                await self.world.service.fetch(
+                    "insert into reservations (subscription_id, invitation_id) values ($1, $2)",
+                    plan.subscription_id,
+                    one.id,
+                )
+
     async def offer(self, plan: Plan, api: httpx.AsyncClient) -> None:
         """The owner has added somebody, which is an operation of his, and offers the plan to the user."""
         path = f"/v1/shared-subscriptions/{plan.subscription_id}"
@@ -280,6 +327,11 @@ async def build(
     await builder.stripe.control("POST", "clock", freeze=True)
     await builder.stripe.settings(dunning=DUNNING)
     await builder.stock()
+    crowd = await builder.plan("foreign")
+    builder.crowd = {
+        "billing_shared_subscription_id": crowd.subscription_id,
+        "billing_shared_subscription_role": "user",
+    }
     made: dict[str, list[Plan]] = {}
     for kind, days in (("unpaid", 44.0), ("past due", 31.2)):
         if kind in kinds:
@@ -294,6 +346,9 @@ async def build(
     world.absent_customer = absent_like(world.foreign.owner.customer_id)
     await world.service.fill()
     await builder.hear_of_other_modes()
+    await in_batches(
+        builder.invite(plan) for plans in made.values() for plan in plans if plan.kind != "plain"
+    )
     seen = await api.get("/v1/customers/me", headers=dict(world.foreign.owner.headers))
     assert seen.status_code == httpx.codes.OK, seen.text
     if "absent" in kinds:
@@ -309,6 +364,7 @@ def absent_plan(like: Plan) -> Plan:
         "absent", like.seats, like.owner, like.payer, like.outsider, payment_method_id=like.payment_method_id
     )
     made.manager, made.peer, made.user, made.second = like.manager, like.peer, like.user, like.second
+    made.elsewhere = like.elsewhere
     made.subscription_id, made.item_id = absent_like(like.subscription_id), absent_like(like.item_id)
     made.invoice_id, made.operation_id = absent_like(like.invoice_id), f"op_{'0' * 24}"
     return made

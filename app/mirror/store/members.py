@@ -101,6 +101,17 @@ _PENDING = f"""
       and ($3::text is null or strpos(lower(coalesce(t.email, '')), $3) > 0)
     order by v.id"""
 
+# An invitation that an operation is filling is shown as the person who is being added.
+_INVITED = """
+    from reservations v join invitations i on i.id = v.invitation_id
+    where v.subscription_id = $1 and v.released_at is null and v.operation_id is null
+      and i.state = 'open' and i.expires_at > clock_timestamp() and ($2::text is null or i.role = $2)
+      and ($3::text is null or strpos(lower(coalesce(i.email, '')), $3) > 0)"""
+_INVITED_PAGE = f"""
+    select v.id, i.email, i.role, i.created_at as since, i.id as invitation_id {_INVITED}
+      and v.id > $4 order by v.id limit $5"""
+_INVITED_COUNT = f"select count(*) {_INVITED}"
+
 _COUNTS = """
     select coalesce(sum(users), 0)::bigint - coalesce((o.role = 'user')::int, 0) as users,
         coalesce(sum(managers), 0)::bigint - coalesce((o.role = 'manager')::int, 0) as managers
@@ -194,6 +205,28 @@ async def pending(connection: Connection, query: MemberQuery) -> list[Pending]:
         Pending(row["id"], MemberRow(None, row["email"], None, row["role"], "pending", row["since"]))
         for row in rows
     ]
+
+
+async def invited(
+    connection: Connection, query: MemberQuery, *, after: int, limit: int
+) -> list[tuple[int, MemberRow]]:
+    """Return up to `limit` open invitations after the key `after`, oldest first, each with its key."""
+    rows = await connection.fetch(
+        _INVITED_PAGE, query.subscription_id, query.role, query.needle, after, limit
+    )
+    return [
+        (
+            row["id"],
+            MemberRow(None, row["email"], None, row["role"], "invited", row["since"], row["invitation_id"]),
+        )
+        for row in rows
+    ]
+
+
+async def invited_count(connection: Connection, query: MemberQuery) -> int:
+    """Return the number of open invitations that the query selects."""
+    found = await connection.fetchval(_INVITED_COUNT, query.subscription_id, query.role, query.needle)
+    return int(found or 0)
 
 
 async def one(

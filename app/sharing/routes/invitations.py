@@ -199,14 +199,14 @@ async def accept_invitation(
     if actor.is_service:
         raise InvalidRequest("A service key must say who accepts: X-Acting-Customer.")
     await acceptances.check_usable(context, actor, name)
-    acting = await _with_customer(context, actor)
+    acting = await _come(context, actor)
     operation_id = await operation_id_of(request, actor.principal)
     admitted = await acceptances.accept(context, acting, name, operation_id)
     return await run_and_answer(request, context, acting, admitted)
 
 
-async def _with_customer(context: Context, actor: Actor) -> Actor:
-    """Do what `POST /v1/customers` does: a person has a customer then, and reaches the seats of their address."""
+async def _come(context: Context, actor: Actor) -> Actor:
+    """Do for a login what `POST /v1/customers` does, and return its actor with the customer."""
     if not isinstance(actor.principal, EndUser):
         return actor
     customer_id = actor.customer_id

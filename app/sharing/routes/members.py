@@ -102,6 +102,7 @@ async def get_shared_subscription_users(
                 "role": row.role,
                 "state": row.state,
                 "since": row.since,
+                "invitation_id": row.invitation_id,
             }
             for row in found.rows
         ],

@@ -31,15 +31,17 @@ class Person(Answer):
     """A person of a shared subscription.
 
     `state`: `active`; `unclaimed`: the seat was given by e-mail, and its person has not acted since; `pending`: an
-    operation adds the person. Until then `email` is as the adder typed it, and `name` is null.
+    operation adds the person. Until then `email` is as the adder typed it, and `name` is null. `invited`: the person
+    has an open invitation, which `invitation_id` names.
     """
 
     customer_id: str | None
     email: str | None
     name: str | None
     role: PersonRole
-    state: Literal["active", "unclaimed", "pending"]
+    state: Literal["active", "unclaimed", "pending", "invited"]
     since: Instant | None
+    invitation_id: str | None
 
 
 class PersonList(Page):
