@@ -1,0 +1,59 @@
+"""Play orders one after another in this process, and keep what is wrong with each."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+
+from app.commands.logs import configure_logs
+from testkit.company import running_service
+from testkit.simulator import Simulator, new_account_key, running_simulator
+from verification.people.defects import DEFECTS
+from verification.people.invariants import verdicts
+from verification.people.orders import play
+from verification.planting import in_place
+
+_IN_ONE_ACCOUNT = 25
+_SECRETS = {"INVITATION_SECRETS": "only-for-orders-and-32-characters-long"}
+
+
+async def _judged(url: str, stripe_base: str, seeds: Sequence[str], letters: str | None) -> list[str]:
+    """Play the seeds, and return what is wrong; with `letters`, stop at the first such verdict."""
+    found: list[str] = []
+    for first in range(0, len(seeds), _IN_ONE_ACCOUNT):
+        async with (
+            Simulator(stripe_base, new_account_key()) as stripe,
+            running_service(stripe, url, **_SECRETS) as service,
+        ):
+            for seed in seeds[first : first + _IN_ONE_ACCOUNT]:
+                order = await play(service, seed)
+                wrong = await verdicts(order)
+                found += [f"{seed} {verdict}" for verdict in wrong]
+                if wrong and letters is None:
+                    print("\n".join([*wrong, *order.log]), file=sys.stderr, flush=True)
+                if letters is not None and any(verdict[0] in letters for verdict in wrong):
+                    return found
+    return found
+
+
+def run(url: str, seeds: Sequence[str]) -> list[str]:
+    """Play all seeds beside a stand-in of their own."""
+    configure_logs("critical")
+    with running_simulator() as stripe_base:
+        return asyncio.run(_judged(url, stripe_base, seeds, None))
+
+
+def catch(url: str, names: Sequence[str], *, seeds: Sequence[str]) -> list[tuple[str, str | None]]:
+    """Plant one defect after another; the first violation that each led to, None if `seeds` did not show it."""
+    configure_logs("critical")
+    caught: list[tuple[str, str | None]] = []
+    with running_simulator() as stripe_base:
+        for name in names:
+            letters = DEFECTS[name].breaks
+            with in_place(DEFECTS[name].changes()):
+                found = asyncio.run(_judged(url, stripe_base, seeds, letters))
+            first = next((one for one in found if one.split()[1] in letters), None)
+            print(f"{name}: {first or 'NOT CAUGHT'}", file=sys.stderr, flush=True)
+            caught.append((name, first))
+    return caught
