@@ -188,12 +188,8 @@ PLAN_ACTS: Mapping[str, Act] = {
     "invite a manager": _invite(lambda w, p, who: {"email": new_email(), "role": "manager"}),
     "invite who is invited": _invite(lambda w, p, who: {"email": p.invited[0].email.upper()}),
     "invite who is a member": _invite(lambda w, p, who: {"email": p.second.email}),
-    "resend a user's invitation": _send(
-        "POST", _SHARED + "/invitations/{p.invited[0].id}/resend", changes=False
-    ),
-    "resend a manager's invitation": _send(
-        "POST", _SHARED + "/invitations/{p.invited[1].id}/resend", changes=False
-    ),
+    "resend a user's invitation": _send("POST", _SHARED + "/invitations/{p.invited[0].id}/resend"),
+    "resend a manager's invitation": _send("POST", _SHARED + "/invitations/{p.invited[1].id}/resend"),
     "revoke a user's invitation": _send("DELETE", _SHARED + "/invitations/{p.invited[0].id}", ok=204),
     "revoke a manager's invitation": _send("DELETE", _SHARED + "/invitations/{p.invited[1].id}", ok=204),
     "revoke an absent invitation": _send("DELETE", _SHARED + f"/invitations/{ABSENT_INVITATION.id}", ok=204),

@@ -187,7 +187,14 @@ SLOTS = (
         _shared(
             "PATCH",
             "/users",
-            lambda w, p, i: {"add": [{"email": w.apart(p).user.email}], "remove": [i]},
+            # More than fit, so that the holder, who may be on several subscriptions, is added to none.
+            lambda w, p, i: {
+                "add": [
+                    {"email": w.apart(p).user.email},
+                    *({"email": f"n{n}@example.com"} for n in range(p.seats)),
+                ],
+                "remove": [i],
+            },
         ),
         _member,
     ),

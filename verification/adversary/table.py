@@ -299,7 +299,7 @@ preview a quantity              ok     none     none  -      ok
 cancel at the period's end      ok     none     none  -      ok
 cancel now                      ok     none     none  -      ok
 resume                          ok     none     none  -      ok
-allow purchases                 409:not_shareable  none  none  -  409:not_shareable
+allow purchases                 ok     none     none  -      ok
 withdraw the right to buy       ok     none     none  -      ok
 set more seats                  409:not_shareable  none  none  -  409:not_shareable
 quote more seats                409:not_shareable  none  none  -  409:not_shareable
