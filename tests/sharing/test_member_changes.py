@@ -1,5 +1,6 @@
 """updateSharedSubscriptionUsers: every outcome and code, and the truth in the stand-in after each."""
 
+import secrets
 import time
 from collections.abc import AsyncIterator
 
@@ -40,7 +41,7 @@ async def test_an_owner_adds_a_new_person(service: Service) -> None:
     assert made["email"] == email and made["metadata"]["billing_operation_id"] == body["operation_id"]
     shown = (await users_shown(company))[added["customer_id"]]
     assert shown["email"] == email and shown["name"] is None and shown["role"] == "user"
-    assert shown["state"] == "active"
+    assert shown["state"] == "unclaimed"
 
 
 async def test_owner_and_manager_change_users_and_only_the_owner_managers(service: Service) -> None:
@@ -249,14 +250,31 @@ async def test_a_membership_of_an_ended_subscription_stands_in_nobodys_way(servi
 
 
 async def test_an_ambiguous_email_adds_nobody(service: Service) -> None:
+    """Two logins whose customers the operator made have one address, and neither has verified it."""
     company, email = await service.company(), new_email("twin")
     for _ in range(2):
-        twin = await service.stripe.post("/v1/customers", email=email)
+        subject = f"twin-{secrets.token_hex(5)}"
+        twin = await service.stripe.post("/v1/customers", email=email, metadata={"billing_user_id": subject})
         await service.refresh("customer", twin["id"])
+        assert (await service.get("/v1/customers/me", as_user(subject))).status_code == 200
     before = await company.members()
     document = problem(await company.change(company.owner.headers, add=[email]), 409, "ambiguous_email")
     assert document["results"][0]["customer_id"] is None
     assert await company.members() == before
+
+
+async def test_an_email_of_several_customers_without_a_login_adds_a_new_one(service: Service) -> None:
+    """Nobody can say whose address it is, so none of these customers gets the seat."""
+    company, email = await service.company(), new_email("twin")
+    twins = set()
+    for _ in range(2):
+        twin = await service.stripe.post("/v1/customers", email=email)
+        await service.refresh("customer", twin["id"])
+        twins.add(twin["id"])
+    added = await company.change(company.owner.headers, add=[email])
+    assert results(added) == [("add", "applied", None)]
+    assert added.json()["results"][0]["customer_id"] not in twins
+    assert twins.isdisjoint(await company.members())
 
 
 async def test_the_owner_is_nobodys_member(service: Service) -> None:
