@@ -25,6 +25,7 @@ from app.operations import store as operations
 from app.operations import waiting_store
 from app.postgres.database import Connection, UniqueViolation
 from app.sharing import owners
+from app.sharing import store as transfers
 from app.sharing.member_changes import (
     Action,
     Decision,
@@ -183,16 +184,17 @@ async def _admit(
 
 
 async def _check_owner_is_certain(context: Context, connection: Connection, seen: Seen) -> None:
-    """Check that no transfer names an owner who needs a seat, while nobody is the owner.
+    """Check that no transfer names an owner who needs a seat, while metadata names none that exists.
 
-    The seat that the new owner uses is the former owner's. If metadata names nobody any more, it looks free.
+    The seat that the new owner uses is the former owner's. If metadata names them no more, it looks free, also where
+    the payer is the owner then, who may have had a seat as a member.
     """
     view = seen.view
-    if view.owner is not None or not owner_takes_seat(
-        view.seat_items(), default=context.rules.owner_uses_seat
-    ):
+    is_named = view.owner is not None and view.named_owner_id is not None
+    if is_named or not owner_takes_seat(view.seat_items(), default=context.rules.owner_uses_seat):
         return
-    if await operations.subscription_change_runs(connection, view.id, beside_payment=True):
+    owner_id = None if view.owner is None else view.owner.customer_id
+    if await transfers.other_owner_is_named(connection, view.id, owner_id):
         raise Conflict("The owner of this subscription is being changed.", retry_after=2)
 
 

@@ -165,3 +165,19 @@ async def abandon_purchases(
     What the payer `payer_id` asked for stays.
     """
     await connection.execute(_ABANDON, subscription_id, payer_id, needs)
+
+
+async def other_owner_is_named(
+    connection: Connection, subscription_id: SubscriptionId, owner_id: CustomerId | None
+) -> bool:
+    """Return True while an unsettled write names another owner of the subscription than this one."""
+    return bool(
+        await connection.fetchval(
+            """select exists (select from operations o
+            join operation_steps t on t.operation_id = o.id and t.settled_at is null
+            where o.subscription_id = $1 and o.settled_at is null and t.action = 'set_owner'
+              and o.request ->> 'to_id' is distinct from $2)""",
+            subscription_id,
+            owner_id,
+        )
+    )

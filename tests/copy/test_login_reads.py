@@ -45,7 +45,8 @@ async def read_by(service: Service, person: Person, subscription_id: str) -> tup
             )
             # asyncpg calls the logger in the next turn of the loop.
             await asyncio.sleep(0)
-    return view, statements
+    # asyncpg asks PostgreSQL about types that a connection reads for the first time.
+    return view, [one for one in statements if "subscriptions s" in one]
 
 
 async def test_read_takes_one_statement_when_no_operation_is_open(service: Service) -> None:

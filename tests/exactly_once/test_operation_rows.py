@@ -58,6 +58,7 @@ PROMISED: Row = {
     "subscription_id": "'sub_1'",
     "customer_id": "'cus_1'",
 }
+INVITED: Row = {"subscription_id": "'sub_1'", "invitation_id": "'inv_1'"}
 NUMBER: Row = {**PROMISED, "customer_id": "null", "item_id": "'si_1'", "from_quantity": "4"}
 FAILED: Row = {**APPLIED, "state": "'failed'", "code": "'card_declined'"}
 LEGAL = {
@@ -75,7 +76,13 @@ LEGAL = {
         {**PLANNED, "state": "'refused'", "code": "'seats_exhausted'", "settled_at": "now()"},
         FAILED,
     ),
-    "reservations": (PROMISED, {**PROMISED, "customer_id": "null", "email": "'a@example.com'"}, NUMBER),
+    "reservations": (
+        PROMISED,
+        {**PROMISED, "customer_id": "null", "email": "'a@example.com'"},
+        NUMBER,
+        INVITED,
+        {**PROMISED, **INVITED},
+    ),
 }
 
 ILLEGAL: tuple[tuple[str, Row, Row, str], ...] = (
@@ -131,6 +138,14 @@ ILLEGAL: tuple[tuple[str, Row, Row, str], ...] = (
     ("reservations", PROMISED, {"customer_id": "null"}, "ck_reservations_person"),
     ("reservations", NUMBER, {"customer_id": "'cus_1'"}, "ck_reservations_person"),
     ("reservations", NUMBER, {"item_id": "null"}, "ck_reservations_item"),
+    ("reservations", INVITED, {"invitation_id": "null"}, "ck_reservations_holder"),
+    ("reservations", INVITED, {"position": "0"}, "ck_reservations_step"),
+    (
+        "operation_steps",
+        PLANNED,
+        {"action": "'remove'", "invitation_id": "'inv_1'"},
+        "ck_operation_steps_invitation",
+    ),
 )
 
 
