@@ -237,7 +237,7 @@ async def test_change_is_never_failed_when_its_second_request_is_refused_and_the
     operation_id = ok(await change.do(company), 202)["operation_id"]
     await handed_over(service, operation_id)
     assert await told(service, operation_id) == [("pending", None)]
-    assert await is_reserved(service, operation_id) is (name == "add")
+    assert await is_reserved(service, operation_id) is (name in ("add", "role"))
     await passed()
     assert await change.seen(company) == change.done
     await service.fetch(
