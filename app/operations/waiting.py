@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -62,9 +63,37 @@ async def settle_if_ended(
     Raises:
         ServiceUnavailable: Stripe or the database does not answer.
     """
-    lease = await sync.take_lease(context, "subscription", waiting.subscription_id)
-    found: list[Ending] = []
     code = end or waiting.end_code or await _own_end(context, waiting)
+    look = await _look(context, waiting, code, wake=wake, was_applied=None)
+    if look.asks_events:
+        was_applied = await _was_applied(context, waiting)
+        look = await _look(context, waiting, code, wake=wake, was_applied=was_applied)
+    if look.ending is not None and look.ending.code == PAID_WITHOUT_EFFECT:
+        log.error("paid_without_effect", operation_id=waiting.operation_id, invoice_id=waiting.invoice_id)
+    return look.ending
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What invoice and subscription say of a purchase.
+
+    `asks_events`: it was paid and the subscription does not show it, so only Stripe's events can say whether it took
+    effect. They are asked after the subscription is applied, because what was read of it binds from then on.
+    """
+
+    ending: Ending | None
+    asks_events: bool = False
+
+
+async def _look(
+    context: Context, waiting: Waiting, code: str | None, *, wake: bool, was_applied: bool | None
+) -> _Look:
+    """Read invoice and subscription, end the purchase if `code` says so, apply what was read, and settle.
+
+    `was_applied`: what Stripe's events say, None if they were not asked.
+    """
+    lease = await sync.take_lease(context, "subscription", waiting.subscription_id)
+    looks: list[_Look] = []
 
     async def call() -> Fetched:
         invoice = await _invoice(context, waiting)
@@ -73,26 +102,23 @@ async def settle_if_ended(
         fetched = await context.stripe.fetch("subscription", waiting.subscription_id)
         if waiting.is_first and invoice.status == "void":
             fetched = await _end_unpaid(context, waiting, fetched, invoice)
-        ending = await _judged(context, waiting, invoice, fetched.snapshot, code)
-        if ending is not None:
-            found.append(ending)
+        looks.append(_judged(waiting, invoice, fetched.snapshot, code, was_applied))
         return fetched
 
     async def settle(connection: Connection, _: Snapshot | None) -> None:
-        if found and await waiting_store.settle(connection, waiting, found[0]):
+        ending = looks[-1].ending
+        if ending is not None and await waiting_store.settle(connection, waiting, ending):
             if wake:
                 await waiting_store.wake(connection, waiting.operation_id)
             log.info(
                 "purchase_ended",
                 operation_id=waiting.operation_id,
-                event_name=found[0].event.value,
-                code=found[0].code,
+                event_name=ending.event.value,
+                code=ending.code,
             )
 
     await sync.apply(context, lease, call, settle)
-    if found and found[0].code == PAID_WITHOUT_EFFECT:
-        log.error("paid_without_effect", operation_id=waiting.operation_id, invoice_id=waiting.invoice_id)
-    return found[0] if found else None
+    return looks[-1]
 
 
 async def _own_end(context: Context, waiting: Waiting) -> str | None:
@@ -165,27 +191,27 @@ async def _end_unpaid(
     return await context.stripe.fetch("subscription", waiting.subscription_id)
 
 
-async def _judged(
-    context: Context,
+def _judged(
     waiting: Waiting,
     invoice: PurchaseInvoice,
     snapshot: Snapshot | None,
     code: str | None,
-) -> Ending | None:
+    was_applied: bool | None,
+) -> _Look:
     now = snapshot if isinstance(snapshot, Subscription) else None
     if waiting.is_first and _stands(snapshot):
-        return Ending(Event.INVOICE_PAID)
+        return _Look(Ending(Event.INVOICE_PAID))
     if waiting.is_first:
         is_held = now is not None and now.status == "incomplete"
         # The payment itself makes the subscription whole, and an end that comes later does not undo the purchase.
         has_shown = not is_held
     else:
         is_held = now is not None and now.pending_update is not None
-        has_shown = now is not None and _shows(waiting, now)
-        if invoice.status == "paid" and not has_shown:
-            has_shown = await _was_applied(context, waiting)
-    return ending_of(
-        invoice, is_held=is_held, has_shown=has_shown, ended_as=code, expires_at=waiting.expires_at
+        has_shown = was_applied is True or (now is not None and _shows(waiting, now))
+        if invoice.status == "paid" and not has_shown and was_applied is None:
+            return _Look(None, asks_events=True)
+    return _Look(
+        ending_of(invoice, is_held=is_held, has_shown=has_shown, ended_as=code, expires_at=waiting.expires_at)
     )
 
 

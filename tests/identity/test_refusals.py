@@ -35,7 +35,7 @@ CREDENTIALS = {
     "algorithm": handmade(HEADER | {"alg": "RS256"}, well_formed(sub=CANARY)),
     "signature": handmade(HEADER, well_formed(sub=CANARY), secret=SECRET + "x"),
     "expired": refused(exp=NOW - 60),
-    "not_yet_valid": refused(nbf=NOW + 600),
+    "not_yet_valid": refused(nbf=NOW + 86_400),
     "issuer": refused(iss=f"https://{CANARY}.example"),
     "audience": refused(aud=[CANARY, "another"]),
     "claim_missing": refused(aud=None),

@@ -125,8 +125,8 @@ def claim_cases() -> dict[str, str]:
     }
     wrong: dict[str, list[Any]] = {
         "exp": [NOW - 31, NOW - 3600, 0, -1, "9999999999", None, True, [NOW + 600], {"at": 1}, ""],
-        "nbf": [NOW + 120, NOW + 10**9, "0", None, True, [], "never"],
-        "iat": [NOW + 120, NOW + 10**9, "0", None, False, {}],
+        "nbf": [NOW + 86_400, NOW + 10**9, "0", None, True, [], "never"],
+        "iat": [NOW + 86_400, NOW + 10**9, "0", None, False, {}],
         "iss": [
             "https://issuer.example",
             "https://issuer.example//",

@@ -309,3 +309,34 @@ async def test_purchase_awaits_its_own_invoice_when_a_read_finds_the_update(shop
     assert outcomes(told, "seats") == [expected]
     left = await company.state()
     assert left["pending_update"] is not None
+
+
+async def test_what_was_read_is_applied_when_stripes_events_are_slow(shop: Shop) -> None:
+    """I1: events tell that a purchase took effect which the Dashboard has overwritten; seats are counted meanwhile."""
+    company = await company_that_pays_by(shop, CHALLENGED)
+    document = await ask_for(company)
+    await pay(shop, document["payment"])
+    item = (await company.state())["items"]["data"][0]["id"]
+    await shop.stripe.post(
+        f"/v1/subscriptions/{company.subscription_id}",
+        items=[{"id": item, "quantity": 4}],
+        proration_behavior="none",
+    )
+    await shop.stripe.add_fault(method="GET", path="/v1/events", latency_s=30.0, times=1)
+    look = asyncio.create_task(cancel(shop, document["operation_id"], company.owner.headers))
+    quantity = "select (items->0->>'quantity')::int as quantity from subscriptions where id = $1"
+    shown = None
+    try:
+        for _ in range(300):
+            await asyncio.sleep(0.02)
+            (row,) = await shop.service.fetch(quantity, company.subscription_id)
+            shown = row["quantity"]
+            if shown == 4:
+                break
+        assert shown == 4
+        assert not look.done()
+    finally:
+        await shop.stripe.clear_faults()
+        look.cancel()
+        await asyncio.wait([look])
+    assert outcomes(ok(await worked_on(shop, document["operation_id"])), "seats") == [("applied", None)]

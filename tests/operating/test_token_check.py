@@ -85,7 +85,7 @@ REFUSED: dict[str, tuple[str, str]] = {
     "algorithm": (handmade({"alg": "RS256"}, well_formed()), "AUTH_JWKS_URL"),
     "signature": (handmade(HEADER, well_formed(), secret=SECRET + "x"), "AUTH_JWT_SECRET"),
     "expired": (token(exp=NOW - 60), "clocks"),
-    "not_yet_valid": (token(nbf=NOW + 600), "clocks"),
+    "not_yet_valid": (token(nbf=NOW + 86_400), "clocks"),
     "issuer": (token(iss="https://issuer.example"), f'AUTH_ISSUER is "{ISSUER}"'),
     "audience": (token(aud="other", azp="https://app.example"), 'azp` is "https://app.example"'),
     "claim_missing": (token(aud=None, client_id="4abc"), 'client_id` is "4abc"'),

@@ -189,8 +189,11 @@ class Schedule:
         is_looked_at = False
         while True:
             # Whoever got a lock meanwhile goes on before anything is decided, however slow the machine is.
-            if await self.loop.quiet() == "stalled" or (self.gate.anything_blocked and not is_looked_at):
-                is_looked_at = not await self.gate.look_for_locks()
+            quiet = await self.loop.quiet()
+            if quiet == "stalled" or (self.gate.anything_blocked and not is_looked_at):
+                is_changed = await self.gate.look_for_locks()
+                # A look while a statement is under way may be older than the end of that statement.
+                is_looked_at = quiet == "idle" and not is_changed
                 continue
             is_looked_at = False
             self._take_notice()
