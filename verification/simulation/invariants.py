@@ -649,11 +649,14 @@ def _reserved_after_the_end(judge: Judge) -> Iterator[str]:
         operation = judge.operations.get(row["operation_id"])
         if row["released_at"] is None and operation is not None and not operation.discarded:
             yield f"a reservation of {operation.id}/{row['position']} never ended"
+    released: set[int] = set()
     for change in judge.record.changes:
-        if change.table != "reservations":
+        # A released one changes once more where its address is erased.
+        if change.table != "reservations" or change.row["released_at"] is None or change.row["id"] in released:
             continue
+        released.add(change.row["id"])
         settled = judge.operations[change.row["operation_id"]].settled_tick
-        if settled is not None and change.tick > settled and change.row["released_at"] is not None:
+        if settled is not None and change.tick > settled:
             yield f"a reservation of {change.row['operation_id']} outlived it"
 
 
