@@ -145,7 +145,7 @@ async def _invalid(world: World, operation: str) -> httpx.Response:
     parts = asked.path.split("/")
     template = operations()[operation].path.split("/")
     place = max(index for index, part in enumerate(template) if part.startswith("{"))
-    parts[place] = "%C3%A4"
+    parts[place] = "x" * 300
     return await world.ask(operation, replace(asked, path="/".join(parts)))
 
 
@@ -400,10 +400,10 @@ async def _slow_change(world: World, operation: str) -> httpx.Response:
 
 @case("offerTransfer", status=202)
 async def _slow_repair(world: World) -> httpx.Response:
-    """The payer of a plan that nobody owns names himself, while Stripe takes its time."""
+    """The payer of a plan whose owner is gone names himself, while Stripe takes its time."""
     service = world.service
     company = await service.company()
-    nobody = {"billing_shared_subscription_owner": ""}
+    nobody = {"billing_shared_subscription_owner": "cus_nobody"}
     await service.stripe.post(f"/v1/subscriptions/{company.subscription_id}", metadata=nobody)
     await service.refresh("subscription", company.subscription_id)
     asked = replace(ASKED["offerTransfer"](company), body={"to_customer_id": company.payer.customer_id})

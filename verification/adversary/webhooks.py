@@ -154,7 +154,7 @@ def empty(company: Company, states: Mapping[str, Any]) -> list[Delivery]:
             ignored[f"{event_type} about {given}"] = event_of(event_type, {"id": customer["id"], **given})
     kinds = {"customer.deleted": "customer", "customer.subscription.deleted": "subscription"}
     for event_type, kind in kinds.items():
-        for odd in (None, "", 5, True, [customer["id"]], {"id": 1}, "x" * 300, "a\x00b", "cus_ ü", "cus_\n"):
+        for odd in (None, "", 5, True, [customer["id"]], {"id": 1}, "x" * 300, "a\x00b", "cus_\n"):
             ignored[f"{event_type} of the id {odd!r}"] = event_of(event_type, {"object": kind, "id": odd})
     noted: dict[str, dict[str, Any]] = {}
     versions: dict[str, dict[str, Any]] = {

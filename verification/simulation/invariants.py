@@ -652,7 +652,11 @@ def _reserved_after_the_end(judge: Judge) -> Iterator[str]:
     released: set[int] = set()
     for change in judge.record.changes:
         # A released one changes once more where its address is erased.
-        if change.table != "reservations" or change.row["released_at"] is None or change.row["id"] in released:
+        if (
+            change.table != "reservations"
+            or change.row["released_at"] is None
+            or change.row["id"] in released
+        ):
             continue
         released.add(change.row["id"])
         settled = judge.operations[change.row["operation_id"]].settled_tick
