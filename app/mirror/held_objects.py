@@ -10,11 +10,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
-import structlog
-
 from app.context import Context
 from app.domain.snapshots import Snapshot
-from app.errors import BillingError, ServiceUnavailable
+from app.errors import ServiceUnavailable
 from app.mirror.refreshing import (
     APPLY_TRIES,
     abandon,
@@ -27,10 +25,8 @@ from app.mirror.refreshing import (
 from app.mirror.store import refreshes
 from app.mirror.store import rows as mirror
 from app.mirror.store.refreshes import Lease
-from app.postgres.database import Connection, StatementRefused
+from app.postgres.database import Connection
 from app.stripe.gateway import Fetched
-
-log = structlog.get_logger(__name__)
 
 
 class HeldObject:
@@ -44,13 +40,24 @@ class HeldObject:
         self.was_applied = False
 
     async def read(self) -> Fetched:
-        """Return the object as Stripe has it now. It is applied even if a write after it fails.
+        """Return the object as Stripe has it now, after applying it: it binds others while Stripe is asked further.
 
-        The row's serial is taken before the first read, so the snapshot never replaces anything applied since.
+        The row's serial is taken before the read, so the snapshot never replaces anything applied since.
+
+        Raises:
+            ServiceUnavailable: the lease was lost, or Stripe or the database does not answer.
+            StripeRejected: Stripe refused the read.
+            MalformedObject: the object lacks a field that its type promises.
+            StatementRefused: PostgreSQL cannot store the snapshot.
         """
-        if self._found is None:
-            self._serial_before = await self._serial()
-        self._found = await self._context.stripe.fetch(self._lease.kind, self._lease.id)
+        lease = self._lease
+        self._serial_before = await self._serial()
+        self._found = await self._context.stripe.fetch(lease.kind, lease.id)
+        if not self._found.stale and is_dated(self._found):
+            async with self._context.database.transaction() as connection:
+                if await apply_fetched(connection, lease, self._found, self._serial_before):
+                    self._serial_before = await mirror.serial_of(connection, lease.kind, lease.id)
+                await check_lease(connection, lease)
         return self._found
 
     async def _serial(self) -> int:
@@ -92,18 +99,6 @@ class HeldObject:
                 return
         raise ServiceUnavailable("The object changes faster than it can be read.", retry_after=2)
 
-    async def abandon(self) -> None:
-        """Apply what was read before a write that failed, and release the lease."""
-        lease, found = self._lease, self._found
-        if found is not None and not found.stale and is_dated(found):
-            try:
-                async with self._context.database.transaction() as connection:
-                    await apply_fetched(connection, lease, found, self._serial_before)
-                    await check_lease(connection, lease)
-            except (BillingError, StatementRefused) as error:
-                log.warning("read_before_write_not_applied", object_id=lease.id, error=type(error).__name__)
-        await abandon(self._context, lease)
-
 
 class Applied(NamedTuple):
     """The transaction in which an object's row shows `snapshot`, which is None if Stripe has no such object."""
@@ -116,8 +111,7 @@ class Applied(NamedTuple):
 async def held(context: Context, kind: str, object_id: str) -> AsyncIterator[HeldObject]:
     """Take an object's lease, and renew it until the block ends.
 
-    If the block has applied nothing, what it read is applied and a worker fetches the object again, because a
-    write may have taken effect.
+    If the block has applied no answer, a worker fetches the object again, because a write may have taken effect.
 
     Raises:
         ServiceUnavailable: the lease is still held after 12 seconds, or the database does not answer.
@@ -131,4 +125,4 @@ async def held(context: Context, kind: str, object_id: str) -> AsyncIterator[Hel
         if one.was_applied:
             context.lease_queues.released(lease.id)
         else:
-            await asyncio.shield(one.abandon())
+            await asyncio.shield(abandon(context, lease))
