@@ -19,7 +19,7 @@ from app.domain.snapshots import JsonObject
 from app.domain.statuses import entitlements
 from app.errors import Conflict, InvalidRequest
 from app.identity.actors import Actor
-from app.mirror.store import subscriptions
+from app.mirror.store import members, subscriptions
 from app.mirror.visibility import Seen, read
 from app.operations import store as operations
 from app.operations import waiting_store
@@ -184,16 +184,18 @@ async def _admit(
 
 
 async def _check_owner_is_certain(context: Context, connection: Connection, seen: Seen) -> None:
-    """Check that no transfer names an owner who needs a seat, while metadata names none that exists.
+    """Check that no transfer names an owner who needs a seat, while none is used by the owner of now.
 
-    The seat that the new owner uses is the former owner's. If metadata names them no more, it looks free, also where
-    the payer is the owner then, who may have had a seat as a member.
+    The seat that the new owner uses is the former owner's. It looks free if metadata names no owner that exists, also
+    where the payer is the owner then, or if it names somebody who has had a seat as a member.
     """
     view = seen.view
-    is_named = view.owner is not None and view.named_owner_id is not None
-    if is_named or not owner_takes_seat(view.seat_items(), default=context.rules.owner_uses_seat):
+    if not owner_takes_seat(view.seat_items(), default=context.rules.owner_uses_seat):
         return
     owner_id = None if view.owner is None else view.owner.customer_id
+    named = owner_id if view.named_owner_id is not None else None
+    if named is not None and not await members.is_member(connection, view.id, named):
+        return
     if await transfers.other_owner_is_named(connection, view.id, owner_id):
         raise Conflict("The owner of this subscription is being changed.", retry_after=2)
 

@@ -255,6 +255,37 @@ async def test_addition_waits_when_a_transfer_in_flight_may_name_an_owner_who_us
         problem(await company.change(admin, add=[company.stranger.email]), 409, "seat_limit_reached")
 
 
+async def test_addition_waits_when_a_transfer_in_flight_may_replace_a_member_who_was_named_owner(
+    service: Service,
+) -> None:
+    """I1: the Dashboard named a member as owner, whose seat looked free until the transfer named somebody else."""
+    async with running_service(
+        service.stripe,
+        service.database_url,
+        OPERATION_DEADLINE="1",
+        OPERATION_LEASE="2",
+        OWNER_USES_SEAT="true",
+    ) as hasty:
+        company = await hasty.company(seats=3)
+        new_owner = (await hasty.person("new-owner")).customer_id
+        path, admin = f"{company.path}/transfer", as_service("admin")
+        where = {"method": "POST", "path": "/v1/subscriptions/{id}", "object": company.subscription_id}
+        ok(await hasty.send("POST", path, admin, {"to_customer_id": new_owner}))
+        await service.stripe.add_fault(**where, status=504, late_s=LATE_SECONDS, times=1)
+        await service.stripe.add_fault(**where, **LASTING)
+        accepted = ok(await hasty.send("POST", f"{path}/accept", admin), 202)
+        await handed_over(hasty, accepted["operation_id"])
+        member = {"billing_shared_subscription_owner": company.user.customer_id}
+        await service.stripe.post(f"/v1/subscriptions/{company.subscription_id}", metadata=member)
+        await hasty.refresh("subscription", company.subscription_id)
+        answer = await company.change(admin, add=[company.stranger.email])
+        problem(answer, 409, "operation_in_progress")
+        await passed()
+        assert (await company.state())["metadata"]["billing_shared_subscription_owner"] == new_owner
+        assert await settled(hasty, accepted["operation_id"]) == [("applied", None)]
+        problem(await company.change(admin, add=[company.stranger.email]), 409, "seat_limit_reached")
+
+
 async def hand_over(company: Company, giver: Any, to_id: str, receiver: Any) -> None:
     transfer = f"{company.path}/transfer"
     response = await company.service.send("POST", transfer, giver, {"to_customer_id": to_id})
