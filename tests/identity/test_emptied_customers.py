@@ -97,6 +97,24 @@ async def test_emptied_customer_is_kept_when_somebody_has_used_it(service: Servi
     assert row["kept_at"] is not None and row["deleting_at"] is None
 
 
+async def test_emptied_customer_is_kept_when_the_dashboard_has_given_it_a_seat(service: Service) -> None:
+    """P12: a seat that is typed by hand, and not mirrored yet, is a use; the customer was deleted with it."""
+    company, email = await service.company(seats=5), new_email()
+    seat = await added(company, email)
+    await removed(company, seat)
+    typed = {
+        "billing_shared_subscription_id": company.subscription_id,
+        "billing_shared_subscription_role": "user",
+    }
+    await service.stripe.post(f"/v1/customers/{seat}", metadata=typed)
+    await clear(service)
+    assert len(await left_at_stripe(service, email)) == 1
+    assert seat in await company.members()
+    await removed(company, seat)
+    await clear(service)
+    assert await left_at_stripe(service, email) == []
+
+
 async def test_customer_that_a_move_emptied_is_deleted(service: Service) -> None:
     """P12: what a move of the seat leaves behind is nobody's."""
     company, email = await service.company(seats=5), new_email()
