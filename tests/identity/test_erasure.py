@@ -79,6 +79,22 @@ async def test_deleted_person_with_a_login_is_erased_everywhere(service: Service
     assert await places_of(service, name) == set()
 
 
+async def test_stored_answer_is_erased_when_the_address_was_typed_in_capitals(service: Service) -> None:
+    """P6: an answer that shows the address as it was typed was not found by the address in lower case."""
+    company, email = await service.company(seats=5), new_email("Erased")
+    seat = await seated(company, email.lower())
+    other = await service.company(seats=5)
+    path = f"{other.path}/invitations"
+    invited = await service.send(
+        "POST", path, other.owner.headers, {"email": email}, idempotency_key="invite-" + email.lower()
+    )
+    assert invited.status_code == 201, invited.text
+    assert "idempotency_keys.body" in await places_of(service, email)
+    await delete_at_stripe(service, seat)
+    await erase(service)
+    assert await places_of(service, email) == set()
+
+
 async def test_event_of_a_deletion_erases(service: Service) -> None:
     """P6: erasure follows any observed deletion, an event or an answer."""
     company, email = await service.company(seats=5), new_email("erased")

@@ -24,11 +24,12 @@ _BY_EMAIL = (
     """update operation_steps set email = null where lower(email collate "C") = $1""",
     """delete from reservations where email = $1 and customer_id is null and released_at is not null""",
 )
-# Answers of other callers may show the person too. A repeated request finds its operation by its own id.
+# Answers of other callers may show the person too, with the address as it was typed. A repeated request finds its
+# operation by its own id.
 _ANSWERS = """
     delete from idempotency_keys where status is not null
       and (principal like '%:' || $1 or position(convert_to($1, 'UTF8') in body) > 0
-        or position(convert_to($2, 'UTF8') in body) > 0)"""
+        or position($2 in lower(convert_from(body, 'UTF8') collate "C")) > 0)"""
 
 
 async def erase(connection: Connection, *, limit: int) -> int:
