@@ -140,7 +140,10 @@ async def page(
 async def open_to(
     connection: Connection, subscription_id: SubscriptionId, emails: Sequence[str]
 ) -> dict[str, Invitation]:
-    """Return the open invitations to these addresses (ASCII-lowered), locked until the transaction ends."""
+    """Return the open invitations to these addresses (ASCII-lowered), locked until the transaction ends.
+
+    One whose term is over is open while an operation is filling its seat.
+    """
     if not emails:
         return {}
     found = await connection.fetch(
@@ -155,11 +158,15 @@ async def open_to(
         return {}
     rows = await connection.fetch(
         f"""{_INVITATION} i.subscription_id = $1 and i.state = 'open' and lower(i.email collate "C") = any($2)
-        and i.expires_at > clock_timestamp() for update of i""",
+        for update of i""",
         subscription_id,
         list(emails),
     )
-    return {addresses.ascii_lowered(row["email"]): Invitation(**dict(row)) for row in rows}
+    return {
+        addresses.ascii_lowered(row["email"]): Invitation(**dict(row))
+        for row in rows
+        if row["state"] == "open"
+    }
 
 
 async def restart(connection: Connection, invitation_id: str, *, days: float) -> None:

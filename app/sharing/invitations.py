@@ -49,7 +49,7 @@ class Looked(NamedTuple):
 
     invitation: Invitation
     product_id: str
-    product_name: str
+    product_name: str | None
 
 
 async def create(

@@ -172,6 +172,20 @@ async def test_a_lookup_shows_the_product_and_changes_nothing(service: Service) 
     assert (await by_token(service, "lookup", by_key["token"])).json()["inviter"] is None
 
 
+async def test_a_lookup_answers_when_the_product_is_not_mirrored_yet(service: Service) -> None:
+    """The product has no name then, which was a 500."""
+    company = await service.company(seats=3)
+    token = await company.token()
+    await service.fetch(
+        """delete from products where id in (select x.product_id from subscriptions s,
+            jsonb_to_recordset(s.items) as x(product_id text) where s.id = $1)""",
+        company.subscription_id,
+    )
+    looked = await by_token(service, "lookup", token)
+    assert looked.status_code == 200, looked.text
+    assert looked.json()["product"]["name"] is None
+
+
 async def test_a_declined_invitation_frees_its_seat(service: Service) -> None:
     company = await service.company(seats=3)
     token = await company.token()
@@ -451,6 +465,24 @@ async def test_an_acceptance_goes_on_when_the_term_ends_while_it_is_at_stripe(se
     await service.end_invitations()
     assert (await accepting).status_code == 200
     assert [one["state"] for one in await listed(company)] == ["accepted"]
+
+
+async def test_a_second_invitation_is_refused_when_the_first_is_accepted_as_its_term_ends(
+    service: Service,
+) -> None:
+    """The invitation whose acceptance outlives its term was not found, and the second one was a 500."""
+    company = await service.company(seats=5)
+    email = new_email()
+    invited = (await company.invite(as_service("write"), email)).json()
+    await service.stripe.add_fault(method="POST", path="/v1/customers/{id}", latency_s=1.5)
+    accepting = asyncio.create_task(by_token(service, "accept", invited["token"], company.stranger.headers))
+    await in_flight(service)
+    await expire(company)
+    refused = problem(await company.invite(company.owner.headers, email), 409, "already_invited")
+    assert refused["invitation_id"] == invited["invitation"]["id"]
+    added = await company.change(company.owner.headers, add=[email])
+    assert added.json()["results"][0]["code"] == "operation_in_progress"
+    assert (await accepting).status_code == 200
 
 
 async def test_an_acceptance_leaves_the_invitation_open_when_it_cannot_be_kept_now(service: Service) -> None:

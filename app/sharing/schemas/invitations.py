@@ -85,10 +85,10 @@ class InvitationList(Page):
 
 
 class InvitationProduct(Answer):
-    """The product that the seat is for."""
+    """The product that the seat is for. `name` is null until the product is mirrored."""
 
     id: str
-    name: str
+    name: str | None
 
 
 class InviterName(Answer):
