@@ -36,8 +36,6 @@ class Changed:
     `open_invoice_id` is its latest invoice, if that was open, and `setup` the pending set-up of a payment method.
     `BillingCalls.payment_step` finds the payment step from these two. `invoiced_at` is the Unix second at which the
     latest invoice was created, None if that invoice is a draft, void, unknown or that of an update awaiting payment.
-    `held_invoice_id` is the invoice for which Stripe held the change back, by its events, if the subscription does not
-    show the change.
     """
 
     subscription: Subscription
@@ -46,7 +44,6 @@ class Changed:
     setup: PaymentStep | None = None
     replayed: bool = False
     invoiced_at: int | None = None
-    held_invoice_id: str | None = None
 
     @property
     def fetched(self) -> Fetched:

@@ -113,14 +113,14 @@ class Resume:
     """A paused subscription is resumed. It stays paused until the rest of its period is paid."""
 
     def wanted(self, seen: Seen) -> Send | Done | Refused:
-        """Return the write, or done; a subscription that does not exist is `not_found`."""
+        """Return the write, or done; a subscription that does not exist is `not_found`. Stripe refuses an ended one."""
         if not isinstance(seen.snapshot, Subscription):
             return Refused("not_found")
         return Done({}) if self.shows(seen.snapshot) else Send({})
 
     def shows(self, snapshot: Snapshot | None) -> bool:
-        """Return True if the subscription is not paused."""
-        return isinstance(snapshot, Subscription) and snapshot.status != "paused"
+        """Return True if the subscription goes on, and is not paused."""
+        return isinstance(snapshot, Subscription) and snapshot.status not in ENDED | {"paused"}
 
     def evidence(self, changes: Changes) -> bool:
         """Return True if any event shows a change by the step."""

@@ -205,6 +205,18 @@ async def test_a_paused_subscription_resumes(shop: Shop) -> None:
     assert (await shop.true(made["id"]))["status"] == "active"
 
 
+async def test_resumption_is_refused_when_the_dashboard_has_ended_the_subscription(shop: Shop) -> None:
+    """W1: the event of the end is late; what has ended is no more paused, and was told as resumed."""
+    buyer, made = await seats(shop)
+    await shop.stripe.post(f"/v1/subscriptions/{made['id']}/pause", type="subscription")
+    await shop.listen()
+    await shop.stripe.delete(f"/v1/subscriptions/{made['id']}")
+    path = f"/v1/subscriptions/{made['id']}"
+    answer = await shop.service.send("POST", f"{path}/resume", buyer.headers)
+    problem(answer, 502, "stripe_rejected")
+    assert (await shop.subscription(buyer.headers, made["id"]))["status"] == "canceled"
+
+
 async def test_a_change_that_must_be_paid_first(shop: Shop) -> None:
     """The bank asks the holder: the change waits, seats stay as they are, and come once it is paid."""
     buyer, made = await seats(shop, 4)
