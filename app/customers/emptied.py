@@ -46,10 +46,9 @@ async def _delete(context: Context, customer_id: CustomerId) -> None:
         customer = found.snapshot
         is_there = isinstance(customer, Customer) and not customer.deleted
         if isinstance(customer, Customer) and customer.memberships:
-            # The Dashboard has given them a seat that is not mirrored yet.
-            async with one.applied(found) as (connection, _):
-                await seat_customers.end_deletion(connection, customer_id)
-            return
+            # The Dashboard has given them a seat that was not mirrored yet. To apply it ends the deletion.
+            async with one.applied(found):
+                return
         if is_there and not await context.stripe.is_unused(customer_id):
             async with one.applied(found) as (connection, _):
                 await seat_customers.keep(connection, customer_id)

@@ -147,3 +147,22 @@ async def test_deletion_is_repeated_when_its_answer_is_lost(service: Service) ->
     [row] = await service.fetch("select existence from customers where id = $1", seat)
     assert row["existence"] == "deleted"
     assert await company.members() == {**await company.members(), other: "user"}
+
+
+async def test_customer_can_be_claimed_when_it_was_added_again_after_a_failed_deletion(
+    service: Service,
+) -> None:
+    """P12: the mark of a deletion that Stripe refused stayed, and the seat was reached by nobody."""
+    company, email = await service.company(seats=5), new_email()
+    seat = await added(company, email)
+    await removed(company, seat)
+    await service.stripe.add_fault(
+        method="DELETE", path="/v1/customers/{id}", object=seat, status=500, times=1
+    )
+    await clear(service)
+    await service.stripe.clear_faults()
+    body = {"add": [{"customer_id": seat}]}
+    again = await service.send("PATCH", f"{company.path}/users", as_service("write"), body)
+    assert again.status_code == 200, again.text
+    who = as_user(f"login-{email}", email=email, email_verified=True)
+    assert (await service.send("POST", "/v1/customers", who, {})).json()["customer"]["id"] == seat

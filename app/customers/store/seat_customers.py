@@ -44,13 +44,6 @@ async def begin_deletion(connection: Connection, customer_id: CustomerId) -> boo
     )
 
 
-async def end_deletion(connection: Connection, customer_id: CustomerId) -> None:
-    """Store that the customer has a seat again. Once that is removed, the customer may be deleted."""
-    await connection.execute(
-        "update seat_customers set deleting_at = null where customer_id = $1", customer_id
-    )
-
-
 async def keep(connection: Connection, customer_id: CustomerId) -> None:
     """Store that the customer is in use at Stripe, so it is not deleted. The doctor names it."""
     await connection.execute(

@@ -36,6 +36,9 @@ begin
             insert into memberships (subscription_id, customer_id, role)
             values (change.subscription_id, member_id, change.is_now)
             on conflict (subscription_id, customer_id) do update set role = excluded.role;
+            -- A deletion that Stripe has refused is given up once the customer has a seat again.
+            update seat_customers set deleting_at = null
+            where customer_id = member_id and deleting_at is not null and change.was is null;
         end if;
         select array_agg(c.id) as ids, coalesce(sum(c.users), 0) + change.users as users,
             coalesce(sum(c.managers), 0) + change.managers as managers into counted
