@@ -24,7 +24,7 @@ from app.mirror.visibility import Seen, read
 from app.operations import store as operations
 from app.operations import waiting_store
 from app.postgres.database import Connection, UniqueViolation
-from app.sharing import owners
+from app.sharing import invitation_store, owners
 from app.sharing import store as transfers
 from app.sharing.member_changes import (
     Action,
@@ -104,6 +104,8 @@ async def _admit_again(
         try:
             async with context.database.transaction() as connection:
                 await subscriptions.lock(connection, subscription_id)
+                if any(change.action is Action.ADD for change in asked):
+                    await invitation_store.expire_due(connection, subscription_id=subscription_id)
                 return await _admit(
                     context, connection, actor, subscription_id, asked, operation_id, purchasing
                 )

@@ -455,6 +455,17 @@ async def test_the_seat_of_an_expired_invitation_is_free_for_the_next_one_at_onc
     assert [one["state"] for one in await listed(company)] == ["open", "expired"]
 
 
+async def test_the_seat_of_an_expired_invitation_is_free_for_an_addition_at_once(service: Service) -> None:
+    """The list showed it as expired, but until a worker looked its seat was refused to an addition."""
+    company = await service.company(seats=3)
+    await company.token()
+    assert (await company.seats())["available"] == 0
+    await expire(company)
+    added = await company.change(company.owner.headers, add=[new_email()])
+    assert added.status_code == 200, added.text
+    assert (await company.seats())["available"] == 0
+
+
 async def test_an_acceptance_goes_on_when_the_term_ends_while_it_is_at_stripe(service: Service) -> None:
     company = await service.company(seats=3)
     token = await company.token()
