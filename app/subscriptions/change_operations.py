@@ -32,6 +32,7 @@ from app.identity.actors import Actor
 from app.mirror.visibility import Seen, read
 from app.operations import lease_store, waiting_store
 from app.operations import store as operations
+from app.operations.endings import PAYMENT_ABANDONED, PAYMENT_ACTION_REQUIRED, UPDATE_EXPIRED
 from app.operations.kinds import Ended, Ending
 from app.operations.lifecycle import State
 from app.operations.rows import Step
@@ -251,6 +252,8 @@ async def _of_before(context: Context, begun: Begun) -> Changed | Accepted:
         return await _as_it_is(context, begun.operation_id)
     if code in ("card_declined", "payment_action_required"):
         raise PaymentRequired(code=code)
+    if code in (PAYMENT_ABANDONED, UPDATE_EXPIRED):
+        raise PaymentRequired(_ENDED_UNPAID, code=PAYMENT_ACTION_REQUIRED)
     if code == "not_found":
         raise NotFound()
     if code == "role_required":
@@ -274,6 +277,9 @@ async def _of_before(context: Context, begun: Begun) -> Changed | Accepted:
 
 _REFUSED_BEFORE = (
     "The request was refused under this Idempotency-Key. To have it judged again, send it with another key."
+)
+_ENDED_UNPAID = (
+    "The purchase ended before it was paid. To buy it, send the request with another Idempotency-Key."
 )
 
 

@@ -340,3 +340,16 @@ async def test_what_was_read_is_applied_when_stripes_events_are_slow(shop: Shop)
         look.cancel()
         await asyncio.wait([look])
     assert outcomes(ok(await worked_on(shop, document["operation_id"])), "seats") == [("applied", None)]
+
+
+async def test_repeated_request_is_told_that_nobody_paid_when_its_purchase_was_ended(shop: Shop) -> None:
+    """The caller was cut off before the first answer was kept. 402 says what happened, not that Stripe refused it."""
+    company = await company_that_pays_by(shop, CHALLENGED)
+    path, who, body = f"{company.path}/seats", company.owner.headers, {"total": 7}
+    asked = ok(await shop.service.send("PUT", path, who, body, Idempotency_Key="ended"), 202)
+    assert ok(await cancel(shop, asked["operation_id"], who))["state"] == "settled"
+    await shop.service.fetch("delete from idempotency_keys where key = 'ended'")
+    again = await shop.service.send("PUT", path, who, body, Idempotency_Key="ended")
+    refused = problem(again, 402, "payment_action_required")
+    assert "another Idempotency-Key" in refused["detail"]
+    assert (await company.state())["items"]["data"][0]["quantity"] == 2
