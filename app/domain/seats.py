@@ -108,9 +108,12 @@ def capacity(seats: Seats, lowest_target: int | None = None) -> int:
 
 
 def lacking(seats: Seats, within: int, *, freed: int = 0, added: int = 0) -> dict[str, int] | None:
-    """Return the details of `seat_limit_reached`, or None if `within` seats (`capacity`) are enough."""
+    """Return the details of `seat_limit_reached`, or None if `within` seats (`capacity`) are enough.
+
+    `used` counts the reserved seats too, as admission does.
+    """
     needed = required(seats, freed=freed, added=added)
-    return {"total": seats.total, "used": seats.used, "required": needed} if needed > within else None
+    return {"total": seats.total, "used": required(seats), "required": needed} if needed > within else None
 
 
 def check_floor(seats: Seats, left: int) -> None:

@@ -81,7 +81,7 @@ async def test_an_invitation_reserves_a_seat_and_writes_nothing_at_stripe(servic
     assert shown["renewable"] is False
     assert await listed(company) == [shown]
     document = problem(await company.invite(company.owner.headers), 409, "seat_limit_reached")
-    assert (document["total"], document["used"], document["required"]) == (3, 2, 4)
+    assert (document["total"], document["used"], document["required"]) == (3, 3, 4)
     refused = problem(
         await company.change(company.owner.headers, add=[new_email()]), 409, "seat_limit_reached"
     )

@@ -122,7 +122,7 @@ def test_the_last_seat_is_given_once() -> None:
     assert verdicts(judge(*newcomers(1), seats=full_but_one)) == [("run", None)]
     decisions = judge(*newcomers(2), seats=full_but_one)
     assert verdicts(decisions) == [("refused", "seat_limit_reached")] * 2
-    assert decisions[0].details == {"total": 4, "used": 2, "required": 5}
+    assert decisions[0].details == {"total": 4, "used": 3, "required": 5}
 
 
 def test_additions_are_all_or_none_and_the_rest_still_runs() -> None:

@@ -90,11 +90,11 @@ def test_a_product_that_gives_no_seats_has_no_say_about_the_owner() -> None:
     ("lowest_target", "freed", "added", "figures"),
     [
         (None, 0, 1, None),
-        (None, 0, 2, {"total": 4, "used": 2, "required": 5}),
+        (None, 0, 2, {"total": 4, "used": 3, "required": 5}),
         (None, 1, 2, None),
         (3, 0, 0, None),
-        (3, 0, 1, {"total": 4, "used": 2, "required": 4}),
-        (9, 0, 2, {"total": 4, "used": 2, "required": 5}),
+        (3, 0, 1, {"total": 4, "used": 3, "required": 4}),
+        (9, 0, 2, {"total": 4, "used": 3, "required": 5}),
     ],
 )
 def test_seats_are_lacking_when_more_are_required_than_may_be_promised(
