@@ -34,7 +34,7 @@ from app.commands.logs import configure_logs
 from app.stripe import client as stripe_client
 from testkit import servers
 from verification.simulation import held_database
-from verification.simulation.defects import DEFECTS, NOTICED_BY, planted
+from verification.simulation.defects import DEFECTS, planted, tried_first
 from verification.simulation.driver import RATES, Record, Schedule
 from verification.simulation.held_loop import HeldLoop, held_loop
 from verification.simulation.invariants import verdicts
@@ -200,8 +200,7 @@ class Crew:
 def catch(url: str, names: Sequence[str], *, seeds: Sequence[str]) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     for name in names:
-        first = [NOTICED_BY[name]] if name in NOTICED_BY else []
-        outcomes = play(url, [*first, *seeds], name)
+        outcomes = play(url, [*tried_first(name), *seeds], name)
         last = outcomes[-1]
         found[name] = f"{last.verdicts[0]} (schedule {len(outcomes)})" if last.verdicts else None
         progress(f"{name}: {found[name] or 'NOT CAUGHT'}")
