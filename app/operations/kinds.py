@@ -106,6 +106,16 @@ class Kind(Protocol):
         ...
 
 
+class AnyChangeProves:
+    """A kind that took effect if a request of the step changed anything."""
+
+    __slots__ = ()
+
+    def evidence(self, changes: Changes) -> bool:
+        """Return True if any event shows a change by the step."""
+        return bool(changes)
+
+
 class Answer(Protocol):
     """Stripe's answer to a write.
 

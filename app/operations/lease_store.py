@@ -57,8 +57,8 @@ async def hand_over(
     """
     await connection.execute(
         """update operations o set lease_until = clock_timestamp() + interval '1 second' * least(
-            case when not exists (select from operation_steps t where t.operation_id = o.id
-                and t.state = 'awaiting_payment') then $3::float else $4::float end,
+            case when exists (select from operation_steps t where t.operation_id = o.id
+                and t.state = 'awaiting_payment') then $4::float else $3::float end,
             greatest(1, extract(epoch from clock_timestamp() - created_at)::float / 4))
         where id = $1 and lease_token = $2 and settled_at is null""",
         operation_id,

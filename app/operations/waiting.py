@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -23,7 +22,7 @@ from app.domain.snapshots import Snapshot, Subscription
 from app.domain.statuses import ENDED
 from app.domain.views import SubscriptionView
 from app.errors import BillingError, NotFound, StripeErrorStored
-from app.mirror import refreshing as sync
+from app.mirror.held_objects import HeldObject, held
 from app.mirror.store import subscriptions
 from app.mirror.visibility import Seen, see_as
 from app.operations import waiting_store
@@ -64,61 +63,33 @@ async def settle_if_ended(
         ServiceUnavailable: Stripe or the database does not answer.
     """
     code = end or waiting.end_code or await _own_end(context, waiting)
-    look = await _look(context, waiting, code, wake=wake, was_applied=None)
-    if look.asks_events:
-        was_applied = await _was_applied(context, waiting)
-        look = await _look(context, waiting, code, wake=wake, was_applied=was_applied)
-    if look.ending is not None and look.ending.code == PAID_WITHOUT_EFFECT:
-        log.error("paid_without_effect", operation_id=waiting.operation_id, invoice_id=waiting.invoice_id)
-    return look.ending
-
-
-@dataclass(frozen=True, slots=True)
-class _Look:
-    """What invoice and subscription say of a purchase.
-
-    `asks_events`: it was paid and the subscription does not show it, so only Stripe's events can say whether it took
-    effect. They are asked after the subscription is applied, because what was read of it binds from then on.
-    """
-
-    ending: Ending | None
-    asks_events: bool = False
-
-
-async def _look(
-    context: Context, waiting: Waiting, code: str | None, *, wake: bool, was_applied: bool | None
-) -> _Look:
-    """Read invoice and subscription, end the purchase if `code` says so, apply what was read, and settle.
-
-    `was_applied`: what Stripe's events say, None if they were not asked.
-    """
-    lease = await sync.take_lease(context, "subscription", waiting.subscription_id)
-    looks: list[_Look] = []
-
-    async def call() -> Fetched:
+    async with held(context, "subscription", waiting.subscription_id) as one:
         invoice = await _invoice(context, waiting)
-        if code is not None and invoice.can_be_voided and not await _has_begun(context, waiting):
+        if code is not None and invoice.can_be_voided and not (waiting.is_first and await _has_begun(one)):
             invoice = await _void(context, waiting, invoice)
-        fetched = await context.stripe.fetch("subscription", waiting.subscription_id)
+        found = await one.read()
         if waiting.is_first and invoice.status == "void":
-            fetched = await _end_unpaid(context, waiting, fetched, invoice)
-        looks.append(_judged(waiting, invoice, fetched.snapshot, code, was_applied))
-        return fetched
+            found = await _end_unpaid(context, waiting, one, found, invoice)
+        ending = await _judged(context, waiting, invoice, found.snapshot, code)
+        async with one.applied(found) as (connection, _):
+            if ending is not None:
+                await _settle(connection, waiting, ending, wake=wake)
+    if ending is not None and ending.code == PAID_WITHOUT_EFFECT:
+        log.error("paid_without_effect", operation_id=waiting.operation_id, invoice_id=waiting.invoice_id)
+    return ending
 
-    async def settle(connection: Connection, _: Snapshot | None) -> None:
-        ending = looks[-1].ending
-        if ending is not None and await waiting_store.settle(connection, waiting, ending):
-            if wake:
-                await waiting_store.wake(connection, waiting.operation_id)
-            log.info(
-                "purchase_ended",
-                operation_id=waiting.operation_id,
-                event_name=ending.event.value,
-                code=ending.code,
-            )
 
-    await sync.apply(context, lease, call, settle)
-    return looks[-1]
+async def _settle(connection: Connection, waiting: Waiting, ending: Ending, *, wake: bool) -> None:
+    if not await waiting_store.settle(connection, waiting, ending):
+        return
+    if wake:
+        await waiting_store.wake(connection, waiting.operation_id)
+    log.info(
+        "purchase_ended",
+        operation_id=waiting.operation_id,
+        event_name=ending.event.value,
+        code=ending.code,
+    )
 
 
 async def _own_end(context: Context, waiting: Waiting) -> str | None:
@@ -146,11 +117,9 @@ async def _may_still_buy(context: Context, waiting: Waiting) -> bool:
     return needs <= (frozenset() if seen is None else seen.granted)
 
 
-async def _has_begun(context: Context, waiting: Waiting) -> bool:
+async def _has_begun(one: HeldObject) -> bool:
     """Return True if a first purchase has begun: its period is used, so its invoice is owed and never voided."""
-    if not waiting.is_first:
-        return False
-    return _stands((await context.stripe.fetch("subscription", waiting.subscription_id)).snapshot)
+    return _stands((await one.read()).snapshot)
 
 
 def _stands(snapshot: Snapshot | None) -> bool:
@@ -181,37 +150,37 @@ async def _void(context: Context, waiting: Waiting, invoice: PurchaseInvoice) ->
 
 
 async def _end_unpaid(
-    context: Context, waiting: Waiting, fetched: Fetched, invoice: PurchaseInvoice
+    context: Context, waiting: Waiting, one: HeldObject, found: Fetched, invoice: PurchaseInvoice
 ) -> Fetched:
     """End a subscription whose first invoice is void, if that did not end it already."""
-    if not isinstance(fetched.snapshot, Subscription) or fetched.snapshot.status != "incomplete":
-        return fetched
+    if not isinstance(found.snapshot, Subscription) or found.snapshot.status != "incomplete":
+        return found
     key = f"{waiting.operation_id}/unpaid/{waiting.position}/{invoice.at}"
     await context.billing.subscription_cancellation(waiting.subscription_id, {}).now(key)
-    return await context.stripe.fetch("subscription", waiting.subscription_id)
+    return await one.read()
 
 
-def _judged(
+async def _judged(
+    context: Context,
     waiting: Waiting,
     invoice: PurchaseInvoice,
     snapshot: Snapshot | None,
     code: str | None,
-    was_applied: bool | None,
-) -> _Look:
+) -> Ending | None:
     now = snapshot if isinstance(snapshot, Subscription) else None
     if waiting.is_first and _stands(snapshot):
-        return _Look(Ending(Event.INVOICE_PAID))
+        return Ending(Event.INVOICE_PAID)
     if waiting.is_first:
         is_held = now is not None and now.status == "incomplete"
         # The payment itself makes the subscription whole, and an end that comes later does not undo the purchase.
         has_shown = not is_held
     else:
         is_held = now is not None and now.pending_update is not None
-        has_shown = was_applied is True or (now is not None and _shows(waiting, now))
-        if invoice.status == "paid" and not has_shown and was_applied is None:
-            return _Look(None, asks_events=True)
-    return _Look(
-        ending_of(invoice, is_held=is_held, has_shown=has_shown, ended_as=code, expires_at=waiting.expires_at)
+        has_shown = now is not None and _shows(waiting, now)
+        if invoice.status == "paid" and not has_shown:
+            has_shown = await _was_applied(context, waiting)
+    return ending_of(
+        invoice, is_held=is_held, has_shown=has_shown, ended_as=code, expires_at=waiting.expires_at
     )
 
 

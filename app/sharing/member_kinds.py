@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from app.domain import metadata as keys
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.snapshots import Customer, Snapshot, Subscription
-from app.operations.kinds import Changes, Done, Fact, Refused, Seen, Send
+from app.operations.kinds import AnyChangeProves, Changes, Done, Fact, Refused, Seen, Send
 
 
 def customer_in(snapshot: Snapshot | None) -> Customer | None:
@@ -97,7 +97,7 @@ class Leaving:
 
 
 @dataclass(frozen=True, slots=True)
-class NewMember:
+class NewMember(AnyChangeProves):
     """A customer is created with a seat, in one call, so that no half-made member can exist."""
 
     subscription_id: SubscriptionId
@@ -117,10 +117,6 @@ class NewMember:
         """Return True if there is such a customer, with a seat here."""
         customer = customer_in(snapshot)
         return customer is not None and self.subscription_id in customer.memberships
-
-    def evidence(self, changes: Changes) -> bool:
-        """Return True if any event shows a customer that the step created."""
-        return bool(changes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ The pure half of each kind is a frozen dataclass; the calls and records around i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,10 +13,9 @@ from app.customers.payment_details import attach_payment_method
 from app.domain.snapshots import Snapshot, Subscription
 from app.domain.statuses import ENDED
 from app.errors import Conflict
-from app.operations import store as operations
-from app.operations.kinds import Answer, Changes, Done, Params, Refused, Seen, Send, Steps
+from app.operations.kinds import Answer, AnyChangeProves, Done, Params, Refused, Seen, Send
 from app.operations.rows import AwaitedInvoice, Operation, Step
-from app.operations.sending import SUBSCRIPTION_CHANGES, held_invoice
+from app.operations.sending import held_invoice
 from app.operations.shown_items import item_shows
 from app.stripe.billing import Changed
 from app.stripe.client import Write
@@ -26,10 +24,11 @@ from app.subscriptions import charges
 from app.subscriptions.orders import Conditions, Method, Order
 from app.subscriptions.payment_bounds import suited
 from app.subscriptions.quotes import price_as_quoted
+from app.subscriptions.subscription_steps import SubscriptionSteps, keep
 
 
 @dataclass(frozen=True, slots=True)
-class ChangeParameters:
+class ChangeParameters(AnyChangeProves):
     """Parameters of a subscription are set.
 
     `unless_shown`: nothing is sent if the subscription shows them. A first sending is made in any case, because what
@@ -55,10 +54,6 @@ class ChangeParameters:
         shown = [_param_shows(name, asked, snapshot) for name, asked in self.params.items()]
         answers = [shows for shows in shown if shows is not None]
         return bool(answers) and all(answers)
-
-    def evidence(self, changes: Changes) -> bool:
-        """Return True if any event shows a change by the step."""
-        return bool(changes)
 
 
 def _param_shows(name: str, asked: Any, now: Subscription) -> bool | None:
@@ -88,7 +83,7 @@ def _param_shows(name: str, asked: Any, now: Subscription) -> bool | None:
 
 
 @dataclass(frozen=True, slots=True)
-class EndNow:
+class EndNow(AnyChangeProves):
     """A subscription ends at once."""
 
     params: Params
@@ -103,13 +98,9 @@ class EndNow:
         """Return True if the subscription has ended."""
         return isinstance(snapshot, Subscription) and snapshot.status in ENDED
 
-    def evidence(self, changes: Changes) -> bool:
-        """Return True if any event shows a change by the step."""
-        return bool(changes)
-
 
 @dataclass(frozen=True, slots=True)
-class Resume:
+class Resume(AnyChangeProves):
     """A paused subscription is resumed. It stays paused until the rest of its period is paid."""
 
     def wanted(self, seen: Seen) -> Send | Done | Refused:
@@ -122,23 +113,14 @@ class Resume:
         """Return True if the subscription goes on, and is not paused."""
         return isinstance(snapshot, Subscription) and snapshot.status not in ENDED | {"paused"}
 
-    def evidence(self, changes: Changes) -> bool:
-        """Return True if any event shows a change by the step."""
-        return bool(changes)
 
+class _ChangeSteps(SubscriptionSteps):
+    """Changes a subscription. Stripe's acceptance is the effect, because money may have moved by it."""
 
-class _SubscriptionSteps(Steps):
-    """Writes a subscription that exists. Stripe's acceptance is the effect, because money may have moved by it."""
-
-    object_kind = "subscription"
-    event_types = SUBSCRIPTION_CHANGES
     counts_once_made = True
 
-    def object_id(self, operation: Operation, step: Step) -> str | None:
-        return operation.subscription_id
 
-
-class ParameterSteps(_SubscriptionSteps):
+class ParameterSteps(_ChangeSteps):
     """Sets parameters, priced before the first sending; a change that is held back waits for its own invoice."""
 
     def kind_of(self, operation: Operation, step: Step) -> ChangeParameters:
@@ -184,7 +166,8 @@ class ParameterSteps(_SubscriptionSteps):
             forgo_credit=order.forgo_credit,
         )
         sent = await suited(context, operation.id, subscription, found.at, priced)
-        return await _keep(context, operation, step, sent, priced.credit_forgone), sent
+        decided = {"sent": dict(sent), "credit_forgone": priced.credit_forgone}
+        return await keep(context, operation, step, decided), sent
 
     def awaited(
         self,
@@ -217,7 +200,7 @@ class ParameterSteps(_SubscriptionSteps):
         return await held_invoice(context, operation, step, snapshot)
 
 
-class EndSteps(_SubscriptionSteps):
+class EndSteps(_ChangeSteps):
     """Ends a subscription at once.
 
     Stripe keeps no answer of a DELETE: what a request with a lost answer has ended, the next does not find. So a
@@ -254,10 +237,11 @@ class EndSteps(_SubscriptionSteps):
             return step, conditions.sent
         unpaid = await charges.credits_unpaid_on_cancel(context, subscription, found.at)
         sent = params if unpaid is None else {**params, "prorate": False}
-        return await _keep(context, operation, step, sent, 0 if unpaid is None else unpaid.credit), sent
+        decided = {"sent": dict(sent), "credit_forgone": 0 if unpaid is None else unpaid.credit}
+        return await keep(context, operation, step, decided), sent
 
 
-class ResumeSteps(_SubscriptionSteps):
+class ResumeSteps(_ChangeSteps):
     """Resumes a paused subscription."""
 
     def kind_of(self, operation: Operation, step: Step) -> Resume:
@@ -273,16 +257,6 @@ def _subscription(found: Fetched) -> Subscription:
     if not isinstance(found.snapshot, Subscription):
         raise LookupError("a write is prepared for a subscription that was read")
     return found.snapshot
-
-
-async def _keep(
-    context: Context, operation: Operation, step: Step, sent: Mapping[str, Any], credit_forgone: int
-) -> Step:
-    """Store what is about to be sent, so that a retry of the key sends the same."""
-    decided = {"sent": dict(sent), "credit_forgone": credit_forgone}
-    async with context.database.connection() as connection:
-        await operations.add_details(connection, operation.id, step.position, decided)
-    return replace(step, details={**step.details, **decided})
 
 
 async def attached_first(context: Context, operation: Operation, step: Step) -> Step:

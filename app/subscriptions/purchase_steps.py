@@ -10,7 +10,7 @@ from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.snapshots import JsonObject, Snapshot, Subscription
 from app.errors import BillingError
 from app.operations import store as operations
-from app.operations.kinds import Answer, Changes, Params, Seen, Send, Steps
+from app.operations.kinds import Answer, AnyChangeProves, Params, Seen, Send, Steps
 from app.operations.lifecycle import State
 from app.operations.rows import AwaitedInvoice, Operation, Step
 from app.operations.sending import SUBSCRIPTION_CHANGES
@@ -27,7 +27,7 @@ _WAITS = "allow_incomplete"
 
 
 @dataclass(frozen=True, slots=True)
-class NewSubscription:
+class NewSubscription(AnyChangeProves):
     """A subscription is bought."""
 
     params: Params
@@ -39,10 +39,6 @@ class NewSubscription:
     def shows(self, snapshot: Snapshot | None) -> bool:
         """Return True if there is such a subscription."""
         return isinstance(snapshot, Subscription)
-
-    def evidence(self, changes: Changes) -> bool:
-        """Return True if any event shows a subscription that the step created."""
-        return bool(changes)
 
 
 class PurchaseSteps(Steps):

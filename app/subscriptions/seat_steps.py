@@ -14,7 +14,7 @@ from app.domain.statuses import ENDED
 from app.operations import store as operations
 from app.operations.kinds import (
     Answer,
-    Changes,
+    AnyChangeProves,
     Done,
     Fact,
     Held,
@@ -22,14 +22,12 @@ from app.operations.kinds import (
     Refused,
     Seen,
     Send,
-    Steps,
     Unchanged,
     Wanted,
 )
 from app.operations.lifecycle import State
 from app.operations.rows import AwaitedInvoice, Operation, Step
 from app.operations.sending import (
-    SUBSCRIPTION_CHANGES,
     changed_by_step,
     changed_despite_5xx,
     held_invoice,
@@ -41,6 +39,7 @@ from app.stripe.client import Write
 from app.stripe.gateway import Fetched
 from app.subscriptions.payment_bounds import suited
 from app.subscriptions.quotes import check_costs_nothing, price_as_quoted
+from app.subscriptions.subscription_steps import SubscriptionSteps, keep
 
 
 def _quantity_of(subscription: Subscription, item_id: str) -> int:
@@ -53,7 +52,7 @@ def _running(snapshot: Snapshot | None) -> Subscription | None:
 
 
 @dataclass(frozen=True, slots=True)
-class BuySeats:
+class BuySeats(AnyChangeProves):
     """Raise the quantity of an item to `quantity`. A raise that Stripe holds back waits for its own invoice."""
 
     item_id: str
@@ -81,13 +80,9 @@ class BuySeats:
         """Return True if the item has this quantity or more."""
         return isinstance(snapshot, Subscription) and _quantity_of(snapshot, self.item_id) >= self.quantity
 
-    def evidence(self, changes: Changes) -> bool:
-        """Return True if any event shows a change by the step."""
-        return bool(changes)
-
 
 @dataclass(frozen=True, slots=True)
-class ReleaseSeats:
+class ReleaseSeats(AnyChangeProves):
     """Lower the quantity of an item by `fewer`, to `quantity` once that is decided."""
 
     item_id: str
@@ -113,19 +108,9 @@ class ReleaseSeats:
             return False
         return _quantity_of(snapshot, self.item_id) <= self.quantity
 
-    def evidence(self, changes: Changes) -> bool:
-        """Return True if any event shows a change by the step."""
-        return bool(changes)
 
-
-class _SeatSteps(Steps):
+class _SeatSteps(SubscriptionSteps):
     """Writes the quantity of one item, priced before its first sending and the same for each retry of its key."""
-
-    object_kind = "subscription"
-    event_types = SUBSCRIPTION_CHANGES
-
-    def object_id(self, operation: Operation, step: Step) -> str | None:
-        return operation.subscription_id
 
     def write(self, context: Context, operation: Operation, step: Step, params: Params) -> Write[Any]:
         return context.billing.subscription_update(operation.subscription_id, params)
@@ -155,7 +140,7 @@ class _SeatSteps(Steps):
         sent = await suited(context, operation.id, found.snapshot, found.at, priced)
         # A retry must not lower a second time, so the quantity is kept as well.
         decided = {"quantity": params["items"][0]["quantity"], "sent": sent}
-        return await _keep(context, operation, step, decided), sent
+        return await keep(context, operation, step, decided), sent
 
 
 def _with_behavior(context: Context, step: Step, found: Subscription, params: Params) -> JsonObject:
@@ -164,12 +149,6 @@ def _with_behavior(context: Context, step: Step, found: Subscription, params: Pa
         return {**params, "proration_behavior": "none"}
     behavior = step.details.get("proration_behavior") or context.rules.proration_behavior
     return {**params, "proration_behavior": behavior, "payment_behavior": "pending_if_incomplete"}
-
-
-async def _keep(context: Context, operation: Operation, step: Step, details: JsonObject) -> Step:
-    async with context.database.connection() as connection:
-        await operations.add_details(connection, operation.id, step.position, details)
-    return replace(step, details={**step.details, **details})
 
 
 class BuyingSteps(_SeatSteps):
