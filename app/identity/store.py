@@ -83,7 +83,7 @@ _LOCK_FOR_EMAIL = """
 _RELEASE_EMAIL = "update identities set email = null where email = $3 and (issuer, subject) <> ($1, $2)"
 _KEEP_EMAIL = """
     update identities set email = $3, email_at = clock_timestamp(), seats_due = clock_timestamp()
-    where issuer = $1 and subject = $2 and email is distinct from $3 returning 1"""
+    where issuer = $1 and subject = $2 and email is distinct from $3"""
 
 _RECORD_ACT = """
     with acted as (
@@ -129,15 +129,15 @@ async def customer_of(connection: Connection, issuer: str, subject: str) -> Cust
     return None if found is None else found.customer_id
 
 
-async def keep_email(connection: Connection, issuer: str, subject: str, email: str) -> bool:
+async def keep_email(connection: Connection, issuer: str, subject: str, email: str) -> None:
     """Keep a verified address, ASCII-lowered, as this login's, and take it from every other one.
 
-    Call it in a transaction. Return False if it was this login's already; otherwise its unclaimed seats are due.
+    Call it in a transaction. Unless it was this login's already, its unclaimed seats are due.
     """
     await connection.execute(_ONE_AT_A_TIME, email)
     await connection.execute(_LOCK_FOR_EMAIL, issuer, subject, email)
     await connection.execute(_RELEASE_EMAIL, issuer, subject, email)
-    return await connection.fetchval(_KEEP_EMAIL, issuer, subject, email) is not None
+    await connection.execute(_KEEP_EMAIL, issuer, subject, email)
 
 
 async def record_act(connection: Connection, issuer: str, subject: str) -> None:

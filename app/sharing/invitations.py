@@ -72,7 +72,7 @@ async def create(
             return Invited(again, seen.view.seats(owner_uses_seat=context.rules.owner_uses_seat))
         _check_open(context, seen.view)
         await _check_address(connection, seen.view, asked.email)
-        await _check_seat(context, connection, seen.view, added=1)
+        await _check_seat(context, connection, seen.view)
         await invitations.create(
             connection,
             invitation_id,
@@ -144,12 +144,10 @@ async def _is_shown(connection: Connection, view: SubscriptionView, address: str
     return address in (ascii_lowered(email) for email in shown if email is not None)
 
 
-async def _check_seat(
-    context: Context, connection: Connection, view: SubscriptionView, *, added: int
-) -> None:
+async def _check_seat(context: Context, connection: Connection, view: SubscriptionView) -> None:
     seats = view.seats(owner_uses_seat=context.rules.owner_uses_seat)
     target = await operations.lowest_target(connection, view.id)
-    details = lacking(seats, capacity(seats, target), added=added)
+    details = lacking(seats, capacity(seats, target), added=1)
     if details is not None:
         raise Conflict(
             "There is no free seat for this invitation. Buy a seat, or revoke an open invitation.",
@@ -227,7 +225,7 @@ async def resend(
         await invitations.restart(connection, invitation_id, days=context.rules.invitation_days)
         invitation = await _existing(connection, subscription_id, invitation_id)
         await _record(connection, actor, invitation, "invitation_resent")
-        return Invited(invitation, await _seats(context, connection, actor, subscription_id))
+        return Invited(invitation, seen.view.seats(owner_uses_seat=context.rules.owner_uses_seat))
 
 
 async def revoke(context: Context, actor: Actor, subscription_id: SubscriptionId, invitation_id: str) -> None:

@@ -201,7 +201,7 @@ class NewMemberSteps(Steps):
 
         In the other order, an addition that settles between the two would be overlooked.
         """
-        writes = {keys.MEMBER_OF: operation.subscription_id, keys.MEMBER_ROLE: step.role or "user"}
+        writes = keys.membership_values(operation.subscription_id, step.role or "user")
         await people_store.choose_writes(connection, operation.id, step.position, writes, keys.MEMBER_OF)
         view = await subscriptions.subscription_view(connection, operation.subscription_id, asker=None)
         if view is None:
