@@ -52,16 +52,29 @@ class Subject:
         return self.email if is_good else None
 
 
-async def ensure_customer_of(
-    context: Context, user: EndUser, *, name: str | None = None
+async def sign_up(
+    context: Context, user: EndUser, linked: CustomerId | None, *, name: str | None = None
 ) -> tuple[CustomerId, bool]:
-    """Return the customer of an end user without one, as `ensure_customer` does. `name`: the person's own.
+    """Return the customer of an end user, and True if this call created it.
+
+    `linked`: the customer that the login has already. `name`: the person's own. Record that the person acts, and let
+    them reach their seats, as `reach_seats` does.
 
     Raises:
         NotFound: `customer_not_linked`: the token names a customer that is not known.
         Forbidden: `identity_conflict`: the customer is linked to another login.
         ServiceUnavailable: Another call is still creating the customer, or Stripe or the database does not answer.
     """
+    customer_id, created = linked, False
+    if customer_id is None:
+        customer_id, created = await _ensure_customer_of(context, user, name)
+    await acts.record(context, user)
+    if user.verified_email is not None:
+        await seat_moves.reach(context, customer_id)
+    return customer_id, created
+
+
+async def _ensure_customer_of(context: Context, user: EndUser, name: str | None) -> tuple[CustomerId, bool]:
     if user.customer_claim is not None:
         # Each request of this login is identified by the claim, so a new customer could never be used.
         raise NotFound(
@@ -181,17 +194,6 @@ async def reach_seats(context: Context, subject: Subject, customer_id: CustomerI
     """
     if subject.seat_email is not None:
         await seat_moves.verify(context, subject.issuer, subject.subject, subject.seat_email)
-        await seat_moves.reach(context, customer_id)
-
-
-async def come(context: Context, user: EndUser, customer_id: CustomerId) -> None:
-    """Record that a person has come, by their own token, and let them reach their seats, as `reach_seats` does.
-
-    Raises:
-        ServiceUnavailable: The database does not answer.
-    """
-    await acts.record(context, user)
-    if user.verified_email is not None:
         await seat_moves.reach(context, customer_id)
 
 

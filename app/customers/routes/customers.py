@@ -54,10 +54,9 @@ async def create_customer(
     """
     if isinstance(actor.principal, EndUser):
         _refuse_others_fields(body)
-        customer_id, created = actor.customer_id, False
-        if customer_id is None:
-            customer_id, created = await links.ensure_customer_of(context, actor.principal, name=body.name)
-        await links.come(context, actor.principal, customer_id)
+        customer_id, created = await links.sign_up(
+            context, actor.principal, actor.customer_id, name=body.name
+        )
     else:
         subject = _subject(actor, body, settings.auth_issuer or "")
         customer_id, created = await links.ensure_customer(context, subject, principal=actor.principal.key)

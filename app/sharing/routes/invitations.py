@@ -199,20 +199,17 @@ async def accept_invitation(
     if actor.is_service:
         raise InvalidRequest("A service key must say who accepts: X-Acting-Customer.")
     await acceptances.check_usable(context, actor, name)
-    acting = await _come(context, actor)
+    acting = await _signed_up(context, actor)
     operation_id = await operation_id_of(request, actor.principal)
     admitted = await acceptances.accept(context, acting, name, operation_id)
     return await run_and_answer(request, context, acting, admitted)
 
 
-async def _come(context: Context, actor: Actor) -> Actor:
+async def _signed_up(context: Context, actor: Actor) -> Actor:
     """Do for a login what `POST /v1/customers` does, and return its actor with the customer."""
     if not isinstance(actor.principal, EndUser):
         return actor
-    customer_id = actor.customer_id
-    if customer_id is None:
-        customer_id, _ = await links.ensure_customer_of(context, actor.principal)
-    await links.come(context, actor.principal, customer_id)
+    customer_id, _ = await links.sign_up(context, actor.principal, actor.customer_id)
     return Actor(actor.principal, customer_id)
 
 
