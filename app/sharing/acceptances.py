@@ -6,14 +6,12 @@ The right to add them is the inviter's, not the caller's. It is checked at the a
 
 from __future__ import annotations
 
-from uuid import uuid4
-
 from app.context import Context
 from app.customers.store import customers
 from app.domain.emails import ascii_lowered
 from app.domain.ids import CustomerId
 from app.domain.roles import Role
-from app.domain.seats import capacity, is_shareable, lacking
+from app.domain.seats import is_shareable
 from app.domain.snapshots import JsonObject
 from app.domain.statuses import ENDED, entitlements
 from app.domain.views import SubscriptionView
@@ -32,6 +30,7 @@ from app.sharing.invitations import ended, of_token
 from app.sharing.member_changes import Action, Decision, MemberChange, Verdict, judge
 from app.sharing.people import as_person
 from app.sharing.people_rules import may_invite
+from app.sharing.seat_changes import seats_lacking
 
 
 async def check_usable(context: Context, actor: Actor, name: TokenName) -> None:
@@ -99,7 +98,7 @@ async def _accepted(
     found = await of_token(connection, name, locked=True)
     customer_id = CustomerId(str(actor.customer_id))
     if _was_accepted_by(customer_id, found) or (found.is_used and found.acceptor_id == customer_id):
-        return Admitted(str(found.operation_id), uuid4(), anything_to_run=True, again=True)
+        return Admitted.before(str(found.operation_id))
     if found.state != "open":
         raise ended()
     if found.is_used:
@@ -107,7 +106,7 @@ async def _accepted(
             "Somebody is being added to this seat right now. Try again in a moment.", retry_after=2
         )
     if await operations.operation(connection, operation_id) is not None:
-        return Admitted(operation_id, uuid4(), anything_to_run=True, again=True)
+        return Admitted.before(operation_id)
     view = await subscriptions.subscription_view(connection, found.subscription_id, asker=customer_id)
     if view is None or not await _holds(context, connection, found):
         await invitations.end(
@@ -169,9 +168,7 @@ async def _step(
         raise NotFound()
     person = as_person(people[0], view, None, context.rules.memberships_per_customer)
     _check_verdict(judge(MemberChange(action, person, found.role), allowed))
-    seats = view.seats(owner_uses_seat=context.rules.owner_uses_seat)
-    target = await operations.lowest_target(connection, view.id)
-    if action is Action.ADD and lacking(seats, capacity(seats, target)) is not None:
+    if action is Action.ADD and await seats_lacking(context, connection, view) is not None:
         # The caller is no member, so the numbers are not theirs to see.
         raise Conflict(
             "The subscription has more members than seats. Ask its owner to free a seat, then accept again.",

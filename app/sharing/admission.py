@@ -64,6 +64,11 @@ class Admitted:
     anything_to_run: bool
     again: bool = False
 
+    @classmethod
+    def before(cls, operation_id: str) -> Admitted:
+        """Return an operation that an earlier request has begun. Its lease is not this call's."""
+        return cls(operation_id, uuid4(), anything_to_run=True, again=True)
+
 
 async def admit_changes(
     context: Context,
@@ -136,7 +141,7 @@ async def leave(
             raise InvalidRequest("A service key must say who leaves: X-Acting-Customer.")
         require(seen.granted, Permission.LEAVE)
         if await operations.operation(connection, operation_id) is not None:
-            return Admitted(operation_id, uuid4(), anything_to_run=True, again=True)
+            return Admitted.before(operation_id)
         person = Person(actor.customer_id, member_role=seen.view.asker_role)
         step = _step(0, Decision(MemberChange(Action.REMOVE, person), Verdict.RUN))
         return await insert_steps(
@@ -160,7 +165,7 @@ async def _admit(
     require(seen.granted, *sorted(permissions_needed(changes)))
     refuse_twice(changes, asked, actor)
     if await operations.operation(connection, operation_id) is not None:
-        return Admitted(operation_id, uuid4(), anything_to_run=True, again=True)
+        return Admitted.before(operation_id)
     if any(change.action is Action.ADD for change in changes):
         if not is_shareable(seen.view.seat_items()):
             raise Conflict("No product of this subscription supports sharing.", code="not_shareable")

@@ -13,7 +13,7 @@ from app.context import Context
 from app.domain.emails import ascii_lowered
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.roles import Permission, require
-from app.domain.seats import Seats, capacity, is_shareable, lacking
+from app.domain.seats import Seats, is_shareable
 from app.domain.statuses import entitlements
 from app.domain.views import SubscriptionView
 from app.errors import Conflict, NotFound
@@ -21,12 +21,12 @@ from app.identity.actors import Actor
 from app.mirror.store import audit, members, subscriptions
 from app.mirror.store.members import MemberQuery
 from app.mirror.visibility import Seen, read
-from app.operations import store as operations
 from app.postgres.database import Connection
 from app.sharing import invitation_store as invitations
 from app.sharing.invitation_store import Invitation
 from app.sharing.invitation_tokens import TokenName
 from app.sharing.member_changes import Action, MemberChange, Person, permissions_needed
+from app.sharing.seat_changes import seats_lacking
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,13 @@ async def create(
             return Invited(again, seen.view.seats(owner_uses_seat=context.rules.owner_uses_seat))
         _check_open(context, seen.view)
         await _check_address(connection, seen.view, asked.email)
-        await _check_seat(context, connection, seen.view)
+        details = await seats_lacking(context, connection, seen.view, added=1)
+        if details is not None:
+            raise Conflict(
+                "There is no free seat for this invitation. Buy a seat, or revoke an open invitation.",
+                code="seat_limit_reached",
+                members=details,
+            )
         await invitations.create(
             connection,
             invitation_id,
@@ -142,18 +148,6 @@ async def _is_shown(connection: Connection, view: SubscriptionView, address: str
     shown += [row.email for row in await members.with_address(connection, selected, after="", limit=1)]
     shown += [one.row.email for one in await members.pending(connection, selected)]
     return address in (ascii_lowered(email) for email in shown if email is not None)
-
-
-async def _check_seat(context: Context, connection: Connection, view: SubscriptionView) -> None:
-    seats = view.seats(owner_uses_seat=context.rules.owner_uses_seat)
-    target = await operations.lowest_target(connection, view.id)
-    details = lacking(seats, capacity(seats, target), added=1)
-    if details is not None:
-        raise Conflict(
-            "There is no free seat for this invitation. Buy a seat, or revoke an open invitation.",
-            code="seat_limit_reached",
-            members=details,
-        )
 
 
 async def _seats(

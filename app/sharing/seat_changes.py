@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from app.context import Context
 from app.domain.ids import SubscriptionId, SubscriptionItemId
 from app.domain.roles import Permission, require
-from app.domain.seats import Seats, capacity, purchase_item, total_after_release
+from app.domain.seats import Seats, capacity, lacking, purchase_item, total_after_release
 from app.domain.snapshots import JsonObject
 from app.domain.statuses import entitlements
 from app.domain.views import SubscriptionView
@@ -53,6 +53,19 @@ async def check_alone(connection: Connection, subscription_id: SubscriptionId) -
     """Raise Conflict `operation_in_progress` while a change of the subscription may still take effect."""
     if await operations.subscription_change_runs(connection, subscription_id, beside_payment=True):
         raise Conflict("Another change of this subscription is still running.", retry_after=2)
+
+
+async def seats_lacking(
+    context: Context, connection: Connection, view: SubscriptionView, *, freed: int = 0, added: int = 0
+) -> dict[str, int] | None:
+    """Return the details of `seat_limit_reached`, or None if there are enough seats.
+
+    The caller holds the subscription's lock. `freed` and `added`: the seats that the caller's change frees and fills.
+    A seat that is reserved already counts without `added`.
+    """
+    seats = view.seats(owner_uses_seat=context.rules.owner_uses_seat)
+    target = await operations.lowest_target(connection, view.id)
+    return lacking(seats, capacity(seats, target), freed=freed, added=added)
 
 
 async def check_nothing_waits(

@@ -6,12 +6,10 @@ Control moves, and the paying customer stays: they decide whether the new owner 
 from __future__ import annotations
 
 import secrets
-from uuid import uuid4
 
 from app.context import Context
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.roles import Permission, Role
-from app.domain.seats import capacity, lacking
 from app.domain.snapshots import JsonObject
 from app.domain.statuses import ENDED, entitlements
 from app.errors import Conflict, FieldError, Forbidden, NotFound
@@ -25,6 +23,7 @@ from app.postgres.database import Connection, UniqueViolation
 from app.sharing import owners
 from app.sharing import store as transfers
 from app.sharing.admission import Admitted, insert_steps
+from app.sharing.seat_changes import seats_lacking
 from app.sharing.store import Transfer
 
 
@@ -156,7 +155,7 @@ async def _accepted(
     seen = await read(connection, actor, subscription_id, context.rules)
     found = await transfers.newest(connection, subscription_id)
     if found is not None and found.operation_id == operation_id:
-        return Admitted(operation_id, uuid4(), anything_to_run=True, again=True)
+        return Admitted.before(operation_id)
     offered = _offered_to(actor, found)
     owner_id = None if seen.view.owner is None else seen.view.owner.customer_id
     if owner_id != offered.from_id:
@@ -193,13 +192,11 @@ async def _check_stay(
         )
     if stayer.busy:
         raise Conflict("A change of the old owner's own seat is still running.", retry_after=2)
-    seats = view.seats(owner_uses_seat=rules.owner_uses_seat)
     freed = 1 if receiver is not None and receiver.member_role is not None else 0
     allowed = entitlements(view.status, past_due_allows_new_seats=rules.past_due_allows_new_seats)
     if not allowed.new_seats:
         raise Conflict("The subscription's status does not allow this.", code="subscription_not_active")
-    target = await operations.lowest_target(connection, view.id)
-    details = lacking(seats, capacity(seats, target), freed=freed, added=1)
+    details = await seats_lacking(context, connection, view, freed=freed, added=1)
     if details is not None:
         raise Conflict("No seat is free for the old owner.", code="seat_limit_reached", members=details)
 
@@ -215,7 +212,7 @@ async def _move(
     transfer: Transfer | None,
 ) -> Admitted:
     if await operations.operation(connection, operation_id) is not None:
-        return Admitted(operation_id, uuid4(), anything_to_run=True, again=True)
+        return Admitted.before(operation_id)
     if await operations.subscription_change_runs(connection, seen.view.id, beside_payment=True):
         raise Conflict("Another change of this subscription is still running.", retry_after=2)
     steps: list[JsonObject] = [_step(0, StepKind.SET_OWNER, None)]
