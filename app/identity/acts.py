@@ -1,4 +1,4 @@
-"""Record in the background what a login's own request says of it: that its person has acted, and a verified address.
+"""Record in the background that a login's person has acted, and the address that its token verifies.
 
 A read never waits for a write. What cannot be recorded now is recorded at the login's next request.
 """

@@ -23,7 +23,7 @@ def claim_at(claims: Claims, path: ClaimPath) -> object:
     """Return the value of a claim, or None if it is absent.
 
     Raises:
-        TokenRejected: `malformed`: the path leads through something else than an object.
+        TokenRejected: `malformed`: the path leads through a value that is no object.
     """
     name = ".".join(path)
     if name in claims:

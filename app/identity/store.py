@@ -22,7 +22,7 @@ _LINK = """
         where c.id = identities.customer_id and c.existence = 'deleted')
     returning customer_id"""
 
-# A customer that was deleted at Stripe never comes back, so a link to it is none.
+# Stripe never restores a deleted customer, so a link to one does not count.
 _CUSTOMER_OF = """
     select i.customer_id, coalesce(i.email is distinct from $3::text and $3 is not null, false)
         or exists (select from member_records k where k.customer_id = i.customer_id and k.typed_email is not null)

@@ -193,8 +193,8 @@ async def _admit(
 async def _check_owner_is_certain(context: Context, connection: Connection, seen: Seen) -> None:
     """Check that no transfer names an owner who needs a seat, while none is used by the owner of now.
 
-    The seat that the new owner uses is the former owner's. It looks free if metadata names no owner that exists, also
-    where the payer is the owner then, or if it names somebody who has had a seat as a member.
+    The seat that the new owner uses is the former owner's. It looks free if metadata names no owner that exists, even
+    if the payer is the owner then, or if it names somebody who has had a seat as a member.
     """
     view = seen.view
     if not owner_takes_seat(view.seat_items(), default=context.rules.owner_uses_seat):

@@ -1,4 +1,4 @@
-"""Do what becomes due by itself: end invitations, and clear the metadata of members of ended subscriptions.
+"""Do the work that no request asks for: end invitations, and clear the metadata of members of ended subscriptions.
 
 An ended subscription has no seats. But the metadata of its members still names it, and the Dashboard shows it.
 """

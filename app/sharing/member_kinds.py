@@ -1,4 +1,4 @@
-"""What steps on people intend: a member is added, removed or given another role, control moves. Nothing does I/O."""
+"""The intents of steps on people: add, remove or change a member, or move control. Nothing here does I/O."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the steps of an operation on people do: a member is added, removed or given another role, control moves.
+"""The steps of an operation on people: a member is added, removed or given another role, or control moves.
 
 The pure half of each kind is a frozen dataclass; the calls and records around it are a class without state.
 """
@@ -299,7 +299,7 @@ class OwnerSteps(Steps):
     async def facts(
         self, context: Context, operation: Operation, step: Step, found: Fetched
     ) -> frozenset[Fact]:
-        """Find out whether the owner that metadata names exists. A missing row alone does not prove that they do not.
+        """Find out whether the owner that metadata names exists. A missing row does not prove that they do not.
 
         Raises:
             ServiceUnavailable: Stripe does not say whether the owner exists.
@@ -326,7 +326,7 @@ class OwnerSteps(Steps):
         *,
         applied: bool,
     ) -> None:
-        """Keep whether the new owner may buy, as the payer says by now; let a worker look at what waits for payment.
+        """Keep whether the payer still lets the new owner buy, and wake the purchases that wait for payment.
 
         A purchase ends once its buyer has lost the right to buy (`app.operations.waiting`).
         """

@@ -102,7 +102,7 @@ async def _listed(
     # A cursor is not signed: one that was made up begins at the members.
     begin, key = (after[0], after[1:]) if after and after[0] in sections else (sections[0], "")
     found: list[tuple[str, MemberRow]] = []
-    # A page that the owner's row fills alone goes on from the start of the members.
+    # If the owner's row fills the page, the next page begins with the first member.
     place = f"{begin}{key}"
     for section in sections[sections.index(begin) :]:
         goes_on_after = None

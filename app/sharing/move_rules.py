@@ -1,4 +1,4 @@
-"""What binds an operation that moves a seat: the person's customer joins first, then the unclaimed one leaves."""
+"""The rules of an operation that moves a seat: the person's customer joins first, then the unclaimed one leaves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What binds the operations on people: who may make a step now, whether a seat is free, and the order of the steps."""
+"""The rules of operations on people: who may make a step now, whether a seat is free, and the order of the steps."""
 
 from __future__ import annotations
 

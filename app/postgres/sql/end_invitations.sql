@@ -1,7 +1,7 @@
--- End open invitations, free their seats, and record each end. It is the only statement that ends an invitation without
--- an acceptance, whoever asks for it: the API, the worker, or the triggers below. The seat of an invitation that an
--- operation is filling stays with that operation, which settles it. Reservations are locked before invitations, as in
--- the transaction that settles a step, so the two cannot wait for each other.
+-- End open invitations, free their seats, and record each end. Only this function ends an invitation without an
+-- acceptance. The API, the worker and the triggers below call it. The seat of an invitation that an operation is
+-- filling stays with that operation, which settles it. Reservations are locked before invitations, as in the
+-- transaction that settles a step, so the two cannot wait for each other.
 create or replace function end_invitations(
     ids text[], ended_as text, because text, by_source text, by_operation text, by_principal text, by_actor text)
 returns int language plpgsql as $$

@@ -1,5 +1,5 @@
--- Note a customer whose deletion Stripe has told, in the statement that applies it. The worker then erases the e-mail and
--- the name of that customer everywhere else. The address stands here until that is done.
+-- Note a customer that Stripe reports as deleted, in the statement that applies the deletion. The worker then erases the
+-- e-mail and the name of that customer everywhere else. The address stands here until that is done.
 create or replace function note_erasure() returns trigger language plpgsql as $$
 begin
     insert into erasures (customer_id, email)

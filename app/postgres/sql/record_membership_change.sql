@@ -81,12 +81,12 @@ create or replace trigger record_membership_insert after insert on customers for
     when (new.member_of is not null or new.further_memberships <> '{}')
     execute function record_membership_change();
 
--- No statement of the service deletes a customer. Should somebody do it by hand, the projection follows.
+-- No statement of the service deletes a customer. If an operator does it in SQL, the projection follows.
 create or replace trigger record_membership_delete after delete on customers for each row
     when (old.member_of is not null or old.further_memberships <> '{}')
     execute function record_membership_change();
 
--- PostgreSQL reads a trigger's condition anew for each statement, so a short one is cheaper than a precise one.
+-- PostgreSQL reads a trigger's condition again for each statement, so a short one is cheaper than a precise one.
 create or replace trigger record_membership_update after update on customers for each row
     when ((old.member_of, old.member_role, old.further_memberships, old.existence)
           is distinct from (new.member_of, new.member_role, new.further_memberships, new.existence))

@@ -79,7 +79,9 @@ async def offer_transfer(
     if not all(step.is_settled for step in outcome.steps):
         return operation_answer(request, outcome, actor)
     if any(step.state in ("refused", "failed") for step in outcome.steps):
-        raise Conflict("The owner has changed meanwhile.", code="version_conflict")
+        raise Conflict(
+            "The owner changed while this request ran. Read the subscription again.", code="version_conflict"
+        )
     return await _answer(request, context, actor, subscription_id)
 
 
