@@ -21,6 +21,8 @@ ACCEPT_INVITATION = "accept_invitation"
 """The kind of the operation that accepts an invitation."""
 SYSTEM = "system:invitations"
 """The principal of what ends by itself."""
+_NOT_RENEWABLE = frozenset({None, "added", "person_erased", "subscription_ended"})
+"""Reasons of a revocation after which nobody would invite the address again. None: somebody revoked it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,12 @@ class Invitation:
     operation_id: str | None
     is_used: bool
     was_sent: bool
+
+    @property
+    def is_renewable(self) -> bool:
+        """Return True if it ended in a way after which an owner may want to invite the address again."""
+        is_over = self.state == "expired" or (self.state == "revoked" and self.reason not in _NOT_RENEWABLE)
+        return is_over and self.email is not None
 
 
 # A step that was sent may have taken effect, whatever its state is now.

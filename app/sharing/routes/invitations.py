@@ -46,9 +46,6 @@ from app.sharing.schemas.invitations import (
     TokenRequest,
 )
 
-_NOT_RENEWABLE = frozenset({None, "added", "person_erased", "subscription_ended"})
-"""Reasons of a revocation after which nobody would invite the address again. None: somebody revoked it."""
-
 
 class InvitationRoute(IdempotentRoute):
     """A route whose answer may carry a token. The stored answer keeps only its name, and a replay makes it again."""
@@ -249,7 +246,6 @@ def _answer(
 
 
 def _shown(found: Invitation) -> JsonObject:
-    is_over = found.state == "expired" or (found.state == "revoked" and found.reason not in _NOT_RENEWABLE)
     inviter = {"customer_id": found.inviter_id, "name": found.inviter_name}
     return {
         "id": found.id,
@@ -261,5 +257,5 @@ def _shown(found: Invitation) -> JsonObject:
         "created": found.created_at,
         "expires_at": found.expires_at,
         "invited_by": None if found.inviter_id is None else inviter,
-        "renewable": is_over and found.email is not None,
+        "renewable": found.is_renewable,
     }
