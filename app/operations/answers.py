@@ -93,7 +93,7 @@ def result_of(step: Step, outcome: Outcome, actor: Actor) -> JsonObject:
     return {
         "action": "seats" if step.action == "buy_seats" else step.action,
         "customer_id": step.customer_id if visible or actor.is_service else None,
-        "email": step.email if outcome.sees_members or outcome.is_own else None,
+        "email": (step.email or None) if outcome.sees_members or outcome.is_own else None,
         "role": step.role,
         "outcome": step.state if step.is_settled else "pending",
         "code": code,

@@ -132,3 +132,17 @@ async def test_repeated_call_is_answered_when_its_stored_answer_was_erased(servi
     )
     assert seat not in await company.members()
     assert email not in await company.member_emails()
+
+
+async def test_refused_address_leads_to_no_customer_when_it_was_erased(service: Service) -> None:
+    """P6: an addition by e-mail that was refused showed the id of the person found, once they were erased."""
+    company, person = await service.company(seats=5), await service.person("erased")
+    await service.stripe.delete(f"/v1/customers/{person.customer_id}")
+    refused = await company.change(company.owner.headers, add=[person.email, new_email()])
+    assert refused.status_code == 200, refused.text
+    path = f"/v1/operations/{refused.json()['operation_id']}"
+    for email in (person.email, None):
+        result = (await service.get(path, company.owner.headers)).json()["results"][0]
+        assert (result["outcome"], result["customer_id"], result["email"]) == ("refused", None, email)
+        await service.refresh("customer", person.customer_id)
+        await erase(service)

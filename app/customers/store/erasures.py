@@ -11,17 +11,16 @@ _TAKE = """
         and (t.customer_id = e.customer_id or lower(t.email collate "C") = e.email))
     order by e.noted_at limit $1 for update skip locked"""
 
+# A step keeps that it named an address: by an address nobody finds the id of a person who did not become a member.
 _BY_ID = (
     "update member_records set typed_email = null where customer_id = $1 and typed_email is not null",
     "delete from seat_customers where customer_id = $1",
     "update identities set email = null, seats_due = null where customer_id = $1",
-    "update operation_steps set email = null where customer_id = $1 and email is not null",
+    "update operation_steps set email = '' where customer_id = $1 and email is not null",
     "update reservations set email = null where customer_id = $1 and email is not null",
 )
-# A refused addition names only the address. The row keeps only that a person was named.
 _BY_EMAIL = (
-    """update operation_steps set email = '' where lower(email collate "C") = $1 and customer_id is null""",
-    """update operation_steps set email = null where lower(email collate "C") = $1""",
+    """update operation_steps set email = '' where lower(email collate "C") = $1""",
     """delete from reservations where email = $1 and customer_id is null and released_at is not null""",
 )
 # Answers of other callers may show the person too, with the address as it was typed. A repeated request finds its
