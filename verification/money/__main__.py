@@ -9,17 +9,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import multiprocessing
 import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from app.commands.logs import configure_logs
 from testkit import servers
@@ -27,23 +25,10 @@ from testkit.simulator import running_simulator
 from verification.money.defects import DEFECTS
 from verification.money.life import Record
 from verification.money.lives import Outcome, catch, play_all, run
+from verification.shares import each, end
 
 FEWEST_DEFECTS = 10
 _SHOWN = 40
-
-Result = TypeVar("Result")
-
-
-def each(
-    urls: Sequence[str], work: Callable[[str, Sequence[str]], list[Result]], what: Sequence[str]
-) -> list[Result]:
-    """Deals out what there is to do among processes, each with a database of its own."""
-    if len(urls) == 1:
-        return work(urls[0], what)
-    shares = [what[number :: len(urls)] for number in range(len(urls))]
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(len(urls), mp_context=context) as pool:
-        return [one for part in pool.map(work, urls, shares) for one in part]
 
 
 def show(url: str, seed: str) -> int:
@@ -97,13 +82,6 @@ def summary(
         "defects_not_caught": [name for name, verdict in caught if verdict is None],
         "seconds": round(seconds, 1),
     }
-
-
-def end(number: int, _: object) -> None:
-    """Ends the processes that play with this one, so that their databases are dropped."""
-    for process in multiprocessing.active_children():
-        process.terminate()
-    sys.exit(128 + number)
 
 
 def main() -> int:

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
+import signal
 import sys
 import time
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from pathlib import Path
 from testkit import servers
 from verification.people.defects import DEFECTS
 from verification.people.playing import catch, run
+from verification.shares import each, end
 
 FEWEST_DEFECTS = 10
 
@@ -35,6 +35,7 @@ def main() -> int:
     parser.add_argument("--defect-orders", type=int, default=100, help="orders a defect, at most")
     parser.add_argument("--state", type=Path, help="keep PostgreSQL in this directory")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, end)
     started = time.monotonic()
     seeds = [given.replay] if given.replay else [f"{given.seed}/{n}" for n in range(given.orders)]
     tried = [f"{given.seed}/{n}" for n in range(given.defect_orders)]
@@ -43,13 +44,8 @@ def main() -> int:
             stack.enter_context(servers.database(f"orders{number}", given.state, fast=True))
             for number in range(given.processes)
         ]
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(len(urls), mp_context=context) as pool:
-            shares = [seeds[number :: len(urls)] for number in range(len(urls))]
-            found = [one for part in pool.map(run, urls, shares) for one in part]
-            names = list(DEFECTS) if given.defects else []
-            planted = [names[number :: len(urls)] for number in range(len(urls))]
-            caught = [one for part in pool.map(partial(catch, seeds=tried), urls, planted) for one in part]
+        found = each(urls, run, seeds)
+        caught = each(urls, partial(catch, seeds=tried), list(DEFECTS)) if given.defects else []
     is_met = not found and all(first for _, first in caught)
     result = {
         "verification": "people",
