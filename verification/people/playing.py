@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from app.commands.logs import configure_logs
-from testkit.company import running_service
+from app.postgres.tables import metadata, schema_floor
+from testkit.company import Service, running_service
 from testkit.simulator import Simulator, new_account_key, running_simulator
 from verification.people.defects import DEFECTS
 from verification.people.invariants import verdicts
@@ -18,14 +19,18 @@ _IN_ONE_ACCOUNT = 25
 _SECRETS = {"INVITATION_SECRETS": "only-for-orders-and-32-characters-long"}
 
 
-async def _judged(url: str, stripe_base: str, seeds: Sequence[str], letters: str | None) -> list[str]:
-    """Play the seeds, and return what is wrong; with `letters`, stop at the first such verdict."""
+async def judged(url: str, stripe_base: str, seeds: Sequence[str], letters: str | None) -> list[str]:
+    """Play the seeds in an emptied database, and return what is wrong; with `letters`, stop at the first such verdict.
+
+    A seed names the logins of its people, so the same seed must not find what it left in another account.
+    """
     found: list[str] = []
     for first in range(0, len(seeds), _IN_ONE_ACCOUNT):
         async with (
             Simulator(stripe_base, new_account_key()) as stripe,
             running_service(stripe, url, **_SECRETS) as service,
         ):
+            await _empty(service)
             for seed in seeds[first : first + _IN_ONE_ACCOUNT]:
                 order = await play(service, seed)
                 wrong = await verdicts(order)
@@ -37,11 +42,17 @@ async def _judged(url: str, stripe_base: str, seeds: Sequence[str], letters: str
     return found
 
 
+async def _empty(service: Service) -> None:
+    tables = ", ".join(table.name for table in metadata.sorted_tables if table is not schema_floor)
+    async with service.context.database.connection() as connection:
+        await connection.execute(f"truncate {tables} restart identity")
+
+
 def run(url: str, seeds: Sequence[str]) -> list[str]:
     """Play all seeds beside a stand-in of their own."""
     configure_logs("critical")
     with running_simulator() as stripe_base:
-        return asyncio.run(_judged(url, stripe_base, seeds, None))
+        return asyncio.run(judged(url, stripe_base, seeds, None))
 
 
 def catch(url: str, names: Sequence[str], *, seeds: Sequence[str]) -> list[tuple[str, str | None]]:
@@ -52,7 +63,7 @@ def catch(url: str, names: Sequence[str], *, seeds: Sequence[str]) -> list[tuple
         for name in names:
             letters = DEFECTS[name].breaks
             with in_place(DEFECTS[name].changes()):
-                found = asyncio.run(_judged(url, stripe_base, seeds, letters))
+                found = asyncio.run(judged(url, stripe_base, seeds, letters))
             first = next((one for one in found if one.split()[1] in letters), None)
             print(f"{name}: {first or 'NOT CAUGHT'}", file=sys.stderr, flush=True)
             caught.append((name, first))
