@@ -57,7 +57,7 @@ DEFECTS: Mapping[str, Defect] = {
         "RSN", lambda: [(seat_moves, "_joining", lambda *_, **__: [])]
     ),
     "the typed address is not recorded": Defect("R", _records_no_typed_address),
-    "additions take the last candidate": Defect("AN", _takes_the_last_candidate),
+    "additions take the last candidate": Defect("R", _takes_the_last_candidate),
     "emptied customers stay": Defect("G", lambda: [(emptied, "delete_emptied", _nothing)]),
     "seated customers are deleted": Defect(
         "SRN",

@@ -2,8 +2,9 @@
 
 A, answers: no 5xx, and no address is ambiguous. C, count: each seat is counted once. G, ghosts: no customer of ours is
 left without a login, a seat or an open invitation. N, nobody else: each seat is held by one customer of the person to
-whose address it was given. R, reaches: a person whose address was verified reaches their seats. S, stands: every given
-seat has a holder. X, erased: nothing is left to erase.
+whose address it was given. R, reaches: a person whose address was verified reaches their seats, and an addition by
+that address names the customer of their login. S, stands: every given seat has a holder. X, erased: nothing is left to
+erase.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from verification.people.orders import Order, memberships
 
 async def verdicts(order: Order) -> list[str]:
     """Return what is wrong, each with the letter of its invariant."""
-    found = [f"A {one}" for one in order.bad]
+    found = list(order.bad)
     customers = await order.customers()
     for on, company in enumerate(order.companies):
         found += await _seats(order, on, company, customers)

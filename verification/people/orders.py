@@ -19,11 +19,16 @@ _GUIDES = {"billing_shared_subscription_id": "", "billing_shared_subscription_ro
 
 @dataclass
 class Person:
-    """A person of the application. `ids`: every customer that answers named as theirs."""
+    """A person of the application.
+
+    `ids`: every customer that answers named as theirs. `own_id`: that of their login, once a token has verified the
+    address.
+    """
 
     subject: str
     email: str
     is_verified: bool = False
+    own_id: str | None = None
     ids: set[str] = field(default_factory=set)
 
     def token(self, *, verified: bool) -> dict[str, str]:
@@ -32,7 +37,11 @@ class Person:
 
 @dataclass
 class Order:
-    """What happened. `given`: the seats that people have by what was answered or typed in the Dashboard."""
+    """What happened.
+
+    `given`: the seats that people have by what was answered or typed in the Dashboard. `bad`: answers that must not be,
+    each with the letter of its invariant.
+    """
 
     seed: str
     service: Service
@@ -49,7 +58,7 @@ class Order:
         codes = [one.get("code") for one in document.get("results", [])] or [document.get("code")]
         self.log.append(f"{name}: {response.status_code} {codes}")
         if response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR or "ambiguous_email" in codes:
-            self.bad.append(self.log[-1])
+            self.bad.append(f"A {self.log[-1]}")
         return document
 
     def person_of(self, customer: Mapping[str, Any]) -> int | None:
@@ -65,6 +74,10 @@ class Order:
     async def customers(self) -> list[dict[str, Any]]:
         """Return the customers that exist at Stripe."""
         return [one for one in await self.service.stripe.state("customer") if not one.get("deleted")]
+
+    async def exists(self, customer_id: str | None) -> bool:
+        """Return True if the customer exists at Stripe."""
+        return any(one["id"] == customer_id for one in await self.customers())
 
     async def holders(self, number: int, on: int) -> list[str]:
         """Return the customers of a person that are members of a subscription, at Stripe."""
@@ -90,14 +103,20 @@ async def add(order: Order, number: int, on: int, choice: random.Random) -> None
     for result in document.get("results", []):
         if result["outcome"] in ("applied", "unchanged"):
             order.given.add((number, on))
+            if result["customer_id"] != person.own_id and await order.exists(person.own_id):
+                order.bad.append(f"R an addition of person {number} names {result['customer_id']}")
             person.ids.add(result["customer_id"])
             order.invitations.pop((number, on), None)
 
 
-async def sign_up(order: Order, number: int, who: Mapping[str, str], body: Any, name: str) -> None:
+async def sign_up(order: Order, number: int, who: Mapping[str, str], body: Any, name: str) -> str | None:
+    """Send a login to its customer, and return that customer's id."""
     document = order.seen(name, await order.service.send("POST", "/v1/customers", who, body))
-    if "customer" in document:
-        order.people[number].ids.add(document["customer"]["id"])
+    if "customer" not in document:
+        return None
+    customer_id = str(document["customer"]["id"])
+    order.people[number].ids.add(customer_id)
+    return customer_id
 
 
 async def unverified(order: Order, number: int, on: int, choice: random.Random) -> None:
@@ -108,7 +127,7 @@ async def verified(order: Order, number: int, on: int, choice: random.Random) ->
     who = order.people[number].token(verified=True)
     order.people[number].is_verified = True
     if choice.random() < 0.5:
-        await sign_up(order, number, who, {}, "verified")
+        order.people[number].own_id = await sign_up(order, number, who, {}, "verified")
     else:
         order.seen("verified read", await order.service.get(order.companies[on].path, who))
 
@@ -175,6 +194,13 @@ async def delete(order: Order, number: int, on: int, choice: random.Random) -> N
     order.invitations = {key: token for key, token in order.invitations.items() if key[0] != number}
 
 
+async def create(order: Order, number: int, on: int, choice: random.Random) -> None:
+    """Somebody creates a customer with the person's address in the Dashboard."""
+    created = await order.service.stripe.post("/v1/customers", email=order.people[number].email)
+    await order.service.refresh("customer", created["id"])
+    order.log.append("create")
+
+
 async def invite(order: Order, number: int, on: int, choice: random.Random) -> None:
     path, body = (
         f"{order.companies[on].path}/invitations",
@@ -200,7 +226,7 @@ async def accept(order: Order, number: int, on: int, choice: random.Random) -> N
 
 
 async def upkeep(order: Order, number: int, on: int, choice: random.Random) -> None:
-    """What the worker does meanwhile."""
+    """Run the worker's jobs once."""
     await order.service.move_seats()
     await order.service.work_off()
     await emptied.delete_emptied(order.service.context)
@@ -218,6 +244,7 @@ STEPS: Mapping[Step, int] = {
     remove: 2,
     edit: 1,
     delete: 1,
+    create: 1,
     invite: 2,
     accept: 2,
     upkeep: 2,
