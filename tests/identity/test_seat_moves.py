@@ -238,7 +238,7 @@ async def test_all_unclaimed_seats_of_the_address_move(service: Service) -> None
 
 
 async def test_two_logins_of_one_address_get_one_seat(service: Service) -> None:
-    """P1: a seat that moves is not taken over by another login meanwhile."""
+    """P1: while a seat moves, no other login takes it over."""
     company, anna, twin = await service.company(seats=4), Anna(service), Anna(service)
     twin.email = anna.email
     await added(company, anna.email)

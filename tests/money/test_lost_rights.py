@@ -1,4 +1,4 @@
-"""A purchase that waits for its payment ends once its buyer has lost the right to buy, however that came about."""
+"""A purchase that waits for its payment ends once its buyer has lost the right to buy, whatever took it."""
 
 import asyncio
 from typing import Any

@@ -312,7 +312,7 @@ async def test_purchase_awaits_its_own_invoice_when_a_read_finds_the_update(shop
 
 
 async def test_what_was_read_is_applied_when_stripes_events_are_slow(shop: Shop) -> None:
-    """I1: events tell that a purchase took effect which the Dashboard has overwritten; seats are counted meanwhile."""
+    """I1: the Dashboard changes the quantity after a purchase; the row shows it while Stripe's events are slow."""
     company = await company_that_pays_by(shop, CHALLENGED)
     document = await ask_for(company)
     await pay(shop, document["payment"])

@@ -375,7 +375,7 @@ async def test_what_each_status_allows(service: Service, status: str) -> None:
     now = 0
 
     async def told_again() -> None:
-        # The run of an accepted change reads the plan anew, so the status is told once more.
+        # The run of an accepted change reads the subscription again, so the status is reported once more.
         nonlocal now
         now += 120
         await service.deliver_state("subscription", {**await company.state(), "status": status}, later=now)

@@ -78,7 +78,7 @@ async def test_member_is_unclaimed_again_when_they_are_added_again(service: Serv
 
 
 async def test_typed_address_is_dropped_when_the_member_leaves(service: Service) -> None:
-    """P5: a member whom somebody seats again in the Dashboard was typed by nobody."""
+    """P5: if somebody gives a former member a seat in the Dashboard, nobody has typed an address for that seat."""
     company, person = await service.company(seats=4), await registered(service)
     ok(await company.change(company.owner.headers, add=[person.email]))
     path = f"/v1/customers/{person.customer_id}"

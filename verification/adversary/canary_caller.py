@@ -276,7 +276,7 @@ class Caller:
                 assert used.status_code == httpx.codes.OK, used.text
 
     async def _by_token(self) -> None:
-        """What takes a token, whatever comes of it; the invitation stays open."""
+        """Send the token, and forms of it that are wrong, to all routes that take one. The invitation stays open."""
         for token in (self.diary.token, f"{self.diary.token}x", self.diary.token[::-1]):
             for who in ({}, self._as_admin, {"Authorization": "Bearer nobody"}):
                 await self.ask("POST", "/v1/invitations/lookup", {"token": token}, who=who)

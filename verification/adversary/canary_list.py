@@ -115,7 +115,7 @@ class Canaries:
             "{}@example.edu",
             {
                 ("invitations", "email"): "what the invitation was typed for",
-                REPLAYED: "names whom it invited",
+                REPLAYED: "names the person who was invited",
             },
         )
     )

@@ -482,7 +482,7 @@ def _by_key(row: Mapping[str, str], act: str, target: str) -> Answer | None:
 
 
 def _by_token(principal: str, act: str) -> Answer | None:
-    """A login that claims to be somebody else is a login all the same where none is needed."""
+    """Return the answer to a login that claims another customer. Where no login is needed, the claim does not count."""
     is_login = principal == "login of another customer" and act in NEEDS_NO_LOGIN[1:]
     return answer(GENERAL[act]["person"]) if is_login else None
 

@@ -115,7 +115,7 @@ async def keys(world: World, company: Company, lost: str | None, tally: Tally) -
     tally.effects["quantity writes"] += made
 
     held = await subscriptions_of(world, company)
-    # A price of its own: nobody buys twice what he has.
+    # A price of its own: a customer cannot buy a price twice.
     price = await world.service.price(company.product_id)
     items = {"items": [{"price_id": price["id"], "quantity": 1}]}
     bought = {**items, "payment_method_id": company.payment_method_id}

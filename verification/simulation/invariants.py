@@ -174,8 +174,8 @@ def own_key(judge: Judge) -> Iterator[str]:
                 and reserved.email == other_one.email
             )
             if together and same_plan and (person or by_mail):
-                whom = reserved.customer_id or reserved.email
-                yield f"two reservations for {whom}: {reserved.operation}, {other_one.operation}"
+                promised_to = reserved.customer_id or reserved.email
+                yield f"two reservations for {promised_to}: {reserved.operation}, {other_one.operation}"
 
 
 def _suffices(judge: Judge, operation: Operation, step: Step, tick: float) -> bool:
