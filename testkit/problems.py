@@ -1,10 +1,16 @@
-"""What every failure must look like, and the comparison of two answers that must not be told apart."""
+"""What a success and every failure must look like, and the comparison of two answers that must look alike."""
 
 from typing import Any
 
 import httpx
 
 MEMBERS = {"type", "title", "status", "code", "detail", "request_id"}
+
+
+def ok(response: httpx.Response, status: int = 200) -> Any:
+    """The document of a success, None without a body."""
+    assert response.status_code == status, response.text
+    return response.json() if response.content else None
 
 
 def problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:

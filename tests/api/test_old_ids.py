@@ -5,19 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-import httpx
 import pytest
 
 from testkit.company import Service, new_email
-from testkit.problems import problem
+from testkit.problems import ok, problem
 from testkit.service import as_service, as_user
 
 OWNER = "billing_shared_subscription_owner"
-
-
-def ok(response: httpx.Response, status: int = 200) -> Any:
-    assert response.status_code == status, response.text
-    return response.json() if response.content else None
 
 
 def unique(pattern: str) -> str:

@@ -13,7 +13,8 @@ import httpx
 import pytest
 
 from app.errors import StripeOutcomeUnknown
-from testkit.company import Company, Person, Service, new_email, running_service
+from testkit.company import Company, Person, Service, new_email
+from testkit.problems import ok
 from testkit.service import as_service
 
 LATE_SECONDS = 3.0
@@ -26,20 +27,6 @@ KEPT = {**LATE, "save": True}
 async def _no_faults_left(service: Service) -> AsyncIterator[None]:
     yield
     await service.stripe.clear_faults()
-
-
-@pytest.fixture
-async def hasty(service: Service) -> AsyncIterator[Service]:
-    """The same account and database; a request waits a second for its operation."""
-    async with running_service(
-        service.stripe, service.database_url, OPERATION_DEADLINE="1", OPERATION_LEASE="2"
-    ) as running:
-        yield running
-
-
-def ok(response: httpx.Response, status: int = 200) -> Any:
-    assert response.status_code == status, response.text
-    return response.json()
 
 
 @dataclass(frozen=True)

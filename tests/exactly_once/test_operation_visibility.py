@@ -1,17 +1,10 @@
 """An operation outlives the role of the person who asked for it: it shows what its subscription shows them now."""
 
-from typing import Any
-
-import httpx
 import pytest
 
 from testkit.company import Company, Service, new_email
+from testkit.problems import ok
 from testkit.service import as_service
-
-
-def ok(response: httpx.Response, status: int = 200) -> Any:
-    assert response.status_code == status, response.text
-    return response.json()
 
 
 async def test_a_removed_manager_sees_no_live_seats_when_they_read_their_operation(service: Service) -> None:

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx
 import pytest
 
 from app.domain.ids import CustomerId, SubscriptionId
@@ -15,7 +14,7 @@ from app.stripe.gateway import Fetched
 from app.stripe.rate_budget import KEEP_SECONDS
 from testkit.company import Company, Service, new_email, running_service
 from testkit.golden import golden
-from testkit.problems import problem
+from testkit.problems import ok, problem
 from testkit.service import as_service, as_user
 
 LOST = {"timeout": 0.05, "times": 4}
@@ -28,21 +27,6 @@ LASTING = {"timeout": 0.05, "times": 0}
 async def _golden(service: Service, request: pytest.FixtureRequest) -> AsyncIterator[None]:
     async with golden(service, request):
         yield
-
-
-@pytest.fixture
-async def hasty(service: Service) -> AsyncIterator[Service]:
-    """The same account and database; a request waits a second for its operation, and a lease lasts two."""
-    async with running_service(
-        service.stripe, service.database_url, OPERATION_DEADLINE="1", OPERATION_LEASE="2"
-    ) as running:
-        yield running
-        await service.stripe.clear_faults()
-
-
-def ok(response: httpx.Response, status: int = 200) -> Any:
-    assert response.status_code == status, response.text
-    return response.json()
 
 
 async def handed_over(service: Service, answer: Any) -> None:

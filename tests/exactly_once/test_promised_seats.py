@@ -5,36 +5,19 @@ owner; if the answer is lost, either may take effect after the edit.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
 import pytest
 
 from app.domain.ids import SubscriptionId
 from app.domain.metadata import membership_values, no_membership_values
 from testkit.company import Company, Service, running_service
-from testkit.problems import problem
+from testkit.problems import ok, problem
 from testkit.service import as_service
 
 LATE_SECONDS = 3.0
 LASTING = {"timeout": 0.05, "times": 0}
 """Until the faults are cleared."""
-
-
-@pytest.fixture
-async def hasty(service: Service) -> AsyncIterator[Service]:
-    """The same account and database; a request waits a second for its operation."""
-    async with running_service(
-        service.stripe, service.database_url, OPERATION_DEADLINE="1", OPERATION_LEASE="2"
-    ) as running:
-        yield running
-        await service.stripe.clear_faults()
-
-
-def ok(response: httpx.Response, status: int = 200) -> Any:
-    assert response.status_code == status, response.text
-    return response.json()
 
 
 async def update_in_flight(company: Company, *, runs_late: bool) -> str:
@@ -224,10 +207,13 @@ async def test_transfer_is_refused_when_the_seat_of_the_staying_owner_is_promise
     await settled(hasty, update_id)
 
 
+@pytest.mark.parametrize("named", ["nobody", "member"])
 async def test_addition_waits_when_a_transfer_in_flight_may_name_an_owner_who_uses_a_seat(
-    service: Service,
+    service: Service, named: str
 ) -> None:
-    """I1: the owner was removed in the Dashboard, the addition took their seat, and then the new owner was named."""
+    """I1: the Dashboard named nobody or a member as owner, an addition took the seat that this left, and then the
+    transfer named the new owner.
+    """
     async with running_service(
         service.stripe,
         service.database_url,
@@ -244,39 +230,8 @@ async def test_addition_waits_when_a_transfer_in_flight_may_name_an_owner_who_us
         await service.stripe.add_fault(**where, **LASTING)
         accepted = ok(await hasty.send("POST", f"{path}/accept", admin), 202)
         await handed_over(hasty, accepted["operation_id"])
-        nobody = {"billing_shared_subscription_owner": ""}
-        await service.stripe.post(f"/v1/subscriptions/{company.subscription_id}", metadata=nobody)
-        await hasty.refresh("subscription", company.subscription_id)
-        answer = await company.change(admin, add=[company.stranger.email])
-        problem(answer, 409, "operation_in_progress")
-        await passed()
-        assert (await company.state())["metadata"]["billing_shared_subscription_owner"] == new_owner
-        assert await settled(hasty, accepted["operation_id"]) == [("applied", None)]
-        problem(await company.change(admin, add=[company.stranger.email]), 409, "seat_limit_reached")
-
-
-async def test_addition_waits_when_a_transfer_in_flight_may_replace_a_member_who_was_named_owner(
-    service: Service,
-) -> None:
-    """I1: the Dashboard named a member as owner, whose seat looked free until the transfer named somebody else."""
-    async with running_service(
-        service.stripe,
-        service.database_url,
-        OPERATION_DEADLINE="1",
-        OPERATION_LEASE="2",
-        OWNER_USES_SEAT="true",
-    ) as hasty:
-        company = await hasty.company(seats=3)
-        new_owner = (await hasty.person("new-owner")).customer_id
-        path, admin = f"{company.path}/transfer", as_service("admin")
-        where = {"method": "POST", "path": "/v1/subscriptions/{id}", "object": company.subscription_id}
-        ok(await hasty.send("POST", path, admin, {"to_customer_id": new_owner}))
-        await service.stripe.add_fault(**where, status=504, late_s=LATE_SECONDS, times=1)
-        await service.stripe.add_fault(**where, **LASTING)
-        accepted = ok(await hasty.send("POST", f"{path}/accept", admin), 202)
-        await handed_over(hasty, accepted["operation_id"])
-        member = {"billing_shared_subscription_owner": company.user.customer_id}
-        await service.stripe.post(f"/v1/subscriptions/{company.subscription_id}", metadata=member)
+        marks = {"billing_shared_subscription_owner": company.user.customer_id if named == "member" else ""}
+        await service.stripe.post(f"/v1/subscriptions/{company.subscription_id}", metadata=marks)
         await hasty.refresh("subscription", company.subscription_id)
         answer = await company.change(admin, add=[company.stranger.email])
         problem(answer, 409, "operation_in_progress")

@@ -36,3 +36,11 @@ async def still(stripe_simulator: str, database_url: str) -> AsyncIterator[Shop]
     ):
         await stripe.control("POST", "clock", freeze=True)
         yield Shop(service)
+
+
+@pytest.fixture
+async def hasty(shop: Shop) -> AsyncIterator[Shop]:
+    """The same account and database; a request waits a second for its operation, and a lease lasts two."""
+    stripe, url = shop.stripe, shop.service.database_url
+    async with running_service(stripe, url, OPERATION_DEADLINE="1", OPERATION_LEASE="2") as service:
+        yield Shop(service)

@@ -35,14 +35,6 @@ async def _golden(shop: Shop, request: pytest.FixtureRequest) -> AsyncIterator[N
 
 
 @pytest.fixture
-async def hasty(shop: Shop) -> AsyncIterator[Shop]:
-    """The same account and database; a request waits a second for its operation."""
-    stripe, url = shop.stripe, shop.service.database_url
-    async with running_service(stripe, url, OPERATION_DEADLINE="1", OPERATION_LEASE="2") as service:
-        yield Shop(service)
-
-
-@pytest.fixture
 async def cut_off(shop: Shop) -> AsyncIterator[Shop]:
     """The same again, with nobody where Stripe should be."""
     nobody = Simulator("http://127.0.0.1:9", shop.stripe.api_key)

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from testkit.company import running_service
 from tests.money.shop import Shop, handed_over, worked_on
 
 CREATE = {"method": "POST", "path": "/v1/subscriptions"}
@@ -16,14 +15,6 @@ LATE = {"status": 504, "late_s": 3.0}
 async def _no_faults_left(shop: Shop) -> AsyncIterator[None]:
     yield
     await shop.stripe.clear_faults()
-
-
-@pytest.fixture
-async def hasty(shop: Shop) -> AsyncIterator[Shop]:
-    """The same account and database; a request waits a second for its operation."""
-    stripe, url = shop.stripe, shop.service.database_url
-    async with running_service(stripe, url, OPERATION_DEADLINE="1", OPERATION_LEASE="2") as service:
-        yield Shop(service)
 
 
 async def test_purchase_makes_one_subscription_when_its_first_request_runs_late(shop: Shop) -> None:

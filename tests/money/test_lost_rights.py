@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from testkit.company import Company
+from testkit.problems import ok
 from testkit.service import as_service
 from tests.money.shop import CHALLENGED, Shop, worked_on
 from tests.money.test_waiting_purchases import (
     ask_for,
     company_that_pays_by,
     invoice_of,
-    ok,
     operation,
     outcomes,
 )

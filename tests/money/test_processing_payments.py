@@ -6,14 +6,13 @@ from typing import Any
 import pytest
 
 from testkit.company import Company
-from testkit.problems import problem
+from testkit.problems import ok, problem
 from tests.money.shop import CHALLENGED, Shop, worked_on
 from tests.money.test_waiting_purchases import (
     ask_for,
     cancel,
     company_that_pays_by,
     invoice_of,
-    ok,
     operation,
     outcomes,
     pay,

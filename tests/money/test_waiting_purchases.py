@@ -10,7 +10,7 @@ import pytest
 
 from app.operating import doctor
 from testkit.company import Company, new_email
-from testkit.problems import problem
+from testkit.problems import ok, problem
 from testkit.service import as_service, as_user
 from testkit.simulator import SimulatorError
 from tests.money.shop import CHALLENGED, DECLINED, VISA, Shop, at, worked_on
@@ -20,11 +20,6 @@ from tests.money.shop import CHALLENGED, DECLINED, VISA, Shop, at, worked_on
 async def _no_faults_left(shop: Shop) -> AsyncIterator[None]:
     yield
     await shop.stripe.clear_faults()
-
-
-def ok(response: httpx.Response, status: int = 200) -> Any:
-    assert response.status_code == status, response.text
-    return response.json()
 
 
 async def company_that_pays_by(shop: Shop, card: str, *, seats: int = 2, **more: Any) -> Company:

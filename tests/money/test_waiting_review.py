@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from testkit.company import Company, new_email
-from testkit.problems import problem
+from testkit.problems import ok, problem
 from testkit.service import as_service
 from tests.money.shop import CHALLENGED, Shop, handed_over, worked_on
 from tests.money.test_waiting_purchases import (
@@ -14,7 +14,6 @@ from tests.money.test_waiting_purchases import (
     cancel,
     company_that_pays_by,
     invoice_of,
-    ok,
     operation,
     outcomes,
     pay,

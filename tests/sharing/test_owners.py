@@ -2,20 +2,14 @@
 
 from typing import Any
 
-import httpx
 import pytest
 
 from app.operating import doctor
 from testkit.company import Company, Service, new_email
-from testkit.problems import problem
+from testkit.problems import ok, problem
 from testkit.service import as_service
 
 OWNER = "billing_shared_subscription_owner"
-
-
-def ok(response: httpx.Response, status: int = 200) -> Any:
-    assert response.status_code == status, response.text
-    return response.json()
 
 
 async def bought_elsewhere(service: Service, **metadata: str) -> Company:

@@ -1,22 +1,13 @@
 """Buying and giving back seats: PUT seats, quotes, members who bring their seat, leaving, transfer, the audit trail."""
 
-from typing import Any
-
-import httpx
-
 from testkit.company import Company, Service, new_email
-from testkit.problems import problem
+from testkit.problems import ok, problem
 from testkit.service import as_service
 
 
 async def quantity(company: Company) -> int:
     found = await company.service.stripe.get(f"/v1/subscriptions/{company.subscription_id}")
     return int(found["items"]["data"][0]["quantity"])
-
-
-def ok(response: httpx.Response, status: int = 200) -> Any:
-    assert response.status_code == status, response.text
-    return response.json()
 
 
 async def test_seats_are_set_by_the_owner_within_what_is_used(service: Service) -> None:

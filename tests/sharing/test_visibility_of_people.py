@@ -2,17 +2,11 @@
 
 from typing import Any
 
-import httpx
 import pytest
 
 from testkit.company import Company, Person, Service
-from testkit.problems import problem
+from testkit.problems import ok, problem
 from testkit.service import as_service, as_user
-
-
-def ok(response: httpx.Response) -> Any:
-    assert response.status_code == 200, response.text
-    return response.json()
 
 
 async def row_of(company: Company, customer_id: str, **query: Any) -> Any:
