@@ -31,6 +31,7 @@ ASCII_WHITE_SPACE = " \t\n\r\f\v"
 # The prefix leaves 32 of the 40 characters of a key. Letters and digits exclude the ids of schedules (`sub_sched_`).
 _FURTHER_KEY = re.compile(rf"{FURTHER_PREFIX}(sub_[A-Za-z0-9]{{1,28}})", re.ASCII)
 _LOOKS_FURTHER = f"{FURTHER_PREFIX}sub_"
+_SEAT_KEYS = frozenset({MEMBER_OF, MEMBER_ROLE, OPERATION_ID})
 _ROLES = frozenset({"user", "manager"})
 
 Metadata = Mapping[str, str]
@@ -96,6 +97,11 @@ def further_key(subscription_id: SubscriptionId) -> str | None:
     """Return the key of a further membership of this subscription, None if its id is too long for a key."""
     key = f"{FURTHER_PREFIX}{subscription_id}"
     return key if _FURTHER_KEY.fullmatch(key) else None
+
+
+def is_seat_key(key: str) -> bool:
+    """Return True for the keys that the service writes to a customer that it creates for a seat, or gives a seat."""
+    return key in _SEAT_KEYS or key.startswith(_LOOKS_FURTHER)
 
 
 def text(metadata: Metadata, key: str) -> str | None:

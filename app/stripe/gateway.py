@@ -344,13 +344,9 @@ class StripeGateway:
         path = customer_path(customer_id)
         data = (await self._client.get(path)).data
         metadata = data.get("metadata") or {}
-        others = [
-            key
-            for key in metadata
-            if key not in _SEAT_KEYS and not key.startswith(f"{keys.FURTHER_PREFIX}sub_")
-        ]
+        has_others = not all(keys.is_seat_key(key) for key in metadata)
         settings = data.get("invoice_settings") or {}
-        if others or settings.get("default_payment_method"):
+        if has_others or settings.get("default_payment_method"):
             return False
         if any(data.get(name) not in _NOTHING for name in _USES):
             return False
@@ -382,7 +378,6 @@ class StripeGateway:
         return Write(self._client, "post", path, params, read=_customer, absent=lambda at: Fetched(None, at))
 
 
-_SEAT_KEYS = frozenset({keys.MEMBER_OF, keys.MEMBER_ROLE, keys.OPERATION_ID})
 _NOTHING: tuple[object, ...] = (None, "", 0, False, [], {}, "none")
 _USES = ("balance", "default_source", "delinquent", "discount", "address", "shipping", "phone", "test_clock")
 
