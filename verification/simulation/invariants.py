@@ -571,14 +571,9 @@ def billing(judge: Judge) -> Iterator[str]:
 
 
 def _is_paid_or_void(judge: Judge, invoice_id: str) -> bool:
-    last = judge.truth.of[invoice_id][-1]
-    was_paid = any(one.by == "browser" for one in judge.truth.of[invoice_id])
-    return (
-        last.after is None
-        or last.after["status"] == "void"
-        or was_paid
-        or last.after["status"] == "uncollectible"
-    )
+    versions = judge.truth.of[invoice_id]
+    last, was_paid = versions[-1].after, any(one.by == "browser" for one in versions)
+    return was_paid or last is None or last["status"] in ("void", "uncollectible")
 
 
 def bounds(judge: Judge) -> Iterator[str]:
@@ -606,9 +601,9 @@ def no_zombie(judge: Judge) -> Iterator[str]:
 
 
 def purchases(judge: Judge) -> Iterator[str]:
-    """I17. A purchase that waits for its payment names nobody before it is paid. It is told as made only if its
-    invoice is paid, and as failed only if nothing can pay it any more. Its reservations end with it. Once the faults
-    have ended, one call by any caller with the right abandons it.
+    """I17. A purchase that waits for its payment names nobody before it is paid. It is reported as made only if
+    its invoice is paid, and as failed only if nothing can pay it any more. Its reservations end with it. Once the
+    faults have ended, one call by any caller with the right abandons it.
     """
     yield from _named_before_payment(judge)
     yield from _told_otherwise_than_paid(judge)
