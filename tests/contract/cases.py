@@ -400,7 +400,7 @@ async def _slow_change(world: World, operation: str) -> httpx.Response:
 
 @case("offerTransfer", status=202)
 async def _slow_repair(world: World) -> httpx.Response:
-    """The payer of a plan whose owner is gone names himself, while Stripe takes its time."""
+    """The payer of a subscription whose owner was deleted becomes its owner, while Stripe is slow."""
     service = world.service
     company = await service.company()
     nobody = {"billing_shared_subscription_owner": "cus_nobody"}

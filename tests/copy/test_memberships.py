@@ -121,7 +121,7 @@ async def test_projection_equals_the_parser_when_customers_change_at_random(
 async def test_counts_never_wait_when_transactions_change_them_in_different_orders(
     database: Database,
 ) -> None:
-    """Two transactions that hold the counts of two subscriptions, each in the other's order, would wait for ever."""
+    """Two transactions that hold the counts of two subscriptions, each in the other's order, would deadlock."""
 
     async def join(number: int, *subscription_ids: str) -> None:
         async with database.transaction() as connection:

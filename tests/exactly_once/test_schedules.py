@@ -99,7 +99,7 @@ def is_of_i18(verdict: str) -> bool:
 
 
 def test_schedule_notices_when_a_refusal_by_rate_is_taken_as_a_failure(held_database_url: str) -> None:
-    """I18: Stripe answered 429 alone, and the step was told failed."""
+    """I18: every attempt was answered 429, and the step was reported as failed."""
     of_rates = [f"{SEED}{RATES}{number}" for number in range(SCHEDULES)]
     seed = noticing(held_database_url, "rate refusal is a failure", of_rates, is_of_i18)
     [outcome] = play(held_database_url, [seed])

@@ -43,7 +43,7 @@ async def unlinked(service: Service, customer_id: str, who: Who = None) -> httpx
 
 
 async def test_the_customer_is_created_again_when_it_was_deleted(service: Service) -> None:
-    """P3: every request of the login was 404 for ever, also of a service key for it."""
+    """P3: every later request of the login was 404, also that of a service key for it."""
     login, email = f"subject-{secrets.token_hex(6)}", new_email()
     who = as_user(login, email=email, email_verified=True)
     first = await created(service, who, 201)

@@ -110,7 +110,7 @@ async def test_seat_moves_when_the_service_key_brings_the_address(service: Servi
 
 
 async def test_address_is_never_ambiguous_when_its_login_has_a_customer(service: Service) -> None:
-    """P1: after she had set her address, adding her was `ambiguous_email` for ever."""
+    """P1: after a member had set their address, every addition of that address was `ambiguous_email`."""
     company, other, anna = await service.company(seats=3), await service.company(seats=3), Anna(service)
     await added(company, anna.email)
     own = await anna.sign_up(anna.unverified)
@@ -214,7 +214,7 @@ async def test_unverified_address_reaches_no_seat(service: Service) -> None:
 async def test_seat_of_a_dashboard_customer_moves_and_the_customer_is_not_taken_over(
     service: Service,
 ) -> None:
-    """P1: a customer that the service did not create is nobody's by its e-mail alone."""
+    """P1: a customer that the service did not create belongs to nobody only because of its e-mail."""
     company, anna = await service.company(seats=3), Anna(service)
     made = await service.stripe.post("/v1/customers", email=anna.email, name="Anna Elsewhere")
     await service.refresh("customer", made["id"])

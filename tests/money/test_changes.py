@@ -206,7 +206,7 @@ async def test_a_paused_subscription_resumes(shop: Shop) -> None:
 
 
 async def test_resumption_is_refused_when_the_dashboard_has_ended_the_subscription(shop: Shop) -> None:
-    """W1: the event of the end is late; what has ended is no more paused, and was told as resumed."""
+    """W1: the event of the end is late; an ended subscription is not paused, and was reported as resumed."""
     buyer, made = await seats(shop)
     await shop.stripe.post(f"/v1/subscriptions/{made['id']}/pause", type="subscription")
     await shop.listen()

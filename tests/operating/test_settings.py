@@ -508,7 +508,7 @@ def test_nothing_configured_shows_in_repr_or_traceback(environ: dict[str, str]) 
 
 @pytest.mark.parametrize("verified", ["always", "email_verified"])
 def test_serve_warns_at_start_when_every_address_counts_as_verified(verified: str) -> None:
-    """P2: `always` is safe only beside an issuer that confirms addresses, so an operator is told of it."""
+    """P2: `always` is safe only beside an issuer that confirms addresses, so a log line warns the operator."""
     environ = {"PATH": os.environ["PATH"], "AUTH_EMAIL_VERIFIED": verified} | COMPLETE
     environ |= {"DATABASE_URL": "postgresql://coseat:x@127.0.0.1:9/coseat", "LOG_LEVEL": "warning"}
     command = [sys.executable, "-m", "app", "serve"]

@@ -51,7 +51,7 @@ async def test_id_of_unclaimed_member_opens_nothing(service: Service) -> None:
 
 @pytest.mark.parametrize("hidden", ["name", "private"])
 async def test_search_finds_unclaimed_member_only_by_what_is_shown(service: Service, hidden: str) -> None:
-    """P5: a search must not tell what the row hides."""
+    """P5: a search must not reveal what the row hides."""
     company, person = await service.company(seats=4), await registered(service)
     ok(await company.change(company.owner.headers, add=[person.email]))
     needle = person.name.split()[1] if hidden == "name" else f"private.{person.email}"
