@@ -2,17 +2,20 @@
 
 The rest is answered 503 with `Retry-After`. The caller of a request that waits for long has often gone when the answer
 comes. So a request that would wait too long is refused at once, and its caller can try again.
+
+A request gives its place back when it hands its answer over. A client that does not read the answer holds no place.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Final
 
 from starlette.requests import Request
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import Overloaded
 from app.http import problems
@@ -42,13 +45,11 @@ class ConcurrencyLimit:
             self.working += 1
         elif not await self._let_in(scope, receive, send):
             return
+        place = _Place(self, send)
         try:
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, place)
         finally:
-            if self._waiting:
-                self._leave()
-            else:
-                self.working -= 1
+            place.give_back()
 
     async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> bool:
         """Return True if the request has a place.
@@ -78,7 +79,7 @@ class ConcurrencyLimit:
         except BaseException as error:
             if not turn.cancelled():
                 # The place was handed over in the same moment, so it goes to the next request.
-                self._leave()
+                self.leave()
             with suppress(ValueError):
                 self._waiting.remove(turn)
             if isinstance(error, TimeoutError):
@@ -86,11 +87,33 @@ class ConcurrencyLimit:
             raise
         return True
 
-    def _leave(self) -> None:
-        """Hand the place to the request that has waited longest, or give it up."""
+    def leave(self) -> None:
+        """Hand a place to the request that has waited longest, or give it up."""
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():
                 turn.set_result(None)
                 return
         self.working -= 1
+
+
+class _Place:
+    """The place of one request, and its `send`: the first message of the answer gives the place back."""
+
+    __slots__ = ("_is_held", "_limit", "_send")
+
+    def __init__(self, limit: ConcurrencyLimit, send: Send) -> None:
+        self._limit = limit
+        self._send = send
+        self._is_held = True
+
+    def __call__(self, message: Message) -> Awaitable[None]:
+        if self._is_held:
+            self.give_back()
+        return self._send(message)
+
+    def give_back(self) -> None:
+        """Give the place back, once."""
+        if self._is_held:
+            self._is_held = False
+            self._limit.leave()

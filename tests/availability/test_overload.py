@@ -10,7 +10,7 @@ import httpx
 import pytest
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from app.http import overload
 from app.http.overload import ConcurrencyLimit
@@ -104,6 +104,29 @@ async def test_places_are_not_lost_by_those_who_go_away() -> None:
         slow.go.set()
         assert (await client.get("/slow")).status_code == 200
     assert slow.most <= 2
+
+
+async def test_place_is_given_back_when_the_answer_is_handed_over() -> None:
+    """C13: a request whose answer cannot be written yet holds no place."""
+    unread = asyncio.Event()
+    answered: list[int] = []
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            answered.append(message["status"])
+            await unread.wait()
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    gate = ConcurrencyLimit(PlainTextResponse("done"), most=1, waiting=0)
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "state": {}}
+    asked = [asyncio.create_task(gate(dict(scope), receive, send)) for _ in range(5)]
+    await settle()
+    assert answered == [200] * 5 and gate.working == 0
+    unread.set()
+    await asyncio.gather(*asked)
+    assert gate.working == 0
 
 
 @pytest.fixture(scope="module")
