@@ -15,6 +15,7 @@ from app import __version__
 from app.catalogue import routes as products
 from app.customers.routes import customers, invoices, payment_methods
 from app.http import documentation, links, middleware, problems
+from app.http.draining import Draining
 from app.http.in_flight import WritesInFlight
 from app.http.overload import ConcurrencyLimit
 from app.http.paths import RawSegments
@@ -35,7 +36,6 @@ from app.subscriptions.routes import changes
 from app.subscriptions.routes import reads as direct_reads
 
 _EXPOSED_HEADERS = ["ETag", "Location", "Retry-After", "X-Request-Id", "Idempotency-Replayed"]
-_DRAIN_SECONDS = 10.0
 _ALLOWED_HEADERS = [
     "Authorization",
     "Content-Type",
@@ -81,6 +81,7 @@ def create_app(settings: Settings) -> Service:
 
     Nothing is opened before its lifespan starts, so it can be built for OpenAPI without any configuration.
     """
+    draining = Draining(accepting=settings.drain_seconds)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -90,7 +91,7 @@ def create_app(settings: Settings) -> Service:
                 app.state.context = context
                 app.state.authenticator = authenticator
                 yield
-                await running_operations.drain(_DRAIN_SECONDS)
+                await running_operations.drain(draining.seconds_left())
                 await acts.drain()
         finally:
             await authenticator.aclose()
@@ -110,6 +111,7 @@ def create_app(settings: Settings) -> Service:
         redirect_slashes=False,
     )
     app.state.settings = settings
+    app.state.draining = draining
     app.state.rates = RequestRates(settings)
     app.state.in_flight = WritesInFlight(settings)
     webhook = StripeWebhook(settings)

@@ -216,6 +216,9 @@ class Settings(BaseSettings):
     request_deadline: Annotated[float, Field(ge=0.1, le=60, allow_inf_nan=False)] = 10.0
     """Seconds in which the head of a request has to arrive, and after it the body."""
 
+    drain_seconds: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False)] = 5.0
+    """Seconds for which a process goes on accepting after SIGTERM, while `/readyz` already answers 503."""
+
     docs: bool | None = None
     metrics: bool | None = None
     metrics_token: Annotated[SecretStr, AfterValidator(hidden(check_metrics_token))] | None = None

@@ -25,12 +25,14 @@ from app.operations import lease_store, recovery
 log = structlog.get_logger(__name__)
 
 CONCURRENCY = 8
+ACCEPTED_SECONDS = 20.0
+"""Seconds for which jobs that have begun may run after the worker was stopped."""
 _IDLE_SECONDS = 0.2
 _AWAY_SECONDS = 1.0
 
 
 async def work(context: Context, stop: asyncio.Event) -> None:
-    """Work until `stop` is set, then finish the jobs that have begun.
+    """Work until `stop` is set, then finish the jobs that have begun, for at most ACCEPTED_SECONDS.
 
     Nothing is done while Stripe or the database does not answer, or if the Stripe key is of another account.
     """
@@ -57,7 +59,7 @@ async def work(context: Context, stop: asyncio.Event) -> None:
         # The next worker continues an unfinished reconcile from its stored cursor.
         periodic.cancel()
         await asyncio.gather(periodic, return_exceptions=True)
-    await jobs.finish()
+    await jobs.finish(ACCEPTED_SECONDS)
     log.info("worker_stopped")
 
 
@@ -111,9 +113,16 @@ class _Jobs:
             return_when=asyncio.FIRST_COMPLETED,
         )
 
-    async def finish(self) -> None:
-        """Wait for all running jobs."""
-        await asyncio.gather(*self._refreshes, *self._recoveries, *self._moves)
+    async def finish(self, seconds: float) -> None:
+        """Wait for all running jobs.
+
+        Those that still run after `seconds` are cancelled: their leases run out, and another worker goes on with them.
+        """
+        if running := {*self._refreshes, *self._recoveries, *self._moves}:
+            _, late = await asyncio.wait(running, timeout=seconds)
+            for job in late:
+                job.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
 
 async def _logged(job: Coroutine[Any, Any, Any]) -> None:

@@ -93,6 +93,7 @@ def service_environment(database_url: str, port: int, **overrides: str) -> dict[
         "ANONYMOUS_RATE_LIMIT": "1000000",
         "HOST": "127.0.0.1",
         "PORT": str(port),
+        "DRAIN_SECONDS": "0",
         **overrides,
     }
 

@@ -62,6 +62,8 @@ def service_environment(
         **UNLIMITED,
         "HOST": "127.0.0.1",
         "LOG_LEVEL": "warning",
+        # No balancer has to learn that a process ends.
+        "DRAIN_SECONDS": "0",
         **overrides,
     }
 

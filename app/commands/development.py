@@ -194,6 +194,7 @@ def _environment(own: DevelopmentSecrets, database: str, stripe: str, port: int)
         "CORS_ORIGINS": "http://localhost:3000,http://localhost:5173",
         "HOST": "127.0.0.1",
         "PORT": str(port),
+        "DRAIN_SECONDS": "0",
         "LOG_LEVEL": "warning",
     }
 

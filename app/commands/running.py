@@ -19,8 +19,6 @@ from app.postgres.database import Database
 from app.settings import Settings, parent_pipe
 from app.sharing.rulebooks import RULEBOOKS
 
-GRACE_SECONDS = 15
-
 _log = structlog.get_logger(__name__)
 
 
@@ -50,7 +48,8 @@ def serve_api(settings: Settings) -> None:
             detail="Nobody can be invited or accept an invitation until it is set.",
         )
     asyncio.run(_require_schema(settings))
-    serve(create_app(settings), settings, grace_seconds=GRACE_SECONDS)
+    app = create_app(settings)
+    serve(app, settings, draining=app.state.draining)
 
 
 def run_worker(settings: Settings) -> None:

@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 from app.context import Context
 from app.errors import NotFound, Unauthenticated
 from app.http.dependencies import ContextDep, SettingsDep
+from app.http.draining import Draining
 from app.operating import gauges, readiness
 from app.operating.schemas import Liveness, Readiness
 
@@ -57,12 +58,17 @@ async def healthz(response: Given) -> Liveness:
 @router.get(
     "/readyz", response_model=Readiness, responses={503: {"model": Readiness, "description": "Not ready"}}
 )
-async def readyz(context: ContextDep) -> Response:
+async def readyz(request: Request, context: ContextDep) -> Response:
     """Answer 200 if the process can do its work, otherwise 503.
 
-    `checks` has the state of the database, the migrations, and the Stripe key with its account.
+    `checks` has the state of the database, the migrations, the Stripe key with its account, and whether the process is
+    about to end.
     """
-    checks = await _checking(readiness.check, context)
+    draining: Draining = request.app.state.draining
+    checks = {"drain": "draining" if draining.began else "ok"}
+    if not draining.began:
+        # A process that ends asks nobody: its balancer has to learn of it at once.
+        checks |= await _checking(readiness.check, context)
     ready = all(value == "ok" for value in checks.values())
     found = Readiness(status="ok" if ready else "unavailable", checks=checks)
     return JSONResponse(found.model_dump(), 200 if ready else 503, headers=_UNKEPT)

@@ -1,7 +1,6 @@
 """Connections that hold out: heads and bodies that never end, and floods of either. A real process, raw sockets."""
 
 import asyncio
-import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.commands.http_server import JoinedWrites, LateHeads
+from app.commands.connections import Deadlines, JoinedWrites
 from testkit import databases
 from testkit.service import api_process, as_user, service_environment
 from testkit.simulator import new_account_key
@@ -75,7 +74,6 @@ SLOW: dict[str, tuple[bytes, bytes]] = {
     "a head that stops": (b"GET /healthz HT", b""),
     "a head by the byte": (b"GET /healthz HTTP/1.1\r\nX-A: ", b"a"),
     "a header by the line": (b"GET /healthz HTTP/1.1\r\n", b"X-A: 1\r\n"),
-    "a second head": (b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /healthz", b"z"),
     "a body that stops": (HEAD + b"Content-Length: 10\r\n\r\n{", b""),
     "a body by the byte": (HEAD + b"Content-Length: 60000\r\n\r\n{", b" "),
     "a chunked body by the byte": (HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
@@ -154,19 +152,24 @@ class Connection:
     """As much of a connection as is looked at."""
 
     cycle: Any
-    closed: bool = False
+    unread: int = 0
+    ended: str = ""
     transport: Any = None
 
 
 def connection(cycle: Any = None) -> Connection:
     made = Connection(cycle)
-    made.transport = SimpleNamespace(close=lambda: setattr(made, "closed", True))
+    made.transport = SimpleNamespace(
+        close=lambda: setattr(made, "ended", "closed"),
+        abort=lambda: setattr(made, "ended", "aborted"),
+        get_write_buffer_size=lambda: made.unread,
+    )
     return made
 
 
-def test_only_connections_without_a_request_are_ended() -> None:
+def test_connection_is_closed_when_no_request_runs_for_too_long() -> None:
     now = [0.0]
-    late = LateHeads(seconds=10, clock=lambda: now[0])
+    deadlines = Deadlines(seconds=10, clock=lambda: now[0])
     silent, working = connection(), connection(SimpleNamespace(response_complete=False))
     busy = connection(SimpleNamespace(response_complete=True))
     everybody = [silent, working, busy]
@@ -174,14 +177,29 @@ def test_only_connections_without_a_request_are_ended() -> None:
         now[0] = float(second)
         # One request after another, each answered between two looks.
         busy.cycle = SimpleNamespace(response_complete=True)
-        late.close(one for one in everybody if not one.closed)
-    assert [one.closed for one in everybody] == [True, False, False]
+        deadlines.enforce(one for one in everybody if not one.ended)
+    assert [one.ended for one in everybody] == ["closed", "", ""]
     working.cycle.response_complete = True
-    for second in range(30, 39):
+    for second in range(30, 40):
         now[0] = float(second)
-        assert late.close([working]) == 0
+        assert deadlines.enforce([working]) == 0
     now[0] = 40.0
-    assert late.close([working]) == 1 and working.closed
+    assert deadlines.enforce([working]) == 1 and working.ended == "closed"
+
+
+def test_connection_is_aborted_when_its_client_takes_nothing_for_too_long() -> None:
+    """C13: closing would wait for the client, whether a request runs or not."""
+    now = [0.0]
+    deadlines = Deadlines(seconds=10, clock=lambda: now[0])
+    cycle = SimpleNamespace(response_complete=True)
+    stuck, slow = connection(cycle), connection(SimpleNamespace(response_complete=False))
+    stuck.unread = slow.unread = 100
+    for second in range(11):
+        now[0] = float(second)
+        # The slow client has taken everything now and then.
+        slow.unread = 0 if second == 5 else 100
+        assert deadlines.enforce(one for one in (stuck, slow) if not one.ended) == (second == 10)
+    assert (stuck.ended, slow.ended) == ("aborted", "")
 
 
 class Recorded(asyncio.Transport):
@@ -221,18 +239,6 @@ async def test_head_is_sent_without_its_body_when_the_body_is_empty_or_comes_lat
     joined.write(b"chunk")
     joined.close()
     assert inner.sent == [b"head", b"late head", b"chunk", b"closed"]
-
-
-async def test_answers_arrive_in_order_when_requests_are_pipelined(api: str) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(api))
-    head = b" HTTP/1.1\r\nHost: x\r\n"
-    writer.write(b"GET /healthz" + head + b"\r\n" + b"HEAD /healthz" + head + b"\r\n")
-    writer.write(b"GET /absent" + head + b"Connection: close\r\n\r\n")
-    async with asyncio.timeout(5):
-        said = await reader.read()
-    writer.close()
-    assert re.findall(rb"HTTP/1\.1 (\d{3})", said) == [b"200", b"405", b"404"]
-    assert b'"status":"ok"' in said.replace(b" ", b"")
 
 
 async def test_body_is_asked_for_when_a_client_waits_for_100_continue(api: str) -> None:

@@ -121,6 +121,7 @@ class Day:
             "METRICS_TOKEN": chosen.metrics_token.value,
             "HOST": "127.0.0.1",
             "PORT": str(port),
+            "DRAIN_SECONDS": "0",
             "LOG_LEVEL": "debug",
             "STRIPE_LOG": "debug",
             "HTTPX_LOG_LEVEL": "debug",
