@@ -35,7 +35,16 @@ from testkit.service import as_service
 
 SIZES = (100, 1_000, 10_000, 100_000)
 OTHERS = 30_000
-BARS = {"read": 1.5, "page": 1.5, "next page": 1.5, "access": 1.5, "search": 5.0, "add": 1.5, "remove": 1.5}
+BARS = {
+    "read": 1.5,
+    "page": 1.5,
+    "next page": 1.5,
+    "page by state": 1.5,
+    "access": 1.5,
+    "search": 5.0,
+    "add": 1.5,
+    "remove": 1.5,
+}
 """The most that a larger team may take, as a multiple of a team of 100."""
 BESIDE_BAR = 1.15
 SEVERAL = 20
@@ -186,6 +195,10 @@ def _reads(part: Part, clock: Clock, served: Served, rounds: int) -> None:
         "page": {size: [served.team(number, "/users", limit=20)] for number, size in teams.items()},
         "next page": {
             size: [served.team(number, "/users", limit=20, cursor=cursors[number])]
+            for number, size in teams.items()
+        },
+        "page by state": {
+            size: [served.team(number, "/users", limit=20, state=one) for one in ("active", "unclaimed")]
             for number, size in teams.items()
         },
         "access": {

@@ -85,12 +85,16 @@ _KEEP_EMAIL = """
     update identities set email = $3, email_at = clock_timestamp(), seats_due = clock_timestamp()
     where issuer = $1 and subject = $2 and email is distinct from $3"""
 
+# An event that ends several memberships locks their records in the same order.
 _RECORD_ACT = """
     with acted as (
         update identities set acted_at = clock_timestamp() where issuer = $1 and subject = $2 returning customer_id
+    ), unclaimed as (
+        select k.subscription_id, k.customer_id from member_records k join acted on k.customer_id = acted.customer_id
+        where k.typed_email is not null order by k.subscription_id for update of k
     )
-    update member_records k set typed_email = null from acted
-    where k.customer_id = acted.customer_id and k.typed_email is not null"""
+    update member_records k set typed_email = null from unclaimed
+    where k.subscription_id = unclaimed.subscription_id and k.customer_id = unclaimed.customer_id"""
 
 
 @dataclass(frozen=True, slots=True)

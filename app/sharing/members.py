@@ -32,15 +32,27 @@ class People:
 
 @dataclass(frozen=True, slots=True)
 class PeopleQuery:
-    """What to list: people whose e-mail or name contains `search`, in this role.
+    """What to list: people whose e-mail or name contains `search`, in this role, and in one of these states.
 
-    `after`: the place of the last row of the page before. `limit`: rows a page, 1 to 100.
+    `states`: active, unclaimed, pending and invited; none of them means all. `after`: the place of the last row of the
+    page before. `limit`: rows a page, 1 to 100.
     """
 
     search: str | None
     role: Role | None
+    states: frozenset[str]
     after: str | None
     limit: int
+
+    def shows(self, *states: str) -> bool:
+        """Return True if people in one of these states are listed."""
+        return not self.states or not self.states.isdisjoint(states)
+
+    @property
+    def unclaimed(self) -> bool | None:
+        """Return whether the members that are listed have acted since they joined; None if both are listed."""
+        is_active, is_unclaimed = self.shows("active"), self.shows("unclaimed")
+        return None if is_active == is_unclaimed else is_unclaimed
 
 
 _WITH_ADDRESS, _MEMBERS, _PENDING, _INVITED = "a", "m", "p", "i"
@@ -73,17 +85,27 @@ async def people(
                 own = await members.one(connection, subscription_id, actor.customer_id)
             rows = [*owner, *([own] if own is not None and _matches(own, query) else [])]
             return People(rows, len(rows), None, seats)
-        role = None if query.role is None else query.role.value
-        needle = query.search.lower() if query.search else None
-        selected = MemberQuery(subscription_id, owner_id, role, needle)
-        first = owner if query.after is None else []
-        adding = await members.pending(connection, selected)
-        room = query.limit - len(first)
-        found, next_after = await _listed(connection, selected, adding, query.after, room)
-        total = await members.count(connection, selected)
-        beside = len(owner) + len(adding)
-        if view.reserved:
-            beside += await members.invited_count(connection, selected)
+        return await _all_rows(connection, view, query, owner, seats)
+
+
+async def _all_rows(
+    connection: Connection, view: SubscriptionView, query: PeopleQuery, owner: list[MemberRow], seats: Seats
+) -> People:
+    """Return a page as the owner and managers see it. `owner`: the owner's row, if the query selects it."""
+    selected = MemberQuery(
+        view.id,
+        None if view.owner is None else view.owner.customer_id,
+        None if query.role is None else query.role.value,
+        query.search.lower() if query.search else None,
+        query.unclaimed,
+    )
+    first = owner if query.after is None else []
+    adding = await members.pending(connection, selected) if query.shows("pending") else []
+    found, next_after = await _listed(connection, selected, query, adding, query.limit - len(first))
+    beside = len(owner) + len(adding)
+    if view.reserved and query.shows("invited"):
+        beside += await members.invited_count(connection, selected)
+    total = await members.count(connection, selected) if query.shows("active", "unclaimed") else 0
     return People(
         rows=[*first, *found],
         total_count=None if total is None else total + beside,
@@ -92,14 +114,23 @@ async def people(
     )
 
 
+def _sections(query: PeopleQuery) -> list[str]:
+    """Return the sections that the query shows, in their order. All of them, without a filter by state."""
+    shown = {
+        _WITH_ADDRESS: bool(query.search) and query.shows("active", "unclaimed"),
+        _MEMBERS: query.shows("active", "unclaimed"),
+        _PENDING: query.shows("pending"),
+        _INVITED: query.shows("invited"),
+    }
+    return [section for section, is_shown in shown.items() if is_shown]
+
+
 async def _listed(
-    connection: Connection, selected: MemberQuery, adding: list[Pending], after: str | None, room: int
+    connection: Connection, selected: MemberQuery, query: PeopleQuery, adding: list[Pending], room: int
 ) -> tuple[list[MemberRow], str | None]:
-    """Return up to `room` rows after a place, and the place of the last one if more may follow."""
-    sections = [_MEMBERS, _PENDING, _INVITED]
-    if selected.needle is not None:
-        sections.insert(0, _WITH_ADDRESS)
-    # A cursor is not signed: one that was made up begins at the members.
+    """Return up to `room` rows after the query's place, and the place of the last one if more may follow."""
+    sections, after = _sections(query), query.after
+    # A cursor is not signed: one that was made up begins at the first section.
     begin, key = (after[0], after[1:]) if after and after[0] in sections else (sections[0], "")
     found: list[tuple[str, MemberRow]] = []
     # If the owner's row fills the page, the next page begins with the first member.
@@ -148,7 +179,7 @@ def _owner_row(view: SubscriptionView) -> list[MemberRow]:
 
 
 def _matches(row: MemberRow, query: PeopleQuery) -> bool:
-    if query.role is not None and row.role != query.role:
+    if (query.role is not None and row.role != query.role) or not query.shows(row.state):
         return False
     needle = (query.search or "").lower()
     return any(needle in (text or "").lower() for text in (row.email, row.name))

@@ -59,3 +59,22 @@ async def test_search_of_a_whole_address_shows_its_member_first_and_once(large: 
     found = await pages(large, search=last.upper())
     assert ids(found[:1]) == [growth.member_id("large", MEMBERS - 1)]
     assert len(ids(found)) == 1
+
+
+@pytest.mark.parametrize(("state", "digits"), [("unclaimed", "01234"), ("active", "56789")])
+async def test_pages_by_state_show_everybody_once_and_count_them(
+    large: Company, state: str, digits: str
+) -> None:
+    """Half of the team was added by e-mail and has not come yet. Counts are read, not counted."""
+    found = await pages(large, limit=100, state=state)
+    expected = [growth.member_id("large", number) for number in range(MEMBERS) if f"{number}"[-1] in digits]
+    more = [large.manager.customer_id, large.user.customer_id] if state == "active" else []
+    first = [large.owner.customer_id] if state == "active" else []
+    assert ids(found) == [*first, *sorted(expected + more)]
+    assert {page["total_count"] for page in found} == {len(expected + more + first)}
+    [managers] = await pages(large, state=state, role="manager")
+    assert ids([managers]) == [large.manager.customer_id] * (state == "active")
+    assert managers["total_count"] == len(managers["data"])
+    searched = await pages(large, limit=100, state=state, search="00002")
+    assert ids(searched) == [one for one in expected if "00002" in one]
+    assert all(row["state"] == state for page in found + searched for row in page["data"])

@@ -9,6 +9,7 @@ import pytest
 from app.domain import metadata as keys
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.snapshots import Customer
+from app.identity import store as identities
 from app.mirror.store import members
 from app.mirror.store import rows as mirror
 from app.mirror.store.members import MemberQuery
@@ -83,6 +84,22 @@ def metadata_of(chance: random.Random) -> dict[str, str]:
     return found
 
 
+async def typed(connection: Connection, chance: random.Random) -> None:
+    """Members are given seats by an address, act, or leave, each in a transaction without an event."""
+    for subscription_id, customer_id, _ in sorted(await rows(connection)):
+        how, names = chance.random(), (SubscriptionId(subscription_id), CustomerId(customer_id))
+        if how < 0.4:
+            await members.record_joined(connection, *names, f"{customer_id}@example.com")
+        elif how < 0.5:
+            await members.record_left(connection, *names)
+        elif how < 0.6:
+            await connection.execute(
+                "update member_records set typed_email = null where customer_id = $1", customer_id
+            )
+        elif how < 0.65:
+            await connection.execute("delete from member_records where customer_id = $1", customer_id)
+
+
 @pytest.mark.parametrize("seed", range(8))
 async def test_projection_equals_the_parser_when_customers_change_at_random(
     connection: Connection, seed: int
@@ -110,6 +127,7 @@ async def test_projection_equals_the_parser_when_customers_change_at_random(
                 await mirror.mark_absent(connection, "customer", one.id, serial=serial, marker=at)
             changed = [customer(int(one.id[4:]), {}) for one in changed]
         expected.update({int(one.id[4:]): one.memberships for one in changed})
+        await typed(connection, chance)
         assert await membership_mismatches(connection) == []
     assert await rows(connection) == {
         (subscription_id, f"cus_{number}", role)
@@ -142,6 +160,36 @@ async def test_counts_never_wait_when_transactions_change_them_in_different_orde
             "select count(*) from membership_counts where subscription_id = 'sub_A'"
         )
         assert number == 1
+
+
+async def test_unclaimed_members_are_counted_once_when_acts_meet_removals(database: Database) -> None:
+    """An act and an event lock the same rows; in different orders they would wait for each other."""
+    async with database.connection() as connection:
+        everywhere = {f"billing_{name}": "user" for name in SUBSCRIPTIONS}
+        for number in range(30):
+            await event(connection, customer(number, everywhere), at=1000)
+            for name in SUBSCRIPTIONS:
+                await members.record_joined(
+                    connection, SubscriptionId(name), CustomerId(f"cus_{number}"), f"{number}@example.com"
+                )
+            await connection.execute(
+                "insert into identities (issuer, subject, customer_id) values ('here', $1, $1)",
+                f"cus_{number}",
+            )
+
+    async def act(number: int) -> None:
+        async with database.connection() as connection:
+            await identities.record_act(connection, "here", f"cus_{number}")
+
+    async def leave(number: int) -> None:
+        async with database.transaction() as connection:
+            await event(connection, customer(number, {"billing_sub_C": "manager"}), at=1010)
+
+    async with asyncio.timeout(20):
+        await asyncio.gather(*(work(number) for number in range(30) for work in (act, leave)))
+    async with database.connection() as connection:
+        assert await membership_mismatches(connection) == []
+        assert await count(connection, "sub_C") == 30
 
 
 async def test_projection_names_the_member_by_any_customer_id(connection: Connection) -> None:

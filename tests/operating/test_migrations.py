@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from app.postgres import schema_upgrade
+from app.postgres.schema import HEAD
 from app.postgres.sql_files import FOLDER, read_statements
 from app.postgres.tables import metadata
 from testkit.database_proxy import proxied
@@ -25,10 +26,12 @@ from testkit.simulator import Simulator
 
 VERSIONS = sorted((CHECKOUT / "migrations" / "versions").glob("*.py"))
 BOOKKEEPING = {"alembic_version", "schema_floor"}
+NEXT, SECOND_NEXT = (f"{int(HEAD) + number:04}" for number in (1, 2))
 
 VERSION = """
 from alembic import op
 from app.postgres import schema_upgrade
+from app.postgres.schema import HEAD
 revision = "{number}"
 down_revision = "{after}"
 concurrent = {concurrent}
@@ -100,10 +103,13 @@ def add_version(ini: Path, number: str, upgrade: str, *, concurrent: bool = Fals
 
 
 @pytest.fixture
-async def before_the_squash(database_url: str) -> str:
+async def before_the_squash(empty_database_url: str) -> str:
     """A database with the schema of 0010, and without the bookkeeping that came with it."""
-    await run(database_url, "drop table schema_floor", "update alembic_version set version_num = '0009'")
-    return database_url
+    alembic(empty_database_url, "upgrade", "0010")
+    await run(
+        empty_database_url, "drop table schema_floor", "update alembic_version set version_num = '0009'"
+    )
+    return empty_database_url
 
 
 async def test_up_down_and_up_again(empty_database_url: str) -> None:
@@ -182,8 +188,8 @@ def test_every_sql_file_can_be_run_again() -> None:
 
 async def test_migrate_changes_nothing_when_the_schema_is_there(empty_database_url: str) -> None:
     first, second = (coseat(empty_database_url, "migrate") for _ in range(2))
-    assert (first.returncode, first.stdout) == (0, "The schema is at 0010.\n"), first.stderr
-    assert (second.returncode, second.stdout) == (0, "The schema is at 0010.\n"), second.stderr
+    assert (first.returncode, first.stdout) == (0, f"The schema is at {HEAD}.\n"), first.stderr
+    assert (second.returncode, second.stdout) == (0, f"The schema is at {HEAD}.\n"), second.stderr
     assert await value_of(empty_database_url, "select number from schema_floor") == 10
 
 
@@ -203,8 +209,11 @@ async def test_database_is_stamped_when_its_schema_equals_the_squashed_one(
         "alter table purchase_grants drop payer",
     )
     migrated = coseat(before_the_squash, "migrate", "--json")
-    assert (migrated.returncode, migrated.stdout) == (0, '{"revision": "0010"}\n'), migrated.stderr
-    assert await version_of(before_the_squash) == "0010"
+    assert (migrated.returncode, migrated.stdout) == (
+        0,
+        f'{{"revision": "{HEAD}"}}\n',
+    ), migrated.stderr
+    assert await version_of(before_the_squash) == HEAD
     assert await value_of(before_the_squash, "select number from schema_floor") == 10
     assert await value_of(before_the_squash, "select payer_id from purchase_grants") == "cus_1"
     assert "No new upgrade operations detected" in alembic(before_the_squash, "check")
@@ -345,11 +354,11 @@ def environment(stripe_account: Simulator, database_url: str) -> dict[str, str]:
         ("drop table alembic_version", "The database has no schema yet. Run `coseat migrate`"),
         (
             "update alembic_version set version_num = '0009'",
-            "The database is at schema 0009 and this release needs 0010. Run `coseat migrate`",
+            f"The database is at schema 0009 and this release needs {HEAD}. Run `coseat migrate`",
         ),
         (
-            "update alembic_version set version_num = '0014'; update schema_floor set number = 11",
-            "The database is at schema 0014, which only releases from schema 0011 on can use",
+            f"update alembic_version set version_num = '0110'; update schema_floor set number = {int(NEXT)}",
+            f"The database is at schema 0110, which only releases from schema {NEXT} on can use",
         ),
     ],
     ids=["none", "older", "floor"],
@@ -382,11 +391,13 @@ async def test_versions_before_a_failed_one_stay_when_it_fails(
     empty_database_url: str, later_versions: Path
 ) -> None:
     """One transaction a version: the next try goes on from the last version that was finished."""
-    add_version(later_versions, "0011", "op.execute('create table one (id int)')")
-    add_version(later_versions, "0012", "op.execute('create table two (id int)'); op.execute('select 1 / 0')")
+    add_version(later_versions, NEXT, "op.execute('create table one (id int)')")
+    add_version(
+        later_versions, SECOND_NEXT, "op.execute('create table two (id int)'); op.execute('select 1 / 0')"
+    )
     with pytest.raises(AssertionError, match="division by zero"):
         alembic(empty_database_url, "-c", str(later_versions), "upgrade", "head")
-    assert await version_of(empty_database_url) == "0011"
+    assert await version_of(empty_database_url) == NEXT
     tables = await tables_of(empty_database_url)
     assert "one" in tables and "two" not in tables
 
@@ -396,17 +407,17 @@ async def test_concurrent_version_is_repeated_when_it_was_interrupted(
 ) -> None:
     """A try that ended in the middle leaves an invalid index, which PostgreSQL maintains and never uses."""
     upgrade = "schema_upgrade.create_index_concurrently('ix_quotes_principal', 'on quotes (principal)')"
-    add_version(later_versions, "0011", upgrade, concurrent=True)
+    add_version(later_versions, NEXT, upgrade, concurrent=True)
     await run(
         database_url,
         "create index ix_quotes_principal on quotes (principal)",
         "update pg_index set indisvalid = false where indexrelid = 'ix_quotes_principal'::regclass",
     )
     alembic(database_url, "-c", str(later_versions), "upgrade", "head")
-    assert await version_of(database_url) == "0011"
+    assert await version_of(database_url) == NEXT
     valid = "select indisvalid from pg_index where indexrelid = 'ix_quotes_principal'::regclass"
     assert await value_of(database_url, valid)
-    await run(database_url, "update alembic_version set version_num = '0010'")
+    await run(database_url, f"update alembic_version set version_num = '{HEAD}'")
     index = "select 'ix_quotes_principal'::regclass::oid"
     before = await value_of(database_url, index)
     alembic(database_url, "-c", str(later_versions), "upgrade", "head")
@@ -418,17 +429,17 @@ async def test_two_migrations_take_turns_when_one_creates_an_index_concurrently(
 ) -> None:
     """The process that waits must hold no snapshot, or the index would wait for it and it for the index."""
     upgrade = "schema_upgrade.create_index_concurrently('ix_quotes_principal', 'on quotes (principal)')"
-    add_version(later_versions, "0011", upgrade, concurrent=True)
+    add_version(later_versions, NEXT, upgrade, concurrent=True)
     command = ("-c", str(later_versions), "upgrade", "head")
     await asyncio.gather(*(asyncio.to_thread(alembic, empty_database_url, *command) for _ in range(2)))
-    assert await version_of(empty_database_url) == "0011"
+    assert await version_of(empty_database_url) == NEXT
 
 
 async def test_floor_rises_and_never_falls(database_url: str, later_versions: Path) -> None:
-    add_version(later_versions, "0011", "schema_upgrade.raise_floor('0011')")
-    add_version(later_versions, "0012", "schema_upgrade.raise_floor('0010')")
+    add_version(later_versions, NEXT, f"schema_upgrade.raise_floor('{NEXT}')")
+    add_version(later_versions, SECOND_NEXT, "schema_upgrade.raise_floor('0010')")
     alembic(database_url, "-c", str(later_versions), "upgrade", "head")
-    assert await value_of(database_url, "select number from schema_floor") == 11
+    assert await value_of(database_url, "select number from schema_floor") == int(NEXT)
 
 
 async def test_migrate_asks_for_a_direct_connection_when_a_pooler_answers(empty_database_url: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import product
 from typing import Final
 
 from app.domain.ids import CustomerId, SubscriptionId
@@ -61,19 +62,32 @@ _CONTAINS = """(strpos(lower(coalesce(shown.email, '')), $4) > 0 or strpos(lower
 _HAS_ADDRESS = """coalesce(lower(shown.email collate "C") = $4 and lower(c.email collate "C") = $4
     and strpos($4, '@') > 0, false)"""
 
-
-def _by_role(statement: str) -> tuple[str, str]:
-    """Return a statement for all roles, and for one role, its last parameter, which then has an index of its own."""
-    number = max(int(name) for name in re.findall(r"\$(\d+)", statement)) + 1
-    return statement.replace("{role}", ""), statement.replace("{role}", f"and role = ${number}")
+_Variants = dict[tuple[bool, bool], str]
 
 
-_PAGE = _by_role(f"""
-    select shown.* from ({_AFTER} {{role}} order by customer_id limit $4) m {_SHOWN} order by m.customer_id""")
+def _variants(statement: str) -> _Variants:
+    """Return a statement for all members, of one role, of one state, and of both; each has an index of its own.
 
-_LOOKED_AT = f"({_AFTER} {{role}} order by customer_id limit {SEARCHED_MEMBERS})"
+    The role and the state are its last parameters.
+    """
+    found: _Variants = {}
+    for by_role, by_state in product((False, True), repeat=2):
+        number = max(int(name) for name in re.findall(r"\$(\d+)", statement))
+        condition = ""
+        for is_asked, column in ((by_role, "role"), (by_state, "unclaimed")):
+            if is_asked:
+                number += 1
+                condition += f" and {column} = ${number}"
+        found[by_role, by_state] = statement.replace("{selected}", condition)
+    return found
 
-_SEARCH = _by_role(f"""
+
+_PAGE = _variants(f"""
+    select shown.* from ({_AFTER} {{selected}} order by customer_id limit $4) m {_SHOWN} order by m.customer_id""")
+
+_LOOKED_AT = f"({_AFTER} {{selected}} order by customer_id limit {SEARCHED_MEMBERS})"
+
+_SEARCH = _variants(f"""
     with looked_at as {_LOOKED_AT}
     select matching.*, seen.last_id, seen.number
     from (select max(customer_id) as last_id, count(*) as number from looked_at) seen
@@ -81,13 +95,13 @@ _SEARCH = _by_role(f"""
         order by m.customer_id limit $5) matching on true
     order by matching.customer_id""")
 
-_MATCHES = _by_role(f"""
+_MATCHES = _variants(f"""
     select count(*) from {_LOOKED_AT} m {_SHOWN} where {_CONTAINS}""")
 
 # An index finds a whole address in a team of any size.
-_WITH_ADDRESS = _by_role(f"""
+_WITH_ADDRESS = _variants(f"""
     select shown.* from customers named
-    cross join lateral (select * from ({_AFTER} {{role}}) p where p.customer_id = named.id limit 1) m {_SHOWN}
+    cross join lateral (select * from ({_AFTER} {{selected}}) p where p.customer_id = named.id limit 1) m {_SHOWN}
     where lower(named.email collate "C") = $4 and {_HAS_ADDRESS}
     order by m.customer_id limit $5""")
 
@@ -112,35 +126,41 @@ _INVITED_PAGE = f"""
       and v.id > $4 order by v.id limit $5"""
 _INVITED_COUNT = f"select count(*) {_INVITED}"
 
+# A member who is the owner too counts as the owner only.
 _COUNTS = """
-    select coalesce(sum(users), 0)::bigint - coalesce((o.role = 'user')::int, 0) as users,
-        coalesce(sum(managers), 0)::bigint - coalesce((o.role = 'manager')::int, 0) as managers
-    from (select $1::text as id) s
-    left join memberships o on o.subscription_id = s.id and o.customer_id = $2
-    left join membership_counts n on n.subscription_id = s.id
-    group by o.role"""
+    select n.users - coalesce(o.role = 'user', false)::int as users,
+        n.managers - coalesce(o.role = 'manager', false)::int as managers,
+        u.users - coalesce(o.unclaimed and o.role = 'user', false)::int as unclaimed_users,
+        u.managers - coalesce(o.unclaimed and o.role = 'manager', false)::int as unclaimed_managers
+    from (select coalesce(sum(users), 0)::bigint as users, coalesce(sum(managers), 0)::bigint as managers
+            from membership_counts where subscription_id = $1) n
+    cross join (select coalesce(sum(users), 0)::bigint as users, coalesce(sum(managers), 0)::bigint as managers
+            from unclaimed_counts where subscription_id = $1) u
+    left join memberships o on o.subscription_id = $1 and o.customer_id = $2"""
 
 
 @dataclass(frozen=True, slots=True)
 class MemberQuery:
     """Which members to read: those of a subscription without its owner, of this role or of all.
 
-    `needle`, in lower case, stands in the e-mail or the name that is shown.
+    `needle`, in lower case, stands in the e-mail or the name that is shown. `unclaimed`: whether the members have acted
+    since they joined, None for both.
     """
 
     subscription_id: SubscriptionId
     owner_id: CustomerId | None
     role: str | None
     needle: str | None
+    unclaimed: bool | None = None
 
-    def variant(self, statement: tuple[str, str]) -> str:
-        """Return the variant of a statement for the role."""
-        return statement[self.role is not None]
+    def variant(self, statement: _Variants) -> str:
+        """Return the variant of a statement for the role and the state."""
+        return statement[self.role is not None, self.unclaimed is not None]
 
     def arguments(self, *values: object) -> tuple[object, ...]:
         """Return the arguments of such a variant."""
-        role = () if self.role is None else (self.role,)
-        return (self.subscription_id, self.owner_id, *values, *role)
+        selected = (one for one in (self.role, self.unclaimed) if one is not None)
+        return (self.subscription_id, self.owner_id, *values, *selected)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,13 +209,22 @@ async def count(connection: Connection, query: MemberQuery) -> int | None:
     row = await connection.fetchrow(_COUNTS, query.subscription_id, query.owner_id)
     if row is None:
         raise LookupError("a statement that always answers one row answered none")
-    by_role = {"user": int(row["users"]), "manager": int(row["managers"])}
-    number = sum(by_role.values()) if query.role is None else by_role.get(query.role, 0)
+    number = sum(
+        _number(row, of_role, query.unclaimed)
+        for role, of_role in (("user", "users"), ("manager", "managers"))
+        if query.role in (None, role)
+    )
     if query.needle is None:
         return number
     if number > SEARCHED_MEMBERS:
         return None
     return int(await connection.fetchval(query.variant(_MATCHES), *query.arguments("", query.needle)) or 0)
+
+
+def _number(row: Record, of_role: str, unclaimed: bool | None) -> int:
+    """Return the number of members of a role, all of them or those in one state."""
+    counted, those = int(row[of_role]), int(row[f"unclaimed_{of_role}"])
+    return counted if unclaimed is None else those if unclaimed else counted - those
 
 
 async def pending(connection: Connection, query: MemberQuery) -> list[Pending]:

@@ -26,12 +26,14 @@ begin
             (a.value is not distinct from 'manager')::int - (b.value is not distinct from 'manager')::int as managers
         from jsonb_each_text(roles_before) b full join jsonb_each_text(roles_after) a on a.key = b.key
         where b.value is distinct from a.value
+        order by 1
     loop
         if change.is_now is null then
-            delete from memberships where subscription_id = change.subscription_id and customer_id = member_id;
-            -- The address by which the seat was given belonged to this membership.
+            -- The address by which the seat was given belonged to this membership. An act of the person drops it too,
+            -- and locks the record before the membership, as this does.
             update member_records set typed_email = null, left_at = clock_timestamp()
             where subscription_id = change.subscription_id and customer_id = member_id and typed_email is not null;
+            delete from memberships where subscription_id = change.subscription_id and customer_id = member_id;
         else
             insert into memberships (subscription_id, customer_id, role)
             values (change.subscription_id, member_id, change.is_now)

@@ -14,6 +14,7 @@ from app.postgres.tables.mirrored import (
     prices,
     products,
     subscriptions,
+    unclaimed_counts,
 )
 from app.postgres.tables.people import (
     erasures,
@@ -84,5 +85,6 @@ __all__ = [
     "seat_customers",
     "subscriptions",
     "transfers",
+    "unclaimed_counts",
     "webhook_events",
 ]

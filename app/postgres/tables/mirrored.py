@@ -18,6 +18,7 @@ from sqlalchemy import (
     Text,
     collate,
     func,
+    text,
 )
 
 from app.postgres.tables.columns import instant, json_column, metadata, seconds, text_column, whole, yes_no
@@ -166,19 +167,36 @@ Index(None, invoices.c.customer_id, invoices.c.created.desc(), invoices.c.id.des
 Index(None, invoices.c.subscription_id, postgresql_where=invoices.c.subscription_id.is_not(None))
 
 # The memberships that the rows of present customers name, and their number for each subscription. The trigger in
-# app/postgres/sql/record_membership_change.sql writes both in the statement that applies a customer. Nothing else does.
+# app/postgres/sql/record_membership_change.sql writes both in the statement that applies a customer. Which memberships
+# nobody has claimed follows from `member_records`, by the triggers in app/postgres/sql/count_unclaimed.sql. Nothing
+# else writes these tables.
 memberships = Table(
     "memberships",
     metadata,
     text_column("subscription_id", required=True),
     text_column("customer_id", required=True),
     text_column("role", required=True),
+    Column(
+        "unclaimed",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="the seat was given by an e-mail, and its person has not acted since",
+    ),
     # The key has all columns, so that a page in the order of the key is the cheapest plan for a team of any size.
     PrimaryKeyConstraint("subscription_id", "customer_id", postgresql_include=["role"]),
     CheckConstraint("role in ('user', 'manager')", name="role"),
 )
 Index(None, memberships.c.customer_id)
 Index(None, memberships.c.subscription_id, memberships.c.role, memberships.c.customer_id)
+Index(None, memberships.c.subscription_id, memberships.c.unclaimed, memberships.c.customer_id)
+Index(
+    "ix_memberships_role_unclaimed",
+    memberships.c.subscription_id,
+    memberships.c.role,
+    memberships.c.unclaimed,
+    memberships.c.customer_id,
+)
 
 membership_counts = Table(
     "membership_counts",
@@ -189,6 +207,16 @@ membership_counts = Table(
     whole("managers", required=True),
 )
 Index(None, membership_counts.c.subscription_id)
+
+unclaimed_counts = Table(
+    "unclaimed_counts",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    text_column("subscription_id", required=True),
+    whole("users", required=True),
+    whole("managers", required=True),
+)
+Index(None, unclaimed_counts.c.subscription_id)
 
 MIRRORED = (products, prices, customers, subscriptions, payment_methods, invoices)
 for _listed in (products, prices, customers, subscriptions, invoices):

@@ -52,6 +52,7 @@ from app.sharing.schemas.members import (
     MemberChangeRequest,
     PersonList,
     PersonRole,
+    PersonState,
     SeatQuoteRequest,
     SeatsRequest,
 )
@@ -77,20 +78,24 @@ async def get_shared_subscription_users(
     subscription_id: SubscriptionPath,
     search: Annotated[str | None, Query(max_length=100, description="Within e-mail or name.")] = None,
     role: Annotated[PersonRole | None, Query()] = None,
+    state: Annotated[
+        list[PersonState] | None, Query(max_length=4, description="May be repeated; without it: all states.")
+    ] = None,
     limit: LimitQuery = 20,
     cursor: CursorQuery = None,
 ) -> Response:
-    """Return the owner first, then the members.
+    """Return the owner first, then the members, the people who are being added, and the invited ones.
 
     A user sees only themselves and the owner's contact.
     """
-    principal, query = actor.principal.key, ["users", subscription_id, search, role]
+    states = frozenset(state or ())
+    principal, query = actor.principal.key, ["users", subscription_id, search, role, *sorted(states)]
     after = cursors.as_text(cursors.decode(cursor, principal=principal, query=query))
     found = await shared_subscriptions.people(
         context,
         actor,
         subscription_id,
-        PeopleQuery(_cleaned(search), None if role is None else Role(role), after, limit),
+        PeopleQuery(_cleaned(search), None if role is None else Role(role), states, after, limit),
     )
     more = found.next_after is not None
     page = {

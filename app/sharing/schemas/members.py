@@ -25,6 +25,7 @@ from app.operations.schemas import MemberRole
 MAXIMUM_CHANGES = 100
 
 PersonRole = Literal["owner", "manager", "user"]
+PersonState = Literal["active", "unclaimed", "pending", "invited"]
 
 
 class Person(Answer):
@@ -39,7 +40,7 @@ class Person(Answer):
     email: str | None
     name: str | None
     role: PersonRole
-    state: Literal["active", "unclaimed", "pending", "invited"]
+    state: PersonState
     since: Instant | None
     invitation_id: str | None
 
