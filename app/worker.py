@@ -42,10 +42,10 @@ async def work(context: Context, stop: asyncio.Event) -> None:
     periodic: asyncio.Task[None] | None = None
     while not stop.is_set():
         try:
-            if periodic is None:
+            if periodic is None or periodic.done():
                 # Another account answers 404 for every object of this cache, so a refresh would mark it absent.
                 await check_account(context)
-                periodic = asyncio.create_task(upkeep.keep_up(context))
+                periodic = _begin_upkeep(context, periodic)
             await jobs.begin_what_is_due()
             pause = _IDLE_SECONDS
         except BillingError as error:
@@ -61,6 +61,14 @@ async def work(context: Context, stop: asyncio.Event) -> None:
         await asyncio.gather(periodic, return_exceptions=True)
     await jobs.finish(ACCEPTED_SECONDS)
     log.info("worker_stopped")
+
+
+def _begin_upkeep(context: Context, ended: asyncio.Task[None] | None) -> asyncio.Task[None]:
+    """Start the periodic work, again if it has ended, which no error that it expects brings about."""
+    if ended is not None:
+        error = None if ended.cancelled() else ended.exception()
+        log.error("upkeep_ended", error=type(error).__name__, exc_info=error)
+    return asyncio.create_task(upkeep.keep_up(context))
 
 
 class _Jobs:

@@ -60,6 +60,7 @@ class Control:
             ("POST", "faults"): self.add_faults,
             ("GET", "faults"): lambda world, _: {"data": [f.dump() for f in engine.faults_of(world).all()]},
             ("DELETE", "faults"): self.clear_faults,
+            ("POST", "odd"): self.show_odd,
             ("POST", "settings"): self.change_settings,
             ("GET", "settings"): lambda world, _: world.settings,
             ("POST", "organisation"): self.join,
@@ -280,6 +281,11 @@ class Control:
     def clear_faults(self, world: World, given: Obj) -> Obj:
         identifier = int(given["id"]) if given.get("id") else None
         return {"cleared": self.engine.faults_of(world).clear(identifier)}
+
+    def show_odd(self, world: World, given: Obj) -> Obj:
+        """Shows ``fields`` of ``object`` in every answer as no call of the API could set them, until faults are cleared."""
+        self.engine.faults_of(world).show_odd(given["object"], given.get("fields") or {})
+        return {"object": given["object"]}
 
     def reset(self, world: World, given: Obj) -> Obj:
         self.engine.deliveries.forget(world)

@@ -48,6 +48,7 @@ class Faults:
     def __init__(self) -> None:
         self._active: list[Fault] = []
         self._next = 1
+        self._odd: dict[str, Obj] = {}
 
     def add(self, given: dict[str, Any]) -> Fault:
         known = set(Fault.__slots__) - {"id", "used"}
@@ -66,7 +67,29 @@ class Faults:
     def clear(self, identifier: int | None = None) -> int:
         before = len(self._active)
         self._active = [fault for fault in self._active if identifier is not None and fault.id != identifier]
+        if identifier is None:
+            self._odd.clear()
         return before - len(self._active)
+
+    def show_odd(self, identifier: str, fields: Obj) -> None:
+        """Shows these fields of an object in every answer, whatever the object is; without fields as it is."""
+        if fields:
+            self._odd[identifier] = fields
+        else:
+            self._odd.pop(identifier, None)
+
+    def shown(self, answer: Obj) -> Obj:
+        """The answer with the odd fields of its objects."""
+        return self._overlaid(answer) if self._odd else answer
+
+    def _overlaid(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self._overlaid(one) for one in value]
+        if not isinstance(value, dict):
+            return value
+        whole = {name: self._overlaid(one) for name, one in value.items()}
+        identifier = value.get("id")
+        return {**whole, **self._odd.get(identifier, {})} if isinstance(identifier, str) else whole
 
     def all(self) -> list[Fault]:
         return list(self._active)

@@ -138,8 +138,8 @@ class Engine:
         call = Call(tx, params, ids)
         answer = route.handler(call)
         if paths:
-            return expand(call.lookup or tx, answer, paths)
-        return answer
+            answer = expand(call.lookup or tx, answer, paths)
+        return self.faults_of(request.world).shown(answer)
 
 
 def _key_record(request: Request, fingerprint: str, answer: Answer) -> Obj:

@@ -116,6 +116,10 @@ class Simulator:
     async def add_fault(self, **fault: Any) -> Any:
         return await self.control("POST", "faults", **fault)
 
+    async def show_odd(self, object_id: str, **fields: Any) -> None:
+        """Show these fields of an object in every answer, as no call of the API could set them."""
+        await self.control("POST", "odd", object=object_id, fields=fields)
+
     async def clear_faults(self) -> None:
         await self.control("DELETE", "faults")
 

@@ -7,8 +7,10 @@ messages of this service's own errors are logged.
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
+from collections import deque
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from types import TracebackType
@@ -26,10 +28,19 @@ _SAFE_FACTS = ("sqlstate", "table_name", "column_name", "constraint_name", "errn
 """Attributes of PostgreSQL's and the system's errors that hold names and codes, never values."""
 
 _LONGEST_CHAIN = 8
+_MOST_PLACES = 24
 
 
 def _serialize(event: object, **_: object) -> str:
-    return orjson.dumps(event, default=lambda value: type(value).__name__, option=orjson.OPT_UTC_Z).decode()
+    try:
+        return orjson.dumps(event, default=_type_name, option=orjson.OPT_UTC_Z).decode()
+    except TypeError:
+        # orjson refuses lone surrogates, numbers of more than 64 bits, and keys that are no texts.
+        return json.dumps(event, default=_type_name, skipkeys=True)
+
+
+def _type_name(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else type(value).__name__
 
 
 def _stamp(_: WrappedLogger, level: str, event: EventDict) -> EventDict:
@@ -41,21 +52,27 @@ def _stamp(_: WrappedLogger, level: str, event: EventDict) -> EventDict:
 def described(error: BaseException) -> list[dict[str, object]]:
     """Return an exception and its causes, newest first.
 
-    Each has its type, its places in the code, and facts without values.
+    Each has its type, its places in the code, and facts without values. No exception is described twice: a member of a
+    group may have the group as its cause.
     """
-    return [_one(link) for link in _chain(error)]
+    return _described(error, set())
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def _described(error: BaseException, seen: set[int]) -> list[dict[str, object]]:
+    return [_one(link, seen) for link in _chain(error, seen)]
+
+
+def _chain(error: BaseException, seen: set[int]) -> Iterator[BaseException]:
     current: BaseException | None = error
     for _ in range(_LONGEST_CHAIN):
-        if current is None:
+        if current is None or id(current) in seen:
             return
+        seen.add(id(current))
         yield current
         current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
 
 
-def _one(error: BaseException) -> dict[str, object]:
+def _one(error: BaseException, seen: set[int]) -> dict[str, object]:
     kind = type(error)
     found: dict[str, object] = {"type": f"{kind.__module__}.{kind.__qualname__}"}
     if isinstance(error, _WITH_MESSAGE):
@@ -63,18 +80,18 @@ def _one(error: BaseException) -> dict[str, object]:
     facts = {name: getattr(error, name, None) for name in _SAFE_FACTS}
     found |= {name: value for name, value in facts.items() if value is not None}
     if isinstance(error, BaseExceptionGroup):
-        found["members"] = [described(member) for member in error.exceptions[:_LONGEST_CHAIN]]
+        found["members"] = [_described(member, seen) for member in error.exceptions[:_LONGEST_CHAIN]]
     return {**found, "at": _places(error.__traceback__)}
 
 
 def _places(trace: TracebackType | None) -> list[str]:
-    """Return the frames as `file:line function`, the failing one last."""
-    found = []
+    """Return up to _MOST_PLACES of the innermost frames as `file:line function`, the failing one last."""
+    found: deque[str] = deque(maxlen=_MOST_PLACES)
     while trace is not None:
         code = trace.tb_frame.f_code
         found.append(f"{code.co_filename}:{trace.tb_lineno} {code.co_name}")
         trace = trace.tb_next
-    return found
+    return list(found)
 
 
 def _describe_failure(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

@@ -33,6 +33,8 @@ async def delete_emptied(context: Context) -> int:
         except BillingError as error:
             # The deletion may have reached Stripe. The customer is found by no addition, and tried again in a minute.
             log.info("seat_customer_not_deleted", reason=error.code)
+        except Exception as error:  # One customer that cannot be read must not keep the others.
+            log.error("seat_customer_not_deleted", error=type(error).__name__, exc_info=error)
     return len(found)
 
 

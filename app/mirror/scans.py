@@ -114,7 +114,8 @@ async def read(
             for _ in range(RUNNERS):
                 group.create_task(reader.run())
     except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from failures
+        # One failure ends the scan. `from failures` would make a cycle: the group's member with the group as its cause.
+        raise failures.exceptions[0] from None
     return reader.pages, reader.objects
 
 

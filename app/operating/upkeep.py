@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Coroutine
+from typing import Any
 
 import structlog
 
@@ -29,20 +31,35 @@ async def keep_up(context: Context) -> None:
     purged_at: float | None = None
     loop = asyncio.get_running_loop()
     while True:
-        try:
-            if purged_at is None or loop.time() - purged_at > _PURGE_SECONDS:
-                await purge(context)
+        if purged_at is None or loop.time() - purged_at > _PURGE_SECONDS:
+            if await _done(purge(context)):
                 purged_at = loop.time()
-            await cleanup.end_invitations(context)
-            while await cleanup.clear_ended(context):
-                pass
-            await emptied.delete_emptied(context)
-            await reconcile_when_due(context)
-        except BillingError as error:
-            log.warning("upkeep_waits", reason=error.code)
-        except Exception as error:  # An error in this round must not stop the next one.
-            log.error("upkeep_failed", error=type(error).__name__, exc_info=error)
+        await one_round(context)
         await asyncio.sleep(_LOOK_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - spreads load, guards nothing
+
+
+async def one_round(context: Context) -> None:
+    """Do each part of the periodic work once. A part that fails is logged, and the other parts are done."""
+    for part in (cleanup.end_invitations, _clear_all_ended, emptied.delete_emptied, reconcile_when_due):
+        await _done(part(context))
+
+
+async def _done(part: Coroutine[Any, Any, object]) -> bool:
+    """Run one part of the periodic work; log its error and return False if it fails."""
+    try:
+        await part
+    except BillingError as error:
+        log.warning("upkeep_waits", reason=error.code)
+    except Exception as error:  # An error of one part must not stop the others, or the next round.
+        log.error("upkeep_failed", error=type(error).__name__, exc_info=error)
+    else:
+        return True
+    return False
+
+
+async def _clear_all_ended(context: Context) -> None:
+    while await cleanup.clear_ended(context):
+        pass
 
 
 async def purge(context: Context) -> dict[str, int]:

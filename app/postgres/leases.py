@@ -73,6 +73,8 @@ class _Renewal:
         except BillingError as error:
             # The next renewal may still be in time. If none is, the next holder of the lease finishes the work.
             log.warning("lease_not_renewed", reason=error.code)
+        except Exception as error:  # The work under the lease must not fail because a renewal did.
+            log.error("lease_not_renewed", error=type(error).__name__, exc_info=error)
 
     async def stop(self) -> None:
         """Cancel the timer and wait for a renewal that is running."""

@@ -86,6 +86,39 @@ def test_a_chain_of_causes_has_an_end() -> None:
     assert len(described(error)) < 20
 
 
+def test_description_ends_when_a_member_has_its_group_as_cause(lines: io.StringIO) -> None:
+    """C1: an error of a scan made such a cycle, on which the description of the error recursed without end."""
+    member = ValueError(SECRET)
+    group = ExceptionGroup(SECRET, [member, KeyError(SECRET)])
+    error = raised(member, group)
+    structlog.get_logger().error("upkeep_failed", exc_info=error)
+    [event] = read(lines)
+    first, second = event["failure"]
+    assert (first["type"], second["type"]) == ("builtins.ValueError", "builtins.ExceptionGroup")
+    assert [one[0]["type"] for one in second["members"] if one] == ["builtins.KeyError"]
+    assert SECRET not in lines.getvalue()
+
+
+def test_failure_is_described_in_short_when_the_stack_was_deep(lines: io.StringIO) -> None:
+    """C1: a recursion without end logs the innermost places only."""
+
+    def deep() -> None:
+        deep()
+
+    with pytest.raises(RecursionError) as found:
+        deep()
+    structlog.get_logger().error("job_failed", exc_info=found.value)
+    assert len(lines.getvalue()) < 5_000
+
+
+@pytest.mark.parametrize("value", ["\ud800", 2**80, {("a", 1): 2}, {1: "one"}], ids=repr)
+def test_line_is_written_when_a_value_is_none_that_json_allows(lines: io.StringIO, value: object) -> None:
+    """C1: a line that could not be written raised inside the handler of an error, and ended a loop."""
+    structlog.get_logger().warning("refresh_failed", object_id=value)
+    [event] = read(lines)
+    assert (event["event"], event["level"]) == ("refresh_failed", "warning") and event["timestamp"]
+
+
 @pytest.mark.parametrize("name", ["stripe", "httpx", "httpcore", "asyncpg", "asyncio", "uvicorn.error"])
 def test_libraries_say_no_more_than_a_line(lines: io.StringIO, name: str) -> None:
     logger = logging.getLogger(name)

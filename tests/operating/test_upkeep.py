@@ -1,9 +1,11 @@
 """What the worker keeps up: old rows forgotten, dead refreshes replayed, outages survived, figures told."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 
+from app import worker
 from app.mirror import refreshing as sync
 from app.mirror.store import refreshes
 from app.operating import upkeep
@@ -157,3 +159,31 @@ async def test_the_queue_is_told_by_every_process(service: Service) -> None:
     assert float(lines["coseat_refreshes_dead"]) == 1
     assert 89 < float(lines["coseat_refreshes_oldest_due_seconds"]) < 120
     assert float(lines["coseat_database_up"]) == 1
+
+
+async def test_upkeep_does_its_other_parts_when_one_part_fails(service: Service) -> None:
+    """C1: every round failed at one part, and so the parts behind it, with reconcile, were never done."""
+    await service.fill()
+    await service.fetch("update account set filled_at = now() - interval '30 hours' returning id")
+    await service.fetch("alter table seat_customers rename column deleting_at to deleting")
+    await upkeep.one_round(service.context)
+    [row] = await service.fetch("select outcome from list_scans where purpose = 'reconcile'")
+    assert row["outcome"] == "finished"
+
+
+def upkeep_tasks() -> list[asyncio.Task[object]]:
+    return [task for task in asyncio.all_tasks() if getattr(task.get_coro(), "__name__", "") == "keep_up"]
+
+
+async def test_worker_begins_upkeep_again_when_it_ended(service: Service) -> None:
+    """C1: upkeep that ended was never begun again, and nobody was told."""
+    stop = asyncio.Event()
+    working = asyncio.create_task(worker.work(service.context, stop))
+    async with asyncio.timeout(20):
+        while not (first := upkeep_tasks()):
+            await asyncio.sleep(0.05)
+        first[0].cancel()
+        while not [task for task in upkeep_tasks() if task is not first[0]]:
+            await asyncio.sleep(0.05)
+    stop.set()
+    await working
