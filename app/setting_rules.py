@@ -225,11 +225,22 @@ def check_invitation_secrets(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr,
     """Return the secrets that sign invitations, each of them once and too long to guess."""
     if any(len(secret.get_secret_value()) < MINIMUM_INVITATION_SECRET for secret in secrets):
         raise ValueError(f"must hold secrets of at least {MINIMUM_INVITATION_SECRET} characters")
-    return check_webhook_secrets(secrets)
+    return check_secrets(secrets)
 
 
 def check_webhook_secrets(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-    """Return the secrets of the webhook endpoint, each of them once."""
+    """Return the secrets of the webhook endpoint, each of them once and in the form of Stripe's."""
+    prefix = "whsec_"
+    texts = [secret.get_secret_value() for secret in check_secrets(secrets)]
+    if not all(text.startswith(prefix) and len(text) > len(prefix) for text in texts):
+        raise ValueError(
+            "must hold secrets that begin with whsec_ and go on: copy them from the endpoint's page"
+        )
+    return secrets
+
+
+def check_secrets(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    """Return the secrets, each of them once."""
     texts = [secret.get_secret_value() for secret in secrets]
     if any(not text for text in texts):
         raise ValueError("must not hold an empty secret: anybody could sign with it")

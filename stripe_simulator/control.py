@@ -283,7 +283,7 @@ class Control:
         return {"cleared": self.engine.faults_of(world).clear(identifier)}
 
     def show_odd(self, world: World, given: Obj) -> Obj:
-        """Shows ``fields`` of ``object`` in every answer as no call of the API could set them, until faults are cleared."""
+        """Shows ``fields`` of ``object`` in every answer, as no call could set them, until faults are cleared."""
         self.engine.faults_of(world).show_odd(given["object"], given.get("fields") or {})
         return {"object": given["object"]}
 

@@ -30,6 +30,19 @@ NOBODY = CustomerId("")
 _FREE = re.compile(FREE_PATTERN)
 _SUBSCRIPTION = re.compile(SUBSCRIPTION_PATTERN, re.ASCII)
 _SURROGATES = re.compile(r"[\ud800-\udfff]")
+_STRICT = {
+    "subscription": _SUBSCRIPTION,
+    "invoice": re.compile(INVOICE_PATTERN, re.ASCII),
+    "payment_method": re.compile(PAYMENT_METHOD_PATTERN, re.ASCII),
+}
+"""The kinds whose ids Stripe has always generated."""
+_OTHERS = "sub|si|in|pm|card|src|ba"
+_OF_ANOTHER_KIND = {
+    "customer": re.compile(rf"({_OTHERS}|prod|price|plan)_.*", re.DOTALL),
+    # The owner of the account may well call a product `in_stock`, so only a generated id shows another kind.
+    "product": re.compile(rf"({_OTHERS}|cus|price|plan)_[A-Za-z0-9]{{14,}}"),
+    "price": re.compile(rf"({_OTHERS}|cus|prod)_[A-Za-z0-9]{{14,}}"),
+}
 
 
 def is_free_id(value: str) -> bool:
@@ -38,6 +51,13 @@ def is_free_id(value: str) -> bool:
     Such an id is any text of 1 to 255 characters without control characters.
     """
     return _FREE.fullmatch(value) is not None and not _SURROGATES.search(value)
+
+
+def is_id_of(kind: str, value: str) -> bool:
+    """Return True if `value` can be the id of an object of this mirrored kind, and is not one of another kind."""
+    if (strict := _STRICT.get(kind)) is not None:
+        return strict.fullmatch(value) is not None
+    return is_free_id(value) and _OF_ANOTHER_KIND[kind].fullmatch(value) is None
 
 
 def is_subscription_id(value: str) -> bool:

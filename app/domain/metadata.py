@@ -27,6 +27,8 @@ FURTHER_PREFIX = "billing_"
 USER_ID = "billing_user_id"
 OPERATION_ID = "billing_operation_id"
 
+REPLACED = "\ufffd"
+"""What a text holds in place of characters that cannot be stored."""
 ASCII_WHITE_SPACE = " \t\n\r\f\v"
 # The prefix leaves 32 of the 40 characters of a key. Letters and digits exclude the ids of schedules (`sub_sched_`).
 _FURTHER_KEY = re.compile(rf"{FURTHER_PREFIX}(sub_[A-Za-z0-9]{{1,28}})", re.ASCII)
@@ -74,9 +76,12 @@ def owner_of(metadata: Metadata) -> CustomerId | None:
 
 
 def membership_of(metadata: Metadata) -> Membership | None:
-    """Return the membership that the guide's two keys name, None if they name no subscription id."""
+    """Return the membership that the guide's two keys name.
+
+    None if they name no subscription id, or if the role holds characters that cannot be stored.
+    """
     value = stripped(metadata, MEMBER_OF)
-    if not is_subscription_id(value):
+    if not is_subscription_id(value) or REPLACED in metadata.get(MEMBER_ROLE, ""):
         return None
     role = "manager" if stripped(metadata, MEMBER_ROLE).lower() == "manager" else "user"
     return Membership(SubscriptionId(value), role)
@@ -130,10 +135,12 @@ def membership_problems(metadata: Metadata) -> dict[str, str]:
     A problem is a value that gives the customer less than its author probably intended.
     """
     found: dict[str, str] = {}
-    if stripped(metadata, MEMBER_OF) and membership_of(metadata) is None:
+    if (value := stripped(metadata, MEMBER_OF)) and not is_subscription_id(value):
         found[MEMBER_OF] = "names no subscription id"
     role = stripped(metadata, MEMBER_ROLE).lower()
-    if role not in ("", "user", "manager"):
+    if REPLACED in role:
+        found[MEMBER_ROLE] = "is neither user nor manager: gives no seat"
+    elif role not in ("", "user", "manager"):
         found[MEMBER_ROLE] = "is neither user nor manager: treated as user"
     if role and not stripped(metadata, MEMBER_OF):
         found[MEMBER_OF] = "is missing beside a role"

@@ -10,7 +10,9 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass, field
 
+from app.context import Context
 from app.domain.snapshots import Snapshot
+from app.mirror.store import fills
 from app.mirror.store import rows as mirror
 from app.mirror.store.rows import EventEffect, EventRecord
 from app.postgres.database import Database, StatementRefused
@@ -57,6 +59,23 @@ class Ingest:
     def __init__(self) -> None:
         self._lanes: dict[str, _Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._own_account: str | None = None
+
+    async def own_account(self, context: Context) -> str:
+        """Return the id of the account that this database mirrors. It never changes, so it is read once.
+
+        Before the first fill it is the account of the API key.
+
+        Raises:
+            ServiceUnavailable: the database does not answer, or no account is stored and Stripe does not.
+            StripeRejected: Stripe refused the read.
+        """
+        if self._own_account is None:
+            async with context.database.connection() as connection:
+                self._own_account = await fills.stored_account(connection)
+        if self._own_account is None:
+            self._own_account = (await context.stripe.account()).id
+        return self._own_account
 
     async def apply(
         self, database: Database, event: EventRecord, snapshot: Snapshot, *, margin: int

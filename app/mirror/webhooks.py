@@ -12,6 +12,7 @@ from functools import lru_cache
 from prometheus_client import Counter
 
 from app.context import Context
+from app.domain.ids import is_id_of
 from app.domain.snapshots import Snapshot
 from app.mirror import late_effects
 from app.mirror.ingest import Ingest
@@ -32,6 +33,8 @@ _OWN_OBJECT = {
     "customer.source.": "",
     "customer.tax_id.": "",
     "customer.": "customer",
+    # A preview of the next invoice. It is no invoice yet, although it may have an id.
+    "invoice.upcoming": "",
     "invoice.": "invoice",
     "payment_method.": "payment_method",
     "product.": "product",
@@ -48,8 +51,16 @@ def kind_of(event_type: str) -> str:
 
 
 def notified_objects(event: Event) -> list[tuple[str, str]]:
-    """Return the kind and id of mirrored objects that an event about another object has changed."""
-    found: list[tuple[str, str]] = []
+    """Return the kind and id of mirrored objects that an event about another object has changed.
+
+    The object may have named them only before the event: a detached payment method does not name its former customer,
+    whose default payment method it may have been.
+    """
+    found = [
+        (kind, value)
+        for kind in ("customer", "subscription")
+        if parsing.is_id(value := event.previous.get(kind)) and is_id_of(kind, value)
+    ]
     references = {
         "customer.discount.": ("customer", "subscription"),
         "customer.source.": ("customer",),
@@ -57,10 +68,15 @@ def notified_objects(event: Event) -> list[tuple[str, str]]:
     }
     for prefix, kinds in references.items():
         if event.type.startswith(prefix):
-            found += [(kind, value) for kind in kinds if parsing.is_id(value := event.object.get(kind))]
-    if event.type.startswith("customer.source.") and parsing.is_id(source_id := event.object.get("id")):
+            named = ((kind, event.object.get(kind)) for kind in kinds)
+            found += [
+                (kind, value) for kind, value in named if parsing.is_id(value) and is_id_of(kind, value)
+            ]
+    if event.type.startswith("customer.source."):
         # Stripe lists a source as a payment method too, and sends no event of the payment method.
-        found.append(("payment_method", source_id))
+        source_id = event.object.get("id")
+        if parsing.is_id(source_id) and is_id_of("payment_method", source_id):
+            found.append(("payment_method", source_id))
     return found
 
 
@@ -100,9 +116,9 @@ def _counter(outcome: str) -> Counter:
 async def _take(context: Context, ingest: Ingest, event: Event, *, livemode: bool) -> str:
     kind = kind_of(event.type)
     if event.livemode != livemode:
-        return await _claim(context, event, "ignored: other mode")
-    if event.account is not None:
-        return await _claim(context, event, "ignored: connected account")
+        return await _claim(context, event, "foreign: other mode")
+    if event.accounts and set(event.accounts) != {await ingest.own_account(context)}:
+        return await _claim(context, event, "foreign: other account")
     notifications = notified_objects(event)
     if not kind or event.object.get("object") != kind:
         return await _claim(
@@ -112,13 +128,13 @@ async def _take(context: Context, ingest: Ingest, event: Event, *, livemode: boo
             notifications,
         )
     object_id = event.object.get("id")
-    if not parsing.is_id(object_id):
-        return await _claim(context, event, "ignored: no id")
+    if not parsing.is_id(object_id) or not is_id_of(kind, object_id):
+        return await _claim(context, event, "ignored: not its id", notifications)
     await late_effects.watch(context, event, kind)
-    reason = _distrust(event)
-    snapshot = _parsed(event, kind)
+    reason = "changes others" if notifications else _distrust(event)
+    snapshot = None if notifications else _parsed(event, kind)
     if snapshot is None:
-        # The payload has another version's layout or is malformed. Its id is enough to fetch the object.
+        # The payload changes several objects, is malformed, or has another version's layout. Ids are enough to fetch.
         return await _claim(
             context, event, f"noted: {reason or 'unreadable'}", [(kind, object_id), *notifications]
         )

@@ -5,13 +5,32 @@ They are read from the database when a process is scraped.
 
 from __future__ import annotations
 
-from prometheus_client import Gauge
+from prometheus_client import REGISTRY, Gauge
 
 from app.context import Context
 from app.errors import BillingError
 from app.mirror.store import refreshes
 from app.mirror.store import scans as scan_rows
 from app.operations import waiting_store
+
+
+class KnownGauge:
+    """A gauge that is shown only while its value is known: 0 would say that it is fine."""
+
+    def __init__(self, gauge: Gauge) -> None:
+        """Take a gauge that is in no registry."""
+        self._gauge = gauge
+        self._shown = False
+
+    def set(self, value: float | None) -> None:
+        """Show this value; with None show the gauge no more."""
+        if value is not None:
+            self._gauge.set(value)
+        if (value is not None) == self._shown:
+            return
+        (REGISTRY.unregister if self._shown else REGISTRY.register)(self._gauge)
+        self._shown = value is not None
+
 
 _UP = Gauge(
     "coseat_database_up",
@@ -21,12 +40,22 @@ _WANTED = Gauge("coseat_refreshes_wanted", "Objects that will be fetched again, 
 _DUE = Gauge("coseat_refreshes_due", "Objects whose refresh may start now")
 _OLDEST = Gauge("coseat_refreshes_oldest_due_seconds", "Seconds for which the oldest due refresh has waited")
 _DEAD = Gauge("coseat_refreshes_dead", "Refreshes that were given up until they are replayed")
-_DRIFT = Gauge("coseat_reconcile_drift", "Rows that the last reconcile found missing, stale or orphaned")
-_AGE = Gauge("coseat_reconcile_age_seconds", "Time since the last reconcile ended")
-
-
 _PAID_WITHOUT_EFFECT = Gauge(
     "coseat_paid_without_effect", "Purchases that were paid and never took effect: see `coseat doctor`"
+)
+_DRIFT = KnownGauge(
+    Gauge(
+        "coseat_reconcile_drift",
+        "Rows that the last reconcile found missing, stale or orphaned; absent until one ran",
+        registry=None,
+    )
+)
+_AGE = KnownGauge(
+    Gauge(
+        "coseat_reconcile_age_seconds",
+        "Time since the last reconcile ended; absent until one ran",
+        registry=None,
+    )
 )
 
 
@@ -46,6 +75,5 @@ async def update(context: Context) -> None:
     _OLDEST.set(max(0.0, state.oldest))
     _DEAD.set(state.dead)
     _PAID_WITHOUT_EFFECT.set(without_effect)
-    if last is not None:
-        _DRIFT.set((last["report"] or {}).get("drift", 0))
-        _AGE.set(last["age"])
+    _DRIFT.set(None if last is None else (last["report"] or {}).get("drift", 0))
+    _AGE.set(None if last is None else last["age"])

@@ -31,9 +31,9 @@ async def keep_up(context: Context) -> None:
     purged_at: float | None = None
     loop = asyncio.get_running_loop()
     while True:
-        if purged_at is None or loop.time() - purged_at > _PURGE_SECONDS:
-            if await _done(purge(context)):
-                purged_at = loop.time()
+        is_due = purged_at is None or loop.time() - purged_at > _PURGE_SECONDS
+        if is_due and await _done(purge(context)):
+            purged_at = loop.time()
         await one_round(context)
         await asyncio.sleep(_LOOK_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - spreads load, guards nothing
 

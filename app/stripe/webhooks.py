@@ -15,8 +15,10 @@ import orjson
 import stripe
 
 from app.errors import InvalidWebhook
+from app.stripe.parsing.fields import LATEST_INSTANT
 
-MAXIMUM_BODY_BYTES = 256 * 1024
+MAXIMUM_BODY_BYTES = 1024 * 1024
+"""A subscription with long metadata and many items makes an event of hundreds of kilobytes."""
 WINDOW_SECONDS = 300
 _MAXIMUM_HEADER = 4096
 _LONGEST_INSTANT = 15
@@ -26,7 +28,9 @@ _LONGEST_INSTANT = 15
 class Event:
     """An event whose own fields have the right types. `object` and `previous` are not validated.
 
-    `created` is a Unix second. `idempotency_key` is that of the API request that caused the event, if there was one.
+    `created` is a Unix second. `accounts` are the accounts that the event names: the connected account of a Connect
+    endpoint, and the context of an organisation's endpoint. A name that is no text is "". `idempotency_key` is that of
+    the API request that caused the event, if there was one.
     """
 
     id: str
@@ -34,7 +38,7 @@ class Event:
     created: int
     api_version: str | None
     livemode: bool
-    account: str | None
+    accounts: tuple[str, ...]
     object: dict[str, Any]
     previous: dict[str, Any]
     idempotency_key: str | None = None
@@ -96,28 +100,30 @@ def read(body: bytes) -> Event | None:
         and isinstance(event_type, str)
         and 0 < len(event_type) <= 255
         and type(created) is int
-        and 0 <= created < 2**40
+        and 0 <= created <= LATEST_INSTANT
         and isinstance(data, dict)
         and isinstance(data.get("object"), dict)
         and "\x00" not in event_id + event_type
     ):
         raise InvalidWebhook()
-    version, account, previous = (
-        envelope.get("api_version"),
-        envelope.get("account"),
-        data.get("previous_attributes"),
-    )
+    version, previous = envelope.get("api_version"), data.get("previous_attributes")
     return Event(
         id=event_id,
         type=event_type,
         created=created,
         api_version=version if isinstance(version, str) else None,
         livemode=envelope.get("livemode") is True,
-        account=account if isinstance(account, str) else None,
+        accounts=_accounts(envelope),
         object=data["object"],
         previous=previous if isinstance(previous, dict) else {},
         idempotency_key=_cause(envelope.get("request")),
     )
+
+
+def _accounts(envelope: dict[str, Any]) -> tuple[str, ...]:
+    """Return the accounts that an event names. A context is a path whose last part is the account."""
+    named = [value for name in ("account", "context") if (value := envelope.get(name)) is not None]
+    return tuple(value.rpartition("/")[2] if isinstance(value, str) else "" for value in named)
 
 
 def _cause(request: object) -> str | None:

@@ -193,6 +193,10 @@ def refusals() -> Iterator[tuple[str, str]]:
             "whsec_a,whsec_a",
             "whsec a",
             "whsec_é",
+            "whsec_",
+            "whsec_a,whsec_",
+            "we_1ABC",
+            "secret",
         ],
         "AUTH_JWT_SECRET": ["x" * 31, "é" * 15, EC_PEM, '{"kty":"oct","k":"' + "x" * 43 + '"}'],
         "AUTH_JWT_PUBLIC_KEY": [

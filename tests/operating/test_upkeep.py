@@ -1,12 +1,13 @@
 """What the worker keeps up: old rows forgotten, dead refreshes replayed, outages survived, figures told."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
 from app import worker
 from app.mirror import refreshing as sync
+from app.mirror.reconcile import reconcile
 from app.mirror.store import refreshes
 from app.operating import upkeep
 from app.postgres import retention
@@ -171,19 +172,45 @@ async def test_upkeep_does_its_other_parts_when_one_part_fails(service: Service)
     assert row["outcome"] == "finished"
 
 
-def upkeep_tasks() -> list[asyncio.Task[object]]:
-    return [task for task in asyncio.all_tasks() if getattr(task.get_coro(), "__name__", "") == "keep_up"]
+async def shown(service: Service) -> dict[str, float]:
+    """The metrics without labels."""
+    text = (await service.client.get("/metrics")).text
+    lines = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, value in lines}
+
+
+async def test_age_of_reconcile_is_absent_until_one_ran(service: Service) -> None:
+    """C12: an age of 0 said that a reconcile had just ended, where none had ever run."""
+    names = {"coseat_reconcile_age_seconds", "coseat_reconcile_drift"}
+    assert names & set(await shown(service)) == set()
+    await service.fill()
+    await reconcile(service.context, report=lambda _: None)
+    metrics = await shown(service)
+    assert (metrics["coseat_reconcile_drift"], metrics["coseat_reconcile_age_seconds"] < 60) == (0, True)
+    await service.fetch("delete from list_scans returning id")
+    assert names & set(await shown(service)) == set()
+
+
+def upkeep_tasks() -> set[asyncio.Task[object]]:
+    return {task for task in asyncio.all_tasks() if getattr(task.get_coro(), "__name__", "") == "keep_up"}
 
 
 async def test_worker_begins_upkeep_again_when_it_ended(service: Service) -> None:
     """C1: upkeep that ended was never begun again, and nobody was told."""
     stop = asyncio.Event()
     working = asyncio.create_task(worker.work(service.context, stop))
-    async with asyncio.timeout(20):
-        while not (first := upkeep_tasks()):
-            await asyncio.sleep(0.05)
-        first[0].cancel()
-        while not [task for task in upkeep_tasks() if task is not first[0]]:
-            await asyncio.sleep(0.05)
+    await until(upkeep_tasks)
+    [first] = upkeep_tasks()
+    first.cancel()
+    await until(lambda: upkeep_tasks() - {first})
     stop.set()
     await working
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait up to 20 s for a condition of this process."""
+    for _ in range(400):
+        if condition():
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("not so within 20 s")

@@ -325,13 +325,126 @@ def test_a_field_of_the_wrong_type_is_malformed_and_its_value_is_not_told(
 
 def test_what_postgres_cannot_store_is_taken_out_of_texts() -> None:
     customer = parsing.customer({**MINIMAL["customer"], "name": "a\x00b\ud800", "email": "e\x00"})
-    assert (customer.name, customer.email) == ("ab?", "e")
+    assert (customer.name, customer.email) == ("a\ufffdb\ufffd", "e\ufffd")
     price = parsing.price({**MINIMAL["price"], "recurring": {"interval": "mo\x00nth"}})
     assert price.recurring is not None
-    assert price.recurring["interval"] == "month"
+    assert price.recurring["interval"] == "mo\ufffdnth"
     method = parsing.payment_method({**MINIMAL["payment_method"], "card": {"brand": "vi\x00sa"}})
     assert method.card is not None
-    assert method.card["brand"] == "visa"
+    assert method.card["brand"] == "vi\ufffdsa"
+
+
+@pytest.mark.parametrize("role", ["user\x00", "\x00manager", "us\x00er", "user\ud800"])
+def test_metadata_confers_nothing_when_it_holds_what_cannot_be_stored(role: str) -> None:
+    """C10: NUL was taken out of the text, and what was left was a role."""
+    marks = {"billing_shared_subscription_id": "sub_1", "billing_shared_subscription_role": role}
+    customer = parsing.customer({**MINIMAL["customer"], "metadata": marks})
+    assert customer.memberships == {}
+    assert "billing_shared_subscription_role" in customer.metadata_problems
+    for marks in (
+        {"billing_shared_subscription_id": "sub_1\x00", "billing_shared_subscription_role": "user"},
+        {"billing_sub_1\x00": "user"},
+        {"billing_shared_subscription_id\x00": "sub_1", "billing_shared_subscription_role\x00": "user"},
+    ):
+        customer = parsing.customer({**MINIMAL["customer"], "metadata": marks})
+        assert customer.memberships == {} and customer.user_id is None
+
+
+INSTANTS: list[tuple[str, tuple[str | int, ...]]] = [
+    *((kind, ("created",)) for kind in MINIMAL),
+    *(
+        ("subscription", (name,))
+        for name in (
+            "cancel_at",
+            "canceled_at",
+            "ended_at",
+            "trial_start",
+            "trial_end",
+            "start_date",
+            "billing_cycle_anchor",
+        )
+    ),
+    ("subscription", ("items", "data", 0, "current_period_start")),
+    ("subscription", ("items", "data", 0, "current_period_end")),
+    ("subscription", ("pending_update", "expires_at")),
+    ("subscription", ("pending_update", "trial_end")),
+    ("subscription", ("pause_collection", "resumes_at")),
+    ("subscription", ("discounts", 0, "start")),
+    ("subscription", ("discounts", 0, "end")),
+    *(("invoice", (name,)) for name in ("period_start", "period_end", "due_date")),
+    ("invoice", ("lines", "data", 0, "period", "start")),
+    ("invoice", ("lines", "data", 0, "period", "end")),
+]
+WHOLE: dict[str, dict[str, Any]] = {
+    **MINIMAL,
+    "subscription": {
+        **MINIMAL["subscription"],
+        "pending_update": {},
+        "pause_collection": {"behavior": "void"},
+        "discounts": [{"id": "di_1", "source": {"coupon": {"id": "co_1"}}}],
+    },
+    "invoice": {**MINIMAL["invoice"], "lines": {"data": [{"period": {}}]}},
+}
+
+
+def with_value(source: Any, path: tuple[str | int, ...], value: object) -> Any:
+    """The JSON with another value at the end of the path."""
+    if not path:
+        return value
+    changed = dict(source) if isinstance(source, dict) else list(source)
+    inner = changed.get(path[0]) if isinstance(changed, dict) else changed[path[0]]  # type: ignore[index]
+    changed[path[0]] = with_value(inner, path[1:], value)  # type: ignore[index]
+    return changed
+
+
+@pytest.mark.parametrize(("kind", "path"), INSTANTS, ids=str)
+def test_object_is_malformed_when_an_instant_is_outside_the_years_of_a_date(
+    kind: str, path: tuple[str | int, ...]
+) -> None:
+    """C5: `cancel_at: 253402300800` and milliseconds were stored, and every answer with them was 500."""
+    for instant in (0, 253_402_300_799):
+        parsing.PARSERS[kind](with_value(WHOLE[kind], path, instant))
+    for instant in (253_402_300_800, 1_700_000_000_000, -1):
+        with pytest.raises(MalformedObject, match="1970 to 9999"):
+            parsing.PARSERS[kind](with_value(WHOLE[kind], path, instant))
+
+
+@pytest.mark.parametrize("parent", ["subscription_item_details", "invoice_item_details"])
+def test_line_is_a_proration_whichever_parent_says_so(parent: str) -> None:
+    """C8: a line that was collected from an invoice item says it under its other parent."""
+    line = {"parent": {parent: {"proration": True, "subscription_item": "si_1"}}}
+    [found] = parsing.invoice({**MINIMAL["invoice"], "lines": {"data": [line]}}).lines
+    assert (found["proration"], found["subscription_item_id"]) == (True, "si_1")
+
+
+OWN_IDS = {
+    "product": ["prod_1", "in_stock", "card_basic", "gold plan"],
+    "price": ["price_1", "plan_1", "sub_monthly", "plan 5€/mo"],
+    "customer": ["cus_1", "user-1@example.com", "1"],
+    "subscription": ["sub_1"],
+    "payment_method": ["pm_1", "card_1", "src_1", "ba_1"],
+    "invoice": ["in_1"],
+}
+OTHER_IDS = {
+    "product": ["cus_ABCDEFGHIJKLMN", "sub_1MowQVLkdIwHu7ix", "price_1MowQVLkdIwHu7ix"],
+    "price": ["cus_ABCDEFGHIJKLMN", "prod_ABCDEFGHIJKLMN", "in_1MowQVLkdIwHu7ix"],
+    "customer": ["sub_1", "in_1", "pm_1", "prod_1", "price_1", "si_1"],
+    "subscription": ["cus_1", "si_1", "in_1", "sub 1", "sub_"],
+    "payment_method": ["cus_1", "sub_1"],
+    "invoice": ["upcoming_in_1", "sub_1", "cus_1"],
+}
+
+
+@pytest.mark.parametrize("kind", MINIMAL)
+def test_object_is_malformed_when_its_id_is_that_of_another_kind(kind: str) -> None:
+    """C10: it was applied, whatever kind its id was of."""
+    for object_id in OWN_IDS[kind]:
+        parsing.check_kind(kind, {"object": kind, "id": object_id})
+    for object_id in OTHER_IDS[kind]:
+        with pytest.raises(MalformedObject, match="id"):
+            parsing.check_kind(kind, {"object": kind, "id": object_id})
+    with pytest.raises(MalformedObject, match="object"):
+        parsing.check_kind(kind, {"object": "coupon", "id": OWN_IDS[kind][0]})
 
 
 JSON = st.recursive(

@@ -18,7 +18,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from app.mirror.first_fill import check_account
 from app.mirror.store.rows import MIRRORS
+from app.stripe.webhooks import MAXIMUM_BODY_BYTES
 from testkit.company import Company, event_of, running_service
 from testkit.service import api_process
 from testkit.simulator import Simulator, new_account_key
@@ -31,7 +33,6 @@ from verification.adversary.world import environment_of
 Kind = Literal["refused", "ignored", "noted"]
 PATH = "/webhooks/stripe"
 JSON: Header = ("Content-Type", b"application/json")
-LIMIT = 256 * 1024
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def unreadable() -> list[Delivery]:
 def misdirected(states: Mapping[str, Any]) -> list[Delivery]:
     """Signed, but not what the endpoint takes: too long, packed, or sent elsewhere."""
     body = json.dumps(event_of("customer.deleted", states["customer.deleted"])).encode()
-    long = body[:-1] + b', "padding": "' + b"x" * LIMIT + b'"}'
+    long = body[:-1] + b', "padding": "' + b"x" * MAXIMUM_BODY_BYTES + b'"}'
     packed = gzip.compress(body)
     return [
         Delivery("longer than the limit", long, genuine(long)),
@@ -125,6 +126,11 @@ def empty(company: Company, states: Mapping[str, Any]) -> list[Delivery]:
     ignored: dict[str, dict[str, Any]] = {
         "of the other mode": {**event_of("customer.deleted", customer), "livemode": True},
         "of a connected account": {**event_of("customer.deleted", customer), "account": "acct_other"},
+        "of a sibling in the organisation": {
+            **event_of("customer.deleted", customer),
+            "context": "acct_other",
+        },
+        "of an account without a name": {**event_of("customer.deleted", customer), "context": {"id": 1}},
         "of a plan in the other mode": {**event_of("customer.subscription.deleted", plan), "livemode": True},
     }
     for name in (
@@ -283,6 +289,7 @@ async def run(stripe_base: str, database_url: str, *, every: int = 1) -> Seen:
                 *empty(company, states),
             ]
             await service.refresh("customer", company.owner.customer_id)
+            await check_account(service.context)
             tell(f"{len(corpus[::every])} deliveries")
             cached = _told(await _cached(database_url))
             with api_process(environment) as (base_url, _):

@@ -20,6 +20,12 @@ async def remember_account(connection: Connection, account_id: str, *, livemode:
     return row["id"], row["livemode"]
 
 
+async def stored_account(connection: Connection) -> str | None:
+    """Return the id of the account that this database mirrors, None before it is known."""
+    found: str | None = await connection.fetchval("select id from account")
+    return found
+
+
 async def is_filled(connection: Connection) -> bool:
     """Return True if the first fill has finished."""
     return bool(await connection.fetchval("select exists (select from account where filled_at is not null)"))

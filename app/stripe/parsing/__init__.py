@@ -13,6 +13,7 @@ from app.stripe.parsing.discounts import (
 from app.stripe.parsing.fields import MalformedObject, is_id
 from app.stripe.parsing.objects import (
     PARSERS,
+    check_kind,
     customer,
     invoice,
     is_complete,
@@ -39,6 +40,7 @@ __all__ = [
     "MalformedObject",
     "bill",
     "billed_line",
+    "check_kind",
     "customer",
     "foreign_coupons",
     "intent_step",

@@ -17,6 +17,7 @@ from app.stripe.parsing.fields import (
     MalformedObject,
     amount,
     array,
+    instant,
     integer,
     mapping,
     object_id,
@@ -62,8 +63,8 @@ def discount_detail(discount: Json, currency: str) -> JsonObject:
         "amount_off": amount,
         "currency": of,
         "duration": string(coupon, "duration"),
-        "start": integer(discount, "start"),
-        "ends_at": integer(discount, "end"),
+        "start": instant(discount, "start"),
+        "ends_at": instant(discount, "end"),
     }
 
 
@@ -130,7 +131,7 @@ def promotion_code(source: Json) -> PromotionCode:
     coupon = mapping(mapping(source, "promotion") or {}, "coupon") or {}
     restrictions = mapping(source, "restrictions") or {}
     customer_id = reference(source, "customer")
-    ends = [integer(source, "expires_at"), integer(coupon, "redeem_by")]
+    ends = [instant(source, "expires_at"), instant(coupon, "redeem_by")]
     amount_in = (string(coupon, "currency"), *(mapping(coupon, "currency_options") or {}))
     return PromotionCode(
         id=object_id(source),

@@ -5,11 +5,13 @@ The functions take an object and a key. They return None for a missing key unles
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, TypeGuard
 
 from app.domain.ids import is_free_id
+from app.domain.metadata import REPLACED
 from app.domain.snapshots import (
     JsonObject,
 )
@@ -18,6 +20,11 @@ Json = Mapping[str, Any]
 
 
 _LARGEST = 2**63 - 1
+LATEST_INSTANT = 253_402_300_799
+"""The last Unix second of the year 9999. A later one is probably in milliseconds, and has no date."""
+
+
+_NOT_STORABLE = re.compile(r"[\x00\ud800-\udfff]")
 
 
 class MalformedObject(ValueError):
@@ -33,10 +40,13 @@ def is_id(value: object) -> TypeGuard[str]:
 
 
 def storable(value: str) -> str:
-    """Return the text without NUL and lone surrogates, which PostgreSQL cannot store."""
+    """Return the text with a mark in place of NUL and of lone surrogates, which PostgreSQL cannot store.
+
+    They are replaced and not removed, so that no text becomes another one that confers something.
+    """
     if value.isascii() and "\x00" not in value:
         return value
-    return value.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")
+    return _NOT_STORABLE.sub(REPLACED, value)
 
 
 def string(source: Json, key: str) -> str | None:
@@ -80,6 +90,14 @@ def amount(source: Json, key: str) -> int:
     return integer(source, key) or 0
 
 
+def instant(source: Json, key: str) -> int | None:
+    """Return a Unix second in the years 1970 to 9999."""
+    value = integer(source, key)
+    if value is not None and not 0 <= value <= LATEST_INSTANT:
+        raise MalformedObject(f"{key} is not an instant in the years 1970 to 9999")
+    return value
+
+
 def mapping(source: Json, key: str) -> JsonObject | None:
     """Return an object."""
     value = source.get(key)
@@ -115,7 +133,7 @@ def reference(source: Json, key: str) -> str | None:
 def metadata_of(source: Json) -> dict[str, str]:
     """Return the object's metadata without values that are no texts, empty if it is missing."""
     values = mapping(source, "metadata") or {}
-    return {key: storable(value) for key, value in values.items() if isinstance(value, str)}
+    return {storable(key): storable(value) for key, value in values.items() if isinstance(value, str)}
 
 
 def decimal_string(source: Json, key: str) -> str | None:

@@ -16,6 +16,7 @@ from app.domain.ids import (
     ProductId,
     SubscriptionId,
     SubscriptionItemId,
+    is_id_of,
 )
 from app.domain.snapshots import (
     Customer,
@@ -35,6 +36,7 @@ from app.stripe.parsing.fields import (
     amount,
     array,
     decimal_string,
+    instant,
     integer,
     mapping,
     mappings,
@@ -48,15 +50,13 @@ from app.stripe.parsing.fields import (
     string,
 )
 
-_LATEST_INSTANT = 253_402_300_799
-
 
 def product(source: Json) -> Product:
     """Return a product."""
     metadata = metadata_of(source)
     return Product(
         id=ProductId(object_id(source)),
-        created=amount(source, "created"),
+        created=instant(source, "created") or 0,
         active=bool(source.get("active", True)),
         name=string(source, "name") or "",
         description=string(source, "description"),
@@ -98,7 +98,7 @@ def price(source: Json) -> Price:
     """Return a price. It is complete only if `tiers` and `currency_options` are expanded."""
     return Price(
         id=PriceId(object_id(source)),
-        created=amount(source, "created"),
+        created=instant(source, "created") or 0,
         product_id=ProductId(reference(source, "product") or ""),
         active=bool(source.get("active", True)),
         currency=string(source, "currency") or "",
@@ -128,7 +128,7 @@ def customer(source: Json) -> Customer:
     settings = mapping(readable, "invoice_settings") or {}
     return Customer(
         id=CustomerId(object_id(readable)),
-        created=amount(readable, "created"),
+        created=instant(readable, "created") or 0,
         email=string(readable, "email"),
         name=string(readable, "name"),
         phone=string(readable, "phone"),
@@ -155,8 +155,8 @@ def _item(source: Json) -> SubscriptionItem:
         product_id=ProductId(reference(price_source, "product") or ""),
         quantity=integer(source, "quantity"),
         metered=recurring.get("usage_type") == "metered",
-        current_period_start=integer(source, "current_period_start"),
-        current_period_end=integer(source, "current_period_end"),
+        current_period_start=instant(source, "current_period_start"),
+        current_period_end=instant(source, "current_period_end"),
     )
 
 
@@ -171,27 +171,27 @@ def subscription(source: Json, items: list[Json] | None = None) -> Subscription:
     billing_mode = mapping(source, "billing_mode") or {}
     return Subscription(
         id=SubscriptionId(object_id(source)),
-        created=amount(source, "created"),
+        created=instant(source, "created") or 0,
         customer_id=CustomerId(reference(source, "customer") or ""),
         status=required_string(source, "status"),
         currency=currency,
         items=[_item(item) for item in sources],
         owner_id=keys.owner_of(metadata),
         operation_id=keys.text(metadata, keys.OPERATION_ID),
-        cancel_at=integer(source, "cancel_at"),
+        cancel_at=instant(source, "cancel_at"),
         cancel_at_period_end=bool(source.get("cancel_at_period_end", False)),
-        canceled_at=integer(source, "canceled_at"),
-        ended_at=integer(source, "ended_at"),
-        trial_start=integer(source, "trial_start"),
-        trial_end=integer(source, "trial_end"),
-        start_date=integer(source, "start_date"),
-        billing_cycle_anchor=integer(source, "billing_cycle_anchor"),
+        canceled_at=instant(source, "canceled_at"),
+        ended_at=instant(source, "ended_at"),
+        trial_start=instant(source, "trial_start"),
+        trial_end=instant(source, "trial_end"),
+        start_date=instant(source, "start_date"),
+        billing_cycle_anchor=instant(source, "billing_cycle_anchor"),
         billing_mode=string(billing_mode, "type"),
         collection_method=string(source, "collection_method"),
         default_payment_method_id=reference(source, "default_payment_method"),
         default_source_id=reference(source, "default_source"),
         latest_invoice_id=reference(source, "latest_invoice"),
-        pending_update=picked(mapping(source, "pending_update"), ("expires_at", "trial_end")),
+        pending_update=_pending_update(source),
         discounts=[discount_id(discount) for discount in discounts],
         metadata_problems=keys.owner_problems(metadata),
         pause_collection=_pause_collection(source),
@@ -206,10 +206,12 @@ def _pause_collection(source: Json) -> JsonObject | None:
     paused = mapping(source, "pause_collection")
     if not paused:
         return None
-    resumes_at = integer(paused, "resumes_at")
-    if resumes_at is not None and not 0 <= resumes_at <= _LATEST_INSTANT:
-        raise MalformedObject("resumes_at is not an instant before the year 10000")
-    return {"behavior": required_string(paused, "behavior"), "resumes_at": resumes_at}
+    return {"behavior": required_string(paused, "behavior"), "resumes_at": instant(paused, "resumes_at")}
+
+
+def _pending_update(source: Json) -> JsonObject | None:
+    pending = mapping(source, "pending_update")
+    return None if pending is None else {name: instant(pending, name) for name in ("expires_at", "trial_end")}
 
 
 _CARD = ("brand", "last4", "exp_month", "exp_year", "funding", "country")
@@ -223,7 +225,7 @@ def payment_method(source: Json) -> PaymentMethod:
         card["wallet"] = string(mapping(details, "wallet") or {}, "type")
     return PaymentMethod(
         id=PaymentMethodId(object_id(source)),
-        created=amount(source, "created"),
+        created=instant(source, "created") or 0,
         customer_id=_customer_reference(source),
         type=required_string(source, "type"),
         card=card,
@@ -250,8 +252,8 @@ def _line(source: Json) -> JsonObject:
         "product_id": reference(prices, "product"),
         "subscription_item_id": string(details, "subscription_item"),
         "proration": details.get("proration") is True,
-        "period_start": integer(period, "start"),
-        "period_end": integer(period, "end"),
+        "period_start": instant(period, "start"),
+        "period_end": instant(period, "end"),
     }
 
 
@@ -263,7 +265,7 @@ def invoice(source: Json, all_lines: list[Json] | None = None) -> Invoice:
     lines = mapping(source, "lines") or {}
     return Invoice(
         id=InvoiceId(object_id(source)),
-        created=amount(source, "created"),
+        created=instant(source, "created") or 0,
         customer_id=_customer_reference(source),
         subscription_id=None if subscription_id is None else SubscriptionId(subscription_id),
         number=string(source, "number"),
@@ -277,9 +279,9 @@ def invoice(source: Json, all_lines: list[Json] | None = None) -> Invoice:
         billing_reason=string(source, "billing_reason"),
         hosted_invoice_url=string(source, "hosted_invoice_url"),
         invoice_pdf=string(source, "invoice_pdf"),
-        period_start=integer(source, "period_start"),
-        period_end=integer(source, "period_end"),
-        due_date=integer(source, "due_date"),
+        period_start=instant(source, "period_start"),
+        period_end=instant(source, "period_end"),
+        due_date=instant(source, "due_date"),
         lines=[_line(line) for line in (mappings(lines, "data") if all_lines is None else all_lines)],
         deleted=source.get("deleted") is True,
     )
@@ -293,6 +295,18 @@ PARSERS: dict[str, Callable[[Json], Snapshot]] = {
     "payment_method": payment_method,
     "invoice": invoice,
 }
+
+
+def check_kind(kind: str, source: Json) -> None:
+    """Check that an object is of this kind and has an id of this kind.
+
+    Raises:
+        MalformedObject: it is of another kind, or its id is.
+    """
+    if source.get("object") != kind:
+        raise MalformedObject(f"object is not {kind}")
+    if not is_id_of(kind, object_id(source)):
+        raise MalformedObject(f"id is not that of a {kind}")
 
 
 def is_complete(source: Json) -> bool:

@@ -17,7 +17,7 @@ from app.stripe.parsing.fields import (
     Json,
     amount,
     array,
-    integer,
+    instant,
     mapping,
     mappings,
     object_id,
@@ -76,7 +76,7 @@ def purchase_invoice(source: Json, at: int) -> PurchaseInvoice:
         id=object_id(source),
         status=string(source, "status") or "",
         payment=invoice_payment_step(source),
-        paid_at=integer(moments, "paid_at"),
+        paid_at=instant(moments, "paid_at"),
         at=at,
         is_processing=any(string(intent, "status") == "processing" for intent in _open_intents(source)),
     )
@@ -109,8 +109,8 @@ def billed_line(source: Json) -> BilledLine:
         id=object_id(source),
         item_id=None if item_id is None else SubscriptionItemId(item_id),
         amount=_net_of_discounts(source),
-        period_start=amount(period, "start"),
-        period_end=amount(period, "end"),
+        period_start=instant(period, "start") or 0,
+        period_end=instant(period, "end") or 0,
         invoice_item_id=string(details, "invoice_item"),
         credited=None if named is None else _credited(named),
     )
@@ -131,8 +131,8 @@ def invoice_item(source: Json) -> BilledLine:
         id=object_id(source),
         item_id=None if item_id is None else SubscriptionItemId(item_id),
         amount=amount(source, "net_amount" if source.get("net_amount") is not None else "amount"),
-        period_start=amount(period, "start"),
-        period_end=amount(period, "end"),
+        period_start=instant(period, "start") or 0,
+        period_end=instant(period, "end") or 0,
         invoice_item_id=object_id(source),
         credited=None if named is None else _credited_by_item(named),
     )
@@ -154,13 +154,13 @@ def bill(source: Json, lines: Sequence[BilledLine]) -> Bill:
     noted = (amount(source, f"{when}_payment_credit_notes_amount") for when in ("pre", "post"))
     return Bill(
         id=InvoiceId(object_id(source)),
-        created=amount(source, "created"),
+        created=instant(source, "created") or 0,
         status=required_string(source, "status"),
         total=amount(source, "total"),
         amount_due=amount(source, "amount_due"),
         lines=lines,
         hosted_invoice_url=string(source, "hosted_invoice_url"),
-        finalizes_at=integer(source, "automatically_finalizes_at"),
+        finalizes_at=instant(source, "automatically_finalizes_at"),
         payments=_payments(source),
         has_credit_notes=any(noted),
     )
