@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from app.domain.roles import RolePolicy
 from app.postgres.database import Database
+from app.postgres.installation_counts import InstallationCounts
 from app.postgres.leases import LeaseQueues
 from app.settings import Settings
 from app.stripe.billing import BillingCalls
@@ -77,6 +78,7 @@ class Context:
     rules: Rules
     rulebooks: Mapping[str, object] = field(default_factory=dict)
     lease_queues: LeaseQueues = field(default_factory=LeaseQueues)
+    counts: InstallationCounts = field(default_factory=InstallationCounts)
 
     def doing(self, work: Work) -> Context:
         """Return a context whose fetches count as `work` in Stripe's rate budget.

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
+
+WebhookRefusal = Literal["signature", "timestamp", "missing", "malformed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,11 @@ class InvalidWebhook(BillingError):
     code = "invalid_webhook"
     title = "The delivery is not a webhook that Stripe signed for this endpoint"
     advice = "Check that STRIPE_WEBHOOK_SECRETS holds the endpoint's signing secret."
+
+    def __init__(self, reason: WebhookRefusal) -> None:
+        """Keep the reason for the operator: the answer is the same for all."""
+        super().__init__()
+        self.reason = reason
 
 
 class DuplicateHeader(BillingError):

@@ -35,7 +35,9 @@ async def open_context(
     client = StripeClient(settings.stripe_key, api_base=settings.stripe_api_base, budget=budget)
     gateway = StripeGateway(client, livemode=settings.stripe_livemode)
     try:
-        yield Context(database, gateway, BillingCalls(client), Rules.of(settings), rulebooks or {})
+        context = Context(database, gateway, BillingCalls(client), Rules.of(settings), rulebooks or {})
+        async with context.counts.flushing(database):
+            yield context
     finally:
         await client.close()
         await budget.close()

@@ -7,6 +7,7 @@ operation that one of them has leased is skipped by the others, and periodic wor
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Coroutine
 from typing import Any
 from uuid import uuid4
@@ -19,7 +20,7 @@ from app.errors import BillingError
 from app.mirror import refreshing as sync
 from app.mirror.first_fill import check_account
 from app.mirror.store import refreshes
-from app.operating import upkeep
+from app.operating import upkeep, workers_store
 from app.operations import lease_store, recovery
 
 log = structlog.get_logger(__name__)
@@ -40,8 +41,10 @@ async def work(context: Context, stop: asyncio.Event) -> None:
     stopping = asyncio.create_task(stop.wait())
     jobs = _Jobs(context)
     periodic: asyncio.Task[None] | None = None
+    reports = _Reports(context)
     while not stop.is_set():
         try:
+            await reports.report_when_due()
             if periodic is None or periodic.done():
                 # Another account answers 404 for every object of this cache, so a refresh would mark it absent.
                 await check_account(context)
@@ -60,6 +63,7 @@ async def work(context: Context, stop: asyncio.Event) -> None:
         periodic.cancel()
         await asyncio.gather(periodic, return_exceptions=True)
     await jobs.finish(ACCEPTED_SECONDS)
+    await reports.end()
     log.info("worker_stopped")
 
 
@@ -69,6 +73,31 @@ def _begin_upkeep(context: Context, ended: asyncio.Task[None] | None) -> asyncio
         error = None if ended.cancelled() else ended.exception()
         log.error("upkeep_ended", error=type(error).__name__, exc_info=error)
     return asyncio.create_task(upkeep.keep_up(context))
+
+
+class _Reports:
+    """The reports of this worker, by which others see that it runs. They are made by the loop that does the work."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._id = uuid4()
+        self._due_at = 0.0
+
+    async def report_when_due(self) -> None:
+        """Report every REPORT_SECONDS."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._due_at:
+            async with self._context.database.connection() as connection:
+                await workers_store.report(connection, self._id, socket.gethostname())
+            self._due_at = now + workers_store.REPORT_SECONDS
+
+    async def end(self) -> None:
+        """Report that the worker ends, if the database answers."""
+        try:
+            async with self._context.database.connection() as connection:
+                await workers_store.forget(connection, self._id)
+        except BillingError as error:
+            log.warning("end_not_reported", reason=error.code)
 
 
 class _Jobs:

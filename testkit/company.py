@@ -137,11 +137,12 @@ class Service:
         raise AssertionError(f"not settled after {tries / 10} s: {story}")
 
     async def row_counts(self) -> dict[str, int]:
-        """Rows of every table but the one that counts requests, refused ones too, and under `stripe` the requests
-        that the stand-in has seen of the service.
+        """Rows of every table but those that count requests and workers, refused ones too, and under `stripe` the
+        requests that the stand-in has seen of the service.
         """
         tables = await self.fetch(
-            "select tablename from pg_tables where schemaname = 'public' and tablename <> 'request_rates' order by 1"
+            """select tablename from pg_tables where schemaname = 'public'
+            and tablename not in ('request_rates', 'installation_counts', 'workers') order by 1"""
         )
         counts = " union all ".join(
             f"select '{row['tablename']}' as name, count(*) as number from \"{row['tablename']}\""

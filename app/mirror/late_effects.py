@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 
 import structlog
-from prometheus_client import Counter
 
 from app.context import Context
 from app.mirror.store import audit
@@ -17,11 +16,8 @@ from app.stripe.webhooks import Event
 log = structlog.get_logger(__name__)
 
 
-LATE = Counter(
-    "coseat_late_effects",
-    "Writes that took effect after their operation was settled: a process had been stopped",
-)
-
+NAME = "late_effects"
+KINDS = ("customer", "subscription")
 
 _OUR_KEY = re.compile(r"(op_[0-9a-f]{24})/(\d{1,4})/\d+(?:/waiting|/end)?")
 
@@ -34,7 +30,7 @@ async def watch(context: Context, event: Event, kind: str) -> None:
     """
     key = None if event.idempotency_key is None else _OUR_KEY.fullmatch(event.idempotency_key)
     object_id = event.object.get("id")
-    if key is None or kind not in ("customer", "subscription") or not isinstance(object_id, str):
+    if key is None or kind not in KINDS or not isinstance(object_id, str):
         return
     async with context.database.connection() as connection:
         late = await audit.record_late_effect(
@@ -49,5 +45,5 @@ async def watch(context: Context, event: Event, kind: str) -> None:
             margin=context.rules.margin,
         )
     if late:
-        LATE.inc()
+        context.counts.add(NAME, kind)
         log.error("late_effect", operation_id=key[1], event_id=event.id)

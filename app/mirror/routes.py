@@ -14,6 +14,7 @@ from app.http.bodies import Body, refuse, too_large
 from app.http.headers import doubled_header
 from app.mirror import webhooks
 from app.mirror.ingest import Ingest
+from app.mirror.refused_deliveries import RefusedDeliveries
 from app.settings import Settings
 from app.stripe.webhooks import MAXIMUM_BODY_BYTES
 
@@ -40,6 +41,7 @@ class StripeWebhook:
         self.settings = settings
         self.working = 0
         self._ingest = Ingest()
+        self._refused = RefusedDeliveries()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one delivery."""
@@ -50,6 +52,7 @@ class StripeWebhook:
             content = await body.read(limit=MAXIMUM_BODY_BYTES, seconds=self.settings.request_deadline)
             await self._take(scope["app"].state.context, content, signature)
         except BillingError as error:
+            self._refused.note(error, scope["app"].state.context.counts)
             await refuse(error, scope, body, send)
         except ClientDisconnect:
             await Response(status_code=400)(scope, receive, send)
@@ -95,7 +98,7 @@ def _signature(scope: Scope) -> str | None:
         PayloadTooLarge: the declared length is too large.
     """
     if doubled_header(scope) is not None:
-        raise InvalidWebhook()
+        raise InvalidWebhook("malformed")
     signature: str | None = None
     for name, value in scope["headers"]:
         if name == b"stripe-signature":

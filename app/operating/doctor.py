@@ -14,10 +14,12 @@ from app.context import Context, Rules
 from app.domain import metadata as keys
 from app.domain.ids import NOBODY
 from app.domain.seats import capacity, is_shareable, lacking
+from app.mirror import refused_deliveries
 from app.mirror.first_fill import check_account
 from app.mirror.store import fills, refreshes, subscriptions
 from app.mirror.store import scans as scan_rows
 from app.operating import store as diagnosis
+from app.postgres import installation_counts
 from app.postgres.database import Connection
 from app.stripe.client import API_VERSION
 from app.stripe.gateway import WebhookEndpoint
@@ -306,6 +308,7 @@ async def _sync(connection: Connection) -> list[Finding]:
         )
         for dead in await refreshes.dead(connection, limit=diagnosis.LIMIT)
     ]
+    found += await _refused(connection)
     deliveries = await diagnosis.deliveries(connection)
     if deliveries.last is None:
         fix = "Change any object in the Dashboard, and check that its event arrives."
@@ -314,6 +317,24 @@ async def _sync(connection: Connection) -> list[Finding]:
         problem = f"{deliveries.other_version} events of another API version arrived within a day"
         found.append(Finding("webhook", "-", problem, f"Pin the endpoint to {API_VERSION}."))
     return found
+
+
+async def _refused(connection: Connection) -> list[Finding]:
+    """Return the deliveries that were refused within the last hour.
+
+    Anybody can send requests without a signature, so those are a notice.
+    """
+    refused = await installation_counts.within_an_hour(connection, refused_deliveries.NAME)
+    return [
+        Finding(
+            "webhook",
+            "-",
+            f"{number} deliveries were refused within an hour, reason: {reason}",
+            refused_deliveries.REMEDIES[reason],
+            "notice" if reason == "missing" else "fix",
+        )
+        for reason, number in refused.items()
+    ]
 
 
 async def _last_reconcile(connection: Connection) -> list[Finding]:

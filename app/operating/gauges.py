@@ -11,6 +11,7 @@ from app.context import Context
 from app.errors import BillingError
 from app.mirror.store import refreshes
 from app.mirror.store import scans as scan_rows
+from app.operating import installation
 from app.operations import waiting_store
 
 
@@ -60,12 +61,13 @@ _AGE = KnownGauge(
 
 
 async def update(context: Context) -> None:
-    """Read all gauges from the database, in three statements on small indexes."""
+    """Read all gauges from the database."""
     try:
         async with context.database.connection() as connection:
             state = await refreshes.state(connection)
             last = await scan_rows.last_reconcile(connection)
             without_effect = await waiting_store.paid_without_effect(connection)
+            installation.COLLECTOR.show(await installation.read(connection))
     except BillingError:
         _UP.set(0)
         return

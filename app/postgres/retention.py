@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from app.postgres import installation_counts
 from app.postgres.database import Connection
 
 BATCH = 1000
@@ -16,6 +17,7 @@ _EXPIRED = {
     "refreshes": "notifications = 0 and dead_at is null and lease_token is null"
     " and not_before < clock_timestamp() - interval '1 hour'",
     "request_rates": "full_at < clock_timestamp()",
+    "workers": "reported_at < clock_timestamp() - interval '1 day'",
 }
 
 # The journals: what was changed, who did it, and how each write ended. A step goes with its operation.
@@ -31,6 +33,8 @@ _JOURNALS = {
 async def purge(connection: Connection, *, journal_days: int) -> dict[str, int]:
     """Delete the expired rows, each batch in its own transaction, and return the number of rows by table.
 
+    Counts of more than a day ago are merged.
+
     `journal_days`: for how long operations and the audit trail are kept.
     """
     deleted = {}
@@ -44,4 +48,5 @@ async def purge(connection: Connection, *, journal_days: int) -> dict[str, int]:
         while number == BATCH:
             number = int((await connection.execute(statement)).rpartition(" ")[2])
             deleted[table] += number
+    await installation_counts.fold(connection)
     return deleted

@@ -52,28 +52,30 @@ def verify(body: bytes, header: str | None, secrets: Sequence[str], *, now: floa
     Raises:
         InvalidWebhook: the header is missing or malformed, the time is too far away, or no secret matches.
     """
-    if header is None or len(header) > _MAXIMUM_HEADER or not header.isascii():
-        raise InvalidWebhook()
+    if header is None:
+        raise InvalidWebhook("missing")
+    if len(header) > _MAXIMUM_HEADER or not header.isascii():
+        raise InvalidWebhook("malformed")
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError:
-        raise InvalidWebhook() from None
+        raise InvalidWebhook("malformed") from None
     if abs(_timestamp(header) - (time.time() if now is None else now)) > WINDOW_SECONDS:
-        raise InvalidWebhook()
+        raise InvalidWebhook("timestamp")
     for secret in secrets:
         try:
             if stripe.WebhookSignature.verify_header(text, header, secret, tolerance=None):
                 return
         except stripe.SignatureVerificationError:
             continue
-    raise InvalidWebhook()
+    raise InvalidWebhook("signature")
 
 
 def _timestamp(header: str) -> int:
     """Return the only timestamp of the header. With several, the SDK might verify another than this module checks."""
     instants = [part[2:] for part in header.split(",") if part.startswith("t=")]
     if len(instants) != 1 or not instants[0].isdigit() or len(instants[0]) > _LONGEST_INSTANT:
-        raise InvalidWebhook()
+        raise InvalidWebhook("malformed")
     return int(instants[0])
 
 
@@ -86,9 +88,9 @@ def read(body: bytes) -> Event | None:
     try:
         envelope = orjson.loads(body)
     except orjson.JSONDecodeError:
-        raise InvalidWebhook() from None
+        raise InvalidWebhook("malformed") from None
     if not isinstance(envelope, dict):
-        raise InvalidWebhook()
+        raise InvalidWebhook("malformed")
     if envelope.get("object") == "v2.core.event":
         return None
     data = envelope.get("data")
@@ -105,7 +107,7 @@ def read(body: bytes) -> Event | None:
         and isinstance(data.get("object"), dict)
         and "\x00" not in event_id + event_type
     ):
-        raise InvalidWebhook()
+        raise InvalidWebhook("malformed")
     version, previous = envelope.get("api_version"), data.get("previous_attributes")
     return Event(
         id=event_id,

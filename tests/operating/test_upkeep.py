@@ -74,6 +74,10 @@ async def test_what_is_past_its_time_is_forgotten_and_nothing_younger(service: S
         ('sub_1', now() - interval '401 days', 'api', 'old', '{}', '{}'),
         ('sub_1', now() - interval '399 days', 'api', 'young', '{}', '{}') returning id"""
     )
+    await service.fetch(
+        """insert into workers (id, host, reported_at) values (gen_random_uuid(), 'old', now() - interval '25 hours'),
+            (gen_random_uuid(), 'young', now() - interval '23 hours') returning id"""
+    )
     deleted = await upkeep.purge(service.context)
     assert deleted == {
         "webhook_events": retention.BATCH + 5,
@@ -82,6 +86,7 @@ async def test_what_is_past_its_time_is_forgotten_and_nothing_younger(service: S
         "reservations": 1,
         "refreshes": 1,
         "request_rates": 1,
+        "workers": 1,
         "audit_events": 1,
         "operation_steps": 1,
         "operations": 1,

@@ -34,7 +34,15 @@ from app.postgres.tables.protocol import (
     operations,
     reservations,
 )
-from app.postgres.tables.records import audit_events, idempotency_keys, quotes, request_rates, schema_floor
+from app.postgres.tables.records import (
+    audit_events,
+    idempotency_keys,
+    installation_counts,
+    quotes,
+    request_rates,
+    schema_floor,
+    workers,
+)
 from app.postgres.tables.synchronisation import (
     account,
     list_scan_findings,
@@ -59,6 +67,7 @@ __all__ = [
     "erasures",
     "idempotency_keys",
     "identities",
+    "installation_counts",
     "invitations",
     "invoices",
     "list_scan_findings",
@@ -87,4 +96,5 @@ __all__ = [
     "transfers",
     "unclaimed_counts",
     "webhook_events",
+    "workers",
 ]

@@ -76,6 +76,7 @@ operations = Table(
     instant("created_at", default=True),
     instant("settled_at"),
     Column("seat_total", BigInteger, comment="the seats after it, where it changes their number"),
+    Column("trace_context", Text, comment="the trace of its request, in the form of a traceparent header"),
     CheckConstraint("state in ('running', 'settled')", name="state"),
     CheckConstraint("(state = 'settled') = (settled_at is not null)", name="settled"),
     # A settled operation has no lease. A running one has that of its runner, or an old one until a worker takes it.

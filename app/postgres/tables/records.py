@@ -6,6 +6,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    DateTime,
     Identity,
     Index,
     Integer,
@@ -15,6 +16,7 @@ from sqlalchemy import (
     Text,
     text,
 )
+from sqlalchemy.dialects.postgresql import UUID
 
 from app.postgres.tables.columns import instant, json_column, metadata, text_column, whole, yes_no
 
@@ -76,6 +78,24 @@ request_rates = Table(
     Column("name", Text, primary_key=True),
     instant("full_at", nullable=False),
     prefixes=["unlogged"],
+)
+
+installation_counts = Table(
+    "installation_counts",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("label", Text, primary_key=True),
+    Column("since", DateTime(timezone=True), primary_key=True),
+    whole("number", required=True),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", UUID(as_uuid=True), primary_key=True),
+    text_column("host", required=True),
+    instant("started_at", default=True),
+    instant("reported_at", default=True),
 )
 
 schema_floor = Table(

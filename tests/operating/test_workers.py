@@ -1,0 +1,57 @@
+"""Workers report that they run, so that an API process shows how many there are."""
+
+import asyncio
+import re
+import signal
+
+from testkit.company import Service, running_service
+from testkit.service import service_environment, worker_process
+from testkit.simulator import Simulator
+
+
+async def shown(service: Service) -> tuple[int, float | None]:
+    """Return the number of workers and the seconds since the last report, None if it is not shown."""
+    text = (await service.get("/metrics")).text
+    number = re.search(r"^coseat_workers (\S+)$", text, re.MULTILINE)
+    last = re.search(r"^coseat_worker_last_report_seconds (\S+)$", text, re.MULTILINE)
+    assert number is not None, text
+    return int(float(number[1])), None if last is None else float(last[1])
+
+
+async def until_shown(service: Service, number: int) -> None:
+    for _ in range(150):
+        if (await shown(service))[0] == number:
+            return
+        await asyncio.sleep(0.1)
+    assert (await shown(service))[0] == number
+
+
+async def test_workers_are_shown_while_they_run(stripe_account: Simulator, database_url: str) -> None:
+    """O15: nothing showed whether a worker runs."""
+    environment = service_environment(
+        database_url=database_url, stripe_base=stripe_account.base_url, stripe_key=stripe_account.api_key
+    )
+    async with running_service(stripe_account, database_url) as service:
+        assert await shown(service) == (0, None)
+        with worker_process(environment) as ending, worker_process(environment) as killed:
+            await until_shown(service, 2)
+            ending.process.send_signal(signal.SIGTERM)
+            await until_shown(service, 1)
+            killed.process.kill()
+            await asyncio.to_thread(killed.process.wait)
+        number, last = await shown(service)
+        assert number == 1 and last is not None and last < 30
+        await service.fetch("update workers set reported_at = now() - interval '31 seconds' returning id")
+        number, last = await shown(service)
+        assert number == 0 and last is not None and 31 <= last < 60
+
+
+async def test_worker_reports_although_stripe_does_not_answer(
+    stripe_account: Simulator, database_url: str
+) -> None:
+    environment = service_environment(
+        database_url=database_url, stripe_base="http://127.0.0.1:9", stripe_key=stripe_account.api_key
+    )
+    async with running_service(stripe_account, database_url) as service:
+        with worker_process(environment):
+            await until_shown(service, 1)
