@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
-from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -20,6 +19,8 @@ from app.http.in_flight import WritesInFlight
 from app.http.overload import ConcurrencyLimit
 from app.http.paths import RawSegments
 from app.http.rate_limits import RequestRates
+from app.http.request_records import RequestRecords
+from app.http.route_names import operation_id
 from app.identity import acts
 from app.identity.authenticator import Authenticator
 from app.mirror.routes import PATH as WEBHOOK_PATH
@@ -67,15 +68,6 @@ class Service(FastAPI):
         await super().__call__(scope, receive, send)
 
 
-def operation_id(route: APIRoute) -> str:
-    """Return the operationId of a route.
-
-    `get_shared_subscription` becomes `getSharedSubscription`.
-    """
-    first, *rest = route.name.split("_")
-    return first + "".join(word.capitalize() for word in rest)
-
-
 def create_app(settings: Settings) -> Service:
     """Return the API.
 
@@ -101,7 +93,7 @@ def create_app(settings: Settings) -> Service:
         version=__version__,
         description="Stripe Billing as shared, per-seat subscriptions.",
         lifespan=lifespan,
-        generate_unique_id_function=operation_id,
+        generate_unique_id_function=lambda route: operation_id(route.name),
         # FastAPI's own pages load their scripts from other hosts.
         docs_url=None,
         redoc_url=None,
@@ -160,4 +152,4 @@ def _layers(app: Service, webhook: StripeWebhook, settings: Settings) -> ASGIApp
             expose_headers=_EXPOSED_HEADERS,
             max_age=600,
         )
-    return middleware.RequestRecords(WebhookFirst(entry, webhook=webhook), quiet=direct_reads.TEMPLATES)
+    return RequestRecords(WebhookFirst(entry, webhook=webhook))

@@ -20,6 +20,7 @@ import orjson
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
+from app.commands.log_sampling import Sampling
 from app.errors import BillingError
 from app.settings import LogLevel, SettingsError
 
@@ -134,9 +135,11 @@ def configure_logs(level: LogLevel, stream: TextIO | None = None) -> None:
     Loggers of libraries log from `warning` on, because at lower levels they print bodies of requests.
     """
     number = logging.getLevelNamesMapping()[level.upper()]
+    sampling = Sampling()
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(number),
         processors=[
+            sampling.process,
             _stamp,
             _describe_failure,
             structlog.processors.JSONRenderer(serializer=_serialize),
@@ -146,6 +149,7 @@ def configure_logs(level: LogLevel, stream: TextIO | None = None) -> None:
     )
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(_Record())
+    handler.addFilter(sampling.filter)
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler])
     for name in ("stripe", "httpx", "httpcore", "asyncpg"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -17,10 +17,14 @@ async def operation_id_of(request: Request, principal: Principal) -> str:
 
     It is the same for the same principal, path, key and body, and random without a key. Our idempotency keys at Stripe
     contain it. So a caller who lost the answer and retries has one effect at Stripe. The body is part of it: another
-    body under the same key must not continue the first operation.
+    body under the same key must not continue the first operation. The record of the request shows the id.
     """
     key = request.headers.get("idempotency-key")
     if key is None:
-        return f"op_{secrets.token_hex(_HEX_DIGITS // 2)}"
-    name = f"{principal.key}\n{request.method} {request.url.path}\n{key}\n".encode()
-    return f"op_{hashlib.sha256(name + await request.body()).hexdigest()[:_HEX_DIGITS]}"
+        digits = secrets.token_hex(_HEX_DIGITS // 2)
+    else:
+        name = f"{principal.key}\n{request.method} {request.url.path}\n{key}\n".encode()
+        digits = hashlib.sha256(name + await request.body()).hexdigest()[:_HEX_DIGITS]
+    found = f"op_{digits}"
+    request.scope["state"]["operation_id"] = found
+    return found

@@ -43,6 +43,8 @@ def request_id(request: Request) -> str:
 
 def render(error: BillingError, request: Request) -> Response:
     """Return the answer for `error`, with at most 20 entries in `errors`."""
+    # The record of the request shows the code.
+    request.scope.setdefault("state", {})["code"] = error.code
     # The members of RFC 9457 come last, so that an extension member cannot replace one of them.
     document: dict[str, Any] = {
         **error.members,

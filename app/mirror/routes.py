@@ -19,7 +19,7 @@ from app.settings import Settings
 from app.stripe.webhooks import MAXIMUM_BODY_BYTES
 
 PATH = "/webhooks/stripe"
-_ROUTE = SimpleNamespace(path=PATH)
+_ROUTE = SimpleNamespace(name="stripe_webhook")
 """The name of the route in logs and metrics."""
 
 _HEADERS = [

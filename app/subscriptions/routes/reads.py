@@ -46,11 +46,10 @@ StatusesQuery = Annotated[
 _READ = {**UNCHANGED, **problems.responses(401, 403, 404, 422, 502, 503)}
 _PATH = re.compile(r"/v1(/(?:shared-)?subscriptions/)([^/]+)")
 _ROUTES = {
-    start: SimpleNamespace(path=start + "{subscription_id}")
-    for start in ("/subscriptions/", "/shared-subscriptions/")
+    "/subscriptions/": SimpleNamespace(name="get_subscription"),
+    "/shared-subscriptions/": SimpleNamespace(name="get_shared_subscription"),
 }
 """What logs and metrics call them: as the routes below, which the same requests would take without the short way."""
-TEMPLATES = frozenset(route.path for route in _ROUTES.values())
 
 
 class PlainReadsFirst:
