@@ -28,6 +28,8 @@ _INSERT_STEPS = """
         coalesce(r.awaits_seats, false), r.invitation_id, case when r.state <> 'planned' then clock_timestamp() end
     from jsonb_populate_recordset(null::operation_steps, $3) r"""
 
+# A step keeps an e-mail as it was typed, for display. A reservation has it as it is compared.
+#
 # A role change writes the whole membership, so it may seat a member again who is moved away while it runs. Its
 # reservation counts no second seat while the member has one. While a seat moves, the reservation of its new member
 # makes both members count as one, until the old one is removed.
@@ -35,17 +37,17 @@ _INSERT_RESERVATIONS = """
     insert into reservations (operation_id, position, subscription_id, customer_id, email, item_id, from_quantity,
         moves_from)
     select operation_id, position, subscription_id, case when not awaits_seats then customer_id end,
-        case when not awaits_seats then email end, case when awaits_seats then $2 end,
+        case when not awaits_seats then lower(email collate "C") end, case when awaits_seats then $2 end,
         case when awaits_seats then $3::bigint end, case when action = 'add' then $4::text end
     from operation_steps where operation_id = $1 and state = 'planned'
       and (action = 'update' or (action = 'add' and invitation_id is null))
-    order by coalesce(customer_id, email)"""
+    order by coalesce(customer_id, lower(email collate "C"))"""
 
 # An addition of an invited person fills the seat of the invitation, which is reserved already. A member who is raised
 # by an invitation keeps their own seat, and that of the invitation is freed once they are raised.
 _TAKE_INVITED_SEATS = """
     update reservations r set operation_id = t.operation_id, position = t.position, customer_id = t.customer_id,
-        email = t.email
+        email = lower(t.email collate "C")
     from operation_steps t
     where t.operation_id = $1 and t.action = 'add' and t.state = 'planned' and r.invitation_id = t.invitation_id
       and r.operation_id is null and r.released_at is null"""

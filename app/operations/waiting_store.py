@@ -188,7 +188,7 @@ async def name(
     try:
         async with connection.transaction():
             await connection.execute(
-                """update reservations set customer_id = $3, email = $4, item_id = null, from_quantity = null,
+                """update reservations set customer_id = $3, email = lower($4 collate "C"), item_id = null, from_quantity = null,
                     slot = null
                 where operation_id = $1 and position = $2 and released_at is null""",
                 operation_id,

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from app.context import Context
 from app.domain import metadata as keys
+from app.domain.emails import ascii_lowered
 from app.domain.ids import NOBODY, CustomerId, SubscriptionId
 from app.domain.snapshots import Customer, Snapshot, Subscription
 from app.domain.statuses import ENDED, is_live
@@ -220,11 +221,11 @@ class NewMemberSteps(Steps):
 
     def write(self, context: Context, operation: Operation, step: Step, params: Params) -> Write[Fetched]:
         """Return the creation of a customer with the step's e-mail."""
-        return context.stripe.customer_creation(email=step.email or "", name=None, metadata=params)
+        return context.stripe.customer_creation(email=_address(step), name=None, metadata=params)
 
     async def created(self, context: Context, operation: Operation, step: Step) -> Fetched | None:
         """Return the customer of an earlier attempt, even if it was deleted since."""
-        for found in await context.stripe.customers_with_email(step.email or ""):
+        for found in await context.stripe.customers_with_email(_address(step)):
             if isinstance(found.snapshot, Customer) and found.snapshot.operation_id == operation.id:
                 return found
         for customer_id, _ in await changed_despite_5xx(context, operation.id, step, self.event_types):
@@ -242,14 +243,19 @@ class NewMemberSteps(Steps):
         applied: bool,
     ) -> None:
         """Record the new member for the audit trail."""
-        customer, email = customer_in(snapshot), step.email or ""
+        customer = customer_in(snapshot)
         if customer is None:
             return
         customer_id = CustomerId(customer.id)
-        await people_store.record_seat_customer(connection, customer_id, email, operation.id)
+        await people_store.record_seat_customer(connection, customer_id, _address(step), operation.id)
         if applied:
             await _end_invitation(connection, operation, step)
-            await members.record_joined(connection, operation.subscription_id, customer_id, email)
+            await members.record_joined(connection, operation.subscription_id, customer_id, step.email)
+
+
+def _address(step: Step) -> str:
+    """Return the e-mail of the person to add, as it is compared."""
+    return ascii_lowered(step.email or "")
 
 
 async def _end_invitation(connection: Connection, operation: Operation, step: Step) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 
+from app.domain.emails import ascii_lowered
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.roles import Role
 from app.domain.statuses import ENDED
@@ -40,9 +41,10 @@ async def find_addition(
     """
     ended = sorted(ENDED)
     if email is not None:
-        found = await people_store.people_by_email(connection, view.id, [email], ended=ended)
-        promised = await people_store.promised_emails(connection, [email])
-        return by_email(email, found, promised.get(email, set()), view, limit, None)
+        address = ascii_lowered(email)
+        found = await people_store.people_by_email(connection, view.id, [address], ended=ended)
+        promised = await people_store.promised_emails(connection, [address])
+        return by_email(email, found, promised.get(address, set()), view, limit, None)
     known = await people_store.people_by_id(connection, view.id, [customer_id or ""], ended=ended)
     return as_person(known[0], view, None, limit) if known else Person(customer_id, known=False)
 
@@ -55,7 +57,7 @@ def by_email(
     limit: int,
     invitation: Invitation | None,
 ) -> Person:
-    """Return the person that an e-mail names, among the customers that have it.
+    """Return the person that an e-mail names, among the customers that have it; it stays as it was typed.
 
     `promised_on`: the subscriptions on which the e-mail is promised a seat, while its customer is created.
     `invitation`: the open one to that e-mail.
@@ -93,7 +95,7 @@ def as_person(found: FoundPerson, view: SubscriptionView, email: str | None, lim
 class AskedChange:
     """One change as the caller wrote it.
 
-    An addition names an e-mail (in lower case) or a customer; other changes name a customer.
+    An addition names an e-mail or a customer; other changes name a customer.
     """
 
     action: Action
@@ -101,6 +103,11 @@ class AskedChange:
     email: str | None = None
     customer_id: CustomerId | None = None
     role: Role | None = None
+
+    @property
+    def address(self) -> str | None:
+        """Return the e-mail as it is compared."""
+        return None if self.email is None else ascii_lowered(self.email)
 
 
 async def find_people(
@@ -116,22 +123,22 @@ async def find_people(
     `limit`: how many memberships one person may have.
     """
     ids = sorted({change.customer_id for change in asked if change.customer_id is not None})
-    emails = sorted({change.email for change in asked if change.email is not None})
+    addresses = sorted({change.address for change in asked if change.address is not None})
     by_id = {
         p.customer_id: p
         for p in await people_store.people_by_id(connection, view.id, ids, ended=sorted(ENDED))
     }
     with_email: dict[str, list[FoundPerson]] = {}
-    for found in await people_store.people_by_email(connection, view.id, emails, ended=sorted(ENDED)):
+    for found in await people_store.people_by_email(connection, view.id, addresses, ended=sorted(ENDED)):
         with_email.setdefault(found.email or "", []).append(found)
-    promised = await people_store.promised_emails(connection, emails)
-    invited = await invitation_store.open_to(connection, view.id, emails)
+    promised = await people_store.promised_emails(connection, addresses)
+    invited = await invitation_store.open_to(connection, view.id, addresses)
     changes = []
     for change in asked:
-        if change.email is not None:
-            email, candidates = change.email, with_email.get(change.email, [])
-            promised_on = promised.get(email, set())
-            person = by_email(email, candidates, promised_on, view, limit, invited.get(email))
+        address = change.address
+        if change.email is not None and address is not None:
+            candidates, promised_on = with_email.get(address, []), promised.get(address, set())
+            person = by_email(change.email, candidates, promised_on, view, limit, invited.get(address))
         else:
             person = _by_id(change, by_id.get(change.customer_id or CustomerId("")), actor, view, limit)
         changes.append(
@@ -167,7 +174,7 @@ def refuse_twice(changes: Sequence[MemberChange], asked: Sequence[AskedChange], 
         is_shown = (
             actor.is_service or person.is_owner or person.former_member or person.member_role is not None
         )
-        name = (person.customer_id if is_shown or source.email is None else None) or person.email or ""
+        name = (person.customer_id if is_shown or source.email is None else None) or source.address or ""
         if name in seen:
             errors.append(FieldError(source.pointer, "duplicate", "This person is named twice in one call."))
         seen.add(name)

@@ -1,10 +1,11 @@
 """P5: adding somebody shows nothing of them until they act."""
 
+import asyncio
 from typing import Any
 
 import pytest
 
-from testkit.company import Company, Person, Service
+from testkit.company import Company, Person, Service, new_email, running_service
 from testkit.problems import ok, problem
 from testkit.service import as_service, as_user
 
@@ -92,3 +93,81 @@ async def test_member_added_by_id_or_in_the_dashboard_is_active(service: Service
     ok(await company.change(as_service("write"), add=[person.customer_id]))
     assert (await row_of(company, person.customer_id))["state"] == "active"
     assert (await row_of(company, company.user.customer_id))["state"] == "active"
+
+
+def mixed(email: str) -> str:
+    return email.replace("new", "New.Person").replace("example", "Example")
+
+
+async def test_case_of_typed_address_is_shown_until_the_person_acts(service: Service) -> None:
+    """Readings "People" 13: the adder sees what they typed, and afterwards the person's own address."""
+    company, email = await service.company(seats=4), mixed(new_email())
+    added = ok(await company.change(company.owner.headers, add=[email]))
+    customer_id = added["results"][0]["customer_id"]
+    assert added["results"][0]["email"] == email
+    row = await row_of(company, customer_id)
+    assert (row["state"], row["email"]) == ("unclaimed", email)
+    assert await row_of(company, customer_id, search=email.lower()) == row
+    at_stripe = await service.stripe.get(f"/v1/customers/{customer_id}")
+    assert at_stripe["email"] == email.lower()
+    again = ok(await company.change(company.owner.headers, add=[email.upper()]))
+    assert [(one["outcome"], one["customer_id"]) for one in again["results"]] == [("unchanged", customer_id)]
+    who = as_user(f"login-{email}", email=email.lower(), email_verified=True)
+    assert ok(await service.send("POST", "/v1/customers", who, {}))["customer"]["id"] == customer_id
+    ok(await service.get("/v1/customers/me", who))
+    await service.move_seats()
+    row = await row_of(company, customer_id)
+    assert (row["state"], row["email"]) == ("active", email.lower())
+
+
+async def test_case_of_typed_address_is_dropped_when_the_person_leaves(service: Service) -> None:
+    """Readings "People" 13."""
+    company, email = await service.company(seats=4), mixed(new_email())
+    added = ok(await company.change(company.owner.headers, add=[email]))
+    customer_id = added["results"][0]["customer_id"]
+    ok(await company.change(company.owner.headers, remove=[customer_id]))
+    marks = {"billing_shared_subscription_id": company.subscription_id}
+    await service.stripe.post(f"/v1/customers/{customer_id}", metadata=marks)
+    await service.refresh("customer", customer_id)
+    assert (await row_of(company, customer_id))["email"] == email.lower()
+
+
+async def test_case_of_typed_address_is_shown_while_the_addition_runs(service: Service) -> None:
+    """Readings "People" 13: the address is compared without its case, also while nobody has it yet."""
+    company, other = await service.company(seats=4), await service.company(seats=4)
+    email = mixed(new_email())
+    await service.stripe.add_fault(method="POST", path="/v1/customers", latency_s=2.0, times=1)
+    async with running_service(service.stripe, service.database_url, OPERATION_DEADLINE="1") as hasty:
+        path, body = f"{company.path}/users", {"add": [{"email": email}]}
+        ok(await hasty.send("PATCH", path, company.owner.headers, body), 202)
+        shown = ok(await hasty.get(path, company.owner.headers, state="pending"))["data"]
+        assert [row["email"] for row in shown] == [email]
+        for typed in (email.lower(), email.upper()):
+            again = await hasty.send("PATCH", path, company.owner.headers, {"add": [{"email": typed}]})
+            problem(again, 409, "operation_in_progress")
+        problem(await company.invite(company.owner.headers, email.upper()), 409, "already_member")
+        await asyncio.gather(*(other.change(other.owner.headers, add=[one]) for one in (email.lower(),)))
+        await asyncio.sleep(2)
+    await service.work_off()
+    found = [one for one in await service.stripe.state("customer") if one.get("email") == email.lower()]
+    assert len(found) == 1
+    assert found[0]["id"] in await company.members() and found[0]["id"] in await other.members()
+
+
+async def test_one_address_is_one_person_in_a_call_whatever_its_case(service: Service) -> None:
+    company, email = await service.company(seats=9), new_email()
+    twice = await company.change(company.owner.headers, add=[email, email.upper()])
+    assert problem(twice, 422, "invalid_request")["errors"][0]["pointer"] == "/add/1"
+
+
+async def test_case_of_invited_address_is_shown_until_the_person_is_added(service: Service) -> None:
+    """Readings "People" 13: an addition in another case uses the invitation's seat, and shows what was typed last."""
+    company, email = await service.company(seats=3), mixed(new_email())
+    ok(await company.invite(company.owner.headers, email), 201)
+    [row] = ok(await service.get(f"{company.path}/users", company.owner.headers, state="invited"))["data"]
+    assert row["email"] == email
+    problem(await company.invite(company.owner.headers, email.upper()), 409, "already_invited")
+    added = ok(await company.change(company.owner.headers, add=[email.upper()]))
+    row = await row_of(company, added["results"][0]["customer_id"])
+    assert (row["state"], row["email"]) == ("unclaimed", email.upper())
+    assert (await company.seats())["reserved"] == 0

@@ -9,7 +9,6 @@ from starlette.responses import Response
 
 from app.context import Context
 from app.customers import failures
-from app.domain import emails
 from app.domain.ids import CustomerId, SubscriptionItemId
 from app.domain.roles import Role
 from app.domain.snapshots import JsonObject
@@ -311,7 +310,7 @@ def _asked(body: MemberChangeRequest | SeatQuoteRequest) -> list[AskedChange]:
         AskedChange(
             Action.ADD,
             f"/add/{position}",
-            email=None if add.email is None else emails.ascii_lowered(add.email),
+            email=add.email,
             customer_id=None if add.customer_id is None else CustomerId(add.customer_id),
             role=Role(add.role),
         )
