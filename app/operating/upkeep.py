@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 import structlog
 
@@ -23,24 +23,24 @@ from app.sharing import cleanup
 log = structlog.get_logger(__name__)
 
 _LOOK_SECONDS = 60.0
-_PURGE_SECONDS = 600.0
 
 
 async def keep_up(context: Context) -> None:
-    """Do all periodic work, about once a minute, until it is cancelled."""
-    purged_at: float | None = None
-    loop = asyncio.get_running_loop()
+    """Do all periodic work until it is cancelled. Each part has its own pace, and a long one delays no other."""
+    async with asyncio.TaskGroup() as repeated:
+        for part, seconds in _PARTS:
+            repeated.create_task(_repeat(context, part, seconds))
+
+
+async def _repeat(context: Context, part: _Part, seconds: float) -> None:
     while True:
-        is_due = purged_at is None or loop.time() - purged_at > _PURGE_SECONDS
-        if is_due and await _done(purge(context)):
-            purged_at = loop.time()
-        await one_round(context)
-        await asyncio.sleep(_LOOK_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - spreads load, guards nothing
+        pause = seconds if await _done(part(context)) else min(seconds, _LOOK_SECONDS)
+        await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - spreads load, guards nothing
 
 
 async def one_round(context: Context) -> None:
     """Do each part of the periodic work once. A part that fails is logged, and the other parts are done."""
-    for part in (cleanup.end_invitations, _clear_all_ended, emptied.delete_emptied, reconcile_when_due):
+    for part, _ in _PARTS:
         await _done(part(context))
 
 
@@ -97,3 +97,14 @@ async def reconcile_when_due(context: Context) -> bool:
     if result.reason is not None:
         log.error("reconcile_stopped", reason=result.reason)
     return True
+
+
+_Part = Callable[[Context], Coroutine[Any, Any, object]]
+_PARTS: Final[tuple[tuple[_Part, float], ...]] = (
+    (purge, 600.0),
+    (cleanup.end_invitations, _LOOK_SECONDS),
+    (_clear_all_ended, _LOOK_SECONDS),
+    (emptied.delete_emptied, 10.0),
+    (reconcile_when_due, _LOOK_SECONDS),
+)
+"""The parts of the periodic work, and about how many seconds after its end each of them is done again."""

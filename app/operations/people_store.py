@@ -95,13 +95,13 @@ _CANDIDATES = f"""
             where lower(k.typed_email collate "C") = a.address and k.typed_email is not null
               and c.existence = 'present'
               and not (select count(*) > 0 from identities i where i.customer_id = k.customer_id)
-              and not exists (select from seat_customers s where s.customer_id = k.customer_id)
+              and not (select count(*) > 0 from seat_customers s where s.customer_id = k.customer_id)
             group by k.customer_id)
         union all
         (select 4, c.id from customers c
             where lower(c.email collate "C") = a.address and c.existence = 'present'
               and not (select count(*) > 0 from identities i where i.customer_id = c.id)
-              and not exists (select from seat_customers s where s.customer_id = c.id and s.claimed_at is null))
+              and not (select count(*) > 0 from seat_customers s where s.customer_id = c.id and s.claimed_at is null))
     ) found"""
 _WITHOUT_LOGIN = 4
 

@@ -188,8 +188,8 @@ async def name(
     try:
         async with connection.transaction():
             await connection.execute(
-                """update reservations set customer_id = $3, email = lower($4 collate "C"), item_id = null, from_quantity = null,
-                    slot = null
+                """update reservations set customer_id = $3, email = lower($4 collate "C"), item_id = null,
+                    from_quantity = null, slot = null
                 where operation_id = $1 and position = $2 and released_at is null""",
                 operation_id,
                 position,

@@ -1,10 +1,13 @@
 """P12: a customer that was created for a seat, emptied by a removal and never claimed, is deleted at Stripe."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from app.customers import emptied
+from app.operating import upkeep
 from testkit.company import Company, Service, new_email
 from testkit.service import as_service, as_user
 
@@ -22,6 +25,19 @@ async def removed(company: Company, *ids: str) -> None:
 
 async def left_at_stripe(service: Service, email: str) -> list[Any]:
     return [one for one in await service.stripe.state("customer") if one.get("email") == email]
+
+
+async def gone(service: Service, email: str) -> bool:
+    return not await left_at_stripe(service, email)
+
+
+async def within_seconds(seen: Callable[..., Awaitable[object]], *arguments: object) -> bool:
+    """Whether something is seen within 30 s."""
+    for _ in range(300):
+        if await seen(*arguments):
+            return True
+        await asyncio.sleep(0.1)
+    return False
 
 
 async def clear(service: Service) -> None:
@@ -166,3 +182,43 @@ async def test_customer_can_be_claimed_when_it_was_added_again_after_a_failed_de
     assert again.status_code == 200, again.text
     who = as_user(f"login-{email}", email=email, email_verified=True)
     assert (await service.send("POST", "/v1/customers", who, {})).json()["customer"]["id"] == seat
+
+
+async def test_emptied_customer_is_deleted_within_seconds_when_a_reconcile_takes_long(
+    service: Service,
+) -> None:
+    """Readings "People" 6: within a minute, whatever other periodic work a worker has begun."""
+    company, email = await service.company(seats=5), new_email()
+    seat = await added(company, email)
+    await service.fill()
+    await service.fetch("update account set filled_at = now() - interval '30 hours' returning id")
+    await service.stripe.add_fault(method="GET", path="/v1/products", latency_s=60, times=0)
+    working = asyncio.create_task(upkeep.keep_up(service.context))
+    try:
+        assert await within_seconds(service.fetch, "select from list_scans where purpose = 'reconcile'")
+        await removed(company, seat)
+        assert await within_seconds(gone, service, email)
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+        await service.stripe.clear_faults()
+
+
+async def test_only_customers_that_a_removal_emptied_are_looked_at(service: Service) -> None:
+    """A team of 100,000 people who have not come yet must not cost a look at each of them."""
+    company, emails = await service.company(seats=9), [new_email() for _ in range(3)]
+    ids = [await added(company, email) for email in emails]
+    assert await emptied.delete_emptied(service.context) == 0
+    marked = "select customer_id from seat_customers where emptied_at is not null and customer_id = any($1)"
+    assert await service.fetch(marked, ids) == []
+    await removed(company, ids[0], ids[1])
+    assert {row["customer_id"] for row in await service.fetch(marked, ids)} == set(ids[:2])
+    assert await added(company, emails[1]) == ids[1]
+    await clear(service)
+    earlier = (
+        "update seat_customers set emptied_at = emptied_at - interval '2 minutes' where customer_id = any($1)"
+    )
+    await service.fetch(earlier, ids)
+    await clear(service)
+    assert await service.fetch(marked, ids[1:]) == []
+    assert [len(await left_at_stripe(service, email)) for email in emails] == [0, 1, 1]

@@ -7,8 +7,9 @@ from app.postgres.database import Connection
 
 _RETRY_SECONDS = 60
 
-# Nothing of ours rests on such a customer: no login, no seat, no promised seat, no invitation, no write.
-_EMPTIED = f"""s.claimed_at is null and s.kept_at is null
+# The end of a customer's last membership marks it. Nothing of ours rests on such a customer: no login, no seat, no
+# promised seat, no invitation, no write.
+_EMPTIED = f"""s.emptied_at is not null and s.claimed_at is null and s.kept_at is null
     and (s.deleting_at is null or s.deleting_at < clock_timestamp() - interval '{_RETRY_SECONDS} seconds')
     and exists (select from customers c where c.id = s.customer_id and c.existence = 'present' and c.user_id is null)
     and not exists (select from identities i where i.customer_id = s.customer_id)
@@ -19,11 +20,24 @@ _EMPTIED = f"""s.claimed_at is null and s.kept_at is null
     and not exists (select from invitations v where v.state = 'open' and lower(v.email collate "C") = s.email)
     and not exists (select from operation_steps t where t.customer_id = s.customer_id and t.settled_at is null)"""
 
+# A mark that is younger may be that of a membership which has ended since this statement began. The count of one key is
+# a lookup, whatever the statistics say.
+_FORGET_SEATED = """
+    update seat_customers set emptied_at = null where customer_id = any(array(
+        select s.customer_id from seat_customers s
+        where s.emptied_at < clock_timestamp() - $1 * interval '1 second' and s.claimed_at is null
+          and s.kept_at is null and (select count(*) > 0 from memberships m where m.customer_id = s.customer_id)
+        for update skip locked))"""
+
 
 async def emptied(connection: Connection, *, limit: int) -> list[CustomerId]:
-    """Return seat customers that may be deleted at Stripe, if nobody has used them there."""
+    """Return seat customers that may be deleted at Stripe, if nobody has used them there.
+
+    Those that have had a seat again for a while are not looked at any more.
+    """
+    await connection.execute(_FORGET_SEATED, _RETRY_SECONDS)
     rows = await connection.fetch(
-        f"select s.customer_id from seat_customers s where {_EMPTIED} order by s.created_at limit $1", limit
+        f"select s.customer_id from seat_customers s where {_EMPTIED} order by s.emptied_at limit $1", limit
     )
     return [CustomerId(row["customer_id"]) for row in rows]
 

@@ -56,12 +56,19 @@ seat_customers = Table(
     ),
     Column("deleting_at", DateTime(timezone=True), comment="when its deletion at Stripe began"),
     Column("kept_at", DateTime(timezone=True), comment="when it was found to be in use at Stripe"),
+    Column("emptied_at", DateTime(timezone=True), comment="when its last membership ended"),
 )
 Index(None, seat_customers.c.email, postgresql_where=seat_customers.c.claimed_at.is_(None))
 Index(
     "ix_seat_customers_unclaimed",
     seat_customers.c.created_at,
     postgresql_where=seat_customers.c.claimed_at.is_(None),
+)
+
+Index(
+    "ix_seat_customers_emptied",
+    seat_customers.c.emptied_at,
+    postgresql_where=text("emptied_at is not null and claimed_at is null and kept_at is null"),
 )
 
 member_records = Table(
