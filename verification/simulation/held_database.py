@@ -278,6 +278,7 @@ class Gate:
     async def kill(self, process: Process) -> None:
         """The process is gone from one moment to the next; Postgres rolls back what it had not committed."""
         process.alive = False
+        process.killed_at = process.killed_at or self._loop.time()
         for turn in [turn for turn in self.sent if turn.process is process]:
             await self.ask("select pg_cancel_backend($1)", turn.session.pid)
         while any(turn.process is process for turn in self.sent):

@@ -27,11 +27,12 @@ class Killed(BaseException):
 
 
 class Process:
-    """One process of the service; `tasks` in the order in which they began."""
+    """One process of the service; `tasks` in the order in which they began, `killed_at` in seconds of the loop."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.alive = True
+        self.killed_at: float | None = None
         self.tasks: dict[asyncio.Task[Any], None] = {}
 
     def check(self) -> None:

@@ -4,7 +4,8 @@ An edit from outside binds the service from the moment that its event was commit
 of that object began, whichever is earlier; its own writes count at once for seats, and for roles from the moment that
 their answer, their event or a read of theirs arrived. An event that came so
 soon after other news of the object that it could not be ordered only asks for a read: then the read binds. Within
-`GRACE_SECONDS` of either moment the service may act by the older state or by the newer one.
+`GRACE_SECONDS` of either moment the service may act by the older state or by the newer one. An answer whose process was
+killed within that time binds nobody, because the process may not have committed what it read.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from functools import cached_property
 
 from verification.simulation.driver import Record
 from verification.simulation.held_database import Change
-from verification.simulation.held_stripe import HeldStripe, Json
+from verification.simulation.held_stripe import Call, HeldStripe, Json
 
 ID_KEY, ROLE_KEY = "billing_shared_subscription_id", "billing_shared_subscription_role"
 OWNER_KEY, OPERATION_KEY = "billing_shared_subscription_owner", "billing_operation_id"
@@ -207,10 +208,17 @@ class Truth:
             if call.answered_tick is None or call.executed is None or call.answer is None:
                 continue
             named = _OBJECT.match(call.path)
-            if named is not None and call.answer.status == 200:
+            if named is not None and call.answer.status == 200 and not self._died_with(call):
                 upto = call.executed if call.is_write else call.seen
                 found.setdefault(named[1], []).append((upto, call.answered_tick))
         return found
+
+    def _died_with(self, call: Call) -> bool:
+        """Return True if the process that received the answer was killed before it had to have committed it."""
+        killed_at = call.process.killed_at
+        if killed_at is None or call.answered_tick is None:
+            return False
+        return killed_at - self.moment_of(call.answered_tick) < GRACE_SECONDS
 
     def known_from(self, one: Made) -> float:
         """The moment from which a version binds us."""
