@@ -1,7 +1,8 @@
-"""The worker: refresh objects, finish operations, do periodic work.
+"""The worker: refresh objects, finish operations, make events, do periodic work.
 
-It refreshes noted objects and finishes operations whose process died. Any number of workers may run. An object or
-operation that one of them has leased is skipped by the others, and periodic work is done by one of them at a time.
+It refreshes noted objects, finishes operations whose process died, and makes events of what has changed. Any number of
+workers may run. An object or operation that one of them has leased is skipped by the others, and periodic work is done
+by one of them at a time.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import structlog
 from app.context import Context
 from app.customers import erasure, seat_moves
 from app.errors import BillingError
+from app.events import announcing
 from app.mirror import refreshing as sync
 from app.mirror.first_fill import check_account
 from app.mirror.store import refreshes
@@ -35,11 +37,14 @@ _AWAY_SECONDS = 1.0
 async def work(context: Context, stop: asyncio.Event) -> None:
     """Work until `stop` is set, then finish the jobs that have begun, for at most ACCEPTED_SECONDS.
 
-    Nothing is done while Stripe or the database does not answer, or if the Stripe key is of another account.
+    Except for events, nothing is done while Stripe or the database does not answer, or if the Stripe key is of another
+    account.
     """
     log.info("worker_started")
     stopping = asyncio.create_task(stop.wait())
     jobs = _Jobs(context)
+    # Events rest on the database only, so they go on while Stripe does not answer.
+    announcer = asyncio.create_task(announcing.keep_announcing(context, stop))
     periodic: asyncio.Task[None] | None = None
     reports = _Reports(context)
     while not stop.is_set():
@@ -64,6 +69,7 @@ async def work(context: Context, stop: asyncio.Event) -> None:
         await asyncio.gather(periodic, return_exceptions=True)
     await jobs.finish(ACCEPTED_SECONDS)
     await reports.end()
+    await announcer
     log.info("worker_stopped")
 
 

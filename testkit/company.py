@@ -17,6 +17,7 @@ import httpx
 
 from app.context import Context
 from app.customers import seat_moves
+from app.events import announcing
 from app.identity import acts
 from app.main import create_app
 from app.mirror import first_fill
@@ -99,6 +100,11 @@ class Service:
     async def end_invitations(self) -> int:
         """Ends the invitations whose term is over, as a worker would; their number."""
         return await cleanup.end_invitations(self.context)
+
+    async def announce(self) -> None:
+        """Makes events of all facts, as a worker would."""
+        while await announcing.announce_pending(self.context):
+            pass
 
     async def deliver(self, event: Mapping[str, Any]) -> httpx.Response:
         body = json.dumps(event).encode()

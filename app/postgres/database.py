@@ -208,6 +208,15 @@ class Database:
             yield connection
 
     @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Connection]:
+        """Open a transaction in which every statement sees the state of its first one (`repeatable read`).
+
+        A row that another transaction has changed since cannot be changed in it: the statement raises StatementRefused.
+        """
+        async with self.connection() as connection, connection.transaction(isolation="repeatable_read"):
+            yield connection
+
+    @asynccontextmanager
     async def unhurried(self) -> AsyncIterator[Connection]:
         """Return a connection for statements over whole tables, without the limit of a transaction.
 

@@ -5,7 +5,8 @@
 -- changing are left to it, and if it has all of them, the change stands as a row of its own. So transactions that
 -- change the counts of several subscriptions in different orders never wait for each other.
 --
--- If an unsettled operation sent the change, the audit entry names that operation; otherwise its source is the Dashboard.
+-- If an unsettled operation sent the change, the audit entry and the fact of which the application learns name that
+-- operation; otherwise their source is the Dashboard, or the reconcile that has found the change.
 create or replace function record_membership_change() returns trigger language plpgsql as $$
 declare
     member_id text := coalesce(new.id, old.id);
@@ -19,6 +20,7 @@ declare
     change record;
     counted record;
     cause record;
+    source text;
 begin
     for change in
         select coalesce(b.key, a.key) as subscription_id, b.value as was, a.value as is_now,
@@ -56,21 +58,32 @@ begin
             where id = counted.ids[1];
         end if;
 
-        continue when tg_op = 'DELETE';
-        select o.id, o.principal, o.actor_id into cause
+        select o.id, o.principal, o.actor_id, o.kind::text into cause
         from operation_steps t join operations o on o.id = t.operation_id
-        where (t.customer_id = new.id or (t.customer_id is null and t.operation_id = new.operation_id))
+        where (t.customer_id = member_id or (t.customer_id is null and t.operation_id = new.operation_id))
           and t.settled_at is null and t.sent_at is not null
           and (t.subscription_id = change.subscription_id or t.writes ? ('billing_' || change.subscription_id)
               or (t.writes ? 'billing_shared_subscription_id'
                   and change.subscription_id in (old.member_of, new.member_of)))
         order by t.subscription_id = change.subscription_id desc
         limit 1;
-        continue when tg_op = 'INSERT' and cause.id is null;
+        source := source_of_change(cause.id, member_id);
+        perform record_fact(
+            case when change.was is null then 'seat.assigned' when change.is_now is null then 'seat.released'
+                 else 'seat.role_changed' end,
+            change.subscription_id, member_id, null, source, cause.id,
+            jsonb_strip_nulls(jsonb_build_object('role', change.is_now, 'previous_role', change.was,
+                'reason', case
+                    when change.is_now is not null then null
+                    when new.existence is distinct from 'present' then 'customer_deleted'
+                    when cause.kind = 'leave' then 'left'
+                    when cause.kind = 'move' then 'moved'
+                    when cause.kind = 'cleanup' then 'subscription_ended'
+                    else 'removed' end)));
+        continue when tg_op = 'DELETE' or (tg_op = 'INSERT' and cause.id is null);
         insert into audit_events (subscription_id, source, operation_id, principal, actor_id, action, customer_id,
             before, after)
-        values (change.subscription_id, case when cause.id is null then 'dashboard' else 'api' end, cause.id,
-            cause.principal, cause.actor_id,
+        values (change.subscription_id, source, cause.id, cause.principal, cause.actor_id,
             case when change.was is null then 'member_added' when change.is_now is null then 'member_removed'
                  else 'role_changed' end,
             new.id, jsonb_strip_nulls(jsonb_build_object('role', change.was)),

@@ -4,6 +4,14 @@ Instants from Stripe are whole Unix seconds; our own are timestamptz by the data
 """
 
 from app.postgres.tables.columns import metadata
+from app.postgres.tables.events import (
+    access_states,
+    event_expansions,
+    event_facts,
+    event_log,
+    event_streams,
+    events,
+)
 from app.postgres.tables.mirrored import (
     MIRRORED,
     customers,
@@ -61,10 +69,16 @@ __all__ = [
     "SETTLED_STATES",
     "STEP_ACTIONS",
     "UNSETTLED_STATES",
+    "access_states",
     "account",
     "audit_events",
     "customers",
     "erasures",
+    "event_expansions",
+    "event_facts",
+    "event_log",
+    "event_streams",
+    "events",
     "idempotency_keys",
     "identities",
     "installation_counts",

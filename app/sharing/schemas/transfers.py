@@ -44,7 +44,7 @@ class AuditEvent(Answer):
     """
 
     at: Instant
-    source: Literal["api", "dashboard", "stripe", "reconcile"]
+    source: Literal["api", "dashboard", "reconcile"]
     action: Literal[
         "member_added",
         "member_removed",

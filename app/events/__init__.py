@@ -1,0 +1,1 @@
+"""Events: the application learns of every change of seats and access."""

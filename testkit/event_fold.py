@@ -1,0 +1,118 @@
+"""Fold events into the state that they promise, and read the same state from the database."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.domain.statuses import OPEN
+from app.mirror.store.access import best_access
+from app.postgres.database import Connection
+
+Json = Mapping[str, Any]
+
+
+@dataclass
+class Folded:
+    """What a consumer knows. Seats and access without an entry are none."""
+
+    seats: dict[tuple[str, str], str] = field(default_factory=dict)
+    totals: dict[str, int] = field(default_factory=dict)
+    owners: dict[str, str | None] = field(default_factory=dict)
+    statuses: dict[str, str] = field(default_factory=dict)
+    access: dict[tuple[str, str], tuple[str, str, str]] = field(default_factory=dict)
+    revisions: dict[tuple[str, str], int] = field(default_factory=dict)
+    sequences: dict[str, int] = field(default_factory=dict)
+    gaps: list[str] = field(default_factory=list)
+
+    def take(self, event: Json) -> None:
+        """Take in one event of the feed, or one row of the snapshot."""
+        subscription_id, customer_id, data = event["subscription_id"], event["customer_id"], event["data"]
+        if "id" in event and subscription_id is not None:
+            self._count(event)
+        match event["type"]:
+            case "seat.assigned" | "seat.role_changed":
+                self.seats[subscription_id, customer_id] = data["role"]
+            case "seat.released":
+                self.seats.pop((subscription_id, customer_id), None)
+            case "seats.changed":
+                self.totals[subscription_id] = data["total"]
+            case "owner.changed":
+                self.owners[subscription_id] = data["owner_id"]
+            case "subscription.changed":
+                self.statuses[subscription_id] = data["status"]
+            case "access.changed":
+                self._take_access((customer_id, data["product_id"]), data)
+
+    def _count(self, event: Json) -> None:
+        subscription_id = event["subscription_id"]
+        before = self.sequences.get(subscription_id)
+        if before is not None and event["previous_sequence"] != before:
+            self.gaps.append(f"{subscription_id}: {event['sequence']} after {before}")
+        self.sequences[subscription_id] = event["sequence"]
+
+    def _take_access(self, key: tuple[str, str], data: Json) -> None:
+        if data["revision"] <= self.revisions.get(key, 0):
+            return
+        self.revisions[key] = data["revision"]
+        if data["has_access"]:
+            self.access[key] = (data["via"], data["role"], data["subscription_id"])
+        else:
+            self.access.pop(key, None)
+
+    def state(self) -> dict[str, Any]:
+        """Return what is compared with the truth."""
+        return {
+            "seats": self.seats,
+            "totals": {one: total for one, total in self.totals.items() if total},
+            "owners": {one: owner for one, owner in self.owners.items() if owner is not None},
+            "statuses": self.statuses,
+            "access": self.access,
+        }
+
+
+def folded(events: Iterable[Json]) -> Folded:
+    """Fold events in their order."""
+    state = Folded()
+    for event in events:
+        state.take(event)
+    return state
+
+
+async def written_events(connection: Connection) -> list[dict[str, Any]]:
+    """Return every event in the order of the log."""
+    return [dict(row) for row in await connection.fetch("select * from events order by position")]
+
+
+async def truth(connection: Connection) -> dict[str, Any]:
+    """Return the state that events promise, as the copy has it."""
+    subscriptions = await connection.fetch(
+        """select s.id, s.status, o.id as owner_id, coalesce((
+            select sum((i ->> 'quantity')::bigint) from jsonb_array_elements(s.items) i
+            join products p on p.id = i ->> 'product_id' and p.supports_sharing), 0)::bigint as total
+        from subscriptions s
+        left join customers o on o.id = coalesce(s.owner_id, s.customer_id) and o.existence = 'present'
+        where s.existence = 'present'"""
+    )
+    known = {row["id"] for row in subscriptions}
+    seats = await connection.fetch("select subscription_id, customer_id, role from memberships")
+    access = await connection.fetch(
+        f"""select every_customer.id as customer_id, every_product.id as product_id, b.via, b.role, b.id
+        from customers every_customer cross join products every_product
+        cross join lateral (
+            {best_access(customer="every_customer.id", product="every_product.id", open_statuses="$1")}) b
+        where b.status = any($1)""",
+        list(OPEN),
+    )
+    return {
+        "seats": {
+            (row["subscription_id"], row["customer_id"]): row["role"]
+            for row in seats
+            if row["subscription_id"] in known
+        },
+        "totals": {row["id"]: row["total"] for row in subscriptions if row["total"]},
+        "owners": {row["id"]: row["owner_id"] for row in subscriptions if row["owner_id"] is not None},
+        "statuses": {row["id"]: row["status"] for row in subscriptions},
+        "access": {
+            (row["customer_id"], row["product_id"]): (row["via"], row["role"], row["id"]) for row in access
+        },
+    }
