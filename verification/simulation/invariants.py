@@ -7,6 +7,7 @@ of things is the harness's own. Where somebody edits by hand, only what the serv
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -324,7 +325,8 @@ def _owners_seated(judge: Judge) -> Iterator[str]:
 
 def once(judge: Judge) -> Iterator[str]:
     """I7. An operation changes each of its targets once at most; one client key and one body have one answer, and
-    another body under the key is refused.
+    another body under the key is refused. A subscription's owner is a target of its own: the first change of an
+    implicit owner writes the owner key, and the same call may buy seats.
     """
     effects: dict[tuple[str, int, str], list[Made]] = {}
     for one in judge.truth.written:
@@ -334,14 +336,19 @@ def once(judge: Judge) -> Iterator[str]:
     for (operation, position, target), found in effects.items():
         if len(found) > 1:
             yield f"{operation}/{position} changed {target} {len(found)} times"
-    targets: dict[tuple[str, str], int] = {}
-    for operation, _, target in effects:
-        if target != "new":
-            targets[operation, target] = targets.get((operation, target), 0) + 1
+    targets = Counter(
+        (operation, target, _sets_owner(judge, operation, position))
+        for operation, position, target in effects
+        if target != "new"
+    )
     yield from (
-        f"{operation} changed {target} by {n} steps" for (operation, target), n in targets.items() if n > 1
+        f"{operation} changed {target} by {n} steps" for (operation, target, _), n in targets.items() if n > 1
     )
     yield from _client_keys(judge)
+
+
+def _sets_owner(judge: Judge, operation: str, position: int) -> bool:
+    return judge.operations[operation].steps[position].action == "set_owner"
 
 
 def _client_keys(judge: Judge) -> Iterator[str]:
