@@ -264,8 +264,16 @@ class StripeErrorStored(StripeOutcomeUnknown):
     """
 
 
-class SchemaRefused(Exception):
-    """Raised if this release cannot use or migrate the database.
+class StartRefused(Exception):
+    """Raised if a process cannot start.
 
     The message tells the operator what to do. It ends the process before it serves requests, so no caller receives it.
     """
+
+    code: ClassVar[str] = "start_refused"
+
+
+class SchemaRefused(StartRefused):
+    """Raised if this release cannot use or migrate the database."""
+
+    code = "schema_refused"

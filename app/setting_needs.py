@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterable, Set
+from difflib import get_close_matches
 from typing import Literal
 
 Process = Literal[
@@ -22,6 +23,10 @@ Process = Literal[
 ]
 
 _AUTH_KEYS = ("AUTH_JWT_SECRET", "AUTH_JWT_PUBLIC_KEY", "AUTH_JWKS_URL")
+_ALIKE = 0.9
+"""Names are alike from this ratio of `difflib` on: one letter in ten may differ."""
+_DISTINCTIVE = 9
+"""Letters of a name from which on another program has no such variable by chance."""
 _DATABASE = ("DATABASE_URL",)
 _STRIPE = ("DATABASE_URL", "STRIPE_API_KEY")
 _REQUIRED: dict[Process, tuple[str, ...]] = {
@@ -48,6 +53,20 @@ def conflicts(present: Set[str], *, livemode: bool) -> dict[str, str]:
         problems[keys[0]] = "only one of " + ", ".join(_AUTH_KEYS) + " may be set"
     if livemode and "STRIPE_API_BASE" in present:
         problems["STRIPE_API_BASE"] = "must not be set with a live Stripe key"
+    return problems
+
+
+def misspelt(given: Iterable[str], known: Set[str]) -> dict[str, str]:
+    """Return the variables that are no settings and are almost called like one that is not set.
+
+    Variables of other programs are left alone, as is a misspelt one beside the right one.
+    """
+    names = list(given)
+    unset = [name for name in known - set(names) if len(name) >= _DISTINCTIVE]
+    problems: dict[str, str] = {}
+    for name in names:
+        if name not in known and (meant := get_close_matches(name.upper(), unset, n=1, cutoff=_ALIKE)):
+            problems[name] = f"is no setting. Did you mean {meant[0]}?"
     return problems
 
 

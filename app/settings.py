@@ -24,7 +24,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from app.setting_needs import Process, conflicts, missing
+from app.setting_needs import Process, conflicts, missing, misspelt
 from app.setting_rules import (
     ALWAYS,
     check_claim,
@@ -363,7 +363,8 @@ def load_settings(environ: Mapping[str, str] | None = None, *, process: Process 
         name: source[name] for name in (field.upper() for field in Settings.model_fields) if name in source
     }
     raw = {name: text.strip() for name, text in raw.items() if text.strip()}
-    problems = list(missing(process, set(raw)).items())
+    problems = list(misspelt(source, {field.upper() for field in Settings.model_fields}).items())
+    problems += missing(process, set(raw)).items()
     settings: Settings | None = None
     try:
         settings = Settings(**{name.lower(): text for name, text in raw.items()})  # type: ignore[arg-type]  # pydantic parses the texts

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from app.errors import BillingError, SchemaRefused
+from app.errors import BillingError, StartRefused
 from app.setting_needs import Process
 from app.settings import Settings, SettingsError, load_settings
 
@@ -56,19 +56,38 @@ def logging_settings_for(process: Process) -> Settings:
 
 @contextmanager
 def printed_failures(*, as_json: bool) -> Iterator[None]:
-    """Print a named error and end the process with exit code 1, without a traceback."""
+    """Print a named error and end the process with exit code 1, without a traceback.
+
+    If the database cannot be reached, the text says why. An error that has no name is raised again.
+    """
     try:
         yield
-    except SchemaRefused as error:
-        if as_json:
-            typer.echo(json.dumps({"error": "schema_refused", "detail": str(error)}))
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
+    except StartRefused as error:
+        code, detail = error.code, str(error)
     except BillingError as error:
-        if as_json:
-            typer.echo(json.dumps({"error": error.code, "detail": error.detail}))
-        typer.echo(error.detail, err=True)
-        raise typer.Exit(1) from None
+        code, detail = error.code, error.detail
+        if code == "database_unavailable":
+            detail = _database_problem() or detail
+    except Exception as error:
+        from app.postgres.diagnosis import is_of_database
+
+        problem = _database_problem() if is_of_database(error) else None
+        if problem is None:
+            raise
+        code, detail = "database_unavailable", problem
+    else:
+        return
+    if as_json:
+        typer.echo(json.dumps({"error": code, "detail": detail}))
+    typer.echo(detail, err=True)
+    raise typer.Exit(1) from None
+
+
+def _database_problem() -> str | None:
+    """Return why the database cannot be reached, None if it can."""
+    from app.postgres.diagnosis import explain
+
+    return asyncio.run(explain(load_settings(process="openapi").dsn))
 
 
 @cli.command()

@@ -8,11 +8,11 @@ from __future__ import annotations
 import sys
 import time
 
+from app.commands.contexts import checked_context
 from app.mirror import first_fill
 from app.mirror import reconcile as reconciling
 from app.mirror.reconcile import Reconciled
 from app.mirror.scans import Progress
-from app.opening import open_context
 from app.settings import Settings
 
 _EVERY_SECONDS = 1.0
@@ -64,7 +64,7 @@ async def fill_cache(settings: Settings, *, quiet: bool) -> int:
     Raises BillingError.
     """
     line = ProgressLine(quiet=quiet)
-    async with open_context(settings) as context:
+    async with checked_context(settings) as context:
         try:
             return await first_fill.fill(context, line)
         finally:
@@ -79,7 +79,7 @@ async def reconcile_cache(
     Raises BillingError.
     """
     line = ProgressLine(quiet=quiet)
-    async with open_context(settings) as context:
+    async with checked_context(settings) as context:
         try:
             return await reconciling.reconcile(
                 context, dry_run=dry_run, allow_removals=allow_removals, report=line

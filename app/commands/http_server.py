@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import signal
 import socket
@@ -13,6 +14,7 @@ import structlog
 import uvicorn
 
 from app.commands.connections import Connection, Deadlines, State
+from app.errors import StartRefused
 from app.http.draining import Draining
 from app.settings import Settings
 
@@ -23,6 +25,8 @@ _TICKS_A_SECOND = 10
 _COLLECT_AFTER = 20_000
 """Objects after which the garbage collector runs, instead of Python's 700."""
 _START_FAILED = 3
+_BACKLOG = 2048
+"""Connections that the kernel completes before the process accepts them."""
 
 _log = structlog.get_logger(__name__)
 
@@ -67,15 +71,53 @@ class Server(uvicorn.Server):
             _log.info("ready", host=host, port=port)
 
 
+def listen(host: str, port: int) -> list[socket.socket]:
+    """Return sockets that listen on all addresses of `host`; with port 0 on the first one, at any free port.
+
+    Raises:
+        StartRefused: The address cannot be used. The message says what to do.
+    """
+    found: list[socket.socket] = []
+    try:
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, _, _, _, address in dict.fromkeys(addresses if port else addresses[:1]):
+            made = socket.socket(family, socket.SOCK_STREAM)
+            found.append(made)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            made.bind(address)
+            made.listen(_BACKLOG)
+    except OSError as error:
+        for made in found:
+            made.close()
+        raise StartRefused(_not_listening(error, host, port)) from error
+    return found
+
+
+def _not_listening(error: OSError, host: str, port: int) -> str:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return f"Port {port} of {host} is in use. Stop the process that listens there, or set PORT to another one."
+        case errno.EACCES:
+            return f"This user may not listen on port {port}. Set PORT to a number above 1023."
+        case _:
+            return (
+                f"{host} is no address of this machine. Set HOST to 127.0.0.1, or to 0.0.0.0 for all of them."
+            )
+
+
 def serve(app: Any, settings: Settings, *, draining: Draining) -> None:
     """Serve until SIGTERM or SIGINT.
 
-    If the server cannot start, the process ends with exit code 3.
+    If the application cannot start, the process ends with exit code 3.
+
+    Raises:
+        StartRefused: The configured address cannot be used.
     """
+    sockets = listen(settings.host, settings.port)
     config = uvicorn.Config(
         app,
-        host=settings.host,
-        port=settings.port,
         http=Connection,
         ws="none",
         log_config=None,
@@ -91,6 +133,6 @@ def serve(app: Any, settings: Settings, *, draining: Draining) -> None:
     gc.freeze()
     gc.set_threshold(_COLLECT_AFTER, 20, 20)
     server = Server(config, slow_seconds=settings.request_deadline, draining=draining)
-    server.run()
+    server.run(sockets)
     if not server.started:
         sys.exit(_START_FAILED)

@@ -11,20 +11,19 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from app.commands.contexts import checked_context, checked_database
 from app.customers import links
 from app.domain.ids import CustomerId
 from app.mirror.reconcile import Counts, Reconciled
 from app.mirror.store.refreshes import Dead, replay
-from app.opening import open_context
 from app.operating import doctor
 from app.operating.doctor import Finding
-from app.postgres.database import Database
 from app.settings import Settings
 
 
 async def examine(settings: Settings) -> list[Finding]:
     """Return the doctor's findings. Raises BillingError."""
-    async with open_context(settings) as context:
+    async with checked_context(settings) as context:
         return await doctor.examine(context)
 
 
@@ -33,17 +32,13 @@ async def replay_dead(settings: Settings, ids: list[str]) -> list[Dead]:
 
     They are those of `ids`, or all if `ids` is empty.
     """
-    database = await Database.connect(settings.dsn, pool_size=1)
-    try:
-        async with database.connection() as connection:
-            return await replay(connection, ids or None)
-    finally:
-        await database.close()
+    async with checked_database(settings) as database, database.connection() as connection:
+        return await replay(connection, ids or None)
 
 
 async def unlink_customer(settings: Settings, customer_id: str) -> None:
     """End the link between a customer and its login. Raises BillingError."""
-    async with open_context(settings) as context:
+    async with checked_context(settings) as context:
         await links.unlink(context, CustomerId(customer_id), principal="operator")
 
 
@@ -53,18 +48,17 @@ def print_json(document: Any) -> None:
 
 
 def print_findings(findings: list[Finding]) -> None:
-    """Print the doctor's findings as a table."""
+    """Print the doctor's findings: what each is about, the problem, and what to do."""
     if not findings:
         print("No problems found.")
         return
-    table = Table("", "check", "object", "problem", "what to do", show_lines=True)
+    # No table: it would cut ids at the width of the terminal.
+    console = Console(highlight=False, soft_wrap=True)
     for finding in sorted(findings, key=lambda one: one.severity):
         colour = "red" if finding.severity == "fix" else "yellow"
-        mark = f"[{colour}]{finding.severity}[/]"
-        table.add_row(
-            mark, finding.check, _plain(finding.object), _plain(finding.problem), _plain(finding.fix)
-        )
-    Console().print(table)
+        console.print(f"[{colour}]{finding.severity}[/] {finding.check} {_plain(finding.object)}")
+        console.print(f"    {_plain(finding.problem)}")
+        console.print(f"    -> {_plain(finding.fix)}")
 
 
 def print_reconciled(result: Reconciled) -> None:
@@ -83,10 +77,8 @@ def print_replayed(dead: list[Dead]) -> None:
     if not dead:
         print("No refresh was given up.")
         return
-    table = Table("kind", "id", "attempts", "reason")
     for row in dead:
-        table.add_row(row.kind, _plain(row.id), str(row.attempts), _plain(row.reason or ""))
-    Console().print(table)
+        print(f"{row.kind} {row.id}: {row.attempts} attempts, {row.reason or 'no reason'}")
     print(f"{len(dead)} refreshes are due again.")
 
 

@@ -12,10 +12,9 @@ import signal
 import structlog
 
 from app.commands.child_processes import watch_parent
+from app.commands.contexts import checked_database
 from app.commands.logs import configure_logs
 from app.opening import open_context
-from app.postgres import schema
-from app.postgres.database import Database
 from app.settings import Settings, parent_pipe
 from app.sharing.rulebooks import RULEBOOKS
 
@@ -65,12 +64,8 @@ def run_worker(settings: Settings) -> None:
 
 
 async def _require_schema(settings: Settings) -> None:
-    database = await Database.connect(settings.dsn, pool_size=1)
-    try:
-        async with database.connection() as connection:
-            await schema.require(connection)
-    finally:
-        await database.close()
+    async with checked_database(settings):
+        return
 
 
 async def _work_until_stopped(settings: Settings) -> None:

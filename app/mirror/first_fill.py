@@ -31,9 +31,15 @@ async def check_account(context: Context) -> Account:
         known = await fills.remember_account(connection, account.id, livemode=account.livemode)
     if known != (account.id, account.livemode):
         raise Conflict(
-            "This database mirrors another Stripe account, or the other mode of it.", code="wrong_account"
+            f"STRIPE_API_KEY is of the account {_named(account.id, account.livemode)}, and this database is a copy of "
+            f"{_named(*known)}. Set STRIPE_API_KEY to a key of the latter, or DATABASE_URL to another database.",
+            code="wrong_account",
         )
     return account
+
+
+def _named(account_id: str, livemode: bool) -> str:
+    return f"{account_id} in {'live' if livemode else 'test'} mode"
 
 
 async def fill(context: Context, report: Report) -> int:

@@ -48,6 +48,44 @@ def problems(process: Process = "test", /, **variables: str) -> dict[str, str]:
     return refused.value.problems
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("OWNER_USE_SEAT", "OWNER_USES_SEAT"),
+        ("DATABASE_POOLSIZE", "DATABASE_POOL_SIZE"),
+        ("STRIPE_WEBHOOK_SECRET", "STRIPE_WEBHOOK_SECRETS"),
+        ("CORS_ORIGIN", "CORS_ORIGINS"),
+        ("metrics_token", "METRICS_TOKEN"),
+        ("OPERATON_LEASE", "OPERATION_LEASE"),
+    ],
+)
+def test_variable_is_refused_when_it_is_misspelt(name: str, meant: str) -> None:
+    """O6: it was ignored."""
+    assert problems(**{name: CANARY}) == {name: f"is no setting. Did you mean {meant}?"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "STRIPE_PUBLISHABLE_KEY",
+        "STRIPE_SECRET_KEY",
+        "DATABASE_NAME",
+        "HOSTNAME",
+        "PORTS",
+        "COSEAT_PORT",
+        "AUTH_SECRET",
+    ],
+)
+def test_variable_is_left_alone_when_it_is_another_programs(name: str) -> None:
+    """O6: the environment holds variables of other programs."""
+    assert loaded(**{name: "x"})
+
+
+def test_misspelt_variable_is_left_alone_when_the_right_one_is_set() -> None:
+    """O6: another program may read it."""
+    assert loaded(STRIPE_WEBHOOK_SECRETS="whsec_one", STRIPE_WEBHOOK_SECRET="whsec_other")
+
+
 def test_complete_environment() -> None:
     settings = load_settings(COMPLETE, process="serve")
     assert settings.dsn == COMPLETE["DATABASE_URL"]

@@ -1,0 +1,38 @@
+"""Open what a command or a process works with, after a check of the database's schema."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from app.context import Context
+from app.opening import open_context
+from app.postgres import schema
+from app.postgres.database import Database
+from app.settings import Settings
+
+
+@asynccontextmanager
+async def checked_context(settings: Settings) -> AsyncIterator[Context]:
+    """Open the context of a command.
+
+    Raises:
+        SchemaRefused: This release cannot run on the database's schema.
+        ServiceUnavailable: `database_unavailable`.
+    """
+    async with open_context(settings) as context:
+        async with context.database.connection() as connection:
+            await schema.require(connection)
+        yield context
+
+
+@asynccontextmanager
+async def checked_database(settings: Settings) -> AsyncIterator[Database]:
+    """Open a single connection to the database. Raises as `checked_context`."""
+    database = await Database.connect(settings.dsn, pool_size=1)
+    try:
+        async with database.connection() as connection:
+            await schema.require(connection)
+        yield database
+    finally:
+        await database.close()
