@@ -147,19 +147,24 @@ async def people_by_id(
 
 
 async def people_by_email(
-    connection: Connection, subscription_id: SubscriptionId, emails: Sequence[str], *, ended: Sequence[str]
+    connection: Connection,
+    subscription_id: SubscriptionId,
+    emails: Sequence[str],
+    *,
+    ended: Sequence[str],
+    lock: bool,
 ) -> list[FoundPerson]:
     """Return the customers that additions by these addresses, ASCII-lowered, mean; `email` is that address.
 
-    Several for one address mean that it is ambiguous. None: a new customer is created. A seat customer that is found is
-    locked until the transaction ends, so that it is neither deleted nor emptied in between.
+    Several for one address mean that it is ambiguous. None: a new customer is created. With `lock`, a seat customer
+    that is found is locked until the transaction ends, so that it is neither deleted nor emptied in between.
     """
     chosen: dict[str, dict[int, list[str]]] = {}
     for row in await connection.fetch(_CANDIDATES, list(emails)):
         chosen.setdefault(row["address"], {}).setdefault(row["rank"], []).append(row["customer_id"])
     named = [(address, ids) for address, ranks in chosen.items() if (ids := _first(ranks))]
     ids = sorted({customer_id for _, of_address in named for customer_id in of_address})
-    kept = set(ids) - await _given_up(connection, ids)
+    kept = set(ids) - await _given_up(connection, ids, lock=lock)
     people = {
         one.customer_id: one for one in await people_by_id(connection, subscription_id, ids, ended=ended)
     }
@@ -178,11 +183,11 @@ def _first(ranks: Mapping[int, list[str]]) -> list[str]:
     return [] if best == _WITHOUT_LOGIN and len(found) > 1 else found
 
 
-async def _given_up(connection: Connection, ids: Sequence[str]) -> set[str]:
-    """Lock the seat customers among these, and return those that are being deleted or emptied by now."""
+async def _given_up(connection: Connection, ids: Sequence[str], *, lock: bool) -> set[str]:
+    """Return those of these customers that are being deleted because nobody uses them; `lock` keeps all as they are."""
     rows = await connection.fetch(
-        """select customer_id, deleting_at is not null as deleting from seat_customers
-        where customer_id = any($1) order by customer_id for share""",
+        f"""select customer_id, deleting_at is not null as deleting from seat_customers
+        where customer_id = any($1) order by customer_id {"for share" if lock else ""}""",
         list(ids),
     )
     return {row["customer_id"] for row in rows if row["deleting"]}

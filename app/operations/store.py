@@ -83,7 +83,8 @@ _AWAIT = f"""
     returning {_COLUMNS}"""
 
 # The outcome of a step, the end of its reservation, and its quote, which another change may use if it failed. The seat
-# of an invitation goes back to the invitation if it was not filled.
+# of an invitation goes back to the invitation if it was not filled, and nobody has accepted it then. The seat is locked
+# before the invitation, as everywhere.
 _SETTLE = f"""
     with step as (
         update operation_steps t set state = $5, attempt = $6, sent_at = $7, unanswered_at = $8, code = $9,
@@ -105,6 +106,11 @@ _SETTLE = f"""
         where r.operation_id = $1 and r.released_at is null
           and case when r.moves_from is null then r.position = $2
               else settled.action = 'remove' or settled.state in ('refused', 'failed') end
+        returning r.id
+    ), acceptance as (
+        update invitations i set acceptor_id = null, operation_id = null
+        from step cross join (select count(*) from reservation) seat_first
+        where i.id = step.invitation_id and i.operation_id = $1 and step.state in ('refused', 'failed')
     )
     select * from step"""
 

@@ -180,10 +180,12 @@ async def name(
     *,
     customer_id: CustomerId | None,
     email: str | None,
+    invitation_id: str | None = None,
 ) -> bool:
     """Turn the number that an addition reserves into a seat for this person.
 
-    It opens its own savepoint. Return False if another operation on the subscription has promised the person a seat.
+    `invitation_id`: the open invitation to them, which the addition ends. It opens its own savepoint. Return False if
+    another operation on the subscription has promised the person a seat.
     """
     try:
         async with connection.transaction():
@@ -199,11 +201,13 @@ async def name(
     except UniqueViolation:
         return False
     await connection.execute(
-        """update operation_steps set customer_id = $3, awaits_seats = false
+        """update operation_steps set customer_id = $3, awaits_seats = false,
+            invitation_id = coalesce($4, invitation_id)
         where operation_id = $1 and position = $2 and settled_at is null""",
         operation_id,
         position,
         customer_id,
+        invitation_id,
     )
     return True
 

@@ -160,7 +160,7 @@ async def _admit(
 ) -> Admitted:
     seen = await read(connection, actor, subscription_id, context.rules)
     changes = await find_people(
-        connection, actor, seen.view, asked, limit=context.rules.memberships_per_customer
+        connection, actor, seen.view, asked, limit=context.rules.memberships_per_customer, lock=True
     )
     require(seen.granted, *sorted(permissions_needed(changes)))
     refuse_twice(changes, asked, actor)

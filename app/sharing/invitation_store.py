@@ -148,25 +148,14 @@ async def page(
 async def open_to(
     connection: Connection, subscription_id: SubscriptionId, emails: Sequence[str]
 ) -> dict[str, Invitation]:
-    """Return the open invitations to these addresses (ASCII-lowered), locked until the transaction ends.
+    """Return the open invitations to these addresses (ASCII-lowered) by address.
 
     One whose term is over is open while an operation is filling its seat.
     """
     if not emails:
         return {}
-    found = await connection.fetch(
-        """select r.id from reservations r join invitations i on i.id = r.invitation_id
-        where i.subscription_id = $1 and i.state = 'open' and lower(i.email collate "C") = any($2)
-          and r.released_at is null
-        order by r.id for update of r""",
-        subscription_id,
-        list(emails),
-    )
-    if not found:
-        return {}
     rows = await connection.fetch(
-        f"""{_INVITATION} i.subscription_id = $1 and i.state = 'open' and lower(i.email collate "C") = any($2)
-        for update of i""",
+        f"""{_INVITATION} i.subscription_id = $1 and i.state = 'open' and lower(i.email collate "C") = any($2)""",
         subscription_id,
         list(emails),
     )
@@ -175,6 +164,21 @@ async def open_to(
         for row in rows
         if row["state"] == "open"
     }
+
+
+async def lock_open_to(
+    connection: Connection, subscription_id: SubscriptionId, emails: Sequence[str]
+) -> None:
+    """Lock the seats and the rows of the open invitations to these addresses until the transaction ends."""
+    if not emails:
+        return
+    invited = """i.subscription_id = $1 and i.state = 'open' and lower(i.email collate "C") = any($2)"""
+    for statement in (
+        f"""select from reservations r join invitations i on i.id = r.invitation_id
+            where {invited} and r.released_at is null order by r.id for update of r""",
+        f"select from invitations i where {invited} order by i.id for update",
+    ):
+        await connection.execute(statement, subscription_id, list(emails))
 
 
 async def restart(connection: Connection, invitation_id: str, *, days: float) -> None:

@@ -208,7 +208,8 @@ async def resend(
     Raises:
         NotFound: the actor may not see the subscription, or it has no such invitation.
         Forbidden: `role_required`.
-        Conflict: `invitation_ended`.
+        Conflict: `invitation_ended`; `operation_in_progress` while somebody is being added to its seat, because the
+            person who accepts may send the same token again.
     """
     async with context.database.transaction() as connection:
         seen = await _locked(context, connection, actor, subscription_id, "user")
@@ -216,6 +217,8 @@ async def resend(
         require(seen.granted, *_permissions(found.role))
         if found.state != "open":
             raise ended()
+        if found.is_used:
+            raise _in_use()
         await invitations.restart(connection, invitation_id, days=context.rules.invitation_days)
         invitation = await _existing(connection, subscription_id, invitation_id)
         await _record(connection, actor, invitation, "invitation_resent")
@@ -250,8 +253,14 @@ async def _end(
     if found.state != "open":
         raise ended()
     if found.was_sent:
-        raise Conflict("This invitation is being accepted right now. Ask again in a moment.", retry_after=2)
+        raise _in_use()
     await invitations.end(connection, found.id, state, principal=principal, actor_id=actor_id)
+
+
+def _in_use() -> Conflict:
+    return Conflict(
+        "Somebody is being added to the seat of this invitation. Ask again in a moment.", retry_after=2
+    )
 
 
 def ended() -> Conflict:

@@ -7,6 +7,7 @@ purchase was asked for: the person may have signed up since, or may have become 
 from __future__ import annotations
 
 from app.context import Context
+from app.domain.emails import ascii_lowered
 from app.domain.snapshots import JsonObject
 from app.domain.statuses import entitlements
 from app.domain.views import SubscriptionView
@@ -18,6 +19,8 @@ from app.operations.rows import Operation, Step
 from app.operations.sending import money_details
 from app.operations.step_kinds import StepKind
 from app.postgres.database import Connection
+from app.sharing import invitation_store
+from app.sharing.invitation_store import Invitation
 from app.sharing.member_changes import Action, MemberChange, Verdict, judge
 from app.sharing.people import find_addition
 
@@ -66,6 +69,7 @@ async def _name(
         email=step.email,
         customer_id=step.customer_id,
         limit=context.rules.memberships_per_customer,
+        invitation=await _invitation_to(connection, view, step.email),
     )
     allowed = entitlements(view.status, past_due_allows_new_seats=context.rules.past_due_allows_new_seats)
     decision = judge(MemberChange(Action.ADD, person, step.role), allowed)
@@ -76,10 +80,26 @@ async def _name(
         await _refuse(connection, operation.id, step, decision.code)
         return
     is_theirs = await waiting_store.name(
-        connection, operation.id, step.position, customer_id=person.customer_id, email=step.email
+        connection,
+        operation.id,
+        step.position,
+        customer_id=person.customer_id,
+        email=step.email,
+        invitation_id=person.invitation_id,
     )
     if not is_theirs:
         await _refuse(connection, operation.id, step, "operation_in_progress")
+
+
+async def _invitation_to(
+    connection: Connection, view: SubscriptionView, email: str | None
+) -> Invitation | None:
+    """Return the open invitation to this e-mail, locked. The addition ends it, which frees the seat that it has."""
+    if email is None:
+        return None
+    address = ascii_lowered(email)
+    await invitation_store.lock_open_to(connection, view.id, [address])
+    return (await invitation_store.open_to(connection, view.id, [address])).get(address)
 
 
 async def _refuse(

@@ -1,6 +1,6 @@
 """The people that a change of members names, as the mirror has them.
 
-The caller holds the subscription's lock.
+For an admission, the caller holds the subscription's lock.
 """
 
 from __future__ import annotations
@@ -34,17 +34,18 @@ async def find_addition(
     email: str | None,
     customer_id: CustomerId | None,
     limit: int,
+    invitation: Invitation | None = None,
 ) -> Person:
-    """Find the person to add now, by the given e-mail or by the customer's id.
+    """Find the person to add now, by the given e-mail or by the customer's id. Call it in a transaction.
 
-    `limit`: how many memberships one person may have.
+    `limit`: how many memberships one person may have. `invitation`: the open one to that e-mail.
     """
     ended = sorted(ENDED)
     if email is not None:
         address = ascii_lowered(email)
-        found = await people_store.people_by_email(connection, view.id, [address], ended=ended)
+        found = await people_store.people_by_email(connection, view.id, [address], ended=ended, lock=True)
         promised = await people_store.promised_emails(connection, [address])
-        return by_email(email, found, promised.get(address, set()), view, limit, None)
+        return by_email(email, found, promised.get(address, set()), view, limit, invitation)
     known = await people_store.people_by_id(connection, view.id, [customer_id or ""], ended=ended)
     return as_person(known[0], view, None, limit) if known else Person(customer_id, known=False)
 
@@ -117,10 +118,12 @@ async def find_people(
     asked: Sequence[AskedChange],
     *,
     limit: int,
+    lock: bool,
 ) -> list[MemberChange]:
     """Return the changes with the person that each of them names, in their order.
 
-    `limit`: how many memberships one person may have.
+    `limit`: how many memberships one person may have. `lock`: keep what they rest on as it is until the transaction
+    ends, for an admission.
     """
     ids = sorted({change.customer_id for change in asked if change.customer_id is not None})
     addresses = sorted({change.address for change in asked if change.address is not None})
@@ -129,9 +132,13 @@ async def find_people(
         for p in await people_store.people_by_id(connection, view.id, ids, ended=sorted(ENDED))
     }
     with_email: dict[str, list[FoundPerson]] = {}
-    for found in await people_store.people_by_email(connection, view.id, addresses, ended=sorted(ENDED)):
+    for found in await people_store.people_by_email(
+        connection, view.id, addresses, ended=sorted(ENDED), lock=lock
+    ):
         with_email.setdefault(found.email or "", []).append(found)
     promised = await people_store.promised_emails(connection, addresses)
+    if lock:
+        await invitation_store.lock_open_to(connection, view.id, addresses)
     invited = await invitation_store.open_to(connection, view.id, addresses)
     changes = []
     for change in asked:

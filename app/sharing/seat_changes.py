@@ -147,7 +147,7 @@ async def release_of(
     async with context.database.connection() as connection:
         seen = await read(connection, actor, subscription_id, context.rules)
         changes = await find_people(
-            connection, actor, seen.view, asked, limit=context.rules.memberships_per_customer
+            connection, actor, seen.view, asked, limit=context.rules.memberships_per_customer, lock=False
         )
     require(seen.granted, Permission.BUY_SEATS, *sorted(permissions_needed(changes)))
     refuse_twice(changes, asked, actor)
@@ -173,7 +173,7 @@ async def seats_needed(
     async with context.database.connection() as connection:
         seen = await read(connection, actor, subscription_id, context.rules)
         changes = await find_people(
-            connection, actor, seen.view, asked, limit=context.rules.memberships_per_customer
+            connection, actor, seen.view, asked, limit=context.rules.memberships_per_customer, lock=False
         )
     require(seen.granted, *sorted(permissions_needed(changes)))
     refuse_twice(changes, asked, actor)

@@ -5,6 +5,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 
+import asyncpg
 import httpx
 import pytest
 
@@ -198,3 +199,66 @@ async def test_no_seat_is_given_twice_in_any_order(service: Service, seed: int) 
         company.subscription_id,
     )
     assert {row["acceptor_id"] for row in accepted} <= members.keys()
+
+
+@pytest.mark.parametrize(("fault", "reached"), [(SLOW_READ, ADMITTED), (SLOW_WRITE, IN_FLIGHT)])
+async def test_resending_waits_when_the_invitation_is_being_accepted(
+    service: Service, fault: Mapping[str, object], reached: str
+) -> None:
+    """A resent token voids the old one, and the same person accepting again must get the same answer."""
+    company = await service.company(seats=3)
+    token = await company.token()
+    path = f"{company.path}/invitations/{token.partition('.')[0]}/resend"
+    async with beside(company, token, company.stranger.headers, fault, reached) as accepting:
+        problem(await service.send("POST", path, company.owner.headers), 409, "operation_in_progress")
+        accepted = await accepting
+    assert accepted.status_code == 200, accepted.text
+    again = await accept(company, token, company.stranger.headers)
+    assert again.status_code == 200 and again.json()["operation_id"] == accepted.json()["operation_id"]
+
+
+async def test_another_person_accepts_when_the_first_acceptance_failed(service: Service) -> None:
+    company = await service.company(seats=3)
+    token = await company.token()
+    other = as_user("other", email=new_email(), email_verified=True)
+    await service.stripe.add_fault(method="POST", path="/v1/customers/{id}", status=400, times=1)
+    failed = await accept(company, token, company.stranger.headers)
+    assert [result["outcome"] for result in failed.json()["results"]] == ["failed"], failed.text
+    kept = "select acceptor_id, operation_id from invitations where subscription_id = $1"
+    assert [dict(row) for row in await service.fetch(kept, company.subscription_id)] == [
+        {"acceptor_id": None, "operation_id": None}
+    ]
+    accepted = await accept(company, token, other)
+    assert accepted.status_code == 200, accepted.text
+    [row] = await service.fetch(kept, company.subscription_id)
+    assert row["acceptor_id"] == accepted.json()["results"][0]["customer_id"]
+    problem(await accept(company, token, company.stranger.headers), 409, "invitation_ended")
+    assert (await accept(company, token, other)).json()["operation_id"] == accepted.json()["operation_id"]
+    assert set(await company.members()) == {
+        company.manager.customer_id,
+        company.user.customer_id,
+        row["acceptor_id"],
+    }
+
+
+async def test_erasures_of_two_people_who_invited_each_other_do_not_wait_in_a_circle(
+    service: Service,
+) -> None:
+    """Each ends the invitation that the other one sent, and the one that was sent to them."""
+    ours, theirs = await service.company(seats=4), await service.company(seats=4)
+    await ours.token(theirs.owner.email)
+    await theirs.token(ours.owner.email)
+    holding = await asyncpg.connect(service.database_url)
+    erase, erasing = "update customers set existence = 'deleted' where id = $1", []
+    async with holding.transaction():
+        held = "select from reservations where subscription_id = $1 and released_at is null for update"
+        await holding.fetch(held, theirs.subscription_id)
+        # The first one waits for the seat that is held, and the second one behind it.
+        for company in (theirs, ours):
+            erasing.append(asyncio.create_task(service.fetch(erase, company.owner.customer_id)))
+            await asyncio.sleep(0.5)
+    await holding.close()
+    await asyncio.gather(*erasing)
+    ended = "select state from invitations where subscription_id = any($1)"
+    found = await service.fetch(ended, [ours.subscription_id, theirs.subscription_id])
+    assert [row["state"] for row in found] == ["revoked", "revoked"]

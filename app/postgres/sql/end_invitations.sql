@@ -59,6 +59,12 @@ create or replace trigger end_invitations_of_demoted after update of role on mem
 -- invitation holds the address any more.
 create or replace function end_invitations_of_customer() returns trigger language plpgsql as $$
 begin
+    -- Two people who invited each other may be erased at the same moment, so all seats are locked in one order first.
+    perform 1 from reservations where released_at is null and invitation_id in (
+            select id from invitations where inviter_id = old.id and state = 'open'
+            union
+            select id from invitations where lower(email collate "C") = lower(old.email collate "C") and state = 'open')
+    order by id for update;
     perform end_invitations(array(select id from invitations where inviter_id = old.id and state = 'open'),
         'revoked', 'inviter_removed', 'dashboard', null, null, null);
     if new.existence = 'deleted' and old.email is not null then
