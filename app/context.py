@@ -38,6 +38,7 @@ class Rules:
     unsecured_raise_max: float = 20.0
     payment_window: float = 3600.0
     journal_retention_days: int = 400
+    event_retention_days: float = 35.0
     invitation_days: float = 14.0
     invitation_email_must_match: bool = False
     memberships_per_customer: int = 20
@@ -59,6 +60,7 @@ class Rules:
             unsecured_raise_max=settings.unsecured_raise_max,
             payment_window=settings.payment_window,
             journal_retention_days=settings.journal_retention_days,
+            event_retention_days=settings.event_retention_days,
             invitation_days=settings.invitation_days,
             invitation_email_must_match=settings.invitation_email_must_match,
             memberships_per_customer=settings.memberships_per_customer,

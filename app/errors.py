@@ -141,6 +141,15 @@ class Conflict(BillingError):
     advice = "Read the object again, then try again."
 
 
+class CursorExpired(BillingError):
+    """The place in the log of events can no longer be read on from."""
+
+    status = 410
+    code = "cursor_expired"
+    title = "The events after this place are not kept any more"
+    advice = "Read GET /v1/events/snapshot, then the feed from its `after`."
+
+
 class PreconditionFailed(BillingError):
     """The object no longer has the ETag of `If-Match`."""
 
@@ -230,7 +239,8 @@ class StripeRejected(BillingError):
 class ServiceUnavailable(BillingError):
     """A part that the service depends on does not answer.
 
-    `code` names it: `stripe_unavailable`, `database_unavailable`, `identity_provider_unavailable` or `overloaded`.
+    `code` names it: `stripe_unavailable`, `database_unavailable`, `identity_provider_unavailable`, `overloaded` or
+    `not_filled`.
     """
 
     status = 503

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app import __version__
 from app.catalogue import routes as products
 from app.customers.routes import customers, invoices, payment_methods
+from app.events.routes import feed as events
 from app.http import documentation, links, middleware, problems
 from app.http.draining import Draining
 from app.http.in_flight import WritesInFlight
@@ -130,6 +131,7 @@ def _add_routes(app: Service, webhook: StripeWebhook) -> None:
         transfers,
         invitations,
         operations,
+        events,
     ):
         app.include_router(part.router, prefix="/v1")
     app.include_router(health.router)

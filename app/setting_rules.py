@@ -13,6 +13,7 @@ from ipaddress import ip_address
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.fernet import Fernet
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from pydantic import SecretStr
@@ -226,6 +227,18 @@ def check_invitation_secrets(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr,
     if any(len(secret.get_secret_value()) < MINIMUM_INVITATION_SECRET for secret in secrets):
         raise ValueError(f"must hold secrets of at least {MINIMUM_INVITATION_SECRET} characters")
     return check_secrets(secrets)
+
+
+def check_encryption_keys(keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    """Return the keys that encrypt secrets, each of them once and in the form of `Fernet.generate_key`."""
+    for key in keys:
+        try:
+            Fernet(key.get_secret_value())
+        except ValueError:
+            raise ValueError(
+                "must hold keys of 32 bytes in URL-safe base64: make one with `openssl rand -base64 32 | tr +/ -_`"
+            ) from None
+    return check_secrets(keys)
 
 
 def check_webhook_secrets(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:

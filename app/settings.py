@@ -24,6 +24,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from app.setting_events import EventSettings
 from app.setting_needs import Process, conflicts, missing, misspelt
 from app.setting_rules import (
     ALWAYS,
@@ -121,7 +122,7 @@ class JwtSettings:
     jwks_url: str | None = None
 
 
-class Settings(BaseSettings):
+class Settings(EventSettings):
     """All variables of docs/reference/settings.md, validated.
 
     Secrets do not show in its repr.

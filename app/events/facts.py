@@ -190,7 +190,7 @@ def _bear(told: Announcement, fact: Fact, subscription_id: str, world: World) ->
     if level is None or not level.is_present:
         return
     told.born.add(subscription_id)
-    told.drafts.append(_draft(fact, CHANGED, _told(level.data), None))
+    told.drafts.append(_draft(fact, CHANGED, shown_state(level.data), None))
     owner = {"owner_id": level.owner_id, "previous_owner_id": None}
     told.drafts.append(_draft(fact, "owner.changed", owner, level.owner_id))
     told.streams[subscription_id] = Stream(owner_id=level.owner_id)
@@ -246,13 +246,13 @@ def _draft(fact: Fact, kind: str, data: JsonObject, customer_id: str | None) -> 
 def _shown(fact: Fact) -> JsonObject:
     """Return the data of a fact as its event shows it."""
     if fact.kind == CHANGED:
-        return _told(fact.data)
+        return shown_state(fact.data)
     if fact.kind.startswith("invitation."):
         return {**fact.data, "expires_at": instant_text(fact.data["expires_at"])}
     return fact.data
 
 
-def _told(data: JsonObject) -> JsonObject:
+def shown_state(data: JsonObject) -> JsonObject:
     """Return a subscription's state as `subscription.changed` shows it."""
     return {
         "status": data["status"],

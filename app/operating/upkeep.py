@@ -15,6 +15,7 @@ import structlog
 from app.context import Context
 from app.customers import emptied
 from app.errors import BillingError
+from app.events.store import feed
 from app.mirror import reconcile as reconciling
 from app.mirror.store import scans as scan_rows
 from app.postgres import locks, retention
@@ -72,6 +73,9 @@ async def purge(context: Context) -> dict[str, int]:
             return {}
         async with context.database.connection() as connection:
             deleted = await retention.purge(connection, journal_days=context.rules.journal_retention_days)
+            deleted["events"] = 0
+            while number := await feed.purge(connection, days=context.rules.event_retention_days):
+                deleted["events"] += number
     log.info("purged", **deleted)
     return deleted
 

@@ -206,6 +206,8 @@ async def asked_of(world: World, operation: str, company: Company | None = None)
     match operation:
         case "getPromotionCode":
             await _promotion_code(world)
+        case "getEvents" | "getEventsSnapshot":
+            await _told(world)
         case "getOperation":
             return await _past_operation(company)
         case "cancelOperation":
@@ -223,6 +225,30 @@ async def asked_of(world: World, operation: str, company: Company | None = None)
             done = await world.ask("cancelSubscription", ASKED["cancelSubscription"](company))
             assert done.status_code == httpx.codes.OK, done.text
     return ASKED[operation](company)
+
+
+async def _told(world: World) -> None:
+    """The copy is filled, and every fact is an event."""
+    await world.service.fill()
+    await world.service.announce()
+
+
+@case("getEvents", status=410)
+async def _place_that_the_log_never_reached(world: World) -> httpx.Response:
+    asked = ASKED["getEvents"](world.company)
+    return await world.ask("getEvents", replace(asked, query={"after": "pl_999999999"}))
+
+
+@case("getEvents", status=422)
+async def _no_place(world: World) -> httpx.Response:
+    asked = ASKED["getEvents"](world.company)
+    return await world.ask("getEvents", replace(asked, query={"after": "nowhere"}))
+
+
+@case("getEventsSnapshot", status=422)
+async def _no_cursor(world: World) -> httpx.Response:
+    asked = ASKED["getEventsSnapshot"](world.company)
+    return await world.ask("getEventsSnapshot", replace(asked, query={"cursor": "none"}))
 
 
 async def _promotion_code(world: World) -> None:

@@ -85,6 +85,7 @@ async def record(service: Service) -> dict[str, Any]:
     recording = Recording(service)
     for part in (
         _reads,
+        _events,
         _people,
         _plan,
         _customers,
@@ -115,6 +116,12 @@ async def _reads(recording: Recording) -> None:
     await take("getSubscription", PLAN, "owner")
     await take("getSharedSubscription", SHARED, "user")
     await take("getSharedSubscriptionUsers", f"{SHARED}/users", "owner")
+
+
+async def _events(recording: Recording) -> None:
+    await recording.service.announce()
+    await recording.take("getEventsSnapshot", "/v1/events/snapshot?limit=4", "service")
+    await recording.take("getEvents", "/v1/events", "service")
 
 
 async def _people(recording: Recording) -> None:

@@ -208,6 +208,10 @@ ASKED: dict[str, Callable[[Company], Asked]] = {
     "lookUpInvitation": lambda _: Asked("/v1/invitations/lookup", None, NO_TOKEN),
     "acceptInvitation": lambda c: Asked("/v1/invitations/accept", c.stranger.headers, NO_TOKEN),
     "declineInvitation": lambda _: Asked("/v1/invitations/decline", None, NO_TOKEN),
+    "getEvents": lambda c: Asked(
+        "/v1/events", as_service("read"), query={"subscription_id": c.subscription_id, "limit": 3}
+    ),
+    "getEventsSnapshot": lambda _: Asked("/v1/events/snapshot", as_service("read"), query={"limit": 5}),
     "getAuditEvents": lambda c: Asked(f"{c.path}/audit-events", owner_of(c)),
     "getOperation": lambda c: Asked("/v1/operations/op_000000000000000000000000", owner_of(c)),
     "cancelOperation": lambda c: Asked("/v1/operations/op_000000000000000000000000/cancel", owner_of(c)),

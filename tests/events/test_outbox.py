@@ -1,28 +1,15 @@
 """Every change of seats and access is an event, written once, in order, and only after the first fill."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
-import pytest
 
 from app.domain import metadata as keys
-from testkit.company import Service, new_email, running_service
+from testkit.company import Service, new_email
 from testkit.event_fold import folded, truth, written_events
-from testkit.simulator import Simulator, new_account_key
 
 Events = list[dict[str, Any]]
-
-
-@pytest.fixture
-async def service(stripe_simulator: str, database_url: str, plain_logs: None) -> AsyncIterator[Service]:
-    """A service of its own, because the log is one for the whole database."""
-    async with (
-        Simulator(stripe_simulator, new_account_key()) as stripe,
-        running_service(stripe, database_url) as running,
-    ):
-        yield running
 
 
 async def filled(service: Service) -> None:
