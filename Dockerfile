@@ -18,6 +18,5 @@ WORKDIR /srv/coseat
 ENV PATH=/opt/coseat/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOST=0.0.0.0 PORT=8000
 USER coseat
 EXPOSE 8000
-HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \
-  CMD ["python", "-c", "import os, urllib.request as r; r.urlopen(f\"http://127.0.0.1:{os.environ['PORT']}/healthz\", timeout=2)"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=20s CMD ["coseat", "health"]
 CMD ["coseat", "serve"]

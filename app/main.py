@@ -141,7 +141,8 @@ def _add_routes(app: Service, webhook: StripeWebhook) -> None:
 def _layers(app: Service, webhook: StripeWebhook, settings: Settings) -> ASGIApp:
     """Return the layers around the routes; the last one built sees a request first."""
     entry: ASGIApp = direct_reads.PlainReadsFirst(RawSegments(app.routed))
-    entry = ConcurrencyLimit(entry, most=settings.max_requests, waiting=settings.max_waiting_requests)
+    places = ConcurrencyLimit(entry, most=settings.max_requests, waiting=settings.max_waiting_requests)
+    app.state.places, app.state.webhook, entry = places, webhook, places
     entry = middleware.SingleHeaders(entry)
     # The body is read outside of that limit, so that a client that sends slowly does not occupy a place.
     entry = middleware.BodyLimits(entry, seconds=settings.request_deadline)

@@ -226,6 +226,8 @@ class Settings(EventSettings):
 
     host: Annotated[str, AfterValidator(check_host)] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8000
+    worker_port: Annotated[int, Field(ge=1, le=65_535)] | None = None
+    """The port of a worker's own /healthz and /metrics. Without it a worker has none."""
     log_level: Annotated[LogLevel, BeforeValidator(lower)] = "info"
 
     @classmethod

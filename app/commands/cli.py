@@ -237,6 +237,20 @@ def replay(
 
 
 @cli.command()
+def health() -> None:
+    """Check that the process of this container lives: serve by its port, a worker by its port or its reports.
+
+    Exit code 1: it does not.
+    """
+    from app.commands.health import problem
+
+    found = problem(settings_for("health"))
+    if found is not None:
+        typer.echo(found, err=True)
+        raise typer.Exit(1)
+
+
+@cli.command()
 def unlink(
     customer: Annotated[str, typer.Argument(help="The customer's id: cus_…")],
     as_json: Annotated[bool, typer.Option("--json", help="Report as one JSON line.")] = False,

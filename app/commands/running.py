@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
 
 from app.commands.child_processes import watch_parent
 from app.commands.contexts import checked_database
 from app.commands.logs import configure_logs
+from app.errors import StartRefused
 from app.opening import open_context
 from app.settings import Settings, parent_pipe
 from app.sharing.rulebooks import RULEBOOKS
@@ -76,5 +79,25 @@ async def _work_until_stopped(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stop.set)
-    async with open_context(settings, RULEBOOKS) as context:
+    async with AsyncExitStack() as stack:
+        context = await stack.enter_async_context(open_context(settings, RULEBOOKS))
+        if settings.worker_port is not None:
+            await stack.enter_async_context(_worker_port(settings, settings.worker_port))
         await worker.work(context, stop)
+
+
+@asynccontextmanager
+async def _worker_port(settings: Settings, port: int) -> AsyncIterator[None]:
+    """Answer /healthz and the worker's own metrics. Raises StartRefused."""
+    from app.operating import process
+    from app.operating.worker_port import WorkerPort
+
+    process.show_build()
+    token = None if settings.metrics_token is None else settings.metrics_token.get_secret_value()
+    try:
+        async with WorkerPort(token=token).open(settings.host, port):
+            yield
+    except OSError as error:
+        raise StartRefused(
+            f"WORKER_PORT {port} of {settings.host} cannot be used. Set another one."
+        ) from error

@@ -39,6 +39,11 @@ class ConcurrencyLimit:
         self.working = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
+    @property
+    def waiting(self) -> int:
+        """Return the number of requests that wait for a place."""
+        return len(self._waiting)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the inner application once there is a place, or answer 503."""
         if self.working < self.most and scope["type"] == "http":

@@ -16,7 +16,7 @@ from app.context import Context
 from app.errors import NotFound, Unauthenticated
 from app.http.dependencies import ContextDep, SettingsDep
 from app.http.draining import Draining
-from app.operating import gauges, readiness
+from app.operating import gauges, process, readiness
 from app.operating.schemas import Liveness, Readiness
 
 router = APIRouter(tags=["machines"])
@@ -86,6 +86,8 @@ async def metrics(request: Request, context: ContextDep, settings: SettingsDep) 
         given = request.headers.get("authorization", "").encode()
         if not hmac.compare_digest(given, f"Bearer {token.get_secret_value()}".encode()):
             raise Unauthenticated()
+    process.show_build()
+    process.show_load(request.app.state.places, deliveries=request.app.state.webhook.working)
     return Response(await _counting(_metrics_text, context), media_type=CONTENT_TYPE_LATEST, headers=_UNKEPT)
 
 

@@ -1,0 +1,89 @@
+"""`coseat health`, the health check of the image, and the port of a worker."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+
+import asyncpg
+import httpx
+import pytest
+
+from testkit.processes import free_port
+from testkit.service import api_process, inherited, service_environment, worker_process
+from testkit.simulator import Simulator
+
+
+@pytest.fixture
+def environment(stripe_account: Simulator, database_url: str) -> dict[str, str]:
+    return service_environment(
+        database_url=database_url,
+        stripe_base=stripe_account.base_url,
+        stripe_key=stripe_account.api_key,
+        PORT=str(free_port()),
+    )
+
+
+async def health(environment: dict[str, str]) -> tuple[int, str]:
+    found = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "app", "health"],
+        env={**inherited(), **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return found.returncode, found.stderr
+
+
+async def test_serve_is_healthy_while_it_answers(environment: dict[str, str]) -> None:
+    """O13."""
+    code, err = await health(environment)
+    assert code == 1 and environment["PORT"] in err
+    with api_process(environment, port=int(environment["PORT"])) as (_, process):
+        assert await health(environment) == (0, "")
+        os.kill(process.process.pid, signal.SIGSTOP)
+        try:
+            code, err = await health(environment)
+        finally:
+            os.kill(process.process.pid, signal.SIGCONT)
+        assert code == 1 and "/healthz" in err
+
+
+async def test_worker_without_a_port_is_healthy_while_it_reports(environment: dict[str, str]) -> None:
+    """O13: the image's health check failed for a worker."""
+    with worker_process({**environment, "LOG_LEVEL": "info"}) as process:
+        process.wait_for_line("worker_started")
+        for _ in range(50):
+            if (await health(environment))[0] == 0:
+                break
+        assert await health(environment) == (0, "")
+        process.process.kill()
+    connection = await asyncpg.connect(environment["DATABASE_URL"])
+    try:
+        await connection.execute("update workers set reported_at = now() - interval '40 seconds'")
+    finally:
+        await connection.close()
+    code, err = await health(environment)
+    assert code == 1 and "seconds ago for the last time" in err
+    assert await health({**environment, "DATABASE_URL": "postgresql://me@127.0.0.1:9/coseat"}) == (0, "")
+
+
+async def test_worker_shows_its_own_metrics_when_it_has_a_port(environment: dict[str, str]) -> None:
+    token = "a-token-of-metrics"
+    port = free_port()
+    environment |= {"WORKER_PORT": str(port), "METRICS_TOKEN": token}
+    with worker_process(environment) as process:
+        url = f"http://127.0.0.1:{port}"
+        process.wait_for_answer(f"{url}/healthz")
+        assert await health(environment) == (0, "")
+        async with httpx.AsyncClient(base_url=url) as client:
+            assert (await client.get("/metrics")).status_code == 401
+            assert (await client.get("/nothing")).status_code == 404
+            assert (await client.post("/metrics")).status_code == 404
+            shown = await client.get("/metrics", headers={"Authorization": f"Bearer {token}"})
+        assert shown.status_code == 200 and "coseat_build_info{" in shown.text
+        # The gauges of the installation are those of an API process: here they would be 0.
+        assert "coseat_refreshes_dead" not in shown.text and "coseat_operations" not in shown.text
