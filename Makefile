@@ -96,7 +96,7 @@ openapi: $(READY) ## Record the examples anew and write openapi/openapi.json fro
 requirements: $(READY) ## Resolve pyproject.toml again and pin the result with hashes
 	$(BIN)/uv lock --quiet
 	$(EXPORT) --all-extras --group dev --output-file requirements.txt
-	$(EXPORT) --no-dev --output-file requirements-production.txt
+	$(EXPORT) --no-dev --extra tracing --output-file requirements-production.txt
 
 .PHONY: clean
 clean: ## Remove the virtual environment and every cache

@@ -128,6 +128,14 @@ def check_origin_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def check_collector_url(text: str) -> str:
+    """Return the http or https URL of a collector, without a final slash."""
+    parts = _split_url(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("must be the http:// or https:// URL of an OTLP collector")
+    return text.rstrip("/")
+
+
 def check_jwks_url(text: str) -> str:
     """Return an https URL without a fragment; http is for a loopback address only."""
     if _https_or_loopback(text).fragment:

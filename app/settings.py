@@ -29,6 +29,7 @@ from app.setting_needs import Process, conflicts, missing, misspelt
 from app.setting_rules import (
     ALWAYS,
     check_claim,
+    check_collector_url,
     check_cors_origin,
     check_database_url,
     check_email_claim,
@@ -223,6 +224,9 @@ class Settings(EventSettings):
     docs: bool | None = None
     metrics: bool | None = None
     metrics_token: Annotated[SecretStr, AfterValidator(hidden(check_metrics_token))] | None = None
+
+    otel_exporter_otlp_endpoint: Annotated[str, AfterValidator(check_collector_url)] | None = None
+    """Where spans are sent. Without it nothing is traced."""
 
     host: Annotated[str, AfterValidator(check_host)] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8000

@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
 
+from app import tracing
 from app.commands.child_processes import watch_parent
 from app.commands.contexts import checked_database
 from app.commands.logs import configure_logs
@@ -50,8 +51,12 @@ def serve_api(settings: Settings) -> None:
             detail="Nobody can be invited or accept an invitation until it is set.",
         )
     asyncio.run(_require_schema(settings))
+    _trace(settings, "serve")
     app = create_app(settings)
-    serve(app, settings, draining=app.state.draining)
+    try:
+        serve(app, settings, draining=app.state.draining)
+    finally:
+        tracing.shut_down()
 
 
 def run_worker(settings: Settings) -> None:
@@ -63,7 +68,24 @@ def run_worker(settings: Settings) -> None:
     """
     watch_parent(parent_pipe())
     configure_logs(settings.log_level)
-    asyncio.run(_work_until_stopped(settings))
+    _trace(settings, "worker")
+    try:
+        asyncio.run(_work_until_stopped(settings))
+    finally:
+        tracing.shut_down()
+
+
+def _trace(settings: Settings, process: str) -> None:
+    """Begin to trace if a collector is configured. Raises StartRefused if the packages for it are missing."""
+    if settings.otel_exporter_otlp_endpoint is None:
+        return
+    try:
+        tracing.configure(settings.otel_exporter_otlp_endpoint, process=process)
+    except tracing.TracingNotInstalled as error:
+        raise StartRefused(
+            "OTEL_EXPORTER_OTLP_ENDPOINT is set, and the packages that send traces are missing. "
+            "Install the extra `tracing`, or unset it."
+        ) from error
 
 
 async def _require_schema(settings: Settings) -> None:

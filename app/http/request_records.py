@@ -17,6 +17,7 @@ from prometheus_client import Counter, Histogram
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app import tracing
 from app.errors import InternalError
 from app.http import problems
 from app.http.headers import header
@@ -89,7 +90,10 @@ class RequestRecords:
             await send(message)
 
         try:
-            await self.app(scope, receive, send_with_id)
+            if tracing.is_on():
+                await self._traced(scope, receive, send_with_id)
+            else:
+                await self.app(scope, receive, send_with_id)
         except Exception as error:
             # Starlette raises the exception again after its handler for `Exception` has sent an answer.
             log.error("unexpected_error", request_id=request_id, error=type(error).__name__, exc_info=error)
@@ -97,6 +101,22 @@ class RequestRecords:
                 await problems.render(InternalError(), Request(scope))(scope, receive, send_with_id)
         finally:
             _record(scope, status, time.perf_counter() - started, request_id)
+
+    async def _traced(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the inner application in a span, below that of the caller if they sent a `traceparent`."""
+        given = header(scope, b"traceparent")
+        parent = None if given is None else given.decode("latin-1")
+
+        async def send_and_note(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                span.note(http__response__status_code=message["status"])
+            await send(message)
+
+        with tracing.span("request", kind="server", parent=parent) as span:
+            try:
+                await self.app(scope, receive, send_and_note)
+            finally:
+                span.name(_operation(scope))
 
 
 @lru_cache(maxsize=128)

@@ -73,3 +73,11 @@ async def take_orphaned(
 ) -> list[str]:
     """Take the leases of unsettled operations whose runner is gone, oldest first, and return their ids."""
     return [row["id"] for row in await connection.fetch(_ORPHANED, limit, lease_token, lease_seconds)]
+
+
+async def trace_context(connection: Connection, operation_id: str) -> str | None:
+    """Return the trace of the request that began the operation, None if it was not traced."""
+    found: str | None = await connection.fetchval(
+        "select trace_context from operations where id = $1", operation_id
+    )
+    return found

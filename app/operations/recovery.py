@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from app import tracing
 from app.context import Context
-from app.operations import runner, store
+from app.operations import lease_store, runner, store
 from app.operations.sending import late_seconds
 
 
@@ -17,4 +18,6 @@ async def finish(context: Context, operation_id: str, token: UUID) -> None:
     """
     async with context.database.connection() as connection:
         await store.retire_old_keys(connection, operation_id, late_seconds=late_seconds(context.rules))
-    await runner.run(context, operation_id, token)
+        began_in = await lease_store.trace_context(connection, operation_id) if tracing.is_on() else None
+    with tracing.span("finish operation", link=began_in):
+        await runner.run(context, operation_id, token)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from uuid import UUID
 
+from app import tracing
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.snapshots import JsonObject
 from app.operations.lifecycle import KEY_SECONDS, SETTLED, Event, IllegalTransition, State, next_state
@@ -17,9 +18,9 @@ from app.postgres.database import Connection, Record
 
 _INSERT = """
     insert into operations (id, subscription_id, kind, state, principal, actor_id, source, request,
-        lease_token, lease_until, seat_total)
+        lease_token, lease_until, seat_total, trace_context)
     values ($1, $2, $3::text::operation_kind, 'running', $4, $5, $6, $7, $8,
-        clock_timestamp() + $9 * interval '1 second', $10)"""
+        clock_timestamp() + $9 * interval '1 second', $10, $11)"""
 
 _INSERT_STEPS = """
     insert into operation_steps (operation_id, position, subscription_id, action, customer_id, email, role,
@@ -173,6 +174,7 @@ async def insert(
         lease_token,
         lease_seconds,
         seat_total,
+        tracing.current(),
     )
     await connection.execute(_INSERT_STEPS, operation_id, subscription_id, list(steps))
     await connection.execute(_INSERT_RESERVATIONS, operation_id, *(bought or (None, None)), moves_from)

@@ -15,11 +15,13 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeVar, cast
+from urllib.parse import urlsplit
 
 import httpx
 import orjson
 import stripe
 
+from app import tracing
 from app.errors import BillingError, NotFound, ServiceUnavailable, StripeOutcomeUnknown
 from app.stripe.attempts import Attempt, Outcome
 from app.stripe.budget import Budget, Work, endpoint_of
@@ -132,7 +134,10 @@ class _Transport(stripe.HTTPXClient):
     async def request_async(
         self, method: str, url: str, headers: Mapping[str, str], post_data: Any = None
     ) -> tuple[bytes, int, Mapping[str, str]]:
-        body, status, received = await super().request_async(method, url, headers, post_data)
+        endpoint = endpoint_of(method, urlsplit(url).path)
+        with tracing.span(f"stripe {endpoint}", kind="client") as span:
+            body, status, received = await super().request_async(method, url, headers, post_data)
+            span.note(http__response__status_code=status)
         if not 200 <= status < 300:
             return body, status, received
         unread = _Unread(received)
