@@ -31,6 +31,12 @@ POSTGRES ?= /usr/lib/postgresql/15/bin
 test-postgres: $(READY) ## The tests on the PostgreSQL whose programs are in POSTGRES (/usr/lib/postgresql/15/bin)
 	@$(BIN)/python -m testkit.other_postgres $(POSTGRES) $(TEST_OPTIONS)
 
+# promtool comes with Debian's package prometheus.
+.PHONY: test-alerts
+test-alerts: ## Check the alert rules of deploy/ and run their unit tests (needs promtool)
+	@command -v promtool >/dev/null || { echo "make test-alerts needs promtool (on Debian: apt install prometheus)." >&2; exit 1; }
+	@cd deploy/prometheus && promtool check rules alerts.yml && promtool test rules alerts_test.yml
+
 .PHONY: check
 check: lint audit test ## Format, lint, types, import rules, known vulnerabilities and every test
 

@@ -29,7 +29,7 @@ FIELD = re.compile(r"`((?:[a-z_0-9]+(?:\[\])?\.)*[a-z_0-9]+)(?:: [^`]*)?`")
 CODE_SPAN = re.compile(r"`[^`\n]*`")
 LINK = re.compile(r"\[[^\]\[]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
-TREES = "app|benchmarks|docs|examples|migrations|openapi|stripe_simulator|testkit|tests|verification"
+TREES = "app|benchmarks|deploy|docs|examples|migrations|openapi|stripe_simulator|testkit|tests|verification"
 FILE = re.compile(rf"(?<![\w/.-])((?:{TREES})/[\w/.-]*[\w/])(?![\w*])")
 MODULE = re.compile(r"python -m ((?:benchmarks|tests|verification|stripe_simulator|app)[\w.]*)")
 DECISION = re.compile(r"decisions?/?(?: |/)(\d{4})\b")
@@ -257,7 +257,7 @@ def codes_of(source: Path) -> Iterator[str]:
                 yield value.value
 
 
-NOT_FOR_CALLERS = {"already_running", "wrong_account"}
+NOT_FOR_CALLERS = {"already_running", "schema_refused", "start_refused", "wrong_account"}
 """Codes of commands, which print their text."""
 
 
