@@ -5,6 +5,7 @@ It is not part of `main`, so that the worker and commands load no web framework.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
@@ -19,18 +20,19 @@ from app.stripe.rate_budget import RateBudget
 
 @asynccontextmanager
 async def open_context(
-    settings: Settings, rulebooks: Mapping[str, object] | None = None
+    settings: Settings, rulebooks: Mapping[str, object] | None = None, *, reads: int | None = None
 ) -> AsyncIterator[Context]:
     """Open a context for one event loop.
 
     It is the loop of the API, of the worker or of a command. `rulebooks` is for a process that runs operations, see
-    app/operations/kinds.py.
+    app/operations/kinds.py. `reads`: the number of connections for reads, by default half of them.
 
     Raises:
         SettingsError: The database or the Stripe key is not configured.
         ServiceUnavailable: `database_unavailable`.
     """
-    database = await Database.connect(settings.dsn, pool_size=settings.database_pool_size)
+    database = await Database.of(settings, pool_size=settings.database_pool_size, reads=reads)
+    watching = asyncio.create_task(database.watch())
     budget = RateBudget(database, per_second=settings.stripe_rate_limit)
     client = StripeClient(settings.stripe_key, api_base=settings.stripe_api_base, budget=budget)
     gateway = StripeGateway(client, livemode=settings.stripe_livemode)
@@ -39,6 +41,8 @@ async def open_context(
         async with context.counts.flushing(database):
             yield context
     finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
         await client.close()
         await budget.close()
         await database.close()

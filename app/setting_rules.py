@@ -53,6 +53,7 @@ _STRIPE_KEY = re.compile(r"[sr]k_(?:test|live)_[A-Za-z0-9_]+")
 _SERVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _CLAIM_SEGMENT = re.compile(r"[A-Za-z0-9_:-]{1,128}")
 _CLAIM_URL = re.compile(r"https?://[!-~]{1,250}")
+_HOST_AND_PORT = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[^:\[\]]+)(?::\d{1,5})?")
 _HOST_NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?")
 
 
@@ -66,9 +67,18 @@ def _is_loopback(host: str | None) -> bool:
 
 
 def _split_url(text: str) -> SplitResult:
+    parts = _plain_url(text)
+    try:
+        _ = parts.port
+    except ValueError:
+        raise ValueError("is not a URL") from None
+    return parts
+
+
+def _plain_url(text: str) -> SplitResult:
+    """Return the parts of a URL, whose port may be anything."""
     try:
         parts = urlsplit(text)
-        _ = parts.port
     except ValueError:
         raise ValueError("is not a URL") from None
     if re.search(r"[\s\x00-\x1f\x7f]", text) or not text.isascii():
@@ -97,12 +107,13 @@ def hidden(check: Callable[[str], str]) -> Callable[[SecretStr], SecretStr]:
 
 
 def check_database_url(text: str) -> str:
-    """Return the URL as `postgresql://…`; it names a host and a database."""
-    parts = _split_url(text)
+    """Return the URL as `postgresql://…`; it names a database, and one host or several that commas separate."""
+    parts = _plain_url(text)
     if parts.scheme not in ("postgresql", "postgres", "postgresql+asyncpg"):
         raise ValueError("must be a postgresql:// URL")
-    if not parts.hostname and "host" not in parse_qs(parts.query):
-        raise ValueError("must name a host")
+    hosts = parts.netloc.rpartition("@")[2].split(",")
+    if "host" not in parse_qs(parts.query) and not all(_HOST_AND_PORT.fullmatch(host) for host in hosts):
+        raise ValueError("must name a host, or hosts with their ports as `one:5432,two:5432`")
     if not parts.path.strip("/"):
         raise ValueError("must name a database")
     return "postgresql" + text[len(parts.scheme) :]

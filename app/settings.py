@@ -57,6 +57,7 @@ from app.setting_rules import (
 Scope = Literal["read", "write", "admin"]
 ProrationBehavior = Literal["always_invoice", "create_prorations", "none"]
 Catalogue = Literal["listed", "open"]
+DatabasePooler = Literal["none", "transaction"]
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 
 Value = TypeVar("Value")
@@ -132,8 +133,10 @@ class Settings(EventSettings):
     model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     database_url: Annotated[SecretStr, AfterValidator(hidden(check_database_url))] | None = None
-    database_pool_size: Annotated[int, Field(ge=1, le=100)] = 10
-    """Connections per process."""
+    database_pool_size: Annotated[int, Field(ge=2, le=100)] = 10
+    """Connections per process: half of them for reads."""
+    database_pooler: DatabasePooler = "none"
+    """Whether DATABASE_URL leads to a pooler that may change the session between two transactions."""
 
     stripe_api_key: Annotated[SecretStr, AfterValidator(hidden(check_stripe_key))] | None = None
     stripe_api_base: Annotated[str, AfterValidator(check_origin_url)] | None = None

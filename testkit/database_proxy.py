@@ -1,7 +1,8 @@
 """A proxy before PostgreSQL that can be shut or go silent.
 
 Shut, it cuts its connections and refuses new ones. Silent, it keeps them and forwards nothing: to PostgreSQL the
-host behind it is lost, because no FIN ever arrives. As a pooler, it answers with a process id of its own.
+host behind it is lost, because no FIN ever arrives. As a pooler, it answers with a process id of its own. With
+`options`, its sessions start with settings of their own, so that one server stands for two whose roles differ.
 """
 
 import asyncio
@@ -19,9 +20,10 @@ POOLERS_ID = (1).to_bytes(4, "big")
 class DatabaseProxy:
     """`url` names the database behind `upstream` by way of this proxy."""
 
-    def __init__(self, upstream: str, *, as_pooler: bool = False) -> None:
+    def __init__(self, upstream: str, *, as_pooler: bool = False, options: str = "") -> None:
         self._target = urlsplit(upstream)
         self._as_pooler = as_pooler
+        self._options = options
         self._writers: list[asyncio.StreamWriter] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -31,10 +33,15 @@ class DatabaseProxy:
     @property
     def url(self) -> str:
         assert self._server is not None
-        port = self._server.sockets[0].getsockname()[1]
         user = self._target.username or parse_qs(self._target.query).get("user", ["postgres"])[0]
         password = f":{self._target.password}" if self._target.password else ""
-        return f"postgresql://{user}{password}@127.0.0.1:{port}{self._target.path}?sslmode=disable"
+        return f"postgresql://{user}{password}@{self.address}{self._target.path}?sslmode=disable"
+
+    @property
+    def address(self) -> str:
+        """Host and port, as a URL names them."""
+        assert self._server is not None
+        return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     async def open(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -65,6 +72,8 @@ class DatabaseProxy:
             host = self._target.hostname or "127.0.0.1"
             behind = await asyncio.open_connection(host, self._target.port or DEFAULT_PORT)
         self._writers += [writer, behind[1]]
+        if self._options:
+            behind[1].write(await _started_with(reader, self._options))
         pumps = (
             _pump(reader, behind[1], self._forwarding),
             _pump(behind[0], writer, self._forwarding, as_pooler=self._as_pooler),
@@ -73,6 +82,14 @@ class DatabaseProxy:
             task = asyncio.create_task(pump)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+
+async def _started_with(reader: asyncio.StreamReader, options: str) -> bytes:
+    """The startup message of a client, with one more parameter: length, version, then names and values."""
+    length = int.from_bytes(await reader.readexactly(4), "big")
+    message = await reader.readexactly(length - 4)
+    longer = message[:-1] + b"options\0" + options.encode() + b"\0\0"
+    return (len(longer) + 4).to_bytes(4, "big") + longer
 
 
 async def _pump(
@@ -92,8 +109,10 @@ async def _pump(
 
 
 @contextlib.asynccontextmanager
-async def proxied(upstream: str, *, as_pooler: bool = False) -> AsyncIterator[DatabaseProxy]:
-    proxy = DatabaseProxy(upstream, as_pooler=as_pooler)
+async def proxied(
+    upstream: str, *, as_pooler: bool = False, options: str = ""
+) -> AsyncIterator[DatabaseProxy]:
+    proxy = DatabaseProxy(upstream, as_pooler=as_pooler, options=options)
     await proxy.open()
     try:
         yield proxy

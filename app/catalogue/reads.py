@@ -21,7 +21,7 @@ async def named_products(
 
     The products are in the order of `ids`. With `on_sale_only`, products and prices that are not on sale are left out.
     """
-    async with context.database.connection() as connection:
+    async with context.database.reading() as connection:
         found = await catalogue.named_products(
             connection, ids, open_catalogue=context.rules.open_catalogue, on_sale_only=on_sale_only
         )
@@ -31,7 +31,7 @@ async def named_products(
 
 async def offered_products(context: Context, *, after: Position | None, limit: int) -> list[JsonObject]:
     """Return the products on sale, newest first, each with its prices on sale."""
-    async with context.database.connection() as connection:
+    async with context.database.reading() as connection:
         return await catalogue.offered_products(
             connection, open_catalogue=context.rules.open_catalogue, after=after, limit=limit
         )
@@ -51,7 +51,7 @@ async def local_currency(
     """
     profile = None
     if customer_id is not None:
-        async with context.database.connection() as connection:
+        async with context.database.reading() as connection:
             profile = await customers.profile(connection, customer_id)
     prices = [price for product in products for price in product["prices"]]
     return currencies.local_currency(

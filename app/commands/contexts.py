@@ -21,17 +21,18 @@ async def checked_context(settings: Settings) -> AsyncIterator[Context]:
         ServiceUnavailable: `database_unavailable`.
     """
     async with open_context(settings) as context:
-        async with context.database.connection() as connection:
+        async with context.database.reading() as connection:
             await schema.require(connection)
         yield context
 
 
 @asynccontextmanager
 async def checked_database(settings: Settings) -> AsyncIterator[Database]:
-    """Open a single connection to the database. Raises as `checked_context`."""
-    database = await Database.connect(settings.dsn, pool_size=1)
+    """Open the database with a connection for changes and one for reads. Raises as `checked_context`."""
+    database = await Database.of(settings, pool_size=1)
     try:
-        async with database.connection() as connection:
+        # A process starts although no server takes writes: its reads go on, and its writes wait.
+        async with database.reading() as connection:
             await schema.require(connection)
         yield database
     finally:

@@ -147,7 +147,7 @@ async def _is_prepared(settings: Settings) -> bool:
     from app.postgres import schema
     from app.postgres.database import Database
 
-    database = await Database.connect(settings.dsn, pool_size=1)
+    database = await Database.of(settings, pool_size=1)
     try:
         async with database.connection() as connection:
             return await schema.fits(connection) and await fills.is_filled(connection)

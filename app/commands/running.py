@@ -102,7 +102,7 @@ async def _work_until_stopped(settings: Settings) -> None:
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stop.set)
     async with AsyncExitStack() as stack:
-        context = await stack.enter_async_context(open_context(settings, RULEBOOKS))
+        context = await stack.enter_async_context(open_context(settings, RULEBOOKS, reads=1))
         if settings.worker_port is not None:
             await stack.enter_async_context(_worker_port(settings, settings.worker_port))
         await worker.work(context, stop)

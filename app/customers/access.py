@@ -16,6 +16,6 @@ async def access(
     It reads the cache in one statement and never calls Stripe. Without access, the subscription is one that would give
     it if its status were open, or None.
     """
-    async with context.database.connection() as connection:
+    async with context.database.reading() as connection:
         best = await best_access(connection, customer_id, product_id, open_statuses=list(OPEN))
     return best is not None and entitlements(best.status).access, best

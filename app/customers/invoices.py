@@ -33,7 +33,7 @@ async def customer_invoices(
     Raises:
         NotFound: If there is no such customer.
     """
-    async with context.database.connection() as connection:
+    async with context.database.reading() as connection:
         found = await invoices.customer_invoices(
             connection, customer_id, subscription_id=subscription_id, status=status, after=after, limit=limit
         )
@@ -50,7 +50,7 @@ async def invoice(context: Context, actor: Actor, invoice_id: InvoiceId) -> Json
     Raises:
         NotFound: There is no such invoice, or the caller may not see it.
     """
-    async with context.database.connection() as connection:
+    async with context.database.reading() as connection:
         found = await invoices.invoice(connection, invoice_id)
         if found is not None and (
             actor.is_service or (actor.customer_id is not None and found["customer_id"] == actor.customer_id)
@@ -77,7 +77,7 @@ async def upcoming_invoice(
         NotFound: The customer does not exist, or no subscription of theirs will be invoiced again.
     """
     await profile(context, customer_id)
-    async with context.database.connection() as connection:
+    async with context.database.reading() as connection:
         views = await subscriptions.customer_subscriptions(connection, customer_id, statuses=None)
     renewing = [
         (min((item["current_period_end"] or 0 for item in view.items), default=0), view.id)

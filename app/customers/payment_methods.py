@@ -30,14 +30,14 @@ async def list_payment_methods(
     Raises:
         NotFound: There is no such customer.
     """
-    async with context.database.connection() as connection:
+    async with context.database.reading() as connection:
         known = await customers.profile(connection, customer_id) is not None
         filled = await customers.payment_methods_filled(connection, customer_id)
     if not known:
         raise NotFound()
     if not filled:
         await _fill_payment_methods(context, customer_id)
-    async with context.database.connection() as connection:
+    async with context.database.reading() as connection:
         return await customers.payment_methods(connection, customer_id, kind=kind, after=after, limit=limit)
 
 

@@ -15,7 +15,7 @@ from app.stripe.gateway import Fetched
 
 async def profile(context: Context, customer_id: CustomerId) -> JsonObject:
     """Return the profile of a customer from the cache. Raises NotFound."""
-    async with context.database.connection() as connection:
+    async with context.database.reading() as connection:
         found = await customers.profile(connection, customer_id)
     if found is None:
         raise NotFound()

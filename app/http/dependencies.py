@@ -102,7 +102,7 @@ async def reading_actor(request: Request) -> Actor:
         Forbidden: `scope_required` or `identity_conflict`.
         RateLimited: The caller sends too many requests.
     """
-    actor = await identify(get_context(request), await principal_of(request))
+    actor = await identify(get_context(request), await principal_of(request), reads=True)
     actor.require_scope("read")
     return actor
 

@@ -25,6 +25,7 @@ from app.identity.principals import Anonymous
 
 _LONGEST_KEY = 255
 _KEPT_HEADERS = ("content-type", "location", "retry-after", "etag")
+_DECIDED_NOTHING = "operation_in_progress"
 _SERVER_ERROR = 500
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -113,13 +114,15 @@ async def _once(request: Request, rules: IdempotentRoute, route: str, key: str, 
 async def _answered(request: Request, handler: Handler) -> Response:
     """Return the handler's answer.
 
-    A refusal is rendered here, so that it is stored as well.
+    A refusal is rendered here, so that it is stored as well. One that only asks to send the request again is raised.
     """
     try:
         return await handler(request)
     except RateLimited:
         raise
     except BillingError as error:
+        if error.code == _DECIDED_NOTHING:
+            raise
         return problems.render(error, request)
     except RequestValidationError as error:
         return problems.render(problems.from_validation(error), request)

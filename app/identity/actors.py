@@ -16,7 +16,10 @@ from app.identity import store as identities
 from app.identity.principals import Anonymous, EndUser, Principal, ServiceKey
 from app.identity.store import LinkedBy
 from app.postgres.database import Connection
+from app.postgres.failures import LOCKED, NoRoom, ReadOnly
 from app.settings import Scope
+
+_READ_WAIT_MILLISECONDS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +90,10 @@ class Actor:
         return self.customer_id
 
 
-async def identify(context: Context, principal: Principal) -> Actor:
+async def identify(context: Context, principal: Principal, *, reads: bool = False) -> Actor:
     """Return the actor of an authenticated caller, and link a login at first sight.
+
+    `reads`: the caller only reads, so a connection for reads is enough.
 
     Raises:
         Unauthenticated: The request has no credential.
@@ -96,18 +101,21 @@ async def identify(context: Context, principal: Principal) -> Actor:
     """
     if not isinstance(principal, EndUser):
         return _without_link(principal)
-    async with context.database.connection() as connection:
-        return await identify_on(context, connection, principal)
+    database = context.database
+    async with database.reading() if reads else database.connection() as connection:
+        return await identify_on(context, connection, principal, reads=reads)
 
 
-async def identify_on(context: Context, connection: Connection, principal: Principal) -> Actor:
-    """Do as `identify`, on the connection that the caller's read uses next.
+async def identify_on(
+    context: Context, connection: Connection, principal: Principal, *, reads: bool
+) -> Actor:
+    """Do as `identify`, on the connection that the caller's next statement uses.
 
     One connection of the pool serves both. Raises as `identify`.
     """
     if not isinstance(principal, EndUser):
         return _without_link(principal)
-    return Actor(principal, await _linked(context, connection, principal))
+    return Actor(principal, await _linked(context, connection, principal, reads=reads))
 
 
 def _without_link(principal: Anonymous | ServiceKey) -> Actor:
@@ -116,7 +124,9 @@ def _without_link(principal: Anonymous | ServiceKey) -> Actor:
     return Actor(principal, principal.acting_customer)
 
 
-async def _linked(context: Context, connection: Connection, user: EndUser) -> CustomerId | None:
+async def _linked(
+    context: Context, connection: Connection, user: EndUser, *, reads: bool
+) -> CustomerId | None:
     linked = await identities.link_of(connection, user.issuer, user.subject, user.verified_email)
     claimed = user.customer_claim
     if linked is not None:
@@ -125,36 +135,60 @@ async def _linked(context: Context, connection: Connection, user: EndUser) -> Cu
         if linked.has_news:
             acts.note(context, user)
         return linked.customer_id
-    found = await _first_sight(connection, user, claimed)
+    found = await _first_sight(connection, user, claimed, reads=reads)
     if found is not None:
         acts.note(context, user)
     return found
 
 
 async def _first_sight(
-    connection: Connection, user: EndUser, claimed: CustomerId | None
+    connection: Connection, user: EndUser, claimed: CustomerId | None, *, reads: bool
 ) -> CustomerId | None:
+    link = _link_or_look if reads else _link
     if claimed is not None:
         if not await identities.is_present(connection, claimed):
             return None
-        if await _link(connection, user, claimed, by="claim"):
+        if await link(connection, user, claimed, by="claim"):
             return claimed
         return await _after_race(connection, user, claimed)
     named = await identities.customer_by_user_id(connection, user.subject)
     if named is None:
         # No customer names this subject, or a concurrent call linked the login between the two statements.
         return await identities.customer_of(connection, user.issuer, user.subject)
-    if await _link(connection, user, named, by="user_id"):
+    if await link(connection, user, named, by="user_id"):
         return named
     return await identities.customer_of(connection, user.issuer, user.subject)
 
 
-async def _link(connection: Connection, user: EndUser, customer_id: CustomerId, *, by: LinkedBy) -> bool:
+async def _link_or_look(
+    connection: Connection, user: EndUser, customer_id: CustomerId, *, by: LinkedBy
+) -> bool:
+    """Link a login as `_link` does, for a read, which fails and waits for no write.
+
+    If the database takes no write now, return True if the login could be linked. Its next request links it.
+    """
+    try:
+        return await _link(connection, user, customer_id, by=by, wait_milliseconds=_READ_WAIT_MILLISECONDS)
+    except (LOCKED, ReadOnly, NoRoom):
+        return await identities.subject_of(connection, customer_id) is None
+
+
+async def _link(
+    connection: Connection,
+    user: EndUser,
+    customer_id: CustomerId,
+    *,
+    by: LinkedBy,
+    wait_milliseconds: int | None = None,
+) -> bool:
     """Link a login, also in the place of a customer that was deleted at Stripe.
 
+    `wait_milliseconds`: how long it waits for the lock of a row, if that is shorter than usual.
     Return False if either is linked, or if the customer was found by the subject in its metadata and names it no more.
     """
     async with connection.transaction():
+        if wait_milliseconds is not None:
+            await connection.execute(f"set local lock_timeout = {wait_milliseconds}")
         if not (by == "claim" or await identities.names_subject(connection, customer_id, user.subject)):
             return False
         deleted = await identities.deleted_customer_of(connection, user.issuer, user.subject)

@@ -15,7 +15,8 @@ from app.domain.snapshots import Snapshot
 from app.mirror.store import fills
 from app.mirror.store import rows as mirror
 from app.mirror.store.rows import EventEffect, EventRecord
-from app.postgres.database import Database, StatementRefused
+from app.postgres.database import Database
+from app.postgres.failures import RowLocked, StatementRefused
 
 LARGEST_GROUP = 64
 UNDER_WAY = 1
@@ -103,20 +104,27 @@ async def _drain(lane: _Lane, database: Database, margin: int) -> None:
         while group := lane.take_group():
             try:
                 await _commit(group, database, margin)
-            except StatementRefused:
+            except (StatementRefused, RowLocked):
                 await _commit_singly(group, database, margin)
     finally:
         lane.under_way -= 1
 
 
 async def _commit(group: list[_Delivery], database: Database, margin: int) -> None:
-    """Commit a group and answer its deliveries. Raises StatementRefused for a group of several, without an answer."""
+    """Commit a group and answer its deliveries.
+
+    A group of several that fails for one of its events is not answered.
+
+    Raises:
+        StatementRefused: PostgreSQL cannot store one of several payloads.
+        RowLocked: another session holds the row of one of several objects.
+    """
     try:
         async with database.connection() as connection:
             delivered = [(delivery.event, delivery.snapshot) for delivery in group]
             effects = await mirror.apply_events(connection, delivered, margin=margin)
     except BaseException as error:
-        if isinstance(error, StatementRefused) and len(group) > 1:
+        if isinstance(error, (StatementRefused, RowLocked)) and len(group) > 1:
             raise
         for delivery in group:
             if not delivery.done.done():
@@ -130,6 +138,6 @@ async def _commit(group: list[_Delivery], database: Database, margin: int) -> No
 
 
 async def _commit_singly(group: list[_Delivery], database: Database, margin: int) -> None:
-    """Commit the events one by one, so that an event that PostgreSQL refuses does not fail the others."""
+    """Commit the events one by one, so that a refused event or a locked row does not fail the others."""
     for delivery in group:
         await _commit([delivery], database, margin)

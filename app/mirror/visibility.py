@@ -77,7 +77,7 @@ async def read(connection: Connection, actor: Actor, subscription_id: Subscripti
 
 async def get(context: Context, actor: Actor, subscription_id: SubscriptionId) -> Seen:
     """Return a subscription as the actor may see it. Raises NotFound, as `read` does, and ServiceUnavailable."""
-    async with context.database.connection() as connection:
+    async with context.database.reading() as connection:
         return await read(connection, actor, subscription_id, context.rules)
 
 
@@ -90,7 +90,7 @@ async def get_as(context: Context, principal: Principal, subscription_id: Subscr
         ServiceUnavailable: the database does not answer.
         BillingError: what `app.identity.actors.identify_on` raises.
     """
-    async with context.database.connection() as connection:
+    async with context.database.reading() as connection:
         if isinstance(principal, EndUser):
             linked, view = await subscriptions.view_for_login(connection, subscription_id, principal)
             if linked is not None and principal.customer_claim in (None, linked.customer_id):
@@ -100,7 +100,7 @@ async def get_as(context: Context, principal: Principal, subscription_id: Subscr
                         acts.note(context, principal)
                     return seen
         # Nothing was found, or the customer of the link was deleted: then the login may have another one by now.
-        actor = await identify_on(context, connection, principal)
+        actor = await identify_on(context, connection, principal, reads=True)
         actor.require_scope("read")
         return await read(connection, actor, subscription_id, context.rules)
 
@@ -114,7 +114,7 @@ async def of_customer(
         NotFound: there is no such customer.
         ServiceUnavailable: the database does not answer.
     """
-    async with context.database.connection() as connection:
+    async with context.database.reading() as connection:
         views = await subscriptions.customer_subscriptions(connection, customer_id, statuses=statuses)
         if not views and not await identities.is_present(connection, customer_id):
             raise NotFound()

@@ -63,7 +63,7 @@ _AGE = KnownGauge(
 async def update(context: Context) -> None:
     """Read all gauges from the database."""
     try:
-        async with context.database.connection() as connection:
+        async with context.database.reading() as connection:
             state = await refreshes.state(connection)
             last = await scan_rows.last_reconcile(connection)
             without_effect = await waiting_store.paid_without_effect(connection)

@@ -240,7 +240,7 @@ async def outcome(
     `checked`: only if the actor may see it. `payment`: what is left to pay, if that was read already.
     Raises NotFound for an unknown id and, alike and after the same work, for an operation that the actor may not see.
     """
-    async with context.database.connection() as connection:
+    async with context.database.reading() as connection:
         operation = await operations.operation(connection, operation_id)
         steps = await operations.steps(connection, operation_id)
         subscription_id = SubscriptionId("") if operation is None else operation.subscription_id

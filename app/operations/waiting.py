@@ -21,7 +21,7 @@ from app.domain.roles import Permission
 from app.domain.snapshots import Snapshot, Subscription
 from app.domain.statuses import ENDED
 from app.domain.views import SubscriptionView
-from app.errors import BillingError, NotFound, StripeErrorStored
+from app.errors import BillingError, NotFound, ServiceUnavailable, StripeErrorStored
 from app.mirror.held_objects import HeldObject, held
 from app.mirror.store import subscriptions
 from app.mirror.visibility import Seen, see_as
@@ -234,11 +234,19 @@ async def payment_of(context: Context, operation_id: str, invoice_id: str) -> Pa
         reason = error.code
     else:
         if invoice.status != "open":
-            async with context.database.connection() as connection:
-                await waiting_store.wake(connection, operation_id)
+            await _wake(context, operation_id)
         return invoice.payment
     log.warning("payment_not_read", operation_id=operation_id, reason=reason)
     return None
+
+
+async def _wake(context: Context, operation_id: str) -> None:
+    """Let a worker settle the operation at once. It does so later in any case, so no read fails for it."""
+    try:
+        async with context.database.connection() as connection:
+            await waiting_store.wake(connection, operation_id)
+    except ServiceUnavailable as error:
+        log.warning("operation_not_woken", operation_id=operation_id, reason=error.code)
 
 
 async def payment_shown(context: Context, steps: Sequence[Step], operation: Operation) -> PaymentStep | None:

@@ -1,4 +1,4 @@
-"""Lend connections of one pool, run transactions, and report a lost database as one error.
+"""Lend connections of the process's pools, run transactions, and report a lost database as one error.
 
 Statements run with asyncpg. On the paths that were measured, SQLAlchemy's core takes 1.6 times and its ORM 3 to 8
 times as long for the same statement (docs/decisions/0022-run-statements-with-asyncpg.md).
@@ -10,102 +10,101 @@ lost, the block that opened it raises ServiceUnavailable. Docstrings of such fun
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import asyncpg
-import orjson
+import structlog
 
-from app.errors import ServiceUnavailable
+from app.errors import BillingError
+from app.postgres.failures import (
+    BROKEN,
+    LOCKED,
+    LOST,
+    MOVED,
+    STATEMENT_ENDED,
+    NoRoom,
+    PoolerNotSet,
+    StatementRefused,
+    UniqueViolation,
+    database_unavailable,
+    pooler_not_set,
+    row_locked,
+)
+from app.postgres.queues import Queues
+from app.postgres.servers import Servers, Session, local_limits
+from app.settings import Settings
+
+__all__ = ["Connection", "Database", "Record", "StatementRefused", "UniqueViolation"]
 
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 Record: TypeAlias = asyncpg.Record
+State = Literal["ok", "read_only", "no_room", "database_unavailable"]
 
-UniqueViolation = asyncpg.UniqueViolationError
-StatementRefused = asyncpg.PostgresError
-"""An error that PostgreSQL answers while it is available: a value that it cannot store, a deadlock."""
-
-_BROKEN = (
-    asyncpg.PostgresConnectionError,
-    # PostgreSQL ended the session: an operator, a shutdown, a time-out of the session.
-    asyncpg.OperatorInterventionError,
-    asyncpg.IdleInTransactionSessionTimeoutError,
-    asyncpg.TransactionTimeoutError,
-    # The driver no longer knows the state of the session, for example when a session's end arrives inside an answer.
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    ConnectionError,
-    OSError,
-)
-"""The session has ended, or its state is unknown. Its connection is closed and never used again."""
-
-_LOST = (*_BROKEN, asyncpg.TooManyConnectionsError, TimeoutError)
-"""It is unknown whether the statement took effect. The caller gets `database_unavailable`."""
-
-_STATEMENT_ENDED = (asyncpg.QueryCanceledError, TimeoutError)
-"""Errors whose session goes on, although their base class is one of `_BROKEN`."""
+log = structlog.get_logger(__name__)
 
 _ACQUIRE_SECONDS = 5
-_STATEMENT_SECONDS = 15
 _CLOSE_SECONDS = 5
-IDLE_IN_TRANSACTION_SECONDS = 5
-TRANSACTION_SECONDS = 10
-_TRANSACTION_TIMEOUT_SINCE = 17
-
-_SESSION = {
-    "application_name": "coseat",
-    "jit": "off",
-    # Statements look rows up by key. Planning the largest read again takes five times as long as executing it.
-    "plan_cache_mode": "force_generic_plan",
-    # PostgreSQL ends the transactions of a process that was lost or frozen, and so releases its row locks. Transactions
-    # wait only for PostgreSQL, so only a process that no longer runs is idle in one for seconds. See
-    # docs/decisions/0009-let-postgres-end-the-transactions-of-lost-hosts.md.
-    "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_SECONDS}s",
-    "statement_timeout": f"{_STATEMENT_SECONDS}s",
-    # A host that was lost answers no probe, so its session ends after 5 + 3 * 2 seconds.
-    "tcp_keepalives_idle": "5",
-    "tcp_keepalives_interval": "2",
-    "tcp_keepalives_count": "3",
-    "tcp_user_timeout": "10s",
-}
-_LIMIT_TRANSACTIONS = f"set transaction_timeout = '{TRANSACTION_SECONDS}s'"
-
-
-def _encode_jsonb(value: object) -> bytes:
-    return b"\x01" + orjson.dumps(value)
-
-
-def _decode_jsonb(data: bytes) -> Any:
-    return orjson.loads(data[1:])
-
-
-async def _prepare(connection: asyncpg.Connection[asyncpg.Record]) -> None:
-    await connection.set_type_codec(
-        "jsonb", schema="pg_catalog", encoder=_encode_jsonb, decoder=_decode_jsonb, format="binary"
-    )
-    # An older server refuses a session that sets a parameter which it does not know.
-    if connection.get_server_version().major >= _TRANSACTION_TIMEOUT_SINCE:
-        await connection.execute(_LIMIT_TRANSACTIONS)
+_WATCH_SECONDS = 2.0
+_SEARCH_SECONDS = 1.0
+_EXAMINE_SECONDS = 2.0
+_NO_ROOM_SECONDS = 10.0
+"""Seconds after a refused statement for which `state` reports that the server has no room."""
+_IS_WRITABLE = "select current_setting('transaction_read_only') = 'off'"
 
 
 async def _keep_session(_: object) -> None:
     """Replace asyncpg's reset, which would take a round trip at each release. No code here changes a session."""
 
 
-class IdleConnections:
-    """Connections that were taken from the pool and are idle. The next block takes one without asking the pool.
+class ConnectionPool:
+    """Connections for one purpose: changes, or reads.
 
-    A release and an acquire cost asyncpg a task and a turn of the loop, as much as a third of a statement. While a
-    caller waits for the pool, connections are released to the pool instead.
+    `idle` are connections that were taken from the driver's pool. The next block takes one without asking that pool: a
+    release and an acquire cost asyncpg a task and a turn of the loop, as much as a third of a statement. While a caller
+    waits for the driver's pool, connections are released to it instead. Connections of an earlier `generation` are
+    closed when they are released.
     """
 
-    __slots__ = ("connections", "waiting")
+    __slots__ = ("_closing", "connections", "generation", "idle", "on_failure", "waiting")
 
-    def __init__(self) -> None:
-        self.connections: list[Connection] = []
+    def __init__(
+        self, connections: asyncpg.Pool[asyncpg.Record], on_failure: Callable[[BaseException], None]
+    ) -> None:
+        self.connections = connections
+        self.idle: list[Connection] = []
         self.waiting = 0
+        self.generation = 0
+        self.on_failure = on_failure
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def replace(self) -> None:
+        """Close the idle connections now, and the others when they are released."""
+        self.generation += 1
+        idle, self.idle = self.idle, []
+        task = asyncio.create_task(self._expire(idle))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def _expire(self, idle: list[Connection]) -> None:
+        await self.connections.expire_connections()
+        for connection in idle:
+            connection.terminate()
+            await self.connections.release(connection)
+
+    async def close(self) -> None:
+        """Close the pool. Connections in use get 5 seconds to be released, then their statements fail."""
+        # From now on a connection that is released goes to the driver's pool, which waits for it.
+        self.waiting += 1
+        await asyncio.gather(*self._closing)
+        try:
+            while self.idle:
+                await self.connections.release(self.idle.pop())
+            await asyncio.wait_for(self.connections.close(), _CLOSE_SECONDS)
+        except LOST:
+            self.connections.terminate()
 
 
 class PooledConnection:
@@ -114,125 +113,218 @@ class PooledConnection:
     It is a plain class because the generator of `asynccontextmanager` takes as long as a statement.
     """
 
-    __slots__ = ("_connection", "_idle", "_pool")
+    __slots__ = ("_connection", "_generation", "_pool")
 
-    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], idle: IdleConnections) -> None:
+    def __init__(self, pool: ConnectionPool) -> None:
         self._pool = pool
-        self._idle = idle
 
     async def __aenter__(self) -> Connection:
-        idle = self._idle
+        pool = self._pool
         try:
-            while idle.connections:
-                self._connection = idle.connections.pop()
+            while pool.idle:
+                self._connection = pool.idle.pop()
+                self._generation = pool.generation
                 if not self._connection.is_closed():
                     return self._connection
-                await self._pool.release(self._connection)
-            idle.waiting += 1
+                await pool.connections.release(self._connection)
+            pool.waiting += 1
             try:
-                self._connection = await self._pool.acquire(timeout=_ACQUIRE_SECONDS)
+                self._connection = await pool.connections.acquire(timeout=_ACQUIRE_SECONDS)
             finally:
-                idle.waiting -= 1
-        except _LOST as error:
+                pool.waiting -= 1
+        except (*LOST, PoolerNotSet) as error:
             raise database_unavailable() from error
+        self._generation = pool.generation
         return self._connection
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None and not self._idle.waiting and not self._connection.is_closed():
-            self._idle.connections.append(self._connection)
+        pool, connection = self._pool, self._connection
+        is_current = self._generation == pool.generation
+        if error is None and is_current and not pool.waiting and not connection.is_closed():
+            pool.idle.append(connection)
             return
+        is_lost = isinstance(error, BROKEN)
         try:
-            if isinstance(error, _BROKEN) and not isinstance(error, _STATEMENT_ENDED):
-                self._connection.terminate()
-            await self._pool.release(self._connection)
-        except _LOST as lost:
+            if not is_current or (is_lost and not isinstance(error, STATEMENT_ENDED)):
+                connection.terminate()
+            await pool.connections.release(connection)
+        except LOST as lost:
             raise database_unavailable() from lost
-        if isinstance(error, _LOST):
+        if error is not None and is_lost:
+            pool.on_failure(error)
             raise database_unavailable() from error
+        if isinstance(error, LOCKED):
+            raise row_locked() from error
 
 
 class Database:
-    """The process's connection pool.
+    """The process's connections: one pool for changes, and one for reads.
 
-    Every method and block raises ServiceUnavailable `database_unavailable` if PostgreSQL does not answer.
+    Changes that wait for a row hold connections of their own pool only, so reads go on. Every method and block raises
+    ServiceUnavailable: `database_unavailable` if PostgreSQL does not answer or takes no writes, and RowLocked if
+    another session holds the lock of a row. See docs/decisions/0047-keep-reads-apart-from-changes.md.
     """
 
-    def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
-        self._pool = pool
-        self._idle = IdleConnections()
+    def __init__(self, servers: Servers, changes: int, reads: int) -> None:
+        self._servers = servers
+        servers.on_writable = self._replace_all
+        self._changes = ConnectionPool(_pool(servers.writable, changes), self._note_failure)
+        self._reads = ConnectionPool(_pool(servers.readable, reads), self._note_failure)
+        self._queues = Queues()
+        self._no_room_at = float("-inf")
 
     @classmethod
-    async def connect(cls, url: str, *, pool_size: int) -> Database:
-        """Open a pool of at most `pool_size` connections. Raises ServiceUnavailable `database_unavailable`."""
-        with_driver = url.replace("postgresql+asyncpg://", "postgresql://", 1)
+    async def connect(
+        cls, url: str, *, pool_size: int, reads: int | None = None, behind_pooler: bool = False
+    ) -> Database:
+        """Open at most `pool_size` connections, but at least one for changes and one for reads.
+
+        `reads`: how many of them are for reads; without it half of them.
+
+        Raises:
+            ServiceUnavailable: `database_unavailable`: no server answers, or a pooler does that the settings do not
+                name.
+        """
+        for_reads = max(1, pool_size // 2 if reads is None else reads)
+        database = cls(Servers(url, behind_pooler=behind_pooler), max(1, pool_size - for_reads), for_reads)
         try:
-            pool = await asyncpg.create_pool(
-                with_driver,
-                min_size=1,
-                max_size=pool_size,
-                init=_prepare,
-                reset=_keep_session,
-                command_timeout=_STATEMENT_SECONDS,
-                timeout=_ACQUIRE_SECONDS,
-                server_settings=_SESSION,
-            )
-        except _LOST as error:
+            await database._changes.connections
+            await database._reads.connections
+            # The first connection is one for reads: a process starts although no server takes writes.
+            first = await database._servers.readable()
+        except LOST as error:
             raise database_unavailable() from error
-        return cls(pool)
+        except PoolerNotSet as error:
+            raise pooler_not_set() from error
+        await first.close()
+        return database
+
+    @classmethod
+    async def of(cls, settings: Settings, *, pool_size: int, reads: int | None = None) -> Database:
+        """Open the database of the settings, as `connect` does. Raises as it does, and SettingsError without a URL."""
+        return await cls.connect(
+            settings.dsn,
+            pool_size=pool_size,
+            reads=reads,
+            behind_pooler=settings.database_pooler == "transaction",
+        )
 
     async def close(self) -> None:
-        """Close the pool. Connections in use get 5 seconds to be released, then their statements fail."""
-        # From now on a connection that is released goes to the pool, which waits for it.
-        self._idle.waiting += 1
-        try:
-            while self._idle.connections:
-                await self._pool.release(self._idle.connections.pop())
-            await asyncio.wait_for(self._pool.close(), _CLOSE_SECONDS)
-        except _LOST:
-            self._pool.terminate()
+        """Close the pools. Connections in use get 5 seconds to be released, then their statements fail."""
+        await asyncio.gather(self._changes.close(), self._reads.close())
 
     def connection(self) -> PooledConnection:
-        """Return a connection that commits after each statement."""
-        return PooledConnection(self._pool, self._idle)
+        """Return a connection that takes writes and commits after each statement."""
+        return PooledConnection(self._changes)
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
+    def reading(self) -> PooledConnection:
+        """Return a connection for reads. It takes writes, unless no server does at present."""
+        return PooledConnection(self._reads)
+
+    def transaction(self) -> AbstractAsyncContextManager[Connection]:
         """Open a transaction that commits at the end of the block and rolls back on an exception.
 
         Do not wait for anything but PostgreSQL inside. PostgreSQL ends a transaction after TRANSACTION_SECONDS (from
         version 17), or after IDLE_IN_TRANSACTION_SECONDS without a statement.
         """
-        async with self.connection() as connection, connection.transaction():
-            yield connection
+        return self._transaction(None)
 
     @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[Connection]:
+    async def _transaction(self, isolation: Literal["repeatable_read"] | None) -> AsyncIterator[Connection]:
+        async with self.connection() as connection, connection.transaction(isolation=isolation):
+            if self._servers.is_behind_pooler:
+                await connection.execute(local_limits(connection))
+            try:
+                yield connection
+            except OSError as error:
+                # The server does not answer, so it would not answer a rollback either.
+                connection.terminate()
+                self._note_failure(error)
+                raise
+
+    @asynccontextmanager
+    async def transaction_on(self, object_id: str) -> AsyncIterator[Connection]:
+        """Open a transaction whose first statement locks the row of one object.
+
+        The transactions of one object wait in this process and hold no connection while they wait. If another process
+        holds the row for longer than a statement waits, those that wait behind are refused as well.
+        """
+        async with self._queues.turn(object_id), self.transaction() as connection:
+            yield connection
+
+    def snapshot(self) -> AbstractAsyncContextManager[Connection]:
         """Open a transaction in which every statement sees the state of its first one (`repeatable read`).
 
         A row that another transaction has changed since cannot be changed in it: the statement raises StatementRefused.
         """
-        async with self.connection() as connection, connection.transaction(isolation="repeatable_read"):
-            yield connection
+        return self._transaction("repeatable_read")
 
     @asynccontextmanager
     async def unhurried(self) -> AsyncIterator[Connection]:
-        """Return a connection for statements over whole tables, without the limit of a transaction.
+        """Open a connection for statements over whole tables, without the limit of a transaction.
 
-        Each statement may still take at most 15 seconds.
+        Each statement may take at most UNHURRIED_SECONDS. The connection belongs to no pool.
         """
-        async with self.connection() as connection:
-            limited = connection.get_server_version().major >= _TRANSACTION_TIMEOUT_SINCE
-            if limited:
-                await connection.execute("set transaction_timeout = 0")
+        try:
+            session = await self._servers.writable(unhurried=True)
+        except PoolerNotSet as error:
+            raise database_unavailable() from error
+        try:
+            yield cast(Connection, session)
+        except LOST as error:
+            raise database_unavailable() from error
+        finally:
+            session.terminate()
+
+    async def state(self) -> State:
+        """Return whether reads and changes are answered. Nothing is written to find out."""
+        try:
+            async with asyncio.timeout(_EXAMINE_SECONDS), self.reading() as connection:
+                takes_writes = await connection.fetchval(_IS_WRITABLE)
+        except (BillingError, TimeoutError):
+            return "database_unavailable"
+        if not takes_writes or self._servers.lacks_writable:
+            return "read_only"
+        is_full = asyncio.get_running_loop().time() - self._no_room_at < _NO_ROOM_SECONDS
+        return "no_room" if is_full else "ok"
+
+    async def watch(self) -> None:
+        """Replace connections that take reads only once a server takes writes, until this is cancelled.
+
+        A server that was demoted keeps its sessions, so reads would stay with it without an error.
+        """
+        while True:
+            await asyncio.sleep(_SEARCH_SECONDS if self._servers.lacks_writable else _WATCH_SECONDS)
             try:
-                yield connection
-            finally:
-                if limited and not connection.is_closed():
-                    await connection.execute(_LIMIT_TRANSACTIONS)
+                await self._look()
+            except (BillingError, PoolerNotSet, *LOST) as error:
+                log.info("database_not_examined", error=type(error).__name__)
+
+    async def _look(self) -> None:
+        if not self._servers.lacks_writable:
+            async with self.reading() as connection:
+                if await connection.fetchval(_IS_WRITABLE):
+                    return
+            self._servers.lacks_writable = True
+            log.warning("database_read_only")
+        if await self._servers.search():
+            log.info("database_writable")
+
+    def _replace_all(self) -> None:
+        self._changes.replace()
+        self._reads.replace()
+
+    def _note_failure(self, error: BaseException) -> None:
+        if isinstance(error, NoRoom):
+            self._no_room_at = asyncio.get_running_loop().time()
+        if isinstance(error, MOVED):
+            self._replace_all()
 
 
-def database_unavailable() -> ServiceUnavailable:
-    """Return the error for a caller whose statement was not answered."""
-    return ServiceUnavailable("The database does not answer.", code="database_unavailable", retry_after=2)
+def _pool(connect: Callable[[], Awaitable[Session]], most: int) -> asyncpg.Pool[asyncpg.Record]:
+    async def opened(*_: Any, **__: Any) -> Session:
+        return await connect()
+
+    return asyncpg.create_pool(min_size=0, max_size=most, reset=_keep_session, connect=opened)

@@ -79,8 +79,9 @@ async def accept(context: Context, actor: Actor, name: TokenName, operation_id: 
             `subscription_not_active` leave it open.
     """
     try:
-        async with context.database.transaction() as connection:
-            admitted = await _accepted(context, connection, actor, name, operation_id)
+        with subscriptions.refused_if_locked():
+            async with context.database.transaction() as connection:
+                admitted = await _accepted(context, connection, actor, name, operation_id)
     except UniqueViolation:
         raise Conflict("This person is being added elsewhere right now.", retry_after=2) from None
     if admitted is None:

@@ -107,8 +107,7 @@ async def _admit_again(
 ) -> Admitted:
     for last_try in (False,) * (_ADMISSION_TRIES - 1) + (True,):
         try:
-            async with context.database.transaction() as connection:
-                await subscriptions.lock(connection, subscription_id)
+            async with subscriptions.admitting(context.database, subscription_id) as connection:
                 if any(change.action is Action.ADD for change in asked):
                     await invitation_store.expire_due(connection, subscription_id=subscription_id)
                 return await _admit(
@@ -132,8 +131,7 @@ async def leave(
         InvalidRequest: a service key does not name the customer who leaves.
         Forbidden: `role_required`.
     """
-    async with context.database.transaction() as connection:
-        await subscriptions.lock(connection, subscription_id)
+    async with subscriptions.admitting(context.database, subscription_id) as connection:
         seen = await read(connection, actor, subscription_id, context.rules)
         if seen.role is Role.OWNER:
             raise Conflict("Transfer the subscription before you leave it.", code="owner_cannot_leave")

@@ -22,7 +22,7 @@ async def events(
         NotFound: the actor may not see the subscription.
         Forbidden: `role_required`.
     """
-    async with context.database.connection() as connection:
+    async with context.database.reading() as connection:
         seen = await read(connection, actor, subscription_id, context.rules)
         require(seen.granted, Permission.SEE_PURCHASES)
         with_members = Permission.SEE_MEMBERS in seen.granted

@@ -65,8 +65,8 @@ async def create(
         Conflict: `not_shareable`, `subscription_not_active`, `already_invited`, `already_member`, or
             `seat_limit_reached` with the numbers.
     """
-    async with context.database.transaction() as connection:
-        seen = await _locked(context, connection, actor, subscription_id, asked.role)
+    async with subscriptions.admitting(context.database, subscription_id) as connection:
+        seen = await _inviting(context, connection, actor, subscription_id, asked.role)
         again = await invitations.one(connection, invitation_id)
         if again is not None:
             return Invited(again, seen.view.seats(owner_uses_seat=context.rules.owner_uses_seat))
@@ -93,11 +93,10 @@ async def create(
         return Invited(invitation, await _seats(context, connection, actor, subscription_id))
 
 
-async def _locked(
+async def _inviting(
     context: Context, connection: Connection, actor: Actor, subscription_id: SubscriptionId, role: str
 ) -> Seen:
-    """Lock the subscription, free the seats of invitations whose term is over, and check that the actor may invite."""
-    await subscriptions.lock(connection, subscription_id)
+    """Free the seats of invitations whose term is over, and check that the actor may invite."""
     await invitations.expire_due(connection, subscription_id=subscription_id)
     seen = await read(connection, actor, subscription_id, context.rules)
     require(seen.granted, *_permissions(role))
@@ -194,7 +193,7 @@ async def page(
         NotFound: the actor may not see the subscription.
         Forbidden: `role_required`.
     """
-    async with context.database.connection() as connection:
+    async with context.database.reading() as connection:
         seen = await read(connection, actor, subscription_id, context.rules)
         require(seen.granted, Permission.SEE_MEMBERS)
         return await invitations.page(connection, subscription_id, states=states, before=before, limit=limit)
@@ -211,8 +210,8 @@ async def resend(
         Conflict: `invitation_ended`; `operation_in_progress` while somebody is being added to its seat, because the
             person who accepts may send the same token again.
     """
-    async with context.database.transaction() as connection:
-        seen = await _locked(context, connection, actor, subscription_id, "user")
+    async with subscriptions.admitting(context.database, subscription_id) as connection:
+        seen = await _inviting(context, connection, actor, subscription_id, "user")
         found = await _existing(connection, subscription_id, invitation_id, locked=True)
         require(seen.granted, *_permissions(found.role))
         if found.state != "open":
@@ -233,8 +232,8 @@ async def revoke(context: Context, actor: Actor, subscription_id: SubscriptionId
         Forbidden: `role_required`.
         Conflict: `invitation_ended` if it ended otherwise; `operation_in_progress` while its acceptance is at Stripe.
     """
-    async with context.database.transaction() as connection:
-        seen = await _locked(context, connection, actor, subscription_id, "user")
+    async with subscriptions.admitting(context.database, subscription_id) as connection:
+        seen = await _inviting(context, connection, actor, subscription_id, "user")
         found = await _existing(connection, subscription_id, invitation_id, locked=True)
         require(seen.granted, *_permissions(found.role))
         await _end(connection, found, "revoked", principal=actor.principal.key, actor_id=actor.customer_id)
@@ -291,7 +290,7 @@ async def look_up(context: Context, name: TokenName) -> Looked:
         NotFound: the token is unknown or superseded.
         Conflict: `invitation_ended`.
     """
-    async with context.database.connection() as connection:
+    async with context.database.reading() as connection:
         found = await of_token(connection, name)
         view = await subscriptions.subscription_view(connection, found.subscription_id, asker=None)
     if found.state != "open" or view is None:
@@ -310,8 +309,9 @@ async def decline(context: Context, name: TokenName, *, principal: str) -> None:
         NotFound: the token is unknown or superseded.
         Conflict: `invitation_ended` if it ended otherwise; `operation_in_progress` while its acceptance is at Stripe.
     """
-    async with context.database.transaction() as connection:
-        known = await of_token(connection, name)
-        await subscriptions.lock(connection, known.subscription_id)
-        found = await of_token(connection, name, locked=True)
-        await _end(connection, found, "declined", principal=principal)
+    with subscriptions.refused_if_locked():
+        async with context.database.transaction() as connection:
+            known = await of_token(connection, name)
+            await subscriptions.lock(connection, known.subscription_id)
+            found = await of_token(connection, name, locked=True)
+            await _end(connection, found, "declined", principal=principal)

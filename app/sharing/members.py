@@ -72,7 +72,7 @@ async def people(
         NotFound: the actor may not see the subscription.
         Forbidden: `role_required` for a payer who is not the owner.
     """
-    async with context.database.connection() as connection:
+    async with context.database.reading() as connection:
         seen = await read(connection, actor, subscription_id, context.rules)
         view, seats = seen.view, seen.view.seats(owner_uses_seat=context.rules.owner_uses_seat)
         owner = [row for row in _owner_row(view) if _matches(row, query)]

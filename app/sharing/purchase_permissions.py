@@ -28,8 +28,8 @@ async def give(context: Context, actor: Actor, subscription_id: SubscriptionId) 
         Forbidden: `role_required` for anybody but the payer and service keys.
         Conflict: `not_shareable` if nobody owns the subscription.
     """
-    async with context.database.transaction() as connection:
-        seen = await _locked(context, connection, actor, subscription_id)
+    async with subscriptions.admitting(context.database, subscription_id) as connection:
+        seen = await _shown(context, connection, actor, subscription_id)
         owner = seen.view.owner
         if owner is None:
             raise Conflict(
@@ -54,8 +54,8 @@ async def withdraw(context: Context, actor: Actor, subscription_id: Subscription
     An open offer of ownership no longer carries the permission, and a transfer under way does not bring it.
     Raises as `give`, but never Conflict.
     """
-    async with context.database.transaction() as connection:
-        seen = await _locked(context, connection, actor, subscription_id)
+    async with subscriptions.admitting(context.database, subscription_id) as connection:
+        seen = await _shown(context, connection, actor, subscription_id)
         await transfers.withdraw_purchases(connection, subscription_id)
         if seen.view.owner_may_purchase:
             needs = [permission.value for permission in _RESTING]
@@ -81,10 +81,9 @@ _RESTING = (
 )
 
 
-async def _locked(
+async def _shown(
     context: Context, connection: Connection, actor: Actor, subscription_id: SubscriptionId
 ) -> Seen:
-    await subscriptions.lock(connection, subscription_id)
     seen = await read(connection, actor, subscription_id, context.rules)
     if actor.customer_id != seen.view.customer_id:
         require(seen.granted, Permission.GRANT_PURCHASES)

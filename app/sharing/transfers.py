@@ -35,7 +35,7 @@ async def current(context: Context, actor: Actor, subscription_id: SubscriptionI
     Raises:
         NotFound: the actor may not see the subscription.
     """
-    async with context.database.connection() as connection:
+    async with context.database.reading() as connection:
         seen = await read(connection, actor, subscription_id, context.rules)
         found = await transfers.newest(connection, subscription_id)
     if found is None or actor.is_service or seen.role is Role.OWNER:
@@ -65,8 +65,7 @@ async def offer(
     """
     if to_id == actor.customer_id:
         await owners.confirm_absent(context, subscription_id)
-    async with context.database.transaction() as connection:
-        await subscriptions.lock(connection, subscription_id)
+    async with subscriptions.admitting(context.database, subscription_id) as connection:
         seen = await read(connection, actor, subscription_id, context.rules)
         view = seen.view
         owner_id = None if view.owner is None else view.owner.customer_id
@@ -133,7 +132,7 @@ async def accept(
             change of the subscription or of the old owner's seat runs.
     """
     try:
-        async with context.database.transaction() as connection:
+        async with subscriptions.admitting(context.database, subscription_id) as connection:
             admitted = await _accepted(context, connection, actor, subscription_id, operation_id)
     except UniqueViolation:
         # Another subscription's operation has promised the old owner a seat since they were read.
@@ -151,7 +150,6 @@ async def _accepted(
     context: Context, connection: Connection, actor: Actor, subscription_id: SubscriptionId, operation_id: str
 ) -> Admitted | None:
     """Admit the move of control. Returns None if the offer is found to be outdated; then it is withdrawn."""
-    await subscriptions.lock(connection, subscription_id)
     seen = await read(connection, actor, subscription_id, context.rules)
     found = await transfers.newest(connection, subscription_id)
     if found is not None and found.operation_id == operation_id:
@@ -246,8 +244,7 @@ async def decline(context: Context, actor: Actor, subscription_id: SubscriptionI
     Raises:
         NotFound: the actor may not see the subscription, or no offer is open to them.
     """
-    async with context.database.transaction() as connection:
-        await subscriptions.lock(connection, subscription_id)
+    async with subscriptions.admitting(context.database, subscription_id) as connection:
         seen = await read(connection, actor, subscription_id, context.rules)
         found = await transfers.newest(connection, subscription_id)
         if found is None or found.state != "offered":

@@ -83,8 +83,7 @@ async def _update(
     outside = await _look_outside(context, actor, subscription_id, change)
     if outside.promotion_applies:
         change = replace(change, promotion_code=None)
-    async with context.database.transaction() as connection:
-        await subscriptions.lock(connection, subscription_id)
+    async with subscriptions.admitting(context.database, subscription_id) as connection:
         seen = await read(connection, actor, subscription_id, context.rules)
         require(seen.granted, *permissions_for(change, seen.view))
         operation = await begun(context, connection, operation_id)

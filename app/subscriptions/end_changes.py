@@ -110,8 +110,7 @@ async def _admitted(
     needed = Permission.CANCEL_NOW if when is When.NOW else Permission.CANCEL
     is_read = False
     while True:
-        async with context.database.transaction() as connection:
-            await subscriptions.lock(connection, subscription_id)
+        async with subscriptions.admitting(context.database, subscription_id) as connection:
             seen = await read(connection, actor, subscription_id, context.rules)
             view = seen.view
             require(seen.granted, needed)
@@ -267,8 +266,7 @@ async def _take_back(
     """Take the end back. `wake`: a paused subscription is resumed too."""
     is_read = False
     while True:
-        async with context.database.transaction() as connection:
-            await subscriptions.lock(connection, subscription_id)
+        async with subscriptions.admitting(context.database, subscription_id) as connection:
             seen = await read(connection, actor, subscription_id, context.rules)
             view = seen.view
             wakes = wake and view.status == "paused"

@@ -16,7 +16,8 @@ from types import TracebackType
 
 import asyncpg
 
-from app.postgres.database import Connection, Database, IdleConnections, PooledConnection
+from app.postgres.database import Connection, ConnectionPool, Database, PooledConnection
+from app.postgres.servers import Servers
 
 TICK = 0.2
 """Seconds."""
@@ -91,10 +92,8 @@ class _VirtualConnection(PooledConnection):
 
     __slots__ = ("_database", "_waiting")
 
-    def __init__(
-        self, database: VirtualDatabase, pool: asyncpg.Pool[asyncpg.Record], idle: IdleConnections
-    ) -> None:
-        super().__init__(pool, idle)
+    def __init__(self, database: VirtualDatabase, pool: ConnectionPool) -> None:
+        super().__init__(pool)
         self._database = database
 
     async def __aenter__(self) -> Connection:
@@ -120,13 +119,16 @@ class _VirtualConnection(PooledConnection):
 class VirtualDatabase(Database):
     """The service's pool; a connection in use stops time, so none may be held over a wait for anything else."""
 
-    def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
-        super().__init__(pool)
+    def __init__(self, servers: Servers, changes: int, reads: int) -> None:
+        super().__init__(servers, changes, reads)
         self._wound = 0.0
         self._winding = asyncio.Lock()
 
     def connection(self) -> PooledConnection:
-        return _VirtualConnection(self, self._pool, self._idle)
+        return _VirtualConnection(self, self._changes)
+
+    def reading(self) -> PooledConnection:
+        return _VirtualConnection(self, self._reads)
 
     async def wind(self, now: float) -> None:
         """Sets the database's clock, once for each step of the loop's."""
@@ -134,7 +136,7 @@ class VirtualDatabase(Database):
             return
         async with self._winding:
             if self._wound != now:
-                async with PooledConnection(self._pool, self._idle) as connection:
+                async with PooledConnection(self._changes) as connection:
                     await connection.execute("update bench.clock set at = $1", now)
                 self._wound = now
 

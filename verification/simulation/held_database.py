@@ -17,7 +17,9 @@ from typing import Any, cast
 import asyncpg
 import orjson
 
-from app.postgres.database import Connection, Database, PooledConnection, database_unavailable
+from app.postgres.database import Connection, Database, PooledConnection
+from app.postgres.failures import LOCKED, database_unavailable, row_locked
+from app.postgres.queues import Queues
 from verification.simulation.held_loop import HeldLoop, Process, held_loop
 
 POOL_SIZE = 10
@@ -332,9 +334,18 @@ class HeldDatabase(Database):
         self.gate = gate
         self.process = process
         self._slots = asyncio.Semaphore(POOL_SIZE)
+        self._queues = Queues()
 
     def connection(self) -> PooledConnection:
         return _HeldConnection(self)
+
+    def reading(self) -> PooledConnection:
+        return _HeldConnection(self)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        async with self.connection() as connection, connection.transaction():
+            yield connection
 
     async def acquire(self) -> Session:
         self.process.check()
@@ -379,6 +390,8 @@ class _HeldConnection(PooledConnection):
         self._database.release(self._session)
         if isinstance(error, _LOST):
             raise database_unavailable() from error
+        if isinstance(error, LOCKED):
+            raise row_locked() from error
 
 
 class HeldConnection:

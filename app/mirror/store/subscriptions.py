@@ -5,13 +5,18 @@ A login's read of a subscription with an open operation takes a second one.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.snapshots import JsonObject
 from app.domain.views import Contact, SubscriptionView
+from app.errors import Conflict
 from app.identity.principals import EndUser
 from app.identity.store import Link
 from app.mirror.store.members import MOVING_SEATS, NUMBERS_COUNT, PROMISED_SEATS
-from app.postgres.database import Connection, Record
+from app.postgres.database import Connection, Database, Record
+from app.postgres.failures import RowLocked
 
 _OF_ROWS = """
     select s.id, s.customer_id, s.status, s.currency, s.created, s.start_date, s.trial_start, s.trial_end,
@@ -181,3 +186,33 @@ async def lock(connection: Connection, subscription_id: SubscriptionId) -> bool:
         )
         is not None
     )
+
+
+@asynccontextmanager
+async def admitting(database: Database, subscription_id: SubscriptionId) -> AsyncIterator[Connection]:
+    """Open the transaction that admits a change of a subscription, with the subscription's row locked.
+
+    Call it only for a change that nothing was stored of yet: a lock that another session holds refuses it.
+
+    Raises:
+        Conflict: `operation_in_progress`: another session held a lock for too long. Nothing was changed.
+    """
+    with refused_if_locked():
+        async with database.transaction_on(subscription_id) as connection:
+            await lock(connection, subscription_id)
+            yield connection
+
+
+@contextmanager
+def refused_if_locked() -> Iterator[None]:
+    """Refuse the change of the block if another session holds a lock for too long.
+
+    Raises:
+        Conflict: `operation_in_progress`.
+    """
+    try:
+        yield
+    except RowLocked as error:
+        raise Conflict(
+            "Another change of the same subscription is still running. Send the request again.", retry_after=1
+        ) from error
