@@ -24,7 +24,7 @@ Probes come every few seconds. Without this cache they would use up a part of St
 async def check(context: Context) -> dict[str, str]:
     """Return `ok` or the reason for each of `database`, `migrations` and `stripe`."""
     try:
-        async with context.database.connection() as connection:
+        async with context.database.reading() as connection:
             migrated = await schema.fits(connection)
     except BillingError as error:
         return {"database": error.code, "migrations": "unknown", "stripe": "unknown"}

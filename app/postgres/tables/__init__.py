@@ -53,6 +53,7 @@ from app.postgres.tables.records import (
 )
 from app.postgres.tables.synchronisation import (
     account,
+    exclusive_work,
     list_scan_findings,
     list_scan_ranges,
     list_scans,
@@ -79,6 +80,7 @@ __all__ = [
     "event_log",
     "event_streams",
     "events",
+    "exclusive_work",
     "idempotency_keys",
     "identities",
     "installation_counts",

@@ -77,6 +77,14 @@ account = Table(
     instant("filled_at"),
 )
 
+exclusive_work = Table(
+    "exclusive_work",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("lease_token", UUID(as_uuid=True), nullable=False),
+    instant("lease_until", nullable=False),
+)
+
 list_scans = Table(
     "list_scans",
     metadata,
