@@ -10,11 +10,13 @@ from alembic import context
 from alembic.operations import MigrationScript, Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from asyncpg.connect_utils import SessionAttribute
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from app.postgres import schema_upgrade
+from app.postgres.failures import LOST, database_unavailable
 from app.postgres.tables import metadata
 from app.settings import load_settings
 
@@ -32,7 +34,13 @@ if context.config.config_file_name is not None and not context.config.attributes
 async def connect() -> "asyncpg.Connection[asyncpg.Record]":
     """The driver reads the URL itself, as in the service: SQLAlchemy does not know `sslmode` and its kin."""
     given = context.config.get_main_option("sqlalchemy.url") or load_settings(process="migrate").dsn
-    connection = await asyncpg.connect(given.replace("postgresql+asyncpg://", "postgresql://", 1))
+    url = given.replace("postgresql+asyncpg://", "postgresql://", 1)
+    try:
+        connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(
+            url, target_session_attrs=SessionAttribute.read_write
+        )
+    except LOST as error:
+        raise database_unavailable() from error
     await schema_upgrade.require_direct(connection)
     return connection
 
@@ -67,9 +75,14 @@ def migrate(connection: Connection) -> None:
     if found > newest():
         # A newer release migrated this database: there is nothing that this release knows how to change.
         return
-    context.configure(connection=connection, process_revision_directives=number_revision, **CONFIGURED)
-    with context.begin_transaction():
-        context.run_migrations()
+    schema_upgrade.limit_locks(connection)
+
+    def run() -> None:
+        context.configure(connection=connection, process_revision_directives=number_revision, **CONFIGURED)
+        with context.begin_transaction():
+            context.run_migrations()
+
+    schema_upgrade.with_tries(connection, run)
 
 
 async def migrate_online() -> None:

@@ -6,20 +6,33 @@ migrations import this module. It is the only one that runs statements with SQLA
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Mapping
 
 import asyncpg
+import structlog
 from alembic import op
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 
 from app.errors import SchemaRefused
 from app.postgres.sql_files import read_statements
 from app.postgres.tables import metadata
 
+log = structlog.get_logger(__name__)
+
 # No other lock of the database has this number. Two deployments that start together migrate one after the other.
 MIGRATION_LOCK = 7_203_911_640
 _SECONDS_BETWEEN_TRIES = 0.2
+
+LOCK_SECONDS = 1
+"""Seconds for which a version waits for its locks. Every statement on the table waits behind it."""
+TRIES = 40
+"""Tries of one version, over about two minutes."""
+_PAUSES = (1.0, 3.0)
+"""Seconds between two tries: long enough for the statements that waited behind a try."""
+_LOCK_NOT_AVAILABLE = "55P03"
 
 FIRST = 10
 """The migration that replaced all earlier ones."""
@@ -102,6 +115,44 @@ def lock(connection: Connection) -> None:
     connection.commit()
 
 
+def with_tries(connection: Connection, run: Callable[[], None]) -> None:
+    """Run the versions that are left, and try a version again that did not get its locks in LOCK_SECONDS.
+
+    A version that was finished stays, because each is a transaction of its own.
+
+    Raises:
+        SchemaRefused: one version did not get its locks in TRIES tries.
+    """
+    tried, reached = 0, _number(connection)
+    connection.rollback()
+    while True:
+        try:
+            run()
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+                raise
+        else:
+            return
+        connection.rollback()
+        now = _number(connection)
+        connection.rollback()
+        tried, reached = (tried + 1, reached) if now == reached else (1, now)
+        log.info("migration_waits", after=f"{reached:04}", tries=tried)
+        if tried >= TRIES:
+            raise SchemaRefused(
+                f"The version after {reached:04} did not get its locks in {TRIES} tries of {LOCK_SECONDS} s each, "
+                "because other transactions hold them. Nothing of it was changed. Look for the longest transaction in "
+                "pg_stat_activity (order by xact_start), end it, and run `coseat migrate` again."
+            )
+        time.sleep(random.uniform(*_PAUSES))  # noqa: S311 - spreads tries, guards nothing
+
+
+def limit_locks(connection: Connection) -> None:
+    """Let each statement of the session wait at most LOCK_SECONDS for a lock."""
+    connection.execute(text(f"set lock_timeout = '{LOCK_SECONDS}s'"))
+    connection.commit()
+
+
 def prepare(connection: Connection, create_first: Callable[[], None]) -> int:
     """Return the number of the database's schema, 0 if it has none.
 
@@ -149,9 +200,12 @@ def create_index_concurrently(name: str, definition: str) -> None:
     first, so that the version can be repeated. A valid index stays as it is.
     """
     with op.get_context().autocommit_block():
+        # It waits for every transaction that is older, and nothing else waits behind it.
+        op.execute("set lock_timeout = 0")
         if op.get_context().as_sql or _is_invalid(op.get_bind(), name):
             op.execute(f"drop index concurrently if exists {name}")
         op.execute(f"create index concurrently if not exists {name} {definition}")
+        op.execute(f"set lock_timeout = '{LOCK_SECONDS}s'")
 
 
 def _number(connection: Connection) -> int:

@@ -151,7 +151,8 @@ def test_every_migration_bounds_its_wait_for_locks(version: Path) -> None:
     assert text.count("op.execute(LOCK_TIMEOUT)") == 2, (
         "in upgrade and in downgrade, as script.py.mako has it"
     )
-    assert "lock_timeout = " in text
+    # 0010 creates every table, so nothing waits behind it.
+    assert "lock_timeout = '1s'" in text or version.name.startswith("0010_")
 
 
 @pytest.mark.parametrize("version", VERSIONS, ids=lambda path: path.stem)
