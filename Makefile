@@ -37,6 +37,15 @@ test-alerts: ## Check the alert rules of deploy/ and run their unit tests (needs
 	@command -v promtool >/dev/null || { echo "make test-alerts needs promtool (on Debian: apt install prometheus)." >&2; exit 1; }
 	@cd deploy/prometheus && promtool check rules alerts.yml && promtool test rules alerts_test.yml
 
+.PHONY: test-pooler
+test-pooler: $(READY) ## The contract, two workers and reconcile behind PgBouncer in transaction mode
+	@$(BIN)/python -m verification.storms.pooler --contract
+
+.PHONY: system-packages
+system-packages: ## Install what some checks need of Debian, as root: PgBouncer, Chromium, Prometheus
+	apt-get update
+	apt-get install --yes --no-install-recommends pgbouncer chromium prometheus
+
 .PHONY: check
 check: lint audit test ## Format, lint, types, import rules, known vulnerabilities and every test
 

@@ -73,8 +73,8 @@ async def _fill(database_url: str, subscriptions: int, issuer: str) -> None:
         "subscription": [_subscription(TEMPLATE, now)],
     }
     try:
-        async with database.connection() as connection:
-            await connection.execute("set synchronous_commit = off")
+        async with database.unhurried() as connection:
+            await connection.execute("set synchronous_commit = off; set statement_timeout = 0")
             for kind, sources in templates.items():
                 # As if nothing had been heard since the beginning: any event is newer.
                 await mirror.apply_page(connection, [PARSERS[kind](one) for one in sources], marker=0)

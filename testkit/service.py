@@ -9,11 +9,13 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Literal
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import jwt
 from starlette.applications import Starlette
 
+from testkit.pooler import through
 from testkit.processes import RunningProcess, free_port, running
 
 JWT_SECRET = "only-for-tests-and-long-enough-for-hs256"
@@ -49,7 +51,7 @@ def service_environment(
         for name, key in SERVICE_KEYS.items()
     ]
     return {
-        "DATABASE_URL": database_url,
+        **_database(database_url),
         "STRIPE_API_KEY": stripe_key,
         "STRIPE_API_BASE": stripe_base,
         "STRIPE_WEBHOOK_SECRETS": WEBHOOK_SECRET,
@@ -66,6 +68,14 @@ def service_environment(
         "DRAIN_SECONDS": "0",
         **overrides,
     }
+
+
+def _database(url: str) -> dict[str, str]:
+    """The variables of a database. With TEST_POOLER, one of the tests' own server is reached by way of the pooler."""
+    pooler = os.environ.get("TEST_POOLER")
+    if pooler is None or "host" not in parse_qs(urlsplit(url).query):
+        return {"DATABASE_URL": url}
+    return {"DATABASE_URL": through(pooler, url), "DATABASE_POOLER": "transaction"}
 
 
 def user_token(subject: str | None = None, **claims: Any) -> str:

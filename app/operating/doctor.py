@@ -5,6 +5,7 @@ Each has its object and a fix. Nothing is changed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ from app.mirror.store import scans as scan_rows
 from app.operating import store as diagnosis
 from app.postgres import installation_counts
 from app.postgres.database import Connection
+from app.postgres.servers import ROLE_SETTINGS
 from app.stripe.client import API_VERSION
 from app.stripe.gateway import WebhookEndpoint
 
@@ -101,7 +103,22 @@ async def examine(context: Context) -> list[Finding]:
             *webhook_findings(endpoints),
             *await _sync(connection),
             *await _last_reconcile(connection),
+            *role_findings(await context.database.lacking_role_settings()),
         ]
+
+
+def role_findings(lacking: Sequence[str]) -> list[Finding]:
+    """Return what the database's role lacks behind a pooler, from the names of its settings."""
+    return [
+        Finding(
+            "pooler",
+            name,
+            "is not set for the database's role, and a pooler passes no settings of a connection on",
+            f"Run `alter role current_user set {name} = '{ROLE_SETTINGS[name]}'` on a direct connection, and let the "
+            "pooler open its connections again.",
+        )
+        for name in lacking
+    ]
 
 
 async def _metadata(connection: Connection) -> list[Finding]:

@@ -34,7 +34,7 @@ from app.postgres.failures import (
     row_locked,
 )
 from app.postgres.queues import Queues
-from app.postgres.servers import Servers, Session, local_limits
+from app.postgres.servers import Servers, Session, lacking_role_settings, local_limits
 from app.settings import Settings
 
 __all__ = ["Connection", "Database", "Record", "StatementRefused", "UniqueViolation"]
@@ -277,6 +277,13 @@ class Database:
             raise database_unavailable() from error
         finally:
             session.terminate()
+
+    async def lacking_role_settings(self) -> list[str]:
+        """Return the names of the settings that the role lacks behind a pooler; without a pooler none."""
+        if not self._servers.is_behind_pooler:
+            return []
+        async with self.reading() as connection:
+            return await lacking_role_settings(connection)
 
     async def state(self) -> State:
         """Return whether reads and changes are answered. Nothing is written to find out."""

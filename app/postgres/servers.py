@@ -53,6 +53,8 @@ PLANNING = {
     # Statements look rows up by key. Planning the largest read again takes five times as long as executing it.
     "plan_cache_mode": "force_generic_plan",
 }
+ROLE_SETTINGS = {**PLANNING, "lock_timeout": LIMITS["lock_timeout"]}
+"""Settings that the role needs behind a pooler, for statements outside of transactions."""
 _SESSION = {
     "application_name": "coseat",
     **PLANNING,
@@ -236,6 +238,14 @@ def local_limits(session: Any) -> str:
     """Return the statements that limit one transaction, for sessions that a pooler shares between processes."""
     limits = {**LIMITS, **_LIMIT_TRANSACTION} if knows_transaction_timeout(session) else LIMITS
     return "".join(f"set local {name} = '{value}';" for name, value in limits.items())
+
+
+async def lacking_role_settings(session: Any) -> list[str]:
+    """Return the names of ROLE_SETTINGS that a session behind a pooler does not have."""
+    rows = await session.fetch(
+        "select name, current_setting(name) as value from unnest($1::text[]) name", list(ROLE_SETTINGS)
+    )
+    return [row["name"] for row in rows if row["value"] != ROLE_SETTINGS[row["name"]]]
 
 
 def _encode_jsonb(value: object) -> bytes:

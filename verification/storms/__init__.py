@@ -1,0 +1,1 @@
+"""Storms: what the service depends on fails while it works."""
