@@ -14,7 +14,7 @@ down_revision = "0014"
 branch_labels = None
 depends_on = None
 
-LOCK_TIMEOUT = "set local lock_timeout = '5s'"  # A waiting ALTER TABLE makes every query behind it wait.
+LOCK_TIMEOUT = "set local lock_timeout = '1s'"  # A waiting ALTER TABLE makes every query behind it wait.
 
 
 def upgrade() -> None:

@@ -9,7 +9,8 @@ from app.postgres import locks
 from app.postgres.database import Database
 from app.postgres.locks import exclusive
 
-LOCKS = "select count(*) from pg_locks where locktype = 'advisory'"
+LOCKS = """select count(*) from pg_locks where locktype = 'advisory'
+    and database = (select oid from pg_database where datname = current_database())"""
 HELD = "select count(*) from exclusive_work"
 
 
