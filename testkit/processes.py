@@ -17,7 +17,7 @@ class RunningProcess:
         self.process = process
         self.lines = lines
 
-    def wait_for_line(self, pattern: str, *, within: float = 20.0) -> re.Match[str]:
+    def wait_for_line(self, pattern: str, *, within: float = 60.0) -> re.Match[str]:
         """The first match of `pattern` in the output. AssertionError with the output if there is none."""
         found: list[re.Match[str]] = []
 
@@ -29,7 +29,7 @@ class RunningProcess:
         assert found, self._story(f"ended before printing {pattern!r}")
         return found[0]
 
-    def wait_for_answer(self, url: str, *, within: float = 20.0) -> None:
+    def wait_for_answer(self, url: str, *, within: float = 60.0) -> None:
         """Return once a GET of `url` is answered 200. Raises AssertionError with the output otherwise."""
 
         def answered() -> bool:

@@ -25,6 +25,8 @@ _TICKS_A_SECOND = 10
 _COLLECT_AFTER = 20_000
 """Objects after which the garbage collector runs, instead of Python's 700."""
 _START_FAILED = 3
+_UNREAD_BYTES = 128 * 1024
+"""Bytes of answers that the kernel keeps for a client, who may not read them. By itself it would keep up to 4 MB."""
 _BACKLOG = 2048
 """Connections that the kernel completes before the process accepts them."""
 
@@ -84,6 +86,7 @@ def listen(host: str, port: int) -> list[socket.socket]:
             made = socket.socket(family, socket.SOCK_STREAM)
             found.append(made)
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNREAD_BYTES)
             if family == socket.AF_INET6:
                 made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             made.bind(address)

@@ -80,15 +80,12 @@ async def test_other_callers_are_answered_when_answers_are_never_read(api: str, 
     """C13: 22 connections that pipelined and never read kept all places for as long as they liked."""
     async with never_reading(api, PLACES + 5, sent):
         async with httpx.AsyncClient(base_url=api, headers=as_user("somebody")) as client:
-            slowest = 0.0
+            # Nothing may wait for a place in this process, so a place that is kept is a 503 at once.
             for _ in range(20):
-                started = time.monotonic()
                 assert (await client.get("/v1/products")).status_code == 200
-                slowest = max(slowest, time.monotonic() - started)
-        assert slowest < 1
 
 
-ENOUGH = 60
+ENOUGH = 6
 """Answers of LARGE that are more than the buffers of both kernels hold."""
 
 
