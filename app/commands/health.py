@@ -49,9 +49,9 @@ def _answers(host: str, port: int) -> bool | None:
 async def _worker_problem(settings: Settings) -> str | None:
     host = socket.gethostname()
     try:
-        database = await Database.connect(settings.dsn, pool_size=1)
+        database = await Database.of(settings, pool_size=1)
         try:
-            async with database.connection() as connection:
+            async with database.reading() as connection:
                 found = await workers_store.workers(connection, host=host)
         finally:
             await database.close()

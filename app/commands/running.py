@@ -17,6 +17,7 @@ from app import tracing
 from app.commands.child_processes import watch_parent
 from app.commands.contexts import checked_database
 from app.commands.logs import configure_logs
+from app.context import Context
 from app.errors import StartRefused
 from app.opening import open_context
 from app.settings import Settings, parent_pipe
@@ -104,12 +105,12 @@ async def _work_until_stopped(settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         context = await stack.enter_async_context(open_context(settings, RULEBOOKS, reads=1))
         if settings.worker_port is not None:
-            await stack.enter_async_context(_worker_port(settings, settings.worker_port))
+            await stack.enter_async_context(_worker_port(settings, context, settings.worker_port))
         await worker.work(context, stop)
 
 
 @asynccontextmanager
-async def _worker_port(settings: Settings, port: int) -> AsyncIterator[None]:
+async def _worker_port(settings: Settings, context: Context, port: int) -> AsyncIterator[None]:
     """Answer /healthz and the worker's own metrics. Raises StartRefused."""
     from app.operating import process
     from app.operating.worker_port import WorkerPort
@@ -117,7 +118,7 @@ async def _worker_port(settings: Settings, port: int) -> AsyncIterator[None]:
     process.show_build()
     token = None if settings.metrics_token is None else settings.metrics_token.get_secret_value()
     try:
-        async with WorkerPort(token=token).open(settings.host, port):
+        async with WorkerPort(context.database, token=token).open(settings.host, port):
             yield
     except OSError as error:
         raise StartRefused(

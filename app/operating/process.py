@@ -7,10 +7,16 @@ from prometheus_client import Gauge
 from app import __version__
 from app.http.overload import ConcurrencyLimit
 from app.postgres import schema
+from app.postgres.database import Database
 
 _BUILD = Gauge("coseat_build_info", "1, with what this process is made of", ["version", "schema"])
 _REQUESTS = Gauge(
     "coseat_requests_in_process", "Requests of this process, by state: running or waiting", ["state"]
+)
+_CONNECTIONS = Gauge(
+    "coseat_database_connections",
+    "Connections of this process by pool and state (busy or idle), and callers that are waiting for one",
+    ["pool", "state"],
 )
 _DELIVERIES = Gauge("coseat_deliveries_in_process", "Deliveries of Stripe that are not committed yet")
 
@@ -20,8 +26,16 @@ def show_build() -> None:
     _BUILD.labels(__version__, schema.HEAD).set(1)
 
 
-def show_load(requests: ConcurrencyLimit, *, deliveries: int) -> None:
-    """Show how many requests and deliveries this process has in hand."""
+def show_connections(database: Database) -> None:
+    """Show how many connections to the database are busy and idle."""
+    for pool, usage in database.usage().items():
+        for state, number in usage._asdict().items():
+            _CONNECTIONS.labels(pool, state).set(number)
+
+
+def show_load(database: Database, requests: ConcurrencyLimit, *, deliveries: int) -> None:
+    """Show how many requests, deliveries and connections to the database this process has in hand."""
+    show_connections(database)
     _REQUESTS.labels("running").set(requests.working)
     _REQUESTS.labels("waiting").set(requests.waiting)
     _DELIVERIES.set(deliveries)

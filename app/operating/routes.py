@@ -87,7 +87,9 @@ async def metrics(request: Request, context: ContextDep, settings: SettingsDep) 
         if not hmac.compare_digest(given, f"Bearer {token.get_secret_value()}".encode()):
             raise Unauthenticated()
     process.show_build()
-    process.show_load(request.app.state.places, deliveries=request.app.state.webhook.working)
+    process.show_load(
+        context.database, request.app.state.places, deliveries=request.app.state.webhook.working
+    )
     return Response(await _counting(_metrics_text, context), media_type=CONTENT_TYPE_LATEST, headers=_UNKEPT)
 
 

@@ -9,6 +9,9 @@ from contextlib import asynccontextmanager
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from app.operating import process
+from app.postgres.database import Database
+
 _HEAD_BYTES = 8192
 _SECONDS = 5.0
 _AUTHORIZATION = b"authorization:"
@@ -17,7 +20,8 @@ _AUTHORIZATION = b"authorization:"
 class WorkerPort:
     """Answers one GET a connection. With `token`, `/metrics` needs it as a bearer."""
 
-    def __init__(self, *, token: str | None) -> None:
+    def __init__(self, database: Database, *, token: str | None) -> None:
+        self._database = database
         self._token = token
 
     @asynccontextmanager
@@ -52,6 +56,7 @@ class WorkerPort:
             return "404 Not Found", "text/plain", b"Only /healthz and /metrics are here."
         if self._token is not None and not self._is_bearer(headers):
             return "401 Unauthorized", "text/plain", b"Send METRICS_TOKEN as the bearer."
+        process.show_connections(self._database)
         return "200 OK", CONTENT_TYPE_LATEST, generate_latest()
 
     def _is_bearer(self, headers: list[bytes]) -> bool:

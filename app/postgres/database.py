@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 import asyncpg
 import structlog
@@ -59,6 +59,14 @@ async def _keep_session(_: object) -> None:
     """Replace asyncpg's reset, which would take a round trip at each release. No code here changes a session."""
 
 
+class Usage(NamedTuple):
+    """The connections of a pool, and the callers that wait for one."""
+
+    busy: int
+    idle: int
+    waiting: int
+
+
 class ConnectionPool:
     """Connections for one purpose: changes, or reads.
 
@@ -79,6 +87,11 @@ class ConnectionPool:
         self.generation = 0
         self.on_failure = on_failure
         self._closing: set[asyncio.Task[None]] = set()
+
+    def usage(self) -> Usage:
+        """Return how many connections are busy and idle, and how many callers wait for one."""
+        idle = self.connections.get_idle_size() + len(self.idle)
+        return Usage(self.connections.get_size() - idle, idle, self.waiting)
 
     def replace(self) -> None:
         """Close the idle connections now, and the others when they are released."""
@@ -214,6 +227,10 @@ class Database:
     async def close(self) -> None:
         """Close the pools. Connections in use get 5 seconds to be released, then their statements fail."""
         await asyncio.gather(self._changes.close(), self._reads.close())
+
+    def usage(self) -> dict[str, Usage]:
+        """Return the usage of each pool, `changes` and `reads`."""
+        return {"changes": self._changes.usage(), "reads": self._reads.usage()}
 
     def connection(self) -> PooledConnection:
         """Return a connection that takes writes and commits after each statement."""

@@ -27,6 +27,9 @@ BROKEN = (
     ReadOnly,
     NoRoom,
     asyncpg.PostgresSystemError,
+    # The server lets the role in no more, or has lost the database.
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
     # The driver no longer knows the state of the session, for example when a session's end arrives inside an answer.
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,

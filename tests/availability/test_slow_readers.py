@@ -78,11 +78,13 @@ async def rest_of(connection: socket.socket) -> bytes:
 )
 async def test_other_callers_are_answered_when_answers_are_never_read(api: str, sent: bytes) -> None:
     """C13: 22 connections that pipelined and never read kept all places for as long as they liked."""
-    async with never_reading(api, PLACES + 5, sent):
-        async with httpx.AsyncClient(base_url=api, headers=as_user("somebody")) as client:
-            # Nothing may wait for a place in this process, so a place that is kept is a 503 at once.
-            for _ in range(20):
-                assert (await client.get("/v1/products")).status_code == 200
+    async with (
+        never_reading(api, PLACES + 5, sent),
+        httpx.AsyncClient(base_url=api, headers=as_user("somebody")) as client,
+    ):
+        # Nothing may wait for a place in this process, so a place that is kept is a 503 at once.
+        for _ in range(20):
+            assert (await client.get("/v1/products")).status_code == 200
 
 
 ENOUGH = 6
