@@ -123,6 +123,6 @@ async def held(context: Context, kind: str, object_id: str) -> AsyncIterator[Hel
             yield one
     finally:
         if one.was_applied:
-            context.lease_queues.released(lease.id)
+            context.lease_queues.released(lease.key)
         else:
             await asyncio.shield(abandon(context, lease))

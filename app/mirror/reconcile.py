@@ -175,7 +175,7 @@ class _Repair:
             await self._fetch(lease)
             return
         await sync.release(self.context, lease)
-        await self._settle(object_id, "repaired")
+        await self._settle(kind, object_id, "repaired")
 
     async def _fetch_again(self, kind: str, object_id: str) -> None:
         await self._fetch(await sync.take_lease(self.context, kind, object_id))
@@ -183,7 +183,7 @@ class _Repair:
     async def _fetch(self, lease: Lease) -> None:
         self.requests += 1
         done = await sync.refresh(self.context, lease)
-        await self._settle(lease.id, "repaired" if done else "failed")
+        await self._settle(lease.kind, lease.id, "repaired" if done else "failed")
 
     async def _too_many(self) -> str | None:
         """Return a reason if more orphaned rows than the bound are gone from Stripe, None otherwise.
@@ -206,7 +206,7 @@ class _Repair:
                 if await self._is_gone(kind, object_id):
                     confirmed += 1
                 else:
-                    await self._settle(object_id, "unfounded")
+                    await self._settle(kind, object_id, "unfounded")
                 if confirmed > bound:
                     return (
                         f"{len(candidates)} rows of kind {kind} are in no list, and more than {bound} of them are gone "
@@ -231,15 +231,15 @@ class _Repair:
         lease = await sync.take_lease(self.context, kind, object_id)
         self.requests += 1
         if not await sync.refresh(self.context, lease):
-            await self._settle(object_id, "failed")
+            await self._settle(kind, object_id, "failed")
             return
         async with self.context.database.connection() as connection:
             still_there = await scan_rows.is_present(connection, kind, object_id)
-        await self._settle(object_id, "unfounded" if still_there else "removed")
+        await self._settle(kind, object_id, "unfounded" if still_there else "removed")
 
-    async def _settle(self, object_id: str, outcome: str) -> None:
+    async def _settle(self, kind: str, object_id: str, outcome: str) -> None:
         async with self.context.database.connection() as connection:
-            await scan_rows.settle(connection, self.scan, object_id, outcome)
+            await scan_rows.settle(connection, self.scan, kind, object_id, outcome)
 
     async def result(self, reason: str | None, *, requests: int) -> Reconciled:
         """Return the result of the run from the stored findings."""

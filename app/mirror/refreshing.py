@@ -17,6 +17,7 @@ from app.domain.snapshots import Snapshot
 from app.errors import BillingError, ServiceUnavailable
 from app.mirror.store import refreshes
 from app.mirror.store import rows as mirror
+from app.mirror.store.object_keys import key_of
 from app.mirror.store.refreshes import Lease
 from app.postgres.database import Connection
 from app.postgres.leases import renewing_lease
@@ -48,7 +49,7 @@ async def take_lease(context: Context, kind: str, object_id: str) -> Lease:
     async def attempt() -> Lease | None:
         return await _try_lease(context, kind, object_id)
 
-    lease = await context.lease_queues.ask(object_id, attempt, seconds=_LEASE_WAIT_SECONDS)
+    lease = await context.lease_queues.ask(key_of(kind, object_id), attempt, seconds=_LEASE_WAIT_SECONDS)
     if lease is None:
         raise _busy()
     return lease
@@ -90,7 +91,7 @@ async def apply(
     except BaseException:
         await asyncio.shield(abandon(context, lease))
         raise
-    context.lease_queues.released(lease.id)
+    context.lease_queues.released(lease.key)
     return applied
 
 
@@ -185,14 +186,14 @@ async def abandon(context: Context, lease: Lease) -> None:
             await refreshes.run_again(connection, lease)
     except BillingError as error:
         log.warning("lease_not_released", object_id=lease.id, reason=error.code)
-    context.lease_queues.released(lease.id)
+    context.lease_queues.released(lease.key)
 
 
 async def release(context: Context, lease: Lease) -> None:
     """Release a lease under which nothing was read or written. Raises ServiceUnavailable."""
     async with context.database.connection() as connection:
         await refreshes.release(connection, lease)
-    context.lease_queues.released(lease.id)
+    context.lease_queues.released(lease.key)
 
 
 async def read_through(context: Context, kind: str, object_id: str) -> Snapshot | None:
@@ -210,9 +211,11 @@ async def refresh_if_notified(context: Context, objects: Mapping[str, str | None
     Raises what `take_lease` and `apply` raise.
     """
     async with context.database.connection() as connection:
-        wanted = await refreshes.wanted(connection, [one for one in objects.values() if one is not None])
+        wanted = await refreshes.wanted(
+            connection, [(kind, object_id) for kind, object_id in objects.items() if object_id is not None]
+        )
     for kind, object_id in objects.items():
-        if object_id not in wanted:
+        if object_id is None or (kind, object_id) not in wanted:
             continue
         lease = await take_lease(context, kind, object_id)
         if lease.notifications:
@@ -237,7 +240,7 @@ async def freshen(context: Context, kind: str, object_id: str) -> None:
         return await _try_lease(context, kind, object_id)
 
     found: Lease | str | None = await context.lease_queues.ask(
-        object_id, attempt, seconds=_LEASE_WAIT_SECONDS
+        key_of(kind, object_id), attempt, seconds=_LEASE_WAIT_SECONDS
     )
     if found is None:
         raise _busy()
@@ -252,7 +255,7 @@ async def freshen(context: Context, kind: str, object_id: str) -> None:
 async def _is_stale(context: Context, kind: str, object_id: str) -> bool:
     async with context.database.connection() as connection:
         old = await mirror.is_older_than(connection, kind, object_id, seconds=FRESH_SECONDS)
-        return old or bool(await refreshes.wanted(connection, [object_id]))
+        return old or bool(await refreshes.wanted(connection, [(kind, object_id)]))
 
 
 async def refresh(context: Context, lease: Lease) -> bool:
@@ -268,7 +271,7 @@ async def refresh(context: Context, lease: Lease) -> bool:
     try:
         return await _refresh(context, lease)
     finally:
-        context.lease_queues.released(lease.id)
+        context.lease_queues.released(lease.key)
 
 
 async def _refresh(context: Context, lease: Lease) -> bool:

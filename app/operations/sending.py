@@ -123,7 +123,9 @@ async def locked_view(
         ServiceUnavailable: There is a pending notification of the subscription or the actor, which is read first.
     """
     await subscriptions.lock(connection, subscription_id)
-    concerned = [subscription_id] if actor_id is None else [subscription_id, actor_id]
+    concerned: list[tuple[str, str]] = [("subscription", subscription_id)]
+    if actor_id is not None:
+        concerned.append(("customer", actor_id))
     if await refreshes.wanted(connection, concerned):
         raise ServiceUnavailable(
             "The subscription was changed, and the change is still to be read.", retry_after=1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from app.mirror.store.object_keys import key_of
 from app.postgres.database import Connection
 
 _CLAIM = """
@@ -35,7 +36,7 @@ async def claim(
     Return False for a duplicate, which changes nothing. `created` is the event's Unix second.
     """
     kinds = [kind for kind, _ in notifications]
-    ids = [object_id for _, object_id in notifications]
+    keys = [key_of(kind, noted_id) for kind, noted_id in notifications]
     return bool(
-        await connection.fetchval(_CLAIM, event_id, event_type, object_id, created, outcome, kinds, ids)
+        await connection.fetchval(_CLAIM, event_id, event_type, object_id, created, outcome, kinds, keys)
     )

@@ -6,10 +6,11 @@ by another holder. Snapshots of the late holder are then refused, because its to
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from uuid import UUID
 
+from app.mirror.store.object_keys import id_of, key_of, keys_of
 from app.postgres.database import Connection, Record
 
 SPACING_SECONDS = 2
@@ -20,13 +21,21 @@ OUTAGE_SECONDS = 20
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """An object's lease. `notifications` is the number of pending notifications when the lease was taken."""
+    """An object's lease. `notifications` is the number of pending notifications when the lease was taken.
 
-    id: str
+    `key` is that of its row (`app.mirror.store.object_keys`).
+    """
+
+    key: str
     kind: str
     token: UUID
     notifications: int
     attempts: int
+
+    @property
+    def id(self) -> str:
+        """Return the object's id."""
+        return id_of(self.kind, self.key)
 
 
 def _lease(row: Record) -> Lease:
@@ -108,18 +117,18 @@ async def due(connection: Connection, *, limit: int, lease_seconds: float) -> li
 
 async def take(connection: Connection, kind: str, object_id: str, *, lease_seconds: float) -> Lease | None:
     """Take the lease of one object, None if another holder has it."""
-    row = await connection.fetchrow(_TAKE, object_id, kind, lease_seconds)
+    row = await connection.fetchrow(_TAKE, key_of(kind, object_id), kind, lease_seconds)
     return None if row is None else _lease(row)
 
 
 async def still_held(connection: Connection, lease: Lease) -> bool:
     """Return True if the lease is valid. Its row is locked until the caller's transaction ends."""
-    return await connection.fetchval(_HELD, lease.id, lease.token) is not None
+    return await connection.fetchval(_HELD, lease.key, lease.token) is not None
 
 
 async def renew(connection: Connection, lease: Lease, *, lease_seconds: float) -> None:
     """Extend a lease by `lease_seconds` from now. A lease that another holder has taken does not change."""
-    await connection.execute(_RENEW, lease.id, lease.token, lease_seconds)
+    await connection.execute(_RENEW, lease.key, lease.token, lease_seconds)
 
 
 async def mark_applied(connection: Connection, lease: Lease) -> None:
@@ -128,12 +137,12 @@ async def mark_applied(connection: Connection, lease: Lease) -> None:
     If further notifications have arrived since, all stay pending. Their dates prove nothing: Stripe dates an answer
     when it is sent, which may be long after the object was read.
     """
-    await connection.execute(_MARK_APPLIED, lease.id, lease.token, lease.notifications, SPACING_SECONDS)
+    await connection.execute(_MARK_APPLIED, lease.key, lease.token, lease.notifications, SPACING_SECONDS)
 
 
 async def run_again(connection: Connection, lease: Lease) -> None:
     """Release the lease so that the object is fetched again after the usual spacing."""
-    await connection.execute(_AGAIN, lease.id, lease.token, SPACING_SECONDS)
+    await connection.execute(_AGAIN, lease.key, lease.token, SPACING_SECONDS)
 
 
 async def failed(connection: Connection, lease: Lease, reason: str) -> None:
@@ -141,22 +150,22 @@ async def failed(connection: Connection, lease: Lease, reason: str) -> None:
 
     After MAX_ATTEMPTS the refresh is dead until it is replayed.
     """
-    await connection.execute(_FAILED, lease.id, lease.token, reason, MAX_ATTEMPTS)
+    await connection.execute(_FAILED, lease.key, lease.token, reason, MAX_ATTEMPTS)
 
 
 async def note(connection: Connection, kind: str, object_id: str, *, notified_at: int) -> None:
     """Count a pending notification of an object. `notified_at` is a Unix second by Stripe's clock."""
-    await connection.execute(_NOTE, object_id, kind, notified_at)
+    await connection.execute(_NOTE, key_of(kind, object_id), kind, notified_at)
 
 
 async def postponed(connection: Connection, lease: Lease, reason: str) -> None:
     """Release the lease in an outage of Stripe: try again within OUTAGE_SECONDS, without counting an attempt."""
-    await connection.execute(_POSTPONED, lease.id, lease.token, reason, OUTAGE_SECONDS)
+    await connection.execute(_POSTPONED, lease.key, lease.token, reason, OUTAGE_SECONDS)
 
 
 async def release(connection: Connection, lease: Lease) -> None:
     """Release a lease under which nothing was fetched or written."""
-    await connection.execute(_RELEASED, lease.id, lease.token)
+    await connection.execute(_RELEASED, lease.key, lease.token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,10 +178,13 @@ class Dead:
     attempts: int
 
 
-async def wanted(connection: Connection, ids: Sequence[str]) -> set[str]:
-    """Return the ids of the objects that have a pending notification."""
-    rows = await connection.fetch("select id from refreshes where id = any($1) and notifications > 0", ids)
-    return {row["id"] for row in rows}
+async def wanted(connection: Connection, objects: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Return those of the objects, given as (kind, id), that have a pending notification."""
+    by_key = {key_of(kind, object_id): (kind, object_id) for kind, object_id in objects}
+    rows = await connection.fetch(
+        "select id from refreshes where id = any($1) and notifications > 0", list(by_key)
+    )
+    return {by_key[row["id"]] for row in rows}
 
 
 async def dead(connection: Connection, *, limit: int) -> list[Dead]:
@@ -182,12 +194,17 @@ async def dead(connection: Connection, *, limit: int) -> list[Dead]:
         where dead_at is not null order by dead_at limit $1""",
         limit,
     )
-    return [Dead(**dict(row)) for row in rows]
+    return [_dead(row) for row in rows]
+
+
+def _dead(row: Record) -> Dead:
+    return Dead(id_of(row["kind"], row["id"]), row["kind"], row["reason"], row["attempts"])
 
 
 async def replay(connection: Connection, ids: list[str] | None) -> list[Dead]:
     """Make dead refreshes due at once, with no attempts counted; return them as they were. None replays all."""
-    return [Dead(**dict(row)) for row in await connection.fetch(_REPLAY, ids)]
+    keys = None if ids is None else [key for object_id in ids for key in keys_of(object_id)]
+    return [_dead(row) for row in await connection.fetch(_REPLAY, keys)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from typing import Any
 
 from app.domain.snapshots import Customer, Invoice, PaymentMethod, Price, Product, Snapshot, Subscription
 from app.domain.statuses import ENDED
+from app.mirror.store.object_keys import key_sql
 from app.postgres.database import Connection, Record
 
 NOT_COLUMNS = frozenset({"deleted", "items_complete", "discounts_complete"})
@@ -100,6 +101,7 @@ class Mirror:
 
     def _applying_events(self) -> str:
         table, kind = self.table, self.kind
+        key = key_sql(kind, "i.id")
         changes, known, all_known = self._changes, "true", "true"
         if "discount_details" in changes:
             changes = {**changes, "discount_details": _KEPT_DETAILS}
@@ -130,21 +132,21 @@ class Mirror:
                 returning t.id
             ), noted as (
                 insert into refreshes as r (id, kind, notifications, notified_at)
-                select i.id, '{kind}', 1, i.marker from incoming i join claimed c on c.id = i.event_id
+                select {key}, '{kind}', 1, i.marker from incoming i join claimed c on c.id = i.event_id
                 where not exists (select from applied a where a.id = i.id)
                   and not exists (select from {table} t where t.id = i.id and t.terminal and not i.terminal)
-                order by i.id
+                order by 1
                 {COUNT_NOTIFICATION}
                 returning r.id
             ), cleared as (
                 update refreshes r set notifications = 0, attempts = 0, last_error = null, dead_at = null
                 from applied a join incoming i on i.id = a.id
-                where r.id = a.id and r.lease_token is null and r.notified_at + $7 < i.marker
+                where r.id = {key} and r.lease_token is null and r.notified_at + $7 < i.marker
                   and r.notifications > 0
             )
             select i.event_id, (select c.outcome from claimed c where c.id = i.event_id) as expected,
                 exists (select from applied a where a.id = i.id) as applied,
-                exists (select from noted n where n.id = i.id) as noted
+                exists (select from noted n where n.id = {key}) as noted
             from incoming i"""
 
     def _applying_fetched(self) -> str:
@@ -177,7 +179,7 @@ class Mirror:
                   and (i.terminal or not t.terminal)
             ), noted as (
                 insert into refreshes as r (id, kind, notifications, notified_at)
-                select id, '{kind}', 1, marker from differing order by id
+                select {key_sql(kind, "id")}, '{kind}', 1, marker from differing order by 1
                 {COUNT_NOTIFICATION}
             )
             select (select count(*) from inserted) as inserted, (select count(*) from differing) as differing"""

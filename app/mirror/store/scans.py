@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from app.domain.snapshots import Snapshot
+from app.mirror.store.object_keys import id_of, key_of
 from app.mirror.store.rows import MIRRORS, Mirror, mirror_of
 from app.postgres.database import Connection
 
@@ -231,7 +232,7 @@ async def record(
         from unnest($3::text[], $4::text[]) as f(id, finding) on conflict do nothing""",
         scan.id,
         kind,
-        list(found),
+        [key_of(kind, object_id) for object_id in found],
         list(found.values()),
         repaired,
     )
@@ -245,16 +246,18 @@ async def unsettled(connection: Connection, scan: ListScan, *findings: Finding) 
         scan.id,
         list(findings),
     )
-    return [(row["kind"], row["object_id"]) for row in rows]
+    return [(row["kind"], id_of(row["kind"], row["object_id"])) for row in rows]
 
 
-async def settle(connection: Connection, scan: ListScan, object_id: str, outcome: str) -> None:
+async def settle(connection: Connection, scan: ListScan, kind: str, object_id: str, outcome: str) -> None:
     """Store the outcome of a finding: `repaired`, `removed`, `unfounded` or `failed`."""
     await connection.execute(
-        "update list_scan_findings set outcome = $3 where scan_id = $1 and object_id = $2",
+        """update list_scan_findings set outcome = $3
+        where scan_id = $1 and kind = $4 and object_id = any($2)""",
         scan.id,
-        object_id,
+        [key_of(kind, object_id), object_id],
         outcome,
+        kind,
     )
 
 
