@@ -14,18 +14,17 @@ from app.context import Context
 from app.customers import failures
 from app.domain.ids import SubscriptionId
 from app.domain.roles import Permission, Role, require
-from app.domain.seats import capacity, is_shareable, owner_takes_seat
+from app.domain.seats import capacity, is_shareable
 from app.domain.snapshots import JsonObject
 from app.domain.statuses import entitlements
 from app.errors import Conflict, InvalidRequest
 from app.identity.actors import Actor
-from app.mirror.store import members, subscriptions
+from app.mirror.store import subscriptions
 from app.mirror.visibility import Seen, read
 from app.operations import store as operations
 from app.operations import waiting_store
 from app.postgres.database import Connection, UniqueViolation
 from app.sharing import invitation_store, owners
-from app.sharing import store as transfers
 from app.sharing.member_changes import (
     Action,
     Decision,
@@ -43,6 +42,7 @@ from app.sharing.seat_changes import (
     Purchasing,
     check_alone,
     check_nothing_waits,
+    check_owner_is_certain,
     purchase_step,
     release_step,
     seats_left_after,
@@ -167,7 +167,7 @@ async def _admit(
     if any(change.action is Action.ADD for change in changes):
         if not is_shareable(seen.view.seat_items()):
             raise Conflict("No product of this subscription supports sharing.", code="not_shareable")
-        await _check_owner_is_certain(context, connection, seen)
+        await check_owner_is_certain(context, connection, seen.view)
     judged = await _judged(context, connection, actor, seen, changes, purchasing)
     request: JsonObject = {"changes": len(asked)}
     naming = await owners.naming_step(connection, actor, seen.view, len(judged.steps))
@@ -186,23 +186,6 @@ async def _admit(
         judged.seats_left,
         judged.bought,
     )
-
-
-async def _check_owner_is_certain(context: Context, connection: Connection, seen: Seen) -> None:
-    """Check that no transfer names an owner who needs a seat, while none is used by the owner of now.
-
-    The seat that the new owner uses is the former owner's. It looks free if metadata names no owner that exists, even
-    if the payer is the owner then, or if it names somebody who has had a seat as a member.
-    """
-    view = seen.view
-    if not owner_takes_seat(view.seat_items(), default=context.rules.owner_uses_seat):
-        return
-    owner_id = None if view.owner is None else view.owner.customer_id
-    named = owner_id if view.named_owner_id is not None else None
-    if named is not None and not await members.is_member(connection, view.id, named):
-        return
-    if await transfers.other_owner_is_named(connection, view.id, owner_id):
-        raise Conflict("The owner of this subscription is being changed.", retry_after=2)
 
 
 class _Judged(NamedTuple):

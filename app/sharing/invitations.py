@@ -26,7 +26,7 @@ from app.sharing import invitation_store as invitations
 from app.sharing.invitation_store import Invitation
 from app.sharing.invitation_tokens import TokenName
 from app.sharing.member_changes import Action, MemberChange, Person, permissions_needed
-from app.sharing.seat_changes import seats_lacking
+from app.sharing.seat_changes import check_owner_is_certain, seats_lacking
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,8 @@ async def create(
     Raises:
         NotFound: the actor may not see the subscription.
         Forbidden: `role_required`.
-        Conflict: `not_shareable`, `subscription_not_active`, `already_invited`, `already_member`, or
-            `seat_limit_reached` with the numbers.
+        Conflict: `not_shareable`, `subscription_not_active`, `already_invited`, `already_member`,
+            `operation_in_progress` while the owner is being changed, or `seat_limit_reached` with the numbers.
     """
     async with subscriptions.admitting(context.database, subscription_id) as connection:
         seen = await _inviting(context, connection, actor, subscription_id, asked.role)
@@ -72,6 +72,7 @@ async def create(
             return Invited(again, seen.view.seats(owner_uses_seat=context.rules.owner_uses_seat))
         _check_open(context, seen.view)
         await _check_address(connection, seen.view, asked.email)
+        await check_owner_is_certain(context, connection, seen.view)
         details = await seats_lacking(context, connection, seen.view, added=1)
         if details is not None:
             raise Conflict(

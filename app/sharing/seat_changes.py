@@ -8,17 +8,26 @@ from dataclasses import dataclass
 from app.context import Context
 from app.domain.ids import SubscriptionId, SubscriptionItemId
 from app.domain.roles import Permission, require
-from app.domain.seats import Seats, capacity, lacking, purchase_item, total_after_release
+from app.domain.seats import (
+    Seats,
+    capacity,
+    lacking,
+    owner_takes_seat,
+    purchase_item,
+    total_after_release,
+)
 from app.domain.snapshots import JsonObject
 from app.domain.statuses import entitlements
 from app.domain.views import SubscriptionView
 from app.errors import Conflict
 from app.identity.actors import Actor
+from app.mirror.store import members
 from app.mirror.visibility import read
 from app.operations import store as operations
 from app.operations import waiting_store
 from app.operations.step_kinds import StepKind
 from app.postgres.database import Connection
+from app.sharing import store as transfers
 from app.sharing.member_changes import (
     Action,
     Decision,
@@ -66,6 +75,25 @@ async def seats_lacking(
     seats = view.seats(owner_uses_seat=context.rules.owner_uses_seat)
     target = await operations.lowest_target(connection, view.id)
     return lacking(seats, capacity(seats, target), freed=freed, added=added)
+
+
+async def check_owner_is_certain(context: Context, connection: Connection, view: SubscriptionView) -> None:
+    """Check that no transfer is under way by which a seat that looks free is taken.
+
+    The seat that a new owner uses is the former owner's. It looks free if metadata names no owner that exists, even if
+    the payer is the owner then. A former owner whose metadata makes them a member takes a seat from then on.
+
+    Raises:
+        Conflict: `operation_in_progress`.
+    """
+    owner_id = None if view.owner is None else view.owner.customer_id
+    takes_seat = owner_takes_seat(view.seat_items(), default=context.rules.owner_uses_seat)
+    is_unnamed = owner_id is None or view.named_owner_id is None
+    is_member = owner_id is not None and await members.is_member(connection, view.id, owner_id)
+    if not is_member and not (takes_seat and is_unnamed):
+        return
+    if await transfers.other_owner_is_named(connection, view.id, owner_id):
+        raise Conflict("The owner of this subscription is being changed.", retry_after=2)
 
 
 async def check_nothing_waits(

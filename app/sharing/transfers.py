@@ -10,6 +10,7 @@ import secrets
 from app.context import Context
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.roles import Permission, Role
+from app.domain.seats import owner_takes_seat
 from app.domain.snapshots import JsonObject
 from app.domain.statuses import ENDED, entitlements
 from app.errors import Conflict, FieldError, Forbidden, NotFound
@@ -60,7 +61,8 @@ async def offer(
     Raises:
         NotFound: the actor may not see the subscription, or the receiver.
         Forbidden: `role_required` or `field_not_allowed`.
-        Conflict: `subscription_not_active`, `already_member`, or `operation_in_progress`.
+        Conflict: `subscription_not_active`, `already_member`, `operation_in_progress`, or `seat_limit_reached` if the
+            owner takes a seat and none is free.
         ServiceUnavailable: Stripe does not say whether the named owner exists.
     """
     if to_id == actor.customer_id:
@@ -76,6 +78,7 @@ async def offer(
         if view.status in ENDED:
             raise Conflict("This subscription has ended.", code="subscription_not_active")
         if repairs:
+            await _check_seats(context, connection, seen, to_id=to_id, keeps=False)
             return await _move(context, connection, actor, seen, operation_id, to_id=to_id, transfer=None)
         if to_id == owner_id:
             raise Conflict("This customer is the owner already.", code="already_member")
@@ -128,8 +131,8 @@ async def accept(
     Raises:
         NotFound: nothing is offered to the actor.
         Conflict: `version_conflict`: somebody else became owner since the offer, which is withdrawn by that;
-            `seat_limit_reached` or `member_elsewhere`: the old owner cannot stay; `operation_in_progress` while another
-            change of the subscription or of the old owner's seat runs.
+            `seat_limit_reached`: it would take more seats than there are; `member_elsewhere`: the old owner cannot
+            stay; `operation_in_progress` while another change of the subscription or of the old owner's seat runs.
     """
     try:
         async with subscriptions.admitting(context.database, subscription_id) as connection:
@@ -160,7 +163,8 @@ async def _accepted(
         await transfers.decide(connection, offered.id, state="withdrawn")
         return None
     if offered.keep_me_as is not None and owner_id is not None:
-        await _check_stay(context, connection, seen, offered, owner_id)
+        await _check_stay(context, connection, seen, owner_id)
+    await _check_seats(context, connection, seen, to_id=offered.to_id, keeps=offered.keep_me_as is not None)
     await transfers.decide(connection, offered.id, state="accepted", operation_id=operation_id)
     return await _move(context, connection, actor, seen, operation_id, to_id=offered.to_id, transfer=offered)
 
@@ -173,30 +177,46 @@ def _offered_to(actor: Actor, found: Transfer | None) -> Transfer:
     return found
 
 
-async def _check_stay(
-    context: Context, connection: Connection, seen: Seen, offered: Transfer, owner_id: CustomerId
-) -> None:
-    """Check that the old owner gets a seat, once the receiver's is given back."""
+async def _check_stay(context: Context, connection: Connection, seen: Seen, owner_id: CustomerId) -> None:
+    """Check that the old owner may become a member, whatever seats there are."""
     view, rules = seen.view, context.rules
-    receiver, stayer = None, None
-    for person in await people_store.people_by_id(
-        connection, view.id, [offered.to_id, owner_id], ended=sorted(ENDED)
-    ):
-        receiver, stayer = (person, stayer) if person.customer_id == offered.to_id else (receiver, person)
-    if stayer is None or stayer.is_full(rules.memberships_per_customer, is_by_email=False):
+    found = await people_store.people_by_id(connection, view.id, [owner_id], ended=sorted(ENDED))
+    if not found or found[0].is_full(rules.memberships_per_customer, is_by_email=False):
         raise Conflict(
             "The old owner is on as many other shared subscriptions as one person may be.",
             code="member_elsewhere",
         )
-    if stayer.busy:
+    if found[0].busy:
         raise Conflict("A change of the old owner's own seat is still running.", retry_after=2)
-    freed = 1 if receiver is not None and receiver.member_role is not None else 0
     allowed = entitlements(view.status, past_due_allows_new_seats=rules.past_due_allows_new_seats)
     if not allowed.new_seats:
         raise Conflict("The subscription's status does not allow this.", code="subscription_not_active")
-    details = await seats_lacking(context, connection, view, freed=freed, added=1)
+
+
+async def _check_seats(
+    context: Context, connection: Connection, seen: Seen, *, to_id: CustomerId, keeps: bool
+) -> None:
+    """Check that there are seats for the new owner, and for the old one as a member.
+
+    The receiver gives their seat as a member back. The old owner needs one if they stay, and also if their metadata
+    makes them a member already, which counts for nothing while they are the owner. An owner who takes a seat has it
+    from the old owner, if there is one. A change that takes no seat more is not refused.
+    """
+    view = seen.view
+    owner_id = None if view.owner is None else view.owner.customer_id
+    freed = int(await members.is_member(connection, view.id, to_id))
+    stays = keeps or (owner_id is not None and await members.is_member(connection, view.id, owner_id))
+    takes = owner_takes_seat(view.seat_items(), default=context.rules.owner_uses_seat)
+    added = int(stays) + int(takes and owner_id is None)
+    if not keeps and added <= freed:
+        return
+    details = await seats_lacking(context, connection, view, freed=freed, added=added)
     if details is not None:
-        raise Conflict("No seat is free for the old owner.", code="seat_limit_reached", members=details)
+        raise Conflict(
+            f"No seat is free for the {'old' if stays else 'new'} owner. Add a seat or remove a member first.",
+            code="seat_limit_reached",
+            members=details,
+        )
 
 
 async def _move(

@@ -1,5 +1,6 @@
 """P4: who owns a subscription whose metadata names no owner, or names nobody."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -171,3 +172,95 @@ async def test_doctor_names_an_owner_key_that_names_nobody(service: Service) -> 
     assert "cus_nobody" in found[lost.subscription_id].problem
     assert odd.subscription_id in found
     assert implicit.subscription_id not in found
+
+
+async def owner_takes_seat(company: Company) -> None:
+    flag = {"billing_shared_subscription_owner_seat": "true"}
+    await company.service.stripe.post(f"/v1/products/{company.product_id}", metadata=flag)
+    await company.service.refresh("product", company.product_id)
+
+
+async def transferred(company: Company, to_id: str, **more: Any) -> Any:
+    """The answer to a service key's acceptance of a service key's offer."""
+    offer = {"to_customer_id": to_id, **more}
+    ok(await company.service.send("POST", f"{company.path}/transfer", as_service("write"), offer))
+    return await company.service.send("POST", f"{company.path}/transfer/accept", as_service("write"))
+
+
+@pytest.mark.parametrize(("seats", "status"), [(2, 409), (3, 200)])
+async def test_repair_needs_a_seat_when_the_owner_takes_one(
+    service: Service, seats: int, status: int
+) -> None:
+    """P4: nobody owned the subscription, so nobody took the owner's seat, and the repair gave one too many away."""
+    company = await service.company(seats=seats)
+    await owner_takes_seat(company)
+    await name_owner(company, "cus_nobody")
+    offer = {"to_customer_id": company.payer.customer_id}
+    repaired = await service.send("POST", f"{company.path}/transfer", company.payer.headers, offer)
+    assert repaired.status_code == status, repaired.text
+    if status == 409:
+        document = problem(repaired, 409, "seat_limit_reached")
+        assert (document["total"], document["used"], document["required"]) == (2, 2, 3)
+        assert await named_owner(company) == "cus_nobody"
+    else:
+        assert (await company.seats())["used"] == 3 and (await company.seats())["over_allocated"] == 0
+
+
+async def test_repair_needs_no_further_seat_when_the_payer_has_one(service: Service) -> None:
+    """P4: the payer's own seat is given back by the repair."""
+    company = await service.company(seats=3)
+    await owner_takes_seat(company)
+    marks = {"billing_shared_subscription_id": company.subscription_id}
+    await service.stripe.post(f"/v1/customers/{company.payer.customer_id}", metadata=marks)
+    await service.refresh("customer", company.payer.customer_id)
+    await name_owner(company, "cus_nobody")
+    offer = {"to_customer_id": company.payer.customer_id}
+    ok(await service.send("POST", f"{company.path}/transfer", company.payer.headers, offer))
+    assert await company.seats() == {
+        "total": 3, "used": 3, "reserved": 0, "available": 0, "over_allocated": 0
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("takes_seat", [True, False])
+@pytest.mark.parametrize("keep", [None, "user"])
+async def test_transfer_counts_the_owner_who_is_a_member_too(
+    service: Service, takes_seat: bool, keep: str | None
+) -> None:
+    """The member keys of the owner count for nothing, until they are not the owner any more."""
+    company = await service.company(seats=4 if takes_seat else 3)
+    if takes_seat:
+        await owner_takes_seat(company)
+    marks = {"billing_shared_subscription_id": company.subscription_id}
+    await service.stripe.post(f"/v1/customers/{company.owner.customer_id}", metadata=marks)
+    await service.refresh("customer", company.owner.customer_id)
+    third = await company.seated("third", "user")
+    assert (await company.seats())["available"] == 0
+    more = {} if keep is None else {"keep_me_as": keep}
+    refused = await transferred(company, company.stranger.customer_id, **more)
+    document = problem(refused, 409, "seat_limit_reached")
+    assert document["required"] == document["total"] + 1
+    accepted = await transferred(company, third.customer_id, **more)
+    assert accepted.status_code == 200, accepted.text
+    seats = ok(await service.get(company.path, third.headers))["subscription"]["shared"]["seats"]
+    assert (seats["available"], seats["over_allocated"]) == (0, 0)
+
+
+async def test_last_seat_is_not_promised_when_an_owner_who_takes_one_is_being_named(
+    service: Service,
+) -> None:
+    """The owner's seat looks free until Stripe has the new owner."""
+    company = await service.company(seats=3)
+    await owner_takes_seat(company)
+    await name_owner(company, "cus_nobody")
+    await service.stripe.add_fault(method="POST", path="/v1/subscriptions/{id}", latency_s=2, times=1)
+    offer = {"to_customer_id": company.payer.customer_id}
+    repairing = asyncio.create_task(
+        service.send("POST", f"{company.path}/transfer", company.payer.headers, offer)
+    )
+    await asyncio.sleep(1)
+    key = as_service("write")
+    problem(await company.change(key, add=[new_email()]), 409, "operation_in_progress")
+    refused = await company.invite(key)
+    assert refused.status_code == 409, refused.text
+    ok(await repairing)
+    assert (await company.seats())["over_allocated"] == 0 == (await company.seats())["available"]
