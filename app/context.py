@@ -12,8 +12,10 @@ from app.postgres.installation_counts import InstallationCounts
 from app.postgres.leases import LeaseQueues
 from app.settings import Settings
 from app.stripe.billing import BillingCalls
+from app.stripe.breaker import Breakers
 from app.stripe.budget import Work
 from app.stripe.gateway import StripeGateway
+from app.stripe.waits import StripeWaits
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,8 @@ class Rules:
 class Context:
     """The parts that a process opens once and all its use cases share.
 
-    `rulebooks`: what binds the operations of each kind, see `app.operations.kinds`.
+    `rulebooks`: what binds the operations of each kind, see `app.operations.kinds`. `stripe_waits`: the
+    requests of this process that wait for Stripe.
     """
 
     database: Database
@@ -81,6 +84,8 @@ class Context:
     rulebooks: Mapping[str, object] = field(default_factory=dict)
     lease_queues: LeaseQueues = field(default_factory=LeaseQueues)
     counts: InstallationCounts = field(default_factory=InstallationCounts)
+    breakers: Breakers = field(default_factory=Breakers)
+    stripe_waits: StripeWaits = field(default_factory=StripeWaits)
 
     def doing(self, work: Work) -> Context:
         """Return a context whose fetches count as `work` in Stripe's rate budget.

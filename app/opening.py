@@ -13,9 +13,11 @@ from app.context import Context, Rules
 from app.postgres.database import Database
 from app.settings import Settings
 from app.stripe.billing import BillingCalls
+from app.stripe.breaker import Breakers
 from app.stripe.client import StripeClient
 from app.stripe.gateway import StripeGateway
 from app.stripe.rate_budget import RateBudget
+from app.stripe.waits import StripeWaits
 
 
 @asynccontextmanager
@@ -34,10 +36,22 @@ async def open_context(
     database = await Database.of(settings, pool_size=settings.database_pool_size, reads=reads)
     watching = asyncio.create_task(database.watch())
     budget = RateBudget(database, per_second=settings.stripe_rate_limit)
-    client = StripeClient(settings.stripe_key, api_base=settings.stripe_api_base, budget=budget)
+    breakers = Breakers()
+    client = StripeClient(
+        settings.stripe_key, api_base=settings.stripe_api_base, budget=budget, breakers=breakers
+    )
     gateway = StripeGateway(client, livemode=settings.stripe_livemode)
     try:
-        context = Context(database, gateway, BillingCalls(client), Rules.of(settings), rulebooks or {})
+        context = Context(
+            database,
+            gateway,
+            BillingCalls(client),
+            Rules.of(settings),
+            rulebooks or {},
+            breakers=breakers,
+            # The other half is for reads that are answered from the cache.
+            stripe_waits=StripeWaits(max(1, settings.max_requests // 2)),
+        )
         async with context.counts.flushing(database):
             yield context
     finally:

@@ -19,7 +19,8 @@ class Fault:
     executes that many seconds later, storing nothing under the key (unless ``save``, which then stores the late
     answer). ``truncate`` cuts the body, ``latency_s`` delays the execution and ``answer_s`` the answer to it.
     ``effect`` says whether the request executes before the fault shows (``after``) or not at all (``before``);
-    ``save`` stores the error under the idempotency key. ``times`` 0 never runs out.
+    ``save`` stores the error under the idempotency key. ``proxy`` answers the ``status`` with a page in HTML and
+    without a request id, as something in front of Stripe does. ``times`` 0 never runs out.
     """
 
     method: str = "*"
@@ -34,6 +35,7 @@ class Fault:
     truncate: bool = False
     effect: str = "before"
     save: bool = False
+    proxy: bool = False
     times: int = 1
     probability: float = 1.0
     object: str | None = None

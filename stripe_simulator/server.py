@@ -230,6 +230,9 @@ class Api:
         if request.key is not None:
             answer.headers["Idempotency-Key"] = request.key
         cut = fault is not None and fault.truncate
+        if fault is not None and fault.proxy and fault.status is not None:
+            await _send_page(send, fault.status)
+            return
         await _send(send, answer, request.id, world.clock.now() - lag, request.version, cut=cut)
         if cut:
             await _drop(receive)
@@ -446,6 +449,13 @@ async def read_body(receive: Receive) -> bytes | None:
             return None
         if not message.get("more_body"):
             return b"".join(chunks)
+
+
+async def _send_page(send: Send, status: int) -> None:
+    page = f"<html><head><title>{status}</title></head><body><center>{status}</center></body></html>".encode()
+    headers = [(b"content-type", b"text/html"), (b"content-length", str(len(page)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": page})
 
 
 async def _send(

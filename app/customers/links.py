@@ -203,7 +203,8 @@ async def _create(context: Context, subject: Subject, idempotency_key: str, *, b
         name=subject.name,
         metadata={keys.USER_ID: subject.subject},
     )
-    created = await write.now(idempotency_key)
+    with context.stripe_waits.one_more():
+        created = await write.now(idempotency_key)
     customer_id = _id_of(created)
     lease = await sync.take_lease(context, "customer", customer_id)
 

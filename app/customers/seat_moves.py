@@ -56,7 +56,7 @@ async def reach(context: Context, customer_id: CustomerId) -> None:
     if look is None:
         return
     try:
-        await within(REQUEST_SECONDS, look_for_seats(context, look))
+        await within(context, REQUEST_SECONDS, look_for_seats(context, look))
     except (BillingError, TimeoutError) as error:
         log.info("seats_move_later", error=type(error).__name__)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Annotated, cast
 
 from fastapi import Depends, Path, Query, Request
@@ -107,14 +109,28 @@ async def reading_actor(request: Request) -> Actor:
     return actor
 
 
-async def asking_actor(request: Request) -> Actor:
+@contextmanager
+def _waits_for_stripe(request: Request) -> Iterator[None]:
+    """Count the request among those that wait for Stripe, until the block ends.
+
+    Raises:
+        ServiceUnavailable: `stripe_unavailable`: the breaker is open, or too many requests wait already.
+    """
+    context = get_context(request)
+    context.breakers["write"].admit()
+    with context.stripe_waits.one_more():
+        yield
+
+
+async def asking_actor(request: Request) -> AsyncIterator[Actor]:
     """Return the actor of a read that calls Stripe, which counts like a write.
 
-    Raises as `reading_actor`.
+    Raises as `reading_actor`, and ServiceUnavailable if Stripe cannot be asked now.
     """
     actor = await reading_actor(request)
     await spend(request)
-    return actor
+    with _waits_for_stripe(request):
+        yield actor
 
 
 async def writing_actor(request: Request) -> Actor:
@@ -136,12 +152,23 @@ async def writing_actor(request: Request) -> Actor:
     return actor
 
 
+async def calling_actor(request: Request) -> AsyncIterator[Actor]:
+    """Return the actor of a write that calls Stripe within the request, as it is no operation.
+
+    Raises as `writing_actor`, and ServiceUnavailable if Stripe cannot be asked now.
+    """
+    actor = await writing_actor(request)
+    with _waits_for_stripe(request):
+        yield actor
+
+
 ContextDep = Annotated[Context, Depends(_context)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
 PrincipalDep = Annotated[Principal, Depends(principal_of)]
 ReaderDep = Annotated[Actor, Depends(reading_actor)]
-AskingDep = Annotated[Actor, Depends(asking_actor)]
+AskingDep = Annotated[Actor, Depends(asking_actor, scope="function")]
 WriterDep = Annotated[Actor, Depends(writing_actor)]
+CallerDep = Annotated[Actor, Depends(calling_actor, scope="function")]
 
 CustomerPath = Annotated[
     str,

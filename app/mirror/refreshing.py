@@ -21,6 +21,7 @@ from app.mirror.store.object_keys import key_of
 from app.mirror.store.refreshes import Lease
 from app.postgres.database import Connection
 from app.postgres.leases import renewing_lease
+from app.stripe.breaker import StripeAway
 from app.stripe.gateway import Fetched
 from app.stripe.parsing import MalformedObject
 from app.stripe.rate_budget import BudgetSpent
@@ -29,9 +30,13 @@ log = structlog.get_logger(__name__)
 
 FRESH_SECONDS = 10
 """`freshen` asks Stripe for one object at most once in this time."""
+FRESH_PATIENCE_SECONDS = 7.0
+"""Longest time that a caller of `freshen` waits."""
 _LEASE_WAIT_SECONDS = 12.0
 _FRESH = "fresh"
 APPLY_TRIES = 6
+_ATTEMPTS_IN_GOOD_FAITH = 3
+"""Attempts after which a refresh that gets no answer asks whether Stripe answers anything at all."""
 
 Call = Callable[[], Awaitable[Fetched]]
 Settle = Callable[[Connection, Snapshot | None], Awaitable[None]]
@@ -228,11 +233,28 @@ async def refresh_if_notified(context: Context, objects: Mapping[str, str | None
 async def freshen(context: Context, kind: str, object_id: str) -> None:
     """Refresh an object that was synced more than FRESH_SECONDS ago or has a pending notification.
 
-    All callers share the limit of one read in FRESH_SECONDS. Raises what `take_lease` and `apply` raise.
+    All callers share the limit of one read in FRESH_SECONDS. The read goes on even if the caller stops waiting.
+
+    Raises:
+        ServiceUnavailable: Stripe does not answer in time, or the lease is still held; at once while the breaker is
+            open, or if too many requests wait for Stripe. Or the database does not answer.
+        BillingError: what `apply` raises.
+        MalformedObject: the object lacks a field that its type promises.
+        StatementRefused: PostgreSQL cannot store the snapshot.
     """
     if not await _is_stale(context, kind, object_id):
         return
+    breaker = context.breakers["fresh"]
+    breaker.admit()
+    with context.stripe_waits.one_more():
+        reading = asyncio.ensure_future(_freshen(context.doing("fresh"), kind, object_id))
+        try:
+            await breaker.patiently(FRESH_PATIENCE_SECONDS, reading)
+        except TimeoutError as error:
+            raise ServiceUnavailable("Stripe does not answer in time.", retry_after=2) from error
 
+
+async def _freshen(context: Context, kind: str, object_id: str) -> None:
     async def attempt() -> Lease | str | None:
         # Many callers may wait for the same lease. The first of them reads the object for all.
         if not await _is_stale(context, kind, object_id):
@@ -307,8 +329,10 @@ async def _refresh(context: Context, lease: Lease) -> bool:
 
 
 async def _is_counted(context: Context, lease: Lease, error: BillingError | MalformedObject) -> bool:
-    """Return False for the last attempt if Stripe answers nothing else either: no refresh dies of an outage."""
-    if not isinstance(error, ServiceUnavailable) or lease.attempts + 1 < refreshes.MAX_ATTEMPTS:
+    """Return False if Stripe answers nothing else either: no refresh dies of an outage, or waits for long after it."""
+    if isinstance(error, StripeAway):
+        return False
+    if not isinstance(error, ServiceUnavailable) or lease.attempts < _ATTEMPTS_IN_GOOD_FAITH:
         return True
     try:
         await context.stripe.account()

@@ -33,6 +33,7 @@ from app.operations.rows import Operation, Step
 from app.operations.sending import HANDED_OVER_SECONDS, is_known, pauses
 from app.postgres.database import Connection
 from app.postgres.leases import renewing_lease
+from app.stripe.breaker import StripeAway
 
 log = structlog.get_logger(__name__)
 
@@ -147,7 +148,7 @@ async def _guarded(work: Work, limit: asyncio.Semaphore, give_up: float) -> Ende
         was_readable = ended.ending is Ending.READABLE and not was_readable
         if not was_readable:
             # Another try that takes as long is to end in time: then it is known whether anything was sent.
-            if 2 * loop.time() - began + pause >= give_up:
+            if isinstance(ended.error, StripeAway) or 2 * loop.time() - began + pause >= give_up:
                 return ended
             await asyncio.sleep(pause)
         async with work.context.database.connection() as connection:
@@ -178,11 +179,16 @@ async def _try(work: Work) -> Ended:
 async def run_within(context: Context, operation_id: str, token: UUID) -> PaymentStep | None:
     """Run an operation as long as a request may wait, and return what is left to pay, if seats are bought.
 
-    What is not settled then goes on in the background.
+    What is not settled then goes on in the background. A request waits no longer once Stripe is known to be away. If
+    too many requests wait for Stripe already, a worker runs the operation.
     """
+    if context.stripe_waits.is_full:
+        await hand_over(context, operation_id, token)
+        return None
     deadline = context.rules.operation_deadline
     try:
-        ended = await within(deadline, run(context, operation_id, token, patience=deadline))
+        with context.stripe_waits.one_more():
+            ended = await within(context, deadline, run(context, operation_id, token, patience=deadline))
         return next((one.payment for one in ended if one.payment is not None), None)
     except TimeoutError:
         return None
@@ -193,13 +199,13 @@ async def run_within(context: Context, operation_id: str, token: UUID) -> Paymen
         return None
 
 
-async def within(seconds: float, work: Coroutine[Any, Any, Result]) -> Result:
+async def within(context: Context, seconds: float, work: Coroutine[Any, Any, Result]) -> Result:
     """Return the result of the work.
 
     Raises:
-        TimeoutError: It took longer than so many seconds, and goes on in the background.
+        TimeoutError: It took longer than so many seconds, or Stripe is away. It goes on in the background.
     """
-    return await asyncio.wait_for(asyncio.shield(in_background(work)), seconds)
+    return await context.breakers["write"].patiently(seconds, in_background(work))
 
 
 def in_background(work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:

@@ -100,6 +100,17 @@ _END_RESTING = """
         where t.operation_id = o.id and t.state = 'awaiting_payment')"""
 
 
+async def is_younger(connection: Connection, operation_id: str, *, seconds: float) -> bool:
+    """Return True if the operation was admitted less than so many seconds ago, by the database's clock."""
+    return bool(
+        await connection.fetchval(
+            "select created_at > clock_timestamp() - $2 * interval '1 second' from operations where id = $1",
+            operation_id,
+            seconds,
+        )
+    )
+
+
 async def of_subscription(connection: Connection, subscription_id: SubscriptionId) -> list[Waiting]:
     """Return the purchases of a subscription that wait, oldest first."""
     rows = await connection.fetch(_COLUMNS + "t.subscription_id = $1 order by o.created_at", subscription_id)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import copy
 import email.utils
+import itertools
 import random
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeVar, cast
 from urllib.parse import urlsplit
@@ -23,18 +24,32 @@ import stripe
 
 from app import tracing
 from app.errors import BillingError, NotFound, ServiceUnavailable, StripeOutcomeUnknown
+from app.stripe import metrics
 from app.stripe.attempts import Attempt, Outcome
-from app.stripe.budget import Budget, Work, endpoint_of
-from app.stripe.translate import attempt_of, is_rate_refusal, is_retryable, translate, write_error
+from app.stripe.breaker import OVERDUE_SECONDS, Breaker, Breakers, Failure, StripeAway
+from app.stripe.budget import KIND_OF, Budget, Work, endpoint_of, subject_of
+from app.stripe.rate_refusals import RateRefusals
+from app.stripe.translate import (
+    attempt_of,
+    is_rate_refusal,
+    is_retryable,
+    outcome_of,
+    shows_stripe_away,
+    translate,
+    write_error,
+)
 
 # If STRIPE_LOG is set in the environment, the SDK prints requests and responses regardless of our log settings.
 stripe._util.STRIPE_LOG = None
 
 API_VERSION = "2026-10-28.endive"
 CONNECT_SECONDS = 3.0
-TOTAL_SECONDS = 10.0
+TOTAL_SECONDS = 7.0
+"""Longest time of one call with its retries. It is shorter than `OPERATION_DEADLINE`, so that a caller learns more."""
 _ATTEMPTS = 4
 _FIRST_PAUSE_SECONDS = 0.2
+_PROBE = "probe"
+_numbers = itertools.count()
 
 Result = TypeVar("Result")
 
@@ -53,9 +68,13 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """The rate budget's permission for one call to an endpoint, which the call has to follow at once."""
+    """The rate budget's permission for one call to an endpoint, which the call has to follow at once.
+
+    `subject`: the object that the call is about, or a name of its own for a call about no single object.
+    """
 
     endpoint: str
+    subject: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +102,7 @@ class Write(Generic[Result]):
 
     async def grant(self) -> Grant:
         """Wait for the rate budget. Raises ServiceUnavailable if no call may begin in time; nothing was sent."""
-        return await self.client.grant(self.method, self.path)
+        return await self.client.grant(self.method, self.path, self.params)
 
     async def attempt(self, grant: Grant, key: str) -> Tried[Result]:
         """Send the write with its idempotency key, and return the outcome.
@@ -170,9 +189,22 @@ class StripeClient:
     StripeOutcomeUnknown, after which the write may have taken effect.
     """
 
-    def __init__(self, api_key: str, *, api_base: str | None, budget: Budget | None = None) -> None:
-        """Create a client for `api_base`, or for Stripe itself. `budget` is shared by all processes of the account."""
+    def __init__(
+        self,
+        api_key: str,
+        *,
+        api_base: str | None,
+        budget: Budget | None = None,
+        breakers: Breakers | None = None,
+    ) -> None:
+        """Create a client for `api_base`, or for Stripe itself.
+
+        `budget` is shared by all processes of the account, `breakers` by all that this process does.
+        """
         self._budget = budget
+        self._breakers = breakers or Breakers()
+        self._breakers.probe_by(self._is_answered)
+        self._refusals = RateRefusals()
         self._work: Work = "interactive"
         stripe.enable_telemetry = False
         timeout = httpx.Timeout(TOTAL_SECONDS, connect=CONNECT_SECONDS)
@@ -186,13 +218,18 @@ class StripeClient:
         )
 
     def doing(self, work: Work) -> Self:
-        """Return the same client with calls that count as `work` in the budget."""
+        """Return the same client with calls that count as `work`, in the budget and for the breakers."""
         other = copy.copy(self)
         other._work = work
         return other
 
+    @property
+    def _breaker(self) -> Breaker:
+        return self._breakers[KIND_OF[self._work]]
+
     async def close(self) -> None:
         """Close the connections to Stripe."""
+        await self._breakers.stop()
         await self._http.close_async()  # type: ignore[no-untyped-call]  # the SDK leaves it unannotated
 
     async def get(self, path: str, params: Mapping[str, Any] | None = None) -> Answer:
@@ -207,11 +244,12 @@ class StripeClient:
         """Send a write that is no step of an operation."""
         return await Write(self, "post", path, params, read=_as_it_came).now(idempotency_key)
 
-    async def grant(self, method: str, path: str) -> Grant:
+    async def grant(self, method: str, path: str, params: Mapping[str, Any]) -> Grant:
         """Wait for the rate budget's grant for one call. Raises ServiceUnavailable; nothing was sent."""
-        endpoint = endpoint_of(method, path)
-        await self._acquire(endpoint)
-        return Grant(endpoint)
+        self._breaker.admit()
+        grant = Grant(endpoint_of(method, path), subject_of(path, params) or f"call {next(_numbers)}")
+        await self._acquire(grant)
+        return grant
 
     async def send(
         self, grant: Grant, method: str, path: str, params: Mapping[str, Any], *, key: str
@@ -224,10 +262,12 @@ class StripeClient:
             raise AttemptFailed(lost, StripeOutcomeUnknown(retry_after=2)) from error
 
     async def _read_only(self, method: str, path: str, params: Mapping[str, Any]) -> Answer:
-        grant = await self.grant(method, path)
+        grant = await self.grant(method, path, params)
         try:
             return await self._call(grant, method, path, dict(params), is_write=False)
         except TimeoutError as error:
+            if self._breaker.is_open:
+                raise StripeAway() from error
             raise ServiceUnavailable("Stripe does not answer in time.", retry_after=2) from error
 
     async def _call(
@@ -235,43 +275,93 @@ class StripeClient:
     ) -> Answer:
         """Call Stripe, with retries where `is_retryable` allows them.
 
-        The limit of TOTAL_SECONDS starts here, after the wait for the grant.
+        The limit of TOTAL_SECONDS starts here, after the wait for the grant. A read ends when the breaker opens. A
+        write that was sent does not, because its outcome would not be known.
 
         Raises:
             BillingError: the translated error of a read.
             AttemptFailed: the outcome of a write that did not succeed.
-            TimeoutError: no answer within TOTAL_SECONDS.
+            TimeoutError: no answer within TOTAL_SECONDS, or a read when the breaker opened.
         """
         tries = 0
         has_open_try = False
-        async with asyncio.timeout(TOTAL_SECONDS):
-            while True:
-                tries += 1
-                try:
-                    response = await self._client.raw_request_async(method, path, **params)
-                    replayed = response.headers.get("idempotent-replayed") == "true"
-                    return Answer(_read(response), _date(response.headers), replayed)
-                except stripe.StripeError as error:
-                    if is_rate_refusal(error):
-                        await self._slow_down()
-                    refused = error
-                    attempt = attempt_of(error, has_open_try=has_open_try)
-                    failure = _failure(error, attempt if is_write else None)
-                    if tries >= _ATTEMPTS or not is_retryable(error, is_write=is_write):
-                        raise failure from error
-                    has_open_try = attempt.leaves_unanswered(before=has_open_try)
-                await asyncio.sleep(_FIRST_PAUSE_SECONDS * 2 ** (tries - 1) * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load, guards nothing
-                try:
-                    await self._acquire(grant.endpoint)
-                except BillingError:
-                    # A request of an earlier try may still run, so its outcome matters more than the missing grant.
-                    raise failure from refused
+        async with asyncio.timeout(TOTAL_SECONDS) as limit:
+            with nullcontext() if is_write else self._breaker.ending(limit):
+                while True:
+                    tries += 1
+                    try:
+                        return await self._try(grant, method, path, params)
+                    except stripe.StripeError as error:
+                        if is_rate_refusal(error):
+                            await self._refused(grant)
+                        refused = error
+                        attempt = attempt_of(error, has_open_try=has_open_try)
+                        failure = _failure(error, attempt if is_write else None)
+                        if tries >= _ATTEMPTS or not is_retryable(error, is_write=is_write):
+                            raise failure from error
+                        has_open_try = attempt.leaves_unanswered(before=has_open_try)
+                    await asyncio.sleep(_FIRST_PAUSE_SECONDS * 2 ** (tries - 1) * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load, guards nothing
+                    try:
+                        self._breaker.admit()
+                        await self._acquire(grant)
+                    except BillingError:
+                        # A request of an earlier try may still run, so its outcome matters more than the missing grant.
+                        raise failure from refused
 
-    async def _acquire(self, endpoint: str) -> None:
+    async def _try(self, grant: Grant, method: str, path: str, params: Mapping[str, Any]) -> Answer:
+        """Send one request. Raises StripeError. Its outcome is counted, and a failure is reported to the breaker."""
+        with self._watched(grant):
+            response = await self._client.raw_request_async(method, path, **params)
+            data = _read(response)
+        self._refusals.served(grant.subject)
+        replayed = response.headers.get("idempotent-replayed") == "true"
+        return Answer(data, _date(response.headers), replayed)
+
+    @contextmanager
+    def _watched(self, grant: Grant) -> Iterator[None]:
+        """Measure a request, and report it to the breaker if it fails or is overdue."""
+        loop, breaker = asyncio.get_running_loop(), self._breaker
+        overdue = loop.call_later(OVERDUE_SECONDS, breaker.failed, Failure(grant.subject, is_certain=True))
+        began, outcome = loop.time(), "timeout"
+        try:
+            yield
+            outcome = "ok"
+            self._breakers.answered()
+        except stripe.StripeError as error:
+            outcome = outcome_of(error)
+            is_certain = shows_stripe_away(error)
+            if is_certain is not None and loop.time() - began < OVERDUE_SECONDS:
+                breaker.failed(Failure(grant.subject, is_certain))
+            raise
+        finally:
+            overdue.cancel()
+            metrics.CALLS.labels(grant.endpoint, outcome).inc()
+            metrics.SECONDS.labels(grant.endpoint).observe(loop.time() - began)
+
+    async def _is_answered(self) -> bool:
+        """Ask for the account, and return True if Stripe answers. It is the probe of the breakers."""
+        grant = Grant("GET /v1/account", _PROBE)
+        try:
+            async with asyncio.timeout(OVERDUE_SECONDS):
+                await self._acquire(grant)
+                with self._watched(grant):
+                    _read(await self._client.raw_request_async("get", "/v1/account"))
+        except stripe.StripeError as error:
+            return shows_stripe_away(error) is None
+        except (TimeoutError, BillingError):
+            return False
+        return True
+
+    async def _acquire(self, grant: Grant) -> None:
+        if pause := self._refusals.pause(grant.subject):
+            await asyncio.sleep(pause)
         if self._budget is not None:
-            await self._budget.acquire(self._work, endpoint)
+            await self._budget.acquire(self._work, grant.endpoint)
 
-    async def _slow_down(self) -> None:
+    async def _refused(self, grant: Grant) -> None:
+        """Note a 429. The rate of all is lowered only if it is not about one object."""
+        if not self._refusals.note(grant.subject):
+            return
         # Without the database no call gets a grant either, so there is no rate to lower.
         with suppress(BillingError):
             if self._budget is not None:

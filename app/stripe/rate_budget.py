@@ -81,6 +81,9 @@ class RateBudget:
             BudgetSpent: no grant within 5 s for interactive work, 10 s for refreshes, 300 s for bulk work.
             ServiceUnavailable: the database does not answer.
         """
+        if work == "fresh":
+            # Both are for callers who wait, and have one share of the rate.
+            work = "interactive"
         lane = self._lanes.setdefault((work, endpoint), _Lane())
         begun = self._begun.setdefault(endpoint, deque(maxlen=self._per_endpoint))
         loop = asyncio.get_running_loop()

@@ -23,6 +23,7 @@ from app.errors import (
     StripeOutcomeUnknown,
     StripeRejected,
 )
+from app.stripe import metrics
 from app.stripe.attempts import Attempt, Outcome
 from app.stripe.parsing import SILENT_DECLINES
 
@@ -58,10 +59,47 @@ def is_retryable(error: stripe.StripeError, *, is_write: bool) -> bool:
         return not is_limit_of_object(error)
     if isinstance(error, stripe.APIConnectionError):
         return True
+    if is_unreadable(error):
+        return not is_write
     status = error.http_status or 0
     if status == 409:
         return True
     return status >= 500 and not is_write
+
+
+def shows_stripe_away(error: stripe.StripeError) -> bool | None:
+    """Return True if the error shows by itself that Stripe does not answer this service.
+
+    False: Stripe answered an error that may be about one object only. None: Stripe is well.
+    """
+    status = error.http_status or 0
+    if isinstance(error, (stripe.APIConnectionError, stripe.AuthenticationError)) or is_unreadable(error):
+        return True
+    if status >= 500:
+        # An answer without a request id comes from something in front of Stripe.
+        return not any(name.lower() == "request-id" for name in error.headers or {})
+    return False if is_rate_refusal(error) else None
+
+
+def is_unreadable(error: stripe.StripeError) -> bool:
+    """Return True if a body that is no JSON, or no answer of Stripe's, came with a status below 500.
+
+    A proxy in front of Stripe may have written it, so neither its status nor its text says anything.
+    """
+    return type(error) is stripe.APIError and error.error is None and (error.http_status or 0) < 500
+
+
+def outcome_of(error: stripe.StripeError) -> metrics.Outcome:
+    """Return the outcome of a request for the metrics."""
+    if is_unreadable(error):
+        return "unreadable"
+    if isinstance(error, stripe.APIConnectionError):
+        return "timeout" if isinstance(error.__cause__, httpx.TimeoutException) else "unreachable"
+    if isinstance(error, stripe.AuthenticationError):
+        return "unauthorized"
+    if isinstance(error, stripe.RateLimitError):
+        return "limited"
+    return "error" if (error.http_status or 0) >= 500 else "rejected"
 
 
 def is_rate_refusal(error: stripe.StripeError) -> bool:
@@ -106,7 +144,9 @@ def attempt_of(error: stripe.StripeError, *, has_open_try: bool) -> Attempt:
     headers = {name.lower(): value for name, value in (error.headers or {}).items()}
     is_replay = headers.get("idempotent-replayed") == "true"
     status = error.http_status or 0
-    if never_arrived(error) or status in _TURNED_AWAY or isinstance(error, stripe.RateLimitError):
+    if is_unreadable(error):
+        outcome = Outcome.NO_ANSWER
+    elif never_arrived(error) or status in _TURNED_AWAY or isinstance(error, stripe.RateLimitError):
         outcome = Outcome.NOT_SENT
     elif is_used_up(error):
         outcome, is_replay = Outcome.STORED_ERROR, True
@@ -146,6 +186,8 @@ def translate(error: stripe.StripeError) -> BillingError:
     status = error.http_status
     if isinstance(error, stripe.CardError):
         return _payment_error(error, code)
+    if is_unreadable(error):
+        return ServiceUnavailable("Stripe's answer cannot be read.", retry_after=2)
     if code == _NO_UPCOMING or status == 404:
         return NotFound()
     if isinstance(error, stripe.RateLimitError) and is_limit_of_object(error):

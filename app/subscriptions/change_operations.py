@@ -36,12 +36,12 @@ from app.operations.endings import PAYMENT_ABANDONED, PAYMENT_ACTION_REQUIRED, U
 from app.operations.kinds import Ended, Ending
 from app.operations.lifecycle import State
 from app.operations.rows import Step
-from app.operations.runner import Accepted, in_background, run, within
+from app.operations.runner import Accepted, hand_over, in_background, run, within
 from app.operations.sending import money_details
 from app.operations.waiting import waits
 from app.postgres.database import Connection
 from app.stripe.billing import Changed, is_whole
-from app.subscriptions.orders import Conditions, Order
+from app.subscriptions.orders import Conditions, Method, Order
 from app.subscriptions.superseding import MustSupersede
 
 log = structlog.get_logger(__name__)
@@ -175,7 +175,8 @@ async def _check_nothing_waits(connection: Connection, subscription_id: Subscrip
 async def carry_out(context: Context, begun: Begun) -> Changed | Accepted:
     """Run the operation until its outcome is known, and return the subscription as it is then.
 
-    Return Accepted if the outcome is still open at the request's deadline.
+    Return Accepted if the outcome is still open at the request's deadline, if Stripe is away, or if too many requests
+    wait for Stripe already.
 
     Raises:
         BillingError: Stripe or a rule refused the change, and that is certain.
@@ -183,10 +184,15 @@ async def carry_out(context: Context, begun: Begun) -> Changed | Accepted:
     """
     if begun.token is None:
         return await _of_before(context, begun)
+    if context.stripe_waits.is_full:
+        accepted = await _accepted(context, begun)
+        await hand_over(context, begun.operation_id, begun.token)
+        return accepted
     deadline = context.rules.operation_deadline
     work = in_background(run(context, begun.operation_id, begun.token, patience=deadline))
     try:
-        ended = await asyncio.wait_for(asyncio.shield(work), deadline)
+        with context.stripe_waits.one_more():
+            ended = await context.breakers["write"].patiently(deadline, work)
         failure = next((one.error for one in ended if one.ending is not Ending.SETTLED), None)
     except TimeoutError:
         ended, failure = [], ServiceUnavailable("Nothing could be sent to Stripe in time.", retry_after=2)
@@ -194,12 +200,22 @@ async def carry_out(context: Context, begun: Begun) -> Changed | Accepted:
         ended, failure = [], error
     if failure is None:
         return await _of_run(context, begun, ended)
+    if context.breakers["write"].is_open:
+        return await _accepted(context, begun)
     async with context.database.connection() as connection:
         is_discarded = await operations.discard(connection, begun.operation_id, begun.token)
     if not is_discarded:
         return Accepted(begun.operation_id)
     await _end(work)
     raise failure
+
+
+async def _accepted(context: Context, begun: Begun) -> Accepted:
+    """Answer that the change goes on without its request; note that the caller of a purchase learns that."""
+    if begun.order.method is Method.CREATE:
+        async with context.database.connection() as connection:
+            await operations.add_details(connection, begun.operation_id, 0, {"accepted": True})
+    return Accepted(begun.operation_id)
 
 
 async def _of_run(context: Context, begun: Begun, ended: Sequence[Ended]) -> Changed | Accepted:
@@ -234,7 +250,7 @@ async def payment_of(context: Context, begun: Begun, changed: Changed) -> Paymen
     shows what it did.
     """
     try:
-        return await within(PAYMENT_READ_SECONDS, context.billing.payment_step(changed))
+        return await within(context, PAYMENT_READ_SECONDS, context.billing.payment_step(changed))
     except TimeoutError:
         reason = "timeout"
     except BillingError as error:

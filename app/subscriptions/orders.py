@@ -124,7 +124,8 @@ class Conditions:
     `end_by`: the party that sets an end with it, see `ending.EndBy`. `quote_id`: the quote that it uses up, unless it
     fails. `sent`: the parameters that are sent, priced, the same for each retry of one key. `credit_forgone`: minor
     units. `waits`: the bank asked for the card's holder, so the purchase is to wait for them. `attached`: the id of
-    the payment method that was attached by this try.
+    the payment method that was attached by this try. `accepted`: the caller of a purchase learned that it goes on
+    without the request.
     """
 
     method: Method
@@ -136,6 +137,7 @@ class Conditions:
     credit_forgone: int = 0
     waits: bool = False
     attached: str | None = None
+    accepted: bool = False
 
     @classmethod
     def of(cls, step: Step) -> Conditions:
@@ -151,6 +153,7 @@ class Conditions:
             credit_forgone=int(row.get("credit_forgone", 0)),
             waits=row.get("waits") is True,
             attached=row.get("attached"),
+            accepted=row.get("accepted") is True,
         )
 
     def as_details(self) -> JsonObject:

@@ -14,6 +14,7 @@ from app.errors import Forbidden
 from app.mirror import refreshing as sync
 from app.mirror.visibility import see_as
 from app.operations import store as operations
+from app.operations import waiting_store
 from app.operations.kinds import Phase, Refused, Rulebook, Steps, Wait
 from app.operations.lifecycle import Event, State
 from app.operations.rows import Operation, Step
@@ -54,8 +55,9 @@ class SubscriptionRules:
     ) -> list[Step]:
         """Return the steps that may run. Rights are judged when a step is sent.
 
-        A worker reads subscription and actor from Stripe before its first sending. A purchase is never sent for a
-        caller who is gone: it is looked for at Stripe, and has failed if it is not there.
+        A worker reads subscription and actor from Stripe before its first sending. A purchase is not sent for a caller
+        who is gone: it is looked for at Stripe, and has failed if it is not there. A purchase whose caller was told
+        that it goes on is sent within `PAYMENT_WINDOW`.
 
         Raises:
             BillingError: Stripe or the database does not answer.
@@ -63,7 +65,7 @@ class SubscriptionRules:
         if asyncio.get_running_loop().time() < give_up:
             return list(steps)
         if operation.kind == "add_subscription":
-            return [step for step in steps if await _is_there(context, operation, step)]
+            return [step for step in steps if await _goes_on(context, operation, step)]
         if operation.actor_id is not None and not any(step.was_sent for step in steps):
             await sync.read_through(context, "subscription", operation.subscription_id)
             await sync.read_through(context, "customer", operation.actor_id)
@@ -128,16 +130,25 @@ def _check_lowers(view: SubscriptionView, order: Order) -> None:
         raise Forbidden("Your role on this subscription allows you to lower its quantity, not to raise it.")
 
 
-async def _is_there(context: Context, operation: Operation, step: Step) -> bool:
-    """Return True if Stripe has what the purchase creates; settle the purchase if it has not, and never will."""
+async def _goes_on(context: Context, operation: Operation, step: Step) -> bool:
+    """Return True if Stripe has what the purchase creates, or if it may still be sent.
+
+    Otherwise the purchase is settled, unless a request of it may still take effect.
+    """
     if step.state is State.AWAITING_PAYMENT:
         return True
     if step.was_sent and await _STEPS[Method.CREATE].created(context, operation, step) is not None:
         return True
+    code, is_accepted = "stripe_rejected", Conditions.of(step).accepted
+    if is_accepted and not step.is_expired:
+        code = "operation_expired"
+        async with context.database.connection() as connection:
+            if await waiting_store.is_younger(connection, operation.id, seconds=context.rules.payment_window):
+                return True
     if not may_come_late(context.rules, step):
         event = Event.READ_LACKS_EFFECT if step.is_expired else Event.CANNOT_BE_SENT
         async with context.database.connection() as connection:
-            await operations.transition(connection, operation.id, step, event, code="stripe_rejected")
+            await operations.transition(connection, operation.id, step, event, code=code)
     return False
 
 

@@ -190,6 +190,34 @@ async def test_spare_grants_save_the_next_call_its_statement(
     assert draws == 4
 
 
+async def test_refusal_slows_one_object_only_when_no_other_is_refused(
+    stripe_account: Simulator, database: Database
+) -> None:
+    """H4: additions on another subscription took 6.7 s instead of 1.2 s."""
+    budget = RateBudget(database, per_second=100)
+    client = StripeClient(stripe_account.api_key, api_base=stripe_account.base_url, budget=budget)
+    limited, other = [(await stripe_account.post("/v1/customers", name=name))["id"] for name in "ab"]
+    try:
+        await stripe_account.add_fault(object=limited, status=429, times=3)
+        await client.get(f"/v1/customers/{limited}")
+        await stripe_account.add_fault(object=limited, status=429, times=0)
+        with pytest.raises(ServiceUnavailable):
+            await client.get(f"/v1/customers/{limited}")
+        assert await _factor(database) is None
+        began = time.monotonic()
+        await client.get(f"/v1/customers/{other}")
+        assert time.monotonic() - began < 1.0
+        began = time.monotonic()
+        with pytest.raises(ServiceUnavailable):
+            await client.get(f"/v1/customers/{limited}")
+        assert time.monotonic() - began > 4.0, "the object's own calls are further apart each time"
+        await stripe_account.add_fault(object=other, status=429, times=1)
+        await client.get(f"/v1/customers/{other}")
+        assert await _factor(database) == rate_budget.SLOWDOWN
+    finally:
+        await client.close()
+
+
 async def test_a_refusal_of_stripe_slows_every_process_for_a_while(
     stripe_account: Simulator, database: Database
 ) -> None:
@@ -199,8 +227,9 @@ async def test_a_refusal_of_stripe_slows_every_process_for_a_while(
         await stripe_account.add_fault(method="GET", path="/v1/customers", status=429, code="lock_timeout")
         await client.get("/v1/customers")
         assert await _factor(database) is None
-        await stripe_account.add_fault(method="GET", path="/v1/customers", status=429)
-        await client.get("/v1/customers")
+        for _ in range(2):
+            await stripe_account.add_fault(method="GET", path="/v1/customers", status=429)
+            await client.get("/v1/customers")
     finally:
         await client.close()
     assert await _factor(database) == rate_budget.SLOWDOWN

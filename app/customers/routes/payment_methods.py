@@ -29,11 +29,11 @@ from app.http import problems
 from app.http.answers import UNCHANGED, answer
 from app.http.dependencies import (
     AskingDep,
+    CallerDep,
     ContextDep,
     CustomerPath,
     PaymentMethodPath,
     ReaderDep,
-    WriterDep,
 )
 from app.http.idempotency import IdempotentRoute
 from app.http.operation_ids import operation_id_of
@@ -48,7 +48,7 @@ _WRITE = problems.responses(401, 403, 404, 409, 413, 415, 422, 502, 503)
 
 @router.patch("/customers/{customer_id}", response_model=CustomerAnswer, responses=_WRITE)
 async def update_customer(
-    request: Request, context: ContextDep, actor: WriterDep, customer_id: CustomerPath, body: ProfileRequest
+    request: Request, context: ContextDep, actor: CallerDep, customer_id: CustomerPath, body: ProfileRequest
 ) -> Response:
     """Change a customer's name, phone or e-mail."""
     acting = actor.customer(customer_id)
@@ -86,7 +86,7 @@ def _own_email(actor: Actor, email: str) -> str:
     responses={**_WRITE, **problems.responses(402)},
 )
 async def attach_payment_method_to_customer(
-    request: Request, context: ContextDep, actor: WriterDep, customer_id: CustomerPath, body: AttachRequest
+    request: Request, context: ContextDep, actor: CallerDep, customer_id: CustomerPath, body: AttachRequest
 ) -> Response:
     """Attach a payment method, and make it the default if `use_as_default` says so."""
     operation_id = await operation_id_of(request, actor.principal)
@@ -107,7 +107,7 @@ async def attach_payment_method_to_customer(
 async def detach_payment_method_from_customer(
     request: Request,
     context: ContextDep,
-    actor: WriterDep,
+    actor: CallerDep,
     customer_id: CustomerPath,
     payment_method_id: PaymentMethodPath,
 ) -> Response:
@@ -130,7 +130,7 @@ async def detach_payment_method_from_customer(
 async def set_payment_method_as_default(
     request: Request,
     context: ContextDep,
-    actor: WriterDep,
+    actor: CallerDep,
     customer_id: CustomerPath,
     body: DefaultPaymentMethodRequest,
 ) -> Response:
@@ -154,7 +154,7 @@ async def set_payment_method_as_default(
     responses=_WRITE,
 )
 async def create_setup_intent(
-    request: Request, context: ContextDep, actor: WriterDep, customer_id: CustomerPath
+    request: Request, context: ContextDep, actor: CallerDep, customer_id: CustomerPath
 ) -> Response:
     """Begin the set-up of a payment method for later charges.
 

@@ -16,6 +16,7 @@ from app.errors import Conflict
 from app.http import cursors, problems
 from app.http.answers import UNCHANGED, answer
 from app.http.dependencies import (
+    CallerDep,
     ContextDep,
     CursorQuery,
     LimitQuery,
@@ -232,7 +233,7 @@ async def set_seats(
 async def quote_seats(
     request: Request,
     context: ContextDep,
-    actor: WriterDep,
+    actor: CallerDep,
     subscription_id: SubscriptionPath,
     body: SeatQuoteRequest,
 ) -> Response:

@@ -18,7 +18,14 @@ from app.domain.snapshots import JsonObject
 from app.errors import PreconditionFailed
 from app.http import problems
 from app.http.answers import answer, etag_of
-from app.http.dependencies import ContextDep, CustomerPath, SubscriptionPath, WriterDep, refuse_admin_fields
+from app.http.dependencies import (
+    CallerDep,
+    ContextDep,
+    CustomerPath,
+    SubscriptionPath,
+    WriterDep,
+    refuse_admin_fields,
+)
 from app.http.idempotency import IdempotentRoute
 from app.http.operation_ids import operation_id_of
 from app.identity.actors import Actor
@@ -160,7 +167,7 @@ def _attempt(
 async def preview_subscription(
     request: Request,
     context: ContextDep,
-    actor: WriterDep,
+    actor: CallerDep,
     subscription_id: SubscriptionPath,
     body: SubscriptionUpdateRequest,
 ) -> Response:
