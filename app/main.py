@@ -28,6 +28,7 @@ from app.mirror.routes import PATH as WEBHOOK_PATH
 from app.mirror.routes import StripeWebhook, WebhookFirst
 from app.opening import open_context
 from app.operating import routes as health
+from app.operating.readiness import Readiness
 from app.operations import routes as operations
 from app.operations import runner as running_operations
 from app.settings import Settings
@@ -105,6 +106,7 @@ def create_app(settings: Settings) -> Service:
     )
     app.state.settings = settings
     app.state.draining = draining
+    app.state.readiness = Readiness(draining)
     app.state.rates = RequestRates(settings)
     app.state.in_flight = WritesInFlight(settings)
     webhook = StripeWebhook(settings)

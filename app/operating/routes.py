@@ -15,7 +15,6 @@ from starlette.responses import JSONResponse, Response
 from app.context import Context
 from app.errors import NotFound, Unauthenticated
 from app.http.dependencies import ContextDep, SettingsDep
-from app.http.draining import Draining
 from app.operating import gauges, process, readiness
 from app.operating.schemas import Liveness, Readiness
 
@@ -59,19 +58,20 @@ async def healthz(response: Given) -> Liveness:
     "/readyz", response_model=Readiness, responses={503: {"model": Readiness, "description": "Not ready"}}
 )
 async def readyz(request: Request, context: ContextDep) -> Response:
-    """Answer 200 if the process can do its work, otherwise 503.
+    """Answer 200 if the process can answer reads and accept deliveries, otherwise 503.
 
-    `checks` has the state of the database, the migrations, the Stripe key with its account, and whether the process is
-    about to end.
+    While only Stripe does not answer, that is so: the status is `degraded`, and the answer 200.
     """
-    draining: Draining = request.app.state.draining
-    checks = {"drain": "draining" if draining.began else "ok"}
-    if not draining.began:
-        # A process that ends asks nobody: its balancer has to learn of it at once.
-        checks |= await _checking(readiness.check, context)
-    ready = all(value == "ok" for value in checks.values())
-    found = Readiness(status="ok" if ready else "unavailable", checks=checks)
-    return JSONResponse(found.model_dump(), 200 if ready else 503, headers=_UNKEPT)
+    ready: readiness.Readiness = request.app.state.readiness
+    # Probes are answered together, except in a process that ends: its balancer has to learn of it at once.
+    checks = await (ready.check(context) if ready.is_draining else _checking(ready.check, context))
+    states = {check.state for check in checks.values()}
+    status = "unavailable" if "failed" in states else "degraded" if "degraded" in states else "ok"
+    found = Readiness.model_validate(
+        {"status": status, "checks": {name: check._asdict() for name, check in checks.items()}}
+    )
+    code = 503 if status == "unavailable" else 200
+    return JSONResponse(found.model_dump(by_alias=True), code, headers=_UNKEPT)
 
 
 @router.get("/metrics", include_in_schema=False)
