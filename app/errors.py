@@ -239,8 +239,8 @@ class StripeRejected(BillingError):
 class ServiceUnavailable(BillingError):
     """A part that the service depends on does not answer.
 
-    `code` names it: `stripe_unavailable`, `database_unavailable`, `identity_provider_unavailable`, `overloaded` or
-    `not_filled`.
+    `code` names it: `stripe_unavailable`, `database_unavailable`, `identity_provider_unavailable`, `overloaded`,
+    `not_filled` or `webhooks_unavailable`.
     """
 
     status = 503

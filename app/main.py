@@ -13,7 +13,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app import __version__
 from app.catalogue import routes as products
 from app.customers.routes import customers, invoices, payment_methods
+from app.events.routes import endpoints as webhook_endpoints
 from app.events.routes import feed as events
+from app.events.sending import WebhookSender
 from app.http import documentation, links, middleware, problems
 from app.http.draining import Draining
 from app.http.in_flight import WritesInFlight
@@ -81,7 +83,9 @@ def create_app(settings: Settings) -> Service:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         authenticator = Authenticator(settings)
         try:
-            async with open_context(settings, RULEBOOKS) as context:
+            sender = WebhookSender(live=settings.stripe_livemode, seconds=settings.webhook_timeout)
+            async with open_context(settings, RULEBOOKS) as context, sender:
+                app.state.sender = sender
                 app.state.context = context
                 app.state.authenticator = authenticator
                 yield
@@ -134,6 +138,7 @@ def _add_routes(app: Service, webhook: StripeWebhook) -> None:
         invitations,
         operations,
         events,
+        webhook_endpoints,
     ):
         app.include_router(part.router, prefix="/v1")
     app.include_router(health.router)

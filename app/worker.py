@@ -19,6 +19,7 @@ from app.context import Context
 from app.customers import erasure, seat_moves
 from app.errors import BillingError
 from app.events import announcing
+from app.events.delivering import Deliverer
 from app.mirror import refreshing as sync
 from app.mirror.first_fill import check_account
 from app.mirror.store import refreshes
@@ -34,7 +35,7 @@ _IDLE_SECONDS = 0.2
 _AWAY_SECONDS = 1.0
 
 
-async def work(context: Context, stop: asyncio.Event) -> None:
+async def work(context: Context, stop: asyncio.Event, deliverer: Deliverer | None = None) -> None:
     """Work until `stop` is set, then finish the jobs that have begun, for at most ACCEPTED_SECONDS.
 
     Except for events, nothing is done while Stripe or the database does not answer, or if the Stripe key is of another
@@ -44,7 +45,9 @@ async def work(context: Context, stop: asyncio.Event) -> None:
     stopping = asyncio.create_task(stop.wait())
     jobs = _Jobs(context)
     # Events rest on the database only, so they go on while Stripe does not answer.
-    announcer = asyncio.create_task(announcing.keep_announcing(context, stop))
+    events = [asyncio.create_task(announcing.keep_announcing(context, stop))]
+    if deliverer is not None:
+        events.append(asyncio.create_task(deliverer.keep_delivering(stop)))
     periodic: asyncio.Task[None] | None = None
     reports = _Reports(context)
     while not stop.is_set():
@@ -69,7 +72,7 @@ async def work(context: Context, stop: asyncio.Event) -> None:
         await asyncio.gather(periodic, return_exceptions=True)
     await jobs.finish(ACCEPTED_SECONDS)
     await reports.end()
-    await announcer
+    await asyncio.gather(*events)
     log.info("worker_stopped")
 
 

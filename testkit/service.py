@@ -1,5 +1,6 @@
 """The service under test: its environment, credentials and processes, or its application in this process."""
 
+import base64
 import hashlib
 import json
 import os
@@ -23,6 +24,7 @@ ISSUER = "https://issuer.example"
 AUDIENCE = "coseat-tests"
 WEBHOOK_SECRET = "whsec_only_for_tests"
 INVITATION_SECRET = "invitations-only-for-tests-32-characters"
+ENCRYPTION_KEY = base64.urlsafe_b64encode(b"only for tests".ljust(32, b".")).decode()
 SERVICE_KEYS = {scope: f"csk_{scope}_only_for_tests" for scope in ("read", "write", "admin")}
 SCOPES = {"read": ["read"], "write": ["read", "write"], "admin": ["read", "write", "admin"]}
 
@@ -61,6 +63,7 @@ def service_environment(
         "AUTH_AUDIENCE": AUDIENCE,
         "SERVICE_KEYS": json.dumps(keys),
         "INVITATION_SECRETS": INVITATION_SECRET,
+        "WEBHOOK_ENCRYPTION_KEYS": ENCRYPTION_KEY,
         **UNLIMITED,
         "HOST": "127.0.0.1",
         "LOG_LEVEL": "warning",

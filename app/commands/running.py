@@ -96,6 +96,11 @@ async def _require_schema(settings: Settings) -> None:
 
 async def _work_until_stopped(settings: Settings) -> None:
     from app import worker
+    from app.events.delivering import Deliverer, Patience
+    from app.events.secrets import EndpointSecrets
+    from app.events.sending import WebhookSender
+    from app.sharing.invitation_tokens import InvitationTokens
+    from app.sharing.sent_invitations import renderer
 
     await _require_schema(settings)
     stop = asyncio.Event()
@@ -106,7 +111,11 @@ async def _work_until_stopped(settings: Settings) -> None:
         context = await stack.enter_async_context(open_context(settings, RULEBOOKS, reads=1))
         if settings.worker_port is not None:
             await stack.enter_async_context(_worker_port(settings, context, settings.worker_port))
-        await worker.work(context, stop)
+        sender = WebhookSender(live=settings.stripe_livemode, seconds=settings.webhook_timeout)
+        await stack.enter_async_context(sender)
+        render = renderer(context, InvitationTokens(settings.invitation_signing_secrets))
+        secrets = EndpointSecrets(settings.encryption_keys)
+        await worker.work(context, stop, Deliverer(context, sender, secrets, Patience.of(settings), render))
 
 
 @asynccontextmanager

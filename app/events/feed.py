@@ -66,7 +66,7 @@ async def events(context: Context, after: str | None, wanted: Filter, *, limit: 
         CursorExpired: events after it were deleted, or the log has never reached it.
         ServiceUnavailable: the database does not answer.
     """
-    async with context.database.snapshot() as connection:
+    async with context.database.reading_snapshot() as connection:
         ends = await feed.bounds(connection)
         begin = named_position(after, ends, pointer="query/after")
         begin = ends.purged_to if begin is None else begin
@@ -95,7 +95,7 @@ async def snapshot(
     Raises:
         ServiceUnavailable: `not_filled` before the first event, or the database does not answer.
     """
-    async with context.database.snapshot() as connection:
+    async with context.database.reading_snapshot() as connection:
         ends = await feed.bounds(connection)
         if not ends.opened:
             raise ServiceUnavailable(

@@ -251,6 +251,20 @@ class SyncCompleted(Envelope):
     data: SyncCompletedData
 
 
+class EndpointTest(Envelope):
+    """It only tests an endpoint, and is in no feed."""
+
+    type: Literal["endpoint.test"]
+    data: EventData
+
+
+class SentInvitation(Envelope):
+    """An invitation was made or resent, as it is sent to an endpoint."""
+
+    type: Literal["invitation.created"]
+    data: SentInvitationData
+
+
 AnyEvent = (
     SeatAssigned
     | SeatRoleChanged
@@ -273,6 +287,13 @@ EVENT_MODELS: Final[dict[str, type[Envelope]]] = {
     get_args(model.model_fields["type"].annotation)[0]: model for model in get_args(AnyEvent)
 }
 """The model of each type."""
+
+SENT_MODELS: Final[dict[str, type[Envelope]]] = {
+    **EVENT_MODELS,
+    "invitation.created": SentInvitation,
+    "endpoint.test": EndpointTest,
+}
+"""The model of each type as it is sent to an endpoint."""
 
 EventType = Literal[
     "seat.assigned",

@@ -279,6 +279,15 @@ class Database:
         return self._transaction("repeatable_read")
 
     @asynccontextmanager
+    async def reading_snapshot(self) -> AsyncIterator[Connection]:
+        """Open a transaction of reads in which every statement sees the state of its first one."""
+        async with (
+            self.reading() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            yield connection
+
+    @asynccontextmanager
     async def unhurried(self) -> AsyncIterator[Connection]:
         """Open a connection for statements over whole tables, without the limit of a transaction.
 

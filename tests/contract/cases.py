@@ -4,6 +4,7 @@ What every operation answers alike (no credential, a body too large, an absent o
 """
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -13,7 +14,7 @@ import httpx
 from testkit.company import Company, running_service
 from testkit.service import as_service, as_user
 from tests.contract.declared import operations, pairs
-from tests.contract.world import ASKED, NO_INVITATION, Asked, World, new_login
+from tests.contract.world import ASKED, NO_ENDPOINT, NO_INVITATION, Asked, World, new_login
 
 Case: TypeAlias = Callable[[World], Awaitable[httpx.Response]]
 General: TypeAlias = Callable[[World, str], Awaitable[httpx.Response]]
@@ -206,6 +207,16 @@ async def asked_of(world: World, operation: str, company: Company | None = None)
     match operation:
         case "getPromotionCode":
             await _promotion_code(world)
+        case (
+            "getWebhookEndpoint"
+            | "updateWebhookEndpoint"
+            | "deleteWebhookEndpoint"
+            | "rotateWebhookEndpointSecret"
+            | "sendWebhookTest"
+            | "getWebhookDeliveries"
+            | "redeliverWebhook"
+        ):
+            return await _of_endpoint(world, ASKED[operation](company))
         case "getEvents" | "getEventsSnapshot":
             await _told(world)
         case "getOperation":
@@ -231,6 +242,44 @@ async def _told(world: World) -> None:
     """The copy is filled, and every fact is an event."""
     await world.service.fill()
     await world.service.announce()
+
+
+async def _of_endpoint(world: World, asked: Asked) -> Asked:
+    """The request about an endpoint that is there, with one delivery."""
+    made = await world.ask("createWebhookEndpoint", ASKED["createWebhookEndpoint"](world.company))
+    endpoint_id = made.json()["webhook_endpoint"]["id"]
+    await _told(world)
+    delivery_id = f"dl_{secrets.token_hex(12)}"
+    await world.service.fetch(
+        """insert into webhook_deliveries (id, endpoint_id, position, event_id, state, attempts)
+        select $1, $2, position, id, 'pending', '[{"at": "2026-01-15T12:00:00Z", "status": 503, "error": "x"}]'
+        from events order by position limit 1""",
+        delivery_id,
+        endpoint_id,
+    )
+    return replace(
+        asked, path=asked.path.replace(NO_ENDPOINT, endpoint_id).replace(f"dl_{'0' * 24}", delivery_id)
+    )
+
+
+@case("createWebhookEndpoint", status=410)
+async def _endpoint_at_a_place_that_the_log_never_reached(world: World) -> httpx.Response:
+    asked = ASKED["createWebhookEndpoint"](world.company)
+    return await world.ask(
+        "createWebhookEndpoint", replace(asked, body={**asked.body, "after": "pl_999999999"})
+    )
+
+
+@case("updateWebhookEndpoint", status=410)
+async def _endpoint_moved_to_a_place_that_the_log_never_reached(world: World) -> httpx.Response:
+    asked = await asked_of(world, "updateWebhookEndpoint")
+    return await world.ask("updateWebhookEndpoint", replace(asked, body={"after": "pl_999999999"}))
+
+
+@case("getWebhookEndpoints", status=422)
+async def _no_cursor_of_endpoints(world: World) -> httpx.Response:
+    asked = ASKED["getWebhookEndpoints"](world.company)
+    return await world.ask("getWebhookEndpoints", replace(asked, query={"cursor": "none"}))
 
 
 @case("getEvents", status=410)

@@ -16,6 +16,7 @@ CURSOR = "b3BhcXVl"
 _ID = re.compile(r"(?<![A-Za-z0-9])([a-z]{2,6})_([A-Za-z0-9]{14,})(?![A-Za-z0-9])")
 _TOKEN = re.compile(r"(inv_[0-9a-f]{24}\.[0-9]+)\.[A-Za-z0-9_-]{43}")
 _SECRET = re.compile(r"_secret_[A-Za-z0-9]+")
+_SIGNING_SECRET = re.compile(r"whsec_[A-Za-z0-9+/]{43}=")
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
 _DAY_IN_TEXT = re.compile(r"\b\d{1,2} (?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) \d{4}\b")
 _INVOICE_NUMBER = re.compile(r"\b[A-Z0-9]{8}-(\d{4})\b")
@@ -46,6 +47,7 @@ class NormalForm:
     def _text(self, text: str) -> str:
         text = _TOKEN.sub(rf"\1.{'0123456789' * 4}ABC", text)
         text = _SECRET.sub("_secret_0123456789", text)
+        text = _SIGNING_SECRET.sub(f"whsec_{'0123456789' * 4}ABC=", text)
         text = _INSTANT.sub(lambda found: self._instant(found[0]), text)
         text = _DAY_IN_TEXT.sub("15 Jan 2026", text)
         text = _INVOICE_NUMBER.sub(r"COSEAT00-\1", text)

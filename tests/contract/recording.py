@@ -86,6 +86,7 @@ async def record(service: Service) -> dict[str, Any]:
     for part in (
         _reads,
         _events,
+        _endpoints,
         _people,
         _plan,
         _customers,
@@ -122,6 +123,31 @@ async def _events(recording: Recording) -> None:
     await recording.service.announce()
     await recording.take("getEventsSnapshot", "/v1/events/snapshot?limit=4", "service")
     await recording.take("getEvents", "/v1/events", "service")
+
+
+async def _endpoints(recording: Recording) -> None:
+    take, path = recording.take, "/v1/webhook-endpoints"
+    body = {
+        "url": "http://127.0.0.1:9/hooks",
+        "types": ["seat.assigned", "seat.released"],
+        "description": "Mails",
+    }
+    made = await take("createWebhookEndpoint", path, "service", body, status=httpx.codes.CREATED)
+    await take("getWebhookEndpoints", path, "service")
+    path = f"{path}/{made['webhook_endpoint']['id']}"
+    await take("getWebhookEndpoint", path, "service")
+    await take("rotateWebhookEndpointSecret", f"{path}/rotate-secret", "service", {"overlap_seconds": 3600})
+    await take("sendWebhookTest", f"{path}/test", "service")
+    await recording.service.fetch(
+        """insert into webhook_deliveries (id, endpoint_id, position, event_id, state, attempts)
+        values ('dl_000000000000000000000001', $1, 1, 'evt_000000000000000000000001', 'delivered',
+            '[{"at": "2026-01-15T12:00:00Z", "status": null, "error": "no connection"},
+              {"at": "2026-01-15T12:00:05Z", "status": 204, "error": null}]')""",
+        made["webhook_endpoint"]["id"],
+    )
+    await take("getWebhookDeliveries", f"{path}/deliveries", "service")
+    await take("updateWebhookEndpoint", path, "service", {"status": "disabled"})
+    await recording.service.send("DELETE", path, PEOPLE["service"])
 
 
 async def _people(recording: Recording) -> None:

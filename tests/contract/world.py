@@ -154,6 +154,15 @@ NO_INVITATION = f"inv_{'0' * 24}"
 NO_TOKEN = {"token": InvitationTokens([INVITATION_SECRET]).make(TokenName(NO_INVITATION, 1))}
 """The right token of an invitation that there is not."""
 
+NOWHERE = "http://127.0.0.1:9/hooks"
+"""An endpoint where nobody listens."""
+NO_ENDPOINT = f"we_{'0' * 24}"
+
+
+def _endpoint(tail: str = "", body: Any = None) -> Asked:
+    return Asked(f"/v1/webhook-endpoints/{NO_ENDPOINT}{tail}", as_service("admin"), body)
+
+
 ASKED: dict[str, Callable[[Company], Asked]] = {
     "healthz": lambda _: Asked("/healthz", None),
     "readyz": lambda _: Asked("/readyz", None),
@@ -212,6 +221,15 @@ ASKED: dict[str, Callable[[Company], Asked]] = {
         "/v1/events", as_service("read"), query={"subscription_id": c.subscription_id, "limit": 3}
     ),
     "getEventsSnapshot": lambda _: Asked("/v1/events/snapshot", as_service("read"), query={"limit": 5}),
+    "createWebhookEndpoint": lambda _: Asked("/v1/webhook-endpoints", as_service("admin"), {"url": NOWHERE}),
+    "getWebhookEndpoints": lambda _: Asked("/v1/webhook-endpoints", as_service("admin")),
+    "getWebhookEndpoint": lambda _: _endpoint(),
+    "updateWebhookEndpoint": lambda _: _endpoint(body={"description": "Provisioning"}),
+    "deleteWebhookEndpoint": lambda _: _endpoint(),
+    "rotateWebhookEndpointSecret": lambda _: _endpoint("/rotate-secret", {"overlap_seconds": 3600}),
+    "sendWebhookTest": lambda _: _endpoint("/test"),
+    "getWebhookDeliveries": lambda _: _endpoint("/deliveries"),
+    "redeliverWebhook": lambda _: _endpoint(f"/deliveries/dl_{'0' * 24}/redeliver"),
     "getAuditEvents": lambda c: Asked(f"{c.path}/audit-events", owner_of(c)),
     "getOperation": lambda c: Asked("/v1/operations/op_000000000000000000000000", owner_of(c)),
     "cancelOperation": lambda c: Asked("/v1/operations/op_000000000000000000000000/cancel", owner_of(c)),

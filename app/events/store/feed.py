@@ -127,14 +127,24 @@ async def accesses(connection: Connection, after: tuple[str, str], limit: int) -
 
 
 async def purge(connection: Connection, *, days: float) -> int:
-    """Delete the oldest events that are older than so many days, up to 1000; return their number."""
+    """Delete the oldest events that are older than so many days, up to 1000, with their deliveries.
+
+    Return their number. An event that an enabled endpoint has not taken is kept, and so are all after it.
+    """
     return int(
         await connection.fetchval(
             """with gone as (
                 delete from events where position = any(array(
-                    select position from events order by position limit 1000))
+                    select position from events
+                    where position <= coalesce((
+                        select min(least(w.queued_to, (select min(q.next_position) - 1 from webhook_queues q
+                            where q.endpoint_id = w.id and q.next_position is not null)))
+                        from webhook_endpoints w where w.status = 'enabled'), 9223372036854775807)
+                    order by position limit 1000))
                   and created < clock_timestamp() - $1 * interval '1 day'
                 returning position
+            ), deliveries as (
+                delete from webhook_deliveries where position in (select position from gone)
             ), noted as (
                 update event_log set purged_to = greatest(purged_to, (select max(position) from gone))
                 where exists (select from gone)

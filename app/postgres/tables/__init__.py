@@ -11,6 +11,9 @@ from app.postgres.tables.events import (
     event_log,
     event_streams,
     events,
+    webhook_deliveries,
+    webhook_endpoints,
+    webhook_queues,
 )
 from app.postgres.tables.mirrored import (
     MIRRORED,
@@ -111,6 +114,9 @@ __all__ = [
     "subscriptions",
     "transfers",
     "unclaimed_counts",
+    "webhook_deliveries",
+    "webhook_endpoints",
     "webhook_events",
+    "webhook_queues",
     "workers",
 ]

@@ -5,7 +5,21 @@ See docs/decisions/0052-number-events-after-their-transaction.md.
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Identity, Index, Table, Text, UniqueConstraint, text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Identity,
+    Index,
+    Integer,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, UUID
 
 from app.postgres.tables.columns import instant, json_column, metadata, text_column, whole, yes_no
 
@@ -110,4 +124,63 @@ event_expansions = Table(
     Column("reached", Text, nullable=False, comment="the last customer, or subscription, that was looked at"),
     UniqueConstraint("subscription_id"),
     UniqueConstraint("product_id"),
+)
+
+webhook_endpoints = Table(
+    "webhook_endpoints",
+    metadata,
+    Column("id", Text, primary_key=True),
+    text_column("url", required=True),
+    text_column("description"),
+    Column("types", ARRAY(Text), comment="the types of events that are sent; null: all"),
+    text_column("status", required=True),
+    text_column("disabled_reason"),
+    Column("secret", Text, nullable=False, comment="encrypted"),
+    Column("former_secret", Text, comment="encrypted; of before the last rotation"),
+    instant("former_until"),
+    Column("queued_to", BigInteger, nullable=False, comment="the position up to which the queues are filled"),
+    instant("created_at", default=True),
+    CheckConstraint("status in ('enabled', 'disabled')", name="status"),
+)
+
+webhook_queues = Table(
+    "webhook_queues",
+    metadata,
+    Column("endpoint_id", Text, primary_key=True),
+    Column("subscription_id", Text, primary_key=True, comment="empty: events without a subscription"),
+    whole("delivered_to", required=True),
+    Column("next_position", BigInteger, comment="of the event at the head; null: all were delivered"),
+    instant("due_at", nullable=False),
+    Column("failures", Integer, nullable=False, comment="of the event at the head"),
+    instant("failing_since"),
+    Column("lease_token", UUID(as_uuid=True)),
+    instant("lease_until"),
+)
+Index(
+    "ix_webhook_queues_due",
+    webhook_queues.c.endpoint_id,
+    webhook_queues.c.due_at,
+    postgresql_where=webhook_queues.c.next_position.is_not(None),
+)
+
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("id", Text, primary_key=True),
+    text_column("endpoint_id", required=True),
+    whole("position", required=True),
+    text_column("event_id", required=True),
+    text_column("state", required=True),
+    json_column("attempts", required=True),
+    Column("again_at", DateTime(timezone=True), comment="when an operator wants it to be sent again"),
+    UniqueConstraint("endpoint_id", "position"),
+    CheckConstraint("state in ('pending', 'delivered')", name="state"),
+)
+Index(
+    "ix_webhook_deliveries_again",
+    webhook_deliveries.c.endpoint_id,
+    postgresql_where=webhook_deliveries.c.again_at.is_not(None),
+)
+Index(
+    "ix_events_without_subscription", events.c.position, postgresql_where=events.c.subscription_id.is_(None)
 )

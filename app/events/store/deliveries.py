@@ -1,0 +1,260 @@
+"""Statements that fill the queues of endpoints, lease what is due, and store how a try has ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from app.domain.snapshots import JsonObject
+from app.postgres.database import Connection, Record
+
+IN_FLIGHT: Final = 8
+"""Requests to one endpoint at the same time, each for another subscription."""
+_BATCH: Final = 1000
+
+_OPEN = """
+    select e.id from webhook_endpoints e, event_log l
+    where e.status = 'enabled' and (e.queued_to < l.position
+        or exists (select from webhook_queues q where q.endpoint_id = e.id and q.next_position is not null
+            and q.due_at <= clock_timestamp() and (q.lease_until is null or q.lease_until < clock_timestamp()))
+        or exists (select from webhook_deliveries d where d.endpoint_id = e.id and d.again_at <= clock_timestamp()))
+    order by e.id"""
+
+_ENQUEUE = f"""
+    with endpoint as (
+        select id, types, queued_to from webhook_endpoints where id = $1 and status = 'enabled'
+        for update skip locked
+    ), batch as (
+        select v.position, coalesce(v.subscription_id, '') as subscription_id, v.type
+        from endpoint e cross join lateral (
+            select position, subscription_id, type from events where position > e.queued_to
+            order by position limit {_BATCH}) v
+    ), queued as (
+        insert into webhook_queues as q (endpoint_id, subscription_id, delivered_to, next_position, due_at, failures)
+        select e.id, b.subscription_id, e.queued_to, min(b.position), clock_timestamp(), 0
+        from batch b, endpoint e where e.types is null or b.type = any(e.types)
+        group by e.id, e.queued_to, b.subscription_id order by b.subscription_id
+        on conflict (endpoint_id, subscription_id) do update set next_position = excluded.next_position,
+            due_at = excluded.due_at
+        where q.next_position is null and q.delivered_to < excluded.next_position
+    ), moved as (
+        update webhook_endpoints w
+        set queued_to = coalesce((select max(position) from batch), greatest(e.queued_to, l.position))
+        from endpoint e, event_log l where w.id = e.id
+    )
+    select count(*) from batch"""
+
+_LEASE = f"""
+    with endpoint as (
+        select id from webhook_endpoints where id = $1 and status = 'enabled' for update skip locked
+    ), free as (
+        select {IN_FLIGHT} - count(q.*) as number from endpoint e
+        left join webhook_queues q on q.endpoint_id = e.id and q.lease_until > clock_timestamp()
+        group by e.id
+    ), due as (
+        select q.endpoint_id, q.subscription_id from webhook_queues q
+        where q.endpoint_id = (select id from endpoint) and q.next_position is not null
+          and q.due_at <= clock_timestamp() and (q.lease_until is null or q.lease_until < clock_timestamp())
+        order by q.due_at limit greatest((select number from free), 0) for update skip locked
+    )
+    update webhook_queues q set lease_token = $2, lease_until = clock_timestamp() + $3 * interval '1 second'
+    from due where q.endpoint_id = due.endpoint_id and q.subscription_id = due.subscription_id
+    returning q.subscription_id"""
+
+_HEAD = """
+    select w.id as endpoint_id, w.url, w.secret,
+        case when w.former_until > clock_timestamp() then w.former_secret end as former_secret,
+        q.subscription_id as queue, q.failures, q.failing_since, v.position, v.id, v.type, v.created,
+        v.subscription_id, v.sequence, v.previous_sequence, v.customer_id, v.data, clock_timestamp() as at
+    from webhook_queues q
+    join webhook_endpoints w on w.id = q.endpoint_id and w.status = 'enabled'
+    join events v on v.position = q.next_position
+    where q.endpoint_id = $1 and q.subscription_id = $2 and q.lease_token = $3"""
+
+# An event that commits between the choice of the next one and the end of the transaction is put into the queue by
+# `_ENQUEUE`, which waits for the row. So the row is locked by a statement of its own, before the next one is chosen.
+_LOCK = """
+    select q.next_position, w.types from webhook_queues q join webhook_endpoints w on w.id = q.endpoint_id
+    where q.endpoint_id = $1 and q.subscription_id = $2 and q.lease_token = $3 for update of q"""
+
+_ADVANCE = """
+    with next as (
+        select min(v.position) as position from events v
+        where case when $2 = '' then v.subscription_id is null else v.subscription_id = $2 end
+          and v.position > $4 and ($5::text[] is null or v.type = any($5))
+    )
+    update webhook_queues set delivered_to = $4, next_position = next.position, failures = 0, failing_since = null,
+        due_at = clock_timestamp(), lease_until = case when next.position is not null
+            then clock_timestamp() + $6 * interval '1 second' end,
+        lease_token = case when next.position is not null then lease_token end
+    from next where endpoint_id = $1 and subscription_id = $2 and lease_token = $3
+    returning next_position"""
+
+_ATTEMPT = """
+    insert into webhook_deliveries as d (id, endpoint_id, position, event_id, state, attempts)
+    values ($1, $2, $3, $4, $5, jsonb_build_array($6::jsonb))
+    on conflict (endpoint_id, position) do update set
+        state = case when d.state = 'delivered' then d.state else excluded.state end,
+        attempts = (select jsonb_agg(a order by n) from (
+            select a, n from jsonb_array_elements(d.attempts || excluded.attempts) with ordinality x(a, n)
+            order by n desc limit 100) newest)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The event at the head of a queue that is leased, and where it is sent. `at` is the time of the database.
+
+    `former_secret` is set while the secret before the last rotation signs too.
+    """
+
+    endpoint_id: str
+    url: str
+    secret: str
+    former_secret: str | None
+    queue: str
+    failures: int
+    failing_since: datetime | None
+    position: int
+    event: JsonObject
+    at: datetime
+
+
+def _head(row: Record) -> Head:
+    event = {
+        name: row[name]
+        for name in (
+            "id",
+            "type",
+            "created",
+            "sequence",
+            "previous_sequence",
+            "subscription_id",
+            "customer_id",
+            "data",
+        )
+    }
+    names = (
+        "endpoint_id",
+        "url",
+        "secret",
+        "former_secret",
+        "queue",
+        "failures",
+        "failing_since",
+        "position",
+        "at",
+    )
+    return Head(event=event, **{name: row[name] for name in names})
+
+
+async def open_endpoints(connection: Connection) -> list[str]:
+    """Return the endpoints that have something to be done for."""
+    return [row["id"] for row in await connection.fetch(_OPEN)]
+
+
+async def enqueue(connection: Connection, endpoint_id: str) -> int:
+    """Put the next events into the queues of an endpoint; return their number, 0 if another process does it."""
+    return int(await connection.fetchval(_ENQUEUE, endpoint_id) or 0)
+
+
+async def lease(connection: Connection, endpoint_id: str, token: UUID, *, seconds: float) -> list[str]:
+    """Lease queues of an endpoint that are due, as many as it may have in flight; return their subscriptions."""
+    return [row["subscription_id"] for row in await connection.fetch(_LEASE, endpoint_id, token, seconds)]
+
+
+async def head(connection: Connection, endpoint_id: str, queue: str, token: UUID) -> Head | None:
+    """Return the head of a leased queue, None if the lease or the endpoint is lost."""
+    row = await connection.fetchrow(_HEAD, endpoint_id, queue, token)
+    return None if row is None else _head(row)
+
+
+async def succeeded(connection: Connection, sent: Head, token: UUID, *, seconds: float) -> bool:
+    """Go on to the next event of the queue; return True if there is one, which is leased for so many seconds.
+
+    Runs in a transaction.
+    """
+    locked = await connection.fetchrow(_LOCK, sent.endpoint_id, sent.queue, token)
+    if locked is None or locked["next_position"] != sent.position:
+        return False
+    following = await connection.fetchval(
+        _ADVANCE, sent.endpoint_id, sent.queue, token, sent.position, locked["types"], seconds
+    )
+    if sent.failures:
+        await connection.execute(
+            """update webhook_queues set due_at = clock_timestamp()
+            where endpoint_id = $1 and next_position is not null and failures > 0 and due_at > clock_timestamp()""",
+            sent.endpoint_id,
+        )
+    return following is not None
+
+
+async def failed(connection: Connection, sent: Head, token: UUID, *, pause: float) -> None:
+    """Try the head of the queue again after so many seconds."""
+    await connection.execute(
+        """update webhook_queues set failures = failures + 1,
+            failing_since = coalesce(failing_since, clock_timestamp()),
+            due_at = clock_timestamp() + $4 * interval '1 second', lease_token = null, lease_until = null
+        where endpoint_id = $1 and subscription_id = $2 and lease_token = $3""",
+        sent.endpoint_id,
+        sent.queue,
+        token,
+        pause,
+    )
+
+
+async def release(connection: Connection, endpoint_id: str, queue: str, token: UUID) -> None:
+    """Give a leased queue back, because this process ends."""
+    await connection.execute(
+        """update webhook_queues set lease_token = null, lease_until = null
+        where endpoint_id = $1 and subscription_id = $2 and lease_token = $3""",
+        endpoint_id,
+        queue,
+        token,
+    )
+
+
+async def record_attempt(
+    connection: Connection, sent: Head, delivery_id: str, *, state: str, attempt: JsonObject
+) -> None:
+    """Store one try. The newest 100 of an event are kept."""
+    await connection.execute(
+        _ATTEMPT, delivery_id, sent.endpoint_id, sent.position, sent.event["id"], state, attempt
+    )
+
+
+async def take_again(connection: Connection, endpoint_id: str, limit: int) -> list[Head]:
+    """Take deliveries that an operator wants to be sent again, outside of the queues."""
+    rows = await connection.fetch(
+        """with taken as (
+            update webhook_deliveries set again_at = null where id = any(array(
+                select id from webhook_deliveries where endpoint_id = $1 and again_at <= clock_timestamp()
+                limit $2 for update skip locked))
+            returning endpoint_id, position
+        )
+        select w.id as endpoint_id, w.url, w.secret,
+            case when w.former_until > clock_timestamp() then w.former_secret end as former_secret,
+            coalesce(v.subscription_id, '') as queue, 0 as failures, null::timestamptz as failing_since, v.position,
+            v.id, v.type, v.created, v.subscription_id, v.sequence, v.previous_sequence, v.customer_id, v.data,
+            clock_timestamp() as at
+        from taken t join webhook_endpoints w on w.id = t.endpoint_id and w.status = 'enabled'
+        join events v on v.position = t.position""",
+        endpoint_id,
+        limit,
+    )
+    return [_head(row) for row in rows]
+
+
+async def backlog(connection: Connection) -> list[JsonObject]:
+    """Return each endpoint with the age in seconds of its oldest event that is not delivered, None without one."""
+    rows = await connection.fetch(
+        """select w.id, w.status, w.disabled_reason, (
+            select extract(epoch from clock_timestamp() - v.created)::float from events v
+            where v.position >= least((select min(q.next_position) from webhook_queues q
+                where q.endpoint_id = w.id and q.next_position is not null), w.queued_to + 1)
+            order by v.position limit 1) as oldest_seconds,
+            (select coalesce(sum(q.failures), 0) from webhook_queues q where q.endpoint_id = w.id)::bigint as failures
+        from webhook_endpoints w order by w.id"""
+    )
+    return [dict(row) for row in rows]

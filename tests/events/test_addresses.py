@@ -1,0 +1,162 @@
+"""Beside a live key events are sent to public addresses only, judged when the connection is made."""
+
+import asyncio
+import socket
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+
+from app.errors import InvalidRequest
+from app.events.addresses import check_url, is_public
+from app.events.sending import WebhookSender
+from testkit.receiver import receiving
+
+NOT_PUBLIC = (
+    "0.0.0.0",
+    "10.0.0.1",
+    "100.64.0.1",
+    "127.0.0.1",
+    "127.255.255.254",
+    "169.254.169.254",
+    "172.16.0.1",
+    "172.31.255.255",
+    "192.0.0.1",
+    "192.0.2.1",
+    "192.168.1.1",
+    "198.18.0.1",
+    "198.51.100.1",
+    "203.0.113.1",
+    "224.0.0.1",
+    "240.0.0.1",
+    "255.255.255.255",
+    "::",
+    "::1",
+    "::7f00:1",
+    "::ffff:127.0.0.1",
+    "::ffff:10.0.0.1",
+    "::ffff:169.254.169.254",
+    "64:ff9b::7f00:1",
+    "64:ff9b:1::a00:1",
+    "100::1",
+    "2001::1",
+    "2001:db8::1",
+    "2002:7f00:1::",
+    "2002:a00:1::1",
+    "fc00::1",
+    "fd00:ec2::254",
+    "fe80::1",
+    "fec0::1",
+    "ff02::1",
+)
+PUBLIC = ("1.1.1.1", "93.184.215.14", "2606:4700:4700::1111", "::ffff:1.1.1.1")
+OTHER_FORMS = ("2130706433", "0x7f000001", "0177.0.0.1", "127.1", "127.0.0.1.", "[::1]", "[::ffff:7f00:1]")
+
+
+@pytest.mark.parametrize("address", NOT_PUBLIC)
+def test_address_is_not_public(address: str) -> None:
+    assert not is_public(ip_address(address))
+    host = f"[{address}]" if ":" in address else address
+    with pytest.raises(InvalidRequest):
+        check_url(f"https://{host}/hooks", live=True)
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_address_is_public(address: str) -> None:
+    assert is_public(ip_address(address))
+
+
+@pytest.mark.parametrize("host", OTHER_FORMS)
+def test_literal_is_refused_in_every_form(host: str) -> None:
+    with pytest.raises(InvalidRequest):
+        check_url(f"https://{host}/hooks", live=True)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.com/hooks",
+        "https://user@example.com/hooks",
+        "https://user:password@example.com/hooks",
+        "https://example.com/hooks#part",
+        "https:///hooks",
+        "ftp://example.com",
+        "file:///etc/passwd",
+        "https://example.com:0/",
+        "https://example.com:99999/",
+        "https://exa mple.com/",
+        "https://example.com\\@127.0.0.1/",
+        "https://ex\u00e4mple.com/",
+        "https://[::1",
+        "//example.com",
+        "",
+        "https://example.com/" + "x" * 2000,
+    ],
+)
+def test_url_is_refused_beside_a_live_key(url: str) -> None:
+    with pytest.raises(InvalidRequest):
+        check_url(url, live=True)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:9000/hooks", "http://localhost/hooks", "https://[::1]:8443/"]
+)
+def test_local_url_is_allowed_beside_a_test_key(url: str) -> None:
+    """Readings, events 16; user information is refused always."""
+    assert check_url(url, live=False) == url
+    with pytest.raises(InvalidRequest):
+        check_url(url.replace("://", "://user@"), live=False)
+
+
+async def sent_to(url: str, *, live: bool) -> tuple[int | None, str | None]:
+    async with WebhookSender(live=live, seconds=2.0) as sender:
+        sent = await sender.send(url, "evt_1", b"{}", ["whsec_" + "A" * 43 + "="])
+    return sent.status, sent.error
+
+
+async def test_name_of_a_private_address_is_not_connected_beside_a_live_key() -> None:
+    async with receiving() as receiver:
+        url = receiver.url.replace("127.0.0.1", "localhost")
+        assert await sent_to(url, live=True) == (None, "the host has an address that is not public")
+        assert await sent_to(receiver.url, live=True) == (None, "the host has an address that is not public")
+        assert receiver.received == []
+        assert await sent_to(url, live=False) == (204, None)
+
+
+async def test_rebound_name_is_judged_at_each_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name was public when it was stored, and leads to this host now: nothing is connected."""
+    answers = [["93.184.215.14", "127.0.0.1"], ["127.0.0.1"], ["::1"], ["169.254.169.254"]]
+    asked = []
+
+    async def getaddrinfo(_: Any, host: str, port: int, **__: Any) -> list[Any]:
+        asked.append(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, port)) for one in answers[len(asked) - 1]]
+
+    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", getaddrinfo)
+    async with receiving() as receiver:
+        url = receiver.url.replace("127.0.0.1", "rebound.example")
+        for _ in answers:
+            assert await sent_to(url, live=True) == (None, "the host has an address that is not public")
+        assert receiver.received == []
+    assert asked == ["rebound.example"] * len(answers)
+
+
+async def test_redirect_is_not_followed() -> None:
+    async with receiving() as target, receiving() as receiver:
+        receiver.status = lambda _: 302
+        receiver.headers = f"location: {target.url}\r\n"
+        assert await sent_to(receiver.url, live=False) == (302, "answered 302")
+        assert target.received == []
+
+
+async def test_long_answer_is_not_read_to_its_end() -> None:
+    async with receiving() as receiver:
+        receiver.body = b"x" * 5_000_000
+        receiver.status = lambda _: 200
+        assert await sent_to(receiver.url, live=False) == (200, None)
+
+
+async def test_silent_host_fails_in_time() -> None:
+    async with receiving() as receiver:
+        receiver.seconds = 10.0
+        assert await sent_to(receiver.url, live=False) == (None, "no answer within 2 s")
