@@ -137,13 +137,21 @@ def sync(
 ) -> None:
     """Fill the cache from Stripe, also while webhooks arrive.
 
-    An interrupted run continues where it stopped.
+    An interrupted run continues where it stopped. Exit code 1: some objects cannot be read. The others are filled in.
     """
+    from dataclasses import asdict
+
     from app.commands.filling import fill_cache
+    from app.commands.reports import print_filled, print_json
 
     with printed_failures(as_json=as_json):
-        seen = asyncio.run(fill_cache(logging_settings_for("sync"), quiet=as_json))
-    typer.echo(json.dumps({"objects": seen}) if as_json else f"{seen} objects read.")
+        filled = asyncio.run(fill_cache(logging_settings_for("sync"), quiet=as_json))
+    if as_json:
+        print_json(asdict(filled))
+    else:
+        print_filled(filled)
+    if filled.unrepaired:
+        raise typer.Exit(1)
 
 
 @cli.command()

@@ -11,6 +11,7 @@ import time
 from app.commands.contexts import checked_context
 from app.mirror import first_fill
 from app.mirror import reconcile as reconciling
+from app.mirror.first_fill import Filled
 from app.mirror.reconcile import Reconciled
 from app.mirror.scans import Progress
 from app.settings import Settings
@@ -58,11 +59,8 @@ def _span(seconds: float) -> str:
     )
 
 
-async def fill_cache(settings: Settings, *, quiet: bool) -> int:
-    """Fill the cache, and return the number of objects that this run read.
-
-    Raises BillingError.
-    """
+async def fill_cache(settings: Settings, *, quiet: bool) -> Filled:
+    """Fill the cache. Raises BillingError."""
     line = ProgressLine(quiet=quiet)
     async with checked_context(settings) as context:
         try:

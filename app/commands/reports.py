@@ -14,11 +14,14 @@ from rich.table import Table
 from app.commands.contexts import checked_context, checked_database
 from app.customers import links
 from app.domain.ids import CustomerId
+from app.mirror.first_fill import Filled
 from app.mirror.reconcile import Counts, Reconciled
 from app.mirror.store.refreshes import Dead, replay
 from app.operating import doctor
 from app.operating.doctor import Finding
 from app.settings import Settings
+
+_TABLE_COLUMNS = 120
 
 
 async def examine(settings: Settings) -> list[Finding]:
@@ -61,15 +64,25 @@ def print_findings(findings: list[Finding]) -> None:
         console.print(f"    -> {_plain(finding.fix)}")
 
 
+def print_filled(filled: Filled) -> None:
+    """Print the result of a first fill."""
+    print(f"{filled.objects} objects read.")
+    if filled.unrepaired:
+        print(f"{filled.unrepaired} cannot be read: `coseat doctor` names them.")
+
+
 def print_reconciled(result: Reconciled) -> None:
     """Print the counts of a reconcile as a table, and its outcome."""
     names = Counts.__slots__
     table = Table("kind", *names)
     for kind, counts in result.kinds.items():
         table.add_row(kind, *(f"{getattr(counts, name):,}" for name in names))
-    Console().print(table)
+    # In a log the console takes 80 columns, which would cut the words.
+    Console(width=max(Console().width, _TABLE_COLUMNS)).print(table)
     done = "A dry run: nothing was changed." if result.dry_run else f"{result.drift} rows differed."
     print(result.reason or done, f"{result.requests} requests.")
+    if unreadable := sum(kind.unreadable for kind in result.kinds.values()):
+        print(f"{unreadable} objects cannot be read: `coseat doctor` names them.")
 
 
 def print_replayed(dead: list[Dead]) -> None:

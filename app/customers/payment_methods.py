@@ -15,6 +15,7 @@ from app.domain.snapshots import Customer, JsonObject
 from app.errors import Conflict, NotFound
 from app.mirror import refreshing as sync
 from app.mirror.store import rows as mirror
+from app.mirror.store import unreadable
 from app.stripe.gateway import Fetched
 
 Position = tuple[int, str]
@@ -42,9 +43,15 @@ async def list_payment_methods(
 
 
 async def _fill_payment_methods(context: Context, customer_id: CustomerId) -> None:
-    found, at = await context.stripe.payment_methods(customer_id)
+    page = await context.stripe.payment_methods(customer_id)
     async with context.database.transaction() as connection:
-        await mirror.apply_page(connection, found, marker=at)
+        await mirror.apply_page(connection, page.snapshots, marker=page.at)
+        await unreadable.note_page(
+            connection,
+            "payment_method",
+            read_well=[one.id for one in page.snapshots],
+            reasons=page.unreadable,
+        )
         await customers.note_payment_methods_filled(connection, customer_id)
 
 
@@ -91,9 +98,9 @@ async def detach(
     if not isinstance(customer, Customer) or customer.deleted:
         raise NotFound()
     live = await context.billing.live_subscriptions_of(customer_id)
-    others, _ = await context.stripe.payment_methods(customer_id)
+    listed = await context.stripe.payment_methods(customer_id)
     charged = {charged_method(subscription, customer) for subscription in live}
-    is_last = all(one.id == method.id for one in others)
+    is_last = listed.ids.keys() | listed.unreadable.keys() <= {method.id}
     if live and (is_last or method.id in charged):
         raise Conflict(
             "A live subscription is charged to this payment method. Make another one the default first.",

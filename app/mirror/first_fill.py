@@ -5,17 +5,20 @@ See docs/how-to/fill-and-reconcile.md.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from app.context import Context
 from app.errors import Conflict
 from app.mirror import scans
 from app.mirror.scans import Report, ScannedInterval
-from app.mirror.store import fills, refreshes
+from app.mirror.store import fills, refreshes, unreadable
 from app.mirror.store import rows as mirror
 from app.mirror.store import scans as scan_rows
 from app.mirror.store.scans import Range
 from app.postgres import locks
 from app.postgres.database import Connection
-from app.stripe.gateway import Account, Page
+from app.stripe.gateway import Account
+from app.stripe.pages import Page
 
 
 async def check_account(context: Context) -> Account:
@@ -42,8 +45,20 @@ def _named(account_id: str, livemode: bool) -> str:
     return f"{account_id} in {'live' if livemode else 'test'} mode"
 
 
-async def fill(context: Context, report: Report) -> int:
-    """Read every list to its end and return the number of objects that this run read, 0 if the mirror is filled.
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """The result of a first fill.
+
+    `objects` is the number of objects that this run read. `unrepaired` is the number of those in all lists that cannot
+    be read; `coseat doctor` names them.
+    """
+
+    objects: int = 0
+    unrepaired: int = 0
+
+
+async def fill(context: Context, report: Report) -> Filled:
+    """Read every list to its end. Nothing is read if the mirror is filled.
 
     A run that was interrupted continues with the page that it had reached. `report` is called after each page.
 
@@ -59,17 +74,22 @@ async def fill(context: Context, report: Report) -> int:
             raise Conflict("Another process is filling this cache.", code="already_running")
         async with context.database.connection() as connection:
             if await fills.is_filled(connection):
-                return 0
+                return Filled()
         scan = await scans.open_scan(in_bulk, "fill", account)
         _, seen = await scans.read(in_bulk, scan, account, _take_in, report)
         async with context.database.transaction() as connection:
             await fills.note_filled(connection)
             await scan_rows.finish(connection, scan, "finished")
-    return seen
+            return Filled(seen, await unreadable.count(connection))
 
 
 async def _take_in(connection: Connection, current: Range, page: Page, _: ScannedInterval) -> None:
-    """Insert absent rows, and notify of rows that differ and of objects that are incomplete on the page."""
+    """Insert absent rows, and notify of rows that differ and of objects that are incomplete on the page.
+
+    Objects that cannot be read are recorded.
+    """
     await mirror.apply_page(connection, page.snapshots, marker=page.at)
+    read_well = [snapshot.id for snapshot in page.snapshots]
+    await unreadable.note_page(connection, current.kind, read_well=read_well, reasons=page.unreadable)
     for object_id in page.cut_short:
         await refreshes.note(connection, current.kind, object_id, notified_at=page.at)

@@ -12,20 +12,26 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import structlog
+
 from app.context import Context
 from app.domain.snapshots import Snapshot
-from app.errors import Conflict
+from app.errors import Conflict, StripeRejected
 from app.mirror import refreshing as sync
 from app.mirror import scans
 from app.mirror.first_fill import check_account
 from app.mirror.scans import KINDS, Report, ScannedInterval
+from app.mirror.store import refreshes, unreadable
 from app.mirror.store import rows as mirror
 from app.mirror.store import scans as scan_rows
 from app.mirror.store.refreshes import Lease
 from app.mirror.store.scans import Finding, ListScan, Range
 from app.postgres import locks
 from app.postgres.database import Connection
-from app.stripe.gateway import Page
+from app.stripe.pages import Page
+from app.stripe.parsing import MalformedObject
+
+log = structlog.get_logger(__name__)
 
 REMOVALS = 20
 REMOVED_SHARE = 0.01
@@ -38,8 +44,8 @@ class Counts:
     """The numbers of one kind.
 
     `missing` objects have no row, `stale` rows differ, and `orphaned` rows are in no list. `unclear` objects were
-    incomplete or malformed in their list and were fetched one by one. `repaired` counts rows that were inserted,
-    refreshed or removed.
+    incomplete in their list and were fetched one by one. `unreadable` objects cannot be read. `repaired` counts rows
+    that were inserted, refreshed or removed.
     """
 
     read: int = 0
@@ -47,6 +53,7 @@ class Counts:
     stale: int = 0
     orphaned: int = 0
     unclear: int = 0
+    unreadable: int = 0
     repaired: int = 0
     removed: int = 0
 
@@ -55,7 +62,8 @@ class Counts:
 class Reconciled:
     """The result of a run. `outcome` is `finished`, or `stopped` for `reason`, and then no row was removed.
 
-    `requests` is the number of calls to Stripe of this run.
+    `requests` is the number of calls to Stripe of this run. `unrepaired` is the number of objects whose rows it leaves
+    missing, stale, orphaned or unreadable; 0 for a dry run.
     """
 
     outcome: str
@@ -63,16 +71,12 @@ class Reconciled:
     requests: int
     reason: str | None = None
     kinds: dict[str, Counts] = field(default_factory=dict)
+    unrepaired: int = 0
 
     @property
     def drift(self) -> int:
         """Return the number of rows that were missing, stale or orphaned."""
         return sum(kind.missing + kind.stale + kind.orphaned for kind in self.kinds.values())
-
-    @property
-    def unrepaired(self) -> int:
-        """Return the number of such rows that the run has not repaired; 0 for a dry run."""
-        return 0 if self.dry_run else self.drift - sum(kind.repaired for kind in self.kinds.values())
 
 
 async def reconcile(
@@ -135,6 +139,7 @@ class _Repair:
         kind = current.kind
         found = await scan_rows.compare(connection, page.snapshots)
         found.update(dict.fromkeys(page.cut_short, _UNCLEAR))
+        found.update(dict.fromkeys(page.unreadable, _UNREADABLE))
         if interval.first <= interval.last:
             rows = await scan_rows.orphaned_rows(
                 connection, kind, first=interval.first, last=interval.last, seen=interval.seen
@@ -147,6 +152,10 @@ class _Repair:
             return
         differing = [snapshot for snapshot in page.snapshots if snapshot.id in found]
         await mirror.apply_page(connection, differing, marker=page.at)
+        read_well = [snapshot.id for snapshot in page.snapshots]
+        await unreadable.note_page(connection, kind, read_well=read_well, reasons=page.unreadable)
+        equal = [object_id for object_id in read_well if found.get(object_id, _MISSING) == _MISSING]
+        await refreshes.clear_dead(connection, kind, equal, before=page.at - self.context.rules.margin)
 
     async def run(self) -> str | None:
         """Repair what was found; return the reason if no row was removed."""
@@ -164,7 +173,11 @@ class _Repair:
 
         async def act_on_next() -> None:
             for kind, object_id in todo:
-                await act(kind, object_id)
+                try:
+                    await act(kind, object_id)
+                except Exception as error:  # One object that cannot be repaired must not keep the others.
+                    log.error("object_not_repaired", kind=kind, object_id=object_id, exc_info=error)
+                    await self._settle(kind, object_id, "failed")
 
         await asyncio.gather(*(act_on_next() for _ in range(_CONCURRENCY)))
 
@@ -223,7 +236,10 @@ class _Repair:
 
     async def _is_gone(self, kind: str, object_id: str) -> bool:
         self.requests += 1
-        snapshot: Snapshot | None = (await self.context.stripe.fetch(kind, object_id)).snapshot
+        try:
+            snapshot: Snapshot | None = (await self.context.stripe.fetch(kind, object_id)).snapshot
+        except (MalformedObject, StripeRejected):
+            return False
         return snapshot is None or snapshot.deleted
 
     async def _remove(self, kind: str, object_id: str) -> None:
@@ -247,6 +263,7 @@ class _Repair:
             totals = await scan_rows.totals(connection, self.scan)
             found = await scan_rows.counts(connection, self.scan)
         kinds = {kind: Counts(read=totals.get(kind, (0, 0))[1]) for kind in KINDS}
+        unrepaired = 0
         for kind, finding, outcome, number in found:
             counts = kinds[kind]
             if outcome != "unfounded":
@@ -255,10 +272,13 @@ class _Repair:
                 counts.repaired += number
             if outcome == "removed":
                 counts.removed += number
+            if outcome in (None, "failed") and not self.dry_run:
+                unrepaired += number
         outcome = "stopped" if reason else "finished"
-        return Reconciled(outcome, self.dry_run, requests, reason, kinds)
+        return Reconciled(outcome, self.dry_run, requests, reason, kinds, unrepaired)
 
 
 _MISSING: Finding = "missing"
 _ORPHANED: Finding = "orphaned"
 _UNCLEAR: Finding = "unclear"
+_UNREADABLE: Finding = "unreadable"

@@ -14,12 +14,12 @@ import structlog
 
 from app.context import Context
 from app.domain.snapshots import Snapshot
-from app.errors import BillingError, ServiceUnavailable
-from app.mirror.store import refreshes
+from app.errors import BillingError, ServiceUnavailable, StripeRejected
+from app.mirror.store import refreshes, unreadable
 from app.mirror.store import rows as mirror
 from app.mirror.store.object_keys import key_of
 from app.mirror.store.refreshes import Lease
-from app.postgres.database import Connection
+from app.postgres.database import Connection, ValueRefused
 from app.postgres.leases import renewing_lease
 from app.stripe.breaker import StripeAway
 from app.stripe.gateway import Fetched
@@ -239,7 +239,7 @@ async def freshen(context: Context, kind: str, object_id: str) -> None:
         ServiceUnavailable: Stripe does not answer in time, or the lease is still held; at once while the breaker is
             open, or if too many requests wait for Stripe. Or the database does not answer.
         BillingError: what `apply` raises.
-        MalformedObject: the object lacks a field that its type promises.
+        StripeRejected: the object cannot be read.
         StatementRefused: PostgreSQL cannot store the snapshot.
     """
     if not await _is_stale(context, kind, object_id):
@@ -268,10 +268,16 @@ async def _freshen(context: Context, kind: str, object_id: str) -> None:
         raise _busy()
     if not isinstance(found, Lease):
         return
-    if await _is_stale(context, kind, object_id):
-        await apply(context, found, _fetch_again(context, found))
-    else:
+    if not await _is_stale(context, kind, object_id):
         await release(context, found)
+        return
+    try:
+        await apply(context, found, _fetch_again(context, found))
+    except MalformedObject as error:
+        raise StripeRejected(
+            f"Stripe's answer for this object cannot be read: {error}. Without fresh=true the last readable state is "
+            "shown. `coseat doctor` tells the operator what to correct."
+        ) from error
 
 
 async def _is_stale(context: Context, kind: str, object_id: str) -> bool:
@@ -283,8 +289,8 @@ async def _is_stale(context: Context, kind: str, object_id: str) -> bool:
 async def refresh(context: Context, lease: Lease) -> bool:
     """Refresh the leased object; True if the snapshot was applied, False if the refresh is to be repeated.
 
-    A failure is recorded with the refresh and counts as an attempt; after 8 attempts the refresh is dead until it is
-    replayed. An outage of Stripe is not counted.
+    A failure is recorded with the refresh and counts as an attempt; after 8 attempts the refresh is dead until a new
+    event or a replay. An outage of Stripe is not counted. An object that cannot be read is recorded as such.
 
     Raises:
         ServiceUnavailable: the failure cannot be recorded because the database does not answer.
@@ -303,7 +309,7 @@ async def _refresh(context: Context, lease: Lease) -> bool:
         async with renewed(context, lease):
             fetched = await context.stripe.fetch(lease.kind, lease.id)
         if not is_dated(fetched):
-            raise MalformedObject("the answer has no date")
+            raise ServiceUnavailable("Stripe's answer has no date, so nothing shows what it is newer than.")
         async with context.database.transaction() as connection:
             applied = await apply_fetched(connection, lease, fetched, serial)
             await check_lease(connection, lease)
@@ -315,12 +321,15 @@ async def _refresh(context: Context, lease: Lease) -> bool:
             await refreshes.run_again(connection, lease)
     except _LeaseLost:
         log.info("refresh_lease_lost", object_id=lease.id)
-    except (BillingError, MalformedObject) as error:
-        reason = error.code if isinstance(error, BillingError) else str(error)
+    except BillingError as error:
         log.warning(
-            "refresh_failed", object_id=lease.id, kind=lease.kind, attempts=lease.attempts, reason=reason
+            "refresh_failed", object_id=lease.id, kind=lease.kind, attempts=lease.attempts, reason=error.code
         )
-        await _put_off(context, lease, reason, counted=await _is_counted(context, lease, error))
+        await _put_off(context, lease, error.code, counted=await _is_counted(context, lease, error))
+    except MalformedObject as error:
+        await _set_aside(context, lease, str(error))
+    except ValueRefused as error:
+        await _set_aside(context, lease, f"PostgreSQL cannot store it ({error.sqlstate})")
     except Exception as error:
         # An unforeseen error counts as an attempt too. Otherwise the refresh would repeat forever and never be dead.
         await _put_off(context, lease, type(error).__name__)
@@ -328,7 +337,20 @@ async def _refresh(context: Context, lease: Lease) -> bool:
     return False
 
 
-async def _is_counted(context: Context, lease: Lease, error: BillingError | MalformedObject) -> bool:
+async def _set_aside(context: Context, lease: Lease, reason: str) -> None:
+    """Record that the object cannot be read, and end its refresh: to fetch it again would change nothing.
+
+    Its next event, reconcile and `coseat replay` read it again. Its row stays as it was.
+    """
+    log.warning("object_unreadable", object_id=lease.id, kind=lease.kind, reason=reason)
+    async with context.database.transaction() as connection:
+        if not await refreshes.still_held(connection, lease):
+            return
+        await unreadable.note(connection, lease.kind, lease.id, reason)
+        await refreshes.mark_applied(connection, lease)
+
+
+async def _is_counted(context: Context, lease: Lease, error: BillingError) -> bool:
     """Return False if Stripe answers nothing else either: no refresh dies of an outage, or waits for long after it."""
     if isinstance(error, StripeAway):
         return False

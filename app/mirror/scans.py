@@ -19,10 +19,12 @@ import structlog
 
 from app.context import Context
 from app.errors import Conflict, NotFound, ServiceUnavailable
+from app.mirror.store import rows as mirror
 from app.mirror.store import scans as scan_rows
 from app.mirror.store.scans import ListScan, Purpose, Range
-from app.postgres.database import Connection
-from app.stripe.gateway import PAGE_SIZE, Account, Page
+from app.postgres.database import Connection, ValueRefused
+from app.stripe.gateway import PAGE_SIZE, Account
+from app.stripe.pages import Page
 
 log = structlog.get_logger(__name__)
 
@@ -102,7 +104,7 @@ async def read(
         Conflict: `already_running` if another process has taken over the list scan.
         ServiceUnavailable: Stripe or the database did not answer for some minutes.
         StripeRejected: Stripe refused a read.
-        MalformedObject: an object without a readable id.
+        MalformedObject: a page is no list, or none of its objects has an id.
         Exception: what `handle` raises.
     """
     async with context.database.connection() as connection:
@@ -161,6 +163,7 @@ class _Reader:
         finished = False
         while not finished:
             page = await _patiently(partial(self._fetch, current))
+            before = current
             after, interval = _after(current, page)
             finished = not page.has_more
             if (after.last_created or self.oldest) < self.oldest:
@@ -172,12 +175,12 @@ class _Reader:
             self._promised += len(split)
             self._open[current.kind] += len(split)
             try:
-                await _patiently(partial(self._write, current, page, after, interval, split))
+                await _patiently(partial(self._write_storable, current, page, after, interval, split))
             finally:
                 self._promised -= len(split)
             current = after
             self.pages += 1
-            self.objects += len(page.ids)
+            self.objects += after.objects - before.objects
             self.report(Progress(self.pages, self.objects, sum(self._left.values())))
             if split:
                 share = self._left[current.position] / (len(split) + 1)
@@ -205,6 +208,19 @@ class _Reader:
                 created_to=current.last_created,
                 starting_after=None,
             )
+
+    async def _write_storable(
+        self, before: Range, page: Page, after: Range, interval: ScannedInterval, split: list[Range]
+    ) -> None:
+        """Write a page. If PostgreSQL refuses a value, the objects that it cannot store are recorded as unreadable."""
+        try:
+            await self._write(before, page, after, interval, split)
+        except ValueRefused:
+            storable = await mirror.without_refused(self.context.database, page.snapshots)
+            refused = {str(one.id) for one in page.snapshots} - {one.id for one in storable}
+            reasons = {**page.unreadable, **dict.fromkeys(refused, "PostgreSQL cannot store it")}
+            rest = dataclasses.replace(page, snapshots=storable, unreadable=reasons)
+            await self._write(before, rest, after, interval, split)
 
     async def _write(
         self, before: Range, page: Page, after: Range, interval: ScannedInterval, split: list[Range]
@@ -252,18 +268,18 @@ def _after(current: Range, page: Page) -> tuple[Range, ScannedInterval]:
     # An object that was created after the page was read is not missing from it.
     last = page.at if newest is None else min(newest, page.at)
     end = page.ids[ids[-1]] if ids else current.last_created
-    seen = [*current.open_ids, *ids]
+    seen = [*current.open_ids, *ids, *page.unreadable]
     first = current.created_from if not page.has_more or end is None else end + 1
     open_ids = [] if end is None else [name for name, second in page.ids.items() if second == end]
     if end == current.last_created:
         open_ids = [*current.open_ids, *open_ids]
     after = dataclasses.replace(
         current,
-        last_id=ids[-1] if ids else current.last_id,
+        last_id=page.last_id or current.last_id,
         last_created=end,
         open_ids=list(dict.fromkeys(open_ids)),
         pages=current.pages + 1,
-        objects=current.objects + len(ids),
+        objects=current.objects + len(page.snapshots) + len(page.cut_short),
     )
     return after, ScannedInterval(first, last, seen)
 

@@ -165,7 +165,7 @@ def _parsed(event: Event, kind: str) -> Snapshot | None:
     if kind == "customer" and event.type in _DELETED:
         source = {"id": event.object.get("id"), "created": event.object.get("created"), "deleted": True}
     try:
-        snapshot = parsing.PARSERS[kind](source)
+        snapshot = parsing.snapshot(kind, source)
     except MalformedObject:
         return None
     return dataclasses.replace(snapshot, deleted=True) if event.type in _DELETED else snapshot

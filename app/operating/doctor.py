@@ -17,7 +17,7 @@ from app.domain.ids import NOBODY
 from app.domain.seats import capacity, is_shareable, lacking
 from app.mirror import refused_deliveries
 from app.mirror.first_fill import check_account
-from app.mirror.store import fills, refreshes, subscriptions
+from app.mirror.store import fills, refreshes, subscriptions, unreadable
 from app.mirror.store import scans as scan_rows
 from app.operating import store as diagnosis
 from app.postgres import installation_counts
@@ -326,6 +326,15 @@ async def _sync(connection: Connection) -> list[Finding]:
         for dead in await refreshes.dead(connection, limit=diagnosis.LIMIT)
     ]
     found += await _refused(connection)
+    found += [
+        Finding(
+            "unreadable",
+            one.id,
+            f"this {one.kind.replace('_', ' ')} cannot be read: {one.reason}",
+            f"Correct it at Stripe. Its next event reads it again, and so does `coseat replay {one.id}`.",
+        )
+        for one in await unreadable.oldest(connection, limit=diagnosis.LIMIT)
+    ]
     deliveries = await diagnosis.deliveries(connection)
     if deliveries.last is None:
         fix = "Change any object in the Dashboard, and check that its event arrives."

@@ -9,7 +9,7 @@ from prometheus_client import REGISTRY, Gauge
 
 from app.context import Context
 from app.errors import BillingError
-from app.mirror.store import refreshes
+from app.mirror.store import refreshes, unreadable
 from app.mirror.store import scans as scan_rows
 from app.operating import installation
 from app.operations import waiting_store
@@ -41,6 +41,7 @@ _WANTED = Gauge("coseat_refreshes_wanted", "Objects that will be fetched again, 
 _DUE = Gauge("coseat_refreshes_due", "Objects whose refresh may start now")
 _OLDEST = Gauge("coseat_refreshes_oldest_due_seconds", "Seconds for which the oldest due refresh has waited")
 _DEAD = Gauge("coseat_refreshes_dead", "Refreshes that were given up until they are replayed")
+_UNREADABLE = Gauge("coseat_unreadable_objects", "Objects of Stripe that cannot be read: see `coseat doctor`")
 _PAID_WITHOUT_EFFECT = Gauge(
     "coseat_paid_without_effect", "Purchases that were paid and never took effect: see `coseat doctor`"
 )
@@ -66,6 +67,7 @@ async def update(context: Context) -> None:
         async with context.database.reading() as connection:
             state = await refreshes.state(connection)
             last = await scan_rows.last_reconcile(connection)
+            cannot_be_read = await unreadable.count(connection)
             without_effect = await waiting_store.paid_without_effect(connection)
             installation.COLLECTOR.show(await installation.read(connection))
     except BillingError:
@@ -76,6 +78,7 @@ async def update(context: Context) -> None:
     _DUE.set(state.due)
     _OLDEST.set(max(0.0, state.oldest))
     _DEAD.set(state.dead)
+    _UNREADABLE.set(cannot_be_read)
     _PAID_WITHOUT_EFFECT.set(without_effect)
     _DRIFT.set(None if last is None else (last["report"] or {}).get("drift", 0))
     _AGE.set(None if last is None else last["age"])

@@ -29,6 +29,7 @@ from app.postgres.failures import (
     PoolerNotSet,
     StatementRefused,
     UniqueViolation,
+    ValueRefused,
     database_unavailable,
     pooler_not_set,
     row_locked,
@@ -37,7 +38,7 @@ from app.postgres.queues import Queues
 from app.postgres.servers import Servers, Session, lacking_role_settings, local_limits
 from app.settings import Settings
 
-__all__ = ["Connection", "Database", "Record", "StatementRefused", "UniqueViolation"]
+__all__ = ["Connection", "Database", "Record", "StatementRefused", "UniqueViolation", "ValueRefused"]
 
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 Record: TypeAlias = asyncpg.Record

@@ -13,6 +13,13 @@ UniqueViolation = asyncpg.UniqueViolationError
 StatementRefused = asyncpg.PostgresError
 """An error that PostgreSQL answers while it is available: a value that it cannot store, a deadlock."""
 
+ValueRefused = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.ProgramLimitExceededError,
+)
+"""A StatementRefused because of a value, which PostgreSQL refuses again: it cannot be stored, or is too long."""
+
 ReadOnly = asyncpg.ReadOnlySQLTransactionError
 NoRoom = asyncpg.InsufficientResourcesError
 """No disk space, no memory, or no free connection: SQLSTATE class 53."""

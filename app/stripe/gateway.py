@@ -14,11 +14,12 @@ from uuid import uuid4
 
 from app.domain import metadata as keys
 from app.domain.ids import CustomerId, SubscriptionId
-from app.domain.snapshots import Invoice, PaymentMethod, Snapshot, Subscription
+from app.domain.snapshots import Invoice, Snapshot
 from app.errors import NotFound
 from app.stripe import parsing
 from app.stripe.budget import Work
 from app.stripe.client import Answer, StripeClient, Write
+from app.stripe.pages import Page, read_page, tiers_not_shown
 
 PAGE_SIZE = 100
 
@@ -58,21 +59,6 @@ class Fetched:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """A page of a list, newest object first; `at` is the Unix second of the answer.
-
-    `cut_short` are the ids of objects that were incomplete or malformed, which have to be fetched one by one. `ids` are
-    all objects of the page with the Unix second of their creation, in the order of the page.
-    """
-
-    snapshots: list[Snapshot]
-    cut_short: list[str]
-    ids: dict[str, int]
-    has_more: bool
-    at: int
-
-
-@dataclass(frozen=True, slots=True)
 class Account:
     """The account of the API key. `created` is None if Stripe does not return it; `at` is the second of the answer."""
 
@@ -91,20 +77,6 @@ class WebhookEndpoint:
     enabled: bool
     api_version: str | None
     events: frozenset[str]
-
-
-def _tiers_not_shown(source: Mapping[str, Any]) -> list[str]:
-    """Return the currencies of a tiered price whose tiers are missing. Stripe returns each only if it is expanded.
-
-    The tiers of the price's own currency are in the price's `tiers`.
-    """
-    if source.get("object") != "price" or source.get("billing_scheme") != "tiered":
-        return []
-    options = source.get("currency_options")
-    if not isinstance(options, Mapping):
-        return []
-    others = [name for name in options if name != source.get("currency")]
-    return [name for name in others if isinstance(options[name], Mapping) and "tiers" not in options[name]]
 
 
 class StripeGateway:
@@ -148,11 +120,15 @@ class StripeGateway:
         path, expand = f"{_PATHS[kind]}/{quote(object_id, safe='')}", list(_EXPAND.get(kind, ()))
         try:
             answer = await self._client.get(path, {"expand": expand} if expand else None)
-            if unshown := _tiers_not_shown(answer.data):
+            if unshown := tiers_not_shown(answer.data):
                 tiers = [f"currency_options.{currency}.tiers" for currency in unshown]
                 answer = await self._client.get(path, {"expand": [*expand, *tiers]})
         except NotFound as absent:
             return Fetched(None, absent.at)
+        parsing.check_kind(kind, answer.data)
+        # Stripe answers a test payment method, such as pm_card_visa, with a new one.
+        if answer.data["id"] != object_id and kind != "payment_method":
+            raise parsing.MalformedObject("id is not the one that was asked for")
         return await self._whole(answer.data, answer.at)
 
     async def _whole(self, data: Mapping[str, Any], at: int) -> Fetched:
@@ -161,11 +137,11 @@ class StripeGateway:
             data = await self._with_currency_options(data)
         if kind == "subscription" and not parsing.is_complete(data):
             items = await self._all("/v1/subscription_items", {"subscription": data["id"]})
-            return Fetched(parsing.subscription(data, items), at)
+            return Fetched(parsing.snapshot(kind, data, items), at)
         if kind == "invoice" and not parsing.is_complete(data):
             lines = await self._all(f"{_PATHS[kind]}/{data['id']}/lines", {})
-            return Fetched(parsing.invoice(data, lines), at)
-        return Fetched(parsing.PARSERS[kind](data), at)
+            return Fetched(parsing.snapshot(kind, data, lines), at)
+        return Fetched(parsing.snapshot(kind, data), at)
 
     async def _with_currency_options(self, data: Mapping[str, Any]) -> Mapping[str, Any]:
         """Add the currency options of coupons with an amount in another currency, which Stripe does not embed."""
@@ -196,7 +172,7 @@ class StripeGateway:
         """Return a page of a kind's objects, newest first, ended subscriptions included.
 
         The objects were created between Unix seconds `created_from` and `created_to`, both inclusive. Raises NotFound
-        if the object `starting_after` does not exist any more.
+        if the object `starting_after` does not exist any more. Only a page that is no list raises MalformedObject.
         """
         params: dict[str, Any] = {"limit": PAGE_SIZE, **_LIST_FILTERS.get(kind, {})}
         if kind in _EXPAND_PAGE:
@@ -207,26 +183,7 @@ class StripeGateway:
         if starting_after is not None:
             params["starting_after"] = starting_after
         answer = await self._client.get(_PATHS[kind], params)
-        sources = answer.data["data"]
-        snapshots, cut_short = [], []
-        for source in sources:
-            try:
-                if (kind == "price" or parsing.is_complete(source)) and not _tiers_not_shown(source):
-                    snapshot = parsing.PARSERS[kind](source)
-                    if not isinstance(snapshot, Subscription) or snapshot.discounts_complete:
-                        snapshots.append(snapshot)
-                        continue
-            except parsing.MalformedObject:
-                if not parsing.is_id(source.get("id")):
-                    raise
-            cut_short.append(str(source["id"]))
-        return Page(
-            snapshots=snapshots,
-            cut_short=cut_short,
-            ids={str(source["id"]): int(source["created"]) for source in sources},
-            has_more=bool(answer.data["has_more"]),
-            at=answer.at,
-        )
+        return read_page(kind, answer.data, answer.at)
 
     async def changed_by(
         self, key_prefix: str, event_types: str, *, since: int
@@ -311,13 +268,13 @@ class StripeGateway:
         found = [await self._whole(source, 0) for source in await self._all(_PATHS["invoice"], query)]
         return [one.snapshot for one in found if isinstance(one.snapshot, Invoice)]
 
-    async def payment_methods(self, customer_id: CustomerId) -> tuple[list[PaymentMethod], int]:
-        """Return all payment methods of a customer, and the Unix second of the first answer."""
+    async def payment_methods(self, customer_id: CustomerId) -> Page:
+        """Return all payment methods of a customer as one page, with the Unix second of the first answer."""
         first = await self._client.get(f"{customer_path(customer_id)}/payment_methods", {"limit": PAGE_SIZE})
         sources = list(first.data["data"])
         if first.data["has_more"]:
             sources = await self._all(f"{customer_path(customer_id)}/payment_methods", {})
-        return [parsing.payment_method(source) for source in sources], first.at
+        return read_page("payment_method", {"data": sources}, first.at)
 
     def customer_creation(
         self, *, email: str | None, name: str | None, metadata: Mapping[str, str]

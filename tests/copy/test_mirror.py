@@ -11,15 +11,16 @@ import pytest
 
 from app.domain.snapshots import Snapshot, Subscription
 from app.domain.statuses import ENDED
-from app.mirror.store import inbox, refreshes
+from app.mirror.store import inbox, refreshes, scans
 from app.mirror.store import rows as mirror
 from app.mirror.store.rows import MIRRORS, EventRecord
 from app.postgres import tables
 from app.postgres.database import Connection, Database
-from testkit.snapshots import CUSTOMER, EVERY_KIND, INVOICE, PRODUCT, SUBSCRIPTION, like
+from testkit.snapshots import CUSTOMER, EVERY_KIND, INVOICE, PRICE, PRODUCT, SUBSCRIPTION, like
 
 MARGIN = 2
 KINDS = [pytest.param(snapshot, id=mirror.mirror_of(snapshot).kind) for snapshot in EVERY_KIND]
+REUSED = [pytest.param(snapshot, id=mirror.mirror_of(snapshot).kind) for snapshot in (PRODUCT, PRICE)]
 numbers = itertools.count(1)
 
 
@@ -203,6 +204,57 @@ async def test_a_deletion_stays(connection: Connection, snapshot: Snapshot) -> N
     effect = await mirror.apply_page(connection, [snapshot], marker=7000)
     assert (effect.inserted, effect.differing) == (0, 0)
     assert await row(connection, snapshot) == found
+
+
+@pytest.mark.parametrize("snapshot", REUSED)
+@pytest.mark.parametrize("path", ["event", "fetch", "page"])
+async def test_object_is_a_new_one_when_its_id_is_used_again(
+    connection: Connection, snapshot: Snapshot, path: str
+) -> None:
+    """C3: the tombstone of the deleted object stayed, and reconcile saw no drift."""
+    kind = mirror.mirror_of(snapshot).kind
+    await event(connection, snapshot, 1000)
+    assert await event(connection, like(snapshot, deleted=True), 1010) == "applied"
+    again = like(snapshot, created=1020, active=False)
+    if path == "event":
+        assert await event(connection, again, 1020) == "applied"
+    elif path == "page":
+        assert (await mirror.apply_page(connection, [again], marker=1030)).differing == 1
+        assert await scans.compare(connection, [again]) == {snapshot.id: "stale"}
+        assert await notifications(connection, snapshot) == 1
+    if path != "event":
+        serial = await mirror.serial_of(connection, kind, snapshot.id)
+        assert await mirror.apply_fetched(connection, again, serial=serial, marker=1030)
+    found = await row(connection, snapshot)
+    assert (found["existence"], found["terminal"], found["created"]) == ("present", False, 1020)
+    # A late delivery about the first object changes nothing.
+    await event(connection, snapshot, 1009)
+    await event(connection, like(snapshot, deleted=True), 1010, id="evt_again")
+    assert await row(connection, snapshot) == found
+    assert await event(connection, like(again, deleted=True), 1040) == "applied"
+
+
+@pytest.mark.parametrize("snapshot", REUSED)
+async def test_fetch_decides_when_an_id_is_used_again_within_one_second(
+    connection: Connection, snapshot: Snapshot
+) -> None:
+    """C3: created, deleted and created again in one second, the two objects have the same `created`."""
+    await event(connection, snapshot, 100)
+    assert await event(connection, like(snapshot, deleted=True), 100) == "applied"
+    assert await event(connection, snapshot, 100) == "noted"
+    serial = await mirror.serial_of(connection, mirror.mirror_of(snapshot).kind, snapshot.id)
+    assert not await mirror.apply_fetched(connection, snapshot, serial=serial, marker=102), "to be repeated"
+    assert (await row(connection, snapshot))["existence"] == "deleted"
+    assert await mirror.apply_fetched(connection, snapshot, serial=serial, marker=108)
+    assert (await row(connection, snapshot))["existence"] == "present"
+
+
+async def test_deleted_customer_stays_deleted_whatever_is_seen_of_its_id(connection: Connection) -> None:
+    """C3: Stripe generates the ids of customers, and uses none again."""
+    await event(connection, CUSTOMER, 1000)
+    await event(connection, like(CUSTOMER, deleted=True), 1010)
+    assert await event(connection, like(CUSTOMER, created=1020), 1020) == mirror.HAD_ENDED
+    assert (await row(connection, CUSTOMER))["existence"] == "deleted"
 
 
 @pytest.mark.parametrize("status", sorted(ENDED))

@@ -166,7 +166,9 @@ async def test_failures_back_off_and_the_eighth_is_the_last(connection: Connecti
         await make_due(connection)
     assert await due(connection) == []
     await note(connection, "cus_1")
-    assert await due(connection) == [], "dead until it is replayed"
+    [lease] = await due(connection)
+    assert lease.attempts == 0, "C4: a new event is a new reason to try"
+    assert (await state(connection, "cus_1"))["dead_at"] is None
 
 
 async def test_a_success_forgets_the_failures(connection: Connection) -> None:

@@ -184,7 +184,7 @@ async def test_a_payment_method_and_an_invoice(stripe_account: Simulator, gatewa
     (line,) = invoice.lines
     assert (line["price_id"], line["quantity"], line["proration"]) == (plan.price, 2, False)
     assert line["subscription_item_id"] == made["items"]["data"][0]["id"]
-    (method,), _ = await gateway.payment_methods(CustomerId(payer))
+    [method] = (await gateway.payment_methods(CustomerId(payer))).snapshots
     assert isinstance(method, PaymentMethod)
     assert (method.customer_id, method.type) == (payer, "card")
     assert method.card is not None

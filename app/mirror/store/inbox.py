@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from app.mirror.store.object_keys import key_of
+from app.mirror.store.refreshes import COUNT_NOTIFICATION
 from app.postgres.database import Connection
 
-_CLAIM = """
+_CLAIM = f"""
     with claimed as (
         insert into webhook_events (id, type, object_id, created, outcome) values ($1, $2, $3, $4, $5)
         on conflict (id) do nothing returning id
@@ -15,8 +16,7 @@ _CLAIM = """
         insert into refreshes as r (id, kind, notifications, notified_at)
         select distinct on (h.id) h.id, h.kind, 1, $4 from claimed, unnest($6::text[], $7::text[]) as h(kind, id)
         order by h.id
-        on conflict (id) do update set
-            notifications = r.notifications + 1, notified_at = greatest(r.notified_at, excluded.notified_at)
+        {COUNT_NOTIFICATION}
     )
     select exists (select from claimed)"""
 

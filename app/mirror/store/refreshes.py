@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 from uuid import UUID
 
 from app.mirror.store.object_keys import id_of, key_of, keys_of
@@ -98,16 +99,28 @@ _REPLAY = """
     where r.id = was.id
     returning was.id, was.kind, was.last_error as reason, was.attempts"""
 
+_UNREADABLE = """
+    select kind, id, reason from unreadable_objects where $1::text[] is null or id = any($1) order by kind, id"""
+
 _STATE = """
     select count(*) filter (where not_before <= clock_timestamp()) as due, count(*) as wanted,
         coalesce(extract(epoch from clock_timestamp() - min(not_before)), 0)::float as oldest,
         (select count(*) from refreshes where dead_at is not null) as dead
     from refreshes where notifications > 0 and dead_at is null"""
 
-_NOTE = """
+COUNT_NOTIFICATION: Final = """on conflict (id) do update set
+    notifications = r.notifications + 1, notified_at = greatest(r.notified_at, excluded.notified_at),
+    attempts = case when r.dead_at is null then r.attempts else 0 end,
+    not_before = case when r.dead_at is null then r.not_before else clock_timestamp() end, dead_at = null"""
+"""How an insert of notifications into `refreshes as r` ends. A notification revives a dead refresh."""
+
+_NOTE = f"""
     insert into refreshes as r (id, kind, notifications, notified_at) values ($1, $2, 1, $3)
-    on conflict (id) do update set
-        notifications = r.notifications + 1, notified_at = greatest(r.notified_at, excluded.notified_at)"""
+    {COUNT_NOTIFICATION}"""
+
+_CLEAR_DEAD = """
+    update refreshes set notifications = 0, attempts = 0, last_error = null, dead_at = null
+    where id = any($1) and dead_at is not null and lease_token is null and notified_at < $2"""
 
 
 async def due(connection: Connection, *, limit: int, lease_seconds: float) -> list[Lease]:
@@ -158,6 +171,14 @@ async def note(connection: Connection, kind: str, object_id: str, *, notified_at
     await connection.execute(_NOTE, key_of(kind, object_id), kind, notified_at)
 
 
+async def clear_dead(connection: Connection, kind: str, ids: Iterable[str], *, before: int) -> None:
+    """Clear the dead refreshes of objects of one kind whose rows equal Stripe.
+
+    Only refreshes whose last notification is older than Unix second `before` are cleared: the rows show it.
+    """
+    await connection.execute(_CLEAR_DEAD, [key_of(kind, object_id) for object_id in ids], before)
+
+
 async def postponed(connection: Connection, lease: Lease, reason: str) -> None:
     """Release the lease in an outage of Stripe: try again within OUTAGE_SECONDS, without counting an attempt."""
     await connection.execute(_POSTPONED, lease.key, lease.token, reason, OUTAGE_SECONDS)
@@ -202,9 +223,19 @@ def _dead(row: Record) -> Dead:
 
 
 async def replay(connection: Connection, ids: list[str] | None) -> list[Dead]:
-    """Make dead refreshes due at once, with no attempts counted; return them as they were. None replays all."""
+    """Make dead refreshes, and those of objects that cannot be read, due at once; return them as they were.
+
+    None replays all.
+    """
     keys = None if ids is None else [key for object_id in ids for key in keys_of(object_id)]
-    return [_dead(row) for row in await connection.fetch(_REPLAY, keys)]
+    async with connection.transaction():
+        found = [_dead(row) for row in await connection.fetch(_REPLAY, keys)]
+        replayed = {(one.kind, one.id) for one in found}
+        for row in await connection.fetch(_UNREADABLE, ids):
+            if (row["kind"], row["id"]) not in replayed:
+                await note(connection, row["kind"], row["id"], notified_at=0)
+                found.append(Dead(row["id"], row["kind"], row["reason"], 1))
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,9 @@ from typing import Any
 from app.domain.snapshots import Customer, Invoice, PaymentMethod, Price, Product, Snapshot, Subscription
 from app.domain.statuses import ENDED
 from app.mirror.store.object_keys import key_sql
-from app.postgres.database import Connection, Record
+from app.mirror.store.refreshes import COUNT_NOTIFICATION
+from app.mirror.store.unreadable import FORGET
+from app.postgres.database import Connection, Database, Record, ValueRefused
 
 NOT_COLUMNS = frozenset({"deleted", "items_complete", "discounts_complete"})
 SYNC_COLUMNS = ("marker", "serial", "existence", "terminal", "synced_at")
@@ -39,8 +41,11 @@ _KEPT_DETAILS = f"""discount_details = case when {_OWN_DETAILS} then excluded.di
     join jsonb_array_elements(t.discount_details) d(detail) on d.detail ->> 'id' = k.id) end"""
 
 _CLAIMED = "incoming i join claimed c on c.id = i.event_id where i.usable order by i.id"
-COUNT_NOTIFICATION = """on conflict (id) do update set
-    notifications = r.notifications + 1, notified_at = greatest(r.notified_at, excluded.notified_at)"""
+
+# The owner of the account chooses the ids of products and of plans (prices), and may create one again that was deleted.
+_REUSED_IDS = frozenset({"product", "price"})
+_SAME_SECOND_SECONDS = 5
+"""An object that was created again in the very second of its predecessor is told from it by a fetch so much later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,11 @@ HAD_ENDED = "ignored: had ended"
 """Outcome of an event that arrived after the row had become terminal."""
 
 
+def _in_one_second(new: str, old: str) -> str:
+    """Return the condition on which an object was created and deleted, and perhaps created again, in one second."""
+    return f"({new}.created = {old}.created and {old}.marker <= {old}.created + {_SAME_SECOND_SECONDS})"
+
+
 class Mirror:
     """A mirrored table with its statements, built once from the fields of the snapshot."""
 
@@ -90,14 +100,29 @@ class Mirror:
             select synced_at < clock_timestamp() - $2 * interval '1 second' from {table} where id = $1"""
         self.serial = f"select serial from {table} where id = $1"
 
-    def _upsert(self, source: str, changes: dict[str, str]) -> str:
-        """Return an upsert from the rows `i` of `source`, to be continued with a condition."""
+    def _upsert(self, source: str, changes: dict[str, str], *, or_else: str = "") -> str:
+        """Return an upsert from the rows `i` of `source`, to be continued with a condition.
+
+        `or_else` is a further case in which a row may follow a terminal one.
+        """
         return f"""
             insert into {self.table} as t ({", ".join(self._written)}, serial, synced_at)
             select {", ".join(f"i.{name}" for name in self._written)}, 1, clock_timestamp() from {source}
             on conflict (id) do update set {", ".join(changes.values())}, marker = greatest(t.marker, excluded.marker),
                 serial = t.serial + 1, synced_at = clock_timestamp()
-            where (excluded.terminal or not t.terminal) and """
+            where ({self.may_follow("excluded", "t")} {or_else}) and """
+
+    def may_follow(self, new: str, old: str, *, for_certain: bool = True) -> str:
+        """Return the condition on which row `new` may replace row `old`, as far as both may be terminal.
+
+        A terminal row stays. Only an id that is used again has a new object: its own `created` is later than that of
+        the deleted one. With `for_certain=False` both may be of one second, so that a fetch has to decide.
+        """
+        if self.kind not in _REUSED_IDS:
+            return f"({new}.terminal or not {old}.terminal)"
+        in_one_second = "" if for_certain else f"or {_in_one_second(new, old)}"
+        return f"""(case when {new}.terminal then {new}.created >= {old}.created
+            else not {old}.terminal or {new}.created > {old}.created {in_one_second} end)"""
 
     def _applying_events(self) -> str:
         table, kind = self.table, self.kind
@@ -134,7 +159,8 @@ class Mirror:
                 insert into refreshes as r (id, kind, notifications, notified_at)
                 select {key}, '{kind}', 1, i.marker from incoming i join claimed c on c.id = i.event_id
                 where not exists (select from applied a where a.id = i.id)
-                  and not exists (select from {table} t where t.id = i.id and t.terminal and not i.terminal)
+                  and not exists (select from {table} t
+                      where t.id = i.id and t.terminal and not {self.may_follow("i", "t", for_certain=False)})
                 order by 1
                 {COUNT_NOTIFICATION}
                 returning r.id
@@ -143,6 +169,8 @@ class Mirror:
                 from applied a join incoming i on i.id = a.id
                 where r.id = {key} and r.lease_token is null and r.notified_at + $7 < i.marker
                   and r.notifications > 0
+            ), read_well as (
+                {FORGET.format(source="applied", kind=kind)}
             )
             select i.event_id, (select c.outcome from claimed c where c.id = i.event_id) as expected,
                 exists (select from applied a where a.id = i.id) as applied,
@@ -150,18 +178,24 @@ class Mirror:
             from incoming i"""
 
     def _applying_fetched(self) -> str:
-        table = self.table
+        table, same_second = self.table, ""
+        if self.kind in _REUSED_IDS:
+            same_second = f"""or (not excluded.terminal and {_in_one_second("excluded", "t")}
+                and excluded.marker > t.marker + {_SAME_SECOND_SECONDS})"""
         # The webhook for our own write often arrives before the response. If both agree, no further fetch is needed.
         return f"""
             with incoming as (
                 select * from jsonb_populate_record(null::{table}, $1)
             ), applied as (
-                {self._upsert("incoming i", self._changes)} (t.serial = $2
+                {self._upsert("incoming i", self._changes, or_else=same_second)} (t.serial = $2
                     or ({self._compared("t")}) is not distinct from ({self._compared("excluded")}))
                 returning t.id
+            ), read_well as (
+                {FORGET.format(source="incoming", kind=self.kind)}
             )
             select exists (select from applied)
-                or exists (select from {table} t, incoming i where t.id = i.id and t.terminal and not i.terminal)"""
+                or exists (select from {table} t, incoming i where t.id = i.id and t.terminal and not i.terminal
+                    and not {self.may_follow("i", "t", for_certain=False)})"""
 
     def _applying_page(self) -> str:
         table, kind, columns = self.table, self.kind, ", ".join(self._written)
@@ -176,7 +210,7 @@ class Mirror:
                 select i.id, i.marker from incoming i join {table} t on t.id = i.id
                 where ({self._compared("t")})
                       is distinct from ({self._compared("i")})
-                  and (i.terminal or not t.terminal)
+                  and {self.may_follow("i", "t", for_certain=False)}
             ), noted as (
                 insert into refreshes as r (id, kind, notifications, notified_at)
                 select {key_sql(kind, "id")}, '{kind}', 1, marker from differing order by 1
@@ -191,6 +225,8 @@ class Mirror:
                 update {table} set existence = 'absent', marker = greatest(marker, $3), serial = serial + 1,
                     synced_at = clock_timestamp()
                 where id = $1 and serial = $2 and not terminal
+            ), gone as (
+                delete from unreadable_objects where kind = '{self.kind}' and id = $1
             )
             select not exists (select from {table} where id = $1 and serial <> $2 and not terminal)"""
 
@@ -322,3 +358,20 @@ async def apply_page(connection: Connection, snapshots: Sequence[Snapshot], *, m
     if record is None:
         raise LookupError("a statement that always answers one row answered none")
     return PageEffect(record["inserted"], record["differing"])
+
+
+async def without_refused(database: Database, snapshots: Sequence[Snapshot]) -> list[Snapshot]:
+    """Return the snapshots that PostgreSQL can store. Each is tried behind a savepoint that is rolled back."""
+    found = []
+    async with database.transaction() as connection:
+        for snapshot in snapshots:
+            tried = connection.transaction()
+            await tried.start()
+            try:
+                await apply_page(connection, [snapshot], marker=0)
+                found.append(snapshot)
+            except ValueRefused:
+                pass
+            finally:
+                await tried.rollback()
+    return found

@@ -18,7 +18,7 @@ from app.mirror.store.rows import MIRRORS, Mirror, mirror_of
 from app.postgres.database import Connection
 
 Purpose = Literal["fill", "reconcile"]
-Finding = Literal["missing", "stale", "orphaned", "unclear"]
+Finding = Literal["missing", "stale", "orphaned", "unclear", "unreadable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +193,7 @@ def _comparison(mirror: Mirror) -> str:
         select i.id, case when t.id is null then 'missing' else 'stale' end as finding
         from jsonb_populate_recordset(null::{mirror.table}, $1) i left join {mirror.table} t on t.id = i.id
         where t.id is null
-           or (({ours}) is distinct from ({theirs}) and (i.terminal or not t.terminal))"""
+           or (({ours}) is distinct from ({theirs}) and {mirror.may_follow("i", "t", for_certain=False)})"""
 
 
 _COMPARE = {kind: _comparison(mirror) for kind, mirror in MIRRORS.items()}

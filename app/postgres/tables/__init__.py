@@ -64,6 +64,7 @@ from app.postgres.tables.synchronisation import (
     rate_grants,
     rate_slowdown,
     refreshes,
+    unreadable_objects,
     webhook_events,
 )
 
@@ -114,6 +115,7 @@ __all__ = [
     "subscriptions",
     "transfers",
     "unclaimed_counts",
+    "unreadable_objects",
     "webhook_deliveries",
     "webhook_endpoints",
     "webhook_events",

@@ -61,6 +61,15 @@ Index(
 )
 Index("ix_refreshes_dead", refreshes.c.dead_at, postgresql_where=refreshes.c.dead_at.is_not(None))
 
+unreadable_objects = Table(
+    "unreadable_objects",
+    metadata,
+    Column("kind", Text, primary_key=True),
+    Column("id", Text, primary_key=True),
+    text_column("reason", required=True),
+    instant("since", default=True),
+)
+
 payment_method_fills = Table(
     "payment_method_fills",
     metadata,

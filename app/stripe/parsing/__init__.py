@@ -10,16 +10,18 @@ from app.stripe.parsing.discounts import (
     spent_discounts,
     with_currency_options,
 )
-from app.stripe.parsing.fields import MalformedObject, is_id
+from app.stripe.parsing.fields import MalformedObject, is_id, storable
 from app.stripe.parsing.objects import (
     PARSERS,
     check_kind,
+    created,
     customer,
     invoice,
     is_complete,
     payment_method,
     price,
     product,
+    snapshot,
     subscription,
 )
 from app.stripe.parsing.payments import (
@@ -41,6 +43,7 @@ __all__ = [
     "bill",
     "billed_line",
     "check_kind",
+    "created",
     "customer",
     "foreign_coupons",
     "intent_step",
@@ -55,7 +58,9 @@ __all__ = [
     "product",
     "promotion_code",
     "purchase_invoice",
+    "snapshot",
     "spent_discounts",
+    "storable",
     "subscription",
     "tax",
     "with_currency_options",

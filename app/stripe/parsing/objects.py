@@ -297,16 +297,44 @@ PARSERS: dict[str, Callable[[Json], Snapshot]] = {
 }
 
 
+_WITH_LIST: dict[str, Callable[[Json, list[Json]], Snapshot]] = {
+    "subscription": subscription,
+    "invoice": invoice,
+}
+
+
 def check_kind(kind: str, source: Json) -> None:
     """Check that an object is of this kind and has an id of this kind.
 
     Raises:
         MalformedObject: it is of another kind, or its id is.
     """
-    if source.get("object") != kind:
+    if type(source) is not dict or source.get("object") != kind:
         raise MalformedObject(f"object is not {kind}")
     if not is_id_of(kind, object_id(source)):
         raise MalformedObject(f"id is not that of a {kind}")
+
+
+def created(source: Json) -> int:
+    """Return the Unix second of an object's creation, which must not be missing."""
+    second = instant(source, "created")
+    if second is None:
+        raise MalformedObject("created is missing")
+    return second
+
+
+def snapshot(kind: str, source: Json, whole_list: list[Json] | None = None) -> Snapshot:
+    """Return the snapshot of an object of this kind. `whole_list` are its items or lines if the embedded list is cut.
+
+    Raises:
+        MalformedObject: a field has the wrong type, or reading it fails in a way that nobody foresaw.
+    """
+    try:
+        return PARSERS[kind](source) if whole_list is None else _WITH_LIST[kind](source, whole_list)
+    except MalformedObject:
+        raise
+    except Exception as error:  # Whatever is wrong with one object, its callers go on with the others.
+        raise MalformedObject(f"reading it fails with {type(error).__name__}") from error
 
 
 def is_complete(source: Json) -> bool:
