@@ -146,3 +146,16 @@ async def test_refused_address_leads_to_no_customer_when_it_was_erased(service: 
         assert (result["outcome"], result["customer_id"], result["email"]) == ("refused", None, email)
         await service.refresh("customer", person.customer_id)
         await erase(service)
+
+
+async def test_key_stays_used_when_its_answer_was_erased(service: Service) -> None:
+    """P6: the key went with its answer, and another body under it was carried out."""
+    company, email, key = await service.company(seats=5), new_email("erased"), new_email("key")
+    added = await company.change(company.owner.headers, add=[email], key=key)
+    await delete_at_stripe(service, added.json()["results"][0]["customer_id"])
+    await erase(service)
+    assert await places_of(service, email) == set()
+    other = await company.change(company.owner.headers, add=[new_email("other")], key=key)
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+    again = await company.change(company.owner.headers, add=[email], key=key)
+    assert (again.status_code, again.json()["operation_id"]) == (200, added.json()["operation_id"])

@@ -22,11 +22,15 @@ _BY_ID = (
 _BY_EMAIL = (
     """update operation_steps set email = '' where lower(email collate "C") = $1""",
     """delete from reservations where email = $1 and customer_id is null and released_at is not null""",
+    # A caller may have made a key of the address. Such a key cannot stay.
+    """delete from idempotency_keys where status is not null and position($1 in lower(key collate "C")) > 0""",
 )
-# Answers of other callers may show the person too, with the address as it was typed. A repeated request finds its
-# operation by its own id.
+# Answers of other callers may show the person too, with the address as it was typed. The key stays without its answer:
+# another request under it is refused, and the same request may claim it at once and finds its operation by its own id.
 _ANSWERS = """
-    delete from idempotency_keys where status is not null
+    update idempotency_keys set status = null, headers = null, body = null,
+        created_at = least(created_at, clock_timestamp() - interval '60 seconds')
+    where status is not null
       and (principal like '%:' || $1 or position(convert_to($1, 'UTF8') in body) > 0
         or position($2 in lower(convert_from(body, 'UTF8') collate "C")) > 0)"""
 
