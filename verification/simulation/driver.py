@@ -399,6 +399,7 @@ class Schedule:
             case "torn":
                 answer = self._execute(call)
                 call.answer = Answer(answer.status, answer.headers, answer.body[: len(answer.body) // 2])
+                call.torn = True
                 self._say(f"torn {call}")
                 stripe.reply(call)
             case _:

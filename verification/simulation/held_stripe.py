@@ -40,7 +40,8 @@ class Answer:
 class Call:
     """One request of the service. `seen`: the versions that existed as it left; `executed`: those after its effect.
 
-    `late`: its sender has gone, and its effect is still to come.
+    `late`: its sender has gone, and its effect is still to come. `torn`: the body of its answer was cut off, so its
+    sender read nothing.
     """
 
     number: int
@@ -61,6 +62,7 @@ class Call:
     executed_at: float = 0.0
     answered_tick: int | None = None
     late: bool = False
+    torn: bool = False
 
     @property
     def is_write(self) -> bool:

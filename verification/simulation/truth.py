@@ -205,7 +205,7 @@ class Truth:
                 object_id = event["data"]["object"].get("id")
                 found.setdefault(object_id, []).append((self.stripe.versions_at_event[record.id], tick))
         for call in self.stripe.calls:
-            if call.answered_tick is None or call.executed is None or call.answer is None:
+            if call.answered_tick is None or call.executed is None or call.answer is None or call.torn:
                 continue
             named = _OBJECT.match(call.path)
             if named is not None and call.answer.status == 200 and not self._died_with(call):
