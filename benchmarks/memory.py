@@ -2,34 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from testkit.memory import Memory, memory_of
 
 GROWTH = 0.1
 """A process that is this much larger after the last load than after the first is remarked upon."""
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """Megabytes that are resident now, and the most that ever were."""
-
-    resident: float
-    peak: float
-
-
-def memory_of(pid: int) -> Memory | None:
-    """None where there is no such process, or no /proc."""
-    status = Path(f"/proc/{pid}/status")
-    try:
-        lines = status.read_text().splitlines()
-    except OSError:
-        return None
-    found = {
-        name: value.split()[0] for name, _, value in (line.partition(":") for line in lines) if value.strip()
-    }
-    if "VmRSS" not in found:
-        return None
-    return Memory(int(found["VmRSS"]) / 1024, int(found["VmHWM"]) / 1024)
 
 
 class Watched:

@@ -31,8 +31,8 @@ import httpx
 
 from app.commands.child_processes import ChildProcesses
 from app.settings import inherited_environment
-from benchmarks.memory import memory_of
 from testkit import servers
+from testkit.memory import memory_of
 
 PER_SECOND = 25
 """Stripe's limit for one endpoint."""

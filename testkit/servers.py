@@ -27,7 +27,7 @@ from app.settings import Settings, inherited_environment, load_settings
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 ISSUER = "https://auth.bench.localhost"
-START_SECONDS = 30.0
+START_SECONDS = 90.0
 
 
 @dataclass(frozen=True, slots=True)

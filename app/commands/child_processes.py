@@ -92,6 +92,10 @@ class ChildProcesses:
             self._readers.append(reader)
         return child
 
+    def child(self, name: str) -> subprocess.Popen[str]:
+        """Return the child that was started last under this name."""
+        return self._children[name]
+
     def exited(self) -> dict[str, int]:
         """Return the exit codes of the children that have ended, by name.
 
