@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import Coroutine
 from typing import Any
 from uuid import uuid4
@@ -25,10 +26,13 @@ from app.mirror.first_fill import check_account
 from app.mirror.store import refreshes
 from app.operating import upkeep, workers_store
 from app.operations import lease_store, recovery
+from app.postgres.database import Connection
 
 log = structlog.get_logger(__name__)
 
 CONCURRENCY = 8
+PER_TENANT = 3
+"""Jobs of one kind that one tenant may have at the same time, fewer than a breaker's FAILURES."""
 ACCEPTED_SECONDS = 20.0
 """Seconds for which jobs that have begun may run after the worker was stopped."""
 _IDLE_SECONDS = 0.2
@@ -112,44 +116,65 @@ class _Reports:
 class _Jobs:
     """The running jobs.
 
-    There are up to CONCURRENCY refreshes and as many recoveries, so that a slow job delays no other. Two more jobs move
-    seats to logins whose addresses were verified, and erase customers that were deleted.
+    There are up to CONCURRENCY refreshes and as many recoveries, so that a slow job delays no other. At most
+    PER_TENANT of each are one tenant's, so that the backlog of one delays nobody else. Nothing is taken while the
+    breaker of its kind of work is open. Two more jobs move seats to logins whose addresses were verified, and erase
+    customers that were deleted.
     """
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._refreshing = context.doing("refresh")
-        self._refreshes: set[asyncio.Task[Any]] = set()
-        self._recoveries: set[asyncio.Task[Any]] = set()
-        self._moves: set[asyncio.Task[Any]] = set()
+        self._refreshes: dict[asyncio.Task[Any], str] = {}
+        self._recoveries: dict[asyncio.Task[Any], str] = {}
+        self._moves: dict[asyncio.Task[Any], str] = {}
 
     async def begin_what_is_due(self) -> None:
         """Lease due refreshes and orphaned operations, and start a job for each.
 
         It takes as many as there is room for.
         """
-        token = uuid4()
+        breakers = self._context.breakers
         async with self._context.database.connection() as connection:
-            if free := CONCURRENCY - len(self._refreshes):
-                seconds = self._context.rules.operation_lease
-                for lease in await refreshes.due(connection, limit=free, lease_seconds=seconds):
-                    self._begin(self._refreshes, sync.refresh(self._refreshing, lease))
-            if free := CONCURRENCY - len(self._recoveries):
-                for operation_id in await lease_store.take_orphaned(
-                    connection,
-                    limit=free,
-                    lease_token=token,
-                    lease_seconds=self._context.rules.operation_lease,
-                ):
-                    self._begin(self._recoveries, recovery.finish(self._context, operation_id, token))
+            if not breakers["background"].is_open:
+                await self._begin_refreshes(connection)
+            if not breakers["write"].is_open:
+                await self._begin_recoveries(connection)
         if not self._moves:
             self._begin(self._moves, seat_moves.move_due(self._context, limit=CONCURRENCY))
             self._begin(self._moves, erasure.erase_deleted(self._context))
 
-    def _begin(self, running: set[asyncio.Task[Any]], job: Coroutine[Any, Any, Any]) -> None:
+    async def _begin_refreshes(self, connection: Connection) -> None:
+        if free := CONCURRENCY - len(self._refreshes):
+            for lease in await refreshes.due(
+                connection,
+                limit=free,
+                lease_seconds=self._context.rules.operation_lease,
+                per_tenant=PER_TENANT,
+                busy=Counter(self._refreshes.values()),
+            ):
+                self._begin(self._refreshes, sync.refresh(self._refreshing, lease), lease.tenant)
+
+    async def _begin_recoveries(self, connection: Connection) -> None:
+        token = uuid4()
+        if free := CONCURRENCY - len(self._recoveries):
+            found = await lease_store.take_orphaned(
+                connection,
+                limit=free,
+                lease_token=token,
+                lease_seconds=self._context.rules.operation_lease,
+                per_tenant=PER_TENANT,
+                busy=Counter(self._recoveries.values()),
+            )
+            for operation_id, tenant in found.items():
+                self._begin(self._recoveries, recovery.finish(self._context, operation_id, token), tenant)
+
+    def _begin(
+        self, running: dict[asyncio.Task[Any], str], job: Coroutine[Any, Any, Any], tenant: str = ""
+    ) -> None:
         task = asyncio.create_task(_logged(job))
-        running.add(task)
-        task.add_done_callback(running.discard)
+        running[task] = tenant
+        task.add_done_callback(lambda ended: running.pop(ended, None))
 
     async def wait(self, stopping: asyncio.Task[Any], seconds: float) -> None:
         """Wait until a job ends, the worker is stopped, or `seconds` have passed."""

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from uuid import UUID
 
 from app.postgres.database import Connection
 
+# A tenant is the subscription, or for a purchase the customer who buys.
 _ORPHANED = """
-    update operations set lease_token = $2, lease_until = clock_timestamp() + $3 * interval '1 second'
-    where id in (
-        select id from operations
-        where settled_at is null and lease_until < clock_timestamp()
-        order by created_at limit $1 for update skip locked)
-    returning id"""
+    with turns as (
+        select id, tenant, created_at,
+            row_number() over (partition by tenant order by created_at)
+                + coalesce(($5::jsonb ->> tenant)::int, 0) as turn
+        from (select id, created_at, coalesce(nullif(subscription_id, ''), actor_id, principal) as tenant
+            from operations where settled_at is null and lease_until < clock_timestamp()) due
+    ), chosen as (
+        select o.id, t.tenant from operations o join turns t on t.id = o.id
+        where t.turn <= $4 and o.settled_at is null and o.lease_until < clock_timestamp()
+        order by t.turn, t.created_at limit $1 for update of o skip locked
+    )
+    update operations o set lease_token = $2, lease_until = clock_timestamp() + $3 * interval '1 second'
+    from chosen where o.id = chosen.id
+    returning o.id, chosen.tenant"""
 
 
 async def renew(connection: Connection, operation_id: str, token: UUID, *, lease_seconds: float) -> bool:
@@ -69,10 +79,22 @@ async def hand_over(
 
 
 async def take_orphaned(
-    connection: Connection, *, limit: int, lease_token: UUID, lease_seconds: float
-) -> list[str]:
-    """Take the leases of unsettled operations whose runner is gone, oldest first, and return their ids."""
-    return [row["id"] for row in await connection.fetch(_ORPHANED, limit, lease_token, lease_seconds)]
+    connection: Connection,
+    *,
+    limit: int,
+    lease_token: UUID,
+    lease_seconds: float,
+    per_tenant: int | None = None,
+    busy: Mapping[str, int] | None = None,
+) -> dict[str, str]:
+    """Take the leases of unsettled operations whose runner is gone, and return the tenant of each by its id.
+
+    Tenants get their turns. None gets more than `per_tenant` leases, of which `busy` counts those that it has.
+    """
+    rows = await connection.fetch(
+        _ORPHANED, limit, lease_token, lease_seconds, per_tenant or limit, dict(busy or {})
+    )
+    return {row["id"]: row["tenant"] for row in rows}
 
 
 async def trace_context(connection: Connection, operation_id: str) -> str | None:

@@ -249,7 +249,7 @@ def _earlier_create_not_looked_for() -> list[Change]:
 
 
 def _orphans_left() -> list[Change]:
-    return [(lease_store, "take_orphaned", _answering([])), (lease_store, "take", _answering(False))]
+    return [(lease_store, "take_orphaned", _answering({})), (lease_store, "take", _answering(False))]
 
 
 def _settled_when_sent() -> list[Change]:

@@ -6,7 +6,7 @@ by another holder. Snapshots of the late holder are then refused, because its to
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -16,6 +16,8 @@ from app.postgres.database import Connection, Record
 
 SPACING_SECONDS = 2
 MAX_ATTEMPTS = 8
+_LOOKED_AT = 200
+"""Due refreshes that a worker looks at, at each end of the queue."""
 OUTAGE_SECONDS = 20
 """Interval of tries during an outage of Stripe, in which no refresh becomes dead."""
 
@@ -24,7 +26,8 @@ OUTAGE_SECONDS = 20
 class Lease:
     """An object's lease. `notifications` is the number of pending notifications when the lease was taken.
 
-    `key` is that of its row (`app.mirror.store.object_keys`).
+    `key` is that of its row (`app.mirror.store.object_keys`). `tenant`: the tenant of a refresh that a worker took,
+    empty for other holders.
     """
 
     key: str
@@ -32,6 +35,7 @@ class Lease:
     token: UUID
     notifications: int
     attempts: int
+    tenant: str = ""
 
     @property
     def id(self) -> str:
@@ -40,17 +44,44 @@ class Lease:
 
 
 def _lease(row: Record) -> Lease:
-    return Lease(row["id"], row["kind"], row["token"], row["notifications"], row["attempts"])
+    return Lease(
+        row["id"], row["kind"], row["token"], row["notifications"], row["attempts"], row.get("tenant", "")
+    )
 
 
+# Both ends of the queue are looked at: behind the backlog of one tenant, the newest notifications are those of others.
+# A tenant is the customer who pays for what the object belongs to. Tenants get their turns in the order of their age.
 _DUE = """
-    update refreshes set lease_token = gen_random_uuid(), lease_until = clock_timestamp() + $2 * interval '1 second'
-    where id in (
-        select id from refreshes
-        where notifications > 0 and dead_at is null and not_before <= clock_timestamp()
-          and (lease_until is null or lease_until < clock_timestamp())
-        order by not_before limit $1 for update skip locked)
-    returning id, kind, lease_token as token, notifications, attempts"""
+    with due as (
+        (select id, kind, not_before from refreshes r where {due} order by not_before limit $5)
+        union
+        (select id, kind, not_before from refreshes r where {due} order by not_before desc limit $5)
+    ), owned as (
+        select d.id, d.not_before, case d.kind
+            when 'subscription' then coalesce((select customer_id from subscriptions where id = d.id), d.id)
+            when 'customer' then coalesce((select s.customer_id from memberships m
+                join subscriptions s on s.id = m.subscription_id
+                where m.customer_id = d.id order by m.subscription_id limit 1), d.id)
+            when 'invoice' then coalesce((select customer_id from invoices where id = d.id), d.id)
+            when 'payment_method' then coalesce((select customer_id from payment_methods where id = d.id), d.id)
+            else d.kind end as tenant
+        from due d
+    ), turns as (
+        select id, tenant, not_before, row_number() over (partition by tenant order by not_before)
+            + coalesce(($4::jsonb ->> tenant)::int, 0) as turn
+        from owned
+    ), chosen as (
+        select r.id, t.tenant from refreshes r join turns t on t.id = r.id
+        where t.turn <= $3 and {due} order by t.turn, t.not_before limit $1 for update of r skip locked
+    )
+    update refreshes r set lease_token = gen_random_uuid(),
+        lease_until = clock_timestamp() + $2 * interval '1 second'
+    from chosen where r.id = chosen.id
+    returning r.id, r.kind, r.lease_token as token, r.notifications, r.attempts, chosen.tenant""".replace(
+    "{due}",
+    """r.notifications > 0 and r.dead_at is null and r.not_before <= clock_timestamp()
+        and (r.lease_until is null or r.lease_until < clock_timestamp())""",
+)
 
 _TAKE = """
     insert into refreshes as r (id, kind, notifications, notified_at, lease_token, lease_until)
@@ -123,9 +154,22 @@ _CLEAR_DEAD = """
     where id = any($1) and dead_at is not null and lease_token is null and notified_at < $2"""
 
 
-async def due(connection: Connection, *, limit: int, lease_seconds: float) -> list[Lease]:
-    """Take the leases of up to `limit` objects whose refresh is due. Other workers skip them."""
-    return [_lease(row) for row in await connection.fetch(_DUE, limit, lease_seconds)]
+async def due(
+    connection: Connection,
+    *,
+    limit: int,
+    lease_seconds: float,
+    per_tenant: int | None = None,
+    busy: Mapping[str, int] | None = None,
+) -> list[Lease]:
+    """Take the leases of up to `limit` objects whose refresh is due. Other workers skip them.
+
+    Tenants get their turns. None gets more than `per_tenant` leases, of which `busy` counts those that it has.
+    """
+    rows = await connection.fetch(
+        _DUE, limit, lease_seconds, per_tenant or limit, dict(busy or {}), _LOOKED_AT
+    )
+    return [_lease(row) for row in rows]
 
 
 async def take(connection: Connection, kind: str, object_id: str, *, lease_seconds: float) -> Lease | None:
