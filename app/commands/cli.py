@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from app.domain.ids import is_free_id
 from app.errors import BillingError, StartRefused
 from app.setting_needs import Process
 from app.settings import Settings, SettingsError, load_settings
@@ -52,6 +53,23 @@ def logging_settings_for(process: Process) -> Settings:
     settings = settings_for(process)
     configure_logs(settings.log_level)
     return settings
+
+
+def checked_ids(given: list[str] | None) -> list[str] | None:
+    """Return ids of objects as they were given. Such an id is any text that Stripe may have as one.
+
+    Raises:
+        typer.BadParameter: a text that no object can have as its id.
+    """
+    if not all(is_free_id(one) for one in given or ()):
+        raise typer.BadParameter("An id has 1 to 255 characters, and no control characters among them.")
+    return given
+
+
+def checked_id(given: str | None) -> str | None:
+    """Return the id of an object as it was given, None without one. Raises what `checked_ids` raises."""
+    checked_ids(None if given is None else [given])
+    return given
 
 
 @contextmanager
@@ -219,7 +237,10 @@ def doctor(
 @cli.command()
 def replay(
     ids: Annotated[
-        list[str] | None, typer.Argument(help="Ids of objects. Without ids: all whose refresh was given up.")
+        list[str] | None,
+        typer.Argument(
+            callback=checked_ids, help="Ids of objects. Without ids: all whose refresh was given up."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Report as one JSON line.")] = False,
 ) -> None:
@@ -260,7 +281,12 @@ def health() -> None:
 
 @cli.command()
 def unlink(
-    customer: Annotated[str, typer.Argument(help="The customer's id: cus_…")],
+    customer: Annotated[
+        str,
+        typer.Argument(
+            callback=checked_id, help="The customer's id: cus_…, or one that was chosen before 2018."
+        ),
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Report as one JSON line.")] = False,
 ) -> None:
     """End the link between a customer and its login.
@@ -289,7 +315,9 @@ def token(
     check: Annotated[bool, typer.Option("--check", help="Explain a token instead of signing one.")] = False,
     email: Annotated[str | None, typer.Option(help="The `email` claim.")] = None,
     unverified: Annotated[bool, typer.Option(help="Leave the e-mail unverified.")] = False,
-    customer: Annotated[str | None, typer.Option(help="The customer claim: cus_…")] = None,
+    customer: Annotated[
+        str | None, typer.Option(callback=checked_id, help="The customer claim: the customer's id.")
+    ] = None,
     hours: Annotated[int, typer.Option(min=1, max=24 * 30, help="Hours for which the token is valid.")] = 12,
     as_json: Annotated[bool, typer.Option("--json", help="With --check: report as one JSON line.")] = False,
 ) -> None:

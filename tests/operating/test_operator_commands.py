@@ -75,6 +75,46 @@ async def test_unlink_ends_a_link_of_a_known_customer_only(
     assert (code, report["error"]) == (1, "not_found")
 
 
+async def test_commands_take_ids_that_were_chosen_before_2018(
+    stripe_account: Simulator, database_url: str
+) -> None:
+    """P11: the account's owner chose ids freely, and may have given one id to a customer and a product."""
+    operator = Operator(stripe_account, database_url)
+    customer = "Kundë 42/user@example.com?"
+    await stripe_account.control("POST", "with-id", kind="customer", id=customer, params={})
+    await stripe_account.post("/v1/products", id=customer, name="Gold")
+    code, report = await operator.report("sync")
+    assert (code, report["objects"]) == (0, 2)
+    await execute(
+        database_url,
+        f"insert into identities (issuer, subject, customer_id) values ('issuer', 'ann', '{customer}')",
+    )
+    assert await operator.report("unlink", customer) == (0, {"unlinked": customer})
+    await execute(
+        database_url,
+        f"""insert into refreshes (id, kind, notifications, notified_at, attempts, last_error, dead_at)
+        values ('{customer}', 'customer', 1, 0, 8, 'x', now()),
+            ('product' || chr(31) || '{customer}', 'product', 1, 0, 8, 'x', now())
+        on conflict (id) do update set dead_at = now(), last_error = 'x'""",
+    )
+    code, report = await operator.report("replay", customer)
+    assert code == 0 and {(one["kind"], one["id"]) for one in report["replayed"]} == {
+        ("customer", customer),
+        ("product", customer),
+    }
+
+
+async def test_commands_refuse_an_id_that_no_object_can_have(
+    stripe_account: Simulator, database_url: str
+) -> None:
+    """P11: bytes that are no text ended with a traceback."""
+    operator = Operator(stripe_account, database_url)
+    for command in ("unlink", "replay"):
+        for bad in ("a\x07b", "x" * 256, "\udcff"):
+            code, _, err = await operator.run(command, bad)
+            assert code == 2 and "An id has 1 to 255 characters" in " ".join(err.split()), err
+
+
 async def test_a_part_that_is_away_is_named_without_a_traceback(
     stripe_account: Simulator, database_url: str
 ) -> None:
