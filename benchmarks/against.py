@@ -1,9 +1,10 @@
 """`python -m benchmarks.against DIRECTORY`: this checkout against another one of the same project.
 
 Both run at the same time, each with its own interpreter (DIRECTORY/.venv) and its own code, over a database of its own
-on the same PostgreSQL. Reads and ingest compare rates; a hundred additions in one call, while each answer of Stripe
-takes 300 ms, compare times. What counts is the median of the ratios within the rounds, and its interval is printed
-beside it. The exit code is 1 when this checkout is more than 5 % worse, or when a request failed.
+on the same PostgreSQL. Reads, and the ingest of events about subscriptions and about customers, compare rates; a
+hundred additions in one call, while each answer of Stripe takes 300 ms, compare times. What counts is the median of the
+ratios within the rounds, and its interval is printed beside it. The exit code is 1 when this checkout is more than 5 %
+worse, or when a request failed.
 """
 
 from __future__ import annotations
@@ -146,10 +147,16 @@ class Measurement:
         return part
 
     def ingest(self) -> Part:
-        part = Part("ingest")
+        return self._ingest("ingest", "subscription", ingest.NEWEST)
+
+    def customers(self) -> Part:
+        return self._ingest("customers", "customer", ingest.NEWEST_NAME)
+
+    def _ingest(self, what: str, kind: str, newest: str) -> Part:
+        part = Part(what)
         with _both("serve", self.checkouts, self.state) as both:
             targets = [
-                ingest.Target(side.name, _server(side, ready), ready["database_url"], ingest.NEWEST)
+                ingest.Target(side.name, _server(side, ready), ready["database_url"], newest, kind=kind)
                 for side, ready in both
             ]
             for target in targets:
@@ -160,7 +167,7 @@ class Measurement:
                     part.failed += sum(one.failed for one in target.turns[connections])
                     part.figures.append(ingest.figures(target, connections))
                 of_rate = ingest.ratios(targets[0], targets[1], connections)
-                part.bars.append(Bar(f"ingest c={connections}: of the other's rate", of_rate, RATE_BAR))
+                part.bars.append(Bar(f"{what} c={connections}: of the other's rate", of_rate, RATE_BAR))
         return part
 
     def hundred(self) -> Part:
@@ -193,10 +200,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.against", description=__doc__)
     parser.add_argument("directory", type=Path, help="the other checkout")
     parser.add_argument("--python", type=Path, help="its interpreter (default DIRECTORY/.venv/bin/python)")
-    parts = ("reads", "ingest", "hundred")
+    parts = ("reads", "ingest", "customers", "hundred")
     parser.add_argument("--only", nargs="+", choices=parts, default=[*parts], help="these parts alone")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"rounds of each ratio (default {ROUNDS})")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of a turn of reads, ingest (default 3)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of a turn of reads or ingest (default 3)")
     parser.add_argument("--state", type=Path, help="keep the benchmarks' PostgreSQL in this directory")
     given = parser.parse_args()
     if given.rounds < 1 or given.seconds <= 0:

@@ -45,6 +45,8 @@ SIZE_BAR = 0.9
 """The service with a million cached subscriptions against the service with a thousand, at least."""
 LARGE = 1_000_000
 CONNECTIONS = (1, 16, 64)
+NEWEST_NAME = "select substring(name from '[0-9]+$')::bigint from customers where id = $1"
+"""The second in which the cached name of a customer was set."""
 NEWEST = "select (items->0->>'current_period_start')::bigint from subscriptions where id = $1"
 """The newest `current_period_start` that the service has cached of a subscription."""
 
@@ -55,13 +57,14 @@ class Lost(Exception):
 
 @dataclass(slots=True)
 class Target:
-    """`found`: a query for the newest `current_period_start` cached of a subscription ($1)."""
+    """`found`: a query for the second that the newest event of an object ($1) has written. `kind`: the objects'."""
 
     name: str
     server: Server
     database_url: str
     found: str
     stride: int = 1
+    kind: str = "subscription"
     sent: int = 0
     turns: dict[int, list[Measured]] = field(default_factory=dict)
 
@@ -152,7 +155,17 @@ def turn(target: Target, connections: int, seconds: float) -> Measured:
     """One target's turn. Raises Lost when an event that was answered cannot be found."""
     events = int(seconds * MOST_PER_SECOND.get(connections, MOST))
     started = 1_800_000_000
-    plan = Plan(target.server.port, connections, seconds, SECRET, target.sent, events, started, target.stride)
+    plan = Plan(
+        target.server.port,
+        connections,
+        seconds,
+        SECRET,
+        target.sent,
+        events,
+        started,
+        target.stride,
+        target.kind,
+    )
     target.sent += events
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
         file.write(orjson.dumps(asdict(plan)))
@@ -171,7 +184,8 @@ async def _check(target: Target, last: list[int], started: int) -> None:
     connection = await asyncpg.connect(target.database_url)
     try:
         for number in last:
-            object_id = deliveries.subscription_id(number % HOT * target.stride)
+            name = deliveries.customer_id if target.kind == "customer" else deliveries.subscription_id
+            object_id = name(number % HOT * target.stride)
             found = await connection.fetchval(target.found, object_id)
             if found is None or found < started + STEP_SECONDS * (number // HOT):
                 raise Lost(f"{target.name}: event {number} of {object_id} was answered and not written")

@@ -36,7 +36,10 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`first` is the number of the first event; `events` are built, more than can be sent in `seconds`."""
+    """`first` is the number of the first event; `events` are built, more than can be sent in `seconds`.
+
+    `kind`: what they are about, `subscription` or `customer`.
+    """
 
     port: int
     connections: int
@@ -46,6 +49,7 @@ class Plan:
     events: int
     started: int
     stride: int
+    kind: str = "subscription"
 
 
 class NotEnoughEvents(Exception):
@@ -56,26 +60,64 @@ def subscription_id(number: int) -> str:
     return f"sub_bench{number:07}"
 
 
+def customer_id(number: int) -> str:
+    return f"cus_bench{number:07}"
+
+
 def event_id(number: int) -> str:
     return f"evt_bench{number:012}"
 
 
-def body(number: int, *, started: int, stride: int) -> bytes:
+def body(number: int, *, started: int, stride: int, kind: str = "subscription") -> bytes:
     hot = number % HOT
     created = started + STEP_SECONDS * (number // HOT)
-    found = subscription(hot * stride, created)
+    is_customer = kind == "customer"
+    found = (customer if is_customer else subscription)(hot * stride, created)
     event = {
         "id": event_id(number),
         "object": "event",
         "api_version": API_VERSION,
         "created": created,
-        "data": {"object": found, "previous_attributes": {"items": {"data": []}}},
+        "data": {"object": found, "previous_attributes": {} if is_customer else {"items": {"data": []}}},
         "livemode": False,
         "pending_webhooks": 1,
         "request": {"id": f"req_{number:014}", "idempotency_key": None},
-        "type": "customer.subscription.updated",
+        "type": "customer.updated" if is_customer else "customer.subscription.updated",
     }
     return orjson.dumps(event)
+
+
+def customer(number: int, at: int) -> dict[str, object]:
+    """A whole object of Stripe's, whose name was changed in second `at`; it is on no subscription."""
+    return {
+        "id": customer_id(number),
+        "object": "customer",
+        "address": None,
+        "balance": 0,
+        "created": 1_700_000_000,
+        "currency": "usd",
+        "default_source": None,
+        "delinquent": False,
+        "description": "d" * 100,
+        "discount": None,
+        "email": f"owner.{number:07}@example.com",
+        "invoice_prefix": "BENCH",
+        "invoice_settings": {
+            "custom_fields": None,
+            "default_payment_method": f"pm_bench{number:07}",
+            "footer": None,
+            "rendering_options": None,
+        },
+        "livemode": False,
+        "metadata": {"billing_user_id": f"bench-{number}", "plan_note": "n" * 100},
+        "name": f"Owner {at}",
+        "next_invoice_sequence": 2,
+        "phone": None,
+        "preferred_locales": ["en"],
+        "shipping": None,
+        "tax_exempt": "none",
+        "test_clock": None,
+    }
 
 
 def subscription(number: int, at: int) -> dict[str, object]:
@@ -98,7 +140,7 @@ def subscription(number: int, at: int) -> dict[str, object]:
         "collection_method": "charge_automatically",
         "created": 1_700_000_000,
         "currency": "usd",
-        "customer": f"cus_bench{number:07}",
+        "customer": customer_id(number),
         "days_until_due": None,
         "default_payment_method": f"pm_bench{number:07}",
         "default_source": None,
@@ -226,7 +268,11 @@ class Sender(Connection):
 
 async def run(plan: Plan) -> Sent:
     requests = [
-        delivery(body(number, started=plan.started, stride=plan.stride), port=plan.port, secret=plan.secret)
+        delivery(
+            body(number, started=plan.started, stride=plan.stride, kind=plan.kind),
+            port=plan.port,
+            secret=plan.secret,
+        )
         for number in range(plan.first, plan.first + plan.events)
     ]
     loop = asyncio.get_running_loop()
