@@ -87,7 +87,7 @@ async def _once(request: Request, rules: IdempotentRoute, route: str, key: str, 
     async with database.connection() as connection:
         stored = await idempotency.claim(connection, principal, route, key, asked.digest())
     if stored is not None:
-        return _replayed(stored, asked.digest(), rules.to_replay(request, stored.body))
+        return _replayed(request, stored, asked.digest(), rules)
     try:
         response = await _answered(request, handler)
     except BaseException:
@@ -128,7 +128,9 @@ async def _answered(request: Request, handler: Handler) -> Response:
         return problems.render(problems.from_validation(error), request)
 
 
-def _replayed(stored: idempotency.StoredAnswer, asked: bytes, body: bytes) -> Response:
+def _replayed(
+    request: Request, stored: idempotency.StoredAnswer, asked: bytes, rules: IdempotentRoute
+) -> Response:
     if stored.request_hash != asked:
         raise InvalidRequest(
             "This Idempotency-Key was used for another request. Use a new key for each request.",
@@ -141,4 +143,4 @@ def _replayed(stored: idempotency.StoredAnswer, asked: bytes, body: bytes) -> Re
             retry_after=1,
         )
     headers = {**stored.headers, "Cache-Control": "no-store", "Idempotency-Replayed": "true"}
-    return Response(body, stored.status, headers)
+    return Response(rules.to_replay(request, stored.body), stored.status, headers)

@@ -30,7 +30,8 @@ class State(StrEnum):
     FAILED = "failed"
 
 
-SETTLED = frozenset({State.APPLIED, State.UNCHANGED, State.REFUSED, State.FAILED})
+NOT_MADE = frozenset({State.REFUSED, State.FAILED})
+SETTLED = frozenset({State.APPLIED, State.UNCHANGED}) | NOT_MADE
 """The states that no event leaves."""
 
 MEANINGS: Mapping[State, str] = MappingProxyType(

@@ -11,14 +11,12 @@ from app.domain.statuses import ENDED
 from app.mirror.store import members
 from app.operations import store as operations
 from app.operations.kinds import Phase, Refused, Steps, Wait
-from app.operations.lifecycle import Event, State
+from app.operations.lifecycle import NOT_MADE, Event
 from app.operations.rows import Operation, Step
 from app.operations.sending import locked_view
 from app.operations.step_kinds import StepKind
 from app.postgres.database import Connection
 from app.sharing.member_steps import MemberSteps
-
-_NOT_MADE = (State.REFUSED, State.FAILED)
 
 
 class MoveRules:
@@ -50,7 +48,7 @@ class MoveRules:
             joining = [step for step in steps if step.action != StepKind.REMOVE]
             if not all(step.is_settled for step in joining):
                 return []
-            failed = next((step for step in joining if step.state in _NOT_MADE), None)
+            failed = next((step for step in joining if step.state in NOT_MADE), None)
             if failed is None:
                 return list(batch)
             for step in batch:

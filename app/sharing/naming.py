@@ -14,7 +14,7 @@ from app.domain.views import SubscriptionView
 from app.mirror.store import subscriptions
 from app.operations import store as operations
 from app.operations import waiting_store
-from app.operations.lifecycle import Event, State
+from app.operations.lifecycle import NOT_MADE, Event
 from app.operations.rows import Operation, Step
 from app.operations.sending import money_details
 from app.operations.step_kinds import StepKind
@@ -36,7 +36,7 @@ async def named(context: Context, operation_id: str) -> list[Step]:
         bought = next((step for step in steps if step.action == StepKind.BUY_SEATS), None)
         if operation is None or bought is None or not bought.is_settled:
             return []
-        if bought.state in (State.REFUSED, State.FAILED):
+        if bought.state in NOT_MADE:
             # The result says why the seats were not bought, and not that the subscription is full.
             details = money_details(bought.details)
             for step in steps:

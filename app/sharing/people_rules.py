@@ -19,7 +19,7 @@ from app.mirror.store import subscriptions
 from app.mirror.visibility import see_as
 from app.operations import store as operations
 from app.operations.kinds import Phase, Refused, Steps, Wait
-from app.operations.lifecycle import Event, State
+from app.operations.lifecycle import NOT_MADE, Event
 from app.operations.rows import Operation, Step, StepChanged
 from app.operations.sending import locked_view, pauses
 from app.operations.step_kinds import StepKind
@@ -33,7 +33,6 @@ from app.subscriptions.seat_steps import BuyingSteps, ReleasingSteps
 
 log = structlog.get_logger(__name__)
 
-_NOT_MADE = (State.REFUSED, State.FAILED)
 _FIRST: dict[str, set[str]] = {StepKind.RELEASE_SEATS: {StepKind.REMOVE, StepKind.ADD}}
 """The phases that must be settled before a phase begins; a transfer before all of them."""
 
@@ -99,7 +98,7 @@ class PeopleRules:
             steps = await operations.steps(connection, operation.id)
         before = [step for step in steps if step.action in awaited]
         for step in before:
-            if step.action == StepKind.SET_OWNER and step.state in _NOT_MADE:
+            if step.action == StepKind.SET_OWNER and step.state in NOT_MADE:
                 for following in fitting:
                     await _refuse(context, operation, following, step.code or "changed_meanwhile")
                 return fitting if any(following.was_sent for following in fitting) else None

@@ -577,3 +577,16 @@ async def test_first_purchase_is_applied_when_it_was_paid_as_the_window_passed(s
     settled = ok(await worked_on(shop, made["operation_id"]))
     assert [(one["outcome"], one["code"]) for one in settled["results"]] == [("applied", None)]
     assert (await shop.true(made["subscription"]["id"]))["status"] == "active"
+
+
+async def test_answer_of_another_change_shows_what_waits_and_its_payment(shop: Shop) -> None:
+    """An answer showed the change that waits without the payment that it waits for."""
+    company = await company_that_pays_by(shop, CHALLENGED)
+    document = await ask_for(company, 1)
+    method = await shop.stripe.post(f"/v1/payment_methods/{VISA}/attach", customer=company.payer.customer_id)
+    await shop.service.refresh("customer", company.payer.customer_id)
+    path, who = f"/v1/subscriptions/{company.subscription_id}", company.owner.headers
+    changed = ok(await shop.service.send("PATCH", path, who, {"payment_method_id": method["id"]}))
+    pending = changed["subscription"]["pending_change"]
+    assert pending["operation_id"] == document["operation_id"]
+    assert pending["payment"]["client_secret"] == document["payment"]["client_secret"]

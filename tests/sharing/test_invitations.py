@@ -558,6 +558,19 @@ async def test_a_replay_makes_the_token_again_and_none_is_stored(service: Servic
     assert len(await listed(company)) == 1
 
 
+async def test_a_reused_key_is_named_before_its_answer_is_made_again(service: Service) -> None:
+    """The answer of the first request cannot be made without the secret, and is not this one's."""
+    company, key = await service.company(seats=4), f"reused-{new_email()}"
+    acting = as_service("write", acting_for=company.owner.customer_id)
+    first = await company.invite(acting, key=key)
+    assert first.status_code == 201, first.text
+    path = f"{company.path}/invitations"
+    async with running_service(service.stripe, service.database_url, INVITATION_SECRETS="") as bare:
+        body = {"email": new_email(), "role": "user"}
+        reused = await bare.send("POST", path, acting, body, Idempotency_Key=key)
+        problem(reused, 422, "idempotency_key_reused")
+
+
 async def test_a_rotated_secret_still_verifies_and_a_dropped_one_does_not(service: Service) -> None:
     company = await service.company(seats=4)
     token = await company.token()

@@ -1,5 +1,9 @@
 """Buying and giving back seats: PUT seats, quotes, members who bring their seat, leaving, transfer, the audit trail."""
 
+import asyncio
+
+import asyncpg
+
 from testkit.company import Company, Service, new_email
 from testkit.problems import ok, problem
 from testkit.service import as_service
@@ -240,3 +244,21 @@ async def test_members_of_an_ended_subscription_are_cleared(service: Service) ->
     await service.refresh("subscription", company.subscription_id)
     await service.clean_up()
     assert await company.members() == {}
+
+
+async def test_quote_of_a_member_change_waits_for_no_lock(service: Service) -> None:
+    """A quote changes nothing, so it locks neither an invitation nor a customer that was created for a seat."""
+    company, invited, seated = await service.company(seats=5), new_email(), new_email()
+    assert (await company.invite(company.owner.headers, invited)).status_code == 201
+    assert (await company.change(company.owner.headers, add=[seated])).status_code == 200
+    holding = await asyncpg.connect(service.database_url)
+    try:
+        async with holding.transaction():
+            for table in ("invitations", "reservations", "seat_customers"):
+                await holding.fetch(f"select from {table} for update")
+            body = {"add": [{"email": invited}, {"email": seated}, {"email": new_email()}]}
+            async with asyncio.timeout(20):
+                quoted = await service.send("POST", f"{company.path}/quote", company.owner.headers, body)
+            assert quoted.status_code == 200, quoted.text
+    finally:
+        await holding.close()

@@ -30,6 +30,7 @@ from app.http.idempotency import IdempotentRoute
 from app.http.operation_ids import operation_id_of
 from app.identity.actors import Actor
 from app.operations import runner as operations
+from app.operations import waiting
 from app.operations.answers import ACCEPTED, DETAILS, ON_PEOPLE, operation_answer, result_of
 from app.operations.runner import Outcome
 from app.operations.schemas import OperationAnswer
@@ -287,6 +288,7 @@ async def give_purchase_permission(
     The next owner starts without the permission.
     """
     seen = await purchase_permissions.give(context, actor, subscription_id)
+    await waiting.add_payments(context, [seen])
     return answer(request, SubscriptionAnswer(subscription=shown(seen, context.rules)))
 
 

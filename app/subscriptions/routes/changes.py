@@ -208,6 +208,7 @@ async def cancel_subscription(
     )
     if isinstance(done, Accepted):
         return await accepted_answer(request, context, actor, done)
+    await waiting.add_payments(context, [done.seen])
     view = done.seen.view
     end = ending.ends_at(view)
     canceled = CanceledSubscription.model_validate(
@@ -259,6 +260,7 @@ async def change_answer(
     """Answer with the subscription, or 202 with the operation while it is pending."""
     if isinstance(done, Accepted):
         return await accepted_answer(request, context, actor, done)
+    await waiting.add_payments(context, [done.seen])
     return answer(request, changed_subscription(done, context.rules), status=status)
 
 
