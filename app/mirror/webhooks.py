@@ -80,6 +80,13 @@ def notified_objects(event: Event) -> list[tuple[str, str]]:
     return found
 
 
+def news_of(event: Event) -> list[tuple[str, str]]:
+    """Return the kind and id of every mirrored object that an event has changed."""
+    kind, object_id = kind_of(event.type), event.object.get("id")
+    is_own = event.object.get("object") == kind and parsing.is_id(object_id) and is_id_of(kind, object_id)
+    return [*notified_objects(event), *([(kind, str(object_id))] if kind and is_own else [])]
+
+
 async def receive(
     context: Context,
     ingest: Ingest,

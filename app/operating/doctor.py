@@ -5,6 +5,7 @@ Each has its object and a fix. Nothing is changed.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -15,9 +16,10 @@ from app.context import Context, Rules
 from app.domain import metadata as keys
 from app.domain.ids import NOBODY
 from app.domain.seats import capacity, is_shareable, lacking
-from app.mirror import refused_deliveries
+from app.mirror import recent_events, refused_deliveries
+from app.mirror.event_types import NEEDED_EVENTS
 from app.mirror.first_fill import check_account
-from app.mirror.store import fills, refreshes, subscriptions, unreadable
+from app.mirror.store import event_looks, fills, refreshes, subscriptions, unreadable
 from app.mirror.store import scans as scan_rows
 from app.operating import store as diagnosis
 from app.postgres import installation_counts
@@ -27,44 +29,11 @@ from app.stripe.client import API_VERSION
 from app.stripe.gateway import WebhookEndpoint
 
 WEBHOOK_PATH = "/webhooks/stripe"
-EVENTS = frozenset(
-    {
-        *(f"customer.{name}" for name in ("created", "updated", "deleted")),
-        *(f"customer.discount.{name}" for name in ("created", "updated", "deleted")),
-        *(
-            f"customer.subscription.{name}"
-            for name in (
-                "created",
-                "updated",
-                "deleted",
-                "paused",
-                "resumed",
-                "pending_update_applied",
-                "pending_update_expired",
-            )
-        ),
-        *(
-            f"invoice.{name}"
-            for name in (
-                "created",
-                "updated",
-                "finalized",
-                "paid",
-                "payment_failed",
-                "payment_action_required",
-                "marked_uncollectible",
-                "voided",
-                "deleted",
-            )
-        ),
-        *(f"payment_method.{name}" for name in ("attached", "detached", "updated", "automatically_updated")),
-        *(f"product.{name}" for name in ("created", "updated", "deleted")),
-        *(f"price.{name}" for name in ("created", "updated", "deleted")),
-    }
-)
-"""Without these the cache falls behind until the next reconcile."""
+EVENTS = NEEDED_EVENTS
+"""What the webhook endpoint must send."""
 
 _LAG_SECONDS = 60.0
+_CLOCK_SECONDS = 60.0
 _DAY_SECONDS = 86_400.0
 _MEMBER_KEYS = f"{keys.MEMBER_OF} and {keys.MEMBER_ROLE}"
 
@@ -90,8 +59,9 @@ async def examine(context: Context) -> list[Finding]:
         Conflict: `wrong_account`: the Stripe key belongs to another account than the cache.
         ServiceUnavailable: The database or Stripe does not answer.
     """
-    await check_account(context)
+    account = await check_account(context)
     endpoints = await context.stripe.webhook_endpoints()
+    lost = await recent_events.find_lost(context, account)
     async with context.database.unhurried() as connection:
         return [
             *await _metadata(connection),
@@ -102,6 +72,8 @@ async def examine(context: Context) -> list[Finding]:
             *await _catalogue(connection, context.rules),
             *webhook_findings(endpoints),
             *await _sync(connection),
+            *await _events(connection, lost),
+            *await _clocks(connection, context.stripe.clock_skew),
             *await _last_reconcile(connection),
             *role_findings(await context.database.lacking_role_settings()),
         ]
@@ -360,6 +332,33 @@ async def _refused(connection: Connection) -> list[Finding]:
             "notice" if reason == "missing" else "fix",
         )
         for reason, number in refused.items()
+    ]
+
+
+async def _events(connection: Connection, lost: recent_events.Lost | None) -> list[Finding]:
+    if lost is None or not lost.events:
+        return []
+    accepted = await event_looks.last_accepted(connection)
+    last = "none was ever accepted" if accepted is None else f"the last one was accepted {accepted:.0f} s ago"
+    problem = f"{len(lost.events)} of {lost.seen} events of the last hour never arrived; {last}"
+    fix = "Compare the endpoint's URL and secret with STRIPE_WEBHOOK_SECRETS. A worker fetches what they changed."
+    return [Finding("webhook", "-", problem, fix)]
+
+
+async def _clocks(connection: Connection, against_stripe: float | None) -> list[Finding]:
+    ahead = {
+        "PostgreSQL": await event_looks.clock_ahead(connection, now=time.time()),
+        "Stripe": against_stripe or 0.0,
+    }
+    return [
+        Finding(
+            "clock",
+            "-",
+            f"this machine's clock is {abs(seconds):.0f} s {'ahead of' if seconds > 0 else 'behind'} that of {name}",
+            "Set it by NTP: deliveries are refused if it is more than 300 s off.",
+        )
+        for name, seconds in ahead.items()
+        if abs(seconds) > _CLOCK_SECONDS
     ]
 
 

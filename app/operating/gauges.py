@@ -5,11 +5,13 @@ They are read from the database when a process is scraped.
 
 from __future__ import annotations
 
+import time
+
 from prometheus_client import REGISTRY, Gauge
 
 from app.context import Context
 from app.errors import BillingError
-from app.mirror.store import refreshes, unreadable
+from app.mirror.store import event_looks, refreshes, unreadable
 from app.mirror.store import scans as scan_rows
 from app.operating import installation
 from app.operations import waiting_store
@@ -59,6 +61,25 @@ _AGE = KnownGauge(
         registry=None,
     )
 )
+_EVENTS_LOST = KnownGauge(
+    Gauge(
+        "coseat_events_lost",
+        "Events of the last hourly look that never arrived; absent until a worker looked",
+        registry=None,
+    )
+)
+_LAST_ACCEPTED = KnownGauge(
+    Gauge(
+        "coseat_events_last_accepted_seconds",
+        "Time since an event of this account and mode was accepted; absent until one was",
+        registry=None,
+    )
+)
+_CLOCK_SKEW = Gauge(
+    "coseat_clock_skew_seconds",
+    "Seconds by which the clock of this process is ahead of another clock, negative if it is behind",
+    ["against"],
+)
 
 
 async def update(context: Context) -> None:
@@ -67,6 +88,9 @@ async def update(context: Context) -> None:
         async with context.database.reading() as connection:
             state = await refreshes.state(connection)
             last = await scan_rows.last_reconcile(connection)
+            look = await event_looks.last(connection)
+            last_accepted = await event_looks.last_accepted(connection)
+            ahead = await event_looks.clock_ahead(connection, now=time.time())
             cannot_be_read = await unreadable.count(connection)
             without_effect = await waiting_store.paid_without_effect(connection)
             installation.COLLECTOR.show(await installation.read(connection))
@@ -79,6 +103,11 @@ async def update(context: Context) -> None:
     _OLDEST.set(max(0.0, state.oldest))
     _DEAD.set(state.dead)
     _UNREADABLE.set(cannot_be_read)
+    _EVENTS_LOST.set(None if look is None else look.lost)
+    _LAST_ACCEPTED.set(last_accepted)
+    _CLOCK_SKEW.labels("postgres").set(ahead)
+    if (skew := context.stripe.clock_skew) is not None:
+        _CLOCK_SKEW.labels("stripe").set(skew)
     _PAID_WITHOUT_EFFECT.set(without_effect)
     _DRIFT.set(None if last is None else (last["report"] or {}).get("drift", 0))
     _AGE.set(None if last is None else last["age"])

@@ -1,6 +1,7 @@
 """Periodic work of the worker.
 
-It deletes expired rows, ends invitations whose term is over, clears ended subscriptions, and reconciles.
+It deletes expired rows, ends invitations whose term is over, clears ended subscriptions, looks for lost events, and
+reconciles.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from app.context import Context
 from app.customers import emptied
 from app.errors import BillingError
 from app.events.store import feed
+from app.mirror import recent_events
 from app.mirror import reconcile as reconciling
 from app.mirror.store import scans as scan_rows
 from app.postgres import locks, retention
@@ -49,6 +51,12 @@ async def _done(part: Coroutine[Any, Any, object]) -> bool:
     """Run one part of the periodic work; log its error and return False if it fails."""
     try:
         await part
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        # What was awaited was cancelled, and not this task. Without a word the part would never be done again.
+        log.error("upkeep_failed", error=type(error).__name__, exc_info=error)
     except BillingError as error:
         log.warning("upkeep_waits", reason=error.code)
     except Exception as error:  # An error of one part must not stop the others, or the next round.
@@ -109,6 +117,7 @@ _PARTS: Final[tuple[tuple[_Part, float], ...]] = (
     (cleanup.end_invitations, _LOOK_SECONDS),
     (_clear_all_ended, _LOOK_SECONDS),
     (emptied.delete_emptied, 10.0),
+    (recent_events.look_when_due, _LOOK_SECONDS),
     (reconcile_when_due, _LOOK_SECONDS),
 )
 """The parts of the periodic work, and about how many seconds after its end each of them is done again."""

@@ -12,6 +12,7 @@ import copy
 import email.utils
 import itertools
 import random
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from app.stripe import metrics
 from app.stripe.attempts import Attempt, Outcome
 from app.stripe.breaker import OVERDUE_SECONDS, Breaker, Breakers, Failure, StripeAway
 from app.stripe.budget import KIND_OF, Budget, Work, endpoint_of, subject_of
+from app.stripe.clock import StripeClock
 from app.stripe.rate_refusals import RateRefusals
 from app.stripe.translate import (
     attempt_of,
@@ -205,6 +207,7 @@ class StripeClient:
         self._breakers = breakers or Breakers()
         self._breakers.probe_by(self._is_answered)
         self._refusals = RateRefusals()
+        self.clock = StripeClock()
         self._work: Work = "interactive"
         stripe.enable_telemetry = False
         timeout = httpx.Timeout(TOTAL_SECONDS, connect=CONNECT_SECONDS)
@@ -311,11 +314,14 @@ class StripeClient:
     async def _try(self, grant: Grant, method: str, path: str, params: Mapping[str, Any]) -> Answer:
         """Send one request. Raises StripeError. Its outcome is counted, and a failure is reported to the breaker."""
         with self._watched(grant):
+            began = time.time()
             response = await self._client.raw_request_async(method, path, **params)
             data = _read(response)
         self._refusals.served(grant.subject)
         replayed = response.headers.get("idempotent-replayed") == "true"
-        return Answer(data, _date(response.headers), replayed)
+        at = _date(response.headers)
+        self.clock.note(at, began, time.time())
+        return Answer(data, at, replayed)
 
     @contextmanager
     def _watched(self, grant: Grant) -> Iterator[None]:

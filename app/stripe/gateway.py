@@ -185,6 +185,26 @@ class StripeGateway:
         answer = await self._client.get(_PATHS[kind], params)
         return read_page(kind, answer.data, answer.at)
 
+    @property
+    def clock_skew(self) -> float | None:
+        """Return the seconds by which this machine's clock is ahead of Stripe's, None before the first answer."""
+        return self._client.clock.skew
+
+    async def events(self, *, since: int, until: int, pages: int) -> tuple[list[Mapping[str, Any]], bool]:
+        """Return the newest events between two Unix seconds, both inclusive, and whether these are all.
+
+        At most `pages` pages of 100 are read. Stripe lists events for 30 days.
+        """
+        query: dict[str, Any] = {"created": {"gte": since, "lte": until}, "limit": PAGE_SIZE}
+        found: list[Mapping[str, Any]] = []
+        for _ in range(pages):
+            page = (await self._client.get("/v1/events", query)).data
+            found += page["data"]
+            if not page["has_more"]:
+                return found, True
+            query["starting_after"] = page["data"][-1]["id"]
+        return found, False
+
     async def changed_by(
         self, key_prefix: str, event_types: str, *, since: int
     ) -> list[tuple[str, Mapping[str, str]]]:

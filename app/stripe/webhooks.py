@@ -7,7 +7,7 @@ dated years in the future. Source: https://docs.stripe.com/webhooks#verify-manua
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,8 +91,11 @@ def read(body: bytes) -> Event | None:
         raise InvalidWebhook("malformed") from None
     if not isinstance(envelope, dict):
         raise InvalidWebhook("malformed")
-    if envelope.get("object") == "v2.core.event":
-        return None
+    return None if envelope.get("object") == "v2.core.event" else event_of(envelope)
+
+
+def event_of(envelope: Mapping[str, Any]) -> Event:
+    """Return the event of its JSON object. Raises InvalidWebhook if a field is missing or has the wrong type."""
     data = envelope.get("data")
     event_id, event_type, created = envelope.get("id"), envelope.get("type"), envelope.get("created")
     if not (
@@ -122,7 +125,7 @@ def read(body: bytes) -> Event | None:
     )
 
 
-def _accounts(envelope: dict[str, Any]) -> tuple[str, ...]:
+def _accounts(envelope: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the accounts that an event names. A context is a path whose last part is the account."""
     named = [value for name in ("account", "context") if (value := envelope.get(name)) is not None]
     return tuple(value.rpartition("/")[2] if isinstance(value, str) else "" for value in named)

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
+from app.mirror import recent_events
 from app.mirror import reconcile as reconciling
 from testkit.company import running_service
 from testkit.databases import CHECKOUT
@@ -39,6 +40,8 @@ async def test_every_metric_of_rules_and_dashboard_is_shown(
     async with running_service(stripe_account, database_url) as service:
         await service.fill()
         await reconciling.reconcile(service.context, report=lambda _: None)
+        await service.fetch("update account set filled_at = now() - interval '1 hour' returning id")
+        assert await recent_events.look_when_due(service.context)
         await service.fetch("insert into workers (id, host) values (gen_random_uuid(), 'host') returning id")
         await service.get("/v1/customers/cus_absent", as_service("read"))
         await service.deliver_state("customer", {"id": "cus_1", "object": "customer"})

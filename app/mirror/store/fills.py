@@ -31,6 +31,14 @@ async def is_filled(connection: Connection) -> bool:
     return bool(await connection.fetchval("select exists (select from account where filled_at is not null)"))
 
 
+async def filled_second(connection: Connection) -> int | None:
+    """Return the Unix second at which the first fill finished, None before that."""
+    found: int | None = await connection.fetchval(
+        "select floor(extract(epoch from filled_at))::bigint from account"
+    )
+    return found
+
+
 async def note_filled(connection: Connection) -> None:
     """Store that the first fill has finished."""
     await connection.execute("update account set filled_at = coalesce(filled_at, clock_timestamp())")

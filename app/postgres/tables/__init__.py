@@ -56,6 +56,7 @@ from app.postgres.tables.records import (
 )
 from app.postgres.tables.synchronisation import (
     account,
+    event_looks,
     exclusive_work,
     list_scan_findings,
     list_scan_ranges,
@@ -82,6 +83,7 @@ __all__ = [
     "event_expansions",
     "event_facts",
     "event_log",
+    "event_looks",
     "event_streams",
     "events",
     "exclusive_work",

@@ -70,6 +70,17 @@ unreadable_objects = Table(
     instant("since", default=True),
 )
 
+event_looks = Table(
+    "event_looks",
+    metadata,
+    Column("single", Boolean, primary_key=True, server_default=text("true")),
+    instant("looked_at", nullable=False),
+    Column("reached", BigInteger, nullable=False, comment="by Stripe's clock"),
+    whole("seen", required=True),
+    whole("lost", required=True),
+    yes_no("is_complete"),
+)
+
 payment_method_fills = Table(
     "payment_method_fills",
     metadata,
