@@ -26,6 +26,7 @@ from app.commands.child_processes import ChildProcesses
 from app.settings import inherited_environment
 from testkit import servers
 from testkit.company import Company, Person, Service, running_service
+from testkit.database_proxy import DatabaseProxy
 from testkit.service import service_environment
 from testkit.simulator import Simulator, new_account_key, running_simulator
 
@@ -41,6 +42,7 @@ class World:
     environment: Mapping[str, str]
     children: ChildProcesses
     logs: Path
+    proxy: DatabaseProxy | None = None
     clients: list[httpx.AsyncClient] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
@@ -111,12 +113,21 @@ def run(
     *,
     apis: int = 1,
     workers: int = 1,
+    proxied: bool = False,
     **overrides: str,
 ) -> Json:
-    """`play` in a fresh world, which ends with it; `overrides` are variables of the environment."""
+    """`play` in a fresh world, which ends with it; `overrides` are variables of the environment.
+
+    `proxied`: the processes reach PostgreSQL through the world's `proxy`.
+    """
 
     async def whole(url: str) -> Json:
-        async with _world(name, state, url, apis, workers, overrides) as made:
+        async with AsyncExitStack() as stack:
+            proxy = DatabaseProxy(url) if proxied else None
+            if proxy is not None:
+                await proxy.open()
+                stack.push_async_callback(proxy.shut)
+            made = await stack.enter_async_context(_world(name, state, url, apis, workers, proxy, overrides))
             return await play(made)
 
     # Ended from outside, too, the servers stop and the database is dropped.
@@ -127,7 +138,13 @@ def run(
 
 @asynccontextmanager
 async def _world(
-    name: str, state: Path | None, url: str, apis: int, workers: int, overrides: Mapping[str, str]
+    name: str,
+    state: Path | None,
+    url: str,
+    apis: int,
+    workers: int,
+    proxy: DatabaseProxy | None,
+    overrides: Mapping[str, str],
 ) -> AsyncIterator[World]:
     quiet = structlog.make_filtering_bound_logger(logging.CRITICAL)
     structlog.configure(wrapper_class=quiet)
@@ -137,7 +154,7 @@ async def _world(
         stripe = await stack.enter_async_context(Simulator(base, new_account_key()))
         secrets = [await stripe.add_webhook_endpoint(f"http://127.0.0.1:{ports[0]}/webhooks/stripe")]
         environment = service_environment(
-            database_url=url,
+            database_url=url if proxy is None else proxy.url,
             stripe_base=base,
             stripe_key=stripe.api_key,
             STRIPE_WEBHOOK_SECRETS=",".join(secrets),
@@ -145,9 +162,10 @@ async def _world(
         )
         service = await stack.enter_async_context(running_service(stripe, url, **overrides))
         children = stack.enter_context(ChildProcesses())
-        made = World(stripe, service, environment, children, servers.directory(state))
+        made = World(stripe, service, environment, children, servers.directory(state), proxy)
         for number, port in enumerate(ports):
-            made.start_api(f"{name}-api{number}", port)
+            # In a thread, because the proxy of the database runs in this loop.
+            await asyncio.to_thread(made.start_api, f"{name}-api{number}", port)
             # Shorter than the server's own, so that no request goes out on a connection that it is closing.
             limits = httpx.Limits(max_connections=64, max_keepalive_connections=64, keepalive_expiry=2.0)
             client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", limits=limits, timeout=60.0)

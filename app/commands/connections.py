@@ -8,6 +8,8 @@ another. So all open connections are checked once a second.
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, cast
@@ -17,6 +19,8 @@ from uvicorn.server import ServerState
 
 from app.http.draining import Draining
 
+_RESET = struct.pack("ii", 1, 0)
+"""The kernel discards what it holds when the connection is closed. Otherwise it would offer it to the client on."""
 HEAD_BYTES = 128 * 1024
 """Bytes that a connection may send while no request runs: a head, or the rest of a body that was refused."""
 
@@ -54,8 +58,10 @@ class JoinedWrites(asyncio.Transport):
         self._transport.close()
 
     def abort(self) -> None:
-        """Discard what is not sent yet, and reset the connection."""
+        """Discard what is not sent yet, also what the kernel holds, and reset the connection."""
         self._held = b""
+        if (connection := self._transport.get_extra_info("socket")) is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._transport.abort()
 
     def get_write_buffer_size(self) -> int:

@@ -5,6 +5,7 @@ They are read from the database when a process is scraped.
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 from prometheus_client import REGISTRY, Gauge
@@ -82,10 +83,15 @@ _CLOCK_SKEW = Gauge(
 )
 
 
+ANSWER_SECONDS = 1.5
+"""Seconds after which the database counts as away. A scrape that waited longer would be given up, and a process that
+lives would look dead."""
+
+
 async def update(context: Context) -> None:
-    """Read all gauges from the database."""
+    """Read all gauges from the database, within ANSWER_SECONDS."""
     try:
-        async with context.database.reading() as connection:
+        async with asyncio.timeout(ANSWER_SECONDS), context.database.reading() as connection:
             state = await refreshes.state(connection)
             last = await scan_rows.last_reconcile(connection)
             look = await event_looks.last(connection)
@@ -94,7 +100,7 @@ async def update(context: Context) -> None:
             cannot_be_read = await unreadable.count(connection)
             without_effect = await waiting_store.paid_without_effect(connection)
             installation.COLLECTOR.show(await installation.read(connection))
-    except BillingError:
+    except (BillingError, TimeoutError):
         _UP.set(0)
         return
     _UP.set(1)

@@ -144,3 +144,4 @@ async def test_connection_is_kept_when_the_next_request_follows_the_answer(api: 
         length = next(line for line in head.split(b"\r\n") if line.startswith(b"content-length: "))
         await reader.readexactly(int(length.partition(b": ")[2]))
     writer.close()
+    await writer.wait_closed()
