@@ -16,7 +16,7 @@ from app.customers.routes import customers, invoices, payment_methods
 from app.events.routes import endpoints as webhook_endpoints
 from app.events.routes import feed as events
 from app.events.sending import WebhookSender
-from app.http import documentation, links, middleware, problems
+from app.http import documentation, idempotency, links, middleware, problems
 from app.http.draining import Draining
 from app.http.in_flight import WritesInFlight
 from app.http.overload import ConcurrencyLimit
@@ -91,6 +91,7 @@ def create_app(settings: Settings) -> Service:
                 yield
                 await running_operations.drain(draining.seconds_left())
                 await acts.drain()
+                await idempotency.drain()
         finally:
             await authenticator.aclose()
 

@@ -6,27 +6,38 @@ stored. They decide nothing about the request, so it may be sent again with the 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import structlog
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 
-from app.errors import BillingError, Conflict, FieldError, InvalidRequest, RateLimited
+from app.errors import BillingError, Conflict, FieldError, InvalidRequest, RateLimited, ServiceUnavailable
 from app.http import problems
 from app.http.dependencies import get_context, principal_of
 from app.http.in_flight import WritesInFlight
 from app.http.store import idempotency
 from app.http.strict_json import StrictRequest
 from app.identity.principals import Anonymous
+from app.postgres.database import Database
+
+log = structlog.get_logger(__name__)
 
 _LONGEST_KEY = 255
 _KEPT_HEADERS = ("content-type", "location", "retry-after", "etag")
+_RELEASE_TRIES = 40
+_RELEASE_PAUSE_SECONDS = 1.0
+"""With the tries, less than the minute after which another request may claim the key."""
 _DECIDED_NOTHING = "operation_in_progress"
 _SERVER_ERROR = 500
+
+_releasing: set[asyncio.Task[None]] = set()
+"""Tasks that release a key once the database takes writes again."""
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -90,25 +101,57 @@ async def _once(request: Request, rules: IdempotentRoute, route: str, key: str, 
         return _replayed(request, stored, asked.digest(), rules)
     try:
         response = await _answered(request, handler)
+        if response.status_code < _SERVER_ERROR and response.status_code != 401:
+            headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
+            async with database.connection() as connection:
+                await idempotency.store(
+                    connection,
+                    principal,
+                    route,
+                    key,
+                    status=response.status_code,
+                    headers=headers,
+                    body=rules.to_store(bytes(response.body)),
+                )
+            return response
     except BaseException:
+        await _release(database, principal, route, key)
+        raise
+    await _release(database, principal, route, key)
+    return response
+
+
+async def _release(database: Database, principal: str, route: str, key: str) -> None:
+    """Release a key without an answer, now or as soon as the database takes writes again.
+
+    Otherwise a request that is sent again would be told that the first one is still running.
+    """
+    try:
         async with database.connection() as connection:
             await idempotency.forget(connection, principal, route, key)
-        raise
-    async with database.connection() as connection:
-        if response.status_code >= _SERVER_ERROR or response.status_code == 401:
-            await idempotency.forget(connection, principal, route, key)
+    except ServiceUnavailable:
+        task = asyncio.create_task(_release_later(database, principal, route, key))
+        _releasing.add(task)
+        task.add_done_callback(_releasing.discard)
+
+
+async def _release_later(database: Database, principal: str, route: str, key: str) -> None:
+    for _ in range(_RELEASE_TRIES):
+        await asyncio.sleep(_RELEASE_PAUSE_SECONDS)
+        try:
+            async with database.connection() as connection:
+                await idempotency.forget(connection, principal, route, key)
+        except ServiceUnavailable as error:
+            log.info("key_not_released", reason=error.code)
         else:
-            headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
-            await idempotency.store(
-                connection,
-                principal,
-                route,
-                key,
-                status=response.status_code,
-                headers=headers,
-                body=rules.to_store(bytes(response.body)),
-            )
-    return response
+            return
+
+
+async def drain() -> None:
+    """End the tasks that release keys; at shutdown. After a minute such a key is free in any case."""
+    for task in _releasing:
+        task.cancel()
+    await asyncio.gather(*_releasing, return_exceptions=True)
 
 
 async def _answered(request: Request, handler: Handler) -> Response:

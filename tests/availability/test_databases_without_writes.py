@@ -38,6 +38,11 @@ REFUSE_WRITES = """
                 for each statement execute function refuse_writes()', one);
         end loop;
     end $$"""
+REFUSE_WRITES_OF = """
+    create or replace function wait_and_refuse() returns trigger language plpgsql as $$
+        begin perform pg_sleep(2); raise exception 'full' using errcode = '53100'; end $$;
+    create trigger refuse_writes before insert on {table}
+        for each statement execute function wait_and_refuse()"""
 TAKE_WRITES = "drop function refuse_writes() cascade"
 
 
@@ -194,6 +199,47 @@ async def test_a_login_is_served_at_first_sight_when_the_server_takes_no_writes(
         await asyncio.sleep(0.1)
         assert (await service.get(company.path, company.owner.headers)).status_code == 200
         assert await service.fetch("select 1 from identities")
+
+
+async def test_a_key_is_free_again_when_its_request_could_not_be_ended(
+    stripe_simulator: str, own_server: LocalPostgres, own_url: str
+) -> None:
+    """U1: the server stops to take writes between the claim of an Idempotency-Key and the answer.
+
+    Sent again with the key, the request must not hear for a minute that the first one is still running.
+    """
+    async with (
+        Simulator(stripe_simulator, new_account_key()) as stripe,
+        running_service(stripe, own_url) as service,
+    ):
+        company = await service.company(seats=10)
+        add = [{"email": new_email()}]
+        await execute(own_url, REFUSE_WRITES_OF.format(table="operations"))
+        asked = asyncio.create_task(company.change(company.owner.headers, add=add, key="claimed-0001"))
+        await _claimed(own_url)
+        await set_read_only(own_server, on=True)
+        assert (await asked).status_code == 503
+        await set_read_only(own_server, on=False)
+        await execute(own_url, "drop trigger refuse_writes on operations")
+        began = time.monotonic()
+        while (
+            again := await company.change(company.owner.headers, add=add, key="claimed-0001")
+        ).status_code != 200:
+            assert time.monotonic() - began < WRITABLE_AFTER, again.text
+            await asyncio.sleep(0.2)
+        assert len(await company.members()) == 3
+
+
+async def _claimed(url: str) -> None:
+    connection = await asyncpg.connect(url, server_settings={"default_transaction_read_only": "off"})
+    try:
+        for _ in range(200):
+            if await connection.fetchval("select count(*) from idempotency_keys"):
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError("the key was never claimed")
+    finally:
+        await connection.close()
 
 
 @pytest.mark.parametrize("code", ["53100", "25006"])
