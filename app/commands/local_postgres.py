@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 from urllib.parse import quote
 
 from app.commands.postgres_programs import LocalPostgresError, find_binaries
@@ -102,6 +102,14 @@ class LocalPostgres:
             except BaseException:
                 self._release()
                 raise
+
+    def restart(self, mode: Literal["fast", "immediate"]) -> None:
+        """Stop the server as `pg_ctl stop --mode` does, and start it again, although other processes use it."""
+        with self._exclusively():
+            self._server_tool(
+                "pg_ctl", "-D", str(self.data_dir), "-m", mode, "-w", "-t", str(STOP_SECONDS), "stop"
+            )
+            self._launch()
 
     def stop(self) -> None:
         """Stop the server, unless another process still uses it."""

@@ -169,7 +169,7 @@ async def _link_or_look(
     """
     try:
         return await _link(connection, user, customer_id, by=by, wait_milliseconds=_READ_WAIT_MILLISECONDS)
-    except (LOCKED, ReadOnly, NoRoom):
+    except (*LOCKED, ReadOnly, NoRoom):
         return await identities.subject_of(connection, customer_id) is None
 
 

@@ -60,6 +60,19 @@ async def _keep_session(_: object) -> None:
     """Replace asyncpg's reset, which would take a round trip at each release. No code here changes a session."""
 
 
+def _is_closed(connection: Connection) -> bool:
+    """Return True if the connection is lost. The driver may have taken it back, and then it answers nothing."""
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:
+        return True
+
+
+def _terminate(connection: Connection) -> None:
+    if not _is_closed(connection):
+        connection.terminate()
+
+
 class Usage(NamedTuple):
     """The connections of a pool, and the callers that wait for one."""
 
@@ -105,7 +118,7 @@ class ConnectionPool:
     async def _expire(self, idle: list[Connection]) -> None:
         await self.connections.expire_connections()
         for connection in idle:
-            connection.terminate()
+            _terminate(connection)
             await self.connections.release(connection)
 
     async def close(self) -> None:
@@ -138,7 +151,7 @@ class PooledConnection:
             while pool.idle:
                 self._connection = pool.idle.pop()
                 self._generation = pool.generation
-                if not self._connection.is_closed():
+                if not _is_closed(self._connection):
                     return self._connection
                 await pool.connections.release(self._connection)
             pool.waiting += 1
@@ -156,13 +169,13 @@ class PooledConnection:
     ) -> None:
         pool, connection = self._pool, self._connection
         is_current = self._generation == pool.generation
-        if error is None and is_current and not pool.waiting and not connection.is_closed():
+        if error is None and is_current and not pool.waiting and not _is_closed(connection):
             pool.idle.append(connection)
             return
         is_lost = isinstance(error, BROKEN)
         try:
             if not is_current or (is_lost and not isinstance(error, STATEMENT_ENDED)):
-                connection.terminate()
+                _terminate(connection)
             await pool.connections.release(connection)
         except LOST as lost:
             raise database_unavailable() from lost
@@ -258,7 +271,7 @@ class Database:
                 yield connection
             except OSError as error:
                 # The server does not answer, so it would not answer a rollback either.
-                connection.terminate()
+                _terminate(connection)
                 self._note_failure(error)
                 raise
 

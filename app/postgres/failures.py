@@ -48,8 +48,8 @@ BROKEN = (
 STATEMENT_ENDED = asyncpg.QueryCanceledError
 """An error whose session goes on, although its base class is one of `BROKEN`."""
 
-LOCKED = asyncpg.LockNotAvailableError
-"""A row was locked for longer than a statement waits."""
+LOCKED = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
+"""A row was locked for longer than a statement waits, or its transactions waited for each other."""
 
 LOST = BROKEN
 """It is unknown whether the statement took effect. The caller gets `database_unavailable`."""

@@ -8,7 +8,7 @@ A lease lasts `OPERATION_LEASE` seconds. These rules bound it:
 - If a process is stopped and resumed later, its leases are lost. It applies no snapshot, because the token is checked
   in the transaction that applies it. It sends no request, because the operation's token is checked in the transaction
   that records the sending.
-- The work has its own limits: 7 s for a call, 15 s for a statement, and `OPERATION_DEADLINE` for the retries of a
+- The work has its own limits: 7 s for a call, 6 s for a statement, and `OPERATION_DEADLINE` for the retries of a
   request. So no running holder keeps a lease without end.
 - A request without an answer may still take effect until `LATE_WINDOW` has passed. So may a request that a proxy in
   front of Stripe answered. Until then only the answer to its own key settles the step.

@@ -21,7 +21,7 @@ Address: TypeAlias = tuple[str, int]
 
 CONNECT_SECONDS = 2.0
 """Seconds that one server has to answer a new connection, so that a lost one does not hide the next one."""
-STATEMENT_SECONDS = 8
+STATEMENT_SECONDS = 6
 """Seconds of a statement. A server that vanished is noticed after them, because it answers nothing any more."""
 UNHURRIED_SECONDS = 60
 IDLE_IN_TRANSACTION_SECONDS = 5

@@ -137,6 +137,23 @@ async def test_a_broken_session_is_replaced_when_its_statement_fails(
         await database.close()
 
 
+async def test_no_caller_is_refused_when_idle_sessions_have_ended(module_database_url: str) -> None:
+    """H2: a connection that was lost while nobody used it is replaced before it is lent."""
+    database = await Database.connect(module_database_url, pool_size=2)
+    other = await asyncpg.connect(module_database_url)
+    try:
+        for lend in (database.connection, database.reading):
+            async with lend() as connection:
+                ended = await connection.fetchval("select pg_backend_pid()")
+            await other.execute("select pg_terminate_backend($1)", ended)
+            await asyncio.sleep(0.3)
+            async with lend() as connection:
+                assert await connection.fetchval("select pg_backend_pid()") != ended
+    finally:
+        await other.close()
+        await database.close()
+
+
 SETTINGS = """select current_setting('idle_in_transaction_session_timeout') as idle,
     current_setting('statement_timeout') as statement, current_setting('transaction_timeout', true) as transaction"""
 
@@ -152,7 +169,7 @@ async def test_a_transaction_ends_when_its_process_does_nothing_in_it(module_dat
     try:
         async with database.connection() as connection:
             limited = connection.get_server_version().major >= 17
-        limits = {"idle": "5s", "statement": "8s", "transaction": "10s" if limited else None}
+        limits = {"idle": "5s", "statement": "6s", "transaction": "10s" if limited else None}
         assert await session(database.connection()) == limits
         spared = {"statement": "1min", "transaction": "0" if limited else None}
         assert await session(database.unhurried()) == {**limits, **spared}

@@ -64,7 +64,7 @@ async def test_sessions_keep_nothing_when_they_belong_to_a_pooler(module_databas
                 before = dict(await connection.fetchrow(LIMITS) or {})
             async with database.transaction() as connection:
                 inside = dict(await connection.fetchrow(LIMITS) or {})
-            assert inside == {"idle": "5s", "statement": "8s", "lock": "1800ms"}
+            assert inside == {"idle": "5s", "statement": "6s", "lock": "1800ms"}
             async with database.connection() as connection:
                 assert dict(await connection.fetchrow(LIMITS) or {}) == before != inside
                 assert await connection.fetchval("select count(*) from pg_prepared_statements") == 0
