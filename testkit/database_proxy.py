@@ -8,7 +8,7 @@ host behind it is lost, because no FIN ever arrives. As a pooler, it answers wit
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from urllib.parse import parse_qs, urlsplit
 
 DEFAULT_PORT = 5432
@@ -27,6 +27,8 @@ class DatabaseProxy:
         self._writers: list[asyncio.StreamWriter] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
+        self._cut_after: bytes | None = None
+        self._was_cut = asyncio.Event()
         self._forwarding = asyncio.Event()
         self._forwarding.set()
 
@@ -63,6 +65,17 @@ class DatabaseProxy:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    async def cut_after(self, statement: bytes) -> None:
+        """Cut the next connection that sends this text, once it is forwarded and before it is answered."""
+        self._cut_after, self._was_cut = statement, asyncio.Event()
+        await self._was_cut.wait()
+
+    def _cut(self, data: bytes, client: asyncio.StreamWriter) -> None:
+        if self._cut_after is not None and self._cut_after in data:
+            self._cut_after = None
+            self._was_cut.set()
+            client.transport.abort()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         directory = parse_qs(self._target.query).get("host", [""])[0]
         if directory.startswith("/"):
@@ -75,7 +88,7 @@ class DatabaseProxy:
         if self._options:
             behind[1].write(await _started_with(reader, self._options))
         pumps = (
-            _pump(reader, behind[1], self._forwarding),
+            _pump(reader, behind[1], self._forwarding, cut=lambda data: self._cut(data, writer)),
             _pump(behind[0], writer, self._forwarding, as_pooler=self._as_pooler),
         )
         for pump in pumps:
@@ -98,12 +111,14 @@ async def _pump(
     forwarding: asyncio.Event,
     *,
     as_pooler: bool = False,
+    cut: Callable[[bytes], None] = lambda _: None,
 ) -> None:
     with contextlib.suppress(ConnectionError):
         while data := await reader.read(65_536):
             await forwarding.wait()
             writer.write(KEY_DATA.sub(POOLERS_ID, data) if as_pooler else data)
             await writer.drain()
+            cut(data)
     await forwarding.wait()
     writer.close()
 
