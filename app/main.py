@@ -16,7 +16,7 @@ from app.customers.routes import customers, invoices, payment_methods
 from app.events.routes import endpoints as webhook_endpoints
 from app.events.routes import feed as events
 from app.events.sending import WebhookSender
-from app.http import documentation, idempotency, links, middleware, problems
+from app.http import documentation, idempotency, middleware, openapi, problems
 from app.http.draining import Draining
 from app.http.in_flight import WritesInFlight
 from app.http.overload import ConcurrencyLimit
@@ -99,6 +99,10 @@ def create_app(settings: Settings) -> Service:
         title="Coseat",
         version=__version__,
         description="Stripe Billing as shared, per-seat subscriptions.",
+        contact=openapi.CONTACT,
+        license_info=openapi.LICENCE,
+        servers=list(openapi.SERVERS),
+        openapi_tags=list(openapi.TAGS),
         lifespan=lifespan,
         generate_unique_id_function=lambda route: operation_id(route.name),
         # FastAPI's own pages load their scripts from other hosts.
@@ -119,7 +123,7 @@ def create_app(settings: Settings) -> Service:
     if settings.shows_docs:
         documentation.install(app)
     problems.install(app)
-    links.install(app)
+    openapi.install(app)
     app.entry = _layers(app, webhook, settings)
     return app
 

@@ -15,10 +15,11 @@ from app.http.answers import UNCHANGED, answer
 from app.http.cursors import Paging
 from app.http.dependencies import ContextDep, CursorQuery, LimitQuery, PrincipalDep
 from app.http.schemas import ProductIdText
+from app.http.strict_queries import StrictQueryRoute
 from app.identity.actors import identify
 from app.identity.principals import Anonymous
 
-router = APIRouter(tags=["products"])
+router = APIRouter(tags=["products"], route_class=StrictQueryRoute)
 
 
 @router.get(

@@ -5,13 +5,22 @@ Amounts are in minor units; `*_decimal` are decimal strings of minor units.
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+from typing import Any, cast
 
-from pydantic import GetJsonSchemaHandler, SerializerFunctionWrapHandler, model_serializer
+from pydantic import ConfigDict, GetJsonSchemaHandler, SerializerFunctionWrapHandler, model_serializer
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from app.http.schemas import Answer, Instant, Page
+from app.http.stripe_values import (
+    BillingScheme,
+    Interval,
+    PriceType,
+    Rounding,
+    TaxBehavior,
+    TiersMode,
+    UsageType,
+)
 
 
 class Recurring(Answer):
@@ -20,9 +29,9 @@ class Recurring(Answer):
     `meter` is the id of the meter that counts usage, for metered prices.
     """
 
-    interval: Literal["day", "week", "month", "year"] | str
+    interval: Interval
     interval_count: int
-    usage_type: Literal["licensed", "metered"] | str
+    usage_type: UsageType
     meter: str | None = None
 
 
@@ -43,7 +52,7 @@ class TransformQuantity(Answer):
     """
 
     divide_by: int
-    round: Literal["up", "down"] | str
+    round: Rounding
 
 
 class CurrencyOption(Answer):
@@ -51,7 +60,7 @@ class CurrencyOption(Answer):
 
     unit_amount: int | None
     unit_amount_decimal: str | None
-    tax_behavior: str | None
+    tax_behavior: TaxBehavior | None
     tiers: list[Tier] | None
 
 
@@ -61,6 +70,8 @@ INTERNAL = ("lookup_key", "nickname")
 
 class WithInternal(Answer):
     """Base of answers whose members of INTERNAL are absent unless they were set."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
     @model_serializer(mode="wrap")
     def _without_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -90,16 +101,16 @@ class Price(WithInternal):
 
     id: str
     currency: str
-    type: Literal["recurring", "one_time"] | str
-    billing_scheme: Literal["per_unit", "tiered"] | str
+    type: PriceType
+    billing_scheme: BillingScheme
     unit_amount: int | None
     unit_amount_decimal: str | None
     recurring: Recurring | None
-    tiers_mode: str | None
+    tiers_mode: TiersMode | None
     tiers: list[Tier] | None
     transform_quantity: TransformQuantity | None
     currency_options: dict[str, CurrencyOption] | None
-    tax_behavior: str | None
+    tax_behavior: TaxBehavior | None
     lookup_key: str | None = None
     nickname: str | None = None
 

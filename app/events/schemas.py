@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal, get_args
 from pydantic import Field
 
 from app.http.schemas import Answer, Instant
+from app.http.stripe_values import SubscriptionStatus
 
 Source = Literal["api", "dashboard", "reconcile"]
 MemberRole = Literal["user", "manager"]
@@ -73,7 +74,7 @@ class ItemState(Answer):
 class SubscriptionChangedData(EventData):
     """The subscription's status, end and items."""
 
-    status: str
+    status: SubscriptionStatus
     cancel_at: Instant | None
     cancel_at_period_end: bool
     ended_at: Instant | None

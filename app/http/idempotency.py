@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Coroutine
-from typing import Any
 
 import structlog
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 from starlette.responses import Response
 
 from app.errors import BillingError, Conflict, FieldError, InvalidRequest, RateLimited, ServiceUnavailable
@@ -23,6 +20,7 @@ from app.http.dependencies import get_context, principal_of
 from app.http.in_flight import WritesInFlight
 from app.http.store import idempotency
 from app.http.strict_json import StrictRequest
+from app.http.strict_queries import Handler, StrictQueryRoute
 from app.identity.principals import Anonymous
 from app.postgres.database import Database
 
@@ -39,18 +37,15 @@ _SERVER_ERROR = 500
 _releasing: set[asyncio.Task[None]] = set()
 """Tasks that release a key once the database takes writes again."""
 
-Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
-
-class IdempotentRoute(APIRoute):
+class IdempotentRoute(StrictQueryRoute):
     """The route class of routers that have writes.
 
     A write's body is parsed by `strict_json`, and its answer is stored under its key. A GET is not changed.
     """
 
-    def get_route_handler(self) -> Handler:
+    def around(self, handler: Handler) -> Handler:
         """Return the handler, wrapped for a write."""
-        handler = super().get_route_handler()
         methods = sorted(self.methods or ())
         if "GET" in methods:
             return handler

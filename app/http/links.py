@@ -5,11 +5,9 @@ Source: https://spec.openapis.org/oas/v3.1.0#link-object
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-
-from fastapi import FastAPI
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,18 +142,6 @@ LINKS: tuple[Link, ...] = (
 )
 
 
-def install(app: FastAPI) -> None:
-    """Add the links to the OpenAPI document of `app`."""
-    generate: Callable[[], dict[str, Any]] = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = generate()
-        add_to(document)
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's way to extend the document
-
-
 def add_to(document: dict[str, Any]) -> None:
     """Add each link to every success of its source that has a body.
 
@@ -174,7 +160,7 @@ def add_to(document: dict[str, Any]) -> None:
             if status.startswith("2") and status != _ACCEPTED and "content" in response:
                 _add(response, operations[link.target], link)
     for source, operation in operations.items():
-        if _ACCEPTED in operation["responses"]:
+        if "content" in operation["responses"].get(_ACCEPTED, {}):
             link = Link(source, "getOperation", _OPERATION)
             _add(operation["responses"][_ACCEPTED], operations[link.target], link)
 

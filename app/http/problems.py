@@ -1,11 +1,11 @@
-"""Render every error as application/problem+json, with the same schema in OpenAPI.
+"""Render every error as application/problem+json, and describe it for OpenAPI.
 
 Source: RFC 9457, https://www.rfc-editor.org/rfc/rfc9457
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Collection
 from http import HTTPStatus
 from typing import Any
 
@@ -25,7 +25,8 @@ from app.errors import (
     NotFound,
     PayloadTooLarge,
 )
-from app.http.schemas import Problem
+from app.http.problem_codes import PHRASES, codes_of
+from app.http.problem_schemas import schema_of
 
 MEDIA_TYPE = "application/problem+json"
 _TYPE_BASE = "https://coseat.dev/problems/"
@@ -89,10 +90,7 @@ _BY_STATUS = {404: NotFound, 405: MethodNotAllowed, 413: PayloadTooLarge}
 
 
 def install(app: FastAPI) -> None:
-    """Register the handlers of exceptions on `app`.
-
-    Other shapes of errors are removed from its OpenAPI document.
-    """
+    """Register the handlers of exceptions on `app`."""
 
     async def on_billing_error(request: Request, error: Exception) -> Response:
         found = error if isinstance(error, BillingError) else InternalError()
@@ -115,7 +113,6 @@ def install(app: FastAPI) -> None:
     async def on_anything_else(request: Request, _: Exception) -> Response:
         return render(InternalError(), request)
 
-    app.openapi = _only_problems(app)  # type: ignore[method-assign]  # FastAPI's way to extend the document
     app.add_exception_handler(BillingError, on_billing_error)
     app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(HTTPException, on_http_exception)
@@ -135,37 +132,28 @@ def _allowed(request: Request) -> list[str]:
     return [scope["method"] for scope in scopes if any(r.matches(scope)[0] is Match.FULL for r in routes)]
 
 
-def _only_problems(app: FastAPI) -> Callable[[], dict[str, Any]]:
-    """Return an `openapi` that describes errors as problems only.
-
-    FastAPI adds `application/json` beside the media type of each problem.
-    """
-    generate = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = generate()
-        for path in document["paths"].values():
-            for operation in path.values():
-                for response in operation["responses"].values():
-                    if MEDIA_TYPE in (content := response.get("content", {})):
-                        content.pop("application/json", None)
-        return document
-
-    return openapi
-
-
-def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def responses(
+    *statuses: int, codes: Collection[str] = (), refusals: Collection[str] = (), seats_shown: bool = True
+) -> dict[int | str, dict[str, Any]]:
     """Return the problems that a route may answer, for OpenAPI.
 
     400 (a doubled header) and 429 are always among them, and 408 goes with 413, because a body that has a limit of
-    bytes also has a deadline.
+    bytes also has a deadline. 409 also says that the route is a write. `codes`: those that not every route can answer.
+    `refusals` is as in `codes_of`, and `seats_shown` as in `schema_of`.
     """
+    write = 409 in statuses
     given = {*statuses, 400, 429} | ({408} if 413 in statuses else set())
     return {
         status: {
-            "description": HTTPStatus(status).phrase,
-            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-            "model": Problem,
+            "description": PHRASES[status],
+            "content": {
+                MEDIA_TYPE: {
+                    "schema": schema_of(
+                        codes_of(status, write=write, special=codes, refusals=refusals),
+                        seats_shown=seats_shown,
+                    )
+                }
+            },
         }
         for status in sorted(given)
     }

@@ -15,6 +15,7 @@ from app.domain.ids import (
     SUBSCRIPTION_ITEM_PATTERN,
     SUBSCRIPTION_PATTERN,
 )
+from app.http.stripe_values import IntentStatus
 
 
 class Request(BaseModel):
@@ -27,9 +28,9 @@ class Request(BaseModel):
 
 
 class Answer(BaseModel):
-    """Base of answers."""
+    """Base of answers. Every member is always sent, even if it has a default."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, json_schema_serialization_defaults_required=True)
 
 
 ADMIN_ONLY: dict[str, Any] = {"x-admin-only": True}
@@ -105,7 +106,7 @@ class Payment(Answer):
     `payment_method_id` the payment method that failed or is used.
     """
 
-    status: str | None
+    status: IntentStatus | None
     kind: Literal["payment", "setup"]
     client_secret: str | None
     payment_method_id: str | None
@@ -122,20 +123,3 @@ class ProblemError(Answer):
     pointer: str
     code: str
     detail: str
-
-
-class Problem(BaseModel):
-    """An error as RFC 9457 has it.
-
-    `code` is stable, for programs; some codes have further members.
-    """
-
-    model_config = ConfigDict(extra="allow")
-
-    type: str
-    title: str
-    status: int
-    code: str
-    detail: str
-    request_id: str
-    errors: list[ProblemError] | None = None

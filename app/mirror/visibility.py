@@ -5,6 +5,7 @@ See docs/decisions/0025-answer-alike-for-absent-and-hidden-objects.md.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.context import Context, Rules
@@ -106,7 +107,7 @@ async def get_as(context: Context, principal: Principal, subscription_id: Subscr
 
 
 async def of_customer(
-    context: Context, customer_id: CustomerId, *, statuses: list[str] | None, role: Role | None
+    context: Context, customer_id: CustomerId, *, statuses: Sequence[str] | None, role: Role | None
 ) -> list[Seen]:
     """Return every subscription that the customer pays for, owns or is a member of, newest first.
 

@@ -14,12 +14,14 @@ from starlette.responses import JSONResponse, Response
 
 from app.context import Context
 from app.errors import NotFound, Unauthenticated
+from app.http import problems
 from app.http.dependencies import ContextDep, SettingsDep
 from app.operating import gauges, process, readiness
 from app.operating.schemas import Liveness, Readiness
 
 router = APIRouter(tags=["machines"])
 T = TypeVar("T")
+_DOUBLED: dict[int | str, dict[str, Any]] = {400: problems.responses()[400]}
 _UNKEPT = {"Cache-Control": "no-store"}
 
 
@@ -44,7 +46,7 @@ class SingleFlight:
 _checking, _counting = SingleFlight(), SingleFlight()
 
 
-@router.get("/healthz")
+@router.get("/healthz", responses=_DOUBLED)
 async def healthz(response: Given) -> Liveness:
     """Answer 200 as long as the process runs.
 
@@ -55,7 +57,9 @@ async def healthz(response: Given) -> Liveness:
 
 
 @router.get(
-    "/readyz", response_model=Readiness, responses={503: {"model": Readiness, "description": "Not ready"}}
+    "/readyz",
+    response_model=Readiness,
+    responses={**_DOUBLED, 503: {"model": Readiness, "description": "Not ready"}},
 )
 async def readyz(request: Request, context: ContextDep) -> Response:
     """Answer 200 if the process can answer reads and accept deliveries, otherwise 503.

@@ -16,11 +16,11 @@ from app.operations import runner as operations
 from app.operations.lifecycle import State
 from app.operations.rows import Step
 from app.operations.runner import Accepted, Outcome
-from app.operations.schemas import OperationAnswer
+from app.operations.schemas import AcceptedOperation, OperationAnswer, SettledOperation
 from app.operations.sending import MONEY_DETAILS, money_details
 
 ACCEPTED: dict[int | str, dict[str, Any]] = {
-    202: {"model": OperationAnswer, "description": "Accepted, not finished yet"}
+    202: {"model": AcceptedOperation, "description": "Accepted, not finished yet"}
 }
 
 
@@ -44,8 +44,12 @@ def operation_answer(
     settled = all(step.is_settled for step in outcome.steps)
     awaits = any(step.state == State.AWAITING_PAYMENT for step in outcome.steps)
     payment = outcome.payment
-    model = OperationAnswer.model_validate(
+    pending = accepted or not settled
+    read = request.method == "GET"
+    kind = OperationAnswer if read else AcceptedOperation if pending else SettledOperation
+    model = kind.model_validate(
         {
+            "pending": pending,
             "operation_id": outcome.operation.id,
             "state": "settled" if settled else "awaiting_payment" if awaits else "running",
             "results": [result_of(step, outcome, actor) for step in shown_steps(outcome)],
@@ -53,7 +57,7 @@ def operation_answer(
             "payment": None if payment is None else dataclasses.asdict(payment),
         }
     )
-    if (settled and not accepted) or request.method == "GET":
+    if read or not pending:
         return answer(request, model)
     headers = {"Location": f"/v1/operations/{outcome.operation.id}", "Retry-After": "1"}
     return answer(request, model, status=202, headers=headers)

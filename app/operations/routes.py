@@ -14,7 +14,7 @@ from app.http.idempotency import IdempotentRoute
 from app.operations import abandoning
 from app.operations import runner as operations
 from app.operations.answers import ACCEPTED, operation_answer
-from app.operations.schemas import OperationAnswer
+from app.operations.schemas import OperationAnswer, SettledOperation
 
 router = APIRouter(tags=["operations"], route_class=IdempotentRoute)
 
@@ -42,8 +42,13 @@ async def get_operation(
 
 @router.post(
     "/operations/{operation_id}/cancel",
-    response_model=OperationAnswer,
-    responses={**ACCEPTED, **problems.responses(401, 403, 404, 409, 413, 415, 422, 503)},
+    response_model=SettledOperation,
+    responses={
+        **ACCEPTED,
+        **problems.responses(
+            *(401, 403, 404, 409, 413, 415, 422, 503), codes=("operation_ended", "role_required")
+        ),
+    },
 )
 async def cancel_operation(
     request: Request,

@@ -17,7 +17,7 @@ import httpx
 
 from app.commands.local_postgres import LocalPostgres, state_directory
 from app.commands.logs import configure_logs
-from app.commands.openapi import COMMON_PROBLEM, EXAMPLES
+from app.commands.openapi import COMMON_PROBLEM, EXAMPLES, REQUEST
 from testkit import databases
 from testkit.company import Service, running_service
 from testkit.processes import running
@@ -67,17 +67,17 @@ class Recording:
         method = operations()[operation].method
         response = await (through or self.service).send(method, path, PEOPLE[who], body, **headers)
         assert response.status_code == status, f"{method} {path}: {response.status_code} {response.text}"
-        self.keep(operation, {"method": method, "path": path, "as": who, "body": body}, response, common)
+        self.keep(operation, body, response, common)
         return response.json() if response.content else None
 
-    def keep(
-        self, operation: str, request: Mapping[str, Any], response: httpx.Response, common: bool
-    ) -> None:
+    def keep(self, operation: str, body: Any, response: httpx.Response, common: bool) -> None:
+        """Keep the answer, and the body of the first request that succeeded."""
         if not response.content:
             return
         name = COMMON_PROBLEM if common else operation
-        example = {"request": dict(request), "status": response.status_code, "answer": response.json()}
-        self.kept[f"{name}.{response.status_code}"] = self._normal.of(example)
+        self.kept[f"{name}.{response.status_code}"] = self._normal.of(response.json())
+        if body is not None and not common and response.is_success:
+            self.kept.setdefault(f"{name}.{REQUEST}", self._normal.of(body))
 
 
 async def record(service: Service) -> dict[str, Any]:
@@ -246,8 +246,7 @@ async def _problems(recording: Recording) -> None:
     for content, media_type in ((b" " * LARGE, "application/json"), (b"add=friend", "text/plain")):
         headers = {**PEOPLE["owner"], "Content-Type": media_type}
         response = await recording.service.client.patch(users, content=content, headers=headers)
-        request = {"method": "PATCH", "path": users, "as": "owner", "body": None}
-        recording.keep(name, request, response, common=True)
+        recording.keep(name, None, response, common=True)
     stripe = recording.service.stripe
     for status, answered in ((400, httpx.codes.BAD_GATEWAY), (500, httpx.codes.SERVICE_UNAVAILABLE)):
         await stripe.add_fault(method="POST", path="/v1/setup_intents", status=status)

@@ -14,7 +14,7 @@ from app.customers.schemas.invoices import InvoiceList
 from app.domain import emails
 from app.domain.ids import CustomerId, SubscriptionId
 from app.errors import FieldError, Forbidden, InvalidRequest
-from app.http import problems
+from app.http import problem_codes, problems
 from app.http.answers import UNCHANGED, answer
 from app.http.cursors import Paging
 from app.http.dependencies import (
@@ -30,13 +30,14 @@ from app.http.dependencies import (
 )
 from app.http.idempotency import IdempotentRoute
 from app.http.schemas import SubscriptionIdText
+from app.http.stripe_values import InvoiceStatusName
 from app.identity.actors import Actor
 from app.identity.principals import EndUser
 from app.mirror import refreshing as sync
 
 router = APIRouter(tags=["customers"], route_class=IdempotentRoute)
 _READ = {**UNCHANGED, **problems.responses(401, 403, 404, 422, 503)}
-_WRITE = problems.responses(401, 403, 404, 409, 413, 415, 422, 502, 503)
+_WRITE = problems.responses(*(401, 403, 404, 409, 413, 415, 422, 502, 503), codes=problem_codes.ADMIN_FIELDS)
 
 
 @router.post(
@@ -165,7 +166,7 @@ async def get_customer_invoices(
     actor: ReaderDep,
     customer_id: CustomerPath,
     subscription_id: Annotated[SubscriptionIdText | None, Query()] = None,
-    status: Annotated[str | None, Query(pattern="^[a-z_]{1,32}$")] = None,
+    status: Annotated[InvoiceStatusName | None, Query()] = None,
     limit: LimitQuery = 20,
     cursor: CursorQuery = None,
 ) -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
@@ -25,7 +25,7 @@ from app.domain import emails
 from app.domain.ids import FREE_PATTERN, PaymentMethodId, ProductId, SubscriptionId
 from app.domain.payments import Costs
 from app.errors import FieldError, Forbidden, NotFound
-from app.http import problems
+from app.http import problem_codes, problems
 from app.http.answers import UNCHANGED, answer
 from app.http.dependencies import (
     AskingDep,
@@ -43,10 +43,21 @@ from app.identity.principals import EndUser
 
 router = APIRouter(tags=["customers"], route_class=IdempotentRoute)
 _READ = {**UNCHANGED, **problems.responses(401, 403, 404, 422, 502, 503)}
-_WRITE = problems.responses(401, 403, 404, 409, 413, 415, 422, 502, 503)
+_READ_CODE = {**UNCHANGED, **problems.responses(401, 403, 404, 422, 502, 503, codes=problem_codes.DECLINES)}
 
 
-@router.patch("/customers/{customer_id}", response_model=CustomerAnswer, responses=_WRITE)
+def _write(*statuses: int, codes: tuple[str, ...] = ()) -> dict[int | str, dict[str, Any]]:
+    return problems.responses(401, 403, 404, 409, 413, 415, 422, 502, 503, *statuses, codes=codes)
+
+
+_WRITE = _write()
+
+
+@router.patch(
+    "/customers/{customer_id}",
+    response_model=CustomerAnswer,
+    responses=_write(codes=problem_codes.ADMIN_FIELDS),
+)
 async def update_customer(
     request: Request, context: ContextDep, actor: CallerDep, customer_id: CustomerPath, body: ProfileRequest
 ) -> Response:
@@ -83,7 +94,7 @@ def _own_email(actor: Actor, email: str) -> str:
     "/customers/{customer_id}/payment-methods",
     response_model=PaymentMethodAnswer,
     status_code=201,
-    responses={**_WRITE, **problems.responses(402)},
+    responses=_write(402, codes=problem_codes.DECLINES),
 )
 async def attach_payment_method_to_customer(
     request: Request, context: ContextDep, actor: CallerDep, customer_id: CustomerPath, body: AttachRequest
@@ -102,7 +113,9 @@ async def attach_payment_method_to_customer(
 
 
 @router.delete(
-    "/customers/{customer_id}/payment-methods/{payment_method_id}", status_code=204, responses=_WRITE
+    "/customers/{customer_id}/payment-methods/{payment_method_id}",
+    status_code=204,
+    responses=_write(codes=("payment_method_in_use",)),
 )
 async def detach_payment_method_from_customer(
     request: Request,
@@ -167,7 +180,7 @@ async def create_setup_intent(
     return answer(request, SetupIntentAnswer.model_validate({"setup_intent": intent}), status=201)
 
 
-@router.get("/promotion-codes/{code}", response_model=PromotionCodeAnswer, responses=_READ)
+@router.get("/promotion-codes/{code}", response_model=PromotionCodeAnswer, responses=_READ_CODE)
 async def get_promotion_code(
     request: Request,
     context: ContextDep,

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from app.customers.schemas.invoices import InvoiceLine
 from app.http.schemas import Answer, Email, Instant, Page, PaymentMethodIdText, Request, RoleName
+from app.http.stripe_values import CouponDuration, IntentStatus, SubscriptionStatus
 
 
 class Customer(Answer):
@@ -105,7 +106,7 @@ class SetupIntent(Answer):
     """A SetupIntent of Stripe. `client_secret` is for Stripe's elements."""
 
     id: str
-    status: str
+    status: IntentStatus
     client_secret: str
 
 
@@ -126,7 +127,7 @@ class PromotionCode(Answer):
     percent_off: float | None
     amount_off: int | None
     currency: str | None
-    duration: Literal["once", "repeating", "forever"] | str
+    duration: CouponDuration
     duration_in_months: int | None
     expires_at: Instant | None
     minimum_amount: int | None
@@ -165,7 +166,7 @@ class Access(Answer):
     via: Literal["own", "shared"] | None
     role: RoleName | None
     subscription_id: str | None
-    status: str | None
+    status: SubscriptionStatus | None
     valid_until: Instant | None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from app.http.schemas import Answer, Instant, Page
+from app.http.stripe_values import BillingReason, InvoiceStatus
 
 
 class InvoiceLine(Answer):
@@ -29,14 +30,14 @@ class Invoice(Answer):
     customer_id: str | None
     subscription_id: str | None
     number: str | None
-    status: str | None
+    status: InvoiceStatus | None
     currency: str
     subtotal: int
     total: int
     amount_due: int
     amount_paid: int
     amount_remaining: int
-    billing_reason: str | None
+    billing_reason: BillingReason | None
     hosted_invoice_url: str | None
     invoice_pdf: str | None
     period_start: Instant | None

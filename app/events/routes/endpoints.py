@@ -57,7 +57,8 @@ EndpointPath = Annotated[str, Path(pattern=ID_PATTERN)]
 DeliveryPath = Annotated[str, Path(pattern=DELIVERY_PATTERN)]
 _READ = {**UNCHANGED, **problems.responses(401, 403, 404, 422, 503)}
 _READ_ALL = {**UNCHANGED, **problems.responses(401, 403, 422, 503)}
-_WRITE = problems.responses(401, 403, 404, 409, 413, 415, 422, 503)
+_CODES = ("webhooks_unavailable",)
+_WRITE = problems.responses(401, 403, 404, 409, 413, 415, 422, 503, codes=_CODES)
 
 
 def _admin(actor: Actor) -> Actor:
@@ -92,7 +93,7 @@ def _secrets(request: Request) -> EndpointSecrets:
     "/webhook-endpoints",
     response_model=WebhookEndpointSecretAnswer,
     status_code=201,
-    responses=problems.responses(401, 403, 409, 410, 413, 415, 422, 503),
+    responses=problems.responses(401, 403, 409, 410, 413, 415, 422, 503, codes=_CODES),
 )
 async def create_webhook_endpoint(
     request: Request,
@@ -142,7 +143,7 @@ async def get_webhook_endpoint(
 @router.patch(
     "/webhook-endpoints/{endpoint_id}",
     response_model=WebhookEndpointAnswer,
-    responses={**_WRITE, **problems.responses(410)},
+    responses=problems.responses(401, 403, 404, 409, 410, 413, 415, 422, 503),
 )
 async def update_webhook_endpoint(
     request: Request,
@@ -164,7 +165,7 @@ async def update_webhook_endpoint(
 @router.delete(
     "/webhook-endpoints/{endpoint_id}",
     status_code=204,
-    responses=problems.responses(401, 403, 404, 409, 422, 503),
+    responses=_WRITE,
 )
 async def delete_webhook_endpoint(
     context: ContextDep, _actor: WritingAdminDep, endpoint_id: EndpointPath
@@ -196,7 +197,7 @@ async def rotate_webhook_endpoint_secret(
 @router.post(
     "/webhook-endpoints/{endpoint_id}/test",
     response_model=TestAnswer,
-    responses=problems.responses(401, 403, 404, 409, 422, 503),
+    responses=_WRITE,
 )
 async def send_webhook_test(
     request: Request, context: ContextDep, _actor: WritingAdminDep, endpoint_id: EndpointPath
@@ -235,7 +236,8 @@ async def get_webhook_deliveries(
 @router.post(
     "/webhook-endpoints/{endpoint_id}/deliveries/{delivery_id}/redeliver",
     status_code=202,
-    responses=problems.responses(401, 403, 404, 409, 422, 503),
+    response_class=Response,
+    responses=_WRITE,
 )
 async def redeliver_webhook(
     context: ContextDep, _actor: WritingAdminDep, endpoint_id: EndpointPath, delivery_id: DeliveryPath

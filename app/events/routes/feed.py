@@ -17,9 +17,10 @@ from app.events.store.feed import StatePlace
 from app.http import cursors, problems
 from app.http.answers import UNCHANGED, answer
 from app.http.dependencies import ContextDep, CursorQuery, LimitQuery, reading_actor
+from app.http.strict_queries import StrictQueryRoute
 from app.identity.actors import Actor
 
-router = APIRouter(tags=["events"])
+router = APIRouter(tags=["events"], route_class=StrictQueryRoute)
 
 _SNAPSHOT = "events-snapshot"
 
@@ -71,7 +72,7 @@ async def get_events(
 @router.get(
     "/events/snapshot",
     response_model=EventSnapshot,
-    responses={**UNCHANGED, **problems.responses(401, 403, 422, 503)},
+    responses={**UNCHANGED, **problems.responses(401, 403, 422, 503, codes=("not_filled",))},
 )
 async def get_events_snapshot(
     request: Request,

@@ -5,7 +5,7 @@ A login's read of a subscription with an open operation takes a second one.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
 from app.domain.ids import CustomerId, SubscriptionId
@@ -172,7 +172,7 @@ async def view_for_login(
 
 
 async def customer_subscriptions(
-    connection: Connection, customer_id: CustomerId, *, statuses: list[str] | None
+    connection: Connection, customer_id: CustomerId, *, statuses: Sequence[str] | None
 ) -> list[SubscriptionView]:
     """Return all subscriptions that the customer pays for, owns or is a member of, newest first."""
     return [_view(dict(row)) for row in await connection.fetch(_BY_CUSTOMER, customer_id, statuses)]

@@ -13,7 +13,7 @@ from app.context import Context
 from app.customers import links
 from app.domain.snapshots import JsonObject
 from app.errors import InvalidRequest
-from app.http import cursors, problems
+from app.http import cursors, problem_codes, problems
 from app.http.answers import UNCHANGED, answer
 from app.http.dependencies import (
     ContextDep,
@@ -30,7 +30,7 @@ from app.http.operation_ids import operation_id_of
 from app.identity.actors import Actor
 from app.identity.principals import EndUser, ServiceKey
 from app.operations.answers import ACCEPTED
-from app.operations.schemas import OperationAnswer
+from app.operations.schemas import SettledOperation
 from app.sharing import acceptances, invitations
 from app.sharing.invitation_store import Invitation
 from app.sharing.invitation_tokens import ID_PATTERN, InvitationTokens, TokenName, kept_part, name_of
@@ -64,9 +64,29 @@ class InvitationRoute(IdempotentRoute):
 
 
 router = APIRouter(tags=["invitations"], route_class=InvitationRoute)
-_READ = {**UNCHANGED, **problems.responses(401, 403, 404, 422, 503)}
-_WRITE = problems.responses(401, 403, 404, 409, 413, 415, 422, 503)
-_BY_TOKEN = problems.responses(401, 404, 409, 413, 415, 422, 503)
+_READ = {**UNCHANGED, **problems.responses(401, 403, 404, 422, 503, codes=problem_codes.ROLES)}
+_CODES = (*problem_codes.ROLES, "invitation_ended", "invitations_unavailable")
+_WRITE = problems.responses(*(401, 403, 404, 409, 413, 415, 422, 503), codes=_CODES)
+_CREATE = problems.responses(
+    *(401, 403, 404, 409, 413, 415, 422, 503),
+    codes=(
+        *_CODES,
+        "already_invited",
+        "already_member",
+        "not_shareable",
+        "seat_limit_reached",
+        "subscription_not_active",
+    ),
+)
+_BY_TOKEN = problems.responses(
+    *(401, 404, 409, 413, 415, 422, 503), codes=("invitation_ended", "invitations_unavailable")
+)
+_ACCEPT = problems.responses(
+    *(401, 403, 404, 409, 413, 415, 422, 502, 503),
+    codes=("invitation_ended", "invitation_for_another", "invitations_unavailable"),
+    refusals=problem_codes.REFUSALS,
+    seats_shown=False,
+)
 InvitationPath = Annotated[str, Path(pattern=ID_PATTERN)]
 
 
@@ -74,7 +94,7 @@ InvitationPath = Annotated[str, Path(pattern=ID_PATTERN)]
     "/shared-subscriptions/{subscription_id}/invitations",
     response_model=InvitationAnswer,
     status_code=201,
-    responses=_WRITE,
+    responses=_CREATE,
 )
 async def create_invitation(
     request: Request,
@@ -181,8 +201,8 @@ async def look_up_invitation(
 
 @router.post(
     "/invitations/accept",
-    response_model=OperationAnswer,
-    responses={**ACCEPTED, **_WRITE, **problems.responses(502)},
+    response_model=SettledOperation,
+    responses={**ACCEPTED, **_ACCEPT},
 )
 async def accept_invitation(
     request: Request, context: ContextDep, actor: WriterDep, body: TokenRequest

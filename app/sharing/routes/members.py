@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
@@ -13,7 +13,7 @@ from app.domain.ids import CustomerId, SubscriptionItemId
 from app.domain.roles import Role
 from app.domain.snapshots import JsonObject
 from app.errors import Conflict
-from app.http import cursors, problems
+from app.http import cursors, problem_codes, problems
 from app.http.answers import UNCHANGED, answer
 from app.http.dependencies import (
     CallerDep,
@@ -33,7 +33,7 @@ from app.operations import runner as operations
 from app.operations import waiting
 from app.operations.answers import ACCEPTED, DETAILS, ON_PEOPLE, operation_answer, result_of
 from app.operations.runner import Outcome
-from app.operations.schemas import OperationAnswer
+from app.operations.schemas import SettledOperation
 from app.sharing import (
     admission as member_changes,
 )
@@ -65,10 +65,27 @@ from app.subscriptions.schemas.changes import ChangedSubscription, QuoteAnswer
 from app.subscriptions.schemas.subscriptions import SubscriptionAnswer, shown
 
 router = APIRouter(tags=["shared subscriptions"], route_class=IdempotentRoute)
-_READ = {**UNCHANGED, **problems.responses(401, 403, 404, 422, 503)}
+_READ = {**UNCHANGED, **problems.responses(401, 403, 404, 422, 503, codes=problem_codes.ROLES)}
 # What Stripe refuses while an operation runs is shown by its results; 502 only before it begins.
-_OPERATION = problems.responses(401, 403, 404, 409, 413, 415, 422, 503)
-_WRITE = {**_OPERATION, **problems.responses(502)}
+_PEOPLE = (*problem_codes.ROLES, *problem_codes.PEOPLE)
+_BUYING = (
+    *problem_codes.ROLES,
+    *problem_codes.ADMIN_FIELDS,
+    *problem_codes.TERMS,
+    *problem_codes.MONEY,
+    *problem_codes.DECLINES,
+    "operation_expired",
+    "seat_item_ambiguous",
+    "seats_in_use",
+    "version_conflict",
+)
+
+
+def _write(
+    *statuses: int, codes: tuple[str, ...], refusals: tuple[str, ...] = ()
+) -> dict[int | str, dict[str, Any]]:
+    given = (401, 403, 404, 409, 413, 415, 422, 503, *statuses)
+    return problems.responses(*given, codes=codes, refusals=refusals)
 
 
 @router.get("/shared-subscriptions/{subscription_id}/users", response_model=PersonList, responses=_READ)
@@ -126,8 +143,8 @@ def _cleaned(search: str | None) -> str | None:
 
 @router.patch(
     "/shared-subscriptions/{subscription_id}/users",
-    response_model=OperationAnswer,
-    responses={**ACCEPTED, **_WRITE},
+    response_model=SettledOperation,
+    responses={**ACCEPTED, **_write(502, codes=(*_PEOPLE, *_BUYING), refusals=problem_codes.REFUSALS)},
 )
 async def update_shared_subscription_users(
     request: Request,
@@ -197,7 +214,7 @@ def _item_id(value: str | None) -> SubscriptionItemId | None:
 @router.put(
     "/shared-subscriptions/{subscription_id}/seats",
     response_model=ChangedSubscription,
-    responses={**ACCEPTED, **_WRITE, **problems.responses(402)},
+    responses={**ACCEPTED, **_write(402, 502, codes=_BUYING)},
 )
 async def set_seats(
     request: Request,
@@ -230,7 +247,11 @@ async def set_seats(
     return await change_answer(request, context, actor, done)
 
 
-@router.post("/shared-subscriptions/{subscription_id}/quote", response_model=QuoteAnswer, responses=_WRITE)
+@router.post(
+    "/shared-subscriptions/{subscription_id}/quote",
+    response_model=QuoteAnswer,
+    responses=_write(502, codes=(*_PEOPLE, *_BUYING)),
+)
 async def quote_seats(
     request: Request,
     context: ContextDep,
@@ -263,8 +284,8 @@ async def quote_seats(
 
 @router.delete(
     "/shared-subscriptions/{subscription_id}/users/me",
-    response_model=OperationAnswer,
-    responses={**ACCEPTED, **_OPERATION},
+    response_model=SettledOperation,
+    responses={**ACCEPTED, **_write(codes=_PEOPLE, refusals=problem_codes.REFUSALS)},
 )
 async def leave_shared_subscription(
     request: Request, context: ContextDep, actor: WriterDep, subscription_id: SubscriptionPath
@@ -278,7 +299,7 @@ async def leave_shared_subscription(
 @router.put(
     "/shared-subscriptions/{subscription_id}/purchase-permission",
     response_model=SubscriptionAnswer,
-    responses=_OPERATION,
+    responses=_write(codes=(*problem_codes.ROLES, "not_shareable", "version_conflict")),
 )
 async def give_purchase_permission(
     request: Request, context: ContextDep, actor: WriterDep, subscription_id: SubscriptionPath
@@ -295,7 +316,7 @@ async def give_purchase_permission(
 @router.delete(
     "/shared-subscriptions/{subscription_id}/purchase-permission",
     status_code=204,
-    responses=_OPERATION,
+    responses=_write(codes=(*problem_codes.ROLES, "not_shareable", "version_conflict")),
 )
 async def withdraw_purchase_permission(
     context: ContextDep, actor: WriterDep, subscription_id: SubscriptionPath

@@ -9,7 +9,7 @@ from app.context import Context
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.snapshots import JsonObject
 from app.errors import Conflict
-from app.http import cursors, problems
+from app.http import cursors, problem_codes, problems
 from app.http.answers import UNCHANGED, answer
 from app.http.dependencies import (
     ContextDep,
@@ -24,16 +24,20 @@ from app.http.operation_ids import operation_id_of
 from app.identity.actors import Actor
 from app.operations import runner as operations
 from app.operations.answers import ACCEPTED, operation_answer
-from app.operations.schemas import OperationAnswer
+from app.operations.schemas import SettledOperation
 from app.sharing import audit, transfers
 from app.sharing.routes.members import run_and_answer
-from app.sharing.schemas.transfers import AuditEventList, TransferAnswer, TransferRequest
+from app.sharing.schemas.transfers import AuditEventList, OfferedTransfer, TransferAnswer, TransferRequest
 from app.sharing.store import Transfer
 
 router = APIRouter(tags=["shared subscriptions"], route_class=IdempotentRoute)
-_READ = {**UNCHANGED, **problems.responses(401, 403, 404, 422, 503)}
+_READ = {**UNCHANGED, **problems.responses(401, 403, 404, 422, 503, codes=problem_codes.ROLES)}
 # What Stripe refuses while an operation runs is reported in its results, never as 502.
-_WRITE = problems.responses(401, 403, 404, 409, 413, 415, 422, 503)
+_WRITE = problems.responses(
+    *(401, 403, 404, 409, 413, 415, 422, 503),
+    codes=(*problem_codes.ROLES, *problem_codes.PEOPLE, "version_conflict"),
+    refusals=problem_codes.REFUSALS,
+)
 
 
 @router.get(
@@ -43,12 +47,13 @@ async def get_transfer(
     request: Request, context: ContextDep, actor: ReaderDep, subscription_id: SubscriptionPath
 ) -> Response:
     """Return the newest offer of ownership, if it concerns the caller."""
-    return await _answer(request, context, actor, subscription_id)
+    found = await _current(context, actor, subscription_id)
+    return answer(request, TransferAnswer.model_validate({"transfer": found}))
 
 
 @router.post(
     "/shared-subscriptions/{subscription_id}/transfer",
-    response_model=TransferAnswer,
+    response_model=OfferedTransfer,
     responses={**ACCEPTED, **_WRITE},
 )
 async def offer_transfer(
@@ -72,7 +77,7 @@ async def offer_transfer(
         operation_id=await operation_id_of(request, actor.principal),
     )
     if admitted is None:
-        return await _answer(request, context, actor, subscription_id)
+        return await _offered(request, context, actor, subscription_id)
     if not admitted.again:
         await operations.run_within(context, admitted.operation_id, admitted.lease_token)
     outcome = await operations.outcome(context, admitted.operation_id, actor)
@@ -82,12 +87,12 @@ async def offer_transfer(
         raise Conflict(
             "The owner changed while this request ran. Read the subscription again.", code="version_conflict"
         )
-    return await _answer(request, context, actor, subscription_id)
+    return await _offered(request, context, actor, subscription_id)
 
 
 @router.post(
     "/shared-subscriptions/{subscription_id}/transfer/accept",
-    response_model=OperationAnswer,
+    response_model=SettledOperation,
     responses={**ACCEPTED, **_WRITE},
 )
 async def accept_transfer(
@@ -112,13 +117,16 @@ async def decline_transfer(
     return answer(request, TransferAnswer.model_validate({"transfer": _shown(decided)}))
 
 
-async def _answer(
+async def _offered(
     request: Request, context: Context, actor: Actor, subscription_id: SubscriptionId
 ) -> Response:
+    found = await _current(context, actor, subscription_id)
+    return answer(request, OfferedTransfer.model_validate({"pending": False, "transfer": found}))
+
+
+async def _current(context: Context, actor: Actor, subscription_id: SubscriptionId) -> JsonObject | None:
     found = await transfers.current(context, actor, subscription_id)
-    return answer(
-        request, TransferAnswer.model_validate({"transfer": None if found is None else _shown(found)})
-    )
+    return None if found is None else _shown(found)
 
 
 def _shown(transfer: Transfer) -> JsonObject:

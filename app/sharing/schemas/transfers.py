@@ -36,6 +36,12 @@ class TransferAnswer(Answer):
     transfer: Transfer | None
 
 
+class OfferedTransfer(TransferAnswer):
+    """The offer as it was made. `transfer` is null if the payer has become the owner at once."""
+
+    pending: Literal[False]
+
+
 class AuditEvent(Answer):
     """`source`: api for what this service did, dashboard or stripe for what it saw; `service` names a service key.
 

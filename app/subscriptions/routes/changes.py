@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
+from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -16,7 +17,7 @@ from app.domain.ids import PaymentMethodId, PriceId, SubscriptionItemId
 from app.domain.payments import PaymentStep
 from app.domain.snapshots import JsonObject
 from app.errors import PreconditionFailed
-from app.http import problems
+from app.http import problem_codes, problems
 from app.http.answers import answer, etag_of
 from app.http.dependencies import (
     CallerDep,
@@ -55,14 +56,28 @@ from app.subscriptions.schemas.subscriptions import shown
 from app.subscriptions.updates import MoneyTerms, SubscriptionUpdate
 
 router = APIRouter(tags=["subscriptions"], route_class=IdempotentRoute)
-_WRITE = problems.responses(401, 403, 404, 409, 413, 415, 422, 502, 503)
+_CODES = (
+    *problem_codes.ROLES,
+    *problem_codes.ADMIN_FIELDS,
+    *problem_codes.TERMS,
+    *problem_codes.MONEY,
+    *problem_codes.DECLINES,
+    "end_ambiguous",
+    "operation_expired",
+    "seats_in_use",
+    "version_conflict",
+)
+
+
+def _write(*statuses: int, codes: tuple[str, ...] = _CODES) -> dict[int | str, dict[str, Any]]:
+    return problems.responses(401, 403, 404, 409, 413, 415, 422, 502, 503, *statuses, codes=codes)
 
 
 @router.post(
     "/customers/{customer_id}/subscriptions",
     response_model=ChangedSubscription,
     status_code=201,
-    responses={**ACCEPTED, **_WRITE, **problems.responses(402)},
+    responses={**ACCEPTED, **_write(402, codes=(*_CODES, "already_subscribed"))},
 )
 async def add_subscription(
     request: Request,
@@ -109,7 +124,7 @@ async def add_subscription(
 @router.patch(
     "/subscriptions/{subscription_id}",
     response_model=ChangedSubscription,
-    responses={**ACCEPTED, **_WRITE, **problems.responses(402, 412)},
+    responses={**ACCEPTED, **_write(402, 412)},
 )
 async def update_subscription(
     request: Request,
@@ -163,7 +178,7 @@ def _attempt(
     return failures.noted(context, actor)
 
 
-@router.post("/subscriptions/{subscription_id}/preview", response_model=QuoteAnswer, responses=_WRITE)
+@router.post("/subscriptions/{subscription_id}/preview", response_model=QuoteAnswer, responses=_write())
 async def preview_subscription(
     request: Request,
     context: ContextDep,
@@ -181,7 +196,7 @@ async def preview_subscription(
 @router.post(
     "/subscriptions/{subscription_id}/cancel",
     response_model=CanceledSubscription,
-    responses={**ACCEPTED, **_WRITE},
+    responses={**ACCEPTED, **_write()},
 )
 async def cancel_subscription(
     request: Request,
@@ -224,7 +239,7 @@ async def cancel_subscription(
 @router.post(
     "/subscriptions/{subscription_id}/resume",
     response_model=ChangedSubscription,
-    responses={**ACCEPTED, **_WRITE},
+    responses={**ACCEPTED, **_write()},
 )
 async def resume_subscription(
     request: Request, context: ContextDep, actor: WriterDep, subscription_id: SubscriptionPath
@@ -271,6 +286,7 @@ def changed_subscription(done: Done, rules: Rules) -> ChangedSubscription:
         payment = payment.without_the_payers_own()
     return ChangedSubscription.model_validate(
         {
+            "pending": False,
             "subscription": shown(done.seen, rules),
             "credit_forgone": done.credit_forgone,
             "operation_id": done.operation_id,

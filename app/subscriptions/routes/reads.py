@@ -33,13 +33,15 @@ from app.http.dependencies import (
     spend,
 )
 from app.http.schemas import RoleName
+from app.http.strict_queries import StrictQueryRoute
+from app.http.stripe_values import SubscriptionStatusName
 from app.mirror import refreshing as sync
 from app.mirror import visibility as subscriptions
 from app.operations import waiting
 from app.subscriptions.schemas.subscriptions import SubscriptionAnswer, SubscriptionList, body, shown
 
 StatusesQuery = Annotated[
-    list[Annotated[str, Query(pattern="^[a-z_]{1,32}$")]] | None,
+    list[SubscriptionStatusName] | None,
     Query(max_length=10, description="Repeatable."),
 ]
 
@@ -75,7 +77,7 @@ class PlainReadsFirst:
         await response(scope, receive, send)
 
 
-router = APIRouter()
+router = APIRouter(route_class=StrictQueryRoute)
 
 
 @router.get(

@@ -21,6 +21,7 @@ from app.http.schemas import (
     Request,
     SubscriptionItemIdText,
 )
+from app.http.stripe_values import UnpaidInvoiceStatus
 from app.subscriptions.schemas.subscriptions import Subscription
 
 MAXIMUM_ITEMS = 20
@@ -158,10 +159,11 @@ class ChangedSubscription(Answer):
     first invoice is still to be paid waits for that payment.
     """
 
+    pending: Literal[False]
     subscription: Subscription
     payment: Payment | None
-    credit_forgone: int = 0
-    operation_id: str | None = None
+    credit_forgone: int
+    operation_id: str | None
 
 
 class UnpaidInvoice(Answer):
@@ -172,7 +174,7 @@ class UnpaidInvoice(Answer):
     """
 
     invoice_id: str | None
-    status: str | None
+    status: UnpaidInvoiceStatus | None
     hosted_invoice_url: str | None
     credit: int
     retry_after: int | None = None

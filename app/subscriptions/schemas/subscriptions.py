@@ -13,6 +13,14 @@ from app.domain.roles import Permission
 from app.domain.snapshots import JsonObject
 from app.domain.views import SubscriptionView
 from app.http.schemas import Answer, Contact, Instant, Page, Payment, RoleName, Seats
+from app.http.stripe_values import (
+    BillingMode,
+    BillingScheme,
+    CollectionMethod,
+    PauseBehavior,
+    SubscriptionStatus,
+    TiersMode,
+)
 from app.mirror.visibility import Seen
 
 
@@ -21,12 +29,12 @@ class ItemPrice(WithInternal):
 
     id: str
     currency: str | None
-    billing_scheme: str | None
+    billing_scheme: BillingScheme | None
     nickname: str | None = None
     recurring: Recurring | None
     unit_amount: int | None
     unit_amount_decimal: str | None
-    tiers_mode: str | None
+    tiers_mode: TiersMode | None
     tiers: list[Tier] | None
     transform_quantity: TransformQuantity | None
 
@@ -81,7 +89,7 @@ class PauseCollection(Answer):
     `resumes_at` is null until somebody ends the pause. The subscription's `status` says nothing of it.
     """
 
-    behavior: str
+    behavior: PauseBehavior
     resumes_at: Instant | None
 
 
@@ -106,7 +114,7 @@ class Subscription(Answer):
 
     id: str
     customer_id: str
-    status: str
+    status: SubscriptionStatus
     role: RoleName | None
     currency: str
     items: list[SubscriptionItem]
@@ -119,8 +127,8 @@ class Subscription(Answer):
     cancel_at_period_end: bool
     canceled_at: Instant | None
     ended_at: Instant | None
-    billing_mode: str | None
-    collection_method: str | None
+    billing_mode: BillingMode | None
+    collection_method: CollectionMethod | None
     pause_collection: PauseCollection | None
     schedule_id: str | None
     latest_invoice_id: str | None
