@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TEST_OPTIONS ?= -n auto --maxprocesses=4 --dist=loadfile
+NODE := .venv-node
+NODE_READY := node_modules/.ready
 EXPORT := $(BIN)/uv export --frozen --quiet --no-header --no-annotate --no-emit-project
 
 export UV_PYTHON_DOWNLOADS := never
@@ -61,6 +63,17 @@ lint: $(READY) ## The checks without the tests
 # the code, so without an answer the check goes on and says so; AUDIT=required fails then too.
 ADVISORIES ?= https://api.osv.dev/
 
+# Node for these checks comes from PyPI, in an environment of its own; packages run no script at installation.
+.PHONY: lint-api
+lint-api: $(READY) $(NODE_READY) ## Check the OpenAPI document with Redocly and Spectral (sets Node up on its own)
+	@PATH="$(CURDIR)/$(NODE)/bin:$$PATH" $(BIN)/python -m testkit.lint_openapi
+
+BASE ?= origin/main
+
+.PHONY: api-changes
+api-changes: $(READY) ## Print how the OpenAPI document differs from that of BASE (origin/main), and fail if callers break
+	@$(BIN)/python -m testkit.openapi_changes $(BASE)
+
 .PHONY: audit
 audit: $(READY) ## Look the locked versions up among known vulnerabilities
 	@lock=$$(mktemp -d); trap 'rm -rf "$$lock"' EXIT; $(BIN)/python -m testkit.audit_lock "$$lock" || exit; \
@@ -86,10 +99,10 @@ STRIPE_CLI := @stripe/cli@1.52.0
 .PHONY: stripe-cli
 stripe-cli: $(READY) ## Run the official Stripe CLI (npm, Linux or macOS) against the Stripe stand-in
 	@command -v npm >/dev/null || { \
-	  echo "make stripe-cli needs npm, to install $(STRIPE_CLI) into node_modules (on Debian: apt install npm)." >&2; \
+	  echo "make stripe-cli needs npm, to install $(STRIPE_CLI) into .stripe-cli (on Debian: apt install npm)." >&2; \
 	  echo "With a Stripe CLI of your own: $(BIN)/python examples/stripe_cli.py --cli PATH" >&2; \
 	  exit 1; }
-	@npm install --prefix . --no-save --no-package-lock --no-audit --no-fund --ignore-scripts --silent $(STRIPE_CLI)
+	@mkdir -p .stripe-cli && npm install --prefix .stripe-cli --no-save --no-package-lock --no-audit --no-fund --ignore-scripts --silent $(STRIPE_CLI)
 	@exec $(BIN)/python examples/stripe_cli.py
 
 .PHONY: bench
@@ -112,11 +125,19 @@ requirements: $(READY) ## Resolve pyproject.toml again and pin the result with h
 	$(BIN)/uv lock --quiet
 	$(EXPORT) --all-extras --group dev --output-file requirements.txt
 	$(EXPORT) --no-dev --extra tracing --output-file requirements-production.txt
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate \
+	  --output-file requirements-node.txt requirements-node.in
 
 .PHONY: clean
 clean: ## Remove the virtual environment and every cache
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(NODE) node_modules .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(NODE_READY): $(READY) requirements-node.txt package.json package-lock.json .npmrc
+	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(NODE)
+	@$(BIN)/uv pip sync --quiet --python $(NODE)/bin/python --require-hashes requirements-node.txt
+	@PATH="$(CURDIR)/$(NODE)/bin:$$PATH" npm ci --ignore-scripts --silent
+	@touch $@
 
 $(READY): requirements.txt pyproject.toml
 	@test -x $(BIN)/uv || { \

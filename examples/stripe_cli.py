@@ -6,7 +6,7 @@ changed by the CLI at the stand-in and must reach the cache by signed webhooks.
     make stripe-cli
     python examples/stripe_cli.py --cli /usr/local/bin/stripe
 
-Without --cli it takes the binary that `npm install @stripe/cli` has put below node_modules. The exit code is 0 when
+Without --cli it takes the binary that `npm install @stripe/cli` has put below .stripe-cli. The exit code is 0 when
 everything arrived, 1 when something did not, 2 when the CLI or the service is not there.
 """
 
@@ -154,7 +154,7 @@ def expect(condition: bool, rule: str) -> None:
 
 def installed() -> Path | None:
     """The binary of npm's platform package, which needs no node to run."""
-    found = sorted((CHECKOUT / "node_modules" / "@stripe").glob("cli-*/bin/stripe*"))
+    found = sorted((CHECKOUT / ".stripe-cli" / "node_modules" / "@stripe").glob("cli-*/bin/stripe*"))
     return found[0] if found else None
 
 
@@ -167,7 +167,7 @@ def main() -> int:
     given: Path | None = parser.parse_args().cli
     binary = given or installed()
     if binary is None or shutil.which(binary) is None:
-        missing = f"{given} is not a program" if given else "there is none below node_modules"
+        missing = f"{given} is not a program" if given else "there is none below .stripe-cli"
         print(
             f"stripe-cli: no Stripe CLI: {missing}; run `make stripe-cli`, or name one with --cli",
             file=sys.stderr,
