@@ -88,7 +88,7 @@ BEYOND = {
 }
 
 MACHINES = {("POST", "/webhooks/stripe"), ("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/metrics")}
-DOCUMENTATION = {"/docs", "/docs/oauth2-redirect", "/openapi.json"}
+DOCUMENTATION = {"/docs", "/docs/{name}", "/openapi.json"}
 
 
 @pytest.fixture(scope="module")

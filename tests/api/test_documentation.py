@@ -1,0 +1,97 @@
+"""The page /docs: interactive, and loaded from the service alone."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from testkit.company import Service
+from testkit.problems import problem
+from testkit.service import api_process, service_environment
+from tests.contract.declared import operations
+
+BROWSER = shutil.which("chromium")
+
+
+async def test_the_page_names_files_of_the_service_only(service: Service) -> None:
+    answer = await service.get("/docs")
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    files = re.findall(r'(?:src|href)="([^"]+)"', answer.text)
+    assert files == ["data:,", "/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js", "/docs/start.js"]
+    assert "<style" not in answer.text and not re.search(r"<script(?! src=)|\son\w+=", answer.text)
+    for path in files[1:]:
+        file = await service.get(path)
+        assert file.status_code == 200 and len(file.content) > 100
+        kind = "text/css" if path.endswith(".css") else "text/javascript"
+        assert file.headers["content-type"].startswith(kind)
+
+
+async def test_the_policy_allows_scripts_of_the_service_only(service: Service) -> None:
+    policies = (await service.get("/docs")).headers.get_list("content-security-policy")
+    rules = dict(rule.strip().split(" ", 1) for policy in policies for rule in policy.split(";"))
+    assert (
+        rules["default-src"]
+        == rules["base-uri"]
+        == rules["form-action"]
+        == rules["frame-ancestors"]
+        == "'none'"
+    )
+    assert rules["script-src"] == rules["connect-src"] == "'self'"
+
+
+@pytest.mark.parametrize("name", ["redoc.standalone.js", "..%2Fcore.py", "__init__.py", "start.css"])
+async def test_no_other_file_is_served(service: Service, name: str) -> None:
+    problem(await service.get(f"/docs/{name}"), 404, "not_found")
+
+
+async def test_the_document_is_the_committed_one(service: Service) -> None:
+    stated = (await service.get("/openapi.json")).json()
+    assert stated["paths"].keys() == {operation.path for operation in operations().values()}
+
+
+def test_the_page_works_in_a_browser_without_another_host(
+    stripe_simulator: str, database_url: str, tmp_path: Path
+) -> None:
+    """O16: every operation is shown, nothing breaks the policy, and no other host is asked for anything."""
+    if BROWSER is None:
+        assert os.environ.get("REQUIRE") != "all", "install chromium (on Debian: apt install chromium)"
+        pytest.skip("NOT RUN: there is no chromium here")
+    environment = service_environment(
+        database_url=database_url, stripe_base=stripe_simulator, stripe_key="sk_test_docs"
+    )
+    requests = tmp_path / "requests.json"
+    with api_process(environment) as (base_url, _):
+        page = subprocess.run(
+            [
+                BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+                "--disable-background-networking", "--disable-component-update", "--no-first-run",
+                "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--enable-logging=stderr",
+                f"--user-data-dir={tmp_path / 'profile'}", f"--log-net-log={requests}",
+                "--virtual-time-budget=30000", "--dump-dom", f"{base_url}/docs",
+            ],
+            capture_output=True, text=True, timeout=120, check=True,
+        )  # fmt: skip
+    for operation in operations().values():
+        assert f">{operation.name}<" in page.stdout, operation.name
+    assert "Authorize" in page.stdout
+    assert "Content Security Policy" not in page.stderr and "CONSOLE" not in page.stderr, page.stderr
+    asked = set(re.findall(r'"url":"((?:https?|wss?)://[^"]+)"', requests.read_text(encoding="utf-8")))
+    of_the_page = {url for url in asked if urlsplit(url).netloc == urlsplit(base_url).netloc}
+    assert {urlsplit(url).path for url in of_the_page} >= {"/docs", "/docs/start.js", "/openapi.json"}
+    assert _initiated_by(requests, base_url) == set()
+
+
+def _initiated_by(log: Path, base_url: str) -> set[str]:
+    """The addresses on other hosts that the page asked for."""
+    found = set()
+    for event in json.loads(log.read_text(encoding="utf-8"))["events"]:
+        parameters = event.get("params", {})
+        url, initiator = str(parameters.get("url", "")), str(parameters.get("initiator", ""))
+        if initiator.startswith(base_url) and not url.startswith((base_url, "data:")):
+            found.add(url)
+    return found
