@@ -22,7 +22,11 @@ from app.stripe.waits import StripeWaits
 
 @asynccontextmanager
 async def open_context(
-    settings: Settings, rulebooks: Mapping[str, object] | None = None, *, reads: int | None = None
+    settings: Settings,
+    rulebooks: Mapping[str, object] | None = None,
+    *,
+    reads: int | None = None,
+    writes: bool = True,
 ) -> AsyncIterator[Context]:
     """Open a context for one event loop.
 
@@ -38,7 +42,11 @@ async def open_context(
     budget = RateBudget(database, per_second=settings.stripe_rate_limit)
     breakers = Breakers()
     client = StripeClient(
-        settings.stripe_key, api_base=settings.stripe_api_base, budget=budget, breakers=breakers
+        settings.stripe_key,
+        api_base=settings.stripe_api_base,
+        budget=budget,
+        breakers=breakers,
+        writes=writes,
     )
     gateway = StripeGateway(client, livemode=settings.stripe_livemode)
     try:

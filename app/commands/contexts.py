@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from app.context import Context
@@ -13,14 +13,16 @@ from app.settings import Settings
 
 
 @asynccontextmanager
-async def checked_context(settings: Settings) -> AsyncIterator[Context]:
-    """Open the context of a command.
+async def checked_context(
+    settings: Settings, rulebooks: Mapping[str, object] | None = None, *, writes: bool = True
+) -> AsyncIterator[Context]:
+    """Open the context of a command. The arguments are those of `open_context`.
 
     Raises:
         SchemaRefused: This release cannot run on the database's schema.
         ServiceUnavailable: `database_unavailable`.
     """
-    async with open_context(settings) as context:
+    async with open_context(settings, rulebooks, writes=writes) as context:
         async with context.database.reading() as connection:
             await schema.require(connection)
         yield context

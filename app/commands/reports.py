@@ -18,8 +18,10 @@ from app.mirror.first_fill import Filled
 from app.mirror.reconcile import Counts, Reconciled
 from app.mirror.store.refreshes import Dead, replay
 from app.operating import doctor
-from app.operating.doctor import Finding
+from app.operating.findings import Finding
+from app.operations import releasing
 from app.settings import Settings
+from app.sharing.rulebooks import RULEBOOKS
 
 _TABLE_COLUMNS = 120
 
@@ -43,6 +45,16 @@ async def unlink_customer(settings: Settings, customer_id: str) -> None:
     """End the link between a customer and its login. Raises BillingError."""
     async with checked_context(settings) as context:
         await links.unlink(context, CustomerId(customer_id), principal="operator")
+
+
+async def release_operation(settings: Settings, operation_id: str) -> list[dict[str, Any]]:
+    """End an operation for an operator, and return the state of each of its steps. Raises BillingError."""
+    async with checked_context(settings, RULEBOOKS, writes=False) as context:
+        steps = await releasing.release(context, operation_id)
+    return [
+        {"action": step.action, "state": step.state.value, "code": step.code, "is_settled": step.is_settled}
+        for step in steps
+    ]
 
 
 def print_json(document: Any) -> None:

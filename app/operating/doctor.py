@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 from urllib.parse import urlsplit
 
 from app.catalogue import store as catalogue
@@ -18,10 +16,11 @@ from app.domain.ids import NOBODY
 from app.domain.seats import capacity, is_shareable, lacking
 from app.mirror import recent_events, refused_deliveries
 from app.mirror.event_types import NEEDED_EVENTS
-from app.mirror.first_fill import check_account
 from app.mirror.store import event_looks, fills, refreshes, subscriptions, unreadable
 from app.mirror.store import scans as scan_rows
 from app.operating import store as diagnosis
+from app.operating.findings import Finding
+from app.operating.operation_findings import ask_stripe, unending
 from app.postgres import installation_counts
 from app.postgres.database import Connection
 from app.postgres.servers import ROLE_SETTINGS
@@ -38,41 +37,27 @@ _DAY_SECONDS = 86_400.0
 _MEMBER_KEYS = f"{keys.MEMBER_OF} and {keys.MEMBER_ROLE}"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One problem.
-
-    The severity `fix` is for metadata without effect and for faults that delay the sync. A `notice` is information.
-    """
-
-    check: str
-    object: str
-    problem: str
-    fix: str
-    severity: Literal["fix", "notice"] = "fix"
-
-
 async def examine(context: Context) -> list[Finding]:
     """Return all problems that the cache and Stripe show.
 
     Raises:
         Conflict: `wrong_account`: the Stripe key belongs to another account than the cache.
-        ServiceUnavailable: The database or Stripe does not answer.
+        ServiceUnavailable: The database does not answer.
     """
-    account = await check_account(context)
-    endpoints = await context.stripe.webhook_endpoints()
-    lost = await recent_events.find_lost(context, account)
+    stripe = await ask_stripe(context)
     async with context.database.unhurried() as connection:
         return [
+            *stripe.findings,
+            *await unending(connection),
             *await _metadata(connection),
             *await _memberships(connection),
             *await _unclaimed(connection),
             *await _seats(connection, context.rules),
             *await _payments(connection),
             *await _catalogue(connection, context.rules),
-            *webhook_findings(endpoints),
+            *([] if stripe.endpoints is None else webhook_findings(stripe.endpoints)),
             *await _sync(connection),
-            *await _events(connection, lost),
+            *await _events(connection, stripe.lost),
             *await _clocks(connection, context.stripe.clock_skew),
             *await _last_reconcile(connection),
             *role_findings(await context.database.lacking_role_settings()),

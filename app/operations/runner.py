@@ -81,6 +81,11 @@ async def run(context: Context, operation_id: str, token: UUID, *, patience: flo
         return await _run(context, operation_id, token, give_up)
 
 
+async def run_leased(context: Context, operation_id: str, token: UUID) -> list[Ended]:
+    """Run each step once that is not settled, for a caller that renews the lease itself. Raises as `run`."""
+    return await _run(context, operation_id, token, 0.0)
+
+
 @asynccontextmanager
 async def operation_lease(context: Context, operation_id: str, token: UUID) -> AsyncIterator[None]:
     """Renew the operation's lease until the block ends; what is unsettled then goes to a worker."""

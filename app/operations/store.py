@@ -341,8 +341,10 @@ async def add_details(connection: Connection, operation_id: str, position: int, 
     )
 
 
-async def retire_old_keys(connection: Connection, operation_id: str, *, late_seconds: float) -> None:
-    """Expire the steps in flight whose key Stripe may forget soon.
+async def retire_old_keys(
+    connection: Connection, operation_id: str, *, late_seconds: float, key_seconds: float = KEY_SECONDS
+) -> None:
+    """Expire the steps in flight whose key is older than `key_seconds`: Stripe may forget it soon.
 
     They are read once, and sent no more. No step expires before `late_seconds` have passed since its last sending,
     which may take effect until then.
@@ -356,7 +358,7 @@ async def retire_old_keys(connection: Connection, operation_id: str, *, late_sec
         late_seconds,
         State.IN_FLIGHT.value,
         State.EXPIRED.value,
-        KEY_SECONDS,
+        key_seconds,
     )
 
 

@@ -17,14 +17,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeVar, cast
-from urllib.parse import urlsplit
 
 import httpx
-import orjson
 import stripe
 
-from app import tracing
-from app.errors import BillingError, NotFound, ServiceUnavailable, StripeOutcomeUnknown
+from app.errors import BillingError, Conflict, NotFound, ServiceUnavailable, StripeOutcomeUnknown
 from app.stripe import metrics
 from app.stripe.attempts import Attempt, Outcome
 from app.stripe.breaker import OVERDUE_SECONDS, Breaker, Breakers, Failure, StripeAway
@@ -40,6 +37,7 @@ from app.stripe.translate import (
     translate,
     write_error,
 )
+from app.stripe.transport import Transport, read_body
 
 # If STRIPE_LOG is set in the environment, the SDK prints requests and responses regardless of our log settings.
 stripe._util.STRIPE_LOG = None
@@ -103,7 +101,14 @@ class Write(Generic[Result]):
     absent: Callable[[int], Result] | None = None
 
     async def grant(self) -> Grant:
-        """Wait for the rate budget. Raises ServiceUnavailable if no call may begin in time; nothing was sent."""
+        """Wait for the rate budget; nothing was sent if it raises.
+
+        Raises:
+            ServiceUnavailable: No call may begin in time, or Stripe is away.
+            Conflict: `operation_expired`: the client was opened to send no write.
+        """
+        if not self.client.writes:
+            raise Conflict("An operator ended the operation, so this is not sent.", code="operation_expired")
         return await self.client.grant(self.method, self.path, self.params)
 
     async def attempt(self, grant: Grant, key: str) -> Tried[Result]:
@@ -143,46 +148,6 @@ class AttemptFailed(Exception):
         self.error = error
 
 
-class _Unread(httpx.Headers):
-    """The headers of a successful response, with the body that the SDK must not parse."""
-
-    body: bytes
-
-
-class _Transport(stripe.HTTPXClient):
-    """Hide the body of a successful response from the SDK, whose parser takes ten times as long."""
-
-    async def request_async(
-        self, method: str, url: str, headers: Mapping[str, str], post_data: Any = None
-    ) -> tuple[bytes, int, Mapping[str, str]]:
-        endpoint = endpoint_of(method, urlsplit(url).path)
-        with tracing.span(f"stripe {endpoint}", kind="client") as span:
-            body, status, received = await super().request_async(method, url, headers, post_data)
-            span.note(http__response__status_code=status)
-        if not 200 <= status < 300:
-            return body, status, received
-        unread = _Unread(received)
-        unread.body = body
-        return b"{}", status, unread
-
-
-def _read(answer: stripe.StripeResponse) -> Mapping[str, Any]:
-    """Parse a response. Raises stripe.APIError, as the SDK does, if the body is not JSON."""
-    unread = answer.headers
-    if not isinstance(unread, _Unread):
-        raise TypeError("the SDK answered around its transport")
-    try:
-        data: Mapping[str, Any] = orjson.loads(unread.body)
-    except orjson.JSONDecodeError as error:
-        raise stripe.APIError(
-            "The body of the answer is not JSON.",
-            http_body=unread.body,
-            http_status=answer.code,
-            headers=dict(unread),
-        ) from error
-    return data
-
-
 class StripeClient:
     """The process's client of one Stripe account.
 
@@ -198,11 +163,14 @@ class StripeClient:
         api_base: str | None,
         budget: Budget | None = None,
         breakers: Breakers | None = None,
+        writes: bool = True,
     ) -> None:
         """Create a client for `api_base`, or for Stripe itself.
 
-        `budget` is shared by all processes of the account, `breakers` by all that this process does.
+        `budget` is shared by all processes of the account, `breakers` by all that this process does. Without `writes`
+        every write is refused.
         """
+        self.writes = writes
         self._budget = budget
         self._breakers = breakers or Breakers()
         self._breakers.probe_by(self._is_answered)
@@ -211,7 +179,7 @@ class StripeClient:
         self._work: Work = "interactive"
         stripe.enable_telemetry = False
         timeout = httpx.Timeout(TOTAL_SECONDS, connect=CONNECT_SECONDS)
-        self._http = _Transport(timeout=timeout)
+        self._http = Transport(timeout=timeout)
         self._client = stripe.StripeClient(
             api_key,
             stripe_version=API_VERSION,
@@ -316,7 +284,7 @@ class StripeClient:
         with self._watched(grant):
             began = time.time()
             response = await self._client.raw_request_async(method, path, **params)
-            data = _read(response)
+            data = read_body(response)
         self._refusals.served(grant.subject)
         replayed = response.headers.get("idempotent-replayed") == "true"
         at = _date(response.headers)
@@ -351,7 +319,7 @@ class StripeClient:
             async with asyncio.timeout(OVERDUE_SECONDS):
                 await self._acquire(grant)
                 with self._watched(grant):
-                    _read(await self._client.raw_request_async("get", "/v1/account"))
+                    read_body(await self._client.raw_request_async("get", "/v1/account"))
         except stripe.StripeError as error:
             return shows_stripe_away(error) is None
         except (TimeoutError, BillingError):

@@ -3,7 +3,8 @@
 import pytest
 
 from app.operating import doctor
-from app.operating.doctor import EVENTS, Finding, webhook_findings
+from app.operating.doctor import EVENTS, webhook_findings
+from app.operating.findings import Finding
 from app.stripe.client import API_VERSION
 from app.stripe.gateway import WebhookEndpoint
 from testkit.company import running_service
