@@ -22,7 +22,7 @@ from testkit import seat_world
 from testkit.company import Company
 from testkit.seat_world import Json, World, progress
 from testkit.service import as_service
-from verification.storms.traffic import Request, Seen, Traffic, asking
+from verification.storms.traffic import Caller, Request, Seen, Traffic, asking
 
 RATE = 100.0
 P99_BAR = 3.0
@@ -81,7 +81,7 @@ class Slow:
                     await loop.sock_connect(made, ("127.0.0.1", self.port))
                     for _ in range(ANSWERS):
                         await loop.sock_sendall(made, _LARGE)
-                        await asyncio.sleep(0.1)
+                        await asyncio.sleep(0.25)
                     if await self._is_reset(made, stop, began):
                         self.ended["readers"].append(time.monotonic() - began)
 
@@ -119,6 +119,8 @@ async def play(world: World, given: argparse.Namespace) -> Json:
     company = await world.service.company(seats=5)
     traffic = Traffic(asking(requests(company)), lambda: [port], rate=given.rate)
     await traffic.run(3)
+    # The document is made at the first request for it, which takes long.
+    await Caller().send(port, _LARGE, keeps=False)
     calm, storm, slow = [], [], Slow(port)
     for number in range(given.rounds):
         calm.append(await traffic.run(given.seconds))
