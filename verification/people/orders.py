@@ -21,8 +21,8 @@ _GUIDES = {"billing_shared_subscription_id": "", "billing_shared_subscription_ro
 class Person:
     """A person of the application.
 
-    `ids`: every customer that answers named as theirs. `own_id`: that of their login, once a token has verified the
-    address.
+    `ids`: every customer that answers named as theirs. `own_id`: that of their login, once a token or a service key has
+    verified the address.
     """
 
     subject: str
@@ -136,7 +136,7 @@ async def by_key(order: Order, number: int, on: int, choice: random.Random) -> N
     person = order.people[number]
     person.is_verified = True
     body = {"user_id": person.subject, "email": person.email}
-    await sign_up(order, number, as_service("write"), body, "key")
+    person.own_id = await sign_up(order, number, as_service("write"), body, "key")
 
 
 async def new_address(order: Order, number: int, on: int, choice: random.Random) -> None:
@@ -199,6 +199,9 @@ async def create(order: Order, number: int, on: int, choice: random.Random) -> N
     created = await order.service.stripe.post("/v1/customers", email=order.people[number].email)
     await order.service.refresh("customer", created["id"])
     order.log.append("create")
+    if choice.random() < 0.5:
+        # Of the customers that have the address by now, an addition must find that of the person's login.
+        await add(order, number, on, choice)
 
 
 async def invite(order: Order, number: int, on: int, choice: random.Random) -> None:
@@ -222,7 +225,9 @@ async def accept(order: Order, number: int, on: int, choice: random.Random) -> N
     document = order.seen("accept", response)
     if response.status_code == httpx.codes.OK:
         order.given.add((number, on))
-        person.ids |= {one["customer_id"] for one in document["results"] if one["customer_id"]}
+        [result] = document["results"]
+        person.own_id = result["customer_id"]
+        person.ids.add(result["customer_id"])
 
 
 async def upkeep(order: Order, number: int, on: int, choice: random.Random) -> None:
