@@ -94,6 +94,11 @@ class SubscriptionView:
         has_named_owner = self.owner is not None and self.named_owner_id is not None
         return has_named_owner or self.members > 0 or self._relations.shareable
 
+    @property
+    def is_owned_by_payer_unnamed(self) -> bool:
+        """Return True if the customer who pays is the owner because metadata names none."""
+        return self.named_owner_id is None and self.owner is not None
+
     def seats(self, *, owner_uses_seat: bool) -> Seats:
         """Return the seats. `owner_uses_seat` is the setting for products that do not decide it."""
         return count_seats(

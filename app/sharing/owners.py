@@ -64,8 +64,7 @@ async def naming_step(
     None if the actor is somebody else, if an owner is named, or while another change of the subscription runs. Then the
     payer's next change does it.
     """
-    is_implicit = view.named_owner_id is None and view.owner is not None
-    if not is_implicit or actor.customer_id != view.customer_id:
+    if not view.is_owned_by_payer_unnamed or actor.customer_id != view.customer_id:
         return None
     if await operations.subscription_change_runs(connection, view.id):
         return None

@@ -17,7 +17,9 @@ from app.context import Context
 from app.domain.ids import SubscriptionId
 from app.domain.payments import PaymentStep
 from app.domain.roles import Permission
+from app.domain.seats import is_shareable
 from app.domain.snapshots import JsonObject, Subscription
+from app.domain.views import SubscriptionView
 from app.errors import (
     BillingError,
     Conflict,
@@ -107,9 +109,12 @@ async def insert_operation(
     quote_id: str | None = None,
     needs: Sequence[Permission] = (),
     end_by: str | None = None,
+    view: SubscriptionView | None = None,
 ) -> Begun:
     """Store the operation of one order, under a new lease.
 
+    `view`: the subscription that it changes, None for one that it creates. If metadata names no owner and the actor
+    pays, the operation names them first.
     `seats_left`: the seats after the change; admissions are held to them from now on. If the change raises the
     quantity, a raise made in the Dashboard in between is overwritten. `needs`: what the actor must be allowed when it
     is sent for the first time. `quote_id`: the quote that it uses up, unless it fails. `end_by`: the party that
@@ -126,6 +131,8 @@ async def insert_operation(
         connection, subscription_id, beside_payment=beside_payment
     ):
         raise Conflict("Another change of this subscription is still running.", retry_after=2)
+    if view is not None and await _names_owner(connection, actor, view, order):
+        order = replace(order, to_id=view.customer_id)
     conditions = Conditions(order.method, needs, seats_left, end_by, quote_id)
     token = uuid4()
     await operations.insert(
@@ -145,8 +152,23 @@ async def insert_operation(
     return Begun(operation_id, subscription_id, order, token)
 
 
+async def _names_owner(connection: Connection, actor: Actor, view: SubscriptionView, order: Order) -> bool:
+    """Return True if the order is the first change of a payer who owns the subscription without being named.
+
+    A subscription that ends needs no owner, and nothing is written beside a change that waits for its payment.
+    """
+    is_first = order.method in (Method.UPDATE, Method.RESUME) and view.is_owned_by_payer_unnamed
+    if not is_first or actor.customer_id != view.customer_id or not is_shareable(view.seat_items()):
+        return False
+    return not await operations.subscription_change_runs(connection, view.id)
+
+
 def _planned(kind: str, order: Order, conditions: Conditions) -> list[JsonObject]:
-    writes = [replace(conditions, method=method) for method in order.writes]
+    naming = Conditions(Method.NAME_OWNER)
+    writes = [
+        naming if method is Method.NAME_OWNER else replace(conditions, method=method)
+        for method in order.writes
+    ]
     return [
         {"position": position, "action": kind, "state": "planned", "details": one.as_details()}
         for position, one in enumerate(writes)

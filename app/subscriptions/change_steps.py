@@ -10,10 +10,12 @@ from typing import Any
 
 from app.context import Context
 from app.customers.payment_details import attach_payment_method
+from app.domain import metadata as keys
+from app.domain.ids import CustomerId
 from app.domain.snapshots import Snapshot, Subscription
 from app.domain.statuses import ENDED
 from app.errors import Conflict
-from app.operations.kinds import Answer, AnyChangeProves, Done, Params, Refused, Seen, Send
+from app.operations.kinds import Answer, AnyChangeProves, Changes, Done, Params, Refused, Seen, Send
 from app.operations.rows import AwaitedInvoice, Operation, Step
 from app.operations.sending import held_invoice
 from app.operations.shown_items import item_shows
@@ -112,6 +114,39 @@ class Resume(AnyChangeProves):
     def shows(self, snapshot: Snapshot | None) -> bool:
         """Return True if the subscription goes on, and is not paused."""
         return isinstance(snapshot, Subscription) and snapshot.status not in ENDED | {"paused"}
+
+
+@dataclass(frozen=True, slots=True)
+class NamePayer:
+    """The customer who pays is named as the owner, unless metadata names somebody by now."""
+
+    payer_id: CustomerId
+
+    def wanted(self, seen: Seen) -> Send | Done | Refused:
+        """Return the write, or done; a subscription that does not exist is `not_found`."""
+        if not isinstance(seen.snapshot, Subscription):
+            return Refused("not_found")
+        return Done() if self.shows(seen.snapshot) else Send({keys.OWNER: self.payer_id})
+
+    def shows(self, snapshot: Snapshot | None) -> bool:
+        """Return True if metadata names an owner."""
+        return isinstance(snapshot, Subscription) and snapshot.owner_id is not None
+
+    def evidence(self, changes: Changes) -> bool:
+        """Return True if an event shows metadata that names the payer."""
+        return any(keys.shows(metadata, {keys.OWNER: self.payer_id}) for _, metadata in changes)
+
+
+class OwnerKeySteps(SubscriptionSteps):
+    """Writes the key that names the owner, before the change itself."""
+
+    def kind_of(self, operation: Operation, step: Step) -> NamePayer:
+        """Return the step's intent."""
+        return NamePayer(CustomerId(str(Order.of(operation).to_id)))
+
+    def write(self, context: Context, operation: Operation, step: Step, params: Params) -> Write[Fetched]:
+        """Return the change of the subscription's metadata."""
+        return context.billing.owner_change(operation.subscription_id, CustomerId(params[keys.OWNER]))
 
 
 class _ChangeSteps(SubscriptionSteps):

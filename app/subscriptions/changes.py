@@ -110,6 +110,7 @@ async def _update(
                 quote_id=change.quote_id,
                 needs=permissions_for(change, seen.view),
                 end_by=ending.end_by(actor, seen.view) if change.cancel_at_period_end else None,
+                view=seen.view,
             )
     try:
         return await change_operations.carry_out_change(context, actor, subscription_id, operation)

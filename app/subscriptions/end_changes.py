@@ -136,6 +136,7 @@ async def _admitted(
                     order,
                     needs=[needed],
                     end_by=end_by,
+                    view=view,
                 )
             if is_read:
                 return await _confirmed(context, connection, actor, seen, operation_id, kind)
@@ -288,6 +289,7 @@ async def _take_back(
                     subscription_id,
                     order,
                     needs=needed,
+                    view=view,
                 )
                 break
             if is_read:

@@ -17,8 +17,12 @@ from app.operations.rows import Operation, Step
 
 
 class Method(StrEnum):
-    """The write at Stripe; `END_UNPAID` cancels a subscription only while its first invoice is not paid."""
+    """The write at Stripe; `END_UNPAID` cancels a subscription only while its first invoice is not paid.
 
+    `NAME_OWNER` writes who owns the subscription, before the payer's first change while metadata names no owner.
+    """
+
+    NAME_OWNER = "name_owner"
     CREATE = "create"
     UPDATE = "update"
     CANCEL = "cancel"
@@ -50,7 +54,7 @@ class Order:
 
     `params`: Stripe's; of a resumption those that take an end back, which is a write of its own. `restarts`: the
     interval of an item changes. `attach`: a method that is attached first, and then charged. `supersedes`: unpaid
-    subscriptions that end before a create is sent.
+    subscriptions that end before a create is sent. `to_id`: the customer who is named as the owner first.
     """
 
     method: Method
@@ -60,6 +64,7 @@ class Order:
     restarts: bool = False
     attach: Attachment | None = None
     supersedes: Sequence[SubscriptionId] = field(default=())
+    to_id: CustomerId | None = None
 
     @classmethod
     def of(cls, operation: Operation) -> Order:
@@ -74,6 +79,7 @@ class Order:
             restarts=row.get("restarts") is True,
             attach=None if attach is None else Attachment(**attach),
             supersedes=tuple(row.get("supersedes", ())),
+            to_id=row.get("to_id"),
         )
 
     def as_request(self) -> JsonObject:
@@ -83,9 +89,10 @@ class Order:
     @property
     def writes(self) -> Sequence[Method]:
         """Return the writes that it takes, in their order."""
+        naming = () if self.to_id is None else (Method.NAME_OWNER,)
         if self.method is Method.RESUME and self.params:
-            return (Method.RESUME, Method.UPDATE)
-        return (self.method,)
+            return (*naming, Method.RESUME, Method.UPDATE)
+        return (*naming, self.method)
 
     @property
     def is_priced(self) -> bool:

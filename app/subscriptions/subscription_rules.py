@@ -16,16 +16,17 @@ from app.mirror.visibility import see_as
 from app.operations import store as operations
 from app.operations import waiting_store
 from app.operations.kinds import Phase, Refused, Rulebook, Steps, Wait
-from app.operations.lifecycle import Event, State
+from app.operations.lifecycle import NOT_MADE, Event, State
 from app.operations.rows import Operation, Step
 from app.operations.sending import locked_view, may_come_late
 from app.postgres.database import Connection
-from app.subscriptions.change_steps import EndSteps, ParameterSteps, ResumeSteps
+from app.subscriptions.change_steps import EndSteps, OwnerKeySteps, ParameterSteps, ResumeSteps
 from app.subscriptions.orders import Conditions, Method, Order
 from app.subscriptions.purchase_steps import PurchaseSteps
 
 _STEPS: Mapping[Method, Steps] = MappingProxyType(
     {
+        Method.NAME_OWNER: OwnerKeySteps(),
         Method.CREATE: PurchaseSteps(),
         Method.UPDATE: ParameterSteps(),
         Method.CANCEL: EndSteps(),
@@ -34,16 +35,20 @@ _STEPS: Mapping[Method, Steps] = MappingProxyType(
     }
 )
 
+_MOST_WRITES = 3
+"""A paused subscription of which nobody is named as the owner is resumed, and its end is taken back."""
+
 
 class SubscriptionRules:
     """The rulebook of purchases, changes of a subscription, its end and its resumption."""
 
     phases: Sequence[Phase] = (
         Phase("add_subscription"),
-        Phase("update_subscription"),
-        Phase("cancel_subscription"),
-        Phase("resume_subscription", position=0),
-        Phase("resume_subscription", position=1),
+        *(
+            Phase(action, position=position)
+            for action in ("update_subscription", "cancel_subscription", "resume_subscription")
+            for position in range(_MOST_WRITES)
+        ),
     )
 
     def steps_of(self, step: Step) -> Steps:
@@ -81,8 +86,8 @@ class SubscriptionRules:
         if not phase.position:
             return list(batch)
         async with context.database.connection() as connection:
-            before, *_ = await operations.steps(connection, operation.id)
-            if before.state is State.APPLIED:
+            before = (await operations.steps(connection, operation.id))[phase.position - 1]
+            if before.is_settled and before.state not in NOT_MADE:
                 return list(batch)
             if before.is_settled:
                 for step in batch:

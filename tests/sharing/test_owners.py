@@ -264,3 +264,71 @@ async def test_last_seat_is_not_promised_when_an_owner_who_takes_one_is_being_na
     assert refused.status_code == 409, refused.text
     ok(await repairing)
     assert (await company.seats())["over_allocated"] == 0 == (await company.seats())["available"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("PUT", "/v1/shared-subscriptions/{id}/seats", {"total": 5}),
+        ("PATCH", "/v1/subscriptions/{id}", {"cancel_at_period_end": True}),
+        ("POST", "/v1/subscriptions/{id}/cancel", {"when": "period_end"}),
+    ],
+)
+async def test_first_change_of_the_subscription_names_the_payer_first(
+    service: Service, method: str, path: str, body: dict[str, Any]
+) -> None:
+    """P4: only a change of members wrote the key of an implicit owner."""
+    company = await bought_elsewhere(service)
+    before = len(await service.stripe.requests())
+    address = path.format(id=company.subscription_id)
+    changed = ok(await service.send(method, address, company.payer.headers, body))
+    assert await named_owner(company) == company.payer.customer_id
+    writes = [
+        one for one in (await service.stripe.requests())[before:]
+        if one["method"] == "POST" and one["path"] == f"/v1/subscriptions/{company.subscription_id}"
+    ]  # fmt: skip
+    assert len(writes) == 2
+    steps = await service.fetch(
+        "select details ->> 'method' as method, state from operation_steps where operation_id = $1 order by settled_at",
+        changed["operation_id"],
+    )
+    assert [(one["method"], one["state"]) for one in steps] == [
+        ("name_owner", "applied"),
+        ("update", "applied"),
+    ]
+    state = await company.state()
+    assert state["items"]["data"][0]["quantity"] == 5 or state["cancel_at_period_end"] is True
+    again = ok(
+        await service.send(
+            "POST", f"/v1/subscriptions/{company.subscription_id}/resume", company.payer.headers
+        )
+    )
+    assert again["subscription"]["cancel_at_period_end"] is False
+
+
+async def test_change_of_the_subscription_names_nobody_when_it_is_not_shared_or_not_the_payers(
+    service: Service,
+) -> None:
+    """P4: a subscription that nobody shares needs no owner key, and only the payer's own change names the payer."""
+    alone, company = await service.company(shareable=False), await bought_elsewhere(service)
+    who, body = alone.payer.headers, {"cancel_at_period_end": True}
+    ok(await service.send("PATCH", f"/v1/subscriptions/{alone.subscription_id}", who, body))
+    ok(await service.send("PUT", f"{company.path}/seats", as_service("write"), {"total": 5}))
+    ended = await bought_elsewhere(service)
+    path = f"/v1/subscriptions/{ended.subscription_id}/cancel"
+    ok(await service.send("POST", path, ended.payer.headers, {"when": "now"}))
+    assert [await named_owner(one) for one in (alone, company, ended)] == [None, None, None]
+
+
+async def test_refusal_is_that_of_the_change_when_the_payer_was_named_first(service: Service) -> None:
+    company = await bought_elsewhere(service)
+    await service.stripe.add_fault(method="POST", path="/v1/subscriptions/{id}", latency_s=0.01, times=1)
+    await service.stripe.add_fault(
+        method="POST", path="/v1/subscriptions/{id}", status=402, code="card_declined", times=1
+    )
+    refused = await service.send("PUT", f"{company.path}/seats", company.payer.headers, {"total": 9})
+    await service.stripe.clear_faults()
+    problem(refused, 402, "card_declined")
+    assert await named_owner(company) == company.payer.customer_id
+    assert (await company.seats())["total"] == 4
+    ok(await service.send("PUT", f"{company.path}/seats", company.payer.headers, {"total": 9}))
