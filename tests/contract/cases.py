@@ -262,6 +262,12 @@ async def _of_endpoint(world: World, asked: Asked) -> Asked:
     )
 
 
+@case("redeliverWebhook", status=202)
+async def _delivered_again(world: World) -> httpx.Response:
+    """No operation: the answer has no body and no `Location`."""
+    return await world.ask("redeliverWebhook", await asked_of(world, "redeliverWebhook"))
+
+
 @case("createWebhookEndpoint", status=410)
 async def _endpoint_at_a_place_that_the_log_never_reached(world: World) -> httpx.Response:
     asked = ASKED["createWebhookEndpoint"](world.company)

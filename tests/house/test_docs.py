@@ -17,7 +17,7 @@ from app.stripe.client import API_VERSION
 from examples.tour import Service, running_service
 from testkit.databases import CHECKOUT
 from testkit.pages import BLOCK, DECISIONS, PAGES, Reader, name_of, text_of, variables
-from tests.contract.declared import document
+from tests.contract.declared import document, resolved
 
 DOCS = CHECKOUT / "docs"
 GUIDE = DOCS / "how-to" / "move-from-billing-js.md"
@@ -90,7 +90,7 @@ def _fields(schema: Any, found: set[str], seen: set[str]) -> set[str]:
         reference = schema.get("$ref")
         if isinstance(reference, str) and reference not in seen:
             seen.add(reference)
-            _fields(document()["components"]["schemas"][reference.rpartition("/")[2]], found, seen)
+            _fields(resolved(schema), found, seen)
         found |= set(schema.get("properties", {}))
         for part in schema.values():
             _fields(part, found, seen)
@@ -100,7 +100,7 @@ def _fields(schema: Any, found: set[str], seen: set[str]) -> set[str]:
 def test_every_field_of_ours_in_the_tables_is_one_of_the_method() -> None:
     for name, text in sections().items():
         stated = operation(name)
-        known = {parameter["name"] for parameter in stated.get("parameters", [])}
+        known = {resolved(parameter)["name"] for parameter in stated.get("parameters", [])}
         _fields([stated.get("requestBody", {}), list(stated["responses"].values())], known, set())
         ours = [row.split("|")[2] for row in text.splitlines() if row.startswith("|")][2:]
         # Codes follow their status and routes their method; what is left names fields.
