@@ -15,7 +15,10 @@ from app.catalogue import routes as products
 from app.customers.routes import customers, invoices, payment_methods
 from app.events.routes import endpoints as webhook_endpoints
 from app.events.routes import feed as events
+from app.events.routes import streams as event_streams
+from app.events.routes import webhooks as event_webhooks
 from app.events.sending import WebhookSender
+from app.events.streams import Streams
 from app.http import documentation, idempotency, middleware, openapi, problems
 from app.http.draining import Draining
 from app.http.in_flight import WritesInFlight
@@ -47,6 +50,7 @@ _ALLOWED_HEADERS = [
     "Idempotency-Key",
     "If-Match",
     "If-None-Match",
+    "Last-Event-ID",
     "X-Request-Id",
 ]
 
@@ -118,6 +122,7 @@ def create_app(settings: Settings) -> Service:
     app.state.readiness = Readiness(draining)
     app.state.rates = RequestRates(settings)
     app.state.in_flight = WritesInFlight(settings)
+    app.state.streams = Streams(most=settings.streams_per_caller, is_draining=lambda: draining.began)
     webhook = StripeWebhook(settings)
     _add_routes(app, webhook)
     if settings.shows_docs:
@@ -143,9 +148,11 @@ def _add_routes(app: Service, webhook: StripeWebhook) -> None:
         invitations,
         operations,
         events,
+        event_streams,
         webhook_endpoints,
     ):
         app.include_router(part.router, prefix="/v1")
+    event_webhooks.describe(app.webhooks)
     app.include_router(health.router)
     app.router.routes.append(Route(WEBHOOK_PATH, webhook, methods=["POST"], include_in_schema=False))
 

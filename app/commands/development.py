@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import typer
+from cryptography.fernet import Fernet
 
 from app.commands.child_processes import ChildProcesses
 from app.commands.local_postgres import LocalPostgres, state_directory
@@ -55,6 +56,7 @@ class DevelopmentSecrets:
     webhook_secret: str
     service_key: str
     invitation_secret: str
+    encryption_key: str
 
 
 class StartFailed(Exception):
@@ -170,6 +172,7 @@ def _secrets(path: Path) -> DevelopmentSecrets:
         "webhook_secret": f"whsec_{secrets.token_urlsafe(24)}",
         "service_key": generate_service_key()[0],
         "invitation_secret": secrets.token_urlsafe(48),
+        "encryption_key": Fernet.generate_key().decode(),
     }
     kept = json.loads(path.read_text()) if path.exists() else {}
     if kept.keys() != made.keys():
@@ -191,6 +194,7 @@ def _environment(own: DevelopmentSecrets, database: str, stripe: str, port: int)
         "AUTH_AUDIENCE": "coseat-development",
         "SERVICE_KEYS": json.dumps(keys),
         "INVITATION_SECRETS": own.invitation_secret,
+        "WEBHOOK_ENCRYPTION_KEYS": own.encryption_key,
         "CORS_ORIGINS": "http://localhost:3000,http://localhost:5173",
         "HOST": "127.0.0.1",
         "PORT": str(port),
@@ -256,6 +260,10 @@ def _announce(api: str, settings: Settings, own: DevelopmentSecrets, seconds: fl
         "A first request:",
         f"  curl -s {api}/v1/shared-subscriptions/sub_demoteam/users \\",
         f"    -H 'Authorization: Bearer {tokens['owner']}'",
+        "",
+        "Every change of seats and access is an event. The newest ones, or all as they come:",
+        f"  curl -s '{api}/v1/events?limit=100' -H 'Authorization: Bearer {own.service_key}'",
+        f"  curl -sN {api}/v1/shared-subscriptions/sub_demoteam/events -H 'Authorization: Bearer {own.service_key}'",
         "",
         "Ctrl-C stops everything.",
     ]

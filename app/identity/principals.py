@@ -15,7 +15,8 @@ class EndUser:
     """A person with a verified token.
 
     `issuer` and `subject` identify them, an e-mail never does. `email` has its ASCII letters lowered.
-    `customer_claim` is the customer that the issuer names for this login.
+    `customer_claim` is the customer that the issuer names for this login. `expires` is the Unix second at which the
+    token expires.
     """
 
     issuer: str
@@ -23,6 +24,7 @@ class EndUser:
     email: str | None = field(default=None, repr=False)
     email_verified: bool = False
     customer_claim: CustomerId | None = None
+    expires: float | None = field(default=None, compare=False)
 
     @property
     def verified_email(self) -> str | None:

@@ -202,6 +202,7 @@ class TokenVerifier:
             email=email,
             email_verified=email is not None and is_verified(claims, self._email_verified_claim),
             customer_claim=customer_of(claims, self._customer_claim),
+            expires=expires,
         )
         return _Proven(parsed.algorithm, parsed.kid, key, user, expires, starts)
 

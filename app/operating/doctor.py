@@ -14,6 +14,7 @@ from app.context import Context, Rules
 from app.domain import metadata as keys
 from app.domain.ids import NOBODY
 from app.domain.seats import capacity, is_shareable, lacking
+from app.events.store import deliveries
 from app.mirror import recent_events, refused_deliveries
 from app.mirror.event_types import NEEDED_EVENTS
 from app.mirror.store import event_looks, fills, refreshes, subscriptions, unreadable
@@ -60,8 +61,22 @@ async def examine(context: Context) -> list[Finding]:
             *await _events(connection, stripe.lost),
             *await _clocks(connection, context.stripe.clock_skew),
             *await _last_reconcile(connection),
+            *await _endpoints(connection),
             *role_findings(await context.database.lacking_role_settings()),
         ]
+
+
+async def _endpoints(connection: Connection) -> list[Finding]:
+    found = []
+    for one in await deliveries.backlog(connection):
+        if one["status"] == "disabled":
+            remedy = 'Mend it, then PATCH it with {"status": "enabled"}: nothing is skipped.'
+            found.append(Finding("webhook_endpoint_disabled", one["id"], one["disabled_reason"], remedy))
+        elif (age := one["oldest_seconds"] or 0.0) > _LAG_SECONDS:
+            problem = f"Its oldest event that was not taken is {age:.0f} s old."
+            remedy = "Read its deliveries for the errors, and check that a worker runs."
+            found.append(Finding("webhook_endpoint_behind", one["id"], problem, remedy))
+    return found
 
 
 def role_findings(lacking: Sequence[str]) -> list[Finding]:

@@ -12,6 +12,7 @@ from prometheus_client import REGISTRY, Gauge
 
 from app.context import Context
 from app.errors import BillingError
+from app.events.store import deliveries
 from app.mirror.store import event_looks, refreshes, unreadable
 from app.mirror.store import scans as scan_rows
 from app.operating import installation
@@ -87,6 +88,17 @@ ANSWER_SECONDS = 1.5
 """Seconds after which the database counts as away. A scrape that waited longer would be given up, and a process that
 lives would look dead."""
 
+_UNDELIVERED = Gauge(
+    "coseat_events_oldest_undelivered_seconds",
+    "Age of the oldest event that an enabled endpoint has not taken",
+)
+_FAILURES = Gauge(
+    "coseat_webhook_endpoint_failures",
+    "Tries in a row that failed, over all queues of an endpoint",
+    ["endpoint"],
+)
+_UNTOLD = Gauge("coseat_events_oldest_untold_seconds", "Age of the oldest change of which no event was made")
+
 
 async def update(context: Context) -> None:
     """Read all gauges from the database, within ANSWER_SECONDS."""
@@ -99,6 +111,8 @@ async def update(context: Context) -> None:
             ahead = await event_looks.clock_ahead(connection, now=time.time())
             cannot_be_read = await unreadable.count(connection)
             without_effect = await waiting_store.paid_without_effect(connection)
+            backlog = await deliveries.backlog(connection)
+            untold = await deliveries.oldest_fact(connection)
             installation.COLLECTOR.show(await installation.read(connection))
     except (BillingError, TimeoutError):
         _UP.set(0)
@@ -115,5 +129,11 @@ async def update(context: Context) -> None:
     if (skew := context.stripe.clock_skew) is not None:
         _CLOCK_SKEW.labels("stripe").set(skew)
     _PAID_WITHOUT_EFFECT.set(without_effect)
+    _UNTOLD.set(untold)
+    enabled = [one for one in backlog if one["status"] == "enabled"]
+    _UNDELIVERED.set(max((one["oldest_seconds"] or 0.0 for one in enabled), default=0.0))
+    _FAILURES.clear()
+    for one in enabled:
+        _FAILURES.labels(one["id"]).set(one["failures"])
     _DRIFT.set(None if last is None else (last["report"] or {}).get("drift", 0))
     _AGE.set(None if last is None else last["age"])

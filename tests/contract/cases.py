@@ -5,6 +5,7 @@ What every operation answers alike (no credential, a body too large, an absent o
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -286,6 +287,19 @@ async def _endpoint_moved_to_a_place_that_the_log_never_reached(world: World) ->
 async def _no_cursor_of_endpoints(world: World) -> httpx.Response:
     asked = ASKED["getWebhookEndpoints"](world.company)
     return await world.ask("getWebhookEndpoints", replace(asked, query={"cursor": "none"}))
+
+
+@case("streamEvents", status=200)
+async def _stream_of_a_token_that_expires_soon(world: World) -> httpx.Response:
+    asked = ASKED["streamEvents"](world.company)
+    who = as_user(world.company.owner.subject, exp=int(time.time()) + 2)
+    return await world.ask("streamEvents", replace(asked, who=who))
+
+
+@case("streamEvents", status=410)
+async def _stream_from_a_place_that_the_log_never_reached(world: World) -> httpx.Response:
+    asked = ASKED["streamEvents"](world.company)
+    return await world.ask("streamEvents", asked, Last_Event_ID="pl_999999999")
 
 
 @case("getEvents", status=410)

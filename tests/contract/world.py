@@ -221,6 +221,7 @@ ASKED: dict[str, Callable[[Company], Asked]] = {
         "/v1/events", as_service("read"), query={"subscription_id": c.subscription_id, "limit": 3}
     ),
     "getEventsSnapshot": lambda _: Asked("/v1/events/snapshot", as_service("read"), query={"limit": 5}),
+    "streamEvents": lambda c: Asked(f"{c.path}/events", owner_of(c)),
     "createWebhookEndpoint": lambda _: Asked("/v1/webhook-endpoints", as_service("admin"), {"url": NOWHERE}),
     "getWebhookEndpoints": lambda _: Asked("/v1/webhook-endpoints", as_service("admin")),
     "getWebhookEndpoint": lambda _: _endpoint(),

@@ -258,3 +258,13 @@ async def backlog(connection: Connection) -> list[JsonObject]:
         from webhook_endpoints w order by w.id"""
     )
     return [dict(row) for row in rows]
+
+
+async def oldest_fact(connection: Connection) -> float:
+    """Return the age in seconds of the oldest fact of which no event was made, 0 without one."""
+    return float(
+        await connection.fetchval(
+            """select coalesce(extract(epoch from clock_timestamp() - (
+                select at from event_facts order by number limit 1)), 0)::float"""
+        )
+    )

@@ -1,0 +1,67 @@
+"""The stream of a subscription's events, for pages."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Annotated, cast
+
+from fastapi import APIRouter, Header, Request
+from starlette.responses import Response, StreamingResponse
+
+from app.events.streams import Stream, Streams
+from app.http import problems
+from app.http.dependencies import ContextDep, ReaderDep, SubscriptionPath
+from app.identity.principals import EndUser
+from app.mirror.visibility import get
+
+router = APIRouter(tags=["events"])
+_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
+
+@router.get(
+    "/shared-subscriptions/{subscription_id}/events",
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "description": "Events as they come, each with a place as its id",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        },
+        **problems.responses(401, 403, 404, 410, 422, 503, codes=("too_many_in_flight",)),
+    },
+)
+async def stream_events(
+    request: Request,
+    context: ContextDep,
+    actor: ReaderDep,
+    subscription_id: SubscriptionPath,
+    last_event_id: Annotated[str | None, Header(max_length=64)] = None,
+) -> Response:
+    """Send the events of a subscription as they come, as far as the reader's role is shown them.
+
+    It begins now, or after Last-Event-ID. It ends when the token expires, when the reader's role changes, and when the
+    process ends; connect again with the last id.
+    """
+    streams = cast(Streams, request.app.state.streams)
+    seen = await get(context, actor, subscription_id)
+    begin = await streams.begin(context, last_event_id)
+    reader = None if actor.is_service else actor.customer_id
+    stream = Stream(
+        subscription_id,
+        reader,
+        frozenset() if reader is None else seen.view.roles_of(reader),
+        actor.principal.expires if isinstance(actor.principal, EndUser) else None,
+        begin,
+    )
+    place = streams.place(actor.customer_id or actor.principal.key)
+    place.__enter__()
+
+    async def body() -> AsyncIterator[bytes]:
+        try:
+            async with aclosing(streams.messages(context, stream)) as messages:
+                async for message in messages:
+                    yield message
+        finally:
+            place.__exit__(None, None, None)
+
+    return StreamingResponse(body(), headers=_HEADERS, media_type="text/event-stream")

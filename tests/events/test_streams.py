@@ -1,0 +1,260 @@
+"""The stream of a subscription: each reader sees what their role is shown, and nothing is lost between two streams."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from app.domain.ids import CustomerId, SubscriptionId
+from app.domain.roles import Role
+from app.errors import CursorExpired, RateLimited
+from app.events.stream_rules import shown_to
+from app.events.streams import Stream, Streams
+from testkit.company import Company, Person, Service, new_email
+from testkit.service import api_process, as_service, as_user, service_environment, worker_process
+
+Shown = list[dict[str, Any]]
+
+
+class Reading:
+    """What one reader has received."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.ended = asyncio.Event()
+
+    @property
+    def events(self) -> Shown:
+        lines = self.text.splitlines()
+        return [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+
+    @property
+    def types(self) -> list[str]:
+        return [event["type"] for event in self.events]
+
+    @property
+    def last_id(self) -> str:
+        return [line for line in self.text.splitlines() if line.startswith("id: ")][-1].removeprefix("id: ")
+
+    async def until(self, number: int) -> None:
+        async with asyncio.timeout(10):
+            while len(self.events) < number:  # noqa: ASYNC110 - the text grows in another task
+                await asyncio.sleep(0.02)
+
+
+def new_stream(
+    company: Company, reader: Person | None, role: Role | None, begin: int, expires: float | None = None
+) -> Stream:
+    return Stream(
+        SubscriptionId(company.subscription_id),
+        None if reader is None else CustomerId(reader.customer_id),
+        frozenset() if role is None else frozenset({role}),
+        expires,
+        begin,
+    )
+
+
+@asynccontextmanager
+async def reading(service: Service, streams: Streams, stream: Stream) -> AsyncIterator[Reading]:
+    """Reads a stream until the block ends; the first heartbeat has come."""
+    found = Reading()
+
+    async def read() -> None:
+        async for message in streams.messages(service.context, stream):
+            found.text += message.decode()
+        found.ended.set()
+
+    task = asyncio.create_task(read())
+    async with asyncio.timeout(10):
+        while ": heartbeat" not in found.text:  # noqa: ASYNC110 - the text grows in another task
+            await asyncio.sleep(0.02)
+    try:
+        yield found
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture
+def streams() -> Streams:
+    return Streams(most=2, is_draining=lambda: False)
+
+
+async def filled_company(service: Service) -> Company:
+    await service.fill()
+    company = await service.company(users=2, seats=10)
+    await service.announce()
+    return company
+
+
+async def test_each_role_is_shown_its_events(service: Service, streams: Streams) -> None:
+    """Readings, events 14."""
+    company = await filled_company(service)
+    begin = await streams.begin(service.context, None)
+    async with (
+        reading(service, streams, new_stream(company, company.owner, Role.OWNER, begin)) as owner,
+        reading(service, streams, new_stream(company, company.user, Role.USER, begin)) as user,
+        reading(service, streams, new_stream(company, None, None, begin)) as key,
+    ):
+        await company.change(company.owner.headers, add=[new_email()])
+        await service.stripe.post(f"/v1/subscriptions/{company.subscription_id}", cancel_at_period_end="true")
+        await service.refresh("subscription", company.subscription_id)
+        await service.announce()
+        await user.until(1)
+        await owner.until(4)
+        await key.until(4)
+    assert owner.types[:3] == key.types[:3] == ["seat.assigned", "operation.settled", "subscription.changed"]
+    assert user.types == ["subscription.changed"]
+    assert user.events[0]["sequence"] is None and owner.events[0]["sequence"] is not None
+    assert user.events[0]["data"]["items"][0]["price_id"] is None
+    assert owner.events[2]["data"]["items"][0]["price_id"] == company.price_id
+
+
+async def test_cut_stream_resumes_without_loss(service: Service, streams: Streams) -> None:
+    company = await filled_company(service)
+    begin = await streams.begin(service.context, None)
+    async with reading(service, streams, new_stream(company, None, None, begin)) as first:
+        await company.change(company.owner.headers, add=[new_email()])
+        await service.announce()
+        await first.until(3)
+    await company.change(company.owner.headers, add=[new_email()])
+    await service.announce()
+    begin = await streams.begin(service.context, first.last_id)
+    async with reading(service, streams, new_stream(company, None, None, begin)) as second:
+        await second.until(3)
+        await company.change(company.owner.headers, add=[new_email()])
+        await service.announce()
+        await second.until(6)
+    sequences = [event["sequence"] for event in (*first.events, *second.events)]
+    assert sequences == list(range(sequences[0], sequences[0] + 9))
+
+
+@pytest.mark.parametrize("place", ["nowhere", "pl_999999", "evt_1"])
+async def test_place_that_is_not_of_this_log_is_expired(
+    service: Service, streams: Streams, place: str
+) -> None:
+    with pytest.raises(CursorExpired):
+        await streams.begin(service.context, place)
+
+
+async def test_stream_ends_with_the_own_event_when_the_reader_is_removed(
+    service: Service, streams: Streams
+) -> None:
+    company = await filled_company(service)
+    begin = await streams.begin(service.context, None)
+    manager = new_stream(company, company.manager, Role.MANAGER, begin)
+    async with reading(service, streams, manager) as found:
+        began = time.monotonic()
+        await company.change(company.owner.headers, remove=[company.manager.customer_id])
+        await company.change(company.owner.headers, add=[new_email()])
+        await service.announce()
+        await asyncio.wait_for(found.ended.wait(), 5)
+        assert time.monotonic() - began < 5
+    assert {event["customer_id"] for event in found.events} == {company.manager.customer_id}
+    assert "seat.released" in found.types
+
+
+async def test_stream_ends_in_two_seconds_when_no_event_tells_the_lost_role(
+    service: Service, streams: Streams
+) -> None:
+    """The worker may be down: the role is read from the copy."""
+    company = await filled_company(service)
+    begin = await streams.begin(service.context, None)
+    async with reading(service, streams, new_stream(company, company.user, Role.USER, begin)) as found:
+        await service.fetch(
+            "update customers set member_of = null, member_role = null where id = $1",
+            company.user.customer_id,
+        )
+        await asyncio.wait_for(found.ended.wait(), 4)
+    assert found.events == []
+
+
+async def test_stream_ends_when_the_token_expires(service: Service, streams: Streams) -> None:
+    company = await filled_company(service)
+    begin = await streams.begin(service.context, None)
+    stream = new_stream(company, company.owner, Role.OWNER, begin, expires=time.time() + 1.5)
+    async with reading(service, streams, stream) as found:
+        assert not found.ended.is_set()
+        await asyncio.wait_for(found.ended.wait(), 4)
+        assert time.time() - (stream.expires or 0) < 1
+
+
+async def test_stream_ends_with_retry_when_the_process_drains(service: Service) -> None:
+    draining = asyncio.Event()
+    streams = Streams(most=2, is_draining=draining.is_set)
+    company = await filled_company(service)
+    begin = await streams.begin(service.context, None)
+    async with reading(service, streams, new_stream(company, company.owner, Role.OWNER, begin)) as found:
+        draining.set()
+        await asyncio.wait_for(found.ended.wait(), 4)
+    assert found.text.splitlines()[-2].startswith("retry: ")
+
+
+def test_streams_of_a_caller_are_bounded(streams: Streams) -> None:
+    with streams.place("cus_1"), streams.place("cus_1"):
+        with pytest.raises(RateLimited):
+            streams.place("cus_1").__enter__()
+        with streams.place("cus_2"):
+            pass
+    with streams.place("cus_1"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("kind", "about_reader", "roles", "is_shown"),
+    [
+        ("seat.assigned", False, {Role.MANAGER}, True),
+        ("seat.assigned", False, {Role.USER}, False),
+        ("seat.assigned", True, {Role.USER}, True),
+        ("access.changed", False, {Role.PAYER}, False),
+        ("seats.changed", False, {Role.PAYER}, True),
+        ("seats.changed", False, {Role.USER}, False),
+        ("invitation.created", False, {Role.USER, Role.PAYER}, False),
+        ("operation.settled", False, {Role.PAYER}, False),
+        ("owner.changed", False, {Role.USER}, True),
+        ("seat.released", True, set(), True),
+        ("subscription.changed", False, set(), True),
+    ],
+)
+def test_rule_of_what_is_shown(kind: str, about_reader: bool, roles: set[Role], is_shown: bool) -> None:
+    event: dict[str, Any] = {
+        "type": kind,
+        "customer_id": "cus_1" if about_reader else "cus_2",
+        "data": {"owner_id": None, "previous_owner_id": None, "items": []},
+    }
+    assert (shown_to(event, CustomerId("cus_1"), frozenset(roles)) is not None) == is_shown
+
+
+async def test_stream_over_http_shows_a_change_and_refuses_strangers(
+    service: Service, database_url: str
+) -> None:
+    """With real processes: the API polls, the worker announces."""
+    company = await filled_company(service)
+    environment = service_environment(
+        database_url=database_url,
+        stripe_base=service.stripe.base_url,
+        stripe_key=service.stripe.api_key,
+    )
+    path = f"{company.path}/events"
+    with api_process(environment) as (base_url, _), worker_process(environment):
+        async with httpx.AsyncClient(base_url=base_url, timeout=20) as client:
+            assert (await client.get(path, headers=as_user("nobody"))).status_code in (403, 404)
+            late = await client.get(path, headers={**as_service("read"), "Last-Event-ID": "pl_99999"})
+            assert (late.status_code, late.json()["code"]) == (410, "cursor_expired")
+            async with client.stream("GET", path, headers=company.owner.headers) as stream:
+                assert stream.headers["content-type"].startswith("text/event-stream")
+                lines = stream.aiter_lines()
+                async for line in lines:
+                    if line == ": heartbeat":
+                        break
+                await company.change(company.owner.headers, add=[new_email()])
+                began = time.monotonic()
+                async for line in lines:
+                    if line == "event: seat.assigned":
+                        break
+                assert time.monotonic() - began < 10
