@@ -102,8 +102,11 @@ class Service:
         return await cleanup.end_invitations(self.context)
 
     async def announce(self) -> None:
-        """Makes events of all facts, as a worker would."""
-        while await announcing.announce_pending(self.context):
+        """Makes events of all facts, as a worker would, for at most two seconds while others hold it up."""
+        give_up = time.monotonic() + 2
+        while await announcing.announce_pending(self.context) or (
+            await announcing.has_pending(self.context) and time.monotonic() < give_up
+        ):
             pass
 
     async def deliver(self, event: Mapping[str, Any]) -> httpx.Response:

@@ -60,9 +60,8 @@ async def announce_pending(context: Context) -> bool:
 
     Nothing is done while another process does it.
     """
-    async with context.database.connection() as connection:
-        if not await store.has_work(connection):
-            return False
+    if not await has_pending(context):
+        return False
     try:
         async with context.database.snapshot() as connection:
             taken = await store.take_log(connection)
@@ -71,6 +70,12 @@ async def announce_pending(context: Context) -> bool:
         if error.sqlstate != _OVERTAKEN:
             raise
         return False
+
+
+async def has_pending(context: Context) -> bool:
+    """Return True if there are facts or pages to be done, or the log is to be opened."""
+    async with context.database.connection() as connection:
+        return await store.has_work(connection)
 
 
 _OVERTAKEN = "40001"

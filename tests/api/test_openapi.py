@@ -225,7 +225,10 @@ def test_every_successful_answer_has_a_schema(operations: list[tuple[str, str, d
         for status, response in operation["responses"].items():
             if status.startswith("2") and "content" in response:
                 [(media_type, content)] = response["content"].items()
-                assert media_type == "application/json" and (content["schema"] or path in PROBES), (
+                is_stream = operation["operationId"] == "streamEvents"
+                assert media_type == ("text/event-stream" if is_stream else "application/json") and (
+                    content["schema"] or path in PROBES
+                ), (
                     method,
                     path,
                 )

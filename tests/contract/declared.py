@@ -96,7 +96,7 @@ def check(operation: Operation, response: httpx.Response) -> None:
     media_type = response.headers["content-type"].partition(";")[0]
     assert media_type in content, f"{media_type} is none of {sorted(content)}"
     schema = content[media_type]["schema"]
-    body = response.json() if media_type.endswith("json") else response.text
+    body: Any = response.json() if media_type.endswith("json") else response.text
     found = breaches(schema, body)
     assert not found, "\n".join([*found, response.text])
     if "discriminator" in resolved(schema):

@@ -45,7 +45,7 @@ async def test_receiver_prints_what_was_signed_and_refuses_the_rest(
         await service.announce()
         stop = asyncio.Event()
         working = asyncio.create_task(deliverer.keep_delivering(stop))
-        process.wait_for_line(rf"access\.changed {company.owner.customer_id}")
+        await asyncio.to_thread(process.wait_for_line, rf"access\.changed {company.owner.customer_id}")
         async with httpx.AsyncClient() as client:
             forged = await client.post(url, content=b"{}", headers={"webhook-id": "evt_1"})
         assert forged.status_code == httpx.codes.UNAUTHORIZED
