@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from testkit.event_fold import event_mismatches
 from testkit.memberships import MISMATCHES
 from verification.simulation.actors import Actors
 from verification.simulation.held_database import Change, Gate, Turn
@@ -211,6 +212,8 @@ class Schedule:
             await self.gate.kill(process)
         for one in await self.gate.ask(f"select * from ({MISMATCHES}) found where $1", True):
             self.errors.append(f"memberships: {one['problem']} {one['row']}")
+        await self.world.announce()
+        self.errors += await event_mismatches(self.gate.ask, self.world.known)
         return Record(
             seed=self.seed,
             world=self.world,

@@ -347,6 +347,11 @@ class HeldDatabase(Database):
         async with self.connection() as connection, connection.transaction():
             yield connection
 
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Connection]:
+        async with self.connection() as connection, connection.transaction(isolation="repeatable_read"):
+            yield connection
+
     async def acquire(self) -> Session:
         self.process.check()
         if self._slots.locked():
@@ -414,8 +419,10 @@ class HeldConnection:
         return await self._gate.run(self._session, "execute", text, values)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[None]:
+    async def transaction(self, isolation: str | None = None) -> AsyncIterator[None]:
         await self._gate.begin(self._session)
+        if isolation is not None:
+            await self.execute(f"set transaction isolation level {isolation.replace('_', ' ')}")
         try:
             yield
         except BaseException:

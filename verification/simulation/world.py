@@ -18,8 +18,10 @@ from app import worker
 from app.context import Context, Rules
 from app.domain.roles import RolePolicy
 from app.errors import BillingError
+from app.events import announcing
 from app.identity.authenticator import Authenticator
 from app.main import create_app
+from app.mirror.store import fills
 from app.mirror.store import rows as mirror
 from app.settings import Settings, load_settings
 from app.sharing import cleanup
@@ -31,6 +33,7 @@ from app.stripe.gateway import StripeGateway
 from app.stripe.rate_budget import RateBudget
 from testkit.asgi import Reply, ask
 from testkit.company import signed
+from testkit.event_fold import state_now
 from testkit.service import as_service, as_user, service_environment
 from verification.simulation.held_database import Gate, HeldDatabase
 from verification.simulation.held_loop import HeldLoop, Process, held_loop
@@ -246,14 +249,37 @@ class World:
                 found = [parsing.PARSERS[kind](source) for source in self._all(kind)]
                 async with database.connection() as connection:
                     await mirror.apply_page(connection, found, marker=MARKER)
+            async with database.connection() as connection:
+                await connection.execute(
+                    # Nothing else happens, so no transaction is waited for that may not know of the fill.
+                    "insert into event_log (position, purged_to, sequence_floor, filled_until)"
+                    " values (0, 0, 0, 0) on conflict (single) do update set filled_until = 0"
+                )
+                await fills.remember_account(connection, "acct_schedules", livemode=False)
+                await fills.note_filled(connection)
 
-        task = process.spawn(write())
+        await self._alone(process.spawn(write()))
+        await self.announce()
+        self.known = await state_now(self.gate.ask)
+        self.gate.changes.clear()
+
+    async def announce(self) -> None:
+        """Every fact becomes an event, while nothing else happens."""
+        process = Process("events")
+        context = self._context(HeldDatabase(self.gate, process))
+
+        async def announce() -> None:
+            while await announcing.announce_pending(context):
+                pass
+
+        await self._alone(process.spawn(announce()))
+
+    async def _alone(self, task: asyncio.Task[None]) -> None:
         while not task.done():
             await self.loop.quiet()
             if self.gate.waiting:
                 await self.gate.release(self.gate.waiting[0])
         await task
-        self.gate.changes.clear()
 
     def _all(self, kind: str) -> list[Json]:
         ask = self.stripe.dashboard
@@ -265,13 +291,15 @@ class World:
 
     # -------------------------------------------------------------------------------------------- processes
 
-    def start(self, name: str) -> Process:
-        process = Process(name)
-        database = HeldDatabase(self.gate, process)
+    def _context(self, database: HeldDatabase) -> Context:
         client = copy.copy(self.parts.client)
         client._budget = RateBudget(database, per_second=self.per_second)
         gateway = StripeGateway(client, livemode=False)
-        context = Context(database, gateway, BillingCalls(client), self.rules, RULEBOOKS)
+        return Context(database, gateway, BillingCalls(client), self.rules, RULEBOOKS)
+
+    def start(self, name: str) -> Process:
+        process = Process(name)
+        context = self._context(HeldDatabase(self.gate, process))
         self.processes[name], self.contexts[name] = process, context
         self.started.append(process)
         if name in API_NAMES:
