@@ -13,9 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
@@ -40,8 +38,6 @@ from app.setting_rules import (
     check_metrics_token,
     check_origin_url,
     check_public_key,
-    check_service_name,
-    check_sha256,
     check_stripe_key,
     check_text,
     check_verified_claim,
@@ -53,8 +49,8 @@ from app.setting_rules import (
     parse_json,
     split_commas,
 )
+from app.setting_service_keys import ServiceKeySettings, check_service_keys
 
-Scope = Literal["read", "write", "admin"]
 ProrationBehavior = Literal["always_invoice", "create_prorations", "none"]
 Catalogue = Literal["listed", "open"]
 DatabasePooler = Literal["none", "transaction"]
@@ -73,27 +69,6 @@ class SettingsError(Exception):
         self.problems = dict(problems)
         lines = "".join(f"\n  {name}: {rule}" for name, rule in self.problems.items())
         super().__init__(f"The configuration is not usable:{lines}")
-
-
-class ServiceKeySettings(BaseModel):
-    """One service key.
-
-    It has a name, the SHA-256 of the key (never the key itself), and scopes.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    name: Annotated[str, AfterValidator(check_service_name)]
-    sha256: Annotated[str, AfterValidator(check_sha256), Field(repr=False)]
-    scopes: Annotated[frozenset[Scope], Field(min_length=1, strict=False)]
-
-
-def _check_service_keys(keys: tuple[ServiceKeySettings, ...]) -> tuple[ServiceKeySettings, ...]:
-    if len({key.name for key in keys}) != len(keys):
-        raise ValueError("must not give two keys one name")
-    if len({key.sha256 for key in keys}) != len(keys):
-        raise ValueError("must not hold one sha256 twice")
-    return keys
 
 
 def _check_aud_ignored(ignored: bool, info: ValidationInfo) -> bool:
@@ -157,7 +132,7 @@ class Settings(EventSettings):
     auth_email_verified: Annotated[str, AfterValidator(check_verified_claim)] = "email_verified"
     auth_customer_claim: Annotated[str, AfterValidator(check_claim)] = "stripe_customer_id"
     service_keys: Annotated[
-        tuple[ServiceKeySettings, ...], BeforeValidator(parse_json), AfterValidator(_check_service_keys)
+        tuple[ServiceKeySettings, ...], BeforeValidator(parse_json), AfterValidator(check_service_keys)
     ] = ()
     cors_origins: Annotated[
         tuple[Annotated[str, AfterValidator(check_cors_origin)], ...], BeforeValidator(split_commas)

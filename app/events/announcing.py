@@ -234,7 +234,7 @@ class _Round:
             )
 
     async def _write(self) -> None:
-        """Number the drafts and write them. Before the log is open they are dropped."""
+        """Give the drafts their numbers and write them. Before the log is open they are dropped."""
         if self.log.opened and self.drafts:
             await self._number()
         await store.keep_streams(self.connection, self.streams)

@@ -17,7 +17,7 @@ from app.identity.principals import Anonymous, EndUser, Principal, ServiceKey
 from app.identity.store import LinkedBy
 from app.postgres.database import Connection
 from app.postgres.failures import LOCKED, NoRoom, ReadOnly
-from app.settings import Scope
+from app.setting_service_keys import Scope
 
 _READ_WAIT_MILLISECONDS = 200
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from app.domain.ids import CustomerId
-from app.settings import Scope
+from app.setting_service_keys import Scope
 
 
 @dataclass(frozen=True)

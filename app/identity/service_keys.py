@@ -10,7 +10,7 @@ import hmac
 import secrets
 from collections.abc import Iterable
 
-from app.settings import ServiceKeySettings
+from app.setting_service_keys import ServiceKeySettings
 
 PREFIX = "csk_"
 

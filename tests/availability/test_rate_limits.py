@@ -14,7 +14,8 @@ from app.http.store.request_rates import Charge
 from app.identity.principals import Anonymous, EndUser, Principal, ServiceKey
 from app.operating import upkeep
 from app.postgres.database import Database
-from app.settings import Scope, load_settings
+from app.setting_service_keys import Scope
+from app.settings import load_settings
 from testkit.company import Company, Service, new_email, running_service
 from testkit.problems import problem
 from testkit.service import as_service, as_user

@@ -181,7 +181,7 @@ def test_every_sql_file_can_be_run_again() -> None:
     assert files
     for path in files:
         for statement in read_statements(path.stem):
-            begun = re.sub(r"(?m)^--.*\n", "", statement)
+            begun = re.sub(r"(?m)^--.*\n", "", statement).lstrip()
             assert begun.startswith(("create or replace ", "create table if not exists ", "insert into ")), (
                 begun
             )

@@ -90,6 +90,7 @@ async def test_what_is_past_its_time_is_forgotten_and_nothing_younger(service: S
         "audit_events": 1,
         "operation_steps": 1,
         "operations": 1,
+        "events": 0,
     }
     assert {row["id"] for row in await service.fetch("select id from operations")} == {"op_young"}
     assert [row["name"] for row in await service.fetch("select name from request_rates")] == ["not yet"]
