@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import json
 import secrets
+import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -25,6 +26,7 @@ from app.mirror import refreshing as sync
 from app.operations import lease_store, recovery
 from app.settings import load_settings
 from app.sharing import cleanup
+from app.stripe.budget import KINDS
 from app.stripe.client import API_VERSION
 from testkit.service import WEBHOOK_SECRET, as_service, as_user, in_process, service_environment
 from testkit.simulator import Simulator
@@ -352,7 +354,7 @@ def signed(body: bytes, *, at: int | None = None, secret: str = WEBHOOK_SECRET) 
 
 
 @asynccontextmanager
-async def running_service(stripe: Simulator, database_url: str, **overrides: str) -> AsyncIterator[Service]:
+async def breaking_service(stripe: Simulator, database_url: str, **overrides: str) -> AsyncIterator[Service]:
     """`overrides` are variables of the environment, as in docs/reference/settings.md."""
     environment = service_environment(
         database_url=database_url, stripe_base=stripe.base_url, stripe_key=stripe.api_key, **overrides
@@ -360,3 +362,15 @@ async def running_service(stripe: Simulator, database_url: str, **overrides: str
     app = create_app(load_settings(environment))
     async with in_process(app) as client:
         yield Service(client, app.state.context, stripe, database_url)
+
+
+@asynccontextmanager
+async def running_service(stripe: Simulator, database_url: str, **overrides: str) -> AsyncIterator[Service]:
+    """As `breaking_service`, but its breakers stay closed.
+
+    Otherwise a test in which many answers are lost would leave the tests after it without Stripe.
+    """
+    async with breaking_service(stripe, database_url, **overrides) as running:
+        for kind in KINDS:
+            running.context.breakers[kind].tolerated = sys.maxsize
+        yield running

@@ -9,7 +9,7 @@ import pytest
 from app import worker
 from app.mirror.store import refreshes
 from app.operations import lease_store
-from app.stripe.breaker import Failure
+from app.stripe.breaker import FAILURES, Failure
 from testkit.company import Company, Service, new_email
 
 BACKLOG = 1000
@@ -106,7 +106,7 @@ async def test_operations_of_others_get_their_turns_when_one_tenant_has_a_backlo
 
 
 async def test_worker_takes_nothing_when_the_breaker_is_open(
-    service: Service, two: tuple[Company, Company]
+    service: Service, two: tuple[Company, Company], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No refresh fails, or becomes dead, while Stripe is away as a whole."""
     company, _ = two
@@ -114,7 +114,8 @@ async def test_worker_takes_nothing_when_the_breaker_is_open(
         await refreshes.note(connection, "customer", company.user.customer_id, notified_at=1)
     await service.fetch("update refreshes set not_before = now() - interval '1 second' where notified_at = 1")
     breaker = service.context.breakers["background"]
-    for number in range(5):
+    monkeypatch.setattr(breaker, "tolerated", FAILURES - 1)
+    for number in range(FAILURES):
         breaker.failed(Failure(str(number), is_certain=True))
     jobs = worker._Jobs(service.context)
     await jobs.begin_what_is_due()

@@ -9,7 +9,7 @@ import pytest
 from app.operating import readiness
 from app.postgres import schema
 from app.stripe.breaker import Failure
-from testkit.company import Company, Service, event_of, running_service
+from testkit.company import Company, Service, breaking_service, event_of, running_service
 from testkit.simulator import Simulator, new_account_key
 
 OK = {"state": "ok", "reason": None}
@@ -19,7 +19,7 @@ AWAY = {"state": "degraded", "reason": "stripe_unavailable"}
 @pytest.fixture
 async def service(stripe_account: Simulator, database_url: str) -> AsyncIterator[Service]:
     """Each test breaks something of its own."""
-    async with running_service(stripe_account, database_url) as running:
+    async with breaking_service(stripe_account, database_url) as running:
         yield running
         await stripe_account.clear_faults()
 
@@ -99,7 +99,7 @@ async def test_process_is_ready_when_it_starts_while_stripe_is_away(
 ) -> None:
     """U5, U9: started with a revoked key it can answer reads, and says that it does not know the account."""
     await stripe_account.add_fault(status=401, times=0)
-    async with running_service(stripe_account, database_url) as service:
+    async with breaking_service(stripe_account, database_url) as service:
         status, found = await ready(service)
     assert (status, found["status"], found["checks"]["stripe"]) == (200, "degraded", AWAY)
     assert found["checks"]["account"] == {"state": "degraded", "reason": "not_known"}

@@ -10,7 +10,7 @@ import pytest
 
 from app.stripe import breaker as breaker_module
 from app.stripe import client as client_module
-from testkit.company import Company, Service, new_email, running_service
+from testkit.company import Company, Service, breaking_service, new_email
 from testkit.problems import problem
 
 HANGING: dict[str, Any] = {"timeout": True, "times": 0}
@@ -25,7 +25,7 @@ async def service(
 ) -> AsyncIterator[Service]:
     """Requests are overdue after half a second, so that a breaker opens within one."""
     monkeypatch.setattr(client_module, "OVERDUE_SECONDS", 0.5)
-    async with running_service(stripe_account, database_url, CATALOGUE="open") as running:
+    async with breaking_service(stripe_account, database_url, CATALOGUE="open") as running:
         yield running
         await stripe_account.clear_faults()
 
@@ -184,7 +184,7 @@ async def test_at_most_half_of_the_places_wait_when_stripe_hangs(
     stripe_account: Any, database_url: str
 ) -> None:
     """U4: the bulkhead holds before any breaker opens; what finds no place is answered at once."""
-    async with running_service(stripe_account, database_url, MAX_REQUESTS="8") as service:
+    async with breaking_service(stripe_account, database_url, MAX_REQUESTS="8") as service:
         company = await service.company(seats=60, users=4)
         await age(service)
         await stripe_account.add_fault(**HANGING)
