@@ -53,7 +53,8 @@ _STRIPE_KEY = re.compile(r"[sr]k_(?:test|live)_[A-Za-z0-9_]+")
 _SERVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _CLAIM_SEGMENT = re.compile(r"[A-Za-z0-9_:-]{1,128}")
 _CLAIM_URL = re.compile(r"https?://[!-~]{1,250}")
-_HOST_AND_PORT = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[^:\[\]]+)(?::\d{1,5})?")
+_HOST_AND_PORT = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[^:\[\]]+)(?::(?P<port>\d{1,5}))?")
+_LARGEST_PORT = 65_535
 _HOST_NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?")
 
 
@@ -111,9 +112,18 @@ def check_database_url(text: str) -> str:
     parts = _plain_url(text)
     if parts.scheme not in ("postgresql", "postgres", "postgresql+asyncpg"):
         raise ValueError("must be a postgresql:// URL")
-    hosts = parts.netloc.rpartition("@")[2].split(",")
-    if "host" not in parse_qs(parts.query) and not all(_HOST_AND_PORT.fullmatch(host) for host in hosts):
+    query = parse_qs(parts.query)
+    found = [_HOST_AND_PORT.fullmatch(host) for host in parts.netloc.rpartition("@")[2].split(",")]
+    if "host" not in query and not all(found):
         raise ValueError("must name a host, or hosts with their ports as `one:5432,two:5432`")
+    ports = [one["port"] for one in found if one and one["port"]]
+    hosts = query["host"][0].split(",") if "host" in query else found
+    if "port" in query:
+        ports = query["port"][0].split(",")
+        if len(ports) not in (1, len(hosts)):
+            raise ValueError("must name one port, or as many as hosts")
+    if not all(not port or (port.isdecimal() and 0 < int(port) <= _LARGEST_PORT) for port in ports):
+        raise ValueError(f"must name ports from 1 to {_LARGEST_PORT}")
     if not parts.path.strip("/"):
         raise ValueError("must name a database")
     return "postgresql" + text[len(parts.scheme) :]

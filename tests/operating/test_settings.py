@@ -198,6 +198,11 @@ def refusals() -> Iterator[tuple[str, str]]:
             "postgresql:///d",
             "postgresql://h:port/d",
             "postgresql://h:70000/d",
+            "postgresql://h:0/d",
+            "postgresql://one:5432,two:70000/d",
+            "postgresql://h/d?port=70000",
+            "postgresql://h/d?port=x",
+            "postgresql:///d?host=one,two,three&port=1,2",
             "postgresql://h/a b",
         ],
         "STRIPE_API_KEY": [
