@@ -19,8 +19,8 @@ def _strict_created() -> list[Change]:
             "apply_events",
             ("+ $7", "+ 0 * $7"),
             (
-                "order by i.id\n                on conflict (id) do update set\n    notifications",
-                "and false order by i.id\n                on conflict (id) do update set\n    notifications",
+                "order by 1\n                on conflict (id) do update set\n    notifications",
+                "and false order by 1\n                on conflict (id) do update set\n    notifications",
             ),
         )
         for m in MIRRORS.values()
@@ -39,8 +39,8 @@ def _no_lease() -> list[Change]:
             refreshes,
             "_DUE",
             ("set lease_token", "set not_before = clock_timestamp() + interval '1 second', lease_token"),
-            ("and (lease_until is null or lease_until < clock_timestamp())", ""),
-            ("for update skip locked", ""),
+            ("and (r.lease_until is null or r.lease_until < clock_timestamp())", ""),
+            ("for update of r skip locked", ""),
         ),
         edited(refreshes, "_TAKE", ("where r.lease_until is null or r.lease_until < clock_timestamp()", "")),
         *(edited(refreshes, name, anybody) for name in ("_HELD", "_MARK_APPLIED", "_AGAIN", "_FAILED")),
@@ -54,8 +54,11 @@ def _no_serial() -> list[Change]:
 
 
 def _deleted_revived() -> list[Change]:
-    terminal = ("(excluded.terminal or not t.terminal)", "(excluded.terminal or not t.terminal or true)")
-    return [edited(m, name, terminal) for m in MIRRORS.values() for name in ("apply_events", "apply_fetched")]
+    return [
+        edited(m, name, (m.may_follow("excluded", "t"), "true"))
+        for m in MIRRORS.values()
+        for name in ("apply_events", "apply_fetched")
+    ]
 
 
 def _any_version_trusted() -> list[Change]:
