@@ -66,6 +66,7 @@ BEYOND = {
     ("DELETE", "/v1/shared-subscriptions/{subscription_id}/purchase-permission"): "",
     ("GET", "/v1/events"): "",
     ("GET", "/v1/events/snapshot"): "",
+    ("GET", "/v1/shared-subscriptions/{subscription_id}/events"): "",
     ("POST", "/v1/webhook-endpoints"): "",
     ("GET", "/v1/webhook-endpoints"): "",
     ("GET", "/v1/webhook-endpoints/{endpoint_id}"): "",

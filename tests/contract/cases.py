@@ -269,6 +269,29 @@ async def _delivered_again(world: World) -> httpx.Response:
     return await world.ask("redeliverWebhook", await asked_of(world, "redeliverWebhook"))
 
 
+def _twice_at_once(operation: str) -> Case:
+    """It asks Stripe nothing: somebody else holds the endpoints meanwhile."""
+
+    async def asked_twice(world: World) -> httpx.Response:
+        asked = await asked_of(world, operation)
+        response = await world.while_endpoints_locked(operation, asked)
+        assert response.json()["code"] == "request_in_progress"
+        return response
+
+    return asked_twice
+
+
+for _operation in (
+    "createWebhookEndpoint",
+    "updateWebhookEndpoint",
+    "deleteWebhookEndpoint",
+    "rotateWebhookEndpointSecret",
+    "sendWebhookTest",
+    "redeliverWebhook",
+):
+    case(_operation, status=409)(_twice_at_once(_operation))
+
+
 @case("createWebhookEndpoint", status=410)
 async def _endpoint_at_a_place_that_the_log_never_reached(world: World) -> httpx.Response:
     asked = ASKED["createWebhookEndpoint"](world.company)

@@ -75,10 +75,19 @@ class World:
 
     async def while_locked(self, operation: str, asked: Asked, subscription_id: str) -> httpx.Response:
         """The same, while another transaction holds the subscription's row."""
+        row = "select 1 from subscriptions where id = $1 for update"
+        return await self._while_held(operation, asked, row, subscription_id)
+
+    async def while_endpoints_locked(self, operation: str, asked: Asked) -> httpx.Response:
+        """The same, while another transaction holds the table of webhook endpoints."""
+        table = "lock table webhook_endpoints in access exclusive mode"
+        return await self._while_held(operation, asked, table)
+
+    async def _while_held(self, operation: str, asked: Asked, lock: str, *values: str) -> httpx.Response:
         connection = await asyncpg.connect(self.service.database_url)
         try:
             await connection.execute("begin")
-            await connection.execute("select 1 from subscriptions where id = $1 for update", subscription_id)
+            await connection.execute(lock, *values)
             return await self._second_of_two(operation, asked, connection.close)
         finally:
             await connection.close()

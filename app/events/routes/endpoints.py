@@ -244,7 +244,7 @@ async def redeliver_webhook(
 ) -> Response:
     """Send an event again, soon, and try whatever waits for this endpoint at once."""
     await endpoints.redeliver(context, endpoint_id, delivery_id)
-    return Response(status_code=204)
+    return Response(status_code=202)
 
 
 def _shown(endpoint: Endpoint) -> JsonObject:

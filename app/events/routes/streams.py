@@ -12,10 +12,11 @@ from starlette.responses import Response, StreamingResponse
 from app.events.streams import Stream, Streams
 from app.http import problems
 from app.http.dependencies import ContextDep, ReaderDep, SubscriptionPath
+from app.http.strict_queries import StrictQueryRoute
 from app.identity.principals import EndUser
 from app.mirror.visibility import get
 
-router = APIRouter(tags=["events"])
+router = APIRouter(tags=["events"], route_class=StrictQueryRoute)
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
