@@ -568,7 +568,7 @@ async def test_adding_a_foreign_customer_shows_nothing_of_him(service: Service) 
     result = ok(await company.change(owner, add=[foreign.email.upper()]))["results"][0]
     people = ok(await service.get(f"{company.path}/users", owner))["data"]
     row = next(one for one in people if one["customer_id"] == result["customer_id"])
-    assert row["name"] is None and row["email"] == foreign.email
+    assert row["name"] is None and row["email"] == foreign.email.upper()
     for path in (
         f"/v1/customers/{foreign.customer_id}",
         f"/v1/customers/{foreign.customer_id}/subscriptions",
