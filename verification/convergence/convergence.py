@@ -2,7 +2,8 @@
 
 Real: PostgreSQL, the webhook route and its service, group commit, refreshes, own writes, pages, leases. Modelled:
 Stripe (`stripe_model`) and the passing of time (`virtual_time`). Bursts and calm, duplicates, late and reordered
-deliveries, lists cut short, payloads of another version, lost and repeated answers, reads that outlast their lease.
+deliveries, lists cut short, payloads of another version, lost and repeated answers, reads that outlast their lease,
+ids used again.
 A trigger notes every step of a row to an older version; at rest every row must be the newest one, field for field.
 """
 
@@ -59,7 +60,7 @@ WATCH = f"""
             else coalesce(nullif(ltrim(r->>'name', 'v'), '')::bigint, (r#>>'{{items,0,quantity}}')::bigint, 0) end $$;
     create function bench.watch() returns trigger language plpgsql as $$
         begin
-            if bench.version(to_jsonb(new)) < bench.version(to_jsonb(old)) then
+            if (new.created, bench.version(to_jsonb(new))) < (old.created, bench.version(to_jsonb(old))) then
                 insert into bench.steps_back
                 values (new.id, bench.version(to_jsonb(new)), bench.version(to_jsonb(old)));
             end if;
@@ -191,6 +192,8 @@ class Bench:
         if rng.random() < 0.35:
             await asyncio.sleep(rng.uniform(*pace))
             one.end()
+            if one.kind == "product" and rng.random() < 0.5:
+                await one.use_id_again(pace)
 
     async def _land_creation(self, one: StripeObject) -> None:
         found = one.seen()

@@ -61,6 +61,18 @@ def _deleted_revived() -> list[Change]:
     ]
 
 
+def _used_again_refused() -> list[Change]:
+    """Keep every deleted row for good, although its id has a new object."""
+    return [
+        edited(
+            MIRRORS["product"],
+            name,
+            (MIRRORS["product"].may_follow("excluded", "t"), "(excluded.terminal or not t.terminal)"),
+        )
+        for name in ("apply_events", "apply_fetched")
+    ]
+
+
 def _any_version_trusted() -> list[Change]:
     return [(webhooks, "_distrust", lambda event: None)]
 
@@ -71,6 +83,7 @@ DEFECTS: dict[str, Callable[[], list[Change]]] = {
     "no lease": _no_lease,
     "no serial check": _no_serial,
     "deleted revived": _deleted_revived,
+    "used again refused": _used_again_refused,
     "any version trusted": _any_version_trusted,
 }
 

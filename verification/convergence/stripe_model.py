@@ -54,6 +54,8 @@ class StripeObject:
     emit: Callable[[StripeObject, Json], None]
     versions: list[Json] = field(default_factory=list)
     ended: bool = False
+    created: int = 0
+    """Second of its creation; of an id that is used again, that of the object which has it now."""
 
     @property
     def now(self) -> float:
@@ -62,7 +64,19 @@ class StripeObject:
     def write(self) -> None:
         if not self.ended:
             number = len(self.versions) + 1
-            self._add(_payload(self.kind, self.id, number), "created" if number == 1 else "updated")
+            self.created = self.created or math.floor(self.now)
+            change = "created" if number == 1 else "updated"
+            self._add(_payload(self.kind, self.id, number, self.created), change)
+
+    async def use_id_again(self, pace: tuple[float, float]) -> None:
+        """Give the id of a deleted product to a new one, in a later second than the first was created in."""
+        await asyncio.sleep(self.rng.uniform(0.5, 12.0))
+        self.ended = False
+        self.created = max(self.created + 1, math.floor(self.now))
+        self._add(_payload(self.kind, self.id, len(self.versions) + 1, self.created), "created")
+        for _ in range(self.rng.randint(0, 3)):
+            await asyncio.sleep(self.rng.uniform(*pace))
+            self.write()
 
     def end(self) -> None:
         """Deleted, or cancelled; sometimes an update that was on its way is dated after the deletion."""
@@ -70,7 +84,8 @@ class StripeObject:
             return
         last = self.versions[-1]
         if self.kind == "subscription":
-            ended = _payload(self.kind, self.id, len(self.versions) + 1) | {"status": "canceled"}
+            number = len(self.versions) + 1
+            ended = _payload(self.kind, self.id, number, self.created) | {"status": "canceled"}
         else:
             ended = last | {"deleted": True}
         self.ended = True
@@ -152,9 +167,13 @@ class StandIn:
         self.fetches += 1
         return await self.objects[object_id].answer()
 
+    async def account(self) -> str:
+        """Answer whether Stripe is away at all: never here, where single answers are lost."""
+        return "acct_bench"
 
-def _payload(kind: str, object_id: str, number: int) -> Json:
-    common = {"id": object_id, "object": kind, "created": CREATED}
+
+def _payload(kind: str, object_id: str, number: int, created: int) -> Json:
+    common = {"id": object_id, "object": kind, "created": created}
     if kind == "subscription":
         items = [_item(object_id, position, number) for position in range(2)]
         embedded = {"has_more": False, "data": items}
