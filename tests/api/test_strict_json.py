@@ -96,10 +96,12 @@ def test_as_deep_as_allowed() -> None:
     ids=range(6),
 )
 def test_no_body_takes_long(body: bytes) -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     with contextlib.suppress(json.JSONDecodeError):
         parse(body)
-    assert time.perf_counter() - started < 0.5
+    assert time.thread_time() - started < 0.5, (
+        "seconds of computing, which others on the machine do not lengthen"
+    )
 
 
 @pytest.fixture(scope="module")

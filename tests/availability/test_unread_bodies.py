@@ -76,6 +76,7 @@ async def exchange(api: str, sent: bytes) -> tuple[bytes, float]:
     async with asyncio.timeout(DEADLINE + 5):
         answer = await reader.read(-1)
     writer.close()
+    await writer.wait_closed()
     return answer, time.monotonic() - began
 
 
@@ -111,3 +112,4 @@ async def test_a_connection_is_kept_when_a_refused_body_was_read(api: str) -> No
         length = next(line for line in head.split(b"\r\n") if line.startswith(b"content-length: "))
         await reader.readexactly(int(length.partition(b": ")[2]))
     writer.close()
+    await writer.wait_closed()

@@ -251,3 +251,4 @@ async def test_body_is_asked_for_when_a_client_waits_for_100_continue(api: str) 
     async with asyncio.timeout(5):
         assert (await reader.readline()).startswith(b"HTTP/1.1 401 ")
     writer.close()
+    await writer.wait_closed()
