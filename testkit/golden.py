@@ -19,7 +19,7 @@ from testkit.company import Service
 FOLDER = Path(__file__).parents[1] / "tests" / "golden"
 _KEY = re.compile(r"(op_[0-9a-f]+)/(\d+)/(\d+)(/\w+)?")
 _NAMED = re.compile(
-    r"(?P<email>[a-z-]+(?:\.[a-z-]+)*\.[0-9a-f]{6,}@example\.com)|(?P<kind>op|cus|sub|si|price|prod|pm|in(?!_flight\b)|di)_[0-9A-Za-z]{6,}"
+    r"(?P<email>(?i:[a-z-]+(?:\.[a-z-]+)*\.[0-9a-f]{6,}@example\.com))|(?P<kind>op|cus|sub|si|price|prod|pm|in(?!_flight\b)|di)_[0-9A-Za-z]{6,}"
 )
 _SECOND = re.compile(r"\b1[6-9]\d{8}\b")
 
@@ -43,11 +43,11 @@ class _Names:
         return _SECOND.sub("<second>", _NAMED.sub(self._name, found))
 
     def _name(self, match: re.Match[str]) -> str:
-        kind = "email" if match["email"] else match["kind"]
-        if match[0] not in self._known:
+        kind, found = ("email", match[0].lower()) if match["email"] else (match["kind"], match[0])
+        if found not in self._known:
             self._counts[kind] = self._counts.get(kind, 0) + 1
-            self._known[match[0]] = f"<{kind} {self._counts[kind]}>"
-        return self._known[match[0]]
+            self._known[found] = f"<{kind} {self._counts[kind]}>"
+        return self._known[found]
 
     def of(self, value: Any) -> Any:
         match value:

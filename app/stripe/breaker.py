@@ -85,7 +85,8 @@ class Breaker:
     """Set while the breaker is not closed."""
     _failures: deque[tuple[float, Failure]] = field(default_factory=deque)
     _limits: set[asyncio.Timeout] = field(default_factory=set)
-    _running: set[asyncio.Future[Any]] = field(default_factory=set)
+    running: set[asyncio.Future[Any]] = field(default_factory=set)
+    """Work that `patiently` has begun and that has not ended."""
 
     @property
     def is_open(self) -> bool:
@@ -148,7 +149,7 @@ class Breaker:
             Exception: what the work raises.
         """
         if not work.done():
-            self._running.add(work)
+            self.running.add(work)
             work.add_done_callback(self._ended)
             opening = asyncio.ensure_future(self.away.wait())
             either: set[asyncio.Future[Any]] = {work, opening}
@@ -163,7 +164,7 @@ class Breaker:
         return work.result()
 
     def _ended(self, work: asyncio.Future[Any]) -> None:
-        self._running.discard(work)
+        self.running.discard(work)
         if not work.cancelled():
             # A caller that is gone reads no exception, and asyncio would report it at exit.
             work.exception()
@@ -233,7 +234,10 @@ class Breakers:
             self._probing = None
 
     async def stop(self) -> None:
-        """End the probes; at shutdown."""
+        """End the probes, and reads that nobody waits for any more; at shutdown."""
+        left = [work for breaker in self._by_kind.values() for work in breaker.running]
         if self._probing is not None:
-            self._probing.cancel()
-            await asyncio.gather(self._probing, return_exceptions=True)
+            left.append(self._probing)
+        for work in left:
+            work.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
