@@ -4,19 +4,29 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import httpx
 import pytest
+from starlette.requests import ClientDisconnect
 
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.roles import Role
 from app.errors import CursorExpired, RateLimited
 from app.events.stream_rules import shown_to
 from app.events.streams import Stream, Streams
+from app.main import create_app
+from app.settings import load_settings
 from testkit.company import Company, Person, Service, new_email
-from testkit.service import api_process, as_service, as_user, service_environment, worker_process
+from testkit.service import (
+    api_process,
+    as_service,
+    as_user,
+    in_process,
+    service_environment,
+    worker_process,
+)
 
 Shown = list[dict[str, Any]]
 
@@ -203,6 +213,50 @@ def test_streams_of_a_caller_are_bounded(streams: Streams) -> None:
             pass
     with streams.place("cus_1"):
         pass
+
+
+async def test_place_is_given_back_when_the_client_is_gone_before_the_first_message(
+    service: Service, database_url: str
+) -> None:
+    company = await filled_company(service)
+    environment = service_environment(
+        database_url=database_url,
+        stripe_base=service.stripe.base_url,
+        stripe_key=service.stripe.api_key,
+        STREAMS_PER_CALLER="1",
+    )
+    app = create_app(load_settings(environment))
+    scope: dict[str, Any] = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": f"{company.path}/events",
+        "raw_path": f"{company.path}/events".encode(),
+        "query_string": b"",
+        "root_path": "",
+        "server": ("testserver", 80),
+        "client": ("127.0.0.1", 1),
+        "headers": [(b"authorization", company.owner.headers["Authorization"].encode())],
+    }
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.Event().wait()
+        raise AssertionError("nothing is received")
+
+    async def gone(message: Any) -> None:
+        raise OSError("the client is gone")
+
+    async def heard(message: Any) -> None:
+        statuses.append(message.get("status"))
+        raise OSError("enough")
+
+    statuses: list[int | None] = []
+    async with in_process(app):
+        for send in (gone, heard):
+            with suppress(OSError, ClientDisconnect):
+                await asyncio.wait_for(app({**scope, "state": {}}, receive, send), 10)
+    assert statuses == [200]
 
 
 @pytest.mark.parametrize(

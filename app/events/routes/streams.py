@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator
+from contextlib import AbstractContextManager, aclosing
 from typing import Annotated, cast
 
 from fastapi import APIRouter, Header, Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from app.events.streams import Stream, Streams
 from app.http import problems
@@ -54,15 +55,21 @@ async def stream_events(
         actor.principal.expires if isinstance(actor.principal, EndUser) else None,
         begin,
     )
-    place = streams.place(actor.customer_id or actor.principal.key)
-    place.__enter__()
+    return _HeldStream(
+        streams.messages(context, stream), streams.place(actor.customer_id or actor.principal.key)
+    )
 
-    async def body() -> AsyncIterator[bytes]:
-        try:
-            async with aclosing(streams.messages(context, stream)) as messages:
-                async for message in messages:
-                    yield message
-        finally:
-            place.__exit__(None, None, None)
 
-    return StreamingResponse(body(), headers=_HEADERS, media_type="text/event-stream")
+class _HeldStream(StreamingResponse):
+    """A stream that holds its caller's place until it ends, even if the client is gone before the first message."""
+
+    def __init__(self, messages: AsyncGenerator[bytes, None], place: AbstractContextManager[None]) -> None:
+        super().__init__(messages, headers=_HEADERS, media_type="text/event-stream")
+        self._messages = messages
+        self._place = place
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the messages. Raises RateLimited before the first one if the caller has too many streams."""
+        with self._place:
+            async with aclosing(self._messages):
+                await super().__call__(scope, receive, send)
