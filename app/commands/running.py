@@ -126,10 +126,5 @@ async def _worker_port(settings: Settings, context: Context, port: int) -> Async
 
     process.show_build()
     token = None if settings.metrics_token is None else settings.metrics_token.get_secret_value()
-    try:
-        async with WorkerPort(context.database, token=token).open(settings.host, port):
-            yield
-    except OSError as error:
-        raise StartRefused(
-            f"WORKER_PORT {port} of {settings.host} cannot be used. Set another one."
-        ) from error
+    async with WorkerPort(context.database, token=token).open(settings.host, port):
+        yield

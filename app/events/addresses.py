@@ -126,7 +126,12 @@ class GuardedNetwork(AsyncNetworkBackend):
                 failure = error
         raise failure
 
-    async def connect_unix_socket(self, path: str, timeout: float | None = None, socket_options=None):  # type: ignore[no-untyped-def]  # noqa: ASYNC109
+    async def connect_unix_socket(
+        self,
+        path: str,
+        timeout: float | None = None,  # noqa: ASYNC109 - the signature is httpcore's
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> AsyncNetworkStream:
         """Refuse: no endpoint is a socket of this host."""
         raise httpcore.ConnectError("an endpoint is no socket")
 

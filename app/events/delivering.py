@@ -27,6 +27,7 @@ from app.events.sending import Sent, WebhookSender
 from app.events.store import deliveries as store
 from app.events.store import endpoints
 from app.events.store.deliveries import Head
+from app.postgres.database import Connection
 from app.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -152,10 +153,8 @@ class Deliverer:
 
     async def _settle(self, head: Head, sent: Sent, token: UUID) -> bool:
         """Store how a try has ended; return True if the next event of the queue may be sent."""
-        attempt = {"at": head.at.isoformat(), "status": sent.status, "error": sent.error}
         async with self.context.database.transaction() as connection:
-            state = "delivered" if sent.is_success else "pending"
-            await store.record_attempt(connection, head, f"dl_{token_hex(12)}", state=state, attempt=attempt)
+            await _record(connection, head, sent)
             if sent.is_success:
                 return await store.succeeded(connection, head, token, seconds=self._lease)
             failures = head.failures + 1
@@ -181,10 +180,14 @@ class Deliverer:
 
     async def _send_again(self, head: Head) -> None:
         sent = await self._try(head)
-        attempt = {"at": head.at.isoformat(), "status": sent.status, "error": sent.error}
         async with self.context.database.connection() as connection:
-            state = "delivered" if sent.is_success else "pending"
-            await store.record_attempt(connection, head, f"dl_{token_hex(12)}", state=state, attempt=attempt)
+            await _record(connection, head, sent)
+
+
+async def _record(connection: Connection, head: Head, sent: Sent) -> None:
+    attempt = {"at": head.at.isoformat(), "status": sent.status, "error": sent.error}
+    state = "delivered" if sent.is_success else "pending"
+    await store.record_attempt(connection, head, f"dl_{token_hex(12)}", state=state, attempt=attempt)
 
 
 async def _logged(job: Awaitable[None]) -> None:

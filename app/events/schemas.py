@@ -20,8 +20,8 @@ AccessRole = Literal["owner", "manager", "user", "payer"]
 class EventData(Answer):
     """What every event says.
 
-    `source` is `api` for an operation of this service, whoever reported its effect, `dashboard` for a change seen at
-    Stripe otherwise, and `reconcile` for one that a reconcile has found. Rows of a snapshot have none.
+    `source` is `api` for an operation of this service, even if Stripe reported its effect. It is `reconcile` for what a
+    reconcile has found, and `dashboard` for any other change that was seen at Stripe. Rows of a snapshot have none.
     """
 
     source: Source | None

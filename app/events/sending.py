@@ -73,7 +73,7 @@ class WebhookSender:
         text = body.decode()
         signatures = " ".join(Webhook(secret).sign(event_id, now, text) for secret in secrets)
         headers = [
-            (b"host", httpcore.URL(url).host if httpcore.URL(url).port is None else _authority(url)),
+            (b"host", _authority(url)),
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),
             (b"user-agent", b"Coseat"),

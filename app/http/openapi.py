@@ -70,7 +70,7 @@ _PARAMETERS: Final[Mapping[str, Json]] = {
     "ActingCustomer": {
         "name": "X-Acting-Customer",
         "in": "header",
-        "description": "The customer for whom a service key acts, with that customer's rights. Not beside a token.",
+        "description": "A service key acts for this customer, with the rights of that customer. Not beside a token.",
         "schema": {"type": "string", "maxLength": 255, "examples": ["cus_demoowner"]},
     },
     "IdempotencyKey": {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hmac
+
 from prometheus_client import Gauge
 
 from app import __version__
@@ -19,6 +21,11 @@ _CONNECTIONS = Gauge(
     ["pool", "state"],
 )
 _DELIVERIES = Gauge("coseat_deliveries_in_process", "Deliveries of Stripe that are not committed yet")
+
+
+def may_read_metrics(authorization: bytes, token: str | None) -> bool:
+    """Return True if a request's Authorization header has METRICS_TOKEN as its bearer, or if no token is set."""
+    return token is None or hmac.compare_digest(authorization, f"Bearer {token}".encode())
 
 
 def show_build() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -86,10 +85,9 @@ async def metrics(request: Request, context: ContextDep, settings: SettingsDep) 
     """
     if not settings.shows_metrics:
         raise NotFound()
-    if (token := settings.metrics_token) is not None:
-        given = request.headers.get("authorization", "").encode()
-        if not hmac.compare_digest(given, f"Bearer {token.get_secret_value()}".encode()):
-            raise Unauthenticated()
+    token = None if settings.metrics_token is None else settings.metrics_token.get_secret_value()
+    if not process.may_read_metrics(request.headers.get("authorization", "").encode(), token):
+        raise Unauthenticated()
     process.show_build()
     process.show_load(
         context.database, request.app.state.places, deliveries=request.app.state.webhook.working

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from app.errors import StartRefused
 from app.operating import process
 from app.postgres.database import Database
 
@@ -26,8 +26,12 @@ class WorkerPort:
 
     @asynccontextmanager
     async def open(self, host: str, port: int) -> AsyncIterator[int]:
-        """Listen during the block, and yield the port. Raises OSError if the address cannot be used."""
-        async with await asyncio.start_server(self._serve, host, port, limit=_HEAD_BYTES) as server:
+        """Listen during the block, and yield the port. Raises StartRefused if the address cannot be used."""
+        try:
+            listening = await asyncio.start_server(self._serve, host, port, limit=_HEAD_BYTES)
+        except OSError as error:
+            raise StartRefused(f"WORKER_PORT {port} of {host} cannot be used. Set another one.") from error
+        async with listening as server:
             found: int = server.sockets[0].getsockname()[1]
             yield found
 
@@ -54,14 +58,12 @@ class WorkerPort:
             return "200 OK", "application/json", b'{"status":"ok"}'
         if line.split(b" ")[:2] != [b"GET", b"/metrics"]:
             return "404 Not Found", "text/plain", b"Only /healthz and /metrics are here."
-        if self._token is not None and not self._is_bearer(headers):
+        if not process.may_read_metrics(_authorization(headers), self._token):
             return "401 Unauthorized", "text/plain", b"Send METRICS_TOKEN as the bearer."
         process.show_connections(self._database)
         return "200 OK", CONTENT_TYPE_LATEST, generate_latest()
 
-    def _is_bearer(self, headers: list[bytes]) -> bool:
-        given = next(
-            (one[len(_AUTHORIZATION) :].strip() for one in headers if one.lower().startswith(_AUTHORIZATION)),
-            b"",
-        )
-        return hmac.compare_digest(given, f"Bearer {self._token}".encode())
+
+def _authorization(headers: list[bytes]) -> bytes:
+    found = (one[len(_AUTHORIZATION) :].strip() for one in headers if one.lower().startswith(_AUTHORIZATION))
+    return next(found, b"")

@@ -6,23 +6,15 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 
 from app.postgres.failures import RowLocked, row_locked
 
 
-@dataclass(slots=True)
-class _Queue:
-    """The callers that wait for their turn on one object, while another one has it."""
-
-    waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
-
-
 class Queues:
-    """One queue for each object on which a transaction runs, in the order of arrival."""
+    """One queue for each object on which a transaction runs: the callers that wait, in the order of arrival."""
 
     def __init__(self) -> None:
-        self._queues: dict[str, _Queue] = {}
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
 
     @asynccontextmanager
     async def turn(self, object_id: str) -> AsyncIterator[None]:
@@ -31,12 +23,12 @@ class Queues:
         Raises:
             RowLocked: the caller in front found the object's row locked by another session.
         """
-        queue = self._queues.get(object_id)
-        if queue is None:
-            self._queues[object_id] = _Queue()
+        waiting = self._waiting.get(object_id)
+        if waiting is None:
+            self._waiting[object_id] = deque()
         else:
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            queue.waiting.append(turn)
+            waiting.append(turn)
             try:
                 await turn
             except asyncio.CancelledError:
@@ -53,16 +45,16 @@ class Queues:
             self._next(object_id)
 
     def _next(self, object_id: str) -> None:
-        waiting = self._queues[object_id].waiting
+        waiting = self._waiting[object_id]
         while waiting:
             turn = waiting.popleft()
             if not turn.done():
                 turn.set_result(None)
                 return
-        del self._queues[object_id]
+        del self._waiting[object_id]
 
     def _refuse_all(self, object_id: str) -> None:
-        waiting = self._queues[object_id].waiting
+        waiting = self._waiting[object_id]
         while waiting:
             turn = waiting.popleft()
             if not turn.done():

@@ -3,14 +3,12 @@
 import asyncio
 import signal
 import time
-from collections.abc import Iterator
 
 import httpx
 import pytest
 
 from app import worker
 from app.http.draining import ACCEPTED_SECONDS, Draining
-from testkit import databases
 from testkit.company import running_service
 from testkit.processes import RunningProcess
 from testkit.service import api_process, as_user, service_environment, worker_process
@@ -20,17 +18,13 @@ SECONDS = 4.0
 
 
 @pytest.fixture
-def environment(
-    stripe_account: Simulator, postgres_url: str, template_database: str
-) -> Iterator[dict[str, str]]:
-    database_url = databases.clone(postgres_url, template_database)
-    yield service_environment(
+def environment(stripe_account: Simulator, database_url: str) -> dict[str, str]:
+    return service_environment(
         database_url=database_url,
         stripe_base=stripe_account.base_url,
         stripe_key=stripe_account.api_key,
         DRAIN_SECONDS=f"{SECONDS:g}",
     )
-    databases.drop(postgres_url, database_url)
 
 
 def terminate(process: RunningProcess) -> float:

@@ -1,4 +1,4 @@
-"""One tenant has the oldest and the most work in the worker's queues: the others get their turns all the same."""
+"""One tenant has the oldest and the most work in the worker's queues: the others still get their turns."""
 
 from collections import Counter
 from typing import Any

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager, suppress
 import httpx
 import pytest
 
-from testkit import databases
 from testkit.service import api_process, as_user, service_environment
 from testkit.simulator import new_account_key
 
@@ -21,10 +20,9 @@ LARGE = b"GET /openapi.json" + HEAD + b"\r\n"
 
 
 @pytest.fixture(scope="module")
-def api(stripe_simulator: str, postgres_url: str, template_database: str) -> Iterator[str]:
-    database_url = databases.clone(postgres_url, template_database)
+def api(stripe_simulator: str, module_database_url: str) -> Iterator[str]:
     environment = service_environment(
-        database_url=database_url,
+        database_url=module_database_url,
         stripe_base=stripe_simulator,
         stripe_key=new_account_key(),
         REQUEST_DEADLINE=str(DEADLINE),
@@ -33,7 +31,6 @@ def api(stripe_simulator: str, postgres_url: str, template_database: str) -> Ite
     )
     with api_process(environment) as (base_url, _):
         yield base_url
-    databases.drop(postgres_url, database_url)
 
 
 async def connected(api: str) -> socket.socket:

@@ -8,7 +8,6 @@ import httpx
 import pytest
 
 from app.stripe.webhooks import MAXIMUM_BODY_BYTES
-from testkit import databases
 from testkit.service import api_process, as_user, service_environment
 from testkit.simulator import new_account_key
 
@@ -22,17 +21,15 @@ JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture(scope="module")
-def api(stripe_simulator: str, postgres_url: str, template_database: str) -> Iterator[str]:
-    database_url = databases.clone(postgres_url, template_database)
+def api(stripe_simulator: str, module_database_url: str) -> Iterator[str]:
     environment = service_environment(
-        database_url=database_url,
+        database_url=module_database_url,
         stripe_base=stripe_simulator,
         stripe_key=new_account_key(),
         REQUEST_DEADLINE=str(DEADLINE),
     )
     with api_process(environment) as (base_url, _):
         yield base_url
-    databases.drop(postgres_url, database_url)
 
 
 async def in_pieces() -> AsyncIterator[bytes]:

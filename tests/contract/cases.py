@@ -270,7 +270,7 @@ async def _delivered_again(world: World) -> httpx.Response:
 
 
 def _twice_at_once(operation: str) -> Case:
-    """It asks Stripe nothing: somebody else holds the endpoints meanwhile."""
+    """It asks Stripe nothing, so another transaction holds the endpoints while it runs."""
 
     async def asked_twice(world: World) -> httpx.Response:
         asked = await asked_of(world, operation)

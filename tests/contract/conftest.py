@@ -1,10 +1,9 @@
 """A running service for each module, companies in it, and a second service whose database refuses."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
-from testkit import databases
 from testkit.company import running_service
 from testkit.database_proxy import proxied
 from testkit.simulator import Simulator, new_account_key
@@ -17,21 +16,14 @@ STRICT = {
 
 
 @pytest.fixture(scope="module")
-def contract_database_url(postgres_url: str, template_database: str) -> Iterator[str]:
-    url = databases.clone(postgres_url, template_database)
-    yield url
-    databases.drop(postgres_url, url)
-
-
-@pytest.fixture(scope="module")
-async def world(stripe_simulator: str, contract_database_url: str) -> AsyncIterator[World]:
+async def world(stripe_simulator: str, module_database_url: str) -> AsyncIterator[World]:
     """Its objects are shared by a module's cases: those that change one make a company of their own."""
     async with (
         Simulator(stripe_simulator, new_account_key()) as stripe,
-        running_service(stripe, contract_database_url) as service,
-        proxied(contract_database_url) as door,
+        running_service(stripe, module_database_url) as service,
+        proxied(module_database_url) as door,
         running_service(stripe, door.url) as refused,
-        running_service(stripe, contract_database_url, **STRICT) as strict,
+        running_service(stripe, module_database_url, **STRICT) as strict,
     ):
         company = await service.company()
         await door.shut()

@@ -2,14 +2,13 @@
 
 import json
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from app.commands.openapi import COMMON_PROBLEM, EXAMPLES, REQUEST, document
 from app.settings import load_settings
-from testkit import databases
 from tests.contract.declared import breaches, operations, schema_of_answer, schema_of_request
 from tests.contract.recording import as_text, demonstration, record
 
@@ -23,15 +22,8 @@ def examples() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def demonstration_database_url(postgres_url: str, template_database: str) -> Iterator[str]:
-    url = databases.clone(postgres_url, template_database)
-    yield url
-    databases.drop(postgres_url, url)
-
-
-@pytest.fixture(scope="module")
-async def recorded_now(demonstration_database_url: str) -> AsyncIterator[dict[str, Any]]:
-    async with demonstration(demonstration_database_url) as service:
+async def recorded_now(module_database_url: str) -> AsyncIterator[dict[str, Any]]:
+    async with demonstration(module_database_url) as service:
         yield await record(service)
 
 

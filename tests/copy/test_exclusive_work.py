@@ -20,7 +20,7 @@ async def number(database: Database, query: str) -> int:
 
 
 async def test_no_lock_of_the_session_is_taken_when_work_is_exclusive(database: Database) -> None:
-    """U3: behind a pooler, such a lock stays with the pooler's session for good."""
+    """U3: behind a pooler, such a lock stays with the pooler's session and is never released."""
     async with exclusive(database, "reconcile") as ours:
         assert ours
         assert await number(database, LOCKS) == 0 and await number(database, HELD) == 1

@@ -146,7 +146,7 @@ async def test_row_stays_as_it_was_when_its_object_becomes_unreadable(service: S
     "news", ["event", "fetch", "replay", "reconcile", "reconcile of an equal row", "gone"]
 )
 async def test_mark_goes_away_when_the_object_is_read_well(service: Service, news: str) -> None:
-    """C6: whoever reads it."""
+    """C6: by each way in which the object can be read."""
     customer = await new_customer(service.stripe, card=None, name="Ada")
     if news == "reconcile of an equal row":
         await service.refresh("customer", customer)

@@ -1,28 +1,19 @@
 """One shop for each module of tests, with an account and a database of its own."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
-from testkit import databases
 from testkit.company import running_service
 from testkit.simulator import Simulator, new_account_key
 from tests.money.shop import Shop
 
 
 @pytest.fixture(scope="module")
-def shop_database_url(postgres_url: str, template_database: str) -> Iterator[str]:
-    """A fresh, migrated database that the module's tests share."""
-    url = databases.clone(postgres_url, template_database)
-    yield url
-    databases.drop(postgres_url, url)
-
-
-@pytest.fixture(scope="module")
-async def shop(stripe_simulator: str, shop_database_url: str) -> AsyncIterator[Shop]:
+async def shop(stripe_simulator: str, module_database_url: str) -> AsyncIterator[Shop]:
     async with (
         Simulator(stripe_simulator, new_account_key()) as stripe,
-        running_service(stripe, shop_database_url) as service,
+        running_service(stripe, module_database_url) as service,
     ):
         yield Shop(service)
 

@@ -11,7 +11,6 @@ import httpx
 import pytest
 
 from app.commands.connections import Deadlines, JoinedWrites
-from testkit import databases
 from testkit.service import api_process, as_user, service_environment
 from testkit.simulator import new_account_key
 
@@ -21,10 +20,9 @@ WEBHOOK = b"POST /webhooks/stripe HTTP/1.1\r\nHost: x\r\nStripe-Signature: t=1,v
 
 
 @pytest.fixture(scope="module")
-def api(stripe_simulator: str, postgres_url: str, template_database: str) -> Iterator[str]:
-    database_url = databases.clone(postgres_url, template_database)
+def api(stripe_simulator: str, module_database_url: str) -> Iterator[str]:
     environment = service_environment(
-        database_url=database_url,
+        database_url=module_database_url,
         stripe_base=stripe_simulator,
         stripe_key=new_account_key(),
         REQUEST_DEADLINE=str(DEADLINE),
@@ -33,7 +31,6 @@ def api(stripe_simulator: str, postgres_url: str, template_database: str) -> Ite
     )
     with api_process(environment) as (base_url, _):
         yield base_url
-    databases.drop(postgres_url, database_url)
 
 
 def port_of(api: str) -> int:

@@ -3,7 +3,6 @@
 import io
 import json
 import logging
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,8 +10,9 @@ import asyncpg
 import pytest
 import structlog
 
-from app.commands.logs import configure_logs, described
+from app.commands.logs import described
 from app.errors import Conflict, ServiceUnavailable
+from testkit.captured_logs import captured_logs
 
 SECRET = "mara@example.com"
 
@@ -20,16 +20,8 @@ SECRET = "mara@example.com"
 @pytest.fixture
 def lines() -> Iterator[io.StringIO]:
     """What a process at the level debug writes."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    root.handlers = []
-    hook = sys.excepthook
-    stream = io.StringIO()
-    configure_logs("debug", stream)
-    yield stream
-    root.handlers, root.level = handlers, level
-    sys.excepthook = hook
-    structlog.reset_defaults()
+    with captured_logs("debug") as stream:
+        yield stream
 
 
 def read(stream: io.StringIO) -> list[dict[str, Any]]:

@@ -4,7 +4,6 @@ import io
 import json
 import logging
 import re
-import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 import structlog
 
 from app.commands.log_sampling import MOST, Sampling
-from app.commands.logs import configure_logs
+from testkit.captured_logs import captured_logs
 from testkit.company import Company, Service, new_email, running_service
 from testkit.service import as_service, as_user
 from testkit.simulator import Simulator, new_account_key
@@ -35,18 +34,8 @@ async def company(service: Service) -> Company:
 @pytest.fixture
 def lines() -> Iterator[io.StringIO]:
     """What a process at the level info writes."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    root.handlers = []
-    hook = sys.excepthook
-    stream = io.StringIO()
-    configure_logs("info", stream)
-    # The loggers of modules outlive this test.
-    structlog.configure(cache_logger_on_first_use=False)
-    yield stream
-    root.handlers, root.level = handlers, level
-    sys.excepthook = hook
-    structlog.reset_defaults()
+    with captured_logs("info") as stream:
+        yield stream
 
 
 def records(stream: io.StringIO) -> list[dict[str, Any]]:

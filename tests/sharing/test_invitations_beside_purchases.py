@@ -1,4 +1,4 @@
-"""An invitation of a person whom a purchase is to seat once it is paid: one person gets one seat."""
+"""A person is invited, and a purchase is to seat them once it is paid: they get one seat."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -441,6 +441,7 @@ async def test_an_added_persons_name_is_not_shown_before_his_login(service: Serv
     by_name = await service.get(f"{company.path}/users", company.owner.headers, search="stranger known")
     assert by_name.json()["total_count"] == 0
     assert (await service.get("/v1/customers/me", person.headers)).status_code == 200
+    await service.move_seats()
     shown = (await users_shown(company))[person.customer_id]
     assert (shown["email"], shown["name"]) == (person.email, person.name)
 

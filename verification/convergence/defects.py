@@ -62,7 +62,7 @@ def _deleted_revived() -> list[Change]:
 
 
 def _used_again_refused() -> list[Change]:
-    """Keep every deleted row for good, although its id has a new object."""
+    """Keep every deleted row as it is, although its id has a new object."""
     return [
         edited(
             MIRRORS["product"],

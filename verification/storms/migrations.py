@@ -1,6 +1,6 @@
 """`python -m verification.storms.migrations`: migrations over a large table, under load and beside a long read.
 
-An API process answers reads, and members are added. Meanwhile `alembic upgrade` runs the samples of
+An API process answers reads, and members are added. At the same time `alembic upgrade` runs the samples of
 tests/availability/sample_migrations: a column with a default, an index that is made concurrently, and a constraint that
 is added as NOT VALID and then validated. Beside each of them another session reads the customers in one transaction of
 `--read-seconds`. No request may fail, and no try may wait for a lock for longer than 1 s (as PostgreSQL's views show

@@ -1,6 +1,6 @@
 """`python -m verification.storms.pooler`: an API process and two workers behind PgBouncer with four connections.
 
-Members are added over HTTP, edits are made in the Dashboard, and the copy is reconciled three times meanwhile. Every
+Members are added over HTTP, edits are made in the Dashboard, and the copy is reconciled three times. Every
 answer must succeed, every edit must show, each reconcile must end, and no advisory lock may be left when all
 clients are gone. One JSON line; the exit code is 1 on a miss, and 2 if this machine has no PgBouncer.
 """

@@ -1,8 +1,8 @@
 """`python -m verification.storms.restarts`: rolling restarts under load, through a balancer that reads /readyz.
 
-Three API processes, of which one after the other is ended by SIGTERM and started again, `--restarts` times. Meanwhile
-100 requests a second are sent, every other one over a connection of its own, to the processes that were ready half a
-second ago. Writers add and remove members throughout. No request may be dropped or answered 5xx, and each process has
+Three API processes, of which one after the other is ended by SIGTERM and started again, `--restarts` times. All the
+time 100 requests a second are sent, every other one over a connection of its own, to the processes that were ready half
+a second ago. Writers add and remove members throughout. No request may be dropped or answered 5xx, and each process has
 to end with exit code 0 in under 30 seconds. What Stripe has at the end has to be what the last answers said. One JSON
 line; the exit code is 1 on a miss.
 """

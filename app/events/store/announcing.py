@@ -83,7 +83,7 @@ _KEEP_ACCESS = """
 _EXPAND = """
     insert into event_expansions (subscription_id, product_id, source, operation_id, of_product, reached)
     select subscription_id, product_id, source, operation_id, of_product, ''
-    from jsonb_to_record($1) as x(subscription_id text, product_id text, source text, operation_id text,
+    from jsonb_to_recordset($1) as x(subscription_id text, product_id text, source text, operation_id text,
         of_product boolean)
     on conflict ({key}) do update set source = excluded.source, operation_id = excluded.operation_id,
         of_product = excluded.of_product, reached = ''"""
@@ -278,9 +278,11 @@ async def keep_streams(connection: Connection, changed: dict[str, Stream]) -> No
 
 async def expand(connection: Connection, wanted: Iterable[Expansion]) -> None:
     """Note what is to be looked at page by page. An expansion that is noted already begins again."""
-    for one in wanted:
-        key = "subscription_id" if one.product_id is None else "product_id"
-        await connection.execute(_EXPAND.format(key=key), one._asdict())
+    rows = [one._asdict() for one in wanted]
+    for key in ("subscription_id", "product_id"):
+        # Of several of one object the last one counts.
+        if newest := {row[key]: row for row in rows if row[key] is not None}:
+            await connection.execute(_EXPAND.format(key=key), list(newest.values()))
 
 
 async def expansions(connection: Connection, limit: int) -> list[OpenExpansion]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -63,11 +63,13 @@ _LEASE = f"""
     from due where q.endpoint_id = due.endpoint_id and q.subscription_id = due.subscription_id
     returning q.subscription_id"""
 
-_HEAD = """
-    select w.id as endpoint_id, w.url, w.secret,
+_EVENT = ("id", "type", "created", "sequence", "previous_sequence", "subscription_id", "customer_id", "data")
+_SENT = f"""w.id as endpoint_id, w.url, w.secret,
         case when w.former_until > clock_timestamp() then w.former_secret end as former_secret,
-        q.subscription_id as queue, q.failures, q.failing_since, v.position, v.id, v.type, v.created,
-        v.subscription_id, v.sequence, v.previous_sequence, v.customer_id, v.data, clock_timestamp() as at
+        v.position, {", ".join(f"v.{name}" for name in _EVENT)}, clock_timestamp() as at"""
+
+_HEAD = f"""
+    select q.subscription_id as queue, q.failures, q.failing_since, {_SENT}
     from webhook_queues q
     join webhook_endpoints w on w.id = q.endpoint_id and w.status = 'enabled'
     join events v on v.position = q.next_position
@@ -122,31 +124,8 @@ class Head:
 
 
 def _head(row: Record) -> Head:
-    event = {
-        name: row[name]
-        for name in (
-            "id",
-            "type",
-            "created",
-            "sequence",
-            "previous_sequence",
-            "subscription_id",
-            "customer_id",
-            "data",
-        )
-    }
-    names = (
-        "endpoint_id",
-        "url",
-        "secret",
-        "former_secret",
-        "queue",
-        "failures",
-        "failing_since",
-        "position",
-        "at",
-    )
-    return Head(event=event, **{name: row[name] for name in names})
+    names = [one.name for one in fields(Head) if one.name != "event"]
+    return Head(event={name: row[name] for name in _EVENT}, **{name: row[name] for name in names})
 
 
 async def open_endpoints(connection: Connection) -> list[str]:
@@ -227,17 +206,13 @@ async def record_attempt(
 async def take_again(connection: Connection, endpoint_id: str, limit: int) -> list[Head]:
     """Take deliveries that an operator wants to be sent again, outside of the queues."""
     rows = await connection.fetch(
-        """with taken as (
+        f"""with taken as (
             update webhook_deliveries set again_at = null where id = any(array(
                 select id from webhook_deliveries where endpoint_id = $1 and again_at <= clock_timestamp()
                 limit $2 for update skip locked))
             returning endpoint_id, position
         )
-        select w.id as endpoint_id, w.url, w.secret,
-            case when w.former_until > clock_timestamp() then w.former_secret end as former_secret,
-            coalesce(v.subscription_id, '') as queue, 0 as failures, null::timestamptz as failing_since, v.position,
-            v.id, v.type, v.created, v.subscription_id, v.sequence, v.previous_sequence, v.customer_id, v.data,
-            clock_timestamp() as at
+        select coalesce(v.subscription_id, '') as queue, 0 as failures, null::timestamptz as failing_since, {_SENT}
         from taken t join webhook_endpoints w on w.id = t.endpoint_id and w.status = 'enabled'
         join events v on v.position = t.position""",
         endpoint_id,

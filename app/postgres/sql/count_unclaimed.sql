@@ -1,5 +1,5 @@
 -- Keep which memberships nobody has claimed, and their number for each subscription. A membership is unclaimed while
--- `member_records` has the address by which its seat was given. Whoever changes both rows locks the record first, so an
+-- `member_records` has the address by which its seat was given. A transaction that changes both rows locks the record first, so an
 -- act of the person and an event of their customer cannot wait for each other.
 create or replace function mark_unclaimed() returns trigger language plpgsql as $$
 begin
