@@ -73,7 +73,7 @@ class WebhookSender:
         text = body.decode()
         signatures = " ".join(Webhook(secret).sign(event_id, now, text) for secret in secrets)
         headers = [
-            (b"host", _authority(url)),
+            (b"host", authority(url)),
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),
             (b"user-agent", b"Coseat"),
@@ -109,7 +109,8 @@ class WebhookSender:
         return Sent(answer.status, f"answered {answer.status}", _retry_after(named.get(b"retry-after")))
 
 
-def _authority(url: str) -> bytes:
+def authority(url: str) -> bytes:
+    """Return the Host header of a request to a URL. An IPv6 address stands in brackets."""
     target = httpcore.URL(url)
     host = b"[" + target.host + b"]" if b":" in target.host else target.host
     return host if target.port is None else host + b":" + str(target.port).encode()

@@ -9,7 +9,7 @@ import pytest
 
 from app.errors import InvalidRequest
 from app.events.addresses import check_url, is_public
-from app.events.sending import WebhookSender
+from app.events.sending import WebhookSender, authority
 from testkit.receiver import receiving
 
 NOT_PUBLIC = (
@@ -160,3 +160,16 @@ async def test_silent_host_fails_in_time() -> None:
     async with receiving() as receiver:
         receiver.seconds = 10.0
         assert await sent_to(receiver.url, live=False) == (None, "no answer within 2 s")
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("https://hooks.example/events", b"hooks.example"),
+        ("https://hooks.example:8443/events", b"hooks.example:8443"),
+        ("https://[2606:4700::1]/events", b"[2606:4700::1]"),
+        ("https://[2606:4700::1]:8443/events", b"[2606:4700::1]:8443"),
+    ],
+)
+def test_host_header_names_the_host_when_the_url_has_an_address_or_a_port(url: str, host: bytes) -> None:
+    assert authority(url) == host
