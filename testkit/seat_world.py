@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import os
 import signal
 import sys
@@ -20,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import structlog
 
 from app.commands.child_processes import ChildProcesses
 from app.settings import inherited_environment
 from testkit import servers
 from testkit.company import Company, Person, Service, running_service
 from testkit.database_proxy import DatabaseProxy
+from testkit.logs import quiet_logs
 from testkit.service import service_environment
 from testkit.simulator import Simulator, new_account_key, running_simulator
 
@@ -146,10 +145,9 @@ async def _world(
     proxy: DatabaseProxy | None,
     overrides: Mapping[str, str],
 ) -> AsyncIterator[World]:
-    quiet = structlog.make_filtering_bound_logger(logging.CRITICAL)
-    structlog.configure(wrapper_class=quiet)
     ports = [servers.free_port() for _ in range(apis)]
     async with AsyncExitStack() as stack:
+        stack.enter_context(quiet_logs())
         base = stack.enter_context(running_simulator())
         stripe = await stack.enter_async_context(Simulator(base, new_account_key()))
         secrets = [await stripe.add_webhook_endpoint(f"http://127.0.0.1:{ports[0]}/webhooks/stripe")]

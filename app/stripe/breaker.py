@@ -116,7 +116,9 @@ class Breaker:
         self.away.set()
         now = asyncio.get_running_loop().time()
         for limit in self._limits:
-            limit.reschedule(now)
+            # One that has expired ends its read already, and cannot be moved.
+            if not limit.expired():
+                limit.reschedule(now)
         self.on_open()
 
     def close(self) -> None:
@@ -178,10 +180,13 @@ def _weight(failures: list[Failure]) -> int:
 
 
 class Breakers:
-    """The breakers of a process, with the probe that closes them."""
+    """The breakers of a process, with the probe that closes them. `clock` returns seconds."""
 
-    def __init__(self) -> None:
-        self._by_kind: Mapping[Kind, Breaker] = {kind: Breaker(kind, self._begin_probes) for kind in KINDS}
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._by_kind: Mapping[Kind, Breaker] = {
+            kind: Breaker(kind, self._begin_probes, clock) for kind in KINDS
+        }
         self._probe: Callable[[], Awaitable[bool]] | None = None
         self._probing: asyncio.Task[None] | None = None
         self._answered_at = -math.inf
@@ -200,11 +205,11 @@ class Breakers:
     @property
     def quiet_seconds(self) -> float:
         """Return the seconds since Stripe last answered this process; infinite if it never did."""
-        return time.monotonic() - self._answered_at
+        return self._clock() - self._answered_at
 
     def answered(self) -> None:
         """Note that Stripe answered."""
-        self._answered_at = time.monotonic()
+        self._answered_at = self._clock()
 
     def probe_by(self, probe: Callable[[], Awaitable[bool]]) -> None:
         """Set the call that asks Stripe anything, and returns True if Stripe answers. It must not raise."""

@@ -12,7 +12,7 @@ import structlog
 
 from app.commands.logs import described
 from app.errors import Conflict, ServiceUnavailable
-from testkit.captured_logs import captured_logs
+from testkit.logs import captured_logs
 
 SECRET = "mara@example.com"
 

@@ -11,8 +11,8 @@ import pytest
 import structlog
 
 from app.commands.log_sampling import MOST, Sampling
-from testkit.captured_logs import captured_logs
 from testkit.company import Company, Service, new_email, running_service
+from testkit.logs import captured_logs
 from testkit.service import as_service, as_user
 from testkit.simulator import Simulator, new_account_key
 
@@ -99,7 +99,8 @@ async def test_answers_are_counted_and_timed_by_operation(service: Service, comp
     assert 'coseat_request_seconds_count{operation="getSharedSubscription"}' in after
     labels = set(re.findall(r'"([^"]*)"', "\n".join(_samples(after))))
     assert not [value for value in labels if re.search(r"@|\b(?:cus|sub|op|in|req)_", value)]
-    assert len(_samples(after)) < 2000
+    # The registry is the process's, so what other tests counted is in it: two requests add few series.
+    assert len(_samples(after)) - len(_samples(text)) < 200
 
 
 def _samples(text: str) -> list[str]:

@@ -87,6 +87,25 @@ async def test_waiting_caller_is_released_when_the_breaker_opens(one: Breaker) -
     assert await work == "done"
 
 
+async def test_breaker_opens_and_probes_when_a_read_is_at_its_own_limit() -> None:
+    """The limit of a read that has expired cannot be moved, and the error left the breaker open without a probe."""
+    begun: list[None] = []
+    breaker = Breaker("fresh", lambda: begun.append(None))
+
+    async def read() -> None:
+        async with asyncio.timeout(0.01) as limit:
+            with breaker.ending(limit):
+                try:
+                    await asyncio.sleep(5)
+                finally:
+                    for _ in range(5):
+                        breaker.failed(AWAY)
+
+    with pytest.raises(TimeoutError):
+        await read()
+    assert breaker.is_open and len(begun) == 1
+
+
 async def test_caller_gets_the_result_when_the_work_ends_in_time(one: Breaker) -> None:
     assert await one.patiently(5.0, asyncio.ensure_future(asyncio.sleep(0.01, 7))) == 7
 

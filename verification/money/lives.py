@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count
 
-from app.commands.logs import configure_logs
+from testkit.logs import quiet_logs
 from testkit.simulator import running_simulator
 from verification.money.bench import Bench
 from verification.money.defects import DEFECTS
@@ -72,16 +72,14 @@ def run(url: str, seeds: Sequence[str]) -> list[Outcome]:
             progress(f"{done} of {len(seeds)} lives")
         return True
 
-    configure_logs("critical")
-    with running_simulator() as stripe_base:
+    with quiet_logs(), running_simulator() as stripe_base:
         return asyncio.run(play_all(url, stripe_base, seeds, told))
 
 
 def catch(url: str, names: Sequence[str], *, seeds: Sequence[str]) -> list[tuple[str, str | None]]:
     """Plants one defect after another; the first violation that each led to, None if `seeds` did not show it."""
     found: list[tuple[str, str | None]] = []
-    configure_logs("critical")
-    with running_simulator() as stripe_base:
+    with quiet_logs(), running_simulator() as stripe_base:
         for name in names:
             with in_place(DEFECTS[name].changes()):
                 outcomes = asyncio.run(play_all(url, stripe_base, seeds, partial(_unnoticed, name)))

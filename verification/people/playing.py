@@ -6,9 +6,9 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
-from app.commands.logs import configure_logs
 from app.postgres.tables import metadata, schema_floor
 from testkit.company import Service, running_service
+from testkit.logs import quiet_logs
 from testkit.simulator import Simulator, new_account_key, running_simulator
 from verification.people.defects import DEFECTS
 from verification.people.invariants import verdicts
@@ -50,16 +50,14 @@ async def _empty(service: Service) -> None:
 
 def run(url: str, seeds: Sequence[str]) -> list[str]:
     """Play all seeds beside a stand-in of their own."""
-    configure_logs("critical")
-    with running_simulator() as stripe_base:
+    with quiet_logs(), running_simulator() as stripe_base:
         return asyncio.run(judged(url, stripe_base, seeds, None))
 
 
 def catch(url: str, names: Sequence[str], *, seeds: Sequence[str]) -> list[tuple[str, str | None]]:
     """Plant one defect after another; the first violation that each led to, None if `seeds` did not show it."""
-    configure_logs("critical")
     caught: list[tuple[str, str | None]] = []
-    with running_simulator() as stripe_base:
+    with quiet_logs(), running_simulator() as stripe_base:
         for name in names:
             letters = DEFECTS[name].breaks
             with in_place(DEFECTS[name].changes()):

@@ -386,7 +386,7 @@ def _named_before_payment() -> list[Change]:
             operations,
             "_INSERT_RESERVATIONS",
             ("case when not awaits_seats then customer_id end", "customer_id"),
-            ("case when not awaits_seats then email end", "email"),
+            ('case when not awaits_seats then lower(email collate "C") end', 'lower(email collate "C")'),
             ("case when awaits_seats then $2 end", "case when awaits_seats and false then $2 end"),
             (
                 "case when awaits_seats then $3::bigint end",

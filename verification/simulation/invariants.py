@@ -45,6 +45,8 @@ _NOT_NOW = (
     "overloaded",
 )
 """The codes of parts that may answer later. The schedules reach no limit of a single object at Stripe."""
+_BINDS_NOTHING = ("request_in_progress", "operation_in_progress")
+"""Refusals that only ask to send the request again: their key stays free."""
 _CANCEL = re.compile(r"/v1/operations/(op_[0-9a-f]{24})/cancel")
 
 
@@ -348,7 +350,8 @@ def once(judge: Judge) -> Iterator[str]:
 
 
 def _sets_owner(judge: Judge, operation: str, position: int) -> bool:
-    return judge.operations[operation].steps[position].action == "set_owner"
+    step = judge.operations[operation].steps[position]
+    return step.action == "set_owner" or step.details.get("method") == "name_owner"
 
 
 def _client_keys(judge: Judge) -> Iterator[str]:
@@ -363,7 +366,7 @@ def _client_keys(judge: Judge) -> Iterator[str]:
         ):
             body, reply = orjson.dumps(asked.body), asked.reply
             code = reply.body.get("code") if isinstance(reply.body, dict) else None
-            if reply.status >= 500 or code == "request_in_progress":
+            if reply.status >= 500 or code in _BINDS_NOTHING:
                 continue
             others = [known for known in final if known != body]
             if code == "idempotency_key_reused" or asked.at - group[0].at > KEPT_SECONDS:

@@ -30,9 +30,9 @@ from typing import Any, TypeVar
 
 from stripe import _api_requestor
 
-from app.commands.logs import configure_logs
 from app.stripe import client as stripe_client
 from testkit import servers
+from testkit.logs import quiet_logs
 from verification.simulation import held_database
 from verification.simulation.defects import DEFECTS, planted, tried_first
 from verification.simulation.driver import RATES, Record, Schedule
@@ -163,8 +163,7 @@ def play(url: str, seeds: Sequence[str], defect: str | None = None) -> list[Outc
             progress(f"{done} of {len(seeds)} schedules")
         return defect is None or not outcome.verdicts
 
-    configure_logs("critical")
-    with planted(defect):
+    with quiet_logs(), planted(defect):
         found: list[Outcome] = in_held_time(play_all(url, seeds, told))
         return found
 
@@ -215,8 +214,8 @@ def show(url: str, seed: str) -> int:
         print("\n".join(outcome.verdicts) or "nothing is wrong")
         return True
 
-    configure_logs("critical")
-    [outcome] = in_held_time(play_all(url, [seed], told))
+    with quiet_logs():
+        [outcome] = in_held_time(play_all(url, [seed], told))
     return 1 if outcome.verdicts else 0
 
 

@@ -28,9 +28,11 @@ from app.sharing import cleanup
 from app.sharing.rulebooks import RULEBOOKS
 from app.stripe import parsing
 from app.stripe.billing import BillingCalls
+from app.stripe.breaker import Breakers
 from app.stripe.client import StripeClient
 from app.stripe.gateway import StripeGateway
 from app.stripe.rate_budget import RateBudget
+from app.stripe.rate_refusals import RateRefusals
 from testkit.asgi import Reply, ask
 from testkit.company import signed
 from testkit.event_fold import state_now
@@ -294,8 +296,14 @@ class World:
     def _context(self, database: HeldDatabase) -> Context:
         client = copy.copy(self.parts.client)
         client._budget = RateBudget(database, per_second=self.per_second)
+        # What a process remembers of Stripe's answers ends with it, and is of the schedule's time.
+        client._refusals = RateRefusals(self.loop.time)
+        client._breakers = Breakers(self.loop.time)
+        client._breakers.probe_by(client._is_answered)
         gateway = StripeGateway(client, livemode=False)
-        return Context(database, gateway, BillingCalls(client), self.rules, RULEBOOKS)
+        return Context(
+            database, gateway, BillingCalls(client), self.rules, RULEBOOKS, breakers=client._breakers
+        )
 
     def start(self, name: str) -> Process:
         process = Process(name)
