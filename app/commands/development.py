@@ -125,10 +125,11 @@ def _run(directory: Path, port: int, stop: threading.Event) -> int:
             if not asyncio.run(_is_prepared(settings)):
                 _wait_for(f"{stripe}/_simulator/health", children, stop)
                 _prepare(settings)
-            for name in ("serve", "worker"):
+            modules = {"serve": ["app.commands.development_server"], "worker": ["app", "worker"]}
+            for name, module in modules.items():
                 children.spawn(
                     name,
-                    [sys.executable, "-m", "app", name],
+                    [sys.executable, "-m", *module],
                     environment={**inherited, **configured},
                     on_line=_prefixed(name),
                 )

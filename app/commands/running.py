@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import structlog
 
@@ -26,8 +27,10 @@ from app.sharing.rulebooks import RULEBOOKS
 _log = structlog.get_logger(__name__)
 
 
-def serve_api(settings: Settings) -> None:
+def serve_api(settings: Settings, around: Callable[[Any], Any] | None = None) -> None:
     """Run one process of the API. To use more cores, start several behind one address.
+
+    `around` returns the application that receives the requests instead, and passes them on to the API.
 
     Raises:
         SchemaRefused: This release cannot run on the database's schema.
@@ -55,7 +58,7 @@ def serve_api(settings: Settings) -> None:
     _trace(settings, "serve")
     app = create_app(settings)
     try:
-        serve(app, settings, draining=app.state.draining)
+        serve(around(app) if around else app, settings, draining=app.state.draining)
     finally:
         tracing.shut_down()
 

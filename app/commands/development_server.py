@@ -1,0 +1,19 @@
+"""Run the API of `coseat dev`, with the application around it. `coseat dev` starts this module as a process."""
+
+from __future__ import annotations
+
+from app.commands.preparing import printed_failures, settings_for
+from app.commands.running import serve_api
+
+
+def main() -> None:
+    """Run until interrupted."""
+    from app.operating.dev.application import develop
+
+    settings = settings_for("serve")
+    with printed_failures(as_json=False):
+        serve_api(settings, around=lambda service: develop(service, settings))
+
+
+if __name__ == "__main__":
+    main()
