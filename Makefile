@@ -68,6 +68,16 @@ ADVISORIES ?= https://api.osv.dev/
 lint-api: $(READY) $(NODE_READY) ## Check the OpenAPI document with Redocly and Spectral (sets Node up on its own)
 	@PATH="$(CURDIR)/$(NODE)/bin:$$PATH" $(BIN)/python -m testkit.lint_openapi
 
+# The built TypeScript client, for whatever in the workspace imports `@coseat/client`.
+CLIENT := clients/typescript/dist/index.js
+CLIENT_SOURCES := $(filter-out clients/typescript/src/generated/%,$(shell find clients/typescript/src -name '*.ts'))
+
+$(CLIENT): $(NODE_READY) openapi/openapi.json clients/typescript/generate.mjs $(wildcard clients/typescript/*.json) $(CLIENT_SOURCES)
+	@PATH="$(CURDIR)/$(NODE)/bin:$$PATH" npm run --silent build --workspace @coseat/client
+
+.PHONY: client
+client: $(CLIENT) ## Generate and build the TypeScript client (sets Node up on its own)
+
 BASE ?= origin/main
 
 .PHONY: api-changes
@@ -130,10 +140,10 @@ requirements: $(READY) ## Resolve pyproject.toml again and pin the result with h
 
 .PHONY: clean
 clean: ## Remove the virtual environment and every cache
-	rm -rf $(VENV) $(NODE) node_modules .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(NODE) node_modules clients/*/node_modules clients/*/dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(NODE_READY): $(READY) requirements-node.txt package.json package-lock.json .npmrc
+$(NODE_READY): $(READY) requirements-node.txt package.json package-lock.json $(wildcard clients/*/package.json portal/package.json) .npmrc
 	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(NODE)
 	@$(BIN)/uv pip sync --quiet --python $(NODE)/bin/python --require-hashes requirements-node.txt
 	@PATH="$(CURDIR)/$(NODE)/bin:$$PATH" npm ci --ignore-scripts --silent
