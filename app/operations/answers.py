@@ -101,6 +101,7 @@ def result_of(step: Step, outcome: Outcome, actor: Actor) -> JsonObject:
         "role": step.role,
         "outcome": step.state if step.is_settled else "pending",
         "code": code,
+        "subscription_id": None if step.action in ON_PEOPLE else outcome.operation.subscription_id or None,
         **{name: step.details[name] for name in seats if name in step.details},
         **money,
     }

@@ -36,6 +36,9 @@ OutcomeCode = TypeAliasType(
 class ChangeResult(Answer):
     """One change and its outcome; a change of the subscription itself names no person.
 
+    `subscription_id` stands beside a change of the subscription itself. It is null while Stripe is still to create the
+    subscription that was bought.
+
     `total`, `used` and `required` stand beside `seat_limit_reached`, `total` beside `release_seats` too, `allowed`
     beside `unsecured_raise_limit`. Beside `invoice_unpaid` stand the members of that error, as they were when the
     change was refused: `credit` in minor units, `retry_after` in seconds, `hosted_invoice_url` null for managers.
@@ -50,6 +53,7 @@ class ChangeResult(Answer):
     role: MemberRole | None
     outcome: Literal["applied", "unchanged", "refused", "failed", "pending"]
     code: OutcomeCode | None
+    subscription_id: str | None = None
     total: int | None = None
     used: int | None = None
     required: int | None = None

@@ -345,10 +345,8 @@ async def as_it_is(context: Context, subscription_id: SubscriptionId) -> Changed
     return replace(changed, subscription=whole.snapshot)
 
 
-async def carry_out_change(
-    context: Context, actor: Actor, subscription_id: SubscriptionId, begun: Begun
-) -> Done | Accepted:
-    """Carry a change out, and return the subscription as the actor sees it then.
+async def carry_out_change(context: Context, actor: Actor, begun: Begun) -> Done | Accepted:
+    """Carry a change or a purchase out, and return the subscription as the actor sees it then.
 
     Return Accepted if the outcome is open, or if the change waits for its payment.
 
@@ -365,7 +363,7 @@ async def carry_out_change(
     if await waits(context, begun.operation_id):
         return Accepted(begun.operation_id, payment)
     async with context.database.connection() as connection:
-        seen = await read(connection, actor, subscription_id, context.rules)
+        seen = await read(connection, actor, SubscriptionId(changed.subscription.id), context.rules)
         steps = await operations.steps(connection, begun.operation_id)
     forgone = sum(Conditions.of(step).credit_forgone for step in steps)
     return Done(seen, payment, credit_forgone=forgone, operation_id=begun.operation_id)

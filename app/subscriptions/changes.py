@@ -113,7 +113,7 @@ async def _update(
                 view=seen.view,
             )
     try:
-        return await change_operations.carry_out_change(context, actor, subscription_id, operation)
+        return await change_operations.carry_out_change(context, actor, operation)
     except Conflict as refusal:
         raise as_seen(refusal, seen) from refusal
 

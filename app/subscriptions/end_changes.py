@@ -89,7 +89,7 @@ async def _end(
     )
     if isinstance(admitted, Done):
         return admitted
-    done = await change_operations.carry_out_change(context, actor, subscription_id, admitted)
+    done = await change_operations.carry_out_change(context, actor, admitted)
     if admitted.order.method is Method.END_UNPAID:
         await settle_what_waited(context, subscription_id)
     return _without_payment(done)
@@ -297,7 +297,7 @@ async def _take_back(
                 return await _done_already(connection, seen, kind)
         await _read_if_outdated(context, view)
         is_read = True
-    done = await change_operations.carry_out_change(context, actor, subscription_id, operation)
+    done = await change_operations.carry_out_change(context, actor, operation)
     return done if wakes else _without_payment(done)
 
 

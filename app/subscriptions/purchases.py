@@ -23,10 +23,8 @@ from app.errors import (
     NotFound,
 )
 from app.identity.actors import Actor
-from app.mirror.visibility import read
-from app.operations import store as operations
 from app.operations.runner import Accepted
-from app.subscriptions.change_operations import Begun, Done, begun, carry_out, insert_operation, payment_of
+from app.subscriptions.change_operations import Begun, Done, begun, carry_out_change, insert_operation
 from app.subscriptions.item_changes import ItemChange, Terms, common_currency, items_of_purchase
 from app.subscriptions.orders import Method, Order, attachment
 from app.subscriptions.purchase_admission import admit
@@ -57,7 +55,7 @@ async def add(
     """Create a subscription, and return it as its buyer sees it.
 
     With a payment method it is charged at once, and a declined card leaves nothing behind. Without one, or if the bank
-    asks the cardholder, the caller's page completes the payment with the client secret.
+    asks the cardholder, the purchase is Accepted: the caller's page completes the payment with the client secret.
 
     Raises:
         NotFound: the customer, or a payment method that is not theirs.
@@ -79,19 +77,7 @@ async def add(
         params = _creation(actor, profile, purchase, prices, operation_id)
         order = await _order_of(context, customer_id, purchase, params)
         begun_before = await _admitted(context, actor, customer_id, purchase, order, operation_id)
-    changed = await carry_out(context, begun_before)
-    if isinstance(changed, Accepted):
-        return changed
-    payment = await payment_of(context, begun_before, changed)
-    if isinstance(payment, Accepted):
-        return payment
-    async with context.database.connection() as connection:
-        operation = await operations.operation(connection, operation_id)
-    if operation is None:
-        raise LookupError("a purchase that succeeded has no operation")
-    async with context.database.connection() as connection:
-        seen = await read(connection, actor, operation.subscription_id, context.rules)
-    return Done(seen, payment, operation_id=operation_id)
+    return await carry_out_change(context, actor, begun_before)
 
 
 async def _order_of(

@@ -129,8 +129,9 @@ async def test_products_are_found_and_sold_when_their_ids_are_free_text(service:
     assert found["missing_ids"] == ["no such/one"]
     assert [price["id"] for price in found["data"][0]["prices"]] == [old.price]
     body = {"items": [{"price_id": old.price, "quantity": 2}], "allow_duplicate": True}
-    bought = ok(await service.send("POST", f"{old.path}/subscriptions", old.who, body), 201)
-    item = bought["subscription"]["items"][0]
+    document = ok(await service.send("POST", f"{old.path}/subscriptions", old.who, body), 202)
+    path = f"/v1/subscriptions/{document['results'][0]['subscription_id']}"
+    item = ok(await service.get(path, old.who))["subscription"]["items"][0]
     assert (item["product"]["id"], item["price"]["id"]) == (old.product, old.price)
     path = f"/v1/subscriptions/{old.subscription}"
     item = ok(await service.get(path, old.who))["subscription"]["items"][0]

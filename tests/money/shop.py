@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 
 from app.errors import StripeOutcomeUnknown
 from testkit.company import Person, Service, Who
 from testkit.plans import MONTHLY
+from testkit.problems import ok
 from testkit.service import as_service
 from testkit.simulator import Simulator
 from testkit.truth import differences
@@ -22,6 +23,14 @@ ENDPOINT_PATH = "/v1/subscriptions"
 UNSETTLED = """select id from operations o where settled_at is null and not exists (
     select from operation_steps t where t.operation_id = o.id and t.state = 'awaiting_payment')"""
 """The operations whose outcome is open; those that wait for a payment do not count."""
+
+
+class Unpaid(NamedTuple):
+    """A purchase that waits for its first payment; `subscription` as its buyer reads it."""
+
+    operation_id: str
+    payment: dict[str, Any]
+    subscription: dict[str, Any]
 
 
 class Shop:
@@ -97,6 +106,13 @@ class Shop:
         assert answer.status_code == 201, answer.text
         found: dict[str, Any] = answer.json()["subscription"]
         return found
+
+    async def unpaid(self, who: Who, items: Sequence[Mapping[str, Any]], **more: Any) -> Unpaid:
+        """Buy what the page is to pay for; addSubscription answers with an operation that waits."""
+        document = ok(await self.add(who, items, **more), 202)
+        [result] = document["results"]
+        made = await self.subscription(who, result["subscription_id"])
+        return Unpaid(document["operation_id"], document["payment"], made)
 
     async def change(
         self, who: Who, subscription_id: str, *, key: str | None = None, match: str | None = None, **body: Any

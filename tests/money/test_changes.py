@@ -162,7 +162,7 @@ async def test_cancelling_now_and_at_the_periods_end(shop: Shop) -> None:
         404,
         "not_found",
     )
-    other = await shop.bought(buyer.headers, [{"price_id": await shop.price(unit_amount=777)}])
+    other = (await shop.unpaid(buyer.headers, [{"price_id": await shop.price(unit_amount=777)}])).subscription
     await shop.stripe.post(f"/v1/invoices/{other['latest_invoice_id']}/pay")
     await shop.listen()
     # Of several, the first that will be billed at all.
@@ -376,7 +376,7 @@ async def test_payment_methods_of_others_are_not_there(shop: Shop) -> None:
     problem(await shop.service.send("DELETE", f"{path}/{foreign}", buyer.headers), 404, "not_found")
     default = "/v1/customers/me/default-payment-method"
     problem(await shop.service.send("PUT", default, buyer.headers, body), 404, "not_found")
-    made = await shop.bought(buyer.headers, [{"price_id": await shop.price()}])
+    made = (await shop.unpaid(buyer.headers, [{"price_id": await shop.price()}])).subscription
     problem(await shop.change(buyer.headers, made["id"], payment_method_id=foreign), 404, "not_found")
 
 

@@ -50,32 +50,31 @@ async def test_unpaid_subscription_is_ended_when_its_price_is_bought_again(shop:
     """M17: an abandoned purchase gives way, whole, and cannot be paid any more."""
     buyer, _ = await shop.buyer(card=None)
     price, other = await shop.price(), await shop.price()
-    first = await shop.add(buyer.headers, [{"price_id": price}, {"price_id": other}])
-    secret = first.json()["payment"]["client_secret"]
-    kept = await shop.bought(buyer.headers, [{"price_id": await shop.price()}])
+    first = await shop.unpaid(buyer.headers, [{"price_id": price}, {"price_id": other}])
+    kept = (await shop.unpaid(buyer.headers, [{"price_id": await shop.price()}])).subscription
     card = await shop.card(buyer)
     second = await shop.bought(
         buyer.headers, [{"price_id": price}], payment_method_id=card, allow_duplicate=False
     )
     assert second["status"] == "active"
     statuses = {sub["id"]: sub["status"] for sub in await shop.all_of(buyer)}
-    assert statuses.pop(first.json()["subscription"]["id"]) in ("incomplete_expired", "canceled")
+    assert statuses.pop(first.subscription["id"]) in ("incomplete_expired", "canceled")
     assert statuses == {second["id"]: "active", kept["id"]: "incomplete"}
-    invoice = (await shop.stripe.get("/v1/invoices", subscription=first.json()["subscription"]["id"]))["data"]
+    invoice = (await shop.stripe.get("/v1/invoices", subscription=first.subscription["id"]))["data"]
     assert [entry["status"] for entry in invoice] == ["void"]
     await shop.cache_is_true()
-    assert secret
+    assert first.payment["client_secret"]
 
 
 async def test_purchase_is_refused_when_the_unpaid_one_was_paid_meanwhile(shop: Shop) -> None:
     """M17: the payment came first, and no event of it has arrived: nothing is ended, nothing is bought twice."""
     buyer, _ = await shop.buyer(card=None)
     price = await shop.price()
-    first = await shop.add(buyer.headers, [{"price_id": price}])
-    secret = first.json()["payment"]["client_secret"]
+    first = await shop.unpaid(buyer.headers, [{"price_id": price}])
+    secret = first.payment["client_secret"]
     await shop.stripe.control("POST", "confirm", client_secret=secret, payment_method=VISA)
     again = await shop.add(buyer.headers, [{"price_id": price}], key="second-try")
-    assert problem(again, 409, "already_subscribed")["subscription_id"] == first.json()["subscription"]["id"]
+    assert problem(again, 409, "already_subscribed")["subscription_id"] == first.subscription["id"]
     [only] = await shop.all_of(buyer)
     assert only["status"] == "active"
     # What was read at Stripe is in the cache now.
@@ -87,7 +86,9 @@ async def test_purchase_is_refused_when_the_unpaid_one_was_paid_meanwhile(shop: 
 async def test_purchase_is_refused_when_too_many_are_unpaid(shop: Shop) -> None:
     """M21: 55 purchases without a card left 55 open subscriptions."""
     buyer, _ = await shop.buyer(card=None)
-    made = [await shop.bought(buyer.headers, [{"price_id": await shop.price()}]) for _ in range(3)]
+    made = [
+        (await shop.unpaid(buyer.headers, [{"price_id": await shop.price()}])).subscription for _ in range(3)
+    ]
     price = await shop.price()
     for twice in (False, True):
         refused = await shop.add(buyer.headers, [{"price_id": price}], allow_duplicate=twice)
@@ -97,12 +98,12 @@ async def test_purchase_is_refused_when_too_many_are_unpaid(shop: Shop) -> None:
     assert len(await shop.all_of(buyer)) == 3
     # The same price again takes the place of the unpaid one.
     again = made[0]["items"][0]["price"]["id"]
-    assert (await shop.add(buyer.headers, [{"price_id": again}])).status_code == 201
+    assert (await shop.add(buyer.headers, [{"price_id": again}])).status_code == 202
     ended = await shop.service.send(
         "POST", f"/v1/subscriptions/{made[1]['id']}/cancel", buyer.headers, {"when": "now"}
     )
     assert ended.status_code == 200, ended.text
-    assert (await shop.add(buyer.headers, [{"price_id": price}])).status_code == 201
+    assert (await shop.add(buyer.headers, [{"price_id": price}])).status_code == 202
 
 
 async def test_unpaid_purchases_are_bounded_when_they_race(shop: Shop) -> None:
@@ -110,5 +111,5 @@ async def test_unpaid_purchases_are_bounded_when_they_race(shop: Shop) -> None:
     buyer, _ = await shop.buyer(card=None)
     prices = [await shop.price() for _ in range(6)]
     answers = await asyncio.gather(*(shop.add(buyer.headers, [{"price_id": price}]) for price in prices))
-    assert sorted(answer.status_code for answer in answers) == [201] * 3 + [429] * 3
+    assert sorted(answer.status_code for answer in answers) == [202] * 3 + [429] * 3
     assert len(await shop.all_of(buyer)) == 3

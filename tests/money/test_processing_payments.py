@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from testkit.company import Company
+from testkit.company import Company, Person
 from testkit.problems import ok, problem
-from tests.money.shop import CHALLENGED, Shop, worked_on
+from tests.money.shop import CHALLENGED, Shop, Unpaid, worked_on
 from tests.money.test_waiting_purchases import (
     ask_for,
     cancel,
@@ -111,13 +111,13 @@ async def test_change_waits_for_the_bank_when_it_would_void_a_processing_invoice
 # ------------------------------------------------------------------------------------------------ first purchases
 
 
-async def first_debited(shop: Shop, *, fails: bool = False) -> tuple[Any, dict[str, Any]]:
-    """A buyer whose page pays the first invoice by a bank debit, and the answer to the purchase."""
+async def first_debited(shop: Shop, *, fails: bool = False) -> tuple[Person, Unpaid]:
+    """A buyer whose page pays the first invoice by a bank debit, and the purchase."""
     await shop.stripe.control("POST", "settings", debit_days=2)
     buyer, _ = await shop.buyer(card=None)
     price = await shop.price(await shop.product(shared=True))
-    made = ok(await shop.add(buyer.headers, [{"price_id": price, "quantity": 4}]), 201)
-    await pay(shop, made["payment"], f"pm_usBankAccount{'Failed' if fails else ''}")
+    made = await shop.unpaid(buyer.headers, [{"price_id": price, "quantity": 4}])
+    await pay(shop, made.payment, f"pm_usBankAccount{'Failed' if fails else ''}")
     await shop.listen()
     return buyer, made
 
@@ -125,12 +125,12 @@ async def first_debited(shop: Shop, *, fails: bool = False) -> tuple[Any, dict[s
 async def test_first_purchase_stands_when_its_debit_is_processing(shop: Shop) -> None:
     """W2: the subscription is active from then on, so every change of it goes on, as of one that is paid by debit."""
     buyer, made = await first_debited(shop)
-    path = f"/v1/subscriptions/{made['subscription']['id']}"
-    settled = ok(await worked_on(shop, made["operation_id"]))
+    path = f"/v1/subscriptions/{made.subscription['id']}"
+    settled = ok(await worked_on(shop, made.operation_id))
     assert (settled["state"], settled["results"][0]["outcome"]) == ("settled", "applied")
-    problem(await cancel(shop, made["operation_id"], buyer.headers), 409, "operation_ended")
+    problem(await cancel(shop, made.operation_id, buyer.headers), 409, "operation_ended")
     fewer = {"total": 2, "forgo_credit": True}
-    seats = f"/v1/shared-subscriptions/{made['subscription']['id']}/seats"
+    seats = f"/v1/shared-subscriptions/{made.subscription['id']}/seats"
     ok(await shop.service.send("PUT", seats, buyer.headers, fewer))
     ended = ok(await shop.service.send("POST", f"{path}/cancel", buyer.headers))
     assert ended["subscription"]["cancel_at_period_end"] is True
@@ -141,16 +141,16 @@ async def test_first_purchase_stands_when_its_debit_is_processing(shop: Shop) ->
 async def test_first_purchase_is_changed_when_nobody_has_heard_of_its_debit(shop: Shop, name: str) -> None:
     """W2: the change itself finds that the purchase stands."""
     buyer, made = await first_debited(shop)
-    subscription_id = made["subscription"]["id"]
+    subscription_id = made.subscription["id"]
     if name == "abandon":
-        problem(await cancel(shop, made["operation_id"], buyer.headers), 409, "operation_ended")
+        problem(await cancel(shop, made.operation_id, buyer.headers), 409, "operation_ended")
     elif name == "cancel":
         ok(await shop.service.send("POST", f"/v1/subscriptions/{subscription_id}/cancel", buyer.headers))
     else:
         body = {"total": 2, "forgo_credit": True}
         path = f"/v1/shared-subscriptions/{subscription_id}/seats"
         ok(await shop.service.send("PUT", path, buyer.headers, body))
-    told = await operation(shop, made["operation_id"])
+    told = await operation(shop, made.operation_id)
     assert (told["state"], told["results"][0]["outcome"]) == ("settled", "applied")
     await shop.cache_is_true()
 
@@ -160,7 +160,7 @@ async def test_first_invoice_stays_when_its_debit_fails_after_the_purchase_stood
     buyer, made = await first_debited(shop, fails=True)
     await shop.stripe.control("POST", "clock", advance=2 * DAY + 60)
     await shop.listen()
-    assert (await shop.true(made["subscription"]["id"]))["status"] == "past_due"
-    problem(await cancel(shop, made["operation_id"], buyer.headers), 409, "operation_ended")
-    assert (await shop.true(made["subscription"]["id"]))["latest_invoice"] is not None
+    assert (await shop.true(made.subscription["id"]))["status"] == "past_due"
+    problem(await cancel(shop, made.operation_id, buyer.headers), 409, "operation_ended")
+    assert (await shop.true(made.subscription["id"]))["latest_invoice"] is not None
     assert await shop.stripe.requests(method="POST", path="/v1/invoices/{id}/void") == []

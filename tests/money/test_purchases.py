@@ -48,9 +48,9 @@ async def test_a_declined_card_leaves_nothing_behind(shop: Shop) -> None:
 
 async def test_a_card_whose_bank_asks_its_holder(shop: Shop) -> None:
     buyer, card = await shop.buyer(card=CHALLENGED)
-    answer = await shop.add(buyer.headers, [{"price_id": await shop.price()}], payment_method_id=card)
-    assert answer.status_code == 201, answer.text
-    made, payment = answer.json()["subscription"], answer.json()["payment"]
+    _, payment, made = await shop.unpaid(
+        buyer.headers, [{"price_id": await shop.price()}], payment_method_id=card
+    )
     assert made["status"] == "incomplete"
     assert (payment["kind"], payment["status"]) == ("payment", "requires_action")
     assert [sub["id"] for sub in await shop.all_of(buyer)] == [made["id"]]
@@ -63,9 +63,7 @@ async def test_a_card_whose_bank_asks_its_holder(shop: Shop) -> None:
 
 async def test_without_a_card_the_page_completes_the_payment(shop: Shop) -> None:
     buyer, _ = await shop.buyer(card=None)
-    answer = await shop.add(buyer.headers, [{"price_id": await shop.price()}])
-    assert answer.status_code == 201, answer.text
-    made, payment = answer.json()["subscription"], answer.json()["payment"]
+    _, payment, made = await shop.unpaid(buyer.headers, [{"price_id": await shop.price()}])
     assert made["status"] == "incomplete"
     assert (payment["kind"], payment["status"]) == ("payment", "requires_payment_method")
     secret = payment["client_secret"]

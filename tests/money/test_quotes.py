@@ -198,7 +198,8 @@ async def test_a_quote_is_good_for_a_day(still: Shop) -> None:
 
 async def test_a_quote_is_for_one_change_of_one_plan_by_one_caller(still: Shop) -> None:
     buyer, made, change, quote = await quoted(still)
-    other = await still.bought(buyer.headers, [{"price_id": await still.price(), "quantity": 2}])
+    items = [{"price_id": await still.price(), "quantity": 2}]
+    other = (await still.unpaid(buyer.headers, items)).subscription
     item = change[0]["id"]
     service_key = as_service("write", acting_for=buyer.customer_id)
     wrong: list[tuple[Any, str, dict[str, Any]]] = [

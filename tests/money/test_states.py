@@ -34,8 +34,11 @@ async def in_status(shop: Shop, status: str, *, quantity: int = 4) -> tuple[Pers
     """A buyer whose subscription of so many seats has come to that status as it would at Stripe."""
     buyer, card = await shop.buyer(card=None if status == "incomplete" else VISA)
     team = await shop.price(await shop.product(shared=True))
-    more = {} if card is None else {"payment_method_id": card}
-    made = await shop.bought(buyer.headers, [{"price_id": team, "quantity": quantity}], **more)
+    items = [{"price_id": team, "quantity": quantity}]
+    if card is None:
+        made = (await shop.unpaid(buyer.headers, items)).subscription
+    else:
+        made = await shop.bought(buyer.headers, items, payment_method_id=card)
     if status == "paused":
         await shop.stripe.post(f"/v1/subscriptions/{made['id']}/pause", type="subscription")
     elif status != "incomplete":

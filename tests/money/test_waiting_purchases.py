@@ -496,28 +496,58 @@ async def test_purchase_ends_when_the_payer_withdraws_the_permission(shop: Shop)
 # ------------------------------------------------------------------------------------------------ first purchases
 
 
+async def test_first_purchase_answers_with_its_operation_when_its_payment_waits(shop: Shop) -> None:
+    """W2: it answered 201 as if it were made; a change that waits answered 202 with what the page needs."""
+    buyer, _ = await shop.buyer(card=None)
+    price = await shop.price(await shop.product(shared=True))
+    answer = await shop.add(buyer.headers, [{"price_id": price, "quantity": 3}], key="first")
+    document = ok(answer, 202)
+    assert answer.headers["location"] == f"/v1/operations/{document['operation_id']}"
+    assert (document["pending"], document["state"]) == (True, "awaiting_payment")
+    [result] = document["results"]
+    assert (result["action"], result["outcome"], result["code"]) == ("add_subscription", "pending", None)
+    assert document["seats"]["total"] == 3
+    assert (document["payment"]["kind"], document["payment"]["status"]) == (
+        "payment",
+        "requires_payment_method",
+    )
+    made = await shop.subscription(buyer.headers, result["subscription_id"])
+    assert made["status"] == "incomplete"
+    assert made["pending_change"]["operation_id"] == document["operation_id"]
+    again = await shop.add(buyer.headers, [{"price_id": price, "quantity": 3}], key="first")
+    assert ok(again, 202) == document and again.headers["location"] == answer.headers["location"]
+    await pay(shop, document["payment"])
+    settled = ok(await worked_on(shop, document["operation_id"]))
+    [result] = settled["results"]
+    assert (settled["state"], result["outcome"], result["subscription_id"]) == (
+        "settled",
+        "applied",
+        made["id"],
+    )
+
+
 async def test_first_purchase_is_abandoned_when_its_operation_is_cancelled(shop: Shop) -> None:
     """W2: the subscription whose first invoice is open ends, and its price can be bought again."""
     buyer, _ = await shop.buyer(card=None)
     price = await shop.price()
-    made = ok(await shop.add(buyer.headers, [{"price_id": price}]), 201)
-    assert made["subscription"]["status"] == "incomplete" and made["payment"]["kind"] == "payment"
-    read = await operation(shop, made["operation_id"], buyer.headers)
-    assert (read["state"], read["payment"]) == ("awaiting_payment", made["payment"])
-    pending = (await shop.subscription(buyer.headers, made["subscription"]["id"]))["pending_change"]
-    assert (pending["operation_id"], pending["payment"]) == (made["operation_id"], made["payment"])
-    first = await cancel(shop, made["operation_id"], buyer.headers)
+    made = await shop.unpaid(buyer.headers, [{"price_id": price}])
+    assert made.subscription["status"] == "incomplete" and made.payment["kind"] == "payment"
+    read = await operation(shop, made.operation_id, buyer.headers)
+    assert (read["state"], read["payment"]) == ("awaiting_payment", made.payment)
+    pending = (await shop.subscription(buyer.headers, made.subscription["id"]))["pending_change"]
+    assert (pending["operation_id"], pending["payment"]) == (made.operation_id, made.payment)
+    first = await cancel(shop, made.operation_id, buyer.headers)
     assert ok(first)["state"] == "settled"
     assert [(one["outcome"], one["code"]) for one in first.json()["results"]] == [
         ("failed", "payment_abandoned")
     ]
-    assert ok(await cancel(shop, made["operation_id"], buyer.headers)) == first.json()
-    assert (await shop.true(made["subscription"]["id"]))["status"] == "incomplete_expired"
-    again = ok(await shop.add(buyer.headers, [{"price_id": price}]), 201)
-    await pay(shop, again["payment"])
-    settled = ok(await worked_on(shop, again["operation_id"]))
+    assert ok(await cancel(shop, made.operation_id, buyer.headers)) == first.json()
+    assert (await shop.true(made.subscription["id"]))["status"] == "incomplete_expired"
+    again = await shop.unpaid(buyer.headers, [{"price_id": price}])
+    await pay(shop, again.payment)
+    settled = ok(await worked_on(shop, again.operation_id))
     assert [(one["outcome"], one["code"]) for one in settled["results"]] == [("applied", None)]
-    problem(await cancel(shop, again["operation_id"], buyer.headers), 409, "operation_ended")
+    problem(await cancel(shop, again.operation_id, buyer.headers), 409, "operation_ended")
 
 
 @pytest.mark.parametrize("by", ["another purchase", "cancel", "hand"])
@@ -525,16 +555,16 @@ async def test_first_purchase_is_settled_when_its_subscription_ends(shop: Shop, 
     """W2: a new purchase of the price, a cancellation, and the Dashboard end the operation with the subscription."""
     buyer, _ = await shop.buyer(card=None)
     price = await shop.price()
-    made = ok(await shop.add(buyer.headers, [{"price_id": price}]), 201)
-    path = f"/v1/subscriptions/{made['subscription']['id']}"
+    made = await shop.unpaid(buyer.headers, [{"price_id": price}])
+    path = f"/v1/subscriptions/{made.subscription['id']}"
     if by == "another purchase":
-        ok(await shop.add(buyer.headers, [{"price_id": price}]), 201)
+        ok(await shop.add(buyer.headers, [{"price_id": price}]), 202)
     elif by == "cancel":
         ok(await shop.service.send("POST", f"{path}/cancel", buyer.headers))
     else:
         await shop.stripe.delete(path)
-        await worked_on(shop, made["operation_id"])
-    ended = await operation(shop, made["operation_id"])
+        await worked_on(shop, made.operation_id)
+    ended = await operation(shop, made.operation_id)
     assert [(one["outcome"], one["code"]) for one in ended["results"]] == [("failed", "payment_abandoned")]
 
 
@@ -545,17 +575,17 @@ async def test_first_purchase_ends_by_itself_when_the_payment_window_has_passed(
     """W2: it waited for the 23 hours of Stripe; an abandoned page leaves nothing behind after an hour."""
     buyer, method = await shop.buyer(card=card)
     paid_by = {} if method is None else {"payment_method_id": method}
-    made = ok(await shop.add(buyer.headers, [{"price_id": await shop.price()}], **paid_by), 201)
-    assert made["subscription"]["status"] == "incomplete" and made["payment"]["client_secret"]
-    subscription_id = made["subscription"]["id"]
+    made = await shop.unpaid(buyer.headers, [{"price_id": await shop.price()}], **paid_by)
+    assert made.subscription["status"] == "incomplete" and made.payment["client_secret"]
+    subscription_id = made.subscription["id"]
     pending = (await shop.subscription(buyer.headers, subscription_id))["pending_change"]
     assert 3500 < at(pending["expires_at"]) - time.time() < 3601
-    assert ok(await worked_on(shop, made["operation_id"]))["state"] == "awaiting_payment"
+    assert ok(await worked_on(shop, made.operation_id))["state"] == "awaiting_payment"
     await shop.service.fetch(
         "update operation_steps set payment_until = now() - interval '1 second' where operation_id = $1",
-        made["operation_id"],
+        made.operation_id,
     )
-    settled = ok(await worked_on(shop, made["operation_id"]))
+    settled = ok(await worked_on(shop, made.operation_id))
     assert [(one["outcome"], one["code"]) for one in settled["results"]] == [
         ("failed", "payment_action_required")
     ]
@@ -568,15 +598,15 @@ async def test_first_purchase_ends_by_itself_when_the_payment_window_has_passed(
 async def test_first_purchase_is_applied_when_it_was_paid_as_the_window_passed(shop: Shop) -> None:
     """W2: what is paid is applied, whatever the clock says."""
     buyer, _ = await shop.buyer(card=None)
-    made = ok(await shop.add(buyer.headers, [{"price_id": await shop.price()}]), 201)
-    await pay(shop, made["payment"])
+    made = await shop.unpaid(buyer.headers, [{"price_id": await shop.price()}])
+    await pay(shop, made.payment)
     await shop.service.fetch(
         "update operation_steps set payment_until = now() - interval '1 second' where operation_id = $1",
-        made["operation_id"],
+        made.operation_id,
     )
-    settled = ok(await worked_on(shop, made["operation_id"]))
+    settled = ok(await worked_on(shop, made.operation_id))
     assert [(one["outcome"], one["code"]) for one in settled["results"]] == [("applied", None)]
-    assert (await shop.true(made["subscription"]["id"]))["status"] == "active"
+    assert (await shop.true(made.subscription["id"]))["status"] == "active"
 
 
 async def test_answer_of_another_change_shows_what_waits_and_its_payment(shop: Shop) -> None:

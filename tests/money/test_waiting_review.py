@@ -266,11 +266,11 @@ async def test_first_purchase_is_applied_when_it_was_paid_and_ended_unheard(shop
     """W2: paid, then ended in the Dashboard, and bought again before any event came: its invoice decides."""
     buyer, _ = await shop.buyer(card=None)
     price = await shop.price()
-    made = ok(await shop.add(buyer.headers, [{"price_id": price}]), 201)
-    await pay(shop, made["payment"])
-    await shop.stripe.delete(f"/v1/subscriptions/{made['subscription']['id']}")
-    ok(await shop.add(buyer.headers, [{"price_id": price}]), 201)
-    settled = ok(await worked_on(shop, made["operation_id"]))
+    made = await shop.unpaid(buyer.headers, [{"price_id": price}])
+    await pay(shop, made.payment)
+    await shop.stripe.delete(f"/v1/subscriptions/{made.subscription['id']}")
+    ok(await shop.add(buyer.headers, [{"price_id": price}]), 202)
+    settled = ok(await worked_on(shop, made.operation_id))
     assert [(one["outcome"], one["code"]) for one in settled["results"]] == [("applied", None)]
 
 

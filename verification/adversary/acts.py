@@ -250,7 +250,7 @@ CUSTOMER_ACTS: Mapping[str, CustomerAct] = {
         "PUT", "/default-payment-method", lambda w, p: {"payment_method_id": p.payment_method_id}
     ),
     "detach the payer's card": _of_customer("DELETE", "/payment-methods/{p.payment_method_id}", ok=204),
-    "buy a plan": _of_customer("POST", "/subscriptions", _buying, ok=201),
+    "buy a plan": _of_customer("POST", "/subscriptions", _buying, ok=202),
     "buy a plan by another's card": _of_customer(
         "POST",
         "/subscriptions",
@@ -313,7 +313,7 @@ def with_field(act: str, pointer: str, value: object) -> Callable[[World, Plan, 
 PRICE_ACTS: Mapping[str, Callable[[World, Plan, str, str], tuple[Ask, int]]] = {
     "buy": lambda w, p, who, price: (
         Ask("POST", f"/v1/customers/{who}/subscriptions", {"items": [{"price_id": price}]}),
-        201,
+        202,
     ),
     "change to": lambda w, p, who, price: (
         Ask(

@@ -176,7 +176,7 @@ def _prices() -> list[Cell]:
                 ) -> Ask:
                     return naming(world, plan, plan.owner.customer_id, world.prices[which])[0]
 
-                ok = 201 if name == "buy" else 200
+                ok = 202 if name == "buy" else 200
                 changes = wanted[1] is None and name != "preview"
                 found.append(
                     Cell(f"{name} a price {which}", "owner pays", principal, ask, wanted, ok, changes)

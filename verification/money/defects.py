@@ -130,8 +130,8 @@ def _pending_items_count_again() -> list[Change]:
 def _applied_change_told_as_declined() -> list[Change]:
     carry_out = change_operations.carry_out_change
 
-    async def declined(context: Any, actor: Any, subscription_id: Any, begun: Any) -> Any:
-        done = await carry_out(context, actor, subscription_id, begun)
+    async def declined(context: Any, actor: Any, begun: Any) -> Any:
+        done = await carry_out(context, actor, begun)
         if "items" in begun.order.params:
             raise PaymentRequired(code="card_declined")
         return done

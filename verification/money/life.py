@@ -645,8 +645,8 @@ class Life:
             body |= self._operators_terms()
         path = f"/v1/customers/{self.payer.customer_id}/subscriptions"
         made = await self.ask("buy", who, "POST", path, body)
-        if made.ok and made.reply.status == 201:
-            self.subscriptions.append(made.reply.body["subscription"]["id"])
+        if made.ok and (bought := _bought(made.reply.body)) is not None:
+            self.subscriptions.append(bought)
             await self.world.listen()
 
     def _operators_terms(self) -> Json:
@@ -1045,6 +1045,15 @@ ACTIONS: dict[str, int] = {
     "abandon": 5,
 }
 """What happens in a life, by weight."""
+
+
+def _bought(answer: Json) -> str | None:
+    """Return the subscription that addSubscription made, None while its operation still has to make it."""
+    if "subscription" in answer:
+        return str(answer["subscription"]["id"])
+    [result] = answer["results"]
+    made: str | None = result["subscription_id"]
+    return made
 
 
 def _brief(body: Any) -> str:

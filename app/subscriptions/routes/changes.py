@@ -88,7 +88,8 @@ async def add_subscription(
 ) -> Response:
     """Buy a subscription of 1 to 20 items.
 
-    If one of its products can be shared, its customer becomes the owner.
+    If one of its products can be shared, its customer becomes the owner. 202 if the first invoice is still to be paid:
+    the result names the subscription, and `payment` has what its page needs.
     """
     refuse_admin_fields(actor, body)
     acting = actor.customer(customer_id)

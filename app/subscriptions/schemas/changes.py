@@ -155,8 +155,7 @@ class CancelRequest(Request):
 class ChangedSubscription(Answer):
     """`credit_forgone`: the credit that the change did not give because it was not paid, in minor units.
 
-    `operation_id`: the operation that made the change, null if nothing was to do. The operation of a purchase whose
-    first invoice is still to be paid waits for that payment.
+    `operation_id`: the operation that made the change, null if nothing was to do.
     """
 
     pending: Literal[False]
