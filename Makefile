@@ -78,6 +78,14 @@ $(CLIENT): $(NODE_READY) openapi/openapi.json clients/typescript/generate.mjs $(
 .PHONY: client
 client: $(CLIENT) ## Generate and build the TypeScript client (sets Node up on its own)
 
+# Node runs the tests in TypeScript as they are, and `tsc` checks their types.
+CLIENT_TESTS ?= $(wildcard clients/*/test/*.test.ts)
+
+.PHONY: test-clients
+test-clients: $(CLIENT) ## Types, sizes and tests of the clients against a `coseat dev` of their own (sets Node up on its own)
+	@PATH="$(CURDIR)/$(NODE)/bin:$$PATH" npx --no-install tsc --project clients/checks
+	@PATH="$(CURDIR)/$(NODE)/bin:$$PATH" node clients/checks/run.ts $(CLIENT_TESTS)
+
 BASE ?= origin/main
 
 .PHONY: api-changes

@@ -10,7 +10,12 @@ export type OperationName = keyof typeof OPERATIONS;
 type Part<Source, Key extends string> = Source extends { [K in Key]: infer Value } ? Value : never;
 type Json<Content> = Content extends { content: { "application/json": infer Body } } ? Body : never;
 type Problems<Content> = Content extends { content: { "application/problem+json": infer Body } } ? Body : never;
-type Given<Value> = [NonNullable<Value>] extends [never] ? unknown : NonNullable<Value>;
+// Nothing, and an object without fields, add no fields.
+type Given<Value> = [NonNullable<Value>] extends [never]
+  ? unknown
+  : string extends keyof NonNullable<Value>
+    ? unknown
+    : NonNullable<Value>;
 type Flat<Value> = { [K in keyof Value]: Value[K] };
 
 type PathOf<Name extends OperationName> = Part<operations[Name]["parameters"], "path">;
