@@ -1,12 +1,13 @@
 """The control API under ``/_simulator``: the clock, the truth, the logs, deliveries, faults and bulk data."""
 
 import logging
+import re
 import time
 from collections.abc import Callable
 from typing import Any
 
 import orjson
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from .browser import confirm
 from .call import Call
@@ -23,6 +24,7 @@ from .world import Transaction, World
 logger = logging.getLogger("stripe_simulator.control")
 
 BULK_CHUNK = 5_000
+LOCAL_ORIGIN = re.compile(r"http://(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?")
 UNCAPPED = 1_000_000
 SETTINGS = {
     "created_lag_s",
@@ -70,10 +72,11 @@ class Control:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await read_body(receive)
         path = scope["path"].removeprefix("/_simulator/").strip("/")
-        if path == "health":
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        send = _for_pages(headers.get("origin"), send)
+        if path == "health" or scope["method"] == "OPTIONS":
             await _reply(send, 200, {"status": "ok", "accounts": len(self.engine.worlds.by_key)})
             return
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         try:
             world = self.engine.worlds.of(api_key(headers))
             action = self._actions.get((scope["method"], path))
@@ -315,6 +318,25 @@ def _query(encoded: str) -> Obj:
     from .forms import decode
 
     return decode(encoded)
+
+
+def _for_pages(origin: str | None, send: Send) -> Send:
+    """Lets pages of this machine read the answers, whatever their port: an application in development."""
+    if origin is None or not LOCAL_ORIGIN.fullmatch(origin):
+        return send
+    allowed = [
+        (b"access-control-allow-origin", origin.encode("latin-1")),
+        (b"access-control-allow-headers", b"authorization, content-type"),
+        (b"access-control-allow-methods", b"GET, POST, DELETE"),
+        (b"vary", b"Origin"),
+    ]
+
+    async def allowing(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], *allowed]}
+        await send(message)
+
+    return allowing
 
 
 async def _reply(send: Send, status: int, answer: Any) -> None:
