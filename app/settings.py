@@ -375,6 +375,12 @@ def inherited_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in configured}
 
 
+def given_settings() -> dict[str, str]:
+    """Return the variables of the environment that configure the service. An empty one counts as absent."""
+    names = (field.upper() for field in Settings.model_fields)
+    return {name: os.environ[name] for name in names if os.environ.get(name, "").strip()}
+
+
 def parent_pipe() -> int | None:
     """Return the file descriptor that closes when the parent process ends.
 

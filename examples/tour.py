@@ -60,13 +60,19 @@ class NotStarted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A running `coseat dev`: its addresses, the printed tokens by person, and what signs further ones."""
+    """A running `coseat dev`: its addresses, the printed tokens by person, and what signs further ones.
+
+    `directory` has its state, `environment` is what it was started with, and `printed` what it said.
+    """
 
     api: str
     stripe: str
     stripe_key: str
     tokens: dict[str, str]
     settings: Settings
+    directory: Path
+    environment: dict[str, str]
+    printed: str
 
     def token(self, subject: str, email: str) -> str:
         """A token whose e-mail the identity provider vouches for, as at a first login."""
@@ -74,22 +80,24 @@ class Service:
 
 
 @contextlib.contextmanager
-def running_service() -> Iterator[Service]:
-    """A fresh service, ended and removed with the block. Raises NotStarted."""
+def running_service(**environment: str) -> Iterator[Service]:
+    """A fresh service with these variables, ended and removed with the block. Raises NotStarted."""
     directory = _temporary_directory()
     log = directory / "dev.log"
+    environment = {**os.environ, **environment}
     try:
         with log.open("w") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "app", "dev", "--reset", "--port", "0", "--state", str(directory)],
                 cwd=CHECKOUT,
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 process_group=0,
             )
         try:
-            yield _wait_for(process, log, directory / "dev" / "secrets.json")
+            yield _wait_for(process, log, directory, environment)
         finally:
             process.terminate()
             try:
@@ -110,7 +118,9 @@ def _temporary_directory() -> Path:
     return directory
 
 
-def _wait_for(process: subprocess.Popen[bytes], log: Path, secrets: Path) -> Service:
+def _wait_for(
+    process: subprocess.Popen[bytes], log: Path, directory: Path, environment: dict[str, str]
+) -> Service:
     give_up = time.monotonic() + START_SECONDS
     while "Ctrl-C" not in (printed := log.read_text(errors="replace")):
         if process.poll() is not None or time.monotonic() > give_up:
@@ -119,6 +129,7 @@ def _wait_for(process: subprocess.Popen[bytes], log: Path, secrets: Path) -> Ser
     tokens = {
         name.lower(): value for name, value in re.findall(r"^\s+([A-Z_]+)=(\S+)$", printed, re.MULTILINE)
     }
+    kept = json.loads((directory / "dev" / "secrets.json").read_text())
     claims = jwt.decode(tokens["owner"], options={"verify_signature": False})
     stripe = re.search(r"Stripe\s+(http://\S+) .*?(sk_test_\w+)", printed)
     api = re.search(r"API\s+(http://\S+)/v1", printed)
@@ -126,13 +137,13 @@ def _wait_for(process: subprocess.Popen[bytes], log: Path, secrets: Path) -> Ser
         raise NotStarted(f"`coseat dev` did not name its addresses; it printed:\n{printed}")
     settings = load_settings(
         {
-            "AUTH_JWT_SECRET": json.loads(secrets.read_text())["jwt_secret"],
+            "AUTH_JWT_SECRET": environment.get("AUTH_JWT_SECRET") or kept["jwt_secret"],
             "AUTH_ISSUER": claims["iss"],
             "AUTH_AUDIENCE": claims["aud"],
         },
         process="token",
     )
-    return Service(api[1], stripe[1], stripe[2], tokens, settings)
+    return Service(api[1], stripe[1], stripe[2], tokens, settings, directory, environment, printed)
 
 
 @dataclass(slots=True)
@@ -309,7 +320,7 @@ def refuse_beyond(tour: Tour) -> None:
 
 
 def refuse_the_user(tour: Tour) -> None:
-    problem = tour.call("user", "PATCH", USERS, {"add": [{"email": "friend@example.com"}]}, expect=403)
+    problem = tour.call("member", "PATCH", USERS, {"add": [{"email": "friend@example.com"}]}, expect=403)
     tour.expect(problem["code"] == "role_required", "code role_required")
 
 
@@ -378,6 +389,26 @@ def invite(tour: Tour) -> None:
     tour.expect([row["state"] for row in listed] == ["accepted"], "the invitation accepted")
 
 
+def receive_events(tour: Tour) -> None:
+    """The application of `coseat dev` is a webhook endpoint, and shows the events that it has received and verified."""
+    wanted, give_up = (
+        {"invitation.created", "invitation.accepted", "seat.assigned"},
+        time.monotonic() + CALM_SECONDS,
+    )
+    while True:
+        received = tour.send("", "GET", "/dev/events?limit=50").json()["data"]
+        if wanted <= {event["type"] for event in received} or time.monotonic() > give_up:
+            break
+        time.sleep(0.05)
+    accepted = [event for event in received if event["type"] == "invitation.accepted"]
+    tour.expect(len(accepted) == 1, "one signed event of Kim's acceptance")
+    tour.note("\n   ".join(rendered(without_nulls(accepted[0]))))
+    numbers = sorted(event["sequence"] for event in received if event["subscription_id"] == "sub_demoteam")
+    tour.expect(
+        numbers == list(range(numbers[0], numbers[-1] + 1)), "numbers of one subscription without a gap"
+    )
+
+
 STEPS: tuple[tuple[str, Callable[[Tour], None]], ...] = (
     ("The owner lists the people of the plan", list_members),
     ("The owner adds a person by e-mail", owner_adds),
@@ -389,6 +420,7 @@ STEPS: tuple[tuple[str, Callable[[Tour], None]], ...] = (
     ("A seat given by hand in the Dashboard is honoured", honour_the_dashboard),
     ("The person added in step 2 logs in for the first time and has the seat", first_login),
     ("A person is invited, and accepts with a login of another address", invite),
+    ("The application has received all of it as signed events", receive_events),
 )
 
 

@@ -15,6 +15,7 @@ import typer
 
 from app.commands.preparing import (
     MISCONFIGURED,
+    checked_email,
     checked_id,
     checked_ids,
     logging_settings_for,
@@ -333,18 +334,34 @@ def openapi(
 @cli.command()
 def dev(
     port: Annotated[
-        int, typer.Option(min=0, max=65_535, help="The API's port; 0 takes any free one.")
-    ] = 8000,
+        int | None,
+        typer.Option(min=0, max=65_535, help="The API's port: PORT, or 8000; 0 takes any free one."),
+    ] = None,
+    stripe_port: Annotated[
+        int | None, typer.Option(min=0, max=65_535, help="The stand-in's port: 12111; 0 takes any free one.")
+    ] = None,
     reset: Annotated[bool, typer.Option("--reset", help="Delete the demo's state first.")] = False,
     state: Annotated[Path | None, typer.Option(help="Keep the state in this directory.")] = None,
+    token_for: Annotated[
+        str | None,
+        typer.Option(
+            "--token",
+            metavar="EMAIL",
+            callback=checked_email,
+            help="Print a token for this person, who may be new, and end. Another terminal runs `coseat dev`.",
+        ),
+    ] = None,
 ) -> None:
     """Start the service and all that it needs on this machine.
 
-    These are PostgreSQL, the Stripe stand-in with demo data, the API and a worker.
+    These are PostgreSQL, the Stripe stand-in with demo data, the API, a worker, the portal and a development panel. The
+    environment's settings replace the defaults.
     """
-    from app.commands.development import run_everything
+    from app.commands.development import print_token, run_everything
 
-    raise typer.Exit(run_everything(port=port, reset=reset, state=state))
+    if token_for is not None:
+        raise typer.Exit(print_token(token_for, state))
+    raise typer.Exit(run_everything(port=port, stripe_port=stripe_port, reset=reset, state=state))
 
 
 def main() -> None:

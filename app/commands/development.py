@@ -8,9 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import hashlib
-import json
-import secrets
 import shutil
 import signal
 import socket
@@ -20,67 +17,82 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import typer
-from cryptography.fernet import Fernet
 
 from app.commands.child_processes import ChildProcesses
+from app.commands.development_announcement import announcement
+from app.commands.development_endpoint import NotRegistered, register
+from app.commands.development_environment import (
+    OWN_PARTS,
+    STRIPE_KEY,
+    DevelopmentSecrets,
+    configured,
+    kept_secrets,
+    token_settings,
+)
 from app.commands.local_postgres import LocalPostgres, state_directory
 from app.commands.postgres_programs import LocalPostgresError
 from app.errors import SchemaRefused
-from app.identity.development_tokens import sign_development_token
-from app.identity.service_keys import generate_service_key
-from app.settings import Settings, inherited_environment, load_settings
+from app.operating.dev import ENDPOINT_FILE, RECEIVED_FILE
+from app.operating.dev.people import sign_in
+from app.settings import Settings, SettingsError, given_settings, inherited_environment, load_settings
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+PORTAL = CHECKOUT / "portal" / "dist"
+"""Where the portal is built. It is not committed."""
 START_SECONDS = 60.0
-STRIPE_KEY = "sk_test_demo"
-PEOPLE = {
-    "owner": ("demo-owner", "owner@example.com"),
-    "manager": ("demo-manager", "manager@example.com"),
-    "user": ("demo-user", "user@example.com"),
-    "stranger": ("demo-stranger", "stranger@example.com"),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class DevelopmentSecrets:
-    """Secrets that are made at the first start and kept with the state.
-
-    So tokens are valid after a restart.
-    """
-
-    jwt_secret: str
-    webhook_secret: str
-    service_key: str
-    invitation_secret: str
-    encryption_key: str
+SECRETS = "secrets.json"
+API_PORT = 8000
+STRIPE_PORT = 12_111
+MISCONFIGURED = 2
 
 
 class StartFailed(Exception):
     """Raised if a part does not start. The message is for the person at the terminal."""
 
 
-def run_everything(*, port: int, reset: bool, state: Path | None) -> int:
+def run_everything(*, port: int | None, stripe_port: int | None, reset: bool, state: Path | None) -> int:
     """Run until interrupted, and return the exit code.
 
-    The state is kept for the next start, unless `reset`.
+    The state is kept for the next start, unless `reset`. Without `port` the API listens where PORT says, or on 8000.
     """
     directory = state_directory(CHECKOUT, state) / "dev"
     directory.mkdir(parents=True, exist_ok=True)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
+    given = given_settings()
     try:
         with _only_one(directory):
             if reset:
                 _delete_state(directory)
-            return _run(directory, port, stop)
+            api_port = _port(_named_port(given) if port is None else port, "--port")
+            return _run(
+                directory, given, api_port, _stripe_port(stripe_port, api_is_anywhere=port == 0), stop
+            )
+    except SettingsError as error:
+        typer.echo(f"coseat dev: {error}", err=True)
+        return MISCONFIGURED
     except (StartFailed, LocalPostgresError, SchemaRefused) as error:
         typer.echo(f"coseat dev: {error}", err=True)
         return 1
+
+
+def print_token(email: str, state: Path | None) -> int:
+    """Print a token for the person with this address, who may be new, and return the exit code."""
+    path = state_directory(CHECKOUT, state) / "dev" / SECRETS
+    if not path.exists():
+        typer.echo("coseat dev: there is no state yet. Start `coseat dev` first.", err=True)
+        return 1
+    try:
+        settings = load_settings(token_settings(kept_secrets(path), given_settings()), process="token")
+        typer.echo(sign_in(settings, email).token)
+    except SettingsError as error:
+        typer.echo(f"coseat dev: {error}", err=True)
+        return MISCONFIGURED
+    return 0
 
 
 @contextlib.contextmanager
@@ -96,7 +108,7 @@ def _only_one(directory: Path) -> Iterator[None]:
 
 def _delete_state(directory: Path) -> None:
     LocalPostgres(directory / "postgres").remove()
-    for name in ("stripe", "secrets.json"):
+    for name in ("stripe", SECRETS, ENDPOINT_FILE, RECEIVED_FILE):
         path = directory / name
         if path.is_dir():
             shutil.rmtree(path)
@@ -104,41 +116,67 @@ def _delete_state(directory: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _run(directory: Path, port: int, stop: threading.Event) -> int:
+def _run(
+    directory: Path, given: Mapping[str, str], port: int, stripe_port: int, stop: threading.Event
+) -> int:
     started = time.monotonic()
-    own = _secrets(directory / "secrets.json")
-    port, stripe_port = _port(port), _port(0)
+    own = kept_secrets(directory / SECRETS)
     api, stripe = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{stripe_port}"
     postgres = LocalPostgres(directory / "postgres")
+    inherited = inherited_environment()
+    variables = configured(own, given, database=postgres.url("coseat"), stripe=stripe, port=port)
+    settings = load_settings({**inherited, **variables}, process="serve")
     try:
         with ChildProcesses() as children:
             # The stand-in creates its demo account at the first start, and reads it from its journal later.
             command = [sys.executable, "-m", "stripe_simulator", "--port", str(stripe_port), "--demo"]
             command += ["--state", str(directory / "stripe"), "--api-key", STRIPE_KEY]
             command += ["--webhook-url", f"{api}/webhooks/stripe", "--webhook-secret", own.webhook_secret]
-            inherited = inherited_environment()
             children.spawn("stripe", command, environment=inherited, on_line=_prefixed("stripe"))
             postgres.start()
             postgres.ensure_database("coseat")
-            configured = _environment(own, postgres.url("coseat"), stripe, port)
-            settings = load_settings(configured, process="serve")
             if not asyncio.run(_is_prepared(settings)):
                 _wait_for(f"{stripe}/_simulator/health", children, stop)
                 _prepare(settings)
-            modules = {"serve": ["app.commands.development_server"], "worker": ["app", "worker"]}
+            modules = {
+                "serve": ["app.commands.development_server", str(directory), str(PORTAL)],
+                "worker": ["app", "worker"],
+            }
             for name, module in modules.items():
                 children.spawn(
                     name,
                     [sys.executable, "-m", *module],
-                    environment={**inherited, **configured},
+                    environment={**inherited, **variables},
                     on_line=_prefixed(name),
                 )
             _wait_for(f"{api}/readyz", children, stop)
             if not stop.is_set():
-                _announce(api, settings, own, time.monotonic() - started)
+                _register(api, own, directory)
+                typer.echo(f"Coseat is ready ({time.monotonic() - started:.1f} s).")
+                _announce(api, settings, own, given)
             return _watch(children, stop)
     finally:
         postgres.stop()
+
+
+def _announce(api: str, settings: Settings, own: DevelopmentSecrets, given: Mapping[str, str]) -> None:
+    lines = announcement(
+        api,
+        settings,
+        own,
+        portal_is_built=(PORTAL / "index.html").exists(),
+        ignored=[name for name in OWN_PARTS if name in given],
+    )
+    typer.echo("\n".join(lines))
+    sys.stdout.flush()
+
+
+def _register(api: str, own: DevelopmentSecrets, directory: Path) -> None:
+    """Let events arrive at this process. Without them all goes on, so a failure is a warning."""
+    try:
+        register(api, own.service_key, directory)
+    except NotRegistered as error:
+        typer.echo(f"coseat dev: no events and no mails will arrive here: {error}", err=True)
 
 
 async def _is_prepared(settings: Settings) -> bool:
@@ -166,51 +204,33 @@ def _prepare(settings: Settings) -> None:
     asyncio.run(fill_cache(settings, quiet=True))
 
 
-def _secrets(path: Path) -> DevelopmentSecrets:
-    """Return the secrets of the state. Those that an older release did not know are made now."""
-    made = {
-        "jwt_secret": secrets.token_urlsafe(48),
-        "webhook_secret": f"whsec_{secrets.token_urlsafe(24)}",
-        "service_key": generate_service_key()[0],
-        "invitation_secret": secrets.token_urlsafe(48),
-        "encryption_key": Fernet.generate_key().decode(),
-    }
-    kept = json.loads(path.read_text()) if path.exists() else {}
-    if kept.keys() != made.keys():
-        path.touch(mode=0o600)
-        path.write_text(json.dumps({**made, **kept}))
-    return DevelopmentSecrets(**{**made, **kept})
+def _named_port(given: Mapping[str, str]) -> int:
+    named = given.get("PORT", str(API_PORT)).strip()
+    if not named.isdecimal() or not 0 <= int(named) <= 65_535:
+        raise StartFailed("PORT is no number from 0 to 65535")
+    return int(named)
 
 
-def _environment(own: DevelopmentSecrets, database: str, stripe: str, port: int) -> Mapping[str, str]:
-    digest = hashlib.sha256(own.service_key.encode()).hexdigest()
-    keys = [{"name": "development", "sha256": digest, "scopes": ["read", "write", "admin"]}]
-    return {
-        "DATABASE_URL": database,
-        "STRIPE_API_KEY": STRIPE_KEY,
-        "STRIPE_API_BASE": stripe,
-        "STRIPE_WEBHOOK_SECRETS": own.webhook_secret,
-        "AUTH_JWT_SECRET": own.jwt_secret,
-        "AUTH_ISSUER": "https://auth.coseat.localhost",
-        "AUTH_AUDIENCE": "coseat-development",
-        "SERVICE_KEYS": json.dumps(keys),
-        "INVITATION_SECRETS": own.invitation_secret,
-        "WEBHOOK_ENCRYPTION_KEYS": own.encryption_key,
-        "CORS_ORIGINS": "http://localhost:3000,http://localhost:5173",
-        "HOST": "127.0.0.1",
-        "PORT": str(port),
-        "DRAIN_SECONDS": "0",
-        "LOG_LEVEL": "warning",
-    }
+def _stripe_port(wanted: int | None, *, api_is_anywhere: bool) -> int:
+    """Return the port of the stand-in: always the same unless it is taken, or the API takes any port itself."""
+    if wanted is not None:
+        return _port(wanted, "--stripe-port")
+    if api_is_anywhere:
+        return _port(0, "--stripe-port")
+    try:
+        return _port(STRIPE_PORT, "--stripe-port")
+    except StartFailed:
+        typer.echo(f"coseat dev: port {STRIPE_PORT} is taken, so the stand-in takes another one.", err=True)
+        return _port(0, "--stripe-port")
 
 
-def _port(wanted: int) -> int:
+def _port(wanted: int, option: str) -> int:
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(("127.0.0.1", wanted))
         except OSError:
-            raise StartFailed(f"port {wanted} is taken: name another with --port, or 0 for any") from None
+            raise StartFailed(f"port {wanted} is taken: name another with {option}, or 0 for any") from None
         return int(listener.getsockname()[1])
 
 
@@ -240,33 +260,3 @@ def _watch(children: ChildProcesses, stop: threading.Event) -> int:
 
 def _prefixed(name: str) -> Callable[[str], None]:
     return lambda line: print(f"{name:>6} | {line.rstrip()}", file=sys.stderr)
-
-
-def _announce(api: str, settings: Settings, own: DevelopmentSecrets, seconds: float) -> None:
-    tokens = {
-        person: sign_development_token(settings, subject=subject, email=email, lifetime=12 * 3600)
-        for person, (subject, email) in PEOPLE.items()
-    }
-    lines = [
-        f"Coseat is ready ({seconds:.1f} s).",
-        "",
-        f"  API          {api}/v1",
-        f"  docs         {api}/docs",
-        f"  Stripe       {settings.stripe_api_base} (stand-in, key {STRIPE_KEY})",
-        "",
-        "Tokens, good for 12 hours:",
-        *(f"  {person.upper()}={value}" for person, value in tokens.items()),
-        f"  SERVICE_KEY={own.service_key}",
-        "",
-        "A first request:",
-        f"  curl -s {api}/v1/shared-subscriptions/sub_demoteam/users \\",
-        f"    -H 'Authorization: Bearer {tokens['owner']}'",
-        "",
-        "Every change of seats and access is an event. The newest ones, or all as they come:",
-        f"  curl -s '{api}/v1/events?limit=100' -H 'Authorization: Bearer {own.service_key}'",
-        f"  curl -sN {api}/v1/shared-subscriptions/sub_demoteam/events -H 'Authorization: Bearer {own.service_key}'",
-        "",
-        "Ctrl-C stops everything.",
-    ]
-    typer.echo("\n".join(lines))
-    sys.stdout.flush()

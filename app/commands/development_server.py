@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 from app.commands.preparing import printed_failures, settings_for
 from app.commands.running import serve_api
 
 
 def main() -> None:
-    """Run until interrupted."""
+    """Run until interrupted. The arguments are the directory of the state, and that of the built portal."""
     from app.operating.dev.application import develop
 
+    directory, portal = map(Path, sys.argv[1:])
     settings = settings_for("serve")
     with printed_failures(as_json=False):
-        serve_api(settings, around=lambda service: develop(service, settings))
+        serve_api(
+            settings, around=lambda service: develop(service, settings, directory=directory, portal=portal)
+        )
 
 
 if __name__ == "__main__":

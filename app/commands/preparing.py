@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import typer
 
+from app.domain.emails import is_address
 from app.domain.ids import is_free_id
 from app.errors import BillingError, StartRefused
 from app.setting_needs import Process
@@ -55,6 +56,17 @@ def checked_ids(given: list[str] | None) -> list[str] | None:
 def checked_id(given: str | None) -> str | None:
     """Return the id of an object as it was given, None without one. Raises what `checked_ids` raises."""
     checked_ids(None if given is None else [given])
+    return given
+
+
+def checked_email(given: str | None) -> str | None:
+    """Return an address as it was given, None without one.
+
+    Raises:
+        typer.BadParameter: a text that is no address.
+    """
+    if given is not None and not is_address(given):
+        raise typer.BadParameter("An address has one @, and text on both sides of it.")
     return given
 
 

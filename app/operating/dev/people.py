@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
+from app.domain.emails import ascii_lowered
 from app.identity.development_tokens import LIFETIME, sign_development_token
 from app.settings import Settings
 
@@ -54,5 +55,5 @@ def sign_in(settings: Settings, email: str) -> Login:
 
 def _subject(email: str) -> str:
     known = {person.email: person.subject for person in PEOPLE}
-    folded = email.casefold()
+    folded = ascii_lowered(email)
     return known.get(folded) or f"dev-{hashlib.sha256(folded.encode()).hexdigest()[:16]}"

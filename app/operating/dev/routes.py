@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from http import HTTPStatus
-from typing import Final, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import orjson
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from app.errors import BillingError, FieldError, InternalError, InvalidRequest, MethodNotAllowed, NotFound
 from app.http import problems
@@ -21,12 +22,29 @@ from app.http import schemas as common
 from app.http.bodies import Body
 from app.http.strict_json import parse
 from app.operating.dev.people import PEOPLE, Login, Person, sign_in
+from app.operating.dev.portal import PANEL, Files, panel_page
+from app.operating.dev.received import ReceivedEvents
+from app.operating.dev.recent import RecentRequests
+from app.operating.dev.stand_in import OUTCOMES, StandIn
 from app.settings import Settings, SettingsError
 
 _MOST_BYTES: Final = 64 * 1024
 _BODY_SECONDS: Final = 10.0
+_MOST_ROWS: Final = 200
 
-ROUTES: Final = (("GET", "/dev/people"), ("POST", "/dev/token"))
+ROUTES: Final = (
+    ("GET", "/dev"),
+    ("GET", "/dev/people"),
+    ("POST", "/dev/token"),
+    ("GET", "/dev/mailbox"),
+    ("GET", "/dev/events"),
+    ("GET", "/dev/requests"),
+    ("POST", "/dev/webhook"),
+    ("GET", "/dev/clock"),
+    ("POST", "/dev/clock"),
+    ("GET", "/dev/payment-outcomes"),
+    ("POST", "/dev/payment"),
+)
 """Method and path of each route, in the order of their endpoints."""
 
 Asked = TypeVar("Asked", bound=BaseModel)
@@ -38,24 +56,115 @@ class TokenRequest(common.Request):
     email: common.Email
 
 
-def panel(settings: Settings) -> Starlette:
-    """Return the application that answers the routes under `/dev`."""
+class ClockRequest(common.Request):
+    """How far the stand-in's clock moves, in seconds, at most 400 days."""
 
-    async def people(_: Request) -> Response:
-        return _json({"data": [_with_login(person, sign_in(settings, person.email)) for person in PEOPLE]})
+    advance: Annotated[int, Field(ge=1, le=400 * 86_400)]
 
-    async def token(request: Request) -> Response:
+
+class PaymentRequest(common.Request):
+    """What the payer's browser does. `authenticate` is the cardholder's answer if the bank asks."""
+
+    client_secret: Annotated[str, Field(min_length=1, max_length=500)]
+    payment_method: common.PaymentMethodIdText | None = None
+    authenticate: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """The endpoints of the routes."""
+
+    settings: Settings
+    stand_in: StandIn
+    received: ReceivedEvents
+    recorded: RecentRequests
+
+    async def front(self, _: Request) -> Response:
+        """Return the panel."""
+        return panel_page()
+
+    async def people(self, _: Request) -> Response:
+        """Return the people of the demonstration, each with a token."""
+        return _list([_with_login(person, sign_in(self.settings, person.email)) for person in PEOPLE])
+
+    async def token(self, request: Request) -> Response:
+        """Return a token for a person, who may be somebody new."""
         asked = await _asked(request, TokenRequest)
-        return _json(asdict(sign_in(settings, asked.email)))
+        return _json(asdict(sign_in(self.settings, asked.email)))
 
-    endpoints = (people, token)
+    async def mailbox(self, _: Request) -> Response:
+        """Return what the application would have sent by mail."""
+        return _list(self.received.mails())
+
+    async def events(self, request: Request) -> Response:
+        """Return the events that arrived last."""
+        return _list(self.received.newest(_limit(request)))
+
+    async def requests(self, request: Request) -> Response:
+        """Return the requests that the API answered last."""
+        return _list(self.recorded.newest(_limit(request)))
+
+    async def webhook(self, request: Request) -> Response:
+        """Take in an event that Coseat has signed."""
+        body = await Body(request.receive).read(limit=_MOST_BYTES, seconds=_BODY_SECONDS)
+        self.received.take(body, dict(request.headers))
+        return Response(status_code=204)
+
+    async def clock(self, _: Request) -> Response:
+        """Return the time of the stand-in."""
+        return _json(await self.stand_in.clock())
+
+    async def advance(self, request: Request) -> Response:
+        """Move the time of the stand-in forward."""
+        asked = await _asked(request, ClockRequest)
+        return _json(await self.stand_in.advance(asked.advance))
+
+    async def outcomes(self, _: Request) -> Response:
+        """Return the ways in which a payment can end."""
+        return _list([asdict(outcome) for outcome in OUTCOMES])
+
+    async def pay(self, request: Request) -> Response:
+        """Confirm a payment or a set-up, as the payer's browser does with Stripe.js."""
+        asked = await _asked(request, PaymentRequest)
+        return _json(await self.stand_in.confirm(asked.model_dump(exclude_none=True)))
+
+
+def panel(
+    settings: Settings, stand_in: StandIn, received: ReceivedEvents, recorded: RecentRequests
+) -> Starlette:
+    """Return the application that answers the routes under `/dev`."""
+    made = Panel(settings, stand_in, received, recorded)
+    endpoints = (
+        made.front,
+        made.people,
+        made.token,
+        made.mailbox,
+        made.events,
+        made.requests,
+        made.webhook,
+        made.clock,
+        made.advance,
+        made.outcomes,
+        made.pay,
+    )
     return Starlette(
         routes=[
-            Route(path, endpoint, methods=[method])
-            for (method, path), endpoint in zip(ROUTES, endpoints, strict=True)
+            *(
+                Route(path, endpoint, methods=[method])
+                for (method, path), endpoint in zip(ROUTES, endpoints, strict=True)
+            ),
+            Mount("/dev/panel", Files(PANEL)),
         ],
         exception_handlers={BillingError: _problem, HTTPException: _unknown, SettingsError: _unsigned},
     )
+
+
+def _limit(request: Request) -> int:
+    """Return how many rows are asked for, 50 unless the query says so. Raises InvalidRequest."""
+    given = request.query_params.get("limit", "50")
+    if not given.isdecimal() or not 1 <= int(given) <= _MOST_ROWS:
+        raise InvalidRequest(f"query/limit: a whole number from 1 to {_MOST_ROWS}.")
+    return int(given)
 
 
 def _with_login(person: Person, login: Login) -> dict[str, object]:
@@ -76,6 +185,10 @@ async def _asked(request: Request, schema: type[Asked]) -> Asked:
             for one in error.errors(include_input=False, include_url=False, include_context=False)
         ]
         raise InvalidRequest(f"{errors[0].pointer}: {errors[0].detail}", errors=errors) from None
+
+
+def _list(rows: Sequence[object]) -> Response:
+    return _json({"data": rows})
 
 
 def _json(value: object) -> Response:
