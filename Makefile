@@ -11,6 +11,8 @@ EXPORT := $(BIN)/uv export --frozen --quiet --no-header --no-annotate --no-emit-
 export UV_PYTHON_DOWNLOADS := never
 export UV_NO_PROGRESS := 1
 
+PORTAL_LOG := $(VENV)/portal-build.log
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -19,7 +21,12 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
-run: $(READY) ## Set up and start everything: PostgreSQL, Stripe stand-in with demo data, API, worker
+run: $(READY) ## Set up and start everything: PostgreSQL, Stripe stand-in with demo data, API, worker, portal
+	@if test -f portal/package.json && ! $(MAKE) --question portal 2>/dev/null; then \
+	  echo "Building the portal. Later starts find it built."; \
+	  $(MAKE) --silent portal >$(PORTAL_LOG) 2>&1 || { rm -rf portal/dist; \
+	    echo "Warning: starting without the portal, because it could not be built: see $(PORTAL_LOG)." >&2; }; \
+	fi
 	@exec $(BIN)/coseat dev
 
 .PHONY: test
