@@ -56,13 +56,14 @@ async def offer(
 ) -> Admitted | None:
     """Offer ownership; return the operation if the payer becomes the owner at once.
 
-    That is so if the subscription has no owner and the payer names themselves.
+    That is so if the subscription has no owner and the payer names themselves. Their seat is not asked for: until they
+    own the subscription they can neither buy a seat nor free one. See
+    docs/decisions/0064-repair-a-missing-owner-even-if-no-seat-is-free.md.
 
     Raises:
         NotFound: the actor may not see the subscription, or the receiver.
         Forbidden: `role_required` or `field_not_allowed`.
-        Conflict: `subscription_not_active`, `already_member`, `operation_in_progress`, or `seat_limit_reached` if the
-            owner takes a seat and none is free.
+        Conflict: `subscription_not_active`, `already_member` or `operation_in_progress`.
         ServiceUnavailable: Stripe does not say whether the named owner exists.
     """
     if to_id == actor.customer_id:
@@ -78,7 +79,6 @@ async def offer(
         if view.status in ENDED:
             raise Conflict("This subscription has ended.", code="subscription_not_active")
         if repairs:
-            await _check_seats(context, connection, seen, to_id=to_id, keeps=False)
             return await _move(context, connection, actor, seen, operation_id, to_id=to_id, transfer=None)
         if to_id == owner_id:
             raise Conflict("This customer is the owner already.", code="already_member")
