@@ -6,6 +6,7 @@ READY := $(VENV)/.ready
 TEST_OPTIONS ?= -n auto --maxprocesses=4 --dist=loadfile
 NODE := .venv-node
 NODE_READY := node_modules/.ready
+CHROMIUM ?= chromium
 EXPORT := $(BIN)/uv export --frozen --quiet --no-header --no-annotate --no-emit-project
 
 export UV_PYTHON_DOWNLOADS := never
@@ -93,6 +94,25 @@ test-clients: $(CLIENT) ## Types, sizes and tests of the clients against a `cose
 	@PATH="$(CURDIR)/$(NODE)/bin:$$PATH" npx --no-install tsc --project clients/checks
 	@PATH="$(CURDIR)/$(NODE)/bin:$$PATH" node clients/checks/run.ts $(CLIENT_TESTS)
 
+# What is sent to the browser. The build fails if it is too big (portal/scripts/size.mjs).
+PORTAL := portal/dist/index.html
+PORTAL_SOURCES := $(wildcard portal/*.html portal/*.json portal/*.ts) $(shell find portal/src portal/scripts -type f)
+
+$(PORTAL): $(CLIENT) package-lock.json $(PORTAL_SOURCES)
+	@PATH="$(CURDIR)/$(NODE)/bin:$$PATH" npm run --silent build --workspace @coseat/portal
+
+.PHONY: portal
+portal: $(PORTAL) ## Build the portal into portal/dist (sets Node up on its own)
+
+.PHONY: lint-portal
+lint-portal: $(CLIENT) ## The portal's types, and its own checks of texts, keys and styles
+	@PATH="$(CURDIR)/$(NODE)/bin:$$PATH" npm run --silent lint --workspace @coseat/portal
+
+.PHONY: test-portal
+test-portal: lint-portal $(PORTAL) ## The portal's tests, in Chromium (on Debian: apt install chromium)
+	@command -v $(CHROMIUM) >/dev/null || { echo "make test-portal needs $(CHROMIUM) (make system-packages installs it)." >&2; exit 1; }
+	@PATH="$(CURDIR)/$(NODE)/bin:$$PATH" CHROMIUM="$$(command -v $(CHROMIUM))" npm run --silent test --workspace @coseat/portal
+
 BASE ?= origin/main
 
 .PHONY: api-changes
@@ -155,7 +175,7 @@ requirements: $(READY) ## Resolve pyproject.toml again and pin the result with h
 
 .PHONY: clean
 clean: ## Remove the virtual environment and every cache
-	rm -rf $(VENV) $(NODE) node_modules clients/*/node_modules clients/*/dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(NODE) node_modules clients/*/node_modules clients/*/dist portal/node_modules portal/dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(NODE_READY): $(READY) requirements-node.txt package.json package-lock.json $(wildcard clients/*/package.json portal/package.json) .npmrc

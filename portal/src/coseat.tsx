@@ -1,0 +1,110 @@
+import { DirectionProvider } from "@radix-ui/react-direction";
+import { QueryClient, QueryClientProvider } from "@tanstack/react-query";
+import { createContext, type ReactNode, useCallback, useContext, useEffect, useMemo, useRef, useState } from "react";
+import { type Api, ApiError, createApi, type Token } from "./api";
+import { type Formats, formats } from "./format";
+import { LANGUAGES, type Locale, type Translate, chosenLocale, translator } from "./i18n";
+import type { PaymentConfirmation } from "./payments/confirmation";
+
+export type Theme = "system" | "light" | "dark";
+
+export interface CoseatProps {
+  /** Where the API is, without `/v1`. Empty for the page's own origin. */
+  baseUrl: string;
+  token: Token;
+  locale?: Locale;
+  theme?: Theme;
+  /** How payments are confirmed. Without it, the hosted page of an invoice is offered. */
+  payments?: PaymentConfirmation;
+}
+
+export interface Coseat {
+  api: Api;
+  t: Translate;
+  format: Formats;
+  locale: Locale;
+  payments: PaymentConfirmation | null;
+  /** Shows a result for some seconds and reads it to screen readers. */
+  announce: (text: string) => void;
+  /** The element in which dialogs and menus are put, so that they have the theme and direction. */
+  container: HTMLElement | null;
+}
+
+const Context = createContext<Coseat | null>(null);
+const SHOWN_FOR = 6_000;
+
+export function useCoseat(): Coseat {
+  const coseat = useContext(Context);
+  if (coseat === null) throw new Error("Components of the portal need <CoseatProvider>.");
+  return coseat;
+}
+
+function newQueryClient(): QueryClient {
+  return new QueryClient({
+    defaultOptions: {
+      queries: {
+        networkMode: "always",
+        staleTime: 5_000,
+        retryDelay: 400,
+        retry: (count, error) => count < 2 && error instanceof ApiError && error.status >= 500,
+      },
+      mutations: { networkMode: "always" },
+    },
+  });
+}
+
+export function CoseatProvider({ baseUrl, token, locale, theme = "system", payments, children }: CoseatProps & { children: ReactNode }) {
+  const language = locale ?? chosenLocale(navigator.languages);
+  const [t, setT] = useState<{ locale: Locale; translate: Translate } | null>(null);
+  const [container, setContainer] = useState<HTMLElement | null>(null);
+  const [told, setTold] = useState("");
+  const timer = useRef<number>(undefined);
+  const api = useMemo(() => createApi(baseUrl, token), [baseUrl, token]);
+  // The cache goes with the token: a new person must not see what was read for the one before.
+  const queries = useMemo(() => newQueryClient(), [api]);
+
+  useEffect(() => {
+    let isCurrent = true;
+    void LANGUAGES[language].load().then((messages) => {
+      if (isCurrent) setT({ locale: language, translate: translator(language, messages) });
+    });
+    return () => {
+      isCurrent = false;
+    };
+  }, [language]);
+
+  const announce = useCallback((text: string) => {
+    window.clearTimeout(timer.current);
+    setTold(text);
+    timer.current = window.setTimeout(() => setTold(""), SHOWN_FOR);
+  }, []);
+
+  const coseat = useMemo<Coseat | null>(
+    () =>
+      t && {
+        api,
+        t: t.translate,
+        format: formats(t.locale),
+        locale: t.locale,
+        payments: payments ?? null,
+        announce,
+        container,
+      },
+    [api, t, payments, announce, container],
+  );
+  const shown = t?.locale ?? language;
+  return (
+    <div className="coseat" ref={setContainer} lang={shown} dir={LANGUAGES[shown].direction} data-theme={theme}>
+      {coseat && container && (
+        <DirectionProvider dir={LANGUAGES[shown].direction}>
+          <QueryClientProvider client={queries}>
+            <Context value={coseat}>{children}</Context>
+          </QueryClientProvider>
+        </DirectionProvider>
+      )}
+      <div className="cs-toast" role="status" aria-live="polite" data-shown={told !== ""}>
+        {told}
+      </div>
+    </div>
+  );
+}

@@ -1,0 +1,211 @@
+import { keepPreviousData, useInfiniteQuery, useQuery, useQueryClient } from "@tanstack/react-query";
+import { useEffect, useRef, useState } from "react";
+import { type Api, ApiError, type ChangeResult, type Operation, type Payment, type PeopleQuery } from "./api";
+import { useCoseat } from "./coseat";
+
+/** Keys of what is cached. Everything of one subscription is below `["shared", id]`, so that one event refreshes it. */
+export const keys = {
+  mine: ["mine"] as const,
+  subscriptions: ["mine", "subscriptions"] as const,
+  shared: (id: string) => ["shared", id] as const,
+};
+
+export function useMe() {
+  const { api } = useCoseat();
+  return useQuery({ queryKey: ["me"], queryFn: () => api.ensureCustomer(), staleTime: 60_000 });
+}
+
+export function useSubscriptions(isAllowed = true) {
+  const { api } = useCoseat();
+  return useQuery({ queryKey: keys.subscriptions, queryFn: () => api.subscriptions(), enabled: isAllowed });
+}
+
+export function useProducts() {
+  const { api } = useCoseat();
+  return useQuery({ queryKey: ["products"], queryFn: () => api.products() });
+}
+
+export function useInvoices() {
+  const { api } = useCoseat();
+  return useInfiniteQuery({
+    queryKey: [...keys.mine, "invoices"],
+    queryFn: ({ pageParam }) => api.invoices(pageParam),
+    initialPageParam: undefined as string | undefined,
+    getNextPageParam: (page) => page.next_cursor ?? undefined,
+  });
+}
+
+export function usePaymentMethods(isAllowed: boolean) {
+  const { api } = useCoseat();
+  return useQuery({ queryKey: [...keys.mine, "methods"], queryFn: () => api.paymentMethods(), enabled: isAllowed });
+}
+
+/** The customer of the person, who is created at the first visit. */
+export function useCustomer() {
+  const { api } = useCoseat();
+  return useQuery({ queryKey: [...keys.mine, "customer"], queryFn: () => api.ensureCustomer() });
+}
+
+export function useLookup(secret: string) {
+  const { api } = useCoseat();
+  return useQuery({ queryKey: ["lookup", secret], queryFn: () => api.lookUpInvitation(secret), retry: false });
+}
+
+export function useSharedSubscription(id: string, isAllowed: boolean) {
+  const { api } = useCoseat();
+  return useQuery({
+    queryKey: [...keys.shared(id), "subscription"],
+    queryFn: () => api.sharedSubscription(id),
+    enabled: isAllowed,
+  });
+}
+
+export function usePeople(id: string, query: PeopleQuery, isAllowed: boolean) {
+  const { api } = useCoseat();
+  return useQuery({
+    queryKey: [...keys.shared(id), "people", query],
+    queryFn: () => api.people(id, query),
+    placeholderData: keepPreviousData,
+    enabled: isAllowed,
+  });
+}
+
+export function useTransfer(id: string, isAllowed: boolean) {
+  const { api } = useCoseat();
+  return useQuery({
+    queryKey: [...keys.shared(id), "transfer"],
+    queryFn: () => api.transfer(id),
+    enabled: isAllowed,
+  });
+}
+
+export function useHistory(id: string) {
+  const { api } = useCoseat();
+  return useInfiniteQuery({
+    queryKey: [...keys.shared(id), "history"],
+    queryFn: ({ pageParam }) => api.history(id, pageParam),
+    initialPageParam: undefined as string | undefined,
+    getNextPageParam: (page) => page.next_cursor ?? undefined,
+  });
+}
+
+export function useInvitations(id: string, isAllowed: boolean) {
+  const { api } = useCoseat();
+  return useInfiniteQuery({
+    queryKey: [...keys.shared(id), "invitations"],
+    queryFn: ({ pageParam }) => api.invitations(id, pageParam),
+    initialPageParam: undefined as string | undefined,
+    getNextPageParam: (page) => page.next_cursor ?? undefined,
+    enabled: isAllowed,
+  });
+}
+
+/** Returns a function that reads a subscription, its people and the lists it is in again. */
+export function useRefresh(id?: string) {
+  const queries = useQueryClient();
+  return async () => {
+    await Promise.all([
+      queries.invalidateQueries({ queryKey: id === undefined ? ["shared"] : keys.shared(id) }),
+      queries.invalidateQueries({ queryKey: keys.mine }),
+    ]);
+  };
+}
+
+const GATHERED_FOR = 120;
+const PAUSE = 5_000;
+
+/**
+ * Reads everything of a subscription again when its event stream reports a change. Events that come within 120 ms make
+ * one read.
+ */
+export function useLive(id: string, isAllowed: boolean) {
+  const { api } = useCoseat();
+  const refresh = useRef<() => Promise<void>>(async () => {});
+  refresh.current = useRefresh(id);
+  useEffect(() => {
+    if (!isAllowed) return;
+    const stopping = new AbortController();
+    void follow(api, id, stopping.signal, () => refresh.current());
+    return () => stopping.abort();
+  }, [api, id, isAllowed]);
+}
+
+async function follow(api: Api, id: string, signal: AbortSignal, refresh: () => Promise<void>) {
+  let gathering: number | undefined;
+  const changed = () => {
+    gathering ??= window.setTimeout(() => {
+      gathering = undefined;
+      void refresh();
+    }, GATHERED_FOR);
+  };
+  while (!signal.aborted) {
+    // A stream is refused to a person who lost their seat, or whose place in it is too old. Reading again shows which.
+    await api.follow(id, signal, changed).catch(changed);
+    await new Promise((resolve) => setTimeout(resolve, PAUSE));
+  }
+}
+
+export function useOnline(): boolean {
+  const [isOnline, setOnline] = useState(navigator.onLine);
+  useEffect(() => {
+    const update = () => setOnline(navigator.onLine);
+    window.addEventListener("online", update);
+    window.addEventListener("offline", update);
+    return () => {
+      window.removeEventListener("online", update);
+      window.removeEventListener("offline", update);
+    };
+  }, []);
+  return isOnline;
+}
+
+/** Returns `value` once it has not changed for `milliseconds`. */
+export function useDebounced<T>(value: T, milliseconds: number): T {
+  const [settled, setSettled] = useState(value);
+  useEffect(() => {
+    const timer = setTimeout(() => setSettled(value), milliseconds);
+    return () => clearTimeout(timer);
+  }, [value, milliseconds]);
+  return settled;
+}
+
+/** Waits for what a change answered, if it was not done at once. */
+export async function finished<T extends { pending: boolean; operation_id: string | null }>(
+  api: Api,
+  answer: T,
+): Promise<T | Operation> {
+  return answer.pending && answer.operation_id !== null ? api.finished(answer.operation_id) : answer;
+}
+
+/** Runs one change at a time and keeps its failure until the next one. */
+export function useAction() {
+  const [isBusy, setBusy] = useState(false);
+  const [failure, setFailure] = useState<unknown>(null);
+  async function run(action: () => Promise<void>) {
+    setBusy(true);
+    setFailure(null);
+    try {
+      await action();
+    } catch (error) {
+      setFailure(error);
+    } finally {
+      setBusy(false);
+    }
+  }
+  return { isBusy, failure, run, forget: () => setFailure(null) };
+}
+
+const PAID: readonly (string | null)[] = ["succeeded", "processing"];
+
+/** Whether a change waits for a payment that the person has to make. */
+export function isUnpaid(answer: { payment: Payment | null }): boolean {
+  return answer.payment !== null && !PAID.includes(answer.payment.status);
+}
+
+/** Returns what a change became. Raises the first refusal of its results. */
+export function appliedOrRefused<T extends object>(answer: T): T {
+  const results = "results" in answer ? (answer.results as ChangeResult[]) : [];
+  const refused = results.find((result) => result.code !== null);
+  if (refused?.code) throw new ApiError(refused.code, 409, refused);
+  return answer;
+}

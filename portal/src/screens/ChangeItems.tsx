@@ -1,0 +1,117 @@
+import { useQuery } from "@tanstack/react-query";
+import { useState } from "react";
+import type { Subscription, SubscriptionChange } from "../api";
+import { useCoseat } from "../coseat";
+import { appliedOrRefused, finished, isUnpaid, useAction, useDebounced, useProducts, useRefresh } from "../data";
+import { errorText } from "../errors";
+import { QuoteText } from "../seats/QuoteText";
+import { Button } from "../ui/Button";
+import { Failure } from "../ui/Failure";
+import { Field, Select, TextInput } from "../ui/Field";
+import { Modal } from "../ui/Modal";
+import { priceText } from "./prices";
+
+/** Changes the price or the quantity of one item. The preview that is shown is the one that is executed. */
+export function ChangeItems({ subscription, onClose }: { subscription: Subscription; onClose: () => void }) {
+  const coseat = useCoseat();
+  const { api, t, announce } = coseat;
+  const refresh = useRefresh();
+  const products = useProducts();
+  const { isBusy, failure, run } = useAction();
+  const [itemId, setItemId] = useState(subscription.items[0]?.id ?? "");
+  const item = subscription.items.find((one) => one.id === itemId);
+  const [price, setPrice] = useState(item?.price.id ?? "");
+  const [quantity, setQuantity] = useState(item?.quantity ?? 1);
+  const offered = products.data?.data.find((product) => product.id === item?.product.id)?.prices ?? [];
+  const isChanged = price !== item?.price.id || quantity !== (item?.quantity ?? 1);
+  const change: SubscriptionChange = {
+    items: [{ id: itemId, quantity, ...(price === item?.price.id ? {} : { price_id: price }) }],
+  };
+  const asked = useDebounced(JSON.stringify(change), 300);
+  const preview = useQuery({
+    queryKey: ["preview", subscription.id, asked],
+    queryFn: () => api.previewSubscription(subscription.id, JSON.parse(asked) as SubscriptionChange),
+    enabled: isChanged && asked === JSON.stringify(change) && quantity > 0,
+    staleTime: 0,
+    gcTime: 0,
+    retry: false,
+  });
+  const quote = isChanged && asked === JSON.stringify(change) && !preview.isFetching ? preview.data : undefined;
+
+  const apply = () =>
+    run(async () => {
+      if (!quote) return;
+      const forgo = quote.credit_forgone > 0 ? { forgo_credit: true } : {};
+      const bound = { ...change, quote_id: quote.quote_id, ...forgo };
+      const changed = appliedOrRefused(await finished(api, await api.updateSubscription(subscription.id, bound)));
+      announce(isUnpaid(changed) ? t("payment.needed") : t("told.changed"));
+      onClose();
+    }).finally(refresh);
+
+  function choose(id: string) {
+    const chosen = subscription.items.find((one) => one.id === id);
+    setItemId(id);
+    setPrice(chosen?.price.id ?? "");
+    setQuantity(chosen?.quantity ?? 1);
+  }
+
+  return (
+    <Modal isOpen title={t("change.title")} description={t("change.text")} isDirty={isChanged} onClose={onClose}>
+      <form
+        className="cs-modal-body"
+        onSubmit={(event) => {
+          event.preventDefault();
+          if (quote && !isBusy) void apply();
+        }}
+      >
+        {subscription.items.length > 1 && (
+          <Field label={t("change.item")}>
+            {(control) => (
+              <Select {...control} value={itemId} onChange={(event) => choose(event.target.value)}>
+                {subscription.items.map((one) => (
+                  <option key={one.id} value={one.id}>
+                    {one.product.name ?? one.product.id}
+                  </option>
+                ))}
+              </Select>
+            )}
+          </Field>
+        )}
+        {offered.length > 0 && (
+          <Field label={t("change.price")}>
+            {(control) => (
+              <Select {...control} value={price} onChange={(event) => setPrice(event.target.value)}>
+                {offered.map((one) => (
+                  <option key={one.id} value={one.id}>
+                    {priceText(coseat, one)}
+                  </option>
+                ))}
+              </Select>
+            )}
+          </Field>
+        )}
+        <Field label={t("change.quantity")}>
+          {(control) => (
+            <TextInput
+              {...control}
+              inputMode="numeric"
+              value={quantity}
+              onChange={(event) => setQuantity(Number(event.target.value.replace(/\D/g, "").slice(0, 6)))}
+            />
+          )}
+        </Field>
+        <div aria-live="polite" className="cs-quote">
+          {quote && <QuoteText quote={quote} subscription={subscription} />}
+          {preview.isFetching && <p className="cs-hint">{t("quote.reading")}</p>}
+          {preview.isError && !preview.isFetching && isChanged && <p className="cs-error">{errorText(coseat, preview.error)}</p>}
+        </div>
+        <Failure failure={failure} />
+        <div className="cs-actions cs-actions-end">
+          <Button variant="primary" type="submit" isBusy={isBusy} disabled={!quote}>
+            {t("change.confirm")}
+          </Button>
+        </div>
+      </form>
+    </Modal>
+  );
+}

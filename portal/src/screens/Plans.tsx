@@ -1,0 +1,154 @@
+import { useState } from "react";
+import type { Payment, Product } from "../api";
+import { useCoseat } from "../coseat";
+import { appliedOrRefused, finished, isUnpaid, useAction, useMe, useProducts, useRefresh } from "../data";
+import { go, pathOf } from "../page/routing";
+import { PaymentDialog } from "../payments/PaymentDialog";
+import { Button } from "../ui/Button";
+import { Failure } from "../ui/Failure";
+import { Field, Select, TextInput } from "../ui/Field";
+import { Modal } from "../ui/Modal";
+import { Empty, Failed, Loading } from "../ui/States";
+import { priceText } from "./prices";
+
+export function Plans() {
+  const { t } = useCoseat();
+  const products = useProducts();
+  const [chosen, setChosen] = useState<Product | null>(null);
+  const sold = products.data?.data.filter((product) => product.sellable && recurring(product).length > 0) ?? [];
+  return (
+    <>
+      <h1 className="cs-screen-title">{t("nav.plans")}</h1>
+      {products.isPending && <Loading />}
+      {products.isError && !products.data && <Failed error={products.error} onRetry={() => products.refetch()} />}
+      {products.isSuccess && sold.length === 0 && <Empty title={t("plans.none")} />}
+      <div className="cs-grid">
+        {sold.map((product) => (
+          <Plan key={product.id} product={product} onChoose={() => setChosen(product)} />
+        ))}
+      </div>
+      {chosen && <Buy product={chosen} onClose={() => setChosen(null)} />}
+    </>
+  );
+}
+
+function recurring(product: Product) {
+  return product.prices.filter((price) => price.recurring !== null);
+}
+
+function Plan({ product, onChoose }: { product: Product; onChoose: () => void }) {
+  const coseat = useCoseat();
+  const { t } = coseat;
+  return (
+    <article className="cs-card" aria-label={product.name}>
+      <div>
+        <h2 className="cs-card-title">{product.name}</h2>
+        <p className="cs-muted">
+          {product.description ?? (product.supports_shared_subscriptions ? t("plans.per_seat") : t("plans.single"))}
+        </p>
+      </div>
+      <ul>
+        {recurring(product).map((price) => (
+          <li key={price.id} className="cs-amount">
+            {priceText(coseat, price)}
+          </li>
+        ))}
+      </ul>
+      <Button variant="primary" onClick={onChoose} aria-label={t("plans.buy_named", { name: product.name })}>
+        {t("plans.buy")}
+      </Button>
+    </article>
+  );
+}
+
+function Buy({ product, onClose }: { product: Product; onClose: () => void }) {
+  const coseat = useCoseat();
+  const { api, t, announce } = coseat;
+  const me = useMe();
+  const refresh = useRefresh();
+  const { isBusy, failure, run } = useAction();
+  const prices = recurring(product);
+  const [price, setPrice] = useState(product.default_price_id ?? prices[0]?.id ?? "");
+  const [quantity, setQuantity] = useState(1);
+  const [promotion, setPromotion] = useState("");
+  const [due, setDue] = useState<{ payment: Payment; operation: string | null } | null>(null);
+
+  async function bought() {
+    announce(t("told.bought", { name: product.name }));
+    onClose();
+    await refresh();
+    go(pathOf("subscriptions"));
+  }
+
+  const buy = () =>
+    run(async () => {
+      const code = promotion.trim();
+      const answer = await api.addSubscription({
+        items: [{ price_id: price, quantity }],
+        ...(code === "" ? {} : { promotion_code: code }),
+      });
+      const changed = appliedOrRefused(await finished(api, answer));
+      if (isUnpaid(changed) && changed.payment) setDue({ payment: changed.payment, operation: changed.operation_id });
+      else await bought();
+    });
+
+  if (due) {
+    return (
+      <PaymentDialog
+        payment={due.payment}
+        onClose={() => {
+          onClose();
+          void refresh();
+        }}
+        onConfirmed={async () => {
+          if (due.operation !== null) await api.finished(due.operation);
+          await bought();
+        }}
+      />
+    );
+  }
+  return (
+    <Modal isOpen title={t("buy.title", { name: product.name })} isDirty={promotion !== ""} onClose={onClose}>
+      <form
+        className="cs-modal-body"
+        onSubmit={(event) => {
+          event.preventDefault();
+          if (!isBusy) void buy();
+        }}
+      >
+        <Field label={t("change.price")}>
+          {(control) => (
+            <Select {...control} value={price} onChange={(event) => setPrice(event.target.value)}>
+              {prices.map((one) => (
+                <option key={one.id} value={one.id}>
+                  {priceText(coseat, one)}
+                </option>
+              ))}
+            </Select>
+          )}
+        </Field>
+        {product.supports_shared_subscriptions && (
+          <Field label={t("stepper.label")} hint={t("buy.seats_hint")}>
+            {(control) => (
+              <TextInput
+                {...control}
+                inputMode="numeric"
+                value={quantity}
+                onChange={(event) => setQuantity(Number(event.target.value.replace(/\D/g, "").slice(0, 5)))}
+              />
+            )}
+          </Field>
+        )}
+        <Field label={t("buy.promotion")}>
+          {(control) => <TextInput {...control} value={promotion} onChange={(event) => setPromotion(event.target.value)} />}
+        </Field>
+        <Failure failure={failure ?? (me.isError ? me.error : null)} />
+        <div className="cs-actions cs-actions-end">
+          <Button variant="primary" type="submit" isBusy={isBusy} disabled={quantity < 1 || !me.isSuccess}>
+            {t("plans.buy")}
+          </Button>
+        </div>
+      </form>
+    </Modal>
+  );
+}

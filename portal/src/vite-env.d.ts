@@ -1,0 +1,5 @@
+declare module "*.json?pseudo" {
+  const messages: unknown;
+  export default messages;
+}
+declare module "*.css";

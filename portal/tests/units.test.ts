@@ -1,0 +1,102 @@
+/** What needs no browser: addresses, files, amounts, messages, and the portal's own checks. */
+import assert from "node:assert/strict";
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { parse } from "@formatjs/icu-messageformat-parser";
+import { IntlMessageFormat } from "intl-messageformat";
+import { check } from "../scripts/lint.mjs";
+import { pseudoLocalised } from "../scripts/pseudo.ts";
+import { formats } from "../src/format.ts";
+import { addressesOf, joined } from "../src/seats/addresses.ts";
+import { csvOf } from "../src/seats/csv.ts";
+
+const SOURCES = fileURLToPath(new URL("../src", import.meta.url));
+
+test("addresses are split at commas, semicolons, spaces and lines, and taken out of names", () => {
+  const found = addressesOf('Ann Lee <ann@example.com>, bob@example.com;carl@example.com\n dora@example.com "nonsense');
+  assert.deepEqual(
+    found.map(({ text, problem }) => [text, problem === null]).sort(),
+    [['"nonsense', false], ["ann@example.com", true], ["bob@example.com", true], ["carl@example.com", true], ["dora@example.com", true]],
+  );
+});
+
+test("an address is kept once, whatever the case of its ASCII letters", () => {
+  assert.deepEqual(
+    joined(addressesOf("Ann@Example.com"), addressesOf("ann@example.com bob@example.com")).map((one) => one.text),
+    ["Ann@Example.com", "bob@example.com"],
+  );
+});
+
+test("a cell that a spreadsheet would take as a formula becomes text", () => {
+  for (const sign of ["=", "+", "-", "@", "\t"]) assert.equal(csvOf([[`${sign}1+1`]]), `"'${sign}1+1"\r\n`);
+  assert.equal(csvOf([['say "hi"', "a,b"]]), '"say ""hi""","a,b"\r\n');
+});
+
+test("amounts have the decimals that Stripe counts, in the words of each language", () => {
+  const [english, german] = [formats("en"), formats("de")];
+  assert.equal(english.money(1234, "usd"), "$12.34");
+  assert.equal(english.money(1234, "jpy"), "¥1,234");
+  assert.equal(english.money(-1200, "eur"), "-€12.00");
+  assert.equal(english.money(12345, "kwd").replace("\u00a0", " "), "KWD 12.345");
+  assert.equal(german.money(123456, "eur").replace("\u00a0", " "), "1.234,56 €");
+});
+
+test("plurals differ by count in every language", () => {
+  for (const [language, one, other] of [["en", "1 seat", "2 seats"], ["de", "1 Platz", "2 Plätze"]] as const) {
+    const texts = JSON.parse(readFileSync(join(SOURCES, `messages/${language}.json`), "utf8")) as Record<string, string>;
+    const message = new IntlMessageFormat(parse(texts["count.total"] ?? ""), language);
+    assert.deepEqual([message.format({ count: 1 }), message.format({ count: 2 })], [one, other]);
+  }
+});
+
+test("the pseudo-locale is at least 40 % longer, and keeps its arguments", () => {
+  const texts = JSON.parse(readFileSync(join(SOURCES, "messages/en.json"), "utf8")) as Record<string, string>;
+  for (const text of Object.values(texts).filter((one) => !one.includes("{"))) {
+    const pseudo = String(new IntlMessageFormat(pseudoLocalised(parse(text)), "en").format());
+    assert.ok(pseudo.length >= text.length * 1.4, `${pseudo} for ${text}`);
+    assert.doesNotMatch(pseudo, /[a-z]/, "a letter without an accent shows a text outside of the messages");
+  }
+  const message = new IntlMessageFormat(pseudoLocalised(parse("Remove {name}?")), "en");
+  assert.match(String(message.format({ name: "Ann" })), /Ann/);
+});
+
+/** Each fault, and what the check says of it. */
+const FAULTS: [string, (sources: string) => void, RegExp][] = [
+  ["a text in JSX", (sources) => append(sources, "ui/Fault.tsx", "export const Fault = () => <p>Hello</p>;"), /Fault\.tsx:1.*Hello/],
+  ["a text in an attribute", (sources) => append(sources, "ui/Fault.tsx", 'export const Fault = () => <p title="Hello" />;'), /Fault\.tsx:1.*Hello/],
+  ["a choice of texts", (sources) => append(sources, "ui/Fault.tsx", 'export const Fault = ({ a }: { a: boolean }) => <p>{a ? "Yes" : null}</p>;'), /Fault\.tsx:1/],
+  ["an unused key", (sources) => edit(sources, "en", (texts) => { texts["fault.unused"] = "x"; }), /"fault\.unused" is used nowhere/],
+  ["a missing key", (sources) => edit(sources, "en", (texts) => { delete texts["dialog.close"]; }), /"dialog\.close" is in no message file/],
+  ["a key without translation", (sources) => edit(sources, "de", (texts) => { delete texts["dialog.close"]; }), /de\.json: "dialog\.close" is missing/],
+  ["another argument", (sources) => edit(sources, "de", (texts) => { texts["remove.title"] = "{nam} entfernen?"; }), /takes \(nam\) instead of \(name\)/],
+  ["a broken message", (sources) => edit(sources, "de", (texts) => { texts["remove.title"] = "{name entfernen?"; }), /is no ICU message/],
+  ["a physical side", (sources) => append(sources, "ui/fault.css", ".a { margin-left: 1px; }"), /fault\.css:1: a physical side/],
+  ["a service key", (sources) => append(sources, "ui/fault.ts", 'export const key = "csk_abc";'), /holds what only a server may have/],
+];
+
+for (const [name, plant, expected] of FAULTS) {
+  test(`the check catches ${name}`, () => {
+    const sources = mkdtempSync(join(tmpdir(), "coseat-lint-"));
+    try {
+      cpSync(SOURCES, sources, { recursive: true });
+      plant(sources);
+      assert.match(check(sources).problems.join("\n"), expected);
+    } finally {
+      rmSync(sources, { recursive: true });
+    }
+  });
+}
+
+function append(sources: string, file: string, code: string) {
+  writeFileSync(join(sources, file), code);
+}
+
+function edit(sources: string, language: string, change: (texts: Record<string, string>) => void) {
+  const file = join(sources, `messages/${language}.json`);
+  const texts = JSON.parse(readFileSync(file, "utf8")) as Record<string, string>;
+  change(texts);
+  writeFileSync(file, JSON.stringify(texts));
+}
