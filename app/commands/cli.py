@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from app.commands.events_cli import events_cli
 from app.commands.preparing import (
     MISCONFIGURED,
     checked_email,
@@ -34,6 +35,7 @@ cli = typer.Typer(
 
 operations_cli = typer.Typer(help="Operations that do not end by themselves.", no_args_is_help=True)
 cli.add_typer(operations_cli, name="operations")
+cli.add_typer(events_cli, name="events")
 
 
 @cli.command()

@@ -130,7 +130,7 @@ class OperationSettledData(EventData):
 
 
 class SyncCompletedData(EventData):
-    """How many objects the first fill has copied, by kind."""
+    """How many objects the copy has, by kind."""
 
     counts: dict[str, int]
 
@@ -246,7 +246,10 @@ class OperationSettled(Envelope):
 
 
 class SyncCompleted(Envelope):
-    """The first fill has ended. It is the first event of a database; take the snapshot after it."""
+    """Take the snapshot after it: the first fill has ended, or the database was restored from a backup.
+
+    It is the first event of a database.
+    """
 
     type: Literal["sync.completed"]
     data: SyncCompletedData

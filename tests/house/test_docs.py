@@ -212,10 +212,19 @@ def test_settings_are_all_in_the_reference_with_their_defaults() -> None:
             assert default in (None, ()), name
 
 
+def every_command(commands: dict[str, Any], group: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each command with its full name. A group that does something itself is one."""
+    for name, command in commands.items():
+        inner = getattr(command, "commands", {})
+        if not inner or command.invoke_without_command:
+            yield f"{group}{name}", command
+        yield from every_command(inner, f"{group}{name} ")
+
+
 def test_commands_are_all_in_the_reference_with_their_options() -> None:
     text = text_of(REFERENCE / "commands.md")
     commands: dict[str, Any] = get_command(cli).commands  # type: ignore[attr-defined]
-    for name, command in commands.items():
+    for name, command in every_command(commands):
         row = next((line for line in text.splitlines() if line.startswith(f"| `coseat {name}")), "")
         options = {
             option for parameter in command.params for option in parameter.opts if option.startswith("--")

@@ -65,8 +65,9 @@ _JUDGE = f"""
             {best_access(customer="n.customer_id", product="n.product_id", open_statuses="$3")}) b on true
     )
     select j.number::int as number, j.customer_id, j.product_id, j.has_access, j.via, j.role, j.subscription_id,
-        coalesce(t.revision, 0) + 1 as revision, t.subscription_id as former_subscription_id
-    from judged j
+        greatest(coalesce(t.revision, 0), l.sequence_floor) + 1 as revision,
+        t.subscription_id as former_subscription_id
+    from event_log l cross join judged j
     left join access_states t on t.customer_id = j.customer_id and t.product_id = j.product_id
     where (coalesce(t.has_access, false), t.via, t.role, t.subscription_id)
         is distinct from (j.has_access, j.via, j.role, j.subscription_id)
@@ -365,7 +366,13 @@ async def keep_opening(connection: Connection, opened_to: str) -> None:
 
 async def open_log(connection: Connection) -> tuple[dict[str, int], datetime]:
     """Store that the log is open, and return the numbers of copied objects and the time."""
-    counts = await connection.fetchval(
+    at = await connection.fetchval("update event_log set opened_at = clock_timestamp() returning opened_at")
+    return await counts(connection), at
+
+
+async def counts(connection: Connection) -> dict[str, int]:
+    """Return the numbers of copied objects by kind."""
+    found = await connection.fetchval(
         """select jsonb_build_object(
             'products', (select count(*) from products where existence = 'present'),
             'prices', (select count(*) from prices where existence = 'present'),
@@ -373,5 +380,4 @@ async def open_log(connection: Connection) -> tuple[dict[str, int], datetime]:
             'subscriptions', (select count(*) from subscriptions where existence = 'present'),
             'invoices', (select count(*) from invoices where existence = 'present'))"""
     )
-    at = await connection.fetchval("update event_log set opened_at = clock_timestamp() returning opened_at")
-    return dict(counts), at
+    return dict(found)

@@ -1,0 +1,61 @@
+"""Show an operator the events, and how each was delivered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from app.context import Context
+from app.domain.snapshots import JsonObject
+from app.errors import NotFound
+from app.events import endpoints
+from app.events.store import deliveries
+from app.events.store import history as store
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveredEvent:
+    """An event, and its deliveries: `{endpoint_id, id, state, attempts}` each."""
+
+    event: JsonObject
+    deliveries: list[JsonObject]
+
+
+async def newest(
+    context: Context, *, types: Sequence[str], subscription_id: str | None, limit: int
+) -> list[JsonObject]:
+    """Return events, the newest first."""
+    async with context.database.reading() as connection:
+        return await store.newest(connection, types=types, subscription_id=subscription_id, limit=limit)
+
+
+async def one(context: Context, event_id: str) -> DeliveredEvent:
+    """Return an event with its deliveries. Raises NotFound if it is not kept."""
+    async with context.database.reading() as connection:
+        found = await store.event(connection, event_id)
+        if found is None:
+            raise NotFound(f"There is no event {event_id}, or it is older than EVENT_RETENTION_DAYS.")
+        return DeliveredEvent(found, await store.deliveries_of(connection, found["position"]))
+
+
+async def redeliver(context: Context, event_id: str, endpoint_id: str | None) -> list[str]:
+    """Let an event be sent again to one endpoint, or to each that it was sent to, and return their ids.
+
+    Raises:
+        NotFound: the event is not kept, or it was never sent to the endpoint.
+    """
+    found = await one(context, event_id)
+    chosen = [row for row in found.deliveries if endpoint_id in (None, row["endpoint_id"])]
+    if not chosen:
+        raise NotFound(
+            f"{event_id} was sent to {endpoint_id or 'no endpoint'} never. `coseat events endpoints` lists them."
+        )
+    for row in chosen:
+        await endpoints.redeliver(context, row["endpoint_id"], row["id"])
+    return [row["endpoint_id"] for row in chosen]
+
+
+async def backlog(context: Context) -> list[JsonObject]:
+    """Return each endpoint's `{id, status, disabled_reason, oldest_seconds, failures}`."""
+    async with context.database.reading() as connection:
+        return await deliveries.backlog(connection)
