@@ -55,7 +55,7 @@ EDDSA = Signer("EdDSA", ed25519.Ed25519PrivateKey.generate())
 def well_formed(*, without: str | None = None, **members: Any) -> dict[str, Any]:
     """Claims that the configured verifier accepts, changed by `members` and `without`."""
     now = int(time.time())
-    claims: dict[str, Any] = {"iss": ISSUER, "aud": AUDIENCE, "sub": "user-1", "iat": now, "exp": now + 600}
+    claims: dict[str, Any] = {"iss": ISSUER, "aud": AUDIENCE, "sub": "user-1", "iat": now, "exp": now + 7200}
     claims |= members
     if without is not None:
         del claims[without]

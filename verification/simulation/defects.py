@@ -404,9 +404,10 @@ def _waits_for_ever() -> list[Change]:
 
 
 def _deleted_revived() -> list[Change]:
-    terminal = ("(excluded.terminal or not t.terminal)", "(excluded.terminal or not t.terminal or true)")
     margin = ("(excluded.marker > t.marker + $7 or", "(true or")
-    return [edited(m, "apply_events", terminal, margin) for m in MIRRORS.values()]
+    return [
+        edited(m, "apply_events", (m.may_follow("excluded", "t"), "true"), margin) for m in MIRRORS.values()
+    ]
 
 
 def _event_dropped() -> list[Change]:
@@ -460,15 +461,19 @@ DEFECTS: dict[str, Callable[[], list[Change]]] = {
 }
 
 NOTICED_BY = {
+    "no lock at admission": "20261122/28",
+    "actor not read again": "20261122/35",
+    "owner stays a member": "20261122/24",
+    "new key at every sending": "20261122/69",
     "lower target not counted": "20261122/62",
     "rate refusal is a failure": f"20261122{RATES}24",
-    "every 5xx is kept": "20261122/64",
-    "floor not checked": "20261122/5",
-    "seat released when sent": "20261122/72",
-    "earlier create not looked for": f"20261122{RATES}119",
-    "number kept after the end": "20261122/55",
-    "invoice not read again": "20261122/116",
-    "ended without voiding": "20261122/55",
+    "every 5xx is kept": "20261122/7",
+    "floor not checked": "20261122/13",
+    "seat released when sent": "20261122/27",
+    "earlier create not looked for": "20261122/275",
+    "number kept after the end": "20261122/70",
+    "invoice not read again": "20261122/174",
+    "ended without voiding": "20261122/22",
     "named before payment": "20261122/2",
     "waits for ever": "20261122/13",
 }

@@ -135,9 +135,18 @@ class Gate:
         self.statements = 0
 
     async def session(self, process: Process) -> Session:
-        found = self._free.pop() if self._free else await self._connect()
+        found = await self._open_one()
         found.owner = process
         return found
+
+    async def _open_one(self) -> Session:
+        while self._free:
+            found = self._free.pop()
+            if not found.raw.is_closed():
+                return found
+            # On a busy machine asyncpg may give up a connection whose statement was cancelled.
+            self._all.remove(found)
+        return await self._connect()
 
     async def _connect(self) -> Session:
         self._loop.under_way += 1
