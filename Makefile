@@ -23,7 +23,7 @@ help: ## Show this list
 
 .PHONY: run
 run: $(READY) ## Set up and start everything: PostgreSQL, Stripe stand-in with demo data, API, worker, portal
-	@if test -f portal/package.json && ! $(MAKE) --question portal 2>/dev/null; then \
+	@if test -f portal/package.json && ! $(MAKE) --no-print-directory --question portal 2>/dev/null; then \
 	  echo "Building the portal. Later starts find it built."; \
 	  $(MAKE) --silent portal >$(PORTAL_LOG) 2>&1 || { rm -rf portal/dist; \
 	    echo "Warning: starting without the portal, because it could not be built: see $(PORTAL_LOG)." >&2; }; \

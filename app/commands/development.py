@@ -68,10 +68,9 @@ def run_everything(*, port: int | None, stripe_port: int | None, reset: bool, st
         with _only_one(directory):
             if reset:
                 _delete_state(directory)
-            api_port = _port(_named_port(given) if port is None else port, "--port")
-            return _run(
-                directory, given, api_port, _stripe_port(stripe_port, api_is_anywhere=port == 0), stop
-            )
+            wanted = _named_port(given) if port is None else port
+            stripe_at = _stripe_port(stripe_port, api_is_anywhere=wanted == 0)
+            return _run(directory, given, _port(wanted, "--port"), stripe_at, stop)
     except SettingsError as error:
         typer.echo(f"coseat dev: {error}", err=True)
         return MISCONFIGURED
