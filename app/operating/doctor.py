@@ -70,11 +70,13 @@ async def _endpoints(connection: Connection) -> list[Finding]:
     found = []
     for one in await deliveries.backlog(connection):
         if one["status"] == "disabled":
-            remedy = 'Mend it, then PATCH it with {"status": "enabled"}: nothing is skipped.'
+            remedy = f"Mend it, then run `coseat events endpoints enable {one['id']}`: nothing is skipped."
             found.append(Finding("webhook_endpoint_disabled", one["id"], one["disabled_reason"], remedy))
         elif (age := one["oldest_seconds"] or 0.0) > _LAG_SECONDS:
             problem = f"Its oldest event that was not taken is {age:.0f} s old."
-            remedy = "Read its deliveries for the errors, and check that a worker runs."
+            remedy = (
+                f"`coseat events endpoints test {one['id']}` says what it answers. Check that a worker runs."
+            )
             found.append(Finding("webhook_endpoint_behind", one["id"], problem, remedy))
     return found
 

@@ -44,6 +44,8 @@ async def test_every_metric_of_rules_and_dashboard_is_shown(
         assert await recent_events.look_when_due(service.context)
         await service.fetch("insert into workers (id, host) values (gen_random_uuid(), 'host') returning id")
         await service.get("/v1/customers/cus_absent", as_service("read"))
+        hook = {"url": "http://127.0.0.1:1/hook"}
+        await service.send("POST", "/v1/webhook-endpoints", as_service("admin"), hook)
         await service.deliver_state("customer", {"id": "cus_1", "object": "customer"})
         text = (await service.get("/metrics")).text
     shown = set(re.findall(r"^([a-z_0-9]+)(?:\{|\s)", text, re.MULTILINE))
