@@ -89,8 +89,15 @@ client: $(CLIENT) ## Generate and build the TypeScript client (sets Node up on i
 # Node runs the tests in TypeScript as they are, and `tsc` checks their types.
 CLIENT_TESTS ?= $(wildcard clients/*/test/*.test.ts)
 
+# Clients by other generators, which run the same calls.
+OTHER_CLIENTS := clients/checks/generated/.ready
+
+$(OTHER_CLIENTS): $(NODE_READY) openapi/openapi.json clients/checks/generate.ts
+	@PATH="$(CURDIR)/$(NODE)/bin:$$PATH" node clients/checks/generate.ts
+
 .PHONY: test-clients
-test-clients: $(CLIENT) ## Types, sizes and tests of the clients against a `coseat dev` of their own (sets Node up on its own)
+test-clients: $(CLIENT) $(OTHER_CLIENTS) ## Types, sizes and tests of the clients against a `coseat dev` of their own (sets Node up on its own)
+	@PATH="$(CURDIR)/$(NODE)/bin:$$PATH" node clients/checks/documents.ts
 	@PATH="$(CURDIR)/$(NODE)/bin:$$PATH" npx --no-install tsc --project clients/checks
 	@PATH="$(CURDIR)/$(NODE)/bin:$$PATH" node clients/checks/run.ts $(CLIENT_TESTS)
 
@@ -175,7 +182,7 @@ requirements: $(READY) ## Resolve pyproject.toml again and pin the result with h
 
 .PHONY: clean
 clean: ## Remove the virtual environment and every cache
-	rm -rf $(VENV) $(NODE) node_modules clients/*/node_modules clients/*/dist portal/node_modules portal/dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(NODE) node_modules clients/*/node_modules clients/*/dist clients/checks/generated portal/node_modules portal/dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(NODE_READY): $(READY) requirements-node.txt package.json package-lock.json $(wildcard clients/*/package.json portal/package.json) .npmrc
