@@ -63,7 +63,7 @@ const ended = exit(dev);
 try {
   const service = serviceOf(await announced(dev), state);
   const environment = { ...process.env, COSEAT_SERVICE: JSON.stringify(service) };
-  const tests = spawn(process.execPath, ["--test", "--test-reporter=spec", ...process.argv.slice(2)], {
+  const tests = spawn(process.execPath, ["--test", "--test-reporter=spec", "--test-timeout=90000", ...process.argv.slice(2)], {
     cwd: CHECKOUT,
     env: environment,
     stdio: "inherit",

@@ -26,7 +26,11 @@ from coseat_client.types import Response
 def modules() -> dict[str, ModuleType]:
     """Return the module of each operation by its name in snake case."""
     found = pkgutil.walk_packages(coseat_client.api.__path__, "coseat_client.api.")
-    return {name.rpartition(".")[2]: importlib.import_module(name) for _, name, is_package in found if not is_package}
+    return {
+        name.rpartition(".")[2]: importlib.import_module(name)
+        for _, name, is_package in found
+        if not is_package
+    }
 
 
 def model(module: ModuleType) -> Any:
@@ -57,7 +61,11 @@ def arguments(module: ModuleType, call: dict[str, Any]) -> dict[str, Any]:
 def send(module: ModuleType, call: dict[str, Any]) -> Response[Any]:
     """Send one call with the caller's token, or without any."""
     token = call.get("token")
-    client = Client(base_url=call["api"]) if token is None else AuthenticatedClient(base_url=call["api"], token=token)
+    client = (
+        Client(base_url=call["api"])
+        if token is None
+        else AuthenticatedClient(base_url=call["api"], token=token)
+    )
     return module.sync_detailed(client=client, **arguments(module, call))
 
 

@@ -27,10 +27,12 @@ export async function* events(
   let place = options.lastEventId;
   let pause = 1000;
   for (let failures = 0; ; ) {
-    const dead = new AbortController();
-    const signal = options.signal ? AbortSignal.any([options.signal, dead.signal]) : dead.signal;
+    const connection = new AbortController();
+    const stop = () => connection.abort();
+    options.signal?.addEventListener("abort", stop, { once: true });
     try {
-      for await (const message of messages(await open(place, signal), dead)) {
+      options.signal?.throwIfAborted();
+      for await (const message of messages(await open(place, connection.signal), connection)) {
         failures = 0;
         pause = message.retry ?? pause;
         if (message.id !== undefined && message.id !== place) options.onPlace?.((place = message.id));
@@ -39,10 +41,11 @@ export async function* events(
       await sleep(pause, options.signal);
     } catch (error) {
       options.signal?.throwIfAborted();
-      if (!dead.signal.aborted && !isPassing(error)) throw error;
+      if (!connection.signal.aborted && !isPassing(error)) throw error;
       await sleep(backoff(++failures, LONGEST_PAUSE), options.signal);
     } finally {
-      dead.abort();
+      options.signal?.removeEventListener("abort", stop);
+      connection.abort();
     }
   }
 }
@@ -53,17 +56,29 @@ interface Message {
   retry?: number;
 }
 
-/** Yields the messages of a body in the format of server-sent events. */
-async function* messages(body: ReadableStream<Uint8Array>, dead: AbortController): AsyncGenerator<Message, void> {
-  const reader = body.pipeThrough(new TextDecoderStream() as TransformStream<Uint8Array, string>).getReader();
+/**
+ * Yields the messages of a body in the format of server-sent events. It aborts a connection that has become silent.
+ *
+ * A request's signal does not reach its body once the request was collected as garbage, so the reader is cancelled too.
+ */
+async function* messages(body: ReadableStream<Uint8Array>, connection: AbortController): AsyncGenerator<Message, void> {
+  const reader = body.getReader();
+  const cancel = () => void reader.cancel().catch(() => undefined);
+  connection.signal.addEventListener("abort", cancel, { once: true });
+  const decoder = new TextDecoder();
   let rest = "";
-  for (;;) {
-    const timer = setTimeout(() => dead.abort(), SILENCE);
-    const { done, value } = await reader.read().finally(() => clearTimeout(timer));
-    if (done) return;
-    const blocks = (rest + value).split(/\r?\n\r?\n/);
-    rest = blocks.pop() ?? "";
-    for (const block of blocks) yield parsed(block);
+  try {
+    for (;;) {
+      const timer = setTimeout(() => connection.abort(), SILENCE);
+      const { done, value } = await reader.read().finally(() => clearTimeout(timer));
+      connection.signal.throwIfAborted();
+      if (done) return;
+      const blocks = (rest + decoder.decode(value, { stream: true })).split(/\r?\n\r?\n/);
+      rest = blocks.pop() ?? "";
+      for (const block of blocks) yield parsed(block);
+    }
+  } finally {
+    cancel();
   }
 }
 

@@ -207,3 +207,28 @@ test("a stream goes on after its last place when it was cut", async () => {
   assert.deepEqual(places, ["pl_1", "pl_2", "pl_3"]);
   assert.deepEqual(seen.map(({ headers }) => headers["last-event-id"]), [undefined, "pl_2", "pl_2", "pl_2", "pl_3"]);
 });
+
+test("a stream's connection is closed when its reader leaves or its signal aborts", { timeout: 10_000 }, async () => {
+  let closed = 0;
+  const ended = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  const held = createServer((_, response) => {
+    response.writeHead(200, { "Content-Type": "text/event-stream" });
+    response.write('id: pl_1\ndata: {"type":"seat.assigned"}\n\n');
+    response.on("close", () => ended[closed++]?.resolve());
+  });
+  await new Promise<void>((resolve) => held.listen(0, "127.0.0.1", resolve));
+  const coseat = client({ baseUrl: `http://127.0.0.1:${(held.address() as AddressInfo).port}` });
+  for await (const event of coseat.streamEvents({ subscription_id: "sub_1" })) {
+    assert.equal(event.type, "seat.assigned");
+    break;
+  }
+  await ended[0]?.promise;
+  const stop = new AbortController();
+  await assert.rejects(async () => {
+    for await (const _ of coseat.streamEvents({ subscription_id: "sub_1" }, { signal: stop.signal })) {
+      setTimeout(() => stop.abort(), 10);
+    }
+  }, { name: "AbortError" });
+  await ended[1]?.promise;
+  held.close();
+});
