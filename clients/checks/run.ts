@@ -60,14 +60,20 @@ const dev = spawn(join(CHECKOUT, ".venv/bin/coseat"), ["dev", "--reset", "--port
   stdio: ["ignore", "pipe", "pipe"],
 });
 const ended = exit(dev);
+let tests: ChildProcess | undefined;
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+  process.once(signal, () => {
+    tests?.kill(signal);
+    dev.kill("SIGTERM");
+  });
+}
 try {
   const service = serviceOf(await announced(dev), state);
-  const environment = { ...process.env, COSEAT_SERVICE: JSON.stringify(service) };
-  const tests = spawn(process.execPath, ["--test", "--test-reporter=spec", "--test-timeout=90000", ...process.argv.slice(2)], {
-    cwd: CHECKOUT,
-    env: environment,
-    stdio: "inherit",
-  });
+  tests = spawn(
+    process.execPath,
+    ["--test", "--test-reporter=spec", "--test-timeout=90000", ...process.argv.slice(2)],
+    { cwd: CHECKOUT, env: { ...process.env, COSEAT_SERVICE: JSON.stringify(service) }, stdio: "inherit" },
+  );
   process.exitCode = await exit(tests);
 } finally {
   dev.kill("SIGTERM");
