@@ -6,6 +6,7 @@ The page loads nothing from other hosts, and its policy says so to the browser
 
 from __future__ import annotations
 
+import asyncio
 from functools import cache
 from importlib.resources import files
 from typing import Final
@@ -59,11 +60,19 @@ _HEADERS: Final = {"Content-Security-Policy": POLICY, "Cache-Control": "no-cache
 
 
 def install(app: FastAPI) -> None:
-    """Add the routes /docs, its files, and /openapi.json. What they answer is read once and kept in memory."""
+    """Add the routes /docs, its files, and /openapi.json. What they answer is read once and kept in memory.
 
-    @cache
-    def stated() -> bytes:
-        return orjson.dumps(app.openapi())
+    The document takes most of a second to make. A thread does that, at the first request, so that the event loop goes
+    on answering others.
+    """
+    making: asyncio.Task[bytes] | None = None
+
+    async def stated() -> bytes:
+        nonlocal making
+        if making is None or (making.done() and making.exception() is not None):
+            making = asyncio.create_task(asyncio.to_thread(lambda: orjson.dumps(app.openapi())))
+        # `shield`: the client that began it may disconnect while others wait for it.
+        return await asyncio.shield(making)
 
     async def docs(_: Request) -> Response:
         return Response(_PAGE, headers=_HEADERS, media_type="text/html")
@@ -73,7 +82,7 @@ def install(app: FastAPI) -> None:
         return Response(content, headers=_HEADERS, media_type=kind)
 
     async def document(_: Request) -> Response:
-        return Response(stated(), headers={"Cache-Control": "no-cache"}, media_type="application/json")
+        return Response(await stated(), headers={"Cache-Control": "no-cache"}, media_type="application/json")
 
     app.add_route("/docs", docs, methods=["GET"], include_in_schema=False)
     app.add_route("/docs/{name}", file, methods=["GET"], include_in_schema=False)

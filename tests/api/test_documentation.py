@@ -1,18 +1,24 @@
 """The page /docs: interactive, and loaded from the service alone."""
 
+import asyncio
 import json
 import os
 import re
 import shutil
 import subprocess
+import threading
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from fastapi import FastAPI
+from starlette.responses import Response
 
+from app.http import documentation
 from testkit.company import Service
 from testkit.problems import problem
-from testkit.service import api_process, service_environment
+from testkit.service import api_process, in_process, service_environment
 from tests.contract.declared import operations
 
 BROWSER = shutil.which("chromium")
@@ -52,6 +58,27 @@ async def test_no_other_file_is_served(service: Service, name: str) -> None:
 async def test_the_document_is_the_committed_one(service: Service) -> None:
     stated = (await service.get("/openapi.json")).json()
     assert stated["paths"].keys() == {operation.path for operation in operations().values()}
+
+
+async def test_others_are_answered_when_the_document_is_being_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It held the event loop for 0.8 s at the first request."""
+    app = FastAPI(openapi_url=None)
+    documentation.install(app)
+    app.add_route("/other", lambda _: Response(b"answered"), methods=["GET"])
+    answered, made = threading.Event(), 0
+
+    def slowly() -> dict[str, Any]:
+        nonlocal made
+        made += 1
+        return {"others": answered.wait(20)}
+
+    monkeypatch.setattr(app, "openapi", slowly)
+    async with in_process(app) as client:
+        waiting = [asyncio.create_task(client.get("/openapi.json")) for _ in range(2)]
+        assert (await client.get("/other")).text == "answered"
+        answered.set()
+        assert [(await one).json() for one in waiting] == [{"others": True}] * 2
+    assert made == 1
 
 
 def test_the_page_works_in_a_browser_without_another_host(
