@@ -8,7 +8,7 @@ docs/decisions/0052-number-events-after-their-transaction.md.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from secrets import token_hex
@@ -17,7 +17,6 @@ from typing import Final
 import structlog
 
 from app.context import Context, Rules
-from app.domain.ids import SubscriptionId
 from app.domain.seats import Seats
 from app.domain.snapshots import JsonObject
 from app.errors import BillingError
@@ -243,6 +242,7 @@ class _Round:
         wanted = {draft.subscription_id for draft in self.drafts if draft.subscription_id is not None}
         known = await store.streams(self.connection, wanted - self.streams.keys())
         self.streams = {**known, **self.streams}
+        seats = await self._seats()
         position, rows = self.log.position, []
         for draft in self.drafts:
             position += 1
@@ -253,7 +253,7 @@ class _Round:
                 "created": draft.at.isoformat(),
                 "subscription_id": draft.subscription_id,
                 "customer_id": draft.customer_id,
-                "data": await self._data(draft),
+                "data": _data(draft, seats),
             }
             if draft.subscription_id is not None:
                 stream = self.streams.get(draft.subscription_id, Stream())
@@ -264,24 +264,22 @@ class _Round:
         await store.write(self.connection, rows)
         await store.keep_log(self.connection, position=position)
 
-    async def _data(self, draft: Draft) -> JsonObject:
-        data = draft.data
-        if draft.type == "seats.changed":
-            data = await self._seats(draft)
-        return {**data, "source": draft.source, "operation_id": draft.operation_id}
+    async def _seats(self) -> dict[str | None, Seats]:
+        """Return the seats, as they are now, of the subscriptions whose number of seats is told."""
+        told = {one.subscription_id for one in self.drafts if one.type == "seats.changed"} - {None}
+        if not told:
+            return {}
+        views = await subscriptions.subscription_views(self.connection, {str(one) for one in told})
+        return {one: view.seats(owner_uses_seat=self.rules.owner_uses_seat) for one, view in views.items()}
 
-    async def _seats(self, draft: Draft) -> JsonObject:
-        """Return the numbers of seats: the total as it is told, and what is used and reserved now."""
-        view = await subscriptions.subscription_view(
-            self.connection, SubscriptionId(draft.subscription_id or ""), asker=None
-        )
-        seats = Seats(0, 0, 0)
-        if view is not None:
-            seats = view.seats(owner_uses_seat=self.rules.owner_uses_seat)
-        return {
-            **seats._replace(total=draft.data["total"]).as_members(),
-            "previous_total": draft.data["previous_total"],
-        }
+
+def _data(draft: Draft, seats: Mapping[str | None, Seats]) -> JsonObject:
+    """Return the data of an event. Of seats it has the total as it is told, and what is used and reserved now."""
+    data = draft.data
+    if draft.type == "seats.changed":
+        now = seats.get(draft.subscription_id, Seats(0, 0, 0))
+        data = {**now._replace(total=data["total"]).as_members(), "previous_total": data["previous_total"]}
+    return {**data, "source": draft.source, "operation_id": draft.operation_id}
 
 
 def _fact_of(one: OpenExpansion, level: Level, at: datetime) -> Fact:

@@ -8,6 +8,7 @@ from typing import Final
 
 from app.context import Context
 from app.domain.ids import SubscriptionId
+from app.domain.seats import is_shareable
 from app.domain.snapshots import JsonObject
 from app.errors import CursorExpired, FieldError, InvalidRequest, ServiceUnavailable
 from app.events import facts as deciding
@@ -17,6 +18,7 @@ from app.events.store.feed import Bounds, State, StatePlace
 from app.mirror.store import subscriptions
 from app.postgres.database import Connection
 
+_SEATS_RANK: Final = 2
 _OF_SNAPSHOT: Final[JsonObject] = {"source": None, "operation_id": None}
 
 
@@ -127,6 +129,7 @@ async def _rows(context: Context, connection: Connection, found: Sequence[State]
     ids = {state.place.subscription_id for state in found}
     levels = await announcing.levels(connection, ids)
     told = await announcing.streams(connection, ids)
+    seats = await _seats(context, connection, found)
     rows = []
     for state in found:
         level = levels[state.place.subscription_id]
@@ -141,11 +144,11 @@ async def _rows(context: Context, connection: Connection, found: Sequence[State]
             case 1:
                 owner = {"owner_id": level.owner_id, "previous_owner_id": None}
                 row |= {"type": "owner.changed", "customer_id": level.owner_id, "data": owner}
-            case 2:
-                seats = await _seats(context, connection, level.subscription_id)
-                if seats is None:
+            case rank if rank == _SEATS_RANK:
+                if level.subscription_id not in seats:
                     continue
-                row |= {"type": "seats.changed", "data": {**seats, "previous_total": None}}
+                numbers = {**seats[level.subscription_id], "previous_total": None}
+                row |= {"type": "seats.changed", "data": numbers}
             case _:
                 row |= {
                     "type": "seat.assigned",
@@ -156,12 +159,17 @@ async def _rows(context: Context, connection: Connection, found: Sequence[State]
     return rows
 
 
-async def _seats(context: Context, connection: Connection, subscription_id: str) -> dict[str, int] | None:
-    """Return the seats of a subscription, None if no product of it is shared."""
-    view = await subscriptions.subscription_view(connection, SubscriptionId(subscription_id), asker=None)
-    if view is None or not any(item.gives_seats for item in view.seat_items()):
-        return None
-    return view.seats(owner_uses_seat=context.rules.owner_uses_seat).as_members()
+async def _seats(
+    context: Context, connection: Connection, found: Sequence[State]
+) -> dict[str, dict[str, int]]:
+    """Return the seats of the subscriptions of which they are shown and which are shared."""
+    asked = {state.place.subscription_id for state in found if state.place.rank == _SEATS_RANK}
+    views = await subscriptions.subscription_views(connection, asked) if asked else {}
+    return {
+        one: view.seats(owner_uses_seat=context.rules.owner_uses_seat).as_members()
+        for one, view in views.items()
+        if is_shareable(view.seat_items())
+    }
 
 
 def _access_row(row: JsonObject) -> JsonObject:

@@ -6,6 +6,8 @@ from typing import Any
 import asyncpg
 
 from app.domain import metadata as keys
+from app.events import announcing
+from app.events.store import announcing as store
 from testkit.company import Service, new_email
 from testkit.event_fold import folded, truth, written_events
 
@@ -154,6 +156,34 @@ async def test_dashboard_edit_of_seats_is_told_with_the_numbers(service: Service
     }
     assert types(found).count("subscription.changed") == 2
     assert found[-1]["data"]["cancel_at_period_end"] is True
+
+
+async def test_seats_are_read_once_when_many_subscriptions_change_them(service: Service) -> None:
+    """Each `seats.changed` took a statement of its own in the transaction that holds the log."""
+    await filled(service)
+    companies = [await service.company(seats=5, users=number) for number in range(4)]
+    await service.announce()
+    before = len(await events(service))
+    for company in companies:
+        item = (await company.state())["items"]["data"][0]
+        await service.stripe.post(f"/v1/subscription_items/{item['id']}", quantity=8)
+        await service.refresh("subscription", company.subscription_id)
+    statements: list[str] = []
+    async with service.context.database.snapshot() as connection:
+        with connection.query_logger(lambda query: statements.append(query.query)):
+            taken = await store.take_log(connection)
+            assert taken is not None
+            await announcing._Round(connection, service.context.rules, taken).run()
+            # asyncpg calls the logger in the next turn of the loop.
+            await asyncio.sleep(0)
+    changed = [one for one in (await check_fold(service))[before:] if one["type"] == "seats.changed"]
+    numbers = {one["subscription_id"]: one["data"] for one in changed}
+    assert [numbers[company.subscription_id]["used"] for company in companies] == [
+        (await company.seats())["used"] for company in companies
+    ]
+    assert all(one["total"] == 8 and one["previous_total"] == 5 for one in numbers.values())
+    views = [one for one in statements if "owner_may_purchase" in one]
+    assert len(views) == 1
 
 
 async def test_end_takes_access_and_no_seat(service: Service) -> None:

@@ -5,7 +5,7 @@ A login's read of a subscription with an open operation takes a second one.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
 from app.domain.ids import CustomerId, SubscriptionId
@@ -76,6 +76,7 @@ _BY_LOGIN_WITHOUT_OPERATIONS = (
 )
 
 _BY_ID = _VIEW + "s.id = $2"
+_BY_IDS = _VIEW + "s.id = any($2::text[])"
 _BY_CUSTOMER = (
     _VIEW
     + """s.id in (
@@ -148,6 +149,14 @@ async def subscription_view(
     """Return a subscription as read for customer `asker`, None if it does not exist."""
     row = await connection.fetchrow(_BY_ID, asker, subscription_id)
     return None if row is None else _view(dict(row))
+
+
+async def subscription_views(
+    connection: Connection, subscription_ids: Collection[str]
+) -> dict[str, SubscriptionView]:
+    """Return those subscriptions that exist, by id, as read for nobody in particular."""
+    rows = await connection.fetch(_BY_IDS, None, list(subscription_ids))
+    return {row["id"]: _view(dict(row)) for row in rows}
 
 
 async def view_for_login(
