@@ -86,6 +86,19 @@ def test_every_method_stands_beside_its_own_route() -> None:
         assert (first[0], shape(first[1])) == (stated["method"], shape(stated["path"])), name
 
 
+def test_page_on_moving_names_what_the_wire_of_billing_js_has() -> None:
+    """O18: two fields that are never sent, an answer without what its client reads, and a hash without its name."""
+    text = GUIDE.read_text(encoding="utf-8")
+    theirs = [row.split("|")[1] for row in text.splitlines() if row.startswith("|")]
+    for absent in ("currentCustomer", "`action`"):
+        assert [cell for cell in theirs if absent in cell] == []
+    answers = [row for row in sections()["updateSubscription"].splitlines() if row.startswith("| out")]
+    assert len(answers) == 1 and "`status`" in answers[0].split("|")[1]
+    [uncalled] = [cell for cell in theirs if "getCustomerUpcomingInvoice" in cell]
+    assert "called by none" in uncalled
+    assert re.findall(r"HMAC(?!-SHA256)", text) == []
+
+
 def _fields(schema: Any, found: set[str], seen: set[str]) -> set[str]:
     """Every member's name that can be reached from a schema of the document."""
     if isinstance(schema, list):
