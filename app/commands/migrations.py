@@ -7,7 +7,8 @@ from pathlib import Path
 
 from app.settings import Settings
 
-ROOT = Path(__file__).resolve().parents[2]
+FOLDER = Path(__file__).resolve().parents[2] / "migrations"
+"""Beside the package `app`, in a checkout and where the wheel is installed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,8 @@ def upgrade(settings: Settings) -> Migrated:
     from alembic.config import Config
     from alembic.script import ScriptDirectory
 
-    config = Config(str(ROOT / "alembic.ini"))
+    config = Config()
+    config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
     config.set_main_option("sqlalchemy.url", settings.dsn.replace("%", "%%"))
     config.attributes["keep_logging"] = True
     command.upgrade(config, "head")
