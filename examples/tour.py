@@ -34,7 +34,7 @@ from app.identity.development_tokens import sign_development_token
 from app.settings import Settings, load_settings
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-START_SECONDS = 90.0
+START_SECONDS = 180.0
 STOP_SECONDS = 30.0
 SYNC_SECONDS = 2.0
 """How soon an edit in the Dashboard must show in the API."""

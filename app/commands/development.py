@@ -42,9 +42,8 @@ from app.settings import Settings, SettingsError, given_settings, inherited_envi
 CHECKOUT = Path(__file__).resolve().parents[2]
 PORTAL = CHECKOUT / "portal" / "dist"
 """Where the portal is built. It is not committed."""
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 SECRETS = "secrets.json"
-API_PORT = 8000
 STRIPE_PORT = 12_111
 MISCONFIGURED = 2
 
@@ -65,10 +64,12 @@ def run_everything(*, port: int | None, stripe_port: int | None, reset: bool, st
         signal.signal(number, lambda *_: stop.set())
     given = given_settings()
     try:
+        # Beside the defaults a misspelt variable would not be noticed.
+        own_port = load_settings(process="dev").port
         with _only_one(directory):
             if reset:
                 _delete_state(directory)
-            wanted = _named_port(given) if port is None else port
+            wanted = own_port if port is None else port
             stripe_at = _stripe_port(stripe_port, api_is_anywhere=wanted == 0)
             return _run(directory, given, _port(wanted, "--port"), stripe_at, stop)
     except SettingsError as error:
@@ -201,13 +202,6 @@ def _prepare(settings: Settings) -> None:
 
     upgrade(settings)
     asyncio.run(fill_cache(settings, quiet=True))
-
-
-def _named_port(given: Mapping[str, str]) -> int:
-    named = given.get("PORT", str(API_PORT)).strip()
-    if not named.isdecimal() or not 0 <= int(named) <= 65_535:
-        raise StartFailed("PORT is no number from 0 to 65535")
-    return int(named)
 
 
 def _stripe_port(wanted: int | None, *, api_is_anywhere: bool) -> int:

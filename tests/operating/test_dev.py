@@ -1,14 +1,20 @@
 """`coseat dev` as a whole: its environment, its people, its mailbox, and payments without Stripe.js."""
 
+import base64
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import jwt
 import pytest
 
+from app.commands.development_endpoint import NotRegistered, register
+from app.operating.dev import ENDPOINT_FILE
 from examples.tour import CHECKOUT, Service, running_service
 from testkit.waiting import wait_until
 
@@ -128,7 +134,7 @@ def test_paid_subscription_is_active_when_it_is_read_fresh_after_the_payment(bro
     assert (declined.status_code, declined.json()["decline_code"]) == (402, "generic_decline")
     paid = browser.post("/dev/payment", json={"client_secret": secret})
     assert (paid.status_code, paid.json()["status"]) == (200, "succeeded")
-    path = f"/v1/subscriptions/{bought['subscription']['id']}"
+    path = f"/v1/subscriptions/{bought['results'][0]['subscription_id']}"
     assert browser.get(f"{path}?fresh=true", headers=lea).json()["subscription"]["status"] == "active"
     wait_until(lambda: browser.get(path, headers=lea).json()["subscription"]["status"] == "active", within=20)
 
@@ -139,3 +145,37 @@ def test_clock_of_the_stand_in_moves_when_the_panel_asks(browser: httpx.Client) 
     after = browser.post("/dev/clock", json={"advance": 86_400}).json()["now"]
     assert 86_400 <= after - before < 86_400 + 600
     assert browser.post("/dev/clock", json={"advance": 0}).status_code == 422
+
+
+def test_endpoint_is_used_again_unless_its_secret_is_lost(service: Service, browser: httpx.Client) -> None:
+    state, key = service.directory / "dev", service.tokens["service_key"]
+
+    def kept() -> dict[str, str]:
+        found: dict[str, str] = json.loads((state / ENDPOINT_FILE).read_text())
+        return found
+
+    def registered() -> list[str]:
+        answer = browser.get("/v1/webhook-endpoints", headers={"Authorization": f"Bearer {key}"})
+        return [one["id"] for one in answer.json()["data"]]
+
+    first = kept()
+    register(service.api, key, state)
+    assert kept() == first and registered() == [first["id"]]
+    lost = "whsec_" + base64.b64encode(b"another secret than the one").decode()
+    (state / ENDPOINT_FILE).write_text(json.dumps({**first, "secret": lost}))
+    register(service.api, key, state)
+    assert registered() == [kept()["id"]] != [first["id"]]
+    with pytest.raises(NotRegistered, match="credential"):
+        register(service.api, "csk_of_nobody", state)
+
+
+def test_dev_starts_nothing_when_the_environment_is_wrong(tmp_path: Path) -> None:
+    """O8: each wrong variable of the shell is named, a misspelt one too."""
+    wrong = {"LOG_LEVEL": "loud", "CORS_ORIGIN": "https://app.example.com", "PORT": "eighty"}
+    command = [sys.executable, "-m", "app", "dev", "--state", str(tmp_path)]
+    done = subprocess.run(
+        command, cwd=CHECKOUT, env={**os.environ, **wrong}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert all(name in done.stderr for name in wrong) and "CORS_ORIGINS?" in done.stderr
+    assert not (tmp_path / "dev" / "postgres").exists()
