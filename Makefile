@@ -3,7 +3,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-TEST_OPTIONS ?= -n auto --maxprocesses=4 --dist=loadfile
+# Most tests wait for servers more than they compute, so there are more processes than cores.
+TEST_OPTIONS ?= -n 4 --dist=loadfile --no-loadscope-reorder
 NODE := .venv-node
 NODE_READY := node_modules/.ready
 CHROMIUM ?= chromium
