@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
+from testkit.serving import serving
+
 Mode = Literal[
     "keys", "error", "html", "hang", "trickle", "redirect", "too_large", "reset", "empty", "not_found"
 ]
@@ -74,19 +76,5 @@ class KeyServer:
 async def key_server() -> AsyncIterator[KeyServer]:
     """A key server on a free port for the length of the block."""
     served = KeyServer()
-    tasks: set[asyncio.Task[None]] = set()
-
-    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(served._answer(reader, writer))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-
-    server = await asyncio.start_server(accept, "127.0.0.1", 0)
-    served.port = server.sockets[0].getsockname()[1]
-    try:
+    async with serving(served._answer) as served.port:
         yield served
-    finally:
-        server.close()
-        for task in list(tasks):
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

@@ -9,6 +9,8 @@ from typing import Any
 
 from standardwebhooks.webhooks import Webhook
 
+from testkit.serving import serving
+
 
 @dataclass(frozen=True)
 class Received:
@@ -71,9 +73,6 @@ class Receiver:
 async def receiving() -> AsyncIterator[Receiver]:
     """A receiver on a port of this host."""
     receiver = Receiver()
-    server = await asyncio.start_server(receiver.answer, "127.0.0.1", 0)
-    receiver.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hooks"
-    try:
+    async with serving(receiver.answer) as port:
+        receiver.url = f"http://127.0.0.1:{port}/hooks"
         yield receiver
-    finally:
-        server.close()
