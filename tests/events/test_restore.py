@@ -66,7 +66,8 @@ async def test_consumers_begin_again_when_the_database_was_restored(service: Ser
         await deliver(service, worker)
         fresh = receiver.events[len(lost) :]
 
-    assert fresh[0]["type"] == "sync.completed" and fresh[0]["id"] == jumped.event_id
+    # It has a queue of its own, so the first events of the subscription may overtake it.
+    assert [event["id"] for event in fresh if event["type"] == "sync.completed"] == [jumped.event_id]
     assert {event["id"] for event in fresh}.isdisjoint({event["id"] for event in lost})
     own = [event for event in fresh if event["subscription_id"] == company.subscription_id]
     delivered = [event for event in lost if event["subscription_id"] == company.subscription_id]
