@@ -87,6 +87,12 @@ $(CLIENT): $(NODE_READY) openapi/openapi.json clients/typescript/generate.mjs $(
 .PHONY: client
 client: $(CLIENT) ## Generate and build the TypeScript client (sets Node up on its own)
 
+# Answers the Billing.js client in the page.
+ADAPTER := clients/billing-js/dist/index.js
+
+$(ADAPTER): $(CLIENT) $(wildcard clients/billing-js/src/*.ts clients/billing-js/*.json)
+	@PATH="$(CURDIR)/$(NODE)/bin:$$PATH" npm run --silent build --workspace @coseat/billing-js
+
 # Node runs the tests in TypeScript as they are, and `tsc` checks their types.
 CLIENT_TESTS ?= $(wildcard clients/*/test/*.test.ts)
 
@@ -97,10 +103,15 @@ $(OTHER_CLIENTS): $(NODE_READY) openapi/openapi.json clients/checks/generate.ts
 	@PATH="$(CURDIR)/$(NODE)/bin:$$PATH" node clients/checks/generate.ts
 
 .PHONY: test-clients
-test-clients: $(CLIENT) $(OTHER_CLIENTS) ## Types, sizes and tests of the clients against a `coseat dev` of their own (sets Node up on its own)
+test-clients: $(CLIENT) $(ADAPTER) $(OTHER_CLIENTS) ## Types, sizes and tests of the clients against a `coseat dev` of their own (sets Node up on its own)
 	@PATH="$(CURDIR)/$(NODE)/bin:$$PATH" node clients/checks/documents.ts
 	@PATH="$(CURDIR)/$(NODE)/bin:$$PATH" npx --no-install tsc --project clients/checks
 	@PATH="$(CURDIR)/$(NODE)/bin:$$PATH" node clients/checks/run.ts $(CLIENT_TESTS)
+
+.PHONY: test-billing-js
+test-billing-js: $(ADAPTER) ## The published Billing.js client on this API, in Chromium (on Debian: apt install chromium)
+	@command -v $(CHROMIUM) >/dev/null || { echo "make test-billing-js needs $(CHROMIUM) (make system-packages installs it)." >&2; exit 1; }
+	@PATH="$(CURDIR)/$(NODE)/bin:$$PATH" CHROMIUM="$$(command -v $(CHROMIUM))" node clients/checks/run.ts clients/billing-js/test/pages.browser.ts
 
 # What is sent to the browser. The build fails if it is too big (portal/scripts/size.mjs).
 PORTAL := portal/dist/index.html

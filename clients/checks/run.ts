@@ -71,7 +71,7 @@ try {
   const service = serviceOf(await announced(dev), state);
   tests = spawn(
     process.execPath,
-    ["--test", "--test-reporter=spec", "--test-timeout=90000", ...process.argv.slice(2)],
+    ["--test", "--test-reporter=spec", "--test-timeout=150000", ...process.argv.slice(2)],
     { cwd: CHECKOUT, env: { ...process.env, COSEAT_SERVICE: JSON.stringify(service) }, stdio: "inherit" },
   );
   process.exitCode = await exit(tests);

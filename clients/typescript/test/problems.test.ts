@@ -268,7 +268,7 @@ const CASES = {
     status: 429,
     call: async () => {
       const { coseat } = await newCustomer();
-      for (;;) await coseat.createCustomer();
+      for (;;) await Promise.all([1, 2, 3].map(() => coseat.createCustomer()));
     },
   },
   request_in_progress: {
@@ -284,7 +284,7 @@ const CASES = {
   },
   role_required: {
     status: 403,
-    call: () => client(service.tokens["user"]).createInvitation({ subscription_id: TEAM, email: "new@example.com" }),
+    call: () => client(service.tokens["member"]).createInvitation({ subscription_id: TEAM, email: "new@example.com" }),
   },
   scope_required: { status: 403, call: () => owner.getEvents() },
   seat_item_ambiguous: {
