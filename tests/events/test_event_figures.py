@@ -44,7 +44,7 @@ async def test_endpoint_is_named_when_it_fails_and_when_it_is_disabled(
     await deliver(service, deliverer)
     name = f'webhook_endpoint_failures{{endpoint="{failing}"}}'
     found = await figures(service)
-    assert found[name] == 1 and 0 < found["events_oldest_undelivered_seconds"] < 60
+    assert found[name] >= 1 and 0 < found["events_oldest_undelivered_seconds"] < 60
     assert await findings(service) == []
     await service.fetch("update events set created = created - interval '2 hours'")
     assert (await figures(service))["events_oldest_undelivered_seconds"] > 7200
