@@ -126,6 +126,7 @@ class Gate:
         self._free: list[Session] = []
         self._all: list[Session] = []
         self._wound = 0.0
+        self._has_lost_one = False
         self.lent: dict[asyncio.Task[Any], int] = {}
         """Tasks that have a connection just now, and how many."""
         self._holders: set[int] = set()
@@ -144,9 +145,17 @@ class Gate:
             found = self._free.pop()
             if not found.raw.is_closed():
                 return found
-            # On a busy machine asyncpg may give up a connection whose statement was cancelled.
             self._all.remove(found)
+            self._has_lost_one = True
         return await self._connect()
+
+    @property
+    def has_lost_a_connection(self) -> bool:
+        """Was one closed since `forget`? What its last transaction did is then not known.
+
+        On a busy machine asyncpg may give up a connection whose statement was cancelled.
+        """
+        return self._has_lost_one or any(session.raw.is_closed() for session in self._all)
 
     async def _connect(self) -> Session:
         self._loop.under_way += 1
@@ -313,7 +322,9 @@ class Gate:
         """For the next schedule; every connection is free again."""
         if len(self._free) != len(self._all) or self.waiting or self.sent:
             raise AssertionError("a connection is still in use")
-        self._free.sort(key=self._all.index, reverse=True)
+        self._all = [session for session in self._all if not session.raw.is_closed()]
+        self._free = self._all[::-1]
+        self._has_lost_one = False
         self.changes = []
         self.lent.clear()
 

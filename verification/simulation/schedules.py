@@ -98,6 +98,13 @@ class Bench:
         self._number = 0
 
     async def play(self, seed: str) -> Record:
+        record = await self._play_once(seed)
+        if self._gate.has_lost_a_connection:
+            progress(f"{seed}: a connection to PostgreSQL was lost, so it is played again")
+            record = await self._play_once(seed)
+        return record
+
+    async def _play_once(self, seed: str) -> Record:
         await held_database.empty(self._gate, self._names, self._number)
         self._number += 1
         self._gate.forget()
