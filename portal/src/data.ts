@@ -169,12 +169,15 @@ export function useDebounced<T>(value: T, milliseconds: number): T {
   return settled;
 }
 
-/** Waits for what a change answered, if it was not done at once. */
+/** Waits for what a change answered, if it was not done at once. `refresh` shows meanwhile what is in progress. */
 export async function finished<T extends { pending: boolean; operation_id: string | null }>(
   api: Api,
   answer: T,
+  refresh: () => Promise<void>,
 ): Promise<T | Operation> {
-  return answer.pending && answer.operation_id !== null ? api.finished(answer.operation_id) : answer;
+  if (!answer.pending || answer.operation_id === null) return answer;
+  void refresh();
+  return api.finished(answer.operation_id);
 }
 
 /** Runs one change at a time and keeps its failure until the next one. */

@@ -23,7 +23,7 @@ export function PaymentWaiting({ subscription, change }: PaymentWaitingProps) {
 
   const abandon = () =>
     run(async () => {
-      const operation = await finished(api, await api.cancelOperation(change.operation_id));
+      const operation = await finished(api, await api.cancelOperation(change.operation_id), refresh);
       announce(operation.results.some((result) => result.outcome === "applied") ? t("told.paid_first") : t("told.abandoned"));
     }).finally(refresh);
 

@@ -21,7 +21,7 @@ export function Accept() {
 
   const accept = () =>
     run(async () => {
-      appliedOrRefused(await finished(api, await api.acceptInvitation(secret)));
+      appliedOrRefused(await finished(api, await api.acceptInvitation(secret), refresh));
       announce(t("told.joined", { name: invitation?.product.name ?? "" }));
       await refresh();
       go("#/");

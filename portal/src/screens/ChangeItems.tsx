@@ -43,7 +43,7 @@ export function ChangeItems({ subscription, onClose }: { subscription: Subscript
       if (!quote) return;
       const forgo = quote.credit_forgone > 0 ? { forgo_credit: true } : {};
       const bound = { ...change, quote_id: quote.quote_id, ...forgo };
-      const changed = appliedOrRefused(await finished(api, await api.updateSubscription(subscription.id, bound)));
+      const changed = appliedOrRefused(await finished(api, await api.updateSubscription(subscription.id, bound), refresh));
       announce(isUnpaid(changed) ? t("payment.needed") : t("told.changed"));
       onClose();
     }).finally(refresh);

@@ -25,7 +25,7 @@ export function EndSubscription({ subscription, onClose }: { subscription: Subsc
 
   const confirmed = () =>
     run(async () => {
-      const changed = appliedOrRefused(await finished(api, await api.cancelSubscription(subscription.id, chosen)));
+      const changed = appliedOrRefused(await finished(api, await api.cancelSubscription(subscription.id, chosen), refresh));
       announce("ends_at" in changed && changed.ends_at ? t("told.ends", { date: format.date(changed.ends_at) }) : t("told.ended"));
       onClose();
     }).finally(refresh);

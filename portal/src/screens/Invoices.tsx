@@ -55,13 +55,15 @@ function InvoiceLine({ invoice }: { invoice: Invoice }) {
       <span className="cs-actions">
         <strong>{format.money(invoice.total, invoice.currency)}</strong>
         {invoice.hosted_invoice_url && (
-          <a className="cs-button cs-button-quiet" href={invoice.hosted_invoice_url} target="_blank" rel="noreferrer" aria-label={t("invoice.view_named", { number })}>
+          <a className="cs-button cs-button-quiet" href={invoice.hosted_invoice_url} target="_blank" rel="noreferrer">
             {invoice.status === "open" ? t("invoice.pay") : t("invoice.view")}
+            <span className="cs-hidden">{number}</span>
           </a>
         )}
         {invoice.invoice_pdf && (
-          <a className="cs-button cs-button-quiet" href={invoice.invoice_pdf} aria-label={t("invoice.pdf_named", { number })}>
+          <a className="cs-button cs-button-quiet" href={invoice.invoice_pdf}>
             {t("invoice.pdf")}
+            <span className="cs-hidden">{number}</span>
           </a>
         )}
       </span>

@@ -8,6 +8,7 @@ import { Failure } from "../ui/Failure";
 import { Confirm } from "../ui/Modal";
 import { Badge } from "../ui/Notice";
 import { Empty, Failed, Loading } from "../ui/States";
+import { methodName } from "./prices";
 
 export function PaymentMethods() {
   const { api, t, announce } = useCoseat();
@@ -67,12 +68,11 @@ export function PaymentMethods() {
 }
 
 function Method({ method, onChanged }: { method: PaymentMethod; onChanged: () => Promise<unknown> }) {
-  const { api, t, announce } = useCoseat();
+  const coseat = useCoseat();
+  const { api, t, announce } = coseat;
   const { isBusy, failure, run } = useAction();
   const [isAsking, setAsking] = useState(false);
-  const name = method.card
-    ? t("methods.card", { brand: method.card.brand ?? method.type, last4: method.card.last4 ?? "" })
-    : method.type;
+  const name = methodName(coseat, method);
   const useAsDefault = () =>
     run(async () => {
       await api.setDefaultPaymentMethod(method.id);
@@ -102,12 +102,14 @@ function Method({ method, onChanged }: { method: PaymentMethod; onChanged: () =>
       </span>
       <span className="cs-actions">
         {!method.is_default && (
-          <Button variant="quiet" isBusy={isBusy} aria-label={t("methods.make_default_named", { name })} onClick={() => void useAsDefault()}>
+          <Button variant="quiet" isBusy={isBusy} onClick={() => void useAsDefault()}>
             {t("methods.make_default")}
+            <span className="cs-hidden">{name}</span>
           </Button>
         )}
-        <Button variant="quiet" aria-label={t("methods.remove_named", { name })} onClick={() => setAsking(true)}>
+        <Button variant="quiet" onClick={() => setAsking(true)}>
           {t("methods.remove")}
+          <span className="cs-hidden">{name}</span>
         </Button>
       </span>
       <Confirm

@@ -1,7 +1,7 @@
 import { useState } from "react";
 import type { Payment, Product } from "../api";
 import { useCoseat } from "../coseat";
-import { appliedOrRefused, finished, isUnpaid, useAction, useMe, useProducts, useRefresh } from "../data";
+import { appliedOrRefused, finished, isUnpaid, useAction, useMe, usePaymentMethods, useProducts, useRefresh } from "../data";
 import { go, pathOf } from "../page/routing";
 import { PaymentDialog } from "../payments/PaymentDialog";
 import { Button } from "../ui/Button";
@@ -9,7 +9,10 @@ import { Failure } from "../ui/Failure";
 import { Field, Select, TextInput } from "../ui/Field";
 import { Modal } from "../ui/Modal";
 import { Empty, Failed, Loading } from "../ui/States";
-import { priceText } from "./prices";
+import { methodName, priceText } from "./prices";
+
+/** The choice of a card that is not stored: the payment step asks for it. */
+const ANOTHER_CARD = "";
 
 export function Plans() {
   const { t } = useCoseat();
@@ -54,8 +57,9 @@ function Plan({ product, onChoose }: { product: Product; onChoose: () => void })
           </li>
         ))}
       </ul>
-      <Button variant="primary" onClick={onChoose} aria-label={t("plans.buy_named", { name: product.name })}>
+      <Button variant="primary" onClick={onChoose}>
         {t("plans.buy")}
+        <span className="cs-hidden">{product.name}</span>
       </Button>
     </article>
   );
@@ -71,6 +75,9 @@ function Buy({ product, onClose }: { product: Product; onClose: () => void }) {
   const [price, setPrice] = useState(product.default_price_id ?? prices[0]?.id ?? "");
   const [quantity, setQuantity] = useState(1);
   const [promotion, setPromotion] = useState("");
+  const methods = usePaymentMethods(me.isSuccess).data?.data ?? [];
+  const [chosenMethod, setChosenMethod] = useState<string | null>(null);
+  const method = chosenMethod ?? methods.find((one) => one.is_default)?.id ?? ANOTHER_CARD;
   const [due, setDue] = useState<{ payment: Payment; operation: string | null } | null>(null);
 
   async function bought() {
@@ -86,8 +93,9 @@ function Buy({ product, onClose }: { product: Product; onClose: () => void }) {
       const answer = await api.addSubscription({
         items: [{ price_id: price, quantity }],
         ...(code === "" ? {} : { promotion_code: code }),
+        ...(method === ANOTHER_CARD ? {} : { payment_method_id: method }),
       });
-      const changed = appliedOrRefused(await finished(api, answer));
+      const changed = appliedOrRefused(await finished(api, answer, refresh));
       if (isUnpaid(changed) && changed.payment) setDue({ payment: changed.payment, operation: changed.operation_id });
       else await bought();
     });
@@ -136,6 +144,20 @@ function Buy({ product, onClose }: { product: Product; onClose: () => void }) {
                 value={quantity}
                 onChange={(event) => setQuantity(Number(event.target.value.replace(/\D/g, "").slice(0, 5)))}
               />
+            )}
+          </Field>
+        )}
+        {methods.length > 0 && (
+          <Field label={t("payment.card")}>
+            {(control) => (
+              <Select {...control} value={method} onChange={(event) => setChosenMethod(event.target.value)}>
+                {methods.map((one) => (
+                  <option key={one.id} value={one.id}>
+                    {methodName(coseat, one)}
+                  </option>
+                ))}
+                <option value={ANOTHER_CARD}>{t("buy.another_card")}</option>
+              </Select>
             )}
           </Field>
         )}

@@ -1,4 +1,4 @@
-import type { Price, Recurring } from "../api";
+import type { PaymentMethod, Price, Recurring } from "../api";
 import type { Coseat } from "../coseat";
 import type { MessageKey } from "../i18n";
 
@@ -18,3 +18,10 @@ export function priceText({ t, format }: Pick<Coseat, "t" | "format">, price: Pr
   if (price.recurring === null) return shown;
   return t(INTERVALS[price.recurring.interval], { price: shown, count: price.recurring.interval_count });
 }
+
+/** Returns what people call a payment method: a card by its brand and last digits. */
+export function methodName({ t }: Pick<Coseat, "t">, { card, type }: PaymentMethod): string {
+  return card ? t("methods.card", { brand: BRANDS[card.brand ?? ""] ?? card.brand ?? type, last4: card.last4 ?? "" }) : type;
+}
+
+const BRANDS: Record<string, string> = { visa: "Visa", mastercard: "Mastercard", amex: "American Express" };

@@ -65,8 +65,8 @@ export function AddPeople({ subscription, rights, markTyped }: AddPeopleProps) {
         return;
       }
       const results = await (way === "add"
-        ? add(api, subscription, good, role, quote)
-        : invite(api, subscription, good, role, quote, lacking));
+        ? add(api, subscription, good, role, quote, refresh)
+        : invite(api, subscription, good, role, quote, lacking, refresh));
       setMissing(null);
       const kept = keptBack(all, results);
       setAddresses(kept);
@@ -170,10 +170,17 @@ function quoteFor(api: Api, subscription: Subscription, way: Way, good: string[]
   return api.quoteSeats(subscription.id, { total: (subscription.shared?.seats.total ?? 0) + lacking });
 }
 
-async function add(api: Api, subscription: Subscription, good: string[], role: MemberRole, quote: Quote | null) {
+async function add(
+  api: Api,
+  subscription: Subscription,
+  good: string[],
+  role: MemberRole,
+  quote: Quote | null,
+  refresh: () => Promise<void>,
+): Promise<Sent[]> {
   const bought = quote === null ? {} : { over_capacity: "add_seats" as const, quote_id: quote.quote_id };
   const answer = await api.changePeople(subscription.id, { add: additions(good, role), ...bought });
-  return (await finished(api, answer)).results.filter((result) => result.action === "add");
+  return (await finished(api, answer, refresh)).results.filter((result) => result.action === "add");
 }
 
 /** Buys what is missing, then invites one address after the other. An address that is refused stops no other. */
@@ -184,11 +191,12 @@ async function invite(
   role: MemberRole,
   quote: Quote | null,
   lacking: number,
+  refresh: () => Promise<void>,
 ): Promise<Sent[]> {
   if (quote !== null) {
     const total = (subscription.shared?.seats.total ?? 0) + lacking;
     const bought = await api.setSeats(subscription.id, { total, quote_id: quote.quote_id });
-    if (isUnpaid(appliedOrRefused(await finished(api, bought)))) throw new ApiError("payment_action_required", 402);
+    if (isUnpaid(appliedOrRefused(await finished(api, bought, refresh)))) throw new ApiError("payment_action_required", 402);
   }
   const results: Sent[] = [];
   for (const email of good) {

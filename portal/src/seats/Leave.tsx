@@ -19,7 +19,7 @@ export function Leave({ subscription, onClose, onLeft }: LeaveProps) {
 
   const confirmed = () =>
     run(async () => {
-      appliedOrRefused(await finished(api, await api.leave(subscription.id)));
+      appliedOrRefused(await finished(api, await api.leave(subscription.id), refresh));
       announce(t("told.left", { name }));
       onLeft();
       await refresh();

@@ -46,7 +46,7 @@ export function PersonRow({ person, me, rights, subscription, onRemove, onTransf
   const changeRole = (role: MemberRole) =>
     run(async () => {
       const update = [{ customer_id: person.customer_id ?? "", role }];
-      const operation = await finished(api, await api.changePeople(subscription.id, { update }));
+      const operation = await finished(api, await api.changePeople(subscription.id, { update }), refresh);
       const result = operation.results[0];
       if (result?.code) return codeText(coseat, result.code, result);
       return t("told.role", { name: shown, role: t(ROLE_KEYS[role]) });

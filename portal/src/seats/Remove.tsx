@@ -39,7 +39,7 @@ export function Remove({ person, subscription, rights, onClose }: RemoveProps) {
         isGivenBack && quote.data
           ? { release_seats: true, quote_id: quote.data.quote_id, ...(quote.data.credit_forgone > 0 ? { forgo_credit: true } : {}) }
           : {};
-      appliedOrRefused(await finished(api, await api.changePeople(subscription.id, { remove, ...release })));
+      appliedOrRefused(await finished(api, await api.changePeople(subscription.id, { remove, ...release }), refresh));
       if (isGivenBack && quote.data) {
         announce(t("told.removed_with_credit", { name, credit: format.money(quote.data.credit, quote.data.currency) }));
       } else announce(t("told.removed", { name }));

@@ -100,10 +100,25 @@ interface ContentProps {
 
 function Content({ subscription, me, markTyped, onLeft }: ContentProps) {
   const { t, format } = useCoseat();
-  const rights = useMemo(() => rightsOf(subscription), [subscription]);
+  const rights = useMemo(() => rightsOf(subscription, me), [subscription, me]);
   const [isChangingSeats, setChangingSeats] = useState(false);
   useLive(subscription.id, true);
   const shared = subscription.shared;
+  const sections: Section[] = [];
+  if (rights.canSeePeople) {
+    const content = <People {...{ subscription, me, rights, markTyped, onLeft }} />;
+    sections.push({ name: "people", label: t("tab.people"), content });
+  }
+  if (rights.canManage) {
+    sections.push({ name: "invitations", label: t("tab.invitations"), content: <Invitations subscription={subscription} /> });
+  }
+  if (rights.canAllowPurchases) {
+    const content = <PurchasePermission subscription={subscription} />;
+    sections.push({ name: "permission", label: t("tab.permission"), content });
+  }
+  if (rights.canManage || rights.canAllowPurchases) {
+    sections.push({ name: "history", label: t("tab.history"), content: <History subscriptionId={subscription.id} /> });
+  }
   if (shared === null) return <Empty title={t("error.not_shareable")} />;
   return (
     <>
@@ -116,29 +131,7 @@ function Content({ subscription, me, markTyped, onLeft }: ContentProps) {
         <SeatStepper subscription={subscription} markTyped={markTyped} onDone={() => setChangingSeats(false)} />
       )}
       <Notices subscription={subscription} me={me} />
-      {rights.canSeePeople ? (
-        <Sections
-          sections={[
-            [
-              t("tab.people"),
-              <People key="people" {...{ subscription, me, rights, markTyped, onLeft }} />,
-            ],
-            ...(rights.canManage
-              ? ([
-                  [t("tab.invitations"), <Invitations key="invitations" subscription={subscription} />],
-                  [t("tab.history"), <History key="history" subscriptionId={subscription.id} />],
-                ] as [string, ReactNode][])
-              : []),
-          ]}
-        />
-      ) : (
-        <Sections
-          sections={[
-            [t("tab.permission"), <PurchasePermission key="permission" subscription={subscription} />],
-            [t("tab.history"), <History key="history" subscriptionId={subscription.id} />],
-          ]}
-        />
-      )}
+      <Sections sections={sections} />
       {!rights.canManage && shared.owner && (
         <p className="cs-contact">
           {t("contact.owner", { owner: format.list([shared.owner.name, shared.owner.email].filter((part) => part !== null)) })}
@@ -165,19 +158,25 @@ function Notices({ subscription, me }: { subscription: Subscription; me: string 
   );
 }
 
-function Sections({ sections }: { sections: [string, ReactNode][] }) {
-  if (sections.length === 1) return <>{sections[0]?.[1]}</>;
+interface Section {
+  name: string;
+  label: string;
+  content: ReactNode;
+}
+
+function Sections({ sections }: { sections: Section[] }) {
+  if (sections.length === 1) return <>{sections[0]?.content}</>;
   return (
-    <Tabs.Root defaultValue="0" className="cs-tabs">
+    <Tabs.Root defaultValue={sections[0]?.name ?? ""} className="cs-tabs">
       <Tabs.List className="cs-tab-list">
-        {sections.map(([label], place) => (
-          <Tabs.Trigger key={label} value={String(place)} className="cs-tab">
+        {sections.map(({ name, label }) => (
+          <Tabs.Trigger key={name} value={name} className="cs-tab">
             {label}
           </Tabs.Trigger>
         ))}
       </Tabs.List>
-      {sections.map(([label, content], place) => (
-        <Tabs.Content key={label} value={String(place)} className="cs-tab-content" tabIndex={-1}>
+      {sections.map(({ name, content }) => (
+        <Tabs.Content key={name} value={name} className="cs-tab-content" tabIndex={-1}>
           {content}
         </Tabs.Content>
       ))}

@@ -54,7 +54,7 @@ export function SeatStepper({ subscription, markTyped, onDone }: SeatStepperProp
     try {
       const forgo = bound.credit_forgone > 0 ? { forgo_credit: true } : {};
       const change = { total: wanted, quote_id: bound.quote_id, ...forgo };
-      const changed = appliedOrRefused(await finished(api, await api.setSeats(subscription.id, change)));
+      const changed = appliedOrRefused(await finished(api, await api.setSeats(subscription.id, change), refresh));
       await refresh();
       announce(isUnpaid(changed) ? t("payment.needed") : t("told.seats", { count: wanted }));
       onDone();

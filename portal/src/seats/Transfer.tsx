@@ -79,7 +79,7 @@ export function TransferNotice({ subscription, me }: { subscription: Subscriptio
 
   const answer = (accepts: boolean) =>
     run(async () => {
-      if (accepts) appliedOrRefused(await finished(api, await api.acceptTransfer(subscription.id)));
+      if (accepts) appliedOrRefused(await finished(api, await api.acceptTransfer(subscription.id), refresh));
       else await api.declineTransfer(subscription.id);
       announce(accepts ? t("told.accepted") : isForMe ? t("told.declined") : t("told.withdrawn"));
     }).finally(refresh);

@@ -6,18 +6,22 @@ export interface Rights {
   canManage: boolean;
   canChangeSeats: boolean;
   canTransfer: boolean;
+  /** Whether the person pays for what somebody else owns. */
+  canAllowPurchases: boolean;
   /** The roles that the person may give. */
   roles: readonly MemberRole[];
 }
 
-export function rightsOf(subscription: Subscription): Rights {
+export function rightsOf(subscription: Subscription, me: string): Rights {
   const role = subscription.role;
   const isOwner = role === "owner";
+  const isPayer = subscription.customer_id === me;
   const canManage = isOwner || role === "manager";
   return {
     canSeePeople: role !== "payer",
     canManage,
-    canChangeSeats: isOwner || role === "payer",
+    canChangeSeats: isOwner || isPayer,
+    canAllowPurchases: isPayer && !isOwner,
     canTransfer: isOwner,
     roles: isOwner ? ["user", "manager"] : role === "manager" ? ["user"] : [],
   };
