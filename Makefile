@@ -132,6 +132,10 @@ test-portal: lint-portal $(PORTAL) ## The portal's tests, in Chromium (on Debian
 	@command -v $(CHROMIUM) >/dev/null || { echo "make test-portal needs $(CHROMIUM) (make system-packages installs it)." >&2; exit 1; }
 	@PATH="$(CURDIR)/$(NODE)/bin:$$PATH" CHROMIUM="$$(command -v $(CHROMIUM))" npm run --silent test --workspace @coseat/portal
 
+.PHONY: screenshots
+screenshots: $(PORTAL) ## Pictures of the portal's main states at 320, 768 and 1280 px, into portal/screenshots
+	@PATH="$(CURDIR)/$(NODE)/bin:$$PATH" CHROMIUM="$$(command -v $(CHROMIUM))" npm run --silent screenshots --workspace @coseat/portal
+
 BASE ?= origin/main
 
 .PHONY: api-changes

@@ -1,0 +1,263 @@
+/** A whole installation for the tests: `coseat dev` on free ports with a state of its own, and a browser beside it. */
+import { spawn } from "node:child_process";
+import { chmodSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { type Browser, type BrowserContext, chromium, type Locator, type Page } from "playwright-core";
+
+const CHECKOUT = fileURLToPath(new URL("../..", import.meta.url));
+const COSEAT = process.env["COSEAT"] ?? join(CHECKOUT, ".venv/bin/coseat");
+const START = 120_000;
+/** Long enough for a machine that does other work too. What must be fast is measured by the test itself. */
+const PATIENCE = 30_000;
+
+export const TEAM = "sub_demoteam";
+
+export interface World {
+  url: string;
+  /** The control interface of the stand-in for Stripe. */
+  stripe: string;
+  serviceKey: string;
+  browser: Browser;
+  stop: () => Promise<void>;
+}
+
+/**
+ * Starts `coseat dev` and a browser. For work on one test, `WORLD` names a file with what a running `coseat dev` has
+ * printed, which is used instead.
+ */
+export async function startWorld(): Promise<World> {
+  const service = process.env["WORLD"]
+    ? { printed: readFileSync(process.env["WORLD"], "utf8"), stop: async () => {} }
+    : await startService();
+  try {
+    const browser = await chromium.launch({
+      executablePath: process.env["CHROMIUM"] ?? "/usr/bin/chromium",
+      args: ["--no-sandbox", "--disable-dev-shm-usage"],
+    });
+    return {
+      url: found(service.printed, /API\s+(http:\S+)\/v1/),
+      stripe: found(service.printed, /Stripe\s+(http:\S+)/),
+      serviceKey: found(service.printed, /SERVICE_KEY=(\S+)/),
+      browser,
+      stop: async () => {
+        await browser.close();
+        await service.stop();
+      },
+    };
+  } catch (error) {
+    await service.stop();
+    throw error;
+  }
+}
+
+async function startService(): Promise<{ printed: string; stop: () => Promise<void> }> {
+  const state = mkdtempSync(join(tmpdir(), "coseat-portal-"));
+  // As root, PostgreSQL runs as a user of its own, who must be able to enter.
+  chmodSync(state, 0o755);
+  const child = spawn(COSEAT, ["dev", "--port", "0", "--stripe-port", "0", "--state", state], {
+    cwd: CHECKOUT,
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  const ended = new Promise<void>((resolve) => child.on("exit", () => resolve()));
+  const stop = async () => {
+    if (child.exitCode === null) child.kill("SIGINT");
+    await ended;
+    rmSync(state, { recursive: true, force: true });
+  };
+  try {
+    return { printed: await output(child.stdout, ended), stop };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+function found(text: string, pattern: RegExp): string {
+  const match = pattern.exec(text)?.[1];
+  if (match === undefined) throw new Error(`\`coseat dev\` printed nothing like ${pattern}.`);
+  return match;
+}
+
+/** Resolves with what `coseat dev` prints once it is ready. */
+function output(stream: NodeJS.ReadableStream, ended: Promise<void>): Promise<string> {
+  return new Promise((resolve, reject) => {
+    let text = "";
+    const timer = setTimeout(() => reject(new Error(`\`coseat dev\` is not ready:\n${text}`)), START);
+    stream.on("data", (chunk: Buffer) => {
+      text += chunk.toString();
+      if (text.includes("Ctrl-C stops everything")) {
+        clearTimeout(timer);
+        resolve(text);
+      }
+    });
+    void ended.then(() => {
+      clearTimeout(timer);
+      reject(new Error(`\`coseat dev\` ended:\n${text}`));
+    });
+  });
+}
+
+export interface Look {
+  width?: number;
+  height?: number;
+  theme?: "light" | "dark";
+  locale?: "en" | "de" | "ar-XB";
+  reducedMotion?: boolean;
+  forcedColors?: boolean;
+}
+
+/** A person at the portal, in a browser context of their own. */
+export interface Visitor {
+  page: Page;
+  context: BrowserContext;
+  dialog: Locator;
+  close: () => Promise<void>;
+}
+
+/** Opens the portal as a person. `before` may change what the browser gets. */
+export async function visit(
+  world: World,
+  email: string,
+  path = "",
+  look: Look = {},
+  before: (visitor: Pick<Visitor, "page" | "context">) => Promise<unknown> = async () => {},
+): Promise<Visitor> {
+  const context = await world.browser.newContext({
+    viewport: { width: look.width ?? 1280, height: look.height ?? 900 },
+    colorScheme: look.theme ?? "light",
+    reducedMotion: look.reducedMotion === false ? "no-preference" : "reduce",
+    forcedColors: look.forcedColors ? "active" : "none",
+    locale: "en-GB",
+    timezoneId: "UTC",
+  });
+  context.setDefaultTimeout(PATIENCE);
+  await context.addInitScript(
+    ([locale, theme]) => {
+      localStorage.setItem("coseat-locale", locale);
+      localStorage.setItem("coseat-theme", theme);
+    },
+    [look.locale ?? "en", look.theme ?? "light"] as const,
+  );
+  const page = await context.newPage();
+  await before({ page, context });
+  await page.goto(`${world.url}/?as=${encodeURIComponent(email)}${path}`);
+  return { page, context, dialog: page.getByRole("dialog").first(), close: () => context.close() };
+}
+
+export const OWNER = "owner@example.com";
+export const MANAGER = "manager@example.com";
+export const MEMBER = "user@example.com";
+export const STRANGER = "stranger@example.com";
+
+/** The dialog's address. */
+export const SEATS = `#/shared/${TEAM}`;
+
+/** Sends a request to the stand-in's Stripe API, as an operator does in the Dashboard. */
+export async function atStripe(world: World, path: string, form: Record<string, string>): Promise<Json> {
+  return asJson(
+    await fetch(`${world.stripe}/v1/${path}`, {
+      method: "POST",
+      headers: { Authorization: "Bearer sk_test_demo" },
+      body: new URLSearchParams(form),
+    }),
+  );
+}
+
+type Json = Record<string, any>;
+
+/** Calls the API as somebody. Without a token it is the service key. */
+export async function atApi(world: World, method: string, path: string, body?: object, token = world.serviceKey): Promise<Json> {
+  return asJson(
+    await fetch(`${world.url}/v1/${path}`, {
+      method,
+      headers: { Authorization: `Bearer ${token}`, "Content-Type": "application/json" },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    }),
+  );
+}
+
+export async function tokenOf(world: World, email: string): Promise<string> {
+  const response = await fetch(`${world.url}/dev/token`, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ email }),
+  });
+  return String((await asJson(response))["token"]);
+}
+
+/** Signs somebody up, with a card. Returns their customer. */
+export async function signUp(world: World, email: string, card: string | null = "pm_card_visa"): Promise<string> {
+  const { customer } = await atApi(world, "POST", "customers", {}, await tokenOf(world, email));
+  if (card !== null) await useCard(world, customer.id, card);
+  return customer.id;
+}
+
+/** Makes a test card the one that a customer and their subscriptions pay with. Returns its id. */
+export async function useCard(world: World, customer: string, card: string): Promise<string> {
+  const method = await atStripe(world, `payment_methods/${card}/attach`, { customer });
+  await until(async () => {
+    const methods = await atApi(world, "GET", `customers/${customer}/payment-methods`);
+    return methods["data"].some((one: Json) => one["id"] === method["id"]);
+  });
+  await atApi(world, "PUT", `customers/${customer}/default-payment-method`, { payment_method_id: method["id"] });
+  return String(method["id"]);
+}
+
+export interface Team {
+  id: string;
+  owner: string;
+  ownerId: string;
+}
+
+let teams = 0;
+
+/** Buys a shared subscription for a new owner, who has the seats that are asked for. */
+export async function newTeam(world: World, seats: number, members: { email: string; role?: string }[] = []): Promise<Team> {
+  teams += 1;
+  const owner = `owner-${teams}-${process.pid}@example.com`;
+  const ownerId = await signUp(world, owner, null);
+  const card = await useCard(world, ownerId, "pm_card_visa");
+  const token = await tokenOf(world, owner);
+  const { data } = await atApi(world, "GET", "products?ids=prod_demoteam");
+  const price = data[0].prices.find((one: Json) => one.recurring.interval === "month").id;
+  const bought = await atApi(world, "POST", "customers/me/subscriptions", { items: [{ price_id: price, quantity: seats }], payment_method_id: card }, token);
+  await settled(world, bought, token);
+  const [subscription] = (await atApi(world, "GET", "customers/me/subscriptions", undefined, token)).data;
+  if (members.length > 0) {
+    await settled(world, await atApi(world, "PATCH", `shared-subscriptions/${subscription.id}/users`, { add: members }, token), token);
+  }
+  return { id: subscription.id, owner, ownerId };
+}
+
+async function settled(world: World, answer: Json, token: string): Promise<void> {
+  if (!answer["pending"]) return;
+  await until(async () => (await atApi(world, "GET", `operations/${answer["operation_id"]}`, undefined, token))["state"] === "settled");
+}
+
+/** Waits until a condition holds, at most 30 s. */
+export async function until(holds: () => Promise<boolean>): Promise<void> {
+  const giveUp = Date.now() + PATIENCE;
+  while (!(await holds())) {
+    if (Date.now() > giveUp) throw new Error(`This does not come to hold: ${holds}`);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+}
+
+async function asJson(response: Response): Promise<Json> {
+  const text = await response.text();
+  if (!response.ok) throw new Error(`${response.url}: ${response.status} ${text}`);
+  return text === "" ? {} : (JSON.parse(text) as Json);
+}
+
+export const seatsOf = (team: Team) => `#/shared/${team.id}`;
+
+/** The text of the live region: what a screen reader was told last. */
+export function toldText(page: Page): Locator {
+  return page.locator(".cs-toast");
+}
+
+export function row(dialog: Locator, name: string): Locator {
+  return dialog.locator(".cs-row").filter({ hasText: name });
+}
