@@ -19,8 +19,10 @@ from app.context import Context, Rules
 from app.domain.roles import RolePolicy
 from app.errors import BillingError
 from app.events import announcing
+from app.http.in_flight import WritesInFlight
 from app.identity.authenticator import Authenticator
 from app.main import create_app
+from app.mirror.ingest import Ingest
 from app.mirror.store import fills
 from app.mirror.store import rows as mirror
 from app.settings import Settings, load_settings
@@ -314,6 +316,9 @@ class World:
             app = self.parts.apps[API_NAMES.index(name)]
             app.state.context = context
             app.state.authenticator = self.parts.authenticator
+            # What a killed process had in memory is gone: deliveries that waited for their commit, places of writes.
+            app.state.webhook._ingest = Ingest()
+            app.state.in_flight = WritesInFlight(self.parts.settings)
         else:
             self.jobs[name] = worker._Jobs(context)
         return process
