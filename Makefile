@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Most tests wait for servers more than they compute, so there are more processes than cores.
-TEST_OPTIONS ?= -n 4 --dist=loadfile --no-loadscope-reorder
+TEST_OPTIONS ?= -n 4 --dist=loadfile
 NODE := .venv-node
 NODE_READY := node_modules/.ready
 CHROMIUM ?= chromium

@@ -3,7 +3,6 @@
 import logging
 import os
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 import structlog
@@ -17,34 +16,6 @@ from testkit.live import Live
 from testkit.processes import free_port
 from testkit.service import WEBHOOK_SECRET, api_process, service_environment, worker_process
 from testkit.simulator import Simulator, new_account_key, running_simulator
-
-LONGEST = (
-    "exactly_once/test_schedules.py",
-    "operating/test_migrations.py",
-    "exactly_once/test_seeds.py",
-    "house/test_audit.py",
-    "house/test_docs.py",
-    "exactly_once/test_proofs.py",
-    "availability/test_plans.py",
-    "identity/test_erasure.py",
-    "copy/test_convergence.py",
-    "adversary/test_canaries.py",
-    "sharing/test_last_seat.py",
-    "money/test_money_lives.py",
-    "availability/test_databases_without_writes.py",
-    "copy/test_event_orders.py",
-    "money/test_year.py",
-    "availability/test_lost_hosts.py",
-)
-"""The files whose tests take most time. They begin first, so that no process goes on long after the others."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first. The processes that share the tests keep this order (`--no-loadscope-reorder`)."""
-    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
-    if missing := [str(path) for path in places if not path.exists()]:
-        raise pytest.UsageError(f"LONGEST names files that are not there: {', '.join(missing)}")
-    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 @pytest.fixture(scope="session")

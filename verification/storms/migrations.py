@@ -97,12 +97,12 @@ async def read_long(url: str, seconds: float, begun: asyncio.Event) -> None:
 
 
 async def until_a_migration_connects(connection: asyncpg.Connection[asyncpg.Record]) -> None:
-    for _ in range(CONNECTS_WITHIN * 20):
+    for _ in range(CONNECTS_WITHIN * 100):
         # Inside a transaction, PostgreSQL shows the sessions as they were when they were first asked for.
         await connection.execute("select pg_stat_clear_snapshot()")
         if await connection.fetchval(MIGRATING):
             return
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.01)
     raise AssertionError("no migration has connected")
 
 
