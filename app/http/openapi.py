@@ -148,6 +148,9 @@ def _complete(document: Json) -> Json:
             _add_headers(operation["responses"], method, status, response)
         if MACHINES not in operation["tags"]:
             operation["responses"]["default"] = {"$ref": "#/components/responses/Problem"}
+    for sent in document["webhooks"].values():
+        # We send it, without a credential: its signature proves whose it is.
+        sent["post"]["security"] = []
     _share_problems(document)
     links.add_to(document)
     _tidy(components["schemas"])
