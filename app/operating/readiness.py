@@ -82,6 +82,7 @@ class Readiness:
         if self._asking is None and (is_quiet or is_due) and not context.breakers.worst.is_open:
             self._asked_at = time.monotonic()
             self._asking = asyncio.create_task(self._ask(context))
+            context.breakers["fresh"].keep(self._asking)
         if is_first and self._asking is not None:
             await asyncio.wait({self._asking}, timeout=_FIRST_ANSWER_SECONDS)
 

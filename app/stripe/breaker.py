@@ -86,7 +86,7 @@ class Breaker:
     _failures: deque[tuple[float, Failure]] = field(default_factory=deque)
     _limits: set[asyncio.Timeout] = field(default_factory=set)
     running: set[asyncio.Future[Any]] = field(default_factory=set)
-    """Work that `patiently` has begun and that has not ended."""
+    """Work that goes on by itself and has not ended."""
 
     @property
     def is_open(self) -> bool:
@@ -151,8 +151,7 @@ class Breaker:
             Exception: what the work raises.
         """
         if not work.done():
-            self.running.add(work)
-            work.add_done_callback(self._ended)
+            self.keep(work)
             opening = asyncio.ensure_future(self.away.wait())
             either: set[asyncio.Future[Any]] = {work, opening}
             try:
@@ -164,6 +163,11 @@ class Breaker:
         if not work.done():
             raise TimeoutError
         return work.result()
+
+    def keep(self, work: asyncio.Future[Any]) -> None:
+        """Let work that goes on by itself end with the process at the latest."""
+        self.running.add(work)
+        work.add_done_callback(self._ended)
 
     def _ended(self, work: asyncio.Future[Any]) -> None:
         self.running.discard(work)
