@@ -169,7 +169,7 @@ export function useDebounced<T>(value: T, milliseconds: number): T {
   return settled;
 }
 
-/** Waits for what a change answered, if it was not done at once. `refresh` shows meanwhile what is in progress. */
+/** Waits for what a change answered, if it was not done at once. Until then `refresh` shows what is in progress. */
 export async function finished<T extends { pending: boolean; operation_id: string | null }>(
   api: Api,
   answer: T,

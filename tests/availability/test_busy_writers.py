@@ -17,7 +17,7 @@ WRITERS, WRITES_A_SECOND, BURST = 5, 5, 50
 SECONDS, BURST_SECONDS = 6.0, 10.0
 IN_FLIGHT = 4
 STRIPE_LATENCY = 0.4
-SLOWEST_READ = 0.9
+SLOWEST_READ = 0.5
 """Seconds, of 95 % of the reads; on an idle machine it is under 0.05."""
 LONGEST_BOUND = 1.0
 """Half of what the reads took before writers were bounded."""

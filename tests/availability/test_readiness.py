@@ -154,3 +154,15 @@ async def test_process_is_ready_when_the_database_takes_no_writes(service: Servi
     status, found = await ready(service)
     assert (status, found["status"]) == (200, "degraded")
     assert found["checks"]["database"] == {"state": "degraded", "reason": "read_only"}
+
+
+async def test_question_to_stripe_ends_when_the_process_ends(
+    stripe_account: Simulator, database_url: str
+) -> None:
+    """It went on after its client was closed, and its connection stayed open."""
+    await stripe_account.add_fault(latency_s=20, times=0)
+    async with running_service(stripe_account, database_url) as service:
+        await ready(service)
+        [asking] = [task for task in asyncio.all_tasks() if "Readiness._ask" in str(task.get_coro())]
+    assert asking.cancelled()
+    await stripe_account.clear_faults()

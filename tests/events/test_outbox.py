@@ -327,7 +327,7 @@ async def test_nothing_is_lost_when_a_fact_begins_before_the_end_of_the_fill_is_
             company.user.customer_id,
         )
         await service.fill()
-        await service.announce()
+        await service.announce(within=2.0)
         async with database.connection() as connection:
             assert await connection.fetchval("select opened_at from event_log") is None
     await slow.close()

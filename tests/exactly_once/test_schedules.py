@@ -11,8 +11,6 @@ from verification.simulation.driver import RATES
 from verification.simulation.schedules import Outcome, play
 from verification.simulation.world import is_paying
 
-pytestmark = pytest.mark.timeout(300)
-
 SEED = "20261122"
 SCHEDULES = 40
 CAUGHT_WITHIN = {"reservations not counted": 12, "no lock at admission": 20, "lower target not counted": 20}

@@ -7,13 +7,14 @@ import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import httpx
 import pytest
 import structlog
 
 from app.commands.log_sampling import MOST, Sampling
 from testkit.company import Company, Service, new_email, running_service
 from testkit.logs import captured_logs
-from testkit.service import as_service, as_user
+from testkit.service import api_process, as_service, as_user, service_environment
 from testkit.simulator import Simulator, new_account_key
 
 
@@ -99,8 +100,27 @@ async def test_answers_are_counted_and_timed_by_operation(service: Service, comp
     assert 'coseat_request_seconds_count{operation="getSharedSubscription"}' in after
     labels = set(re.findall(r'"([^"]*)"', "\n".join(_samples(after))))
     assert not [value for value in labels if re.search(r"@|\b(?:cus|sub|op|in|req)_", value)]
-    # The registry is the process's, so what other tests counted is in it: two requests add few series.
+    # What other tests of this process counted is in its registry.
     assert len(_samples(after)) - len(_samples(text)) < 200
+
+
+async def test_series_of_a_process_are_few(service: Service, company: Company) -> None:
+    """O15: labels take no values that grow with the customers."""
+    environment = service_environment(
+        database_url=service.database_url,
+        stripe_base=service.stripe.base_url,
+        stripe_key=service.stripe.api_key,
+    )
+    with api_process(environment) as (base_url, _):
+        async with httpx.AsyncClient(
+            base_url=base_url, headers=company.owner.headers, timeout=20.0
+        ) as client:
+            for path in (company.path, f"{company.path}/users", "/v1/customers/me", "/v1/products"):
+                assert (await client.get(path)).status_code == 200
+            change = {"add": [{"email": new_email()}]}
+            assert (await client.patch(f"{company.path}/users", json=change)).status_code == 200
+            text = (await client.get("/metrics")).text
+    assert 50 < len(_samples(text)) < 2000
 
 
 def _samples(text: str) -> list[str]:

@@ -41,7 +41,7 @@ export function transport(options: TransportOptions): (request: Request) => Prom
     return next;
   }
 
-  /** Sends a request until it succeeds, fails for good, or has no tries left. */
+  /** Sends a request until its answer is final, or no tries are left. */
   async function persist(request: Request): Promise<Response> {
     for (let failures = 0; ; failures++) {
       let pause: number;
