@@ -5,11 +5,11 @@ import hashlib
 import hmac
 import json
 import secrets
-import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 from uuid import uuid4
 
@@ -26,6 +26,7 @@ from app.mirror import refreshing as sync
 from app.operations import lease_store, recovery
 from app.settings import load_settings
 from app.sharing import cleanup
+from app.stripe.breaker import WINDOW_SECONDS
 from app.stripe.budget import KINDS
 from app.stripe.client import API_VERSION
 from testkit.service import WEBHOOK_SECRET, as_service, as_user, in_process, service_environment
@@ -376,5 +377,6 @@ async def running_service(stripe: Simulator, database_url: str, **overrides: str
     """
     async with breaking_service(stripe, database_url, **overrides) as running:
         for kind in KINDS:
-            running.context.breakers[kind].tolerated = sys.maxsize
+            # No two failures are ever within one window.
+            running.context.breakers[kind].clock = count(0.0, 2 * WINDOW_SECONDS).__next__
         yield running

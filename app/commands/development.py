@@ -64,8 +64,7 @@ def run_everything(*, port: int | None, stripe_port: int | None, reset: bool, st
         signal.signal(number, lambda *_: stop.set())
     given = given_settings()
     try:
-        # Beside the defaults a misspelt variable would not be noticed.
-        own_port = load_settings(process="dev").port
+        own_port = _own_settings().port
         with _only_one(directory):
             if reset:
                 _delete_state(directory)
@@ -87,12 +86,27 @@ def print_token(email: str, state: Path | None) -> int:
         typer.echo("coseat dev: there is no state yet. Start `coseat dev` first.", err=True)
         return 1
     try:
+        _own_settings()
         settings = load_settings(token_settings(kept_secrets(path), given_settings()), process="token")
         typer.echo(sign_in(settings, email).token)
     except SettingsError as error:
         typer.echo(f"coseat dev: {error}", err=True)
         return MISCONFIGURED
     return 0
+
+
+def _own_settings() -> Settings:
+    """Return the settings of the environment, in which a misspelt variable is noticed as beside no defaults.
+
+    Raises:
+        SettingsError: Also for a live key. The secret beside it signs tokens that production accepts.
+    """
+    found = load_settings(process="dev")
+    if found.stripe_livemode:
+        raise SettingsError(
+            {"STRIPE_API_KEY": "is a live key, beside which no tokens of a demonstration are signed"}
+        )
+    return found
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from app.operating.dev import ENDPOINT_FILE
+from app.operating.dev.private_files import write_private
 
 _SECONDS = 10
 _NOT_FOUND = 404
@@ -37,8 +38,8 @@ def register(api: str, service_key: str, directory: Path) -> None:
     """
     endpoints, url = f"{api}/v1/webhook-endpoints", f"{api}/dev/webhook"
     file = directory / ENDPOINT_FILE
-    kept = Endpoint(**json.loads(file.read_text())) if file.exists() else None
     try:
+        kept = _kept(file)
         if kept is not None and _is_reached(f"{endpoints}/{kept.id}", service_key, url):
             return
         if kept is not None:
@@ -48,8 +49,15 @@ def register(api: str, service_key: str, directory: Path) -> None:
             raise NotRegistered("The API has no webhook endpoints.")
     except OSError as error:
         raise NotRegistered(f"The API does not answer: {error}.") from error
-    file.touch(mode=0o600)
-    file.write_text(json.dumps(asdict(Endpoint(made["webhook_endpoint"]["id"], made["secret"]))))
+    write_private(file, json.dumps(asdict(Endpoint(made["webhook_endpoint"]["id"], made["secret"]))))
+
+
+def _kept(file: Path) -> Endpoint | None:
+    """Return the endpoint of the last start, None without one that can be read."""
+    try:
+        return Endpoint(**json.loads(file.read_text()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
 
 
 def _is_reached(endpoint: str, service_key: str, url: str) -> bool:
@@ -71,5 +79,6 @@ def _ask(method: str, url: str, service_key: str, given: dict[str, str] | None =
     except urllib.error.HTTPError as error:
         if error.code == _NOT_FOUND:
             return None
-        problem = json.loads(error.read())
-        raise NotRegistered(str(problem["detail"])) from error
+        raise NotRegistered(
+            f"The API answers {error.code}: {error.read().decode(errors='replace')[:500]}"
+        ) from error

@@ -13,6 +13,7 @@ from typing import Any, Final
 from cryptography.fernet import Fernet
 
 from app.identity.service_keys import generate_service_key
+from app.operating.dev.private_files import write_private
 
 STRIPE_KEY: Final = "sk_test_demo"
 OWN_PARTS: Final = ("DATABASE_URL", "STRIPE_API_KEY", "STRIPE_API_BASE", "STRIPE_WEBHOOK_SECRETS", "HOST")
@@ -45,8 +46,7 @@ def kept_secrets(path: Path) -> DevelopmentSecrets:
     }
     kept = json.loads(path.read_text()) if path.exists() else {}
     if kept.keys() != made.keys():
-        path.touch(mode=0o600)
-        path.write_text(json.dumps({**made, **kept}))
+        write_private(path, json.dumps({**made, **kept}))
     return DevelopmentSecrets(**{**made, **kept})
 
 

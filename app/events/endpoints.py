@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from secrets import token_hex
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from app.context import Context
 from app.domain.snapshots import JsonObject
-from app.errors import CursorExpired, NotFound
+from app.errors import CursorExpired, InvalidRequest, NotFound
 from app.events.addresses import check_url
 from app.events.feed import named_position
-from app.events.schemas import EndpointTest
+from app.events.schemas import EndpointTest, EventType
 from app.events.secrets import EndpointSecrets
 from app.events.sending import Sent, WebhookSender
 from app.events.store import endpoints as store
@@ -55,12 +55,13 @@ async def create(
 
     Raises:
         ServiceUnavailable: `webhooks_unavailable` without WEBHOOK_ENCRYPTION_KEYS.
-        InvalidRequest: the URL or `after` breaks a rule.
+        InvalidRequest: the URL, a type or `after` breaks a rule.
         CursorExpired: `after` cannot be read on from.
     """
     secret = secrets.make()
     stored = secrets.encrypt(secret)
     url = check_url(asked.url, live=live)
+    _check_types(asked.types)
     async with context.database.transaction() as connection:
         ends = await feed.bounds(connection)
         begin = named_position(asked.after, ends, pointer="/after")
@@ -75,6 +76,13 @@ async def create(
         )
         made = await _existing(connection, endpoint_id)
     return made, secret
+
+
+def _check_types(types: Sequence[str] | None) -> None:
+    known = get_args(EventType)
+    for one in types or ():
+        if one not in known:
+            raise InvalidRequest(f"/types: {one} is no type of an event. The types are {', '.join(known)}.")
 
 
 async def get(context: Context, endpoint_id: str) -> Endpoint:
@@ -94,7 +102,7 @@ async def change(context: Context, endpoint_id: str, asked: Changes, *, live: bo
 
     Raises:
         NotFound: there is no such endpoint.
-        InvalidRequest: the URL or `after` breaks a rule.
+        InvalidRequest: the URL, a type or `after` breaks a rule.
         CursorExpired: the events from where it would go on are not kept.
     """
     async with context.database.transaction() as connection:

@@ -14,11 +14,10 @@ from app.errors import CursorExpired, FieldError, InvalidRequest, ServiceUnavail
 from app.events import facts as deciding
 from app.events.places import place_of, position_of
 from app.events.store import announcing, feed
-from app.events.store.feed import Bounds, State, StatePlace
+from app.events.store.feed import Bounds, Rank, State, StatePlace
 from app.mirror.store import subscriptions
 from app.postgres.database import Connection
 
-_SEATS_RANK: Final = 2
 _OF_SNAPSHOT: Final[JsonObject] = {"source": None, "operation_id": None}
 
 
@@ -139,12 +138,12 @@ async def _rows(context: Context, connection: Connection, found: Sequence[State]
             "sequence": told[level.subscription_id].sequence,
         }
         match state.place.rank:
-            case 0:
+            case Rank.STATE:
                 row |= {"type": deciding.CHANGED, "data": deciding.shown_state(level.data)}
-            case 1:
+            case Rank.OWNER:
                 owner = {"owner_id": level.owner_id, "previous_owner_id": None}
                 row |= {"type": "owner.changed", "customer_id": level.owner_id, "data": owner}
-            case rank if rank == _SEATS_RANK:
+            case Rank.SEATS:
                 if level.subscription_id not in seats:
                     continue
                 numbers = {**seats[level.subscription_id], "previous_total": None}
@@ -163,7 +162,7 @@ async def _seats(
     context: Context, connection: Connection, found: Sequence[State]
 ) -> dict[str, dict[str, int]]:
     """Return the seats of the subscriptions of which they are shown and which are shared."""
-    asked = {state.place.subscription_id for state in found if state.place.rank == _SEATS_RANK}
+    asked = {state.place.subscription_id for state in found if state.place.rank == Rank.SEATS}
     views = await subscriptions.subscription_views(connection, asked) if asked else {}
     return {
         one: view.seats(owner_uses_seat=context.rules.owner_uses_seat).as_members()

@@ -31,7 +31,7 @@ async def newest(
 
 async def one(context: Context, event_id: str) -> DeliveredEvent:
     """Return an event with its deliveries. Raises NotFound if it is not kept."""
-    async with context.database.reading() as connection:
+    async with context.database.unhurried() as connection:
         found = await store.event(connection, event_id)
         if found is None:
             raise NotFound(f"There is no event {event_id}, or it is older than EVENT_RETENTION_DAYS.")
@@ -47,9 +47,8 @@ async def redeliver(context: Context, event_id: str, endpoint_id: str | None) ->
     found = await one(context, event_id)
     chosen = [row for row in found.deliveries if endpoint_id in (None, row["endpoint_id"])]
     if not chosen:
-        raise NotFound(
-            f"{event_id} was sent to {endpoint_id or 'no endpoint'} never. `coseat events endpoints` lists them."
-        )
+        where = "any endpoint" if endpoint_id is None else endpoint_id
+        raise NotFound(f"{event_id} was not sent to {where}. `coseat events endpoints` lists endpoints.")
     for row in chosen:
         await endpoints.redeliver(context, row["endpoint_id"], row["id"])
     return [row["endpoint_id"] for row in chosen]

@@ -34,6 +34,9 @@ async def jump(context: Context) -> Restored:
     Raises:
         ServiceUnavailable: `database_unavailable`.
     """
+    # The tables of a restored database are cold, so they are counted before the log is locked.
+    async with context.database.unhurried() as connection:
+        counts = await announcing.counts(connection)
     async with context.database.transaction() as connection:
         log = await restoring.jump(connection)
         event_id = None
@@ -44,11 +47,7 @@ async def jump(context: Context) -> Restored:
                 "id": event_id,
                 "type": "sync.completed",
                 "created": log.at.isoformat(),
-                "data": {
-                    "counts": await announcing.counts(connection),
-                    "source": "api",
-                    "operation_id": None,
-                },
+                "data": {"counts": counts, "source": "api", "operation_id": None},
             }
             await announcing.write(connection, [event])
         return Restored(log.sequence_floor, place_of(log.position), event_id)

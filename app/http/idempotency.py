@@ -163,7 +163,7 @@ async def _answered(request: Request, handler: Handler) -> Response:
             raise
         return problems.render(error, request)
     except RequestValidationError as error:
-        return problems.render(problems.from_validation(error), request)
+        return problems.render(problems.from_validation(error.errors()), request)
 
 
 def _replayed(

@@ -5,13 +5,14 @@ Source: RFC 9457, https://www.rfc-editor.org/rfc/rfc9457
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
 
 import orjson
-from fastapi import FastAPI, Request
+from fastapi import Request
 from fastapi.exceptions import RequestValidationError
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match
@@ -68,13 +69,13 @@ def render(error: BillingError, request: Request) -> Response:
     return Response(orjson.dumps(document), error.status, headers, MEDIA_TYPE)
 
 
-def from_validation(error: RequestValidationError) -> InvalidRequest:
-    """Return the error for a request that breaks its schema.
+def from_validation(faults: Iterable[Mapping[str, Any]]) -> InvalidRequest:
+    """Return the error for a request that breaks its schema, by the faults as pydantic lists them.
 
-    It names the field and the rule of each fault, but no values.
+    It names the field and the rule of each fault, but no values. `loc` begins with where the field stands, as `body`.
     """
     errors = []
-    for found in error.errors():
+    for found in faults:
         where, *path = (str(part) for part in found["loc"])
         pointer = "/" + "/".join(path) if where == "body" else "/".join([where, *path])
         detail = str(found["msg"]).removeprefix("Value error, ")
@@ -89,7 +90,7 @@ def from_validation(error: RequestValidationError) -> InvalidRequest:
 _BY_STATUS = {404: NotFound, 405: MethodNotAllowed, 413: PayloadTooLarge}
 
 
-def install(app: FastAPI) -> None:
+def install(app: Starlette) -> None:
     """Register the handlers of exceptions on `app`."""
 
     async def on_billing_error(request: Request, error: Exception) -> Response:
@@ -97,7 +98,9 @@ def install(app: FastAPI) -> None:
         return render(found, request)
 
     async def on_validation(request: Request, error: Exception) -> Response:
-        found = from_validation(error) if isinstance(error, RequestValidationError) else InternalError()
+        found = (
+            from_validation(error.errors()) if isinstance(error, RequestValidationError) else InternalError()
+        )
         return render(found, request)
 
     async def on_http_exception(request: Request, error: Exception) -> Response:

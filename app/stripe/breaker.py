@@ -72,14 +72,12 @@ class Failure:
 class Breaker:
     """The breaker of one kind of work. It decides by the failures that it is told, and does no I/O.
 
-    `on_open` is called each time it opens. `clock` returns seconds. With up to `tolerated` failures within
-    WINDOW_SECONDS it stays closed.
+    `on_open` is called each time it opens. `clock` returns seconds.
     """
 
     kind: Kind
     on_open: Callable[[], None]
     clock: Callable[[], float] = time.monotonic
-    tolerated: int = FAILURES - 1
     health: Health = Health.CLOSED
     away: asyncio.Event = field(default_factory=asyncio.Event)
     """Set while the breaker is not closed."""
@@ -106,7 +104,7 @@ class Breaker:
         self._failures.append((now, failure))
         while self._failures[0][0] <= now - WINDOW_SECONDS:
             self._failures.popleft()
-        if _weight([one for _, one in self._failures]) > self.tolerated:
+        if _weight([one for _, one in self._failures]) >= FAILURES:
             self._open()
 
     def _open(self) -> None:

@@ -104,3 +104,13 @@ async def test_operator_lets_events_jump_when_the_database_was_restored(
     assert opening["id"] == report["event_id"] and opening["type"] == "sync.completed"
     old = await service.get("/v1/events", as_service("read"), after="pl_1")
     assert old.status_code == httpx.codes.GONE
+
+
+async def test_endpoint_is_refused_when_a_type_is_misspelt(service: Service, receiver: Receiver) -> None:
+    """It was stored, and the API could then list no endpoint at all."""
+    operator = Operator(service.stripe, service.database_url)
+    code, report = await operator.report(
+        "events", "endpoints", "create", receiver.url, "--type", "seat.asigned"
+    )
+    assert (code, report["error"]) == (1, "invalid_request") and "seat.assigned" in report["detail"]
+    assert (await service.get("/v1/webhook-endpoints", as_service("admin"))).json()["data"] == []

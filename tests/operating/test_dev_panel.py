@@ -2,7 +2,10 @@
 
 import base64
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,10 +17,11 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
+from app.commands.development_environment import kept_secrets
 from app.identity.authenticator import Authenticator
 from app.identity.principals import EndUser
 from app.main import create_app
-from app.operating.dev import ENDPOINT_FILE
+from app.operating.dev import ENDPOINT_FILE, RECEIVED_FILE
 from app.operating.dev.application import develop
 from app.settings import Settings, load_settings
 from testkit.databases import CHECKOUT
@@ -124,7 +128,8 @@ async def test_panel_names_the_field_when_a_body_is_wrong(here: httpx.AsyncClien
     for body, named in ((b"{}", "/email"), (b'{"email": 3}', "/email"), (b"[", "no JSON object"), (b"", "")):
         answer = await here.post("/dev/token", content=body)
         assert answer.status_code == 422 and named in answer.json()["detail"]
-    assert (await here.get("/dev/token")).status_code == 405
+    unknown = await here.get("/dev/token")
+    assert (unknown.status_code, unknown.headers["allow"]) == (405, "POST")
     assert (await here.post("/dev/token", content=b" " * 70_000)).status_code == 413
 
 
@@ -155,6 +160,40 @@ def signed(event: dict[str, object], *, secret: str = SECRET) -> tuple[bytes, di
 def invitation(number: int) -> dict[str, object]:
     data = {"email": "kim@example.com", "token": f"inv_{number}", "role": "user", "invitation_id": "inv_1"}
     return {"id": f"evt_{number}", "type": "invitation.created", "subscription_id": "sub_1", "data": data}
+
+
+async def test_what_was_received_is_read_when_a_process_ended_as_it_wrote(tmp_path: Path) -> None:
+    """A torn line ended `coseat dev` at every start."""
+    whole = {**invitation(1), "received_at": "2026-01-01T00:00:00.000+00:00"}
+    received = tmp_path / RECEIVED_FILE
+    received.write_text(json.dumps(whole) + '\n{"id": "evt_2", "ty')
+    (tmp_path / ENDPOINT_FILE).write_text('{"id": "we_1", "sec')
+    async with client(tmp_path) as here:
+        assert [mail["event_id"] for mail in (await here.get("/dev/mailbox")).json()["data"]] == ["evt_1"]
+        body, headers = signed(invitation(3))
+        assert (await here.post("/dev/webhook", content=body, headers=headers)).status_code == 401
+    assert received.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("options", [(), ("--token", "owner@example.com")])
+def test_no_token_is_signed_when_the_environment_has_a_live_key(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    """The secret beside a live key signs what production accepts."""
+    (tmp_path / "dev").mkdir()
+    kept_secrets(tmp_path / "dev" / "secrets.json")
+    names = {"AUTH_JWT_SECRET": "s" * 48, "AUTH_ISSUER": ISSUER, "AUTH_AUDIENCE": AUDIENCE}
+    command = [sys.executable, "-m", "app", "dev", "--state", str(tmp_path), *options]
+    ran = subprocess.run(
+        command,
+        env={"PATH": os.environ["PATH"], "STRIPE_API_KEY": "sk_live_" + "x" * 24, **names},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert ran.returncode == 2 and "STRIPE_API_KEY" in ran.stderr and "live" in ran.stderr
+    assert "eyJ" not in ran.stdout
 
 
 async def test_mailbox_shows_the_link_when_the_event_is_signed(tmp_path: Path) -> None:

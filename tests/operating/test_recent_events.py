@@ -56,7 +56,8 @@ async def test_access_ends_within_the_look_when_every_event_was_lost(service: Se
     assert await recent_events.look_when_due(service.context)
     assert company.subscription_id in await noted(service)
     # A notification is due 2 seconds after the last refresh of its object, which may have been just now.
-    await service.fetch("update refreshes set not_before = now() returning id")
+    due = "update refreshes set not_before = now() where not_before <= now() + interval '2 seconds' returning id"
+    await service.fetch(due)
     async with service.context.database.connection() as connection:
         found = await refreshes.due(connection, limit=50, lease_seconds=30)
     for lease in found:

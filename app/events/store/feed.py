@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Final, NamedTuple
 
 from app.domain.snapshots import JsonObject
@@ -44,6 +45,15 @@ _STATES = """
     order by subscription_id, rank, customer_id limit $4"""
 
 
+class Rank(IntEnum):
+    """What a row of the snapshot tells of a subscription, in its order."""
+
+    STATE = 0
+    OWNER = 1
+    SEATS = 2
+    MEMBER = 3
+
+
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """The ends of the log: the positions of the newest event and of the newest one that was deleted."""
@@ -54,7 +64,7 @@ class Bounds:
 
 
 class StatePlace(NamedTuple):
-    """A place in the order of the states. `rank`: 0 state, 1 owner, 2 seats, 3 members."""
+    """A place in the order of the states. `rank` is a `Rank`."""
 
     subscription_id: str
     rank: int

@@ -43,12 +43,12 @@ class Development:
         path = scope["path"]
         if path == "/dev" or path.startswith("/dev/"):
             await self._panel(scope, receive, send)
+        elif path.startswith("/v1/"):
+            await self.recorded(scope, receive, send)
         elif scope["method"] in _READING and self.portal.has(path):
             await self.portal(scope, receive, send)
         elif scope["method"] in _READING and path == "/":
             await panel_page()(scope, receive, send)
-        elif path.startswith("/v1/"):
-            await self.recorded(scope, receive, send)
         else:
             await self.service(scope, receive, send)
 

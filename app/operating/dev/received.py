@@ -6,8 +6,9 @@ Mails are among them: an application that receives `invitation.created` sends th
 from __future__ import annotations
 
 import json
-from collections import deque
+from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from app.domain.snapshots import JsonObject
 from app.errors import Unauthenticated
 from app.operating.dev import ENDPOINT_FILE, RECEIVED_FILE
+from app.operating.dev.private_files import write_private
 
 _KEPT: Final = 1000
 _TEST: Final = "endpoint.test"
@@ -27,10 +29,8 @@ class ReceivedEvents:
     def __init__(self, directory: Path) -> None:
         self._endpoint = directory / ENDPOINT_FILE
         self._file = directory / RECEIVED_FILE
-        lines = self._file.read_text().splitlines() if self._file.exists() else []
-        self._events: deque[JsonObject] = deque((json.loads(line) for line in lines), maxlen=_KEPT)
-        if len(lines) > _KEPT:
-            self._file.write_text("".join(f"{json.dumps(event)}\n" for event in self._events))
+        self._events: dict[str, JsonObject] = {one["id"]: one for one in _kept(self._file)[-_KEPT:]}
+        write_private(self._file, "".join(f"{json.dumps(event)}\n" for event in self._events.values()))
 
     def take(self, body: bytes, headers: dict[str, str]) -> None:
         """Keep an event that Coseat has signed for this endpoint. It may come again, and is kept once.
@@ -40,18 +40,20 @@ class ReceivedEvents:
         """
         try:
             event = Webhook(self._secret()).verify(body, headers)
-        except (OSError, WebhookVerificationError):
+        except (OSError, ValueError, WebhookVerificationError):
             raise Unauthenticated("The event is not signed with the secret of this endpoint.") from None
-        if event["type"] == _TEST or any(one["id"] == event["id"] for one in self._events):
+        if event["type"] == _TEST or event["id"] in self._events:
             return
         received = {**event, "received_at": datetime.now(UTC).isoformat(timespec="milliseconds")}
         with self._file.open("a") as lines:
             lines.write(f"{json.dumps(received)}\n")
-        self._events.append(received)
+        self._events[event["id"]] = received
+        if len(self._events) > _KEPT:
+            self._events.pop(next(iter(self._events)))
 
     def newest(self, limit: int) -> list[JsonObject]:
         """Return events as they were received, the newest first, each with `received_at`."""
-        return list(reversed(self._events))[:limit]
+        return list(islice(reversed(self._events.values()), limit))
 
     def mails(self) -> list[JsonObject]:
         """Return what was sent by mail, the newest first. `link` opens the invitation in the portal.
@@ -76,3 +78,12 @@ class ReceivedEvents:
     def _secret(self) -> str:
         secret: str = json.loads(self._endpoint.read_text())["secret"]
         return secret
+
+
+def _kept(file: Path) -> list[JsonObject]:
+    """Return the events of the file. The last line is left out if the process ended while it was written."""
+    found = []
+    for line in file.read_text().splitlines() if file.exists() else ():
+        with suppress(ValueError):
+            found.append(json.loads(line))
+    return found

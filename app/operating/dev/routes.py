@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from http import HTTPStatus
+from functools import partial
 from typing import Annotated, Final, TypeVar
 
 import orjson
 from pydantic import BaseModel, Field, ValidationError
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route
 
-from app.errors import BillingError, FieldError, InternalError, InvalidRequest, MethodNotAllowed, NotFound
+from app.errors import InvalidRequest, NotFound
 from app.http import problems
 from app.http import schemas as common
 from app.http.bodies import Body
@@ -31,21 +30,6 @@ from app.settings import Settings, SettingsError
 _MOST_BYTES: Final = 64 * 1024
 _BODY_SECONDS: Final = 10.0
 _MOST_ROWS: Final = 200
-
-ROUTES: Final = (
-    ("GET", "/dev"),
-    ("GET", "/dev/people"),
-    ("POST", "/dev/token"),
-    ("GET", "/dev/mailbox"),
-    ("GET", "/dev/events"),
-    ("GET", "/dev/requests"),
-    ("POST", "/dev/webhook"),
-    ("GET", "/dev/clock"),
-    ("POST", "/dev/clock"),
-    ("GET", "/dev/payment-outcomes"),
-    ("POST", "/dev/payment"),
-)
-"""Method and path of each route, in the order of their endpoints."""
 
 Asked = TypeVar("Asked", bound=BaseModel)
 
@@ -129,34 +113,32 @@ class Panel:
         return _json(await self.stand_in.confirm(asked.model_dump(exclude_none=True)))
 
 
+ROUTES: Final = (
+    ("GET", "/dev", Panel.front),
+    ("GET", "/dev/people", Panel.people),
+    ("POST", "/dev/token", Panel.token),
+    ("GET", "/dev/mailbox", Panel.mailbox),
+    ("GET", "/dev/events", Panel.events),
+    ("GET", "/dev/requests", Panel.requests),
+    ("POST", "/dev/webhook", Panel.webhook),
+    ("GET", "/dev/clock", Panel.clock),
+    ("POST", "/dev/clock", Panel.advance),
+    ("GET", "/dev/payment-outcomes", Panel.outcomes),
+    ("POST", "/dev/payment", Panel.pay),
+)
+"""Method, path and endpoint of each route."""
+
+
 def panel(
     settings: Settings, stand_in: StandIn, received: ReceivedEvents, recorded: RecentRequests
 ) -> Starlette:
     """Return the application that answers the routes under `/dev`."""
     made = Panel(settings, stand_in, received, recorded)
-    endpoints = (
-        made.front,
-        made.people,
-        made.token,
-        made.mailbox,
-        made.events,
-        made.requests,
-        made.webhook,
-        made.clock,
-        made.advance,
-        made.outcomes,
-        made.pay,
-    )
-    return Starlette(
-        routes=[
-            *(
-                Route(path, endpoint, methods=[method])
-                for (method, path), endpoint in zip(ROUTES, endpoints, strict=True)
-            ),
-            Mount("/dev/panel", Files(PANEL)),
-        ],
-        exception_handlers={BillingError: _problem, HTTPException: _unknown, SettingsError: _unsigned},
-    )
+    routes = [Route(path, partial(endpoint, made), methods=[method]) for method, path, endpoint in ROUTES]
+    application = Starlette(routes=[*routes, Mount("/dev/panel", Files(PANEL))])
+    problems.install(application)
+    application.add_exception_handler(SettingsError, _unsigned)
+    return application
 
 
 def _limit(request: Request) -> int:
@@ -180,11 +162,8 @@ async def _asked(request: Request, schema: type[Asked]) -> Asked:
     except json.JSONDecodeError as error:
         raise InvalidRequest(f"The body is no JSON object: {error.msg}.") from None
     except ValidationError as error:
-        errors = [
-            FieldError("/" + "/".join(str(part) for part in one["loc"]), one["type"], one["msg"])
-            for one in error.errors(include_input=False, include_url=False, include_context=False)
-        ]
-        raise InvalidRequest(f"{errors[0].pointer}: {errors[0].detail}", errors=errors) from None
+        found = [{**one, "loc": ("body", *one["loc"])} for one in error.errors(include_url=False)]
+        raise problems.from_validation(found) from None
 
 
 def _list(rows: Sequence[object]) -> Response:
@@ -193,15 +172,6 @@ def _list(rows: Sequence[object]) -> Response:
 
 def _json(value: object) -> Response:
     return Response(orjson.dumps(value), headers={"Cache-Control": "no-store"}, media_type="application/json")
-
-
-async def _problem(request: Request, error: Exception) -> Response:
-    return problems.render(error if isinstance(error, BillingError) else InternalError(), request)
-
-
-async def _unknown(request: Request, error: Exception) -> Response:
-    is_method = isinstance(error, HTTPException) and error.status_code == HTTPStatus.METHOD_NOT_ALLOWED
-    return problems.render(MethodNotAllowed() if is_method else NotFound(), request)
 
 
 async def _unsigned(request: Request, error: Exception) -> Response:
