@@ -344,11 +344,8 @@ def load_settings(environ: Mapping[str, str] | None = None, *, process: Process 
         SettingsError: Lists all missing and invalid variables at once.
     """
     source = os.environ if environ is None else environ
-    raw = {
-        name: source[name] for name in (field.upper() for field in Settings.model_fields) if name in source
-    }
-    raw = {name: text.strip() for name, text in raw.items() if text.strip()}
-    problems = list(misspelt(source, {field.upper() for field in Settings.model_fields}).items())
+    raw = given_settings(source)
+    problems = list(misspelt(source, set(_names())).items())
     problems += missing(process, set(raw)).items()
     settings: Settings | None = None
     try:
@@ -371,14 +368,21 @@ def inherited_environment() -> dict[str, str]:
 
     It is without the variables that configure the service.
     """
-    configured = {field.upper() for field in Settings.model_fields}
+    configured = _names()
     return {name: value for name, value in os.environ.items() if name not in configured}
 
 
-def given_settings() -> dict[str, str]:
-    """Return the variables of the environment that configure the service. An empty one counts as absent."""
-    names = (field.upper() for field in Settings.model_fields)
-    return {name: os.environ[name] for name in names if os.environ.get(name, "").strip()}
+def given_settings(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the variables that configure the service, without space around them. An empty one counts as absent.
+
+    `environ` replaces the environment.
+    """
+    source = os.environ if environ is None else environ
+    return {name: text for name in _names() if (text := source.get(name, "").strip())}
+
+
+def _names() -> list[str]:
+    return [field.upper() for field in Settings.model_fields]
 
 
 def parent_pipe() -> int | None:

@@ -3,40 +3,21 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from datetime import datetime
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import orjson
 
 from app.context import Context
 from app.domain.snapshots import JsonObject
-from app.events import endpoints, history
+from app.events import endpoints
 from app.events.endpoints import Changes, NewEndpoint
 from app.events.history import DeliveredEvent
 from app.events.secrets import EndpointSecrets
 from app.events.sending import Sent, WebhookSender
 from app.events.store.endpoints import Endpoint
 from app.settings import Settings
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-_SHOWN = ("id", "url", "types", "description", "status", "disabled_reason", "created_at")
-_MOST_ENDPOINTS = 1000
-
-
-async def endpoint_states(context: Context) -> list[JsonObject]:
-    """Return the endpoints, each with the age of its oldest event that was not taken, and its failures."""
-    behind = {one["id"]: one for one in await history.backlog(context)}
-    found = await endpoints.page(context, after="", limit=_MOST_ENDPOINTS)
-    ages = ("oldest_seconds", "failures")
-    return [
-        {**endpoint_fields(one), **{name: behind[one.id][name] for name in ages}}
-        for one in found
-        if one.id in behind
-    ]
 
 
 async def create(
@@ -84,16 +65,6 @@ async def send_test(context: Context, settings: Settings, endpoint_id: str) -> S
         )
 
 
-def fields_of(value: DataclassInstance) -> JsonObject:
-    """Return the fields of a result as they are reported."""
-    return asdict(value)
-
-
-def endpoint_fields(endpoint: Endpoint) -> JsonObject:
-    """Return what is shown of an endpoint: no secret."""
-    return {name: getattr(endpoint, name) for name in _SHOWN}
-
-
 def print_report(report: Any, text: str, *, as_json: bool) -> None:
     """Print a report as one JSON line, or as text."""
     print(orjson.dumps(report).decode() if as_json else text)
@@ -138,7 +109,7 @@ def print_endpoints(found: list[JsonObject], *, as_json: bool) -> None:
 def print_secret(made: tuple[Endpoint, str], *, as_json: bool) -> None:
     """Print an endpoint and its secret, which is shown once."""
     endpoint, secret = made
-    report = {"endpoint": endpoint_fields(endpoint), "secret": secret}
+    report = {"endpoint": endpoints.shown(endpoint), "secret": secret}
     print_report(report, f"{endpoint.id}  {endpoint.url}\nSecret, shown once: {secret}", as_json=as_json)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
@@ -103,7 +104,7 @@ def restored(as_json: AsJson = False) -> None:
 
     found = _run(lambda context, _: restoring.jump(context), as_json=as_json)
     text = f"Events go on after {found.sequence_floor}. Places before {found.place} are refused."
-    event_reports.print_report(event_reports.fields_of(found), text, as_json=as_json)
+    event_reports.print_report(asdict(found), text, as_json=as_json)
 
 
 @endpoints_cli.callback()
@@ -112,8 +113,9 @@ def list_endpoints(context: typer.Context, as_json: AsJson = False) -> None:
     if context.invoked_subcommand is not None:
         return
     from app.commands import event_reports
+    from app.events import history
 
-    found = _run(lambda opened, _: event_reports.endpoint_states(opened), as_json=as_json)
+    found = _run(lambda opened, _: history.backlog(opened), as_json=as_json)
     event_reports.print_endpoints(found, as_json=as_json)
 
 
@@ -177,14 +179,13 @@ def _change(
     endpoint: str, status: Literal["enabled", "disabled"], after: str | None, *, as_json: bool
 ) -> None:
     from app.commands import event_reports
+    from app.events import endpoints
 
     found = _run(
         lambda context, settings: event_reports.change(context, settings, endpoint, status, after),
         as_json=as_json,
     )
-    event_reports.print_report(
-        event_reports.endpoint_fields(found), f"{found.id} is {found.status}.", as_json=as_json
-    )
+    event_reports.print_report(endpoints.shown(found), f"{found.id} is {found.status}.", as_json=as_json)
 
 
 @endpoints_cli.command("test")
@@ -195,8 +196,7 @@ def send_test(endpoint: EndpointId, as_json: AsJson = False) -> None:
     sent = _run(
         lambda context, settings: event_reports.send_test(context, settings, endpoint), as_json=as_json
     )
-    report = {"delivered": sent.is_success, "status": sent.status, "error": sent.error}
-    event_reports.print_report(report, sent.error or f"{endpoint} took it.", as_json=as_json)
+    event_reports.print_report(sent.as_members(), sent.error or f"{endpoint} took it.", as_json=as_json)
     if not sent.is_success:
         raise typer.Exit(1)
 

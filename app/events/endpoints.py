@@ -78,6 +78,12 @@ async def create(
     return made, secret
 
 
+def shown(endpoint: Endpoint) -> JsonObject:
+    """Return what is shown of an endpoint: no secret."""
+    names = ("id", "url", "types", "description", "status", "disabled_reason", "created_at")
+    return {name: getattr(endpoint, name) for name in names}
+
+
 def _check_types(types: Sequence[str] | None) -> None:
     known = get_args(EventType)
     for one in types or ():

@@ -55,6 +55,6 @@ async def redeliver(context: Context, event_id: str, endpoint_id: str | None) ->
 
 
 async def backlog(context: Context) -> list[JsonObject]:
-    """Return each endpoint's `{id, status, disabled_reason, oldest_seconds, failures}`."""
+    """Return what is shown of each endpoint, with `oldest_seconds` and `failures`."""
     async with context.database.reading() as connection:
         return await deliveries.backlog(connection)

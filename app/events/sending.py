@@ -16,6 +16,7 @@ from typing import Final, Self
 import httpcore
 from standardwebhooks.webhooks import Webhook
 
+from app.domain.snapshots import JsonObject
 from app.events.addresses import GuardedNetwork, NotPublic
 
 READ_BYTES: Final = 16 * 1024
@@ -44,6 +45,10 @@ class Sent:
     def is_gone(self) -> bool:
         """Return True if the endpoint wants no more events."""
         return self.status == _GONE
+
+    def as_members(self) -> JsonObject:
+        """Return the members of an answer that tells of the try."""
+        return {"delivered": self.is_success, "status": self.status, "error": self.error}
 
 
 class WebhookSender:

@@ -8,7 +8,6 @@ import orjson
 from fastapi import APIRouter, Depends, Path, Request
 from starlette.responses import Response
 
-from app.domain.snapshots import JsonObject
 from app.errors import Forbidden
 from app.events import endpoints
 from app.events.endpoint_schemas import (
@@ -125,7 +124,7 @@ async def get_webhook_endpoints(
     found = await endpoints.page(context, after=after, limit=limit + 1)
     kept, more = found[:limit], len(found) > limit
     page = {
-        "data": [_shown(one) for one in kept],
+        "data": [endpoints.shown(one) for one in kept],
         "has_more": more,
         "next_cursor": cursors.encode(kept[-1].id, principal=principal, query=query) if more else None,
     }
@@ -205,8 +204,7 @@ async def send_webhook_test(
     """Send the event `endpoint.test` at once, and return how the endpoint answered."""
     sender = cast(WebhookSender, request.app.state.sender)
     sent = await endpoints.send_test(context, _secrets(request), sender, endpoint_id)
-    shown = {"delivered": sent.is_success, "status": sent.status, "error": sent.error}
-    return answer(request, TestAnswer.model_validate(shown))
+    return answer(request, TestAnswer.model_validate(sent.as_members()))
 
 
 @router.get("/webhook-endpoints/{endpoint_id}/deliveries", response_model=DeliveryList, responses=_READ)
@@ -247,15 +245,12 @@ async def redeliver_webhook(
     return Response(status_code=202)
 
 
-def _shown(endpoint: Endpoint) -> JsonObject:
-    names = ("id", "url", "types", "description", "status", "disabled_reason", "created_at")
-    return {name: getattr(endpoint, name) for name in names}
-
-
 def _answer(request: Request, endpoint: Endpoint) -> Response:
-    return answer(request, WebhookEndpointAnswer.model_validate({"webhook_endpoint": _shown(endpoint)}))
+    return answer(
+        request, WebhookEndpointAnswer.model_validate({"webhook_endpoint": endpoints.shown(endpoint)})
+    )
 
 
 def _with_secret(request: Request, endpoint: Endpoint, secret: str, *, status: int = 200) -> Response:
-    shown = {"webhook_endpoint": _shown(endpoint), "secret": secret}
+    shown = {"webhook_endpoint": endpoints.shown(endpoint), "secret": secret}
     return answer(request, WebhookEndpointSecretAnswer.model_validate(shown), status=status)

@@ -222,9 +222,12 @@ async def take_again(connection: Connection, endpoint_id: str, limit: int) -> li
 
 
 async def backlog(connection: Connection) -> list[JsonObject]:
-    """Return each endpoint with the age in seconds of its oldest event that is not delivered, None without one."""
+    """Return what is shown of each endpoint, its failures, and the age of its oldest event that is not delivered.
+
+    The age `oldest_seconds` is None without such an event.
+    """
     rows = await connection.fetch(
-        """select w.id, w.status, w.disabled_reason, (
+        """select w.id, w.url, w.types, w.description, w.status, w.disabled_reason, w.created_at, (
             select extract(epoch from clock_timestamp() - v.created)::float from events v
             where v.position >= least((select min(q.next_position) from webhook_queues q
                 where q.endpoint_id = w.id and q.next_position is not null), w.queued_to + 1)
