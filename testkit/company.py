@@ -104,6 +104,15 @@ class Service:
         """Ends the invitations whose term is over, as a worker would; their number."""
         return await cleanup.end_invitations(self.context)
 
+    def environment(self, **overrides: str) -> dict[str, str]:
+        """The variables of a process beside this service: the same database and the same account."""
+        return service_environment(
+            database_url=self.database_url,
+            stripe_base=self.stripe.base_url,
+            stripe_key=self.stripe.api_key,
+            **overrides,
+        )
+
     async def announce(self, *, within: float = 30.0) -> None:
         """Makes events of all facts, as a worker would, for at most `within` seconds while others hold it up.
 

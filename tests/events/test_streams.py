@@ -24,7 +24,6 @@ from testkit.service import (
     as_service,
     as_user,
     in_process,
-    service_environment,
     worker_process,
 )
 
@@ -216,15 +215,10 @@ def test_streams_of_a_caller_are_bounded(streams: Streams) -> None:
 
 
 async def test_place_is_given_back_when_the_client_is_gone_before_the_first_message(
-    service: Service, database_url: str
+    service: Service,
 ) -> None:
     company = await filled_company(service)
-    environment = service_environment(
-        database_url=database_url,
-        stripe_base=service.stripe.base_url,
-        stripe_key=service.stripe.api_key,
-        STREAMS_PER_CALLER="1",
-    )
+    environment = service.environment(STREAMS_PER_CALLER="1")
     app = create_app(load_settings(environment))
     scope: dict[str, Any] = {
         "type": "http",
@@ -285,15 +279,11 @@ def test_rule_of_what_is_shown(kind: str, about_reader: bool, roles: set[Role], 
 
 
 async def test_stream_over_http_shows_a_change_and_refuses_strangers(
-    service: Service, database_url: str
+    service: Service,
 ) -> None:
     """With real processes: the API polls, the worker announces."""
     company = await filled_company(service)
-    environment = service_environment(
-        database_url=database_url,
-        stripe_base=service.stripe.base_url,
-        stripe_key=service.stripe.api_key,
-    )
+    environment = service.environment()
     path = f"{company.path}/events"
     with api_process(environment) as (base_url, _), worker_process(environment):
         async with httpx.AsyncClient(base_url=base_url, timeout=20) as client:

@@ -14,7 +14,7 @@ import structlog
 from app.commands.log_sampling import MOST, Sampling
 from testkit.company import Company, Service, new_email, running_service
 from testkit.logs import captured_logs
-from testkit.service import api_process, as_service, as_user, service_environment
+from testkit.service import api_process, as_service, as_user
 from testkit.simulator import Simulator, new_account_key
 
 
@@ -106,12 +106,7 @@ async def test_answers_are_counted_and_timed_by_operation(service: Service, comp
 
 async def test_series_of_a_process_are_few(service: Service, company: Company) -> None:
     """O15: labels take no values that grow with the customers."""
-    environment = service_environment(
-        database_url=service.database_url,
-        stripe_base=service.stripe.base_url,
-        stripe_key=service.stripe.api_key,
-    )
-    with api_process(environment) as (base_url, _):
+    with api_process(service.environment()) as (base_url, _):
         async with httpx.AsyncClient(
             base_url=base_url, headers=company.owner.headers, timeout=20.0
         ) as client:
