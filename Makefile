@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Most tests wait for servers more than they compute, so there are more processes than cores.
-TEST_OPTIONS ?= -n 4 --dist=loadfile
+AT_ONCE := -n 4 --dist=loadfile
 NODE := .venv-node
 NODE_READY := node_modules/.ready
 CHROMIUM ?= chromium
@@ -33,14 +33,20 @@ run: $(READY) ## Set up and start everything: PostgreSQL, Stripe stand-in with d
 
 .PHONY: test
 test: $(READY) ## Set up and run every test (TEST_OPTIONS="tests/money -x" for some)
+ifdef TEST_OPTIONS
 	@$(BIN)/python -m pytest $(TEST_OPTIONS)
+else
+	@echo "Tests that depend on how long something takes, one by one; then the others, several at once."
+	@$(BIN)/python -m pytest -q -m timed
+	@$(BIN)/python -m pytest $(AT_ONCE) -m "not timed"
+endif
 
 # A release's programs, for the tests on another one than the extra `local` brings (on Debian: apt install postgresql-15).
 POSTGRES ?= /usr/lib/postgresql/15/bin
 
 .PHONY: test-postgres
 test-postgres: $(READY) ## The tests on the PostgreSQL whose programs are in POSTGRES (/usr/lib/postgresql/15/bin)
-	@$(BIN)/python -m testkit.other_postgres $(POSTGRES) $(TEST_OPTIONS)
+	@$(BIN)/python -m testkit.other_postgres $(POSTGRES) $(or $(TEST_OPTIONS),$(AT_ONCE))
 
 # promtool comes with Debian's package prometheus.
 .PHONY: test-alerts

@@ -27,6 +27,7 @@ DEFAULTS = {"WRITE_RATE_LIMIT": "5", "USER_IN_FLIGHT": str(IN_FLIGHT), "SERVICE_
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.timed
 async def test_reads_are_answered_when_five_logins_write_at_their_rate(
     stripe_simulator: str, database_url: str
 ) -> None:

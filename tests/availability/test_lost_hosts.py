@@ -155,6 +155,7 @@ async def finished(hosts: Hosts, operation_id: str, emails: list[str]) -> None:
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.timed
 async def test_a_subscription_is_free_within_seconds_when_a_host_is_lost(
     stripe_simulator: str, database_url: str
 ) -> None:
@@ -186,6 +187,7 @@ async def end_after_probes(hosts: Hosts) -> None:
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.timed
 async def test_a_subscription_is_free_within_seconds_when_a_process_is_frozen(
     stripe_simulator: str, database_url: str
 ) -> None:

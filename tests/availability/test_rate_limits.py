@@ -121,6 +121,7 @@ def test_addresses(one: str, other: str, same: bool) -> None:
     assert (address_of({"client": (one, 1)}) == address_of({"client": (other, 2)})) is same
 
 
+@pytest.mark.timed
 def test_a_decision_takes_microseconds() -> None:
     limits = rates(Clock(), READ_RATE_LIMIT="1000000")
     user, scope = EndUser("i", "anna"), {"client": ("192.0.2.1", 1)}
@@ -158,6 +159,7 @@ async def test_a_bucket_is_shared_by_all_processes(database: Database) -> None:
     assert all(wait == 0.0 or 5 < wait <= 10 for wait in waits), waits
 
 
+@pytest.mark.timed
 async def test_it_fills_with_time(database: Database) -> None:
     charge = Charge(secrets.token_hex(4), cost=0.3, slack=0.0)
     assert await spent(database, charge) == 0.0

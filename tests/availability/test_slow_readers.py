@@ -75,6 +75,7 @@ async def rest_of(connection: socket.socket) -> bytes:
 @pytest.mark.parametrize(
     "sent", [REFUSED * 20_000, LARGE * 200, LARGE], ids=["refusals", "large answers", "one large answer"]
 )
+@pytest.mark.timed
 async def test_other_callers_are_answered_when_answers_are_never_read(api: str, sent: bytes) -> None:
     """C13: 22 connections that pipelined and never read kept all places for as long as they liked."""
     async with (
@@ -100,6 +101,7 @@ async def ask_one_after_another(connections: list[socket.socket]) -> None:
         await asyncio.sleep(0.02)
 
 
+@pytest.mark.timed
 async def test_other_callers_are_answered_when_a_next_answer_waits_for_unread_ones(api: str) -> None:
     """C13: an answer that cannot be written yet waits outside of the places."""
     async with never_reading(api, PLACES + 5, LARGE) as connections:
@@ -109,6 +111,7 @@ async def test_other_callers_are_answered_when_a_next_answer_waits_for_unread_on
         assert {one.status_code for one in answers} == {200}
 
 
+@pytest.mark.timed
 async def test_connection_is_aborted_when_answers_are_not_taken_in_time(api: str) -> None:
     """C13: what the client has not taken after the deadline is thrown away, and the connection is reset."""
     async with httpx.AsyncClient(base_url=api) as client:

@@ -87,6 +87,7 @@ async def exchange(api: str, sent: bytes) -> tuple[bytes, float]:
     ],
     ids=["all of it", "a body that stops", "a body that asks first", "a body that is late"],
 )
+@pytest.mark.timed
 async def test_the_connection_ends_without_a_reset_when_a_body_is_not_read(
     api: str, body: bytes, status: int, longest: float
 ) -> None:

@@ -46,6 +46,7 @@ def refused(answers: list[httpx.Response]) -> int:
     return len(too_many)
 
 
+@pytest.mark.timed
 async def test_a_fifth_write_is_refused_when_four_are_in_flight(bounded: Service) -> None:
     """W6: counted by customer, whether with a token or by a key that acts for them; others are not held up."""
     company = await bounded.company(seats=60)

@@ -31,6 +31,7 @@ async def is_free(service: Service, customer_id: str) -> bool:
     return lease is not None
 
 
+@pytest.mark.timed
 async def test_what_a_dead_holder_leaves_is_free_after_one_lease(service: Service) -> None:
     person = await service.person("ada")
     await sync.take_lease(service.context, "customer", person.customer_id)
@@ -94,6 +95,7 @@ async def test_a_renewal_that_fails_ends_nothing(service: Service) -> None:
 WAITERS = 20
 
 
+@pytest.mark.timed
 async def test_waiters_ask_once_a_second_when_another_process_holds_the_lease(service: Service) -> None:
     """W6: only the first of those who wait asks, and they ask in the order in which they came."""
     queues, asked, order = LeaseQueues(), 0, []
@@ -116,6 +118,7 @@ async def test_waiters_ask_once_a_second_when_another_process_holds_the_lease(se
     assert len(queues) == 0
 
 
+@pytest.mark.timed
 async def test_a_waiter_gives_up_when_its_time_is_over(service: Service) -> None:
     """W6: whoever waits behind others gives up as early as the first, and leaves nothing behind."""
     queues = LeaseQueues()
@@ -133,6 +136,7 @@ async def test_a_waiter_gives_up_when_its_time_is_over(service: Service) -> None
     assert len(queues) == 0
 
 
+@pytest.mark.timed
 async def test_a_waiter_is_woken_in_memory_when_its_process_releases_the_lease(service: Service) -> None:
     """W6: it does not wait for the next question, whatever way the lease was released."""
     person = await service.person("eva")
@@ -164,6 +168,7 @@ async def test_a_waiter_is_woken_in_memory_when_its_process_releases_the_lease(s
         await sync.release(context, taken)
 
 
+@pytest.mark.timed
 async def test_waiters_hold_no_connection_when_a_lease_is_taken(
     stripe_account: Simulator, database_url: str
 ) -> None:

@@ -111,6 +111,7 @@ async def test_several_processes_stay_within_one_budget(stripe_account: Simulato
     assert len(moments) >= 2 * limit, "the budget is there to be used"
 
 
+@pytest.mark.timed
 async def test_who_waits_is_served_while_bulk_work_takes_all_that_is_free(database: Database) -> None:
     budget = RateBudget(database, per_second=40)
     other_process = RateBudget(database, per_second=40)
@@ -132,6 +133,7 @@ async def test_who_waits_is_served_while_bulk_work_takes_all_that_is_free(databa
     assert quantiles(waits, n=100)[98] < 0.15
 
 
+@pytest.mark.timed
 async def test_each_kind_of_work_can_count_on_its_share(database: Database) -> None:
     budget = RateBudget(database, per_second=20)
     works: list[Work] = ["interactive", "refresh", "bulk"]
@@ -141,6 +143,7 @@ async def test_each_kind_of_work_can_count_on_its_share(database: Database) -> N
     assert sum(got) <= 20 * 2.2 + 20
 
 
+@pytest.mark.timed
 async def test_steady_grants_come_at_the_endpoints_rate(database: Database) -> None:
     budget = RateBudget(database, per_second=100)
     got = await granted(budget, "bulk", LIST, seconds=2.0)

@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import httpx
+import pytest
 
 from app.mirror.store.rows import MIRRORS
 from testkit.company import event_of, signed
@@ -36,6 +37,7 @@ async def events_about(live: Live, object_id: str) -> list[Any]:
     return [event for event in page["data"] if event["data"]["object"].get("id") == object_id]
 
 
+@pytest.mark.timed
 async def test_an_edit_in_the_dashboard_counts_within_two_seconds(live: Live) -> None:
     subscription, owner = await shared_subscription(live)
     member = await new_customer(live.stripe, card=None, email="ada@example.com")

@@ -168,6 +168,7 @@ async def test_stream_ends_with_the_own_event_when_the_reader_is_removed(
     assert "seat.released" in found.types
 
 
+@pytest.mark.timed
 async def test_stream_ends_in_two_seconds_when_no_event_tells_the_lost_role(
     service: Service, streams: Streams
 ) -> None:

@@ -167,6 +167,7 @@ async def test_provider_that_does_not_listen() -> None:
 
 
 @pytest.mark.parametrize("mode", ["hang", "trickle"])
+@pytest.mark.timed
 async def test_slow_provider_is_given_up(bench: Bench, mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jwks, "FETCH_DEADLINE", 0.3)
     bench.server.mode = mode
@@ -175,6 +176,7 @@ async def test_slow_provider_is_given_up(bench: Bench, mode: Mode, monkeypatch: 
     assert time.perf_counter() - started < 1.5
 
 
+@pytest.mark.timed
 async def test_known_key_does_not_wait_for_a_provider_that_failed_before(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +192,7 @@ async def test_known_key_does_not_wait_for_a_provider_that_failed_before(
     assert time.perf_counter() - started < 0.1
 
 
+@pytest.mark.timed
 async def test_flood_of_unknown_kids_with_a_hanging_provider_costs_one_fetch(bench: Bench) -> None:
     assert await bench.outcome(RS256) == "accepted"
     bench.server.mode = "hang"

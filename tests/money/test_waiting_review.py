@@ -134,6 +134,7 @@ async def test_purchase_ends_once_when_its_void_runs_late(shop: Shop, pays: bool
     assert last.status_code == (409 if pays else 200), last.text
 
 
+@pytest.mark.timed
 async def test_payment_wins_when_it_comes_between_the_read_and_the_void(shop: Shop) -> None:
     """W2: the cardholder confirms while the void is on its way: what was paid is delivered."""
     company = await company_that_pays_by(shop, CHALLENGED)

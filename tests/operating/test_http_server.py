@@ -80,6 +80,7 @@ SLOW: dict[str, tuple[bytes, bytes]] = {
 }
 
 
+@pytest.mark.timed
 async def test_slow_connections_are_ended_and_hold_nobody_up(api: str) -> None:
     """Sixty of them, three times as many as may be at work, while others are answered at once."""
     asked = {name: asyncio.create_task(until_closed(api, *SLOW[name])) for name in SLOW}

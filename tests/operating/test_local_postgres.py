@@ -82,6 +82,7 @@ async def test_asyncpg_connects_over_the_socket_and_nothing_listens_on_tcp(serve
         await connection.close()
 
 
+@pytest.mark.timed
 def test_stop_ends_the_server_and_the_next_start_is_quick(server: LocalPostgres) -> None:
     pid = running_pid(server)
     server.stop()

@@ -108,6 +108,7 @@ async def test_permission_holds_for_one_owner_when_control_moves_on(service: Ser
 
 
 @pytest.mark.parametrize("before", ["accept", "settlement"])
+@pytest.mark.timed
 async def test_withdrawing_strips_an_offer_and_a_transfer_when_they_are_open(
     service: Service, before: str
 ) -> None:
@@ -132,6 +133,7 @@ async def test_withdrawing_strips_an_offer_and_a_transfer_when_they_are_open(
     assert await allowed(company, company.payer) is False
 
 
+@pytest.mark.timed
 async def test_purchase_is_abandoned_when_the_right_is_withdrawn_before_it_is_sent(service: Service) -> None:
     """M15: what rests on the permission ends with it, unless it was sent."""
     company = await apart(service)
@@ -153,6 +155,7 @@ async def test_purchase_is_abandoned_when_the_right_is_withdrawn_before_it_is_se
     assert [entry for entry in sent if entry["actor"] != "dashboard"] == []
 
 
+@pytest.mark.timed
 async def test_seats_for_people_are_abandoned_when_the_right_is_withdrawn_before_they_are_sent(
     service: Service,
 ) -> None:

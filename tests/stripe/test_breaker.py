@@ -75,6 +75,7 @@ async def test_errors_about_one_object_do_not_add_to_failures_of_the_connection(
     one.admit()
 
 
+@pytest.mark.timed
 async def test_waiting_caller_is_released_when_the_breaker_opens(one: Breaker) -> None:
     """The work goes on behind it, because a write that was sent may take effect."""
     work = asyncio.ensure_future(asyncio.sleep(1.5, "done"))
@@ -148,6 +149,7 @@ AWAY_FAULTS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("fault", AWAY_FAULTS, ids=str)
+@pytest.mark.timed
 async def test_breaker_opens_and_one_probe_closes_it_when_stripe_is_away(
     stripe_account: Simulator, guarded: StripeClient, fault: dict[str, Any]
 ) -> None:
@@ -171,6 +173,7 @@ async def test_breaker_opens_and_one_probe_closes_it_when_stripe_is_away(
     assert [one for one in await outcomes(guarded, 3) if isinstance(one, BaseException)] == []
 
 
+@pytest.mark.timed
 async def test_reads_end_when_the_breaker_opens(stripe_account: Simulator, guarded: StripeClient) -> None:
     """U4: a read that Stripe does not answer waits no longer than it takes to know that."""
     await stripe_account.add_fault(timeout=True, times=0)
