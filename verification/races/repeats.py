@@ -2,7 +2,8 @@
 
 Adding, removing and adding again are three effects, each with a key of its own. One Idempotency-Key sent twice, or
 twenty times at once, is one effect and one answer; with another body it is refused. Judged by the stand-in's log of
-versions, with an answer lost now and then. One JSON line; the exit code is 1 on a miss.
+versions, with an answer lost now and then: at most three in the time in which five would open a breaker. One JSON
+line; the exit code is 1 on a miss.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 import httpx
 
+from app.stripe.breaker import WINDOW_SECONDS
 from testkit import seat_world
 from testkit.company import Company, Person
 from testkit.seat_world import Json, World
@@ -150,8 +152,10 @@ async def play(world: World, given: argparse.Namespace) -> Json:
         lost = (None, "before", "after")[number % 3]
         person = await world.service.person("again")
         await add_remove_add(world, company, person, lost, tally)
+        await asyncio.sleep(WINDOW_SECONDS)
         await keys(world, company, lost, tally)
         await world.stripe.clear_faults()
+        await asyncio.sleep(WINDOW_SECONDS)
     left = await world.live_reservations()
     tally.expect("reservations left", left, 0)
     return {
