@@ -1,6 +1,6 @@
 // A back end in Express: it lets people in by access, invites them, and follows the events.
 //
-//   COSEAT_API=http://127.0.0.1:8000 SERVICE_KEY=csk_… PORT=3000 node examples/backend_express.mjs
+//   COSEAT_API=http://127.0.0.1:8000 SERVICE_KEY=csk_… node examples/backend_express.mjs 3000
 import { CoseatError, createClient } from "@coseat/client";
 import express from "express";
 
@@ -46,5 +46,5 @@ async function follow() {
   }
 }
 
-app.listen(Number(process.env.PORT ?? 3000), "127.0.0.1", () => console.log("ready"));
+app.listen(Number(process.argv[2] ?? 3000), "127.0.0.1");
 void follow();

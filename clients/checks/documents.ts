@@ -60,7 +60,7 @@ let modules = 0;
 for (const file of PAGES.flatMap((pattern) => globSync(pattern, { cwd: CHECKOUT })).sort()) {
   if (file.includes("node_modules")) continue;
   const page = readFileSync(join(CHECKOUT, file), "utf8");
-  for (const code of blocks(page, "ts")) {
+  for (const code of blocks(page, "(?:ts|typescript|js|javascript)")) {
     writeFileSync(join(TARGET, `${file.replaceAll(/\W/g, "-")}-${++modules}.ts`), `// ${file}\n${code}\nexport {};\n`);
   }
   const found = blocks(page, "(?:sh|bash|console)").flatMap(commands).map(bodyCheck);

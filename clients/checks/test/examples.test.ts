@@ -1,11 +1,15 @@
 // The examples that are to be copied, each run against a service.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
+import { createServer as createHttpServer, type IncomingHttpHeaders } from "node:http";
 import { createServer } from "node:net";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
+import { text } from "node:stream/consumers";
 import { test } from "node:test";
-import { eventually, newOwner, service, unique } from "../service.ts";
+import { verifyWebhook, type WebhookEvent, WebhookSignatureError } from "@coseat/client";
+import { Webhook } from "standardwebhooks";
+import { admin, buy, client, eventually, newOwner, priceOf, service, unique } from "../service.ts";
 
 const CHECKOUT = join(import.meta.dirname, "../../..");
 const page: any = await import(join(CHECKOUT, "examples/page/people.mjs"));
@@ -29,33 +33,152 @@ test("a page with fetch lists people, adds one, and tells that no seat is free",
   assert.equal(seats.available, 0);
 });
 
-test("a back end in Express uses access, invitations and events", async () => {
-  const port = await freePort();
-  const own = { COSEAT_API: service.api, SERVICE_KEY: service.tokens["service_key"]!, PORT: String(port) };
-  const running = spawn(process.execPath, [join(CHECKOUT, "examples/backend_express.mjs")], { env: { ...process.env, ...own }, stdio: ["ignore", "ignore", "inherit"] });
-  const ask = async (path: string, customer: string, body?: object) => {
-    const response = await fetch(`http://127.0.0.1:${port}${path}`, {
-      method: body === undefined ? "GET" : "POST",
-      headers: { "X-Demo-Customer": customer, "Content-Type": "application/json" },
-      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-    });
-    return { status: response.status, body: (await response.json()) as any };
-  };
+interface Program {
+  address: string;
+  printed: string[];
+}
+
+/** Runs an example on a port of its own, until the work with it is done. */
+async function running(port: number, command: string[], environment: object, work: (program: Program) => Promise<void>): Promise<void> {
+  const [program = "", ...parts] = command;
+  const child = spawn(program, parts, { cwd: CHECKOUT, env: { ...process.env, ...environment }, stdio: ["ignore", "pipe", "inherit"] });
+  const printed: string[] = [];
+  child.stdout.setEncoding("utf8").on("data", (text: string) => printed.push(...text.trimEnd().split("\n")));
+  const ended = new Promise((resolve) => child.once("exit", resolve));
+  const address = `http://127.0.0.1:${port}`;
   try {
-    await eventually(() => ask("/changed", "").catch(() => undefined), 60);
+    await eventually(() => fetch(address).then(() => true, () => undefined), 60);
+    await work({ address, printed });
+  } finally {
+    child.kill("SIGTERM");
+    await ended;
+  }
+}
+
+/** Registers a webhook endpoint, until the work with it is done. */
+async function registered(url: string, types: WebhookEvent["type"][], work: (endpoint: Endpoint) => Promise<void>): Promise<void> {
+  const made = await admin().createWebhookEndpoint({ url, types: types as [] });
+  const endpoint_id = made.webhook_endpoint.id;
+  try {
+    await work({ endpoint_id, secret: made.secret ?? assert.fail("the secret is shown once, here") });
+  } finally {
+    await admin().deleteWebhookEndpoint({ endpoint_id });
+  }
+}
+
+interface Endpoint {
+  endpoint_id: string;
+  secret: string;
+}
+
+async function ask(url: string, headers: Record<string, string>, body?: object): Promise<{ status: number; body: any; cookie: string }> {
+  const response = await fetch(url, {
+    method: body === undefined ? "GET" : "POST",
+    headers: { "Content-Type": "application/json", ...headers },
+    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+  });
+  const [cookie = ""] = (response.headers.get("set-cookie") ?? "").split(";");
+  const text = await response.text();
+  return { status: response.status, body: text === "" ? null : JSON.parse(text), cookie };
+}
+
+test("a back end in Express uses access, invitations and events", async () => {
+  const own = { COSEAT_API: service.api, SERVICE_KEY: service.tokens["service_key"] };
+  const port = await freePort();
+  await running(port, [process.execPath, "examples/backend_express.mjs", String(port)], own, async ({ address }) => {
+    const as = (customer: string, path: string, body?: object) => ask(address + path, { "X-Demo-Customer": customer }, body);
     const owner = await newOwner(2);
     const subscription_id = owner.subscriptionId;
     const email = `${unique("guest")}@example.com`;
-    assert.deepEqual((await ask("/reports", owner.customerId)).body, { reports: [], role: "owner" });
-    assert.equal((await ask("/reports", "cus_demostranger")).status, 403);
-    const invited = await ask("/invitations", owner.customerId, { subscription_id, email });
-    assert.deepEqual(invited, { status: 201, body: { invited: email, mailed: true } });
-    assert.equal((await ask("/invitations", "cus_demostranger", { subscription_id, email })).status, 404);
-    const seen = async () => ((await ask("/changed", "")).body.includes(owner.customerId) ? true : undefined);
+    assert.deepEqual((await as(owner.customerId, "/reports")).body, { reports: [], role: "owner" });
+    assert.equal((await as("cus_demostranger", "/reports")).status, 403);
+    const invited = await as(owner.customerId, "/invitations", { subscription_id, email });
+    assert.deepEqual([invited.status, invited.body], [201, { invited: email, mailed: true }]);
+    assert.equal((await as("cus_demostranger", "/invitations", { subscription_id, email })).status, 404);
+    const seen = async () => ((await as("", "/changed")).body.includes(owner.customerId) ? true : undefined);
     assert.ok(await eventually(seen));
+  });
+});
+
+test("a back end in FastAPI signs people in, makes their tokens, serves by access, and follows signed events", async () => {
+  const port = await freePort();
+  await registered(`http://127.0.0.1:${port}/hooks/coseat`, ["access.changed"], async ({ secret }) => {
+    const own = { COSEAT_API: service.api, TOKEN_SECRET: service.jwtSecret, WEBHOOK_SECRET: secret };
+    const command = [join(CHECKOUT, ".venv/bin/python"), "examples/backend_fastapi.py", String(port)];
+    await running(port, command, own, async ({ address }) => {
+      const signIn = (name: string, password = `password of ${name}`) =>
+        ask(`${address}/sign-in`, {}, { email: `${name}@acme.example`, password });
+      assert.equal((await signIn("ann", "wrong")).status, 401);
+      assert.equal((await signIn("nobody")).status, 401);
+      assert.equal((await ask(`${address}/coseat-token`, {})).status, 401);
+      const [ann, ben, eve] = (await Promise.all(["ann", "ben", "eve"].map((name) => signIn(name)))).map(({ cookie }) => cookie);
+      const as = async (cookie: string | undefined, path: string) => ask(address + path, { Cookie: cookie ?? "" });
+
+      const bought = client((await as(ann, "/coseat-token")).body.token);
+      const subscription_id = await buy(bought, [{ price_id: await priceOf("prod_demoteam"), quantity: 2 }]);
+      assert.deepEqual((await as(ann, "/access")).body, { prod_demoteam: true, prod_demoscale: false });
+      assert.deepEqual((await as(ann, "/reports")).body, { reports: [], role: "owner" });
+      assert.equal((await as(ben, "/reports")).status, 403);
+
+      const isOpen = async (open: boolean) => ((await as(ben, "/workspace")).body.open === open ? true : undefined);
+      const added = await bought.updateSharedSubscriptionUsers({ subscription_id, add: [{ email: "ben@acme.example" }] });
+      assert.deepEqual((await as(ben, "/reports")).body, { reports: [], role: "user" });
+      assert.equal((await as(eve, "/reports")).status, 403);
+      assert.ok(await eventually(() => isOpen(true)));
+      await bought.updateSharedSubscriptionUsers({ subscription_id, remove: [added.results[0]!.customer_id!] });
+      assert.equal((await as(ben, "/reports")).status, 403);
+      assert.ok(await eventually(() => isOpen(false)));
+      assert.equal((await ask(`${address}/hooks/coseat`, { "webhook-id": "evt_1" }, { id: "evt_1" })).status, 401);
+    });
+  });
+});
+
+test("a receiver in TypeScript takes what the worker has signed, and refuses the rest", async () => {
+  const port = await freePort();
+  const url = `http://127.0.0.1:${port}/hooks`;
+  await registered(url, ["access.changed"], async ({ secret }) => {
+    const command = [process.execPath, "examples/webhook_receiver.mts", String(port)];
+    await running(port, command, { WEBHOOK_SECRET: secret }, async ({ printed }) => {
+      const { customerId } = await newOwner(1);
+      await eventually(async () => printed.find((line) => line === `access.changed ${customerId}`));
+      assert.equal((await ask(url, { "webhook-id": "evt_1" }, { id: "evt_1" })).status, 401);
+    });
+  });
+});
+
+test("what the worker posts is verified by the library and by the client, also while the secret is rotated", async () => {
+  const posted: { body: string; headers: IncomingHttpHeaders }[] = [];
+  const server = createHttpServer(async (request, response) => {
+    posted.push({ body: await text(request), headers: request.headers });
+    response.writeHead(204).end();
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address() as AddressInfo;
+  const arrived = async (count: number) => eventually(async () => (posted.length >= count ? posted.splice(0) : undefined));
+  const accepts = async (secret: string, { body, headers }: (typeof posted)[number]) => {
+    const event = JSON.parse(body);
+    assert.deepEqual(new Webhook(secret).verify(body, headers as Record<string, string>), event);
+    assert.deepEqual(await verifyWebhook(secret, body, headers), event);
+  };
+  try {
+    await registered(`http://127.0.0.1:${port}/`, ["seat.assigned"], async ({ endpoint_id, secret }) => {
+      const owner = await newOwner(4);
+      const add = () => owner.coseat.updateSharedSubscriptionUsers({ subscription_id: owner.subscriptionId, add: [{ email: `${unique("new")}@example.com` }] });
+      await add();
+      for (const one of await arrived(1)) await accepts(secret, one);
+      const rotating = admin().rotateWebhookEndpointSecret({ endpoint_id, overlap_seconds: 600 });
+      await add();
+      const rotated = (await rotating).secret ?? assert.fail("the secret is shown once, here");
+      // This one may have been signed before the rotation, and so by the first secret alone.
+      for (const one of await arrived(1)) await accepts(secret, one);
+      await add();
+      for (const one of await arrived(1)) for (const each of [secret, rotated]) await accepts(each, one);
+      await admin().rotateWebhookEndpointSecret({ endpoint_id, overlap_seconds: 0 });
+      await add();
+      for (const one of await arrived(1)) await assert.rejects(verifyWebhook(rotated, one.body, one.headers), WebhookSignatureError);
+    });
   } finally {
-    const ended = new Promise((resolve) => running.once("exit", resolve));
-    running.kill("SIGTERM");
-    await ended;
+    server.closeAllConnections();
+    server.close();
   }
 });

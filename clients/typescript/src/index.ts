@@ -17,4 +17,7 @@ export type {
   ProblemOf,
   ProblemWith,
   Schemas,
+  WebhookEvent,
 } from "./types.ts";
+export { verifyWebhook, WebhookSignatureError } from "./webhooks.ts";
+export type { VerifyOptions, WebhookHeaders } from "./webhooks.ts";

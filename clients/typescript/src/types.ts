@@ -1,6 +1,6 @@
 // What the generated schema says, by the names of the operations.
 import type { OPERATIONS } from "./generated/operations.ts";
-import type { components, operations } from "./generated/schema.ts";
+import type { components, operations, webhooks } from "./generated/schema.ts";
 
 export type Schemas = components["schemas"];
 
@@ -62,6 +62,11 @@ export type Item<Name extends ListName> = Answer<Name> extends ListPage<infer En
 
 /** An event of the feed and of the streams, by its `type`. */
 export type Event = Schemas["EventPage"]["data"][number];
+
+type Posted<Webhook> = Webhook extends { post: { requestBody?: infer Body } } ? Json<NonNullable<Body>> : never;
+
+/** An event as it is posted to a webhook endpoint, by its `type`. `endpoint.test` is one of them. */
+export type WebhookEvent = { [Type in keyof webhooks]: Posted<webhooks[Type]> }[keyof webhooks];
 
 /** The problems that an operation may answer, its figures included. */
 export type ProblemOf<Name extends OperationName> = {
