@@ -6,6 +6,7 @@ routes.
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 import time
@@ -149,6 +150,8 @@ def _record(scope: Scope, status: int, seconds: float, request_id: str) -> None:
     _requests(operation, status).inc()
     level = "error" if status >= _SERVER_ERROR else "info"
     if operation in QUIET and status < _REFUSED:
+        if not log.is_enabled_for(logging.DEBUG):
+            return
         level = "debug"
     getattr(log, level)(
         "request",

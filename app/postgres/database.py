@@ -10,21 +10,17 @@ lost, the block that opened it raises ServiceUnavailable. Docstrings of such fun
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from types import TracebackType
-from typing import Any, Literal, NamedTuple, TypeAlias, cast
+from typing import Literal, TypeAlias, cast
 
 import asyncpg
 import structlog
 
 from app.errors import BillingError
 from app.postgres.failures import (
-    BROKEN,
-    LOCKED,
     LOST,
     MOVED,
-    STATEMENT_ENDED,
     NoRoom,
     PoolerNotSet,
     StatementRefused,
@@ -32,158 +28,25 @@ from app.postgres.failures import (
     ValueRefused,
     database_unavailable,
     pooler_not_set,
-    row_locked,
 )
+from app.postgres.pools import Connection, ConnectionPool, PooledConnection, Usage, terminate
 from app.postgres.queues import Queues
-from app.postgres.servers import Servers, Session, lacking_role_settings, local_limits
+from app.postgres.servers import Servers, lacking_role_settings, local_limits
 from app.settings import Settings
 
 __all__ = ["Connection", "Database", "Record", "StatementRefused", "UniqueViolation", "ValueRefused"]
 
-Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 Record: TypeAlias = asyncpg.Record
 State = Literal["ok", "read_only", "no_room", "database_unavailable"]
 
 log = structlog.get_logger(__name__)
 
-_ACQUIRE_SECONDS = 5
-_CLOSE_SECONDS = 5
 _WATCH_SECONDS = 2.0
 _SEARCH_SECONDS = 1.0
 _EXAMINE_SECONDS = 2.0
 _NO_ROOM_SECONDS = 10.0
 """Seconds after a refused statement for which `state` reports that the server has no room."""
 _IS_WRITABLE = "select current_setting('transaction_read_only') = 'off'"
-
-
-async def _keep_session(_: object) -> None:
-    """Replace asyncpg's reset, which would take a round trip at each release. No code here changes a session."""
-
-
-def _is_closed(connection: Connection) -> bool:
-    """Return True if the connection is lost. The driver may have taken it back, and then it answers nothing."""
-    try:
-        return connection.is_closed()
-    except asyncpg.InterfaceError:
-        return True
-
-
-def _terminate(connection: Connection) -> None:
-    if not _is_closed(connection):
-        connection.terminate()
-
-
-class Usage(NamedTuple):
-    """The connections of a pool, and the callers that wait for one."""
-
-    busy: int
-    idle: int
-    waiting: int
-
-
-class ConnectionPool:
-    """Connections for one purpose: changes, or reads.
-
-    `idle` are connections that were taken from the driver's pool. The next block takes one without asking that pool: a
-    release and an acquire cost asyncpg a task and a turn of the loop, as much as a third of a statement. While a caller
-    waits for the driver's pool, connections are released to it instead. Connections of an earlier `generation` are
-    closed when they are released.
-    """
-
-    __slots__ = ("_closing", "connections", "generation", "idle", "on_failure", "waiting")
-
-    def __init__(
-        self, connections: asyncpg.Pool[asyncpg.Record], on_failure: Callable[[BaseException], None]
-    ) -> None:
-        self.connections = connections
-        self.idle: list[Connection] = []
-        self.waiting = 0
-        self.generation = 0
-        self.on_failure = on_failure
-        self._closing: set[asyncio.Task[None]] = set()
-
-    def usage(self) -> Usage:
-        """Return how many connections are busy and idle, and how many callers wait for one."""
-        idle = self.connections.get_idle_size() + len(self.idle)
-        return Usage(self.connections.get_size() - idle, idle, self.waiting)
-
-    def replace(self) -> None:
-        """Close the idle connections now, and the others when they are released."""
-        self.generation += 1
-        idle, self.idle = self.idle, []
-        task = asyncio.create_task(self._expire(idle))
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
-
-    async def _expire(self, idle: list[Connection]) -> None:
-        await self.connections.expire_connections()
-        for connection in idle:
-            _terminate(connection)
-            await self.connections.release(connection)
-
-    async def close(self) -> None:
-        """Close the pool. Connections in use get 5 seconds to be released, then their statements fail."""
-        # From now on a connection that is released goes to the driver's pool, which waits for it.
-        self.waiting += 1
-        await asyncio.gather(*self._closing)
-        try:
-            while self.idle:
-                await self.connections.release(self.idle.pop())
-            await asyncio.wait_for(self.connections.close(), _CLOSE_SECONDS)
-        except LOST:
-            self.connections.terminate()
-
-
-class PooledConnection:
-    """A connection for one `async with` block.
-
-    It is a plain class because the generator of `asynccontextmanager` takes as long as a statement.
-    """
-
-    __slots__ = ("_connection", "_generation", "_pool")
-
-    def __init__(self, pool: ConnectionPool) -> None:
-        self._pool = pool
-
-    async def __aenter__(self) -> Connection:
-        pool = self._pool
-        try:
-            while pool.idle:
-                self._connection = pool.idle.pop()
-                self._generation = pool.generation
-                if not _is_closed(self._connection):
-                    return self._connection
-                await pool.connections.release(self._connection)
-            pool.waiting += 1
-            try:
-                self._connection = await pool.connections.acquire(timeout=_ACQUIRE_SECONDS)
-            finally:
-                pool.waiting -= 1
-        except (*LOST, PoolerNotSet) as error:
-            raise database_unavailable() from error
-        self._generation = pool.generation
-        return self._connection
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pool, connection = self._pool, self._connection
-        is_current = self._generation == pool.generation
-        if error is None and is_current and not pool.waiting and not _is_closed(connection):
-            pool.idle.append(connection)
-            return
-        is_lost = isinstance(error, BROKEN)
-        try:
-            if not is_current or (is_lost and not isinstance(error, STATEMENT_ENDED)):
-                _terminate(connection)
-            await pool.connections.release(connection)
-        except LOST as lost:
-            raise database_unavailable() from lost
-        if error is not None and is_lost:
-            pool.on_failure(error)
-            raise database_unavailable() from error
-        if isinstance(error, LOCKED):
-            raise row_locked() from error
 
 
 class Database:
@@ -197,8 +60,8 @@ class Database:
     def __init__(self, servers: Servers, changes: int, reads: int) -> None:
         self._servers = servers
         servers.on_writable = self._replace_all
-        self._changes = ConnectionPool(_pool(servers.writable, changes), self._note_failure)
-        self._reads = ConnectionPool(_pool(servers.readable, reads), self._note_failure)
+        self._changes = ConnectionPool(servers.writable, changes, self._note_failure)
+        self._reads = ConnectionPool(servers.readable, reads, self._note_failure)
         self._queues = Queues()
         self._no_room_at = float("-inf")
 
@@ -217,8 +80,8 @@ class Database:
         for_reads = max(1, pool_size // 2 if reads is None else reads)
         database = cls(Servers(url, behind_pooler=behind_pooler), max(1, pool_size - for_reads), for_reads)
         try:
-            await database._changes.connections
-            await database._reads.connections
+            await database._changes.open()
+            await database._reads.open()
             # The first connection is one for reads: a process starts although no server takes writes.
             first = await database._servers.readable()
         except LOST as error:
@@ -271,7 +134,7 @@ class Database:
                 yield connection
             except OSError as error:
                 # The server does not answer, so it would not answer a rollback either.
-                _terminate(connection)
+                terminate(connection)
                 self._note_failure(error)
                 raise
 
@@ -368,10 +231,3 @@ class Database:
             self._no_room_at = asyncio.get_running_loop().time()
         if isinstance(error, MOVED):
             self._replace_all()
-
-
-def _pool(connect: Callable[[], Awaitable[Session]], most: int) -> asyncpg.Pool[asyncpg.Record]:
-    async def opened(*_: Any, **__: Any) -> Session:
-        return await connect()
-
-    return asyncpg.create_pool(min_size=0, max_size=most, reset=_keep_session, connect=opened)

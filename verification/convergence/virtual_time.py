@@ -16,7 +16,8 @@ from types import TracebackType
 
 import asyncpg
 
-from app.postgres.database import Connection, ConnectionPool, Database, PooledConnection
+from app.postgres.database import Connection, Database
+from app.postgres.pools import ConnectionPool, PooledConnection
 from app.postgres.servers import Servers
 
 TICK = 0.2

@@ -17,8 +17,9 @@ from typing import Any, cast
 import asyncpg
 import orjson
 
-from app.postgres.database import Connection, Database, PooledConnection
+from app.postgres.database import Connection, Database
 from app.postgres.failures import LOCKED, database_unavailable, row_locked
+from app.postgres.pools import PooledConnection
 from app.postgres.queues import Queues
 from verification.simulation.held_loop import HeldLoop, Process, held_loop
 
