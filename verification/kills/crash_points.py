@@ -32,6 +32,8 @@ from testkit.service import as_service
 WITHIN_SECONDS = 60.0
 HOLD = 15.0
 """Seconds for which the stand-in holds what a trial waits at; the process is killed long before."""
+HOLD_TO_LOCK = 2.0
+"""Seconds for which the stand-in holds an answer while the trial locks a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ POINTS = (
     Point("write carried out, no reply", "add", {**WRITE_PERSON, **AFTER}, "done"),
     Point("create sent, not carried out", "create", {**CREATE, **BEFORE}, "sending"),
     Point("create carried out, no reply", "create", {**CREATE, **AFTER}, "done"),
-    Point("reply read, before commit", "add", None, "row locked"),
+    Point("reply read, before commit", "add", {**WRITE_PERSON, "answer_s": HOLD_TO_LOCK}, "row locked"),
     Point("after commit, before the response", "add", None, "settled"),
     Point("removal carried out, no reply", "remove", {**WRITE_PERSON, **AFTER}, "done"),
     Point("mid-bulk", "bulk", None, "half", people=12),
@@ -117,7 +119,6 @@ class Bench:
             fault = dict(point.fault)
             target = {"plan": company.subscription_id, "person": person.customer_id}.get(fault.pop("at", ""))
             await stripe.add_fault(**fault, **({} if target is None else {"object": target}))
-        blocker = await self._block(point, person.customer_id)
         body = {
             "add": {"add": [{"email": person.email}]},
             "create": {"add": [{"email": emails[0]}]},
@@ -134,6 +135,11 @@ class Bench:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.victim.port}", timeout=60.0) as client:
             url = f"{company.path}{path}"
             call = asyncio.create_task(client.request(method, url, headers=as_service("admin"), json=body))
+            blocker = None
+            if point.reached == "row locked" and await self._until(
+                lambda: self._was_asked(point, company, since)
+            ):
+                blocker = await self._lock(person.customer_id)
             reached = await self._until(lambda: self._is_reached(point, company, since))
             os.kill(self.victim.pid, signal.SIGKILL)
             if blocker is not None:
@@ -150,10 +156,8 @@ class Bench:
         known = [person.email] if point.action == "add" else emails
         return Trial(point, company, known, operation_id, restarted, before)
 
-    async def _block(self, point: Point, customer_id: str) -> asyncpg.Connection | None:
-        """Holds the person's row, so that the reply is read and its commit waits."""
-        if point.reached != "row locked":
-            return None
+    async def _lock(self, customer_id: str) -> asyncpg.Connection:
+        """Hold the person's row, so that the reply is read and its commit waits. Admission locks the row too."""
         connection = await asyncpg.connect(self.world.service.database_url)
         await connection.execute("begin")
         await connection.execute("select 1 from customers where id = $1 for update", customer_id)
@@ -206,7 +210,7 @@ class Bench:
             for one in found
             if one["actor"] == "api" and one["status"] is None and one["path"].startswith(prefix)
         ]
-        if point.reached == "done":
+        if point.reached in ("done", "row locked"):
             return any(one["last_version"] for one in asked)
         return bool(asked)
 
