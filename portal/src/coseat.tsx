@@ -53,14 +53,22 @@ function newQueryClient(): QueryClient {
   });
 }
 
+function tokenOf(token: Token): string | Promise<string> {
+  return typeof token === "string" ? token : token();
+}
+
+/** Gives its children the API, the language and the theme of one person. Another person needs another `key`. */
 export function CoseatProvider({ baseUrl, token, locale, theme = "system", payments, children }: CoseatProps & { children: ReactNode }) {
   const language = locale ?? chosenLocale(navigator.languages);
   const [t, setT] = useState<{ locale: Locale; translate: Translate } | null>(null);
   const [container, setContainer] = useState<HTMLElement | null>(null);
   const [told, setTold] = useState("");
   const timer = useRef<number>(undefined);
-  const api = useMemo(() => createApi(baseUrl, token), [baseUrl, token]);
-  // The cache goes with the token: a new person must not see what was read for the one before.
+  // A function may be a new one at each render of the host. The newest is asked, and what was read and typed stays.
+  const newest = useRef(token);
+  newest.current = token;
+  const fixed = typeof token === "string" ? token : null;
+  const api = useMemo(() => createApi(baseUrl, fixed ?? (() => tokenOf(newest.current))), [baseUrl, fixed]);
   const queries = useMemo(() => newQueryClient(), [api]);
 
   useEffect(() => {

@@ -3,9 +3,9 @@ import { readFileSync } from "node:fs";
 import { parse } from "@formatjs/icu-messageformat-parser";
 import { IntlMessageFormat } from "intl-messageformat";
 import { pseudoLocalised } from "../scripts/pseudo.ts";
-import type english from "../src/messages/en.json";
+import type { Translate } from "../src/i18n.ts";
 
-export type Words = (key: keyof typeof english, values?: Record<string, string | number>) => string;
+export type Words = Translate;
 
 export function words(locale: "en" | "de" | "ar-XB"): Words {
   const file = new URL(`../src/messages/${locale === "de" ? "de" : "en"}.json`, import.meta.url);

@@ -28,6 +28,7 @@ export function Page({ session }: { session: Session | null }) {
 
   return (
     <CoseatProvider
+      key={person}
       baseUrl={session?.kind === "host" ? session.baseUrl : ""}
       token={token}
       locale={locale}
@@ -38,7 +39,6 @@ export function Page({ session }: { session: Session | null }) {
         <NoSession />
       ) : (
         <Shell
-          key={person}
           locale={locale}
           theme={theme}
           onLocale={(chosen) => {
