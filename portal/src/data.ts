@@ -1,6 +1,6 @@
 import { keepPreviousData, useInfiniteQuery, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useEffect, useRef, useState } from "react";
-import { type Api, ApiError, type ChangeResult, type Operation, type Payment, type PeopleQuery } from "./api";
+import { type Api, ApiError, type ChangeResult, type Operation, type Payment, type PeopleQuery, type Quote } from "./api";
 import { useCoseat } from "./coseat";
 
 /** Keys of what is cached. Everything of one subscription is below `["shared", id]`, so that one event refreshes it. */
@@ -169,12 +169,38 @@ export function useDebounced<T>(value: T, milliseconds: number): T {
   return settled;
 }
 
-/** Waits for what a change answered, if it was not done at once. Until then `refresh` shows what is in progress. */
-export async function finished<T extends { pending: boolean; operation_id: string | null }>(
-  api: Api,
-  answer: T,
-  refresh: () => Promise<void>,
-): Promise<T | Operation> {
+const SETTLES_AFTER = 250;
+
+/**
+ * Returns the exact price of `change` once it has not been edited for 250 ms, and nothing for null. It is read again with
+ * everything of the subscription, and after a change that failed: an expired price is not sent twice. Nothing is sent
+ * while `isReading`. While the change runs (`isBusy`), the price that it was sent with stays.
+ */
+export function useQuote<Change>(id: string, change: Change | null, isBusy: boolean, read: (change: Change) => Promise<Quote>) {
+  const wanted = JSON.stringify(change);
+  const asked = useDebounced(wanted, SETTLES_AFTER);
+  const isCurrent = change !== null && asked === wanted;
+  const { data, error, isFetching } = useQuery({
+    queryKey: [...keys.shared(id), "quote", asked],
+    queryFn: () => read(JSON.parse(asked) as Change),
+    enabled: isCurrent && !isBusy,
+    staleTime: 0,
+    gcTime: 0,
+  });
+  const isReading = change !== null && (!isCurrent || isFetching);
+  return { quote: isCurrent && error === null ? data : undefined, problem: isCurrent && !isFetching ? error : null, isReading };
+}
+
+/** Returns what binds a change to the price that was shown. */
+export function boundTo(quote: Quote): { quote_id: string; forgo_credit?: true } {
+  return { quote_id: quote.quote_id, ...(quote.credit_forgone > 0 ? { forgo_credit: true } : {}) };
+}
+
+type Answer = { pending: boolean; operation_id: string | null };
+
+/** Waits for a change, also if it is not done at once. Until then `refresh` shows what is in progress. */
+export async function finished<T extends Answer>(api: Api, call: Promise<T>, refresh: () => Promise<void>): Promise<T | Operation> {
+  const answer = await call;
   if (!answer.pending || answer.operation_id === null) return answer;
   void refresh();
   return api.finished(answer.operation_id);
@@ -206,7 +232,8 @@ export function isUnpaid(answer: { payment: Payment | null }): boolean {
 }
 
 /** Returns what a change became. Raises the first refusal of its results. */
-export function appliedOrRefused<T extends object>(answer: T): T {
+export async function applied<T extends Answer>(api: Api, call: Promise<T>, refresh: () => Promise<void>): Promise<T | Operation> {
+  const answer = await finished(api, call, refresh);
   const results = "results" in answer ? (answer.results as ChangeResult[]) : [];
   const refused = results.find((result) => result.code !== null);
   if (refused?.code) throw new ApiError(refused.code, 409, refused);

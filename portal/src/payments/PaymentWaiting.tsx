@@ -1,7 +1,7 @@
 import { useState } from "react";
 import type { Payment, Subscription } from "../api";
 import { useCoseat } from "../coseat";
-import { useAction, useRefresh, finished } from "../data";
+import { finished, useAction, useRefresh } from "../data";
 import { Button } from "../ui/Button";
 import { Failure } from "../ui/Failure";
 import { Notice } from "../ui/Notice";
@@ -23,7 +23,7 @@ export function PaymentWaiting({ subscription, change }: PaymentWaitingProps) {
 
   const abandon = () =>
     run(async () => {
-      const operation = await finished(api, await api.cancelOperation(change.operation_id), refresh);
+      const operation = await finished(api, api.cancelOperation(change.operation_id), refresh);
       announce(operation.results.some((result) => result.outcome === "applied") ? t("told.paid_first") : t("told.abandoned"));
     }).finally(refresh);
 

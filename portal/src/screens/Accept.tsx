@@ -1,7 +1,7 @@
 import { useState } from "react";
 import { ApiError } from "../api";
 import { useCoseat } from "../coseat";
-import { appliedOrRefused, useAction, useLookup, useMe, useRefresh, finished } from "../data";
+import { applied, useAction, useLookup, useMe, useRefresh } from "../data";
 import { go, useRoute } from "../page/routing";
 import { ROLE_KEYS } from "../seats/labels";
 import { Button } from "../ui/Button";
@@ -21,7 +21,7 @@ export function Accept() {
 
   const accept = () =>
     run(async () => {
-      appliedOrRefused(await finished(api, await api.acceptInvitation(secret), refresh));
+      await applied(api, api.acceptInvitation(secret), refresh);
       announce(t("told.joined", { name: invitation?.product.name ?? "" }));
       await refresh();
       go("#/");

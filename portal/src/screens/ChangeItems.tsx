@@ -1,8 +1,7 @@
-import { useQuery } from "@tanstack/react-query";
 import { useState } from "react";
 import type { Subscription, SubscriptionChange } from "../api";
 import { useCoseat } from "../coseat";
-import { appliedOrRefused, finished, isUnpaid, useAction, useDebounced, useProducts, useRefresh } from "../data";
+import { applied, boundTo, isUnpaid, useAction, useProducts, useQuote, useRefresh } from "../data";
 import { errorText } from "../errors";
 import { QuoteText } from "../seats/QuoteText";
 import { Button } from "../ui/Button";
@@ -27,23 +26,15 @@ export function ChangeItems({ subscription, onClose }: { subscription: Subscript
   const change: SubscriptionChange = {
     items: [{ id: itemId, quantity, ...(price === item?.price.id ? {} : { price_id: price }) }],
   };
-  const asked = useDebounced(JSON.stringify(change), 300);
-  const preview = useQuery({
-    queryKey: ["preview", subscription.id, asked],
-    queryFn: () => api.previewSubscription(subscription.id, JSON.parse(asked) as SubscriptionChange),
-    enabled: isChanged && asked === JSON.stringify(change) && quantity > 0,
-    staleTime: 0,
-    gcTime: 0,
-    retry: false,
-  });
-  const quote = isChanged && asked === JSON.stringify(change) && !preview.isFetching ? preview.data : undefined;
+  const { quote, problem, isReading } = useQuote(subscription.id, isChanged && quantity > 0 ? change : null, isBusy, (asked) =>
+    api.previewSubscription(subscription.id, asked),
+  );
 
   const apply = () =>
     run(async () => {
       if (!quote) return;
-      const forgo = quote.credit_forgone > 0 ? { forgo_credit: true } : {};
-      const bound = { ...change, quote_id: quote.quote_id, ...forgo };
-      const changed = appliedOrRefused(await finished(api, await api.updateSubscription(subscription.id, bound), refresh));
+      const bound = { ...change, ...boundTo(quote) };
+      const changed = await applied(api, api.updateSubscription(subscription.id, bound), refresh);
       announce(isUnpaid(changed) ? t("payment.needed") : t("told.changed"));
       onClose();
     }).finally(refresh);
@@ -61,7 +52,7 @@ export function ChangeItems({ subscription, onClose }: { subscription: Subscript
         className="cs-modal-body"
         onSubmit={(event) => {
           event.preventDefault();
-          if (quote && !isBusy) void apply();
+          if (quote && !isBusy && !isReading) void apply();
         }}
       >
         {subscription.items.length > 1 && (
@@ -102,12 +93,12 @@ export function ChangeItems({ subscription, onClose }: { subscription: Subscript
         </Field>
         <div aria-live="polite" className="cs-quote">
           {quote && <QuoteText quote={quote} subscription={subscription} />}
-          {preview.isFetching && <p className="cs-hint">{t("quote.reading")}</p>}
-          {preview.isError && !preview.isFetching && isChanged && <p className="cs-error">{errorText(coseat, preview.error)}</p>}
+          {isReading && !quote && <p className="cs-hint">{t("quote.reading")}</p>}
+          {problem && <p className="cs-error">{errorText(coseat, problem)}</p>}
         </div>
         <Failure failure={failure} />
         <div className="cs-actions cs-actions-end">
-          <Button variant="primary" type="submit" isBusy={isBusy} disabled={!quote}>
+          <Button variant="primary" type="submit" isBusy={isBusy || isReading} disabled={!quote}>
             {t("change.confirm")}
           </Button>
         </div>

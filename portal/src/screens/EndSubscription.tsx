@@ -1,7 +1,7 @@
 import { useState } from "react";
 import type { End, Subscription } from "../api";
 import { useCoseat } from "../coseat";
-import { appliedOrRefused, finished, useAction, useRefresh } from "../data";
+import { applied, useAction, useRefresh } from "../data";
 import { productName } from "../seats/rights";
 import { Failure } from "../ui/Failure";
 import { Confirm } from "../ui/Modal";
@@ -25,7 +25,7 @@ export function EndSubscription({ subscription, onClose }: { subscription: Subsc
 
   const confirmed = () =>
     run(async () => {
-      const changed = appliedOrRefused(await finished(api, await api.cancelSubscription(subscription.id, chosen), refresh));
+      const changed = await applied(api, api.cancelSubscription(subscription.id, chosen), refresh);
       announce("ends_at" in changed && changed.ends_at ? t("told.ends", { date: format.date(changed.ends_at) }) : t("told.ended"));
       onClose();
     }).finally(refresh);

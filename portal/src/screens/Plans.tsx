@@ -1,7 +1,7 @@
 import { useState } from "react";
 import type { Payment, Product } from "../api";
 import { useCoseat } from "../coseat";
-import { appliedOrRefused, finished, isUnpaid, useAction, useMe, usePaymentMethods, useProducts, useRefresh } from "../data";
+import { applied, isUnpaid, useAction, useMe, usePaymentMethods, useProducts, useRefresh } from "../data";
 import { go, pathOf } from "../page/routing";
 import { PaymentDialog } from "../payments/PaymentDialog";
 import { Button } from "../ui/Button";
@@ -90,12 +90,12 @@ function Buy({ product, onClose }: { product: Product; onClose: () => void }) {
   const buy = () =>
     run(async () => {
       const code = promotion.trim();
-      const answer = await api.addSubscription({
+      const purchase = {
         items: [{ price_id: price, quantity }],
         ...(code === "" ? {} : { promotion_code: code }),
         ...(method === ANOTHER_CARD ? {} : { payment_method_id: method }),
-      });
-      const changed = appliedOrRefused(await finished(api, answer, refresh));
+      };
+      const changed = await applied(api, api.addSubscription(purchase), refresh);
       if (isUnpaid(changed) && changed.payment) setDue({ payment: changed.payment, operation: changed.operation_id });
       else await bought();
     });

@@ -1,11 +1,10 @@
 import { useEffect, useState } from "react";
 import { type Api, ApiError, type ChangeResult, type MemberRole, type Quote, type Subscription } from "../api";
 import { useCoseat } from "../coseat";
-import { appliedOrRefused, finished, isUnpaid, useRefresh } from "../data";
-import { errorText } from "../errors";
+import { applied, finished, isUnpaid, useRefresh } from "../data";
 import { Button } from "../ui/Button";
+import { Failure } from "../ui/Failure";
 import { Field, Select } from "../ui/Field";
-import { Notice } from "../ui/Notice";
 import { AddressInput } from "./AddressInput";
 import { type Address, addressesOf, joined } from "./addresses";
 import { QuoteText } from "./QuoteText";
@@ -26,8 +25,7 @@ interface AddPeopleProps {
 
 /** Invites or adds people. If seats are missing, their price is shown, and one button buys them and goes on. */
 export function AddPeople({ subscription, rights, markTyped }: AddPeopleProps) {
-  const coseat = useCoseat();
-  const { api, t, announce } = coseat;
+  const { api, t, announce } = useCoseat();
   const refresh = useRefresh(subscription.id);
   const [addresses, setAddresses] = useState<Address[]>([]);
   const [text, setText] = useState("");
@@ -152,11 +150,7 @@ export function AddPeople({ subscription, rights, markTyped }: AddPeopleProps) {
           </div>
         </div>
       )}
-      {failure !== null && (
-        <Notice tone="error" isAlert>
-          <p>{errorText(coseat, failure)}</p>
-        </Notice>
-      )}
+      <Failure failure={failure} />
     </form>
   );
 }
@@ -179,8 +173,8 @@ async function add(
   refresh: () => Promise<void>,
 ): Promise<Sent[]> {
   const bought = quote === null ? {} : { over_capacity: "add_seats" as const, quote_id: quote.quote_id };
-  const answer = await api.changePeople(subscription.id, { add: additions(good, role), ...bought });
-  return (await finished(api, answer, refresh)).results.filter((result) => result.action === "add");
+  const change = api.changePeople(subscription.id, { add: additions(good, role), ...bought });
+  return (await finished(api, change, refresh)).results.filter((result) => result.action === "add");
 }
 
 /** Buys what is missing, then invites one address after the other. An address that is refused stops no other. */
@@ -195,8 +189,8 @@ async function invite(
 ): Promise<Sent[]> {
   if (quote !== null) {
     const total = (subscription.shared?.seats.total ?? 0) + lacking;
-    const bought = await api.setSeats(subscription.id, { total, quote_id: quote.quote_id });
-    if (isUnpaid(appliedOrRefused(await finished(api, bought, refresh)))) throw new ApiError("payment_action_required", 402);
+    const bought = await applied(api, api.setSeats(subscription.id, { total, quote_id: quote.quote_id }), refresh);
+    if (isUnpaid(bought)) throw new ApiError("payment_action_required", 402);
   }
   const results: Sent[] = [];
   for (const email of good) {

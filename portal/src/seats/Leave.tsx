@@ -1,6 +1,6 @@
 import type { Subscription } from "../api";
 import { useCoseat } from "../coseat";
-import { appliedOrRefused, useAction, useRefresh, finished } from "../data";
+import { applied, useAction, useRefresh } from "../data";
 import { Confirm } from "../ui/Modal";
 import { Failure } from "../ui/Failure";
 import { productName } from "./rights";
@@ -19,7 +19,7 @@ export function Leave({ subscription, onClose, onLeft }: LeaveProps) {
 
   const confirmed = () =>
     run(async () => {
-      appliedOrRefused(await finished(api, await api.leave(subscription.id), refresh));
+      await applied(api, api.leave(subscription.id), refresh);
       announce(t("told.left", { name }));
       onLeft();
       await refresh();

@@ -1,9 +1,8 @@
-import { useState } from "react";
 import type { MemberRole, Person, Subscription } from "../api";
 import { useCoseat } from "../coseat";
-import { useRefresh, finished } from "../data";
-import { codeText, errorText } from "../errors";
+import { applied, useAction, useRefresh } from "../data";
 import { IconButton } from "../ui/Button";
+import { Failure } from "../ui/Failure";
 import { Select } from "../ui/Field";
 import { MoreIcon } from "../ui/icons";
 import { Menu } from "../ui/Menu";
@@ -24,53 +23,41 @@ interface PersonRowProps {
 const STATE_TONES = { active: "neutral", unclaimed: "neutral", pending: "warning", invited: "accent" } as const;
 
 export function PersonRow({ person, me, rights, subscription, onRemove, onTransfer, onLeave }: PersonRowProps) {
-  const coseat = useCoseat();
-  const { api, t, format, announce } = coseat;
+  const { api, t, format, announce } = useCoseat();
   const refresh = useRefresh(subscription.id);
-  const [problem, setProblem] = useState<string | null>(null);
+  const { failure, run } = useAction();
   const isMe = person.customer_id === me;
   const shown = person.name ?? person.email ?? t("person.unnamed");
   const canChange = rights.canManage && !isMe && person.role !== "owner" && rights.roles.includes(person.role);
 
-  async function run(change: () => Promise<string>) {
-    setProblem(null);
-    try {
-      announce(await change());
-    } catch (error) {
-      setProblem(errorText(coseat, error));
-    } finally {
-      await refresh();
-    }
-  }
-
-  const changeRole = (role: MemberRole) =>
+  const change = (make: () => Promise<unknown>, told: string) =>
     run(async () => {
-      const update = [{ customer_id: person.customer_id ?? "", role }];
-      const operation = await finished(api, await api.changePeople(subscription.id, { update }), refresh);
-      const result = operation.results[0];
-      if (result?.code) return codeText(coseat, result.code, result);
-      return t("told.role", { name: shown, role: t(ROLE_KEYS[role]) });
-    });
+      await make();
+      announce(told);
+    }).finally(refresh);
+
+  const changeRole = (role: MemberRole) => {
+    const update = [{ customer_id: person.customer_id ?? "", role }];
+    return change(
+      () => applied(api, api.changePeople(subscription.id, { update }), refresh),
+      t("told.role", { name: shown, role: t(ROLE_KEYS[role]) }),
+    );
+  };
 
   const entries = entriesOf();
   function entriesOf() {
     if (person.state === "invited" && person.invitation_id !== null && canChange) {
       const invitation = person.invitation_id;
+      const email = person.email ?? "";
       return [
         {
           label: t("person.resend"),
-          onSelect: () => void run(async () => {
-            await api.resendInvitation(subscription.id, invitation);
-            return t("told.resent", { email: person.email ?? "" });
-          }),
+          onSelect: () => void change(() => api.resendInvitation(subscription.id, invitation), t("told.resent", { email })),
         },
         {
           label: t("person.revoke"),
           isDangerous: true,
-          onSelect: () => void run(async () => {
-            await api.revokeInvitation(subscription.id, invitation);
-            return t("told.revoked", { email: person.email ?? "" });
-          }),
+          onSelect: () => void change(() => api.revokeInvitation(subscription.id, invitation), t("told.revoked", { email })),
         },
       ];
     }
@@ -94,11 +81,7 @@ export function PersonRow({ person, me, rights, subscription, onRemove, onTransf
           {isMe && <Badge tone="accent">{t("person.you")}</Badge>}
         </p>
         {person.email !== null && person.name !== null && <p className="cs-row-email">{person.email}</p>}
-        {problem !== null && (
-          <p className="cs-error" role="alert">
-            {problem}
-          </p>
-        )}
+        <Failure failure={failure} />
       </div>
       <div className="cs-row-role">
         {canChange && rights.roles.length > 1 && person.customer_id !== null && person.state !== "pending" ? (

@@ -1,8 +1,7 @@
-import { useQuery } from "@tanstack/react-query";
 import { useState } from "react";
 import type { Person, Subscription } from "../api";
 import { useCoseat } from "../coseat";
-import { appliedOrRefused, useAction, useRefresh, finished } from "../data";
+import { applied, boundTo, useAction, useQuote, useRefresh } from "../data";
 import { errorText } from "../errors";
 import { Failure } from "../ui/Failure";
 import { Confirm } from "../ui/Modal";
@@ -24,42 +23,33 @@ export function Remove({ person, subscription, rights, onClose }: RemoveProps) {
   const { isBusy, failure, run } = useAction();
   const name = person.name ?? person.email ?? t("person.unnamed");
   const remove = [person.customer_id ?? ""];
-  const quote = useQuery({
-    queryKey: ["quote", subscription.id, "remove", remove],
-    queryFn: () => api.quoteSeats(subscription.id, { remove, release_seats: true }),
-    enabled: rights.canChangeSeats,
-    staleTime: 0,
-    gcTime: 0,
-    retry: false,
-  });
+  const givenBack = { remove, release_seats: true };
+  const { quote, problem, isReading } = useQuote(subscription.id, rights.canChangeSeats ? givenBack : null, isBusy, (change) =>
+    api.quoteSeats(subscription.id, change),
+  );
 
   const confirmed = () =>
     run(async () => {
-      const release =
-        isGivenBack && quote.data
-          ? { release_seats: true, quote_id: quote.data.quote_id, ...(quote.data.credit_forgone > 0 ? { forgo_credit: true } : {}) }
-          : {};
-      appliedOrRefused(await finished(api, await api.changePeople(subscription.id, { remove, ...release }), refresh));
-      if (isGivenBack && quote.data) {
-        announce(t("told.removed_with_credit", { name, credit: format.money(quote.data.credit, quote.data.currency) }));
+      const change = isGivenBack && quote ? { ...givenBack, ...boundTo(quote) } : { remove };
+      await applied(api, api.changePeople(subscription.id, change), refresh);
+      if (isGivenBack && quote) {
+        announce(t("told.removed_with_credit", { name, credit: format.money(quote.credit, quote.currency) }));
       } else announce(t("told.removed", { name }));
       onClose();
     }).finally(refresh);
 
   const creditText = () => {
-    if (quote.data === undefined) return quote.isError ? errorText(coseat, quote.error) : t("quote.reading");
-    if (quote.data.credit_forgone > 0) {
-      return t("remove.without_credit", { amount: format.money(quote.data.credit_forgone, quote.data.currency) });
-    }
-    return t("remove.credit", { credit: format.money(quote.data.credit, quote.data.currency) });
+    if (quote === undefined) return problem ? errorText(coseat, problem) : t("quote.reading");
+    if (quote.credit_forgone > 0) return t("remove.without_credit", { amount: format.money(quote.credit_forgone, quote.currency) });
+    return t("remove.credit", { credit: format.money(quote.credit, quote.currency) });
   };
 
   return (
     <Confirm
       isOpen
       isDangerous
-      isBusy={isBusy}
-      canConfirm={!isGivenBack || quote.data !== undefined}
+      isBusy={isBusy || (isGivenBack && isReading)}
+      canConfirm={!isGivenBack || quote !== undefined}
       title={t("remove.title", { name })}
       confirmLabel={t("remove.confirm")}
       onConfirm={() => void confirmed()}

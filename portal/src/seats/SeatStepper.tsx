@@ -1,12 +1,11 @@
-import { useQuery } from "@tanstack/react-query";
 import { useEffect, useId, useState } from "react";
 import type { Quote, Subscription } from "../api";
 import { useCoseat } from "../coseat";
-import { appliedOrRefused, finished, isUnpaid, useDebounced, useRefresh } from "../data";
+import { applied, boundTo, isUnpaid, useAction, useQuote, useRefresh } from "../data";
 import { errorText } from "../errors";
 import { Button, IconButton } from "../ui/Button";
+import { Failure } from "../ui/Failure";
 import { MinusIcon, PlusIcon } from "../ui/icons";
-import { Notice } from "../ui/Notice";
 import { QuoteText } from "./QuoteText";
 import type { MarkTyped } from "./SeatDialog";
 
@@ -20,51 +19,35 @@ const MOST_SEATS = 999_999;
 
 /** Changes the number of seats after its price was shown. */
 export function SeatStepper({ subscription, markTyped, onDone }: SeatStepperProps) {
-  const { api, t, announce } = useCoseat();
   const coseat = useCoseat();
+  const { api, t, announce } = coseat;
   const id = useId();
   const seats = subscription.shared?.seats;
   const now = seats?.total ?? 0;
   const floor = Math.max(1, (seats?.used ?? 0) + (seats?.reserved ?? 0));
-  const [wanted, setWanted] = useState(now);
-  const [isBusy, setBusy] = useState(false);
-  const [failure, setFailure] = useState<unknown>(null);
-  const settled = useDebounced(wanted, 250);
+  const [chosen, setChosen] = useState<number | null>(null);
+  const wanted = chosen ?? now;
+  const { isBusy, failure, run } = useAction();
   const isChanged = wanted !== now;
   const isBelowFloor = wanted < floor && wanted < now;
   const refresh = useRefresh(subscription.id);
-  const quote = useQuery({
-    queryKey: ["quote", subscription.id, now, settled],
-    queryFn: () => api.quoteSeats(subscription.id, { total: settled }),
-    enabled: settled !== now && !(settled < floor && settled < now),
-    staleTime: 0,
-    gcTime: 0,
-    retry: false,
-  });
-  const current: Quote | undefined = settled === wanted && !quote.isFetching ? quote.data : undefined;
+  const { quote, problem, isReading } = useQuote(subscription.id, isChanged && !isBelowFloor ? { total: wanted } : null, isBusy, (change) =>
+    api.quoteSeats(subscription.id, change),
+  );
 
   useEffect(() => {
     markTyped("seats", isChanged);
     return () => markTyped("seats", false);
   }, [markTyped, isChanged]);
 
-  async function apply(bound: Quote) {
-    setBusy(true);
-    setFailure(null);
-    try {
-      const forgo = bound.credit_forgone > 0 ? { forgo_credit: true } : {};
-      const change = { total: wanted, quote_id: bound.quote_id, ...forgo };
-      const changed = appliedOrRefused(await finished(api, await api.setSeats(subscription.id, change), refresh));
+  const apply = (bound: Quote) =>
+    run(async () => {
+      const change = { total: wanted, ...boundTo(bound) };
+      const changed = await applied(api, api.setSeats(subscription.id, change), refresh);
       await refresh();
       announce(isUnpaid(changed) ? t("payment.needed") : t("told.seats", { count: wanted }));
       onDone();
-    } catch (error) {
-      setFailure(error);
-      await quote.refetch();
-    } finally {
-      setBusy(false);
-    }
-  }
+    });
 
   return (
     <section className="cs-panel" aria-label={t("seats.change")}>
@@ -73,7 +56,7 @@ export function SeatStepper({ subscription, markTyped, onDone }: SeatStepperProp
           {t("stepper.label")}
         </label>
         <div className="cs-stepper">
-          <IconButton label={t("stepper.less")} disabled={wanted <= floor || isBusy} onClick={() => setWanted(wanted - 1)}>
+          <IconButton label={t("stepper.less")} disabled={wanted <= floor || isBusy} onClick={() => setChosen(wanted - 1)}>
             <MinusIcon />
           </IconButton>
           <input
@@ -85,10 +68,10 @@ export function SeatStepper({ subscription, markTyped, onDone }: SeatStepperProp
             disabled={isBusy}
             onChange={(event) => {
               const digits = Number(event.target.value.replace(/\D/g, ""));
-              setWanted(Math.min(MOST_SEATS, digits));
+              setChosen(Math.min(MOST_SEATS, digits));
             }}
           />
-          <IconButton label={t("stepper.more")} disabled={isBusy} onClick={() => setWanted(wanted + 1)}>
+          <IconButton label={t("stepper.more")} disabled={isBusy} onClick={() => setChosen(wanted + 1)}>
             <PlusIcon />
           </IconButton>
         </div>
@@ -99,31 +82,27 @@ export function SeatStepper({ subscription, markTyped, onDone }: SeatStepperProp
       {isChanged && !isBelowFloor && (
         <div className="cs-quote-line">
           <div aria-live="polite" className="cs-quote">
-            {current ? (
-              <QuoteText quote={current} subscription={subscription} />
-            ) : quote.isError && settled === wanted ? (
-              <p className="cs-error">{errorText(coseat, quote.error)}</p>
+            {quote ? (
+              <QuoteText quote={quote} subscription={subscription} />
+            ) : problem ? (
+              <p className="cs-error">{errorText(coseat, problem)}</p>
             ) : (
               <p className="cs-hint">{t("quote.reading")}</p>
             )}
           </div>
           <div className="cs-actions">
-            <Button variant="quiet" onClick={() => setWanted(now)}>
+            <Button variant="quiet" onClick={() => setChosen(null)}>
               {t("dialog.cancel")}
             </Button>
-            {current && (
-              <Button variant="primary" isBusy={isBusy} onClick={() => void apply(current)}>
-                {applyLabel(coseat, current, wanted - now)}
+            {quote && (
+              <Button variant="primary" isBusy={isBusy || isReading} onClick={() => void apply(quote)}>
+                {applyLabel(coseat, quote, wanted - now)}
               </Button>
             )}
           </div>
         </div>
       )}
-      {failure !== null && (
-        <Notice tone="error" isAlert>
-          <p>{errorText(coseat, failure)}</p>
-        </Notice>
-      )}
+      <Failure failure={failure} />
     </section>
   );
 }

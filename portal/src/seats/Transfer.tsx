@@ -1,7 +1,7 @@
 import { useState } from "react";
 import type { MemberRole, Person, Subscription } from "../api";
 import { useCoseat } from "../coseat";
-import { appliedOrRefused, useAction, useRefresh, useTransfer, finished } from "../data";
+import { applied, useAction, useRefresh, useTransfer } from "../data";
 import { Button } from "../ui/Button";
 import { Failure } from "../ui/Failure";
 import { Field, Select } from "../ui/Field";
@@ -79,7 +79,7 @@ export function TransferNotice({ subscription, me }: { subscription: Subscriptio
 
   const answer = (accepts: boolean) =>
     run(async () => {
-      if (accepts) appliedOrRefused(await finished(api, await api.acceptTransfer(subscription.id), refresh));
+      if (accepts) await applied(api, api.acceptTransfer(subscription.id), refresh);
       else await api.declineTransfer(subscription.id);
       announce(accepts ? t("told.accepted") : isForMe ? t("told.declined") : t("told.withdrawn"));
     }).finally(refresh);
