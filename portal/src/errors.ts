@@ -79,6 +79,11 @@ export function errorText(told: Told, error: unknown): string {
   return error instanceof ApiError ? codeText(told, error.code, error.figures) : told.t("error.other");
 }
 
+/** Whether the person may not see, or see no longer, what was asked for. What was read before is not to be shown. */
+export function isDenied(error: unknown): boolean {
+  return error instanceof ApiError && (error.status === 403 || error.status === 404);
+}
+
 export function isOffline(error: unknown): boolean {
   return error instanceof ApiError && error.code === "offline";
 }

@@ -112,7 +112,7 @@ export function Shell({ locale, theme, onLocale, onTheme, development }: ShellPr
       </footer>
       {route.screen === "shared" && route.id !== null && (
         <Suspense fallback={null}>
-          <Seats key={route.id} subscriptionId={route.id} onClose={() => go(pathOf("subscriptions"))} />
+          <Seats subscriptionId={route.id} onClose={() => go(pathOf("subscriptions"))} />
         </Suspense>
       )}
     </div>

@@ -3,6 +3,7 @@ import { type ReactNode, useCallback, useMemo, useState } from "react";
 import type { Subscription } from "../api";
 import { type CoseatProps, CoseatProvider, useCoseat } from "../coseat";
 import { useLive, useMe, useOnline, useSharedSubscription, useSubscriptions } from "../data";
+import { isDenied } from "../errors";
 import { PaymentWaiting } from "../payments/PaymentWaiting";
 import { Modal } from "../ui/Modal";
 import { Notice } from "../ui/Notice";
@@ -64,7 +65,8 @@ export function Seats({ subscriptionId, onClose }: { subscriptionId: string; onC
   // The first request of a person may link them to their seat, so that nothing is read before it.
   const subscription = useSharedSubscription(subscriptionId, me.isSuccess);
   const isOnline = useOnline();
-  const name = subscription.data ? productName(subscription.data) : null;
+  const shown = isDenied(subscription.error) ? undefined : subscription.data;
+  const name = shown ? productName(shown) : null;
   return (
     <Modal
       isOpen
@@ -77,12 +79,12 @@ export function Seats({ subscriptionId, onClose }: { subscriptionId: string; onC
       <div className="cs-modal-body">
         {!isOnline && <Notice tone="warning" isAlert title={t("offline.title")}><p>{t("offline.text")}</p></Notice>}
         {me.isError && <Failed error={me.error} onRetry={() => me.refetch()} />}
-        {subscription.isError && !subscription.data && (
+        {subscription.isError && !shown && (
           <Failed error={subscription.error} onRetry={() => subscription.refetch()} />
         )}
         {(me.isPending || subscription.isPending) && !me.isError && <Loading rows={6} />}
-        {me.data && subscription.data && (
-          <Content subscription={subscription.data} me={me.data.id} markTyped={markTyped} onLeft={onClose} />
+        {me.data && shown && (
+          <Content key={subscriptionId} subscription={shown} me={me.data.id} markTyped={markTyped} onLeft={onClose} />
         )}
       </div>
     </Modal>
