@@ -58,6 +58,7 @@ export class ApiError extends Error {
 
 const PAGE = 20;
 const RETRIES = 2;
+const PAYMENT_KNOWN_AFTER = 20_000;
 
 /** A browser that knows it is offline is not asked again: the person sees it at once. */
 async function send(request: Request): Promise<Response> {
@@ -130,6 +131,14 @@ export function createApi(baseUrl: string, token: Token) {
 
     /** Waits until an operation is settled or waits for a payment. */
     finished: (operation_id: string): Promise<Operation> => told(client.waitForOperation(operation_id)),
+    /**
+     * Waits until the service knows of a payment that was made, at most 20 s. It never fails: the payment was made,
+     * whatever becomes of this question, and the subscription's events tell the rest.
+     */
+    paid: async (operation_id: string): Promise<void> => {
+      const options = { throughPayment: true, signal: AbortSignal.timeout(PAYMENT_KNOWN_AFTER) };
+      await client.waitForOperation(operation_id, options).catch(() => {});
+    },
     cancelOperation: (operation_id: string) => told(client.cancelOperation({ operation_id })),
 
     invoices: (cursor?: string) =>

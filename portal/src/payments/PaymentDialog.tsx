@@ -5,6 +5,7 @@ import { Button } from "../ui/Button";
 import { Field, Select } from "../ui/Field";
 import { Modal } from "../ui/Modal";
 import { Notice } from "../ui/Notice";
+import type { PaymentConfirmation } from "./confirmation";
 
 interface PaymentDialogProps {
   payment: Payment;
@@ -32,27 +33,33 @@ export function PaymentDialog({ payment, onClose, onConfirmed }: PaymentDialogPr
 
   async function confirm(authenticate?: boolean) {
     if (payments === null || secret === null) return;
-    setBusy(true);
+    const needsBank = payments.kind === "stand_in" && card.includes("threeDSecure") && authenticate === undefined;
     setProblem(null);
-    setAsked(false);
+    setAsked(needsBank);
+    if (needsBank) return;
+    setBusy(true);
     try {
-      const needsBank = payments.kind === "stand_in" && card.includes("threeDSecure") && authenticate === undefined;
-      if (needsBank) {
-        setAsked(true);
-        return;
-      }
-      const confirmed = await payments.confirm({
-        clientSecret: secret,
+      const problem = await confirmationProblem(payments, secret, authenticate);
+      if (problem === null) await onConfirmed();
+      else setProblem(problem);
+    } finally {
+      setBusy(false);
+    }
+  }
+
+  /** Confirms the payment. Returns null if it was taken, or is processed: whatever fails later does not undo it. */
+  async function confirmationProblem(confirmation: PaymentConfirmation, clientSecret: string, authenticate?: boolean) {
+    try {
+      const { status } = await confirmation.confirm({
+        clientSecret,
         kind: payment.kind,
         ...(card === "" ? {} : { card }),
         ...(authenticate === undefined ? {} : { authenticate }),
       });
-      if (confirmed.status === "succeeded" || confirmed.status === "processing") await onConfirmed();
-      else setProblem(authenticate === false ? t("payment.not_authenticated") : t("payment.declined"));
+      if (status === "succeeded" || status === "processing") return null;
+      return authenticate === false ? t("payment.not_authenticated") : t("payment.declined");
     } catch {
-      setProblem(t("payment.failed"));
-    } finally {
-      setBusy(false);
+      return t("payment.failed");
     }
   }
 

@@ -53,7 +53,7 @@ export function PaymentWaiting({ subscription, change }: PaymentWaitingProps) {
           onConfirmed={async () => {
             setPaying(false);
             announce(t("told.paid"));
-            await api.finished(change.operation_id);
+            await api.paid(change.operation_id);
             await refresh();
           }}
         />

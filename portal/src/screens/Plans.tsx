@@ -109,7 +109,7 @@ function Buy({ product, onClose }: { product: Product; onClose: () => void }) {
           void refresh();
         }}
         onConfirmed={async () => {
-          if (due.operation !== null) await api.finished(due.operation);
+          if (due.operation !== null) await api.paid(due.operation);
           await bought();
         }}
       />
