@@ -11,7 +11,6 @@ export type Quote = Schemas["QuoteAnswer"];
 export type ChangeResult = Schemas["ChangeResult"];
 export type Operation = Schemas["OperationAnswer"];
 export type Invitation = Schemas["Invitation"];
-export type InvitationState = Invitation["state"];
 export type AuditEvent = Schemas["AuditEvent"];
 export type PaymentMethod = Schemas["PaymentMethod"];
 export type Invoice = Schemas["Invoice"];
@@ -21,7 +20,10 @@ export type MemberRole = Schemas["RoleChange"]["role"];
 export type MemberState = Person["state"];
 
 /** A price of a product, or of an item of a subscription. */
-export type Price = Pick<Schemas["ItemPrice"], "id" | "currency" | "unit_amount" | "recurring" | "tiers">;
+export type Price = Pick<
+  Schemas["ItemPrice"],
+  "id" | "currency" | "recurring" | "tiers" | "transform_quantity" | "unit_amount" | "unit_amount_decimal"
+>;
 
 /** What an operation on one subscription takes besides its id. */
 type FieldsOf<Name extends OperationName> = Omit<Input<Name>, "subscription_id">;

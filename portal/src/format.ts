@@ -4,6 +4,9 @@ import { LANGUAGES, type Locale } from "./i18n.ts";
 const ZERO_DECIMAL = new Set("bif clp djf gnf jpy kmf krw mga pyg rwf vnd vuv xaf xof xpf".split(" "));
 const THREE_DECIMAL = new Set("bhd jod kwd omr tnd".split(" "));
 
+/** The decimals that Stripe keeps of a minor unit. */
+const PARTS_OF_A_UNIT = 12;
+
 function decimals(currency: string): number {
   const code = currency.toLowerCase();
   if (ZERO_DECIMAL.has(code)) return 0;
@@ -11,7 +14,7 @@ function decimals(currency: string): number {
 }
 
 export interface Formats {
-  /** An amount in minor units as Stripe counts them. */
+  /** An amount in minor units as Stripe counts them. Parts of a unit are shown as far as Stripe knows them. */
   money: (amount: number, currency: string) => string;
   date: (instant: string) => string;
   moment: (instant: string) => string;
@@ -32,7 +35,7 @@ export function formats(locale: Locale): Formats {
         style: "currency",
         currency: currency.toUpperCase(),
         minimumFractionDigits: digits,
-        maximumFractionDigits: digits,
+        maximumFractionDigits: Number.isInteger(amount) ? digits : digits + PARTS_OF_A_UNIT,
       }).format(amount / 10 ** digits);
     },
     date: (instant) => day.format(new Date(instant)),

@@ -10,8 +10,11 @@ import { IntlMessageFormat } from "intl-messageformat";
 import { check } from "../scripts/lint.mjs";
 import { pseudoLocalised } from "../scripts/pseudo.ts";
 import { formats } from "../src/format.ts";
+import { pathOf, routeOf } from "../src/page/routing.ts";
+import { priceText } from "../src/screens/prices.ts";
 import { addressesOf, joined } from "../src/seats/addresses.ts";
 import { csvOf } from "../src/seats/csv.ts";
+import { words } from "./words.ts";
 
 const SOURCES = fileURLToPath(new URL("../src", import.meta.url));
 
@@ -31,7 +34,7 @@ test("an address is kept once, whatever the case of its ASCII letters", () => {
 });
 
 test("a cell that a spreadsheet would take as a formula becomes text", () => {
-  for (const sign of ["=", "+", "-", "@", "\t"]) assert.equal(csvOf([[`${sign}1+1`]]), `"'${sign}1+1"\r\n`);
+  for (const sign of ["=", "+", "-", "@", "\t", "\r", "\n"]) assert.equal(csvOf([[`${sign}1+1`]]), `"'${sign}1+1"\r\n`);
   assert.equal(csvOf([['say "hi"', "a,b"]]), '"say ""hi""","a,b"\r\n');
 });
 
@@ -42,6 +45,31 @@ test("amounts have the decimals that Stripe counts, in the words of each languag
   assert.equal(english.money(-1200, "eur"), "-€12.00");
   assert.equal(english.money(12345, "kwd").replace("\u00a0", " "), "KWD 12.345");
   assert.equal(german.money(123456, "eur").replace("\u00a0", " "), "1.234,56 €");
+});
+
+test("a price is told by its first tier, its decimals and its packages", () => {
+  const coseat = { t: words("en"), format: formats("en") };
+  const recurring = { interval: "month", interval_count: 1, meter: null, usage_type: "licensed" } as const;
+  const plain = {
+    id: "price_1", currency: "usd", recurring, unit_amount: null, unit_amount_decimal: null, tiers: null, transform_quantity: null,
+  };
+  const tier = { up_to: null, unit_amount: null, unit_amount_decimal: null, flat_amount: null, flat_amount_decimal: null };
+  const told = (price: object) => priceText(coseat, { ...plain, ...price });
+  assert.equal(told({ unit_amount: 1200, unit_amount_decimal: "1200" }), "$12.00 per month");
+  assert.equal(told({ unit_amount_decimal: "0.25" }), "$0.0025 per month");
+  assert.equal(told({ tiers: [{ ...tier, unit_amount: 500, unit_amount_decimal: "500" }] }), "from $5.00 per month");
+  assert.equal(told({ tiers: [{ ...tier, flat_amount: 1000, flat_amount_decimal: "1000" }] }), "from $10.00 per month");
+  assert.equal(told({ tiers: [{ ...tier, unit_amount: 500, flat_amount: 1000, flat_amount_decimal: "1000" }] }), "from $15.00 per month");
+  assert.equal(told({ tiers: [{ ...tier, unit_amount_decimal: "0.5" }] }), "from $0.005 per month");
+  assert.equal(told({ unit_amount: 1200, transform_quantity: { divide_by: 5, round: "up" } }), "$12.00 for each 5 per month");
+  assert.equal(told({}), "");
+});
+
+test("an address that names no screen, or cannot be decoded, is the start", () => {
+  assert.deepEqual(routeOf(pathOf("shared", "sub_a/b %")), { screen: "shared", id: "sub_a/b %", isStart: false });
+  assert.deepEqual(routeOf(""), { screen: "subscriptions", id: null, isStart: true });
+  assert.deepEqual(routeOf("#/shared/%"), { screen: "subscriptions", id: null, isStart: true });
+  assert.deepEqual(routeOf("#/nowhere"), { screen: "subscriptions", id: null, isStart: false });
 });
 
 test("plurals differ by count in every language", () => {

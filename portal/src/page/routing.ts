@@ -1,31 +1,33 @@
 import { useSyncExternalStore } from "react";
 
-export type Screen =
-  | "subscriptions"
-  | "plans"
-  | "invoices"
-  | "payment-methods"
-  | "profile"
-  | "shared"
-  | "invitations";
+const SCREENS = ["subscriptions", "plans", "invoices", "payment-methods", "profile", "shared", "invitations"] as const;
+
+export type Screen = (typeof SCREENS)[number];
+
+function isScreen(name: string): name is Screen {
+  return SCREENS.some((screen) => screen === name);
+}
 
 export interface Route {
   screen: Screen;
   /** The subscription of `shared`, the token of `invitations`. */
   id: string | null;
-  /** True if the address names no screen, as at the first visit. */
+  /** True if the address names nothing, as at the first visit. */
   isStart: boolean;
 }
 
-const SCREENS: readonly string[] = [
-  "subscriptions", "plans", "invoices", "payment-methods", "profile", "shared", "invitations",
-] satisfies Screen[];
+const START: Route = { screen: "subscriptions", id: null, isStart: true };
 
 /** Screens are below `#`, so that any server can serve the page, and the token of an invitation reaches no log. */
 export function routeOf(hash: string): Route {
   const [screen = "", id = ""] = hash.replace(/^#\/?/, "").split("/");
-  if (!SCREENS.includes(screen)) return { screen: "subscriptions", id: null, isStart: screen === "" };
-  return { screen: screen as Screen, id: id === "" ? null : decodeURIComponent(id), isStart: false };
+  if (screen === "") return START;
+  if (!isScreen(screen)) return { screen: "subscriptions", id: null, isStart: false };
+  try {
+    return { screen, id: id === "" ? null : decodeURIComponent(id), isStart: false };
+  } catch {
+    return START;
+  }
 }
 
 export function pathOf(screen: Screen, id?: string): string {

@@ -9,14 +9,30 @@ const INTERVALS: Record<Recurring["interval"], MessageKey> = {
   year: "price.year",
 };
 
-/** Returns a price with its interval. A tiered price is told by its first tier. */
+/** Returns a price with its interval, and "" for one without an amount. A tiered price is told by its first tier. */
 export function priceText({ t, format }: Pick<Coseat, "t" | "format">, price: Price): string {
-  const amount = price.unit_amount ?? price.tiers?.[0]?.unit_amount ?? null;
+  const amount = amountOf(price);
   if (amount === null || price.currency === null) return "";
   const money = format.money(amount, price.currency);
-  const shown = price.tiers && price.tiers.length > 0 ? t("price.from", { price: money }) : money;
-  if (price.recurring === null) return shown;
-  return t(INTERVALS[price.recurring.interval], { price: shown, count: price.recurring.interval_count });
+  const shown = price.tiers?.length ? t("price.from", { price: money }) : money;
+  const size = price.transform_quantity?.divide_by ?? 1;
+  const offered = size === 1 ? shown : t("price.package", { price: shown, count: size });
+  if (price.recurring === null) return offered;
+  return t(INTERVALS[price.recurring.interval], { price: offered, count: price.recurring.interval_count });
+}
+
+/** Returns what the first one costs, in minor units and parts of them. */
+function amountOf({ tiers, unit_amount, unit_amount_decimal }: Price): number | null {
+  const tier = tiers?.[0];
+  const parts = tier
+    ? [decimal(tier.unit_amount_decimal, tier.unit_amount), decimal(tier.flat_amount_decimal, tier.flat_amount)]
+    : [decimal(unit_amount_decimal, unit_amount)];
+  const known = parts.filter((part) => part !== null);
+  return known.length === 0 ? null : known.reduce((sum, part) => sum + part, 0);
+}
+
+function decimal(exact: string | null, whole: number | null): number | null {
+  return exact === null ? whole : Number(exact);
 }
 
 /** Returns what people call a payment method: a card by its brand and last digits. */

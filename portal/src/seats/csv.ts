@@ -5,7 +5,7 @@ import { ROLE_KEYS, STATE_KEYS } from "./labels.ts";
 const PAGE = 100;
 
 /** A spreadsheet takes such a cell as a formula. An apostrophe in front makes it text. */
-const FORMULA = /^[=+\-@\t]/;
+const FORMULA = /^[=+\-@\t\r\n]/;
 
 function cell(text: string): string {
   const safe = FORMULA.test(text) ? `'${text}` : text;
