@@ -95,7 +95,8 @@ export async function quote(
 async function quoteOfRelease(coseat: Client, subscription_id: string, count: number): Promise<Schemas["QuoteAnswer"]> {
   const remove: string[] = [];
   for await (const { customer_id, role } of coseat.getSharedSubscriptionUsers({ subscription_id })) {
-    if (remove.length < count && customer_id !== null && role !== "owner") remove.push(customer_id);
+    if (customer_id !== null && role !== "owner") remove.push(customer_id);
+    if (remove.length === count) break;
   }
   return coseat.quoteSeats({ subscription_id, remove, release_seats: true });
 }

@@ -1,5 +1,5 @@
 import createFetchClient, { type Client as FetchClient } from "openapi-fetch";
-import { CoseatError, errorOf } from "./errors.ts";
+import { CoseatError, errorOf, UnexpectedAnswer } from "./errors.ts";
 import { OPERATIONS } from "./generated/operations.ts";
 import type { paths } from "./generated/schema.ts";
 import { events, type StreamOptions } from "./stream.ts";
@@ -140,7 +140,7 @@ type Untyped = (
 /** Whether a stream may be opened again: the network failed, or the service asked for patience. */
 function isPassing(error: unknown): boolean {
   if (error instanceof CoseatError) return error.status === 429 || error.status >= 500;
-  return error instanceof TypeError || (error instanceof Error && error.name === "UnexpectedAnswer");
+  return error instanceof TypeError || error instanceof UnexpectedAnswer;
 }
 
 const FIRST_PAUSE = 250;

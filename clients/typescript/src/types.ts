@@ -24,13 +24,11 @@ type Addressed<Path> = Path extends { customer_id: infer Id }
   ? Omit<Path, "customer_id"> & { customer_id?: Id }
   : Path;
 type QueryOf<Name extends OperationName> = operations[Name]["parameters"] extends { query?: infer Query } ? Query : never;
-type BodyOf<Name extends OperationName> = Json<NonNullable<Part<operations[Name], "requestBody">>> extends infer Body
-  ? [Body] extends [never]
-    ? operations[Name] extends { requestBody?: infer Optional }
-      ? Partial<Json<NonNullable<Optional>>>
-      : never
-    : Body
-  : never;
+type BodyOf<Name extends OperationName> = operations[Name] extends { requestBody: infer Required }
+  ? Json<Required>
+  : operations[Name] extends { requestBody?: infer Optional }
+    ? Partial<Json<NonNullable<Optional>>>
+    : never;
 
 /** What an operation takes: its path's ids, its query and the fields of its body, in one object. */
 export type Input<Name extends OperationName> = Flat<
