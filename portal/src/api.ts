@@ -124,7 +124,7 @@ export function createApi(baseUrl: string, token: Token) {
     invite: (subscription_id: string, email: string, role: MemberRole) =>
       told(client.createInvitation({ subscription_id, email, role })),
     resendInvitation: (subscription_id: string, invitation_id: string) =>
-      told(client.resendInvitation({ subscription_id, invitation_id } as unknown as Input<"resendInvitation">)),
+      told(client.resendInvitation({ subscription_id, invitation_id })),
     revokeInvitation: (subscription_id: string, invitation_id: string) =>
       told(client.revokeInvitation({ subscription_id, invitation_id })),
     lookUpInvitation: (secret: string) => told(client.lookUpInvitation({ token: secret })),

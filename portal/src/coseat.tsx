@@ -1,7 +1,7 @@
 import { DirectionProvider } from "@radix-ui/react-direction";
 import { QueryClient, QueryClientProvider } from "@tanstack/react-query";
 import { createContext, type ReactNode, useCallback, useContext, useEffect, useMemo, useRef, useState } from "react";
-import { type Api, ApiError, createApi, type Token } from "./api";
+import { type Api, createApi, type Token } from "./api";
 import { type Formats, formats } from "./format";
 import { LANGUAGES, type Locale, type Translate, chosenLocale, translator } from "./i18n";
 import type { PaymentConfirmation } from "./payments/confirmation";
@@ -42,13 +42,8 @@ export function useCoseat(): Coseat {
 function newQueryClient(): QueryClient {
   return new QueryClient({
     defaultOptions: {
-      queries: {
-        networkMode: "always",
-        staleTime: 5_000,
-        retryDelay: 400,
-        retry: (count, error) => count < 2 && error instanceof ApiError && error.status >= 500,
-      },
-      mutations: { networkMode: "always" },
+      // The client retries what may pass.
+      queries: { networkMode: "always", staleTime: 5_000, retry: false },
     },
   });
 }

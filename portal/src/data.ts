@@ -10,14 +10,18 @@ export const keys = {
   shared: (id: string) => ["shared", id] as const,
 };
 
+/**
+ * The customer of the person, who is created at the first visit. That request may link them to their seat, so that what
+ * is theirs is read after it.
+ */
 export function useMe() {
   const { api } = useCoseat();
   return useQuery({ queryKey: ["me"], queryFn: () => api.ensureCustomer(), staleTime: 60_000 });
 }
 
-export function useSubscriptions(isAllowed = true) {
+export function useSubscriptions() {
   const { api } = useCoseat();
-  return useQuery({ queryKey: keys.subscriptions, queryFn: () => api.subscriptions(), enabled: isAllowed });
+  return useQuery({ queryKey: keys.subscriptions, queryFn: () => api.subscriptions(), enabled: useMe().isSuccess });
 }
 
 export function useProducts() {
@@ -35,48 +39,37 @@ export function useInvoices() {
   });
 }
 
-export function usePaymentMethods(isAllowed: boolean) {
+export function usePaymentMethods() {
   const { api } = useCoseat();
-  return useQuery({ queryKey: [...keys.mine, "methods"], queryFn: () => api.paymentMethods(), enabled: isAllowed });
-}
-
-/** The customer of the person, who is created at the first visit. */
-export function useCustomer() {
-  const { api } = useCoseat();
-  return useQuery({ queryKey: [...keys.mine, "customer"], queryFn: () => api.ensureCustomer() });
+  return useQuery({ queryKey: [...keys.mine, "methods"], queryFn: () => api.paymentMethods(), enabled: useMe().isSuccess });
 }
 
 export function useLookup(secret: string) {
   const { api } = useCoseat();
-  return useQuery({ queryKey: ["lookup", secret], queryFn: () => api.lookUpInvitation(secret), retry: false });
+  return useQuery({ queryKey: ["lookup", secret], queryFn: () => api.lookUpInvitation(secret) });
 }
 
-export function useSharedSubscription(id: string, isAllowed: boolean) {
+export function useSharedSubscription(id: string) {
   const { api } = useCoseat();
   return useQuery({
     queryKey: [...keys.shared(id), "subscription"],
     queryFn: () => api.sharedSubscription(id),
-    enabled: isAllowed,
+    enabled: useMe().isSuccess,
   });
 }
 
-export function usePeople(id: string, query: PeopleQuery, isAllowed: boolean) {
+export function usePeople(id: string, query: PeopleQuery) {
   const { api } = useCoseat();
   return useQuery({
     queryKey: [...keys.shared(id), "people", query],
     queryFn: () => api.people(id, query),
     placeholderData: keepPreviousData,
-    enabled: isAllowed,
   });
 }
 
-export function useTransfer(id: string, isAllowed: boolean) {
+export function useTransfer(id: string) {
   const { api } = useCoseat();
-  return useQuery({
-    queryKey: [...keys.shared(id), "transfer"],
-    queryFn: () => api.transfer(id),
-    enabled: isAllowed,
-  });
+  return useQuery({ queryKey: [...keys.shared(id), "transfer"], queryFn: () => api.transfer(id) });
 }
 
 export function useHistory(id: string) {
@@ -89,14 +82,13 @@ export function useHistory(id: string) {
   });
 }
 
-export function useInvitations(id: string, isAllowed: boolean) {
+export function useInvitations(id: string) {
   const { api } = useCoseat();
   return useInfiniteQuery({
     queryKey: [...keys.shared(id), "invitations"],
     queryFn: ({ pageParam }) => api.invitations(id, pageParam),
     initialPageParam: undefined as string | undefined,
     getNextPageParam: (page) => page.next_cursor ?? undefined,
-    enabled: isAllowed,
   });
 }
 
@@ -118,16 +110,15 @@ const PAUSE = 5_000;
  * Reads everything of a subscription again when its event stream reports a change. Events that come within 120 ms make
  * one read.
  */
-export function useLive(id: string, isAllowed: boolean) {
+export function useLive(id: string) {
   const { api } = useCoseat();
   const refresh = useRef<() => Promise<void>>(async () => {});
   refresh.current = useRefresh(id);
   useEffect(() => {
-    if (!isAllowed) return;
     const stopping = new AbortController();
     void follow(api, id, stopping.signal, () => refresh.current());
     return () => stopping.abort();
-  }, [api, id, isAllowed]);
+  }, [api, id]);
 }
 
 async function follow(api: Api, id: string, signal: AbortSignal, refresh: () => Promise<void>) {

@@ -9,13 +9,15 @@ type Messages = Record<MessageKey, ConstructorParameters<typeof IntlMessageForma
 /** The build turns a file of messages into parsed ones. The types that TypeScript sees are those of the file. */
 const parsed = (module: { default: unknown }) => module.default as Messages;
 
-interface Language {
+export interface Language {
   /** The language's own name, shown as it is in every language. */
   name: string;
   direction: "ltr" | "rtl";
   /** The locale of numbers, dates and plurals. */
   formats: string;
   load: () => Promise<Messages>;
+  /** True for a language that only developers need. */
+  isDevelopment?: true;
 }
 
 export const LANGUAGES = {
@@ -26,6 +28,7 @@ export const LANGUAGES = {
     direction: "rtl",
     formats: "en",
     load: () => import("./messages/en.json?pseudo").then(parsed),
+    isDevelopment: true,
   },
 } satisfies Record<string, Language>;
 

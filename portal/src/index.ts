@@ -1,5 +1,3 @@
-import "./styles/index.css";
-
 export type { Token } from "./api";
 export { CoseatProvider, type CoseatProps, type Theme } from "./coseat";
 export type { Locale } from "./i18n";

@@ -274,6 +274,20 @@ test("search, filters and pages are the server's, and the file has everybody", a
   await close();
 });
 
+test("the page before is shown when the only person of the last page is removed", async () => {
+  const members = Array.from({ length: 20 }, (_, number) => ({ email: `member-${String(number).padStart(2, "0")}@example.com` }));
+  const team = await newTeam(world, 21, members);
+  const { page, dialog, close } = await visit(world, team.owner, seatsOf(team));
+  await dialog.getByRole("button", { name: "Next" }).click();
+  await dialog.getByText("21–21 of 21").waitFor();
+  await dialog.locator(".cs-row").getByRole("button", { name: /Actions/ }).click();
+  await page.getByRole("menuitem", { name: "Remove…" }).click();
+  await page.getByRole("alertdialog").getByRole("button", { name: "Remove" }).click();
+  await dialog.getByText("1–20 of 20").waitFor();
+  assert.equal(await dialog.locator(".cs-row").count(), 20);
+  await close();
+});
+
 test("plans are bought and ended, cards are added, made default and removed, the profile is saved", async () => {
   const nova = `nova-${process.pid}@example.com`;
   const { page, close } = await visit(world, nova, "#/payment-methods");
@@ -312,6 +326,139 @@ test("plans are bought and ended, cards are added, made default and removed, the
   await close();
 });
 
+test("a payment that was made is told as made, and waited for, even if its operation cannot be read", async () => {
+  const buyer = `buyer-${process.pid}@example.com`;
+  const { page, close } = await visit(world, buyer, "#/plans");
+  await page.getByRole("button", { name: "Buy Team plan" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Buy" }).click();
+  const pay = page.getByRole("dialog", { name: "Payment" }).getByRole("button", { name: "Pay" });
+  await pay.waitFor();
+  await page.route("**/v1/operations/*", (route) => route.fulfill({ status: 404, ...problem("not_found") }));
+  await pay.click();
+  await hasText(toldText(page), /You bought Team plan/);
+  await close();
+
+  const team = await newTeam(world, 1);
+  await useCard(world, team.ownerId, "pm_card_threeDSecure2Required");
+  const token = await tokenOf(world, team.owner);
+  const { quote_id } = await atApi(world, "POST", `shared-subscriptions/${team.id}/quote`, { total: 2 }, token);
+  await atApi(world, "PUT", `shared-subscriptions/${team.id}/seats`, { total: 2, quote_id }, token);
+  const owner = await visit(world, team.owner, "#/subscriptions");
+  await owner.page.getByRole("button", { name: "Finish payment" }).click();
+  const states: string[] = [];
+  await owner.page.route("**/v1/operations/*", async (route) => {
+    const answer = (await (await route.fetch()).json()) as { state: string };
+    // The first answer is from before Stripe told of the payment.
+    if (states.length === 0) answer.state = "awaiting_payment";
+    states.push(answer.state);
+    await route.fulfill({ json: answer });
+  });
+  await owner.page.getByRole("dialog", { name: "Payment" }).getByRole("button", { name: "Pay" }).click();
+  await owner.page.getByText("A purchase waits for its payment").waitFor({ state: "detached" });
+  await owner.page.getByText(/2 seats/).first().waitFor();
+  assert.deepEqual([states[0], states.at(-1)], ["awaiting_payment", "settled"]);
+  await owner.close();
+});
+
+test("a person who is removed sees the people no longer, and the portal asks no more", async () => {
+  const team = await newTeam(world, 3, [{ email: "rita@example.com", role: "manager" }]);
+  const rita = await signUp(world, "rita@example.com", null);
+  const { page, dialog, close } = await visit(world, "rita@example.com", seatsOf(team));
+  await row(dialog, team.owner).waitFor();
+  await dialog.getByLabel("Invite people by e-mail").fill("typed@example.com");
+  await atApi(world, "PATCH", `shared-subscriptions/${team.id}/users`, { remove: [rita] }, await tokenOf(world, team.owner));
+  await dialog.getByText("This does not exist, or you may not see it.").first().waitFor();
+  await until(async () => (await dialog.locator(".cs-row").count()) === 0);
+  const asked: string[] = [];
+  page.on("request", (request) => asked.push(request.url()));
+  await page.waitForTimeout(6_000);
+  assert.deepEqual(asked, []);
+  await close();
+});
+
+test("what is typed while invitations are sent stays, and so do the addresses that were not sent when the network ends", async () => {
+  const team = await newTeam(world, 5);
+  const { page, dialog, close } = await visit(world, team.owner, seatsOf(team));
+  await dialog.locator(".cs-row").first().waitFor();
+  let sent = 0;
+  let goOn = () => {};
+  const mayGoOn = new Promise<void>((resolve) => { goOn = resolve; });
+  await page.route("**/invitations", async (route) => {
+    if (route.request().method() !== "POST") return route.continue();
+    sent += 1;
+    if (sent > 1) return route.abort();
+    await mayGoOn;
+    return route.continue();
+  });
+  const addresses = dialog.getByLabel("Invite people by e-mail");
+  await addresses.fill("one@example.com, two@example.com, three@example.com,");
+  await dialog.getByRole("button", { name: "Invite", exact: true }).click();
+  await until(async () => sent === 1);
+  await addresses.fill("four@example.com,");
+  goOn();
+  await hasText(toldText(page), /1 invitation was sent/);
+  const kept = (await dialog.locator(".cs-tag-text").allTextContents()).map((text) => /^.*?@example\.com/.exec(text)?.[0]);
+  assert.deepEqual(kept, ["two@example.com", "three@example.com", "four@example.com"]);
+  await dialog.locator(".cs-tag", { hasText: "two@example.com" }).getByText("could not be reached").waitFor();
+  await page.unroute("**/invitations");
+  await dialog.getByRole("button", { name: "Invite", exact: true }).click();
+  await hasText(toldText(page), /3 invitations were sent/);
+  assert.equal(await dialog.locator(".cs-tag").count(), 0);
+  await close();
+});
+
+test("an addition buys the seats whose price was shown, also if somebody else bought some meanwhile", async () => {
+  const team = await newTeam(world, 1);
+  const { page, dialog, close } = await visit(world, team.owner, seatsOf(team));
+  await dialog.locator(".cs-row").first().waitFor();
+  await dialog.getByLabel("Invite people by e-mail").fill("quoted@example.com,");
+  await dialog.getByRole("button", { name: "Invite", exact: true }).click();
+  await dialog.getByText("1 seat is missing").waitFor();
+  const item = (await stripeObject(`subscriptions/${team.id}`)).items.data[0].id as string;
+  await atStripe(world, `subscription_items/${item}`, { quantity: "2", proration_behavior: "none" });
+  await hasText(dialog.getByTestId("counts"), /^2 seats/);
+  const [request] = await Promise.all([
+    page.waitForRequest((one) => one.method() === "PUT" && one.url().endsWith("/seats")),
+    dialog.getByRole("button", { name: "Buy 1 seat and invite" }).click(),
+  ]);
+  assert.equal(request.postDataJSON().total, 2);
+  await close();
+});
+
+test("a price that has expired is read again before it can be confirmed again", async () => {
+  const team = await newTeam(world, 2);
+  const { page, close } = await visit(world, team.owner, "#/subscriptions");
+  await page.getByRole("button", { name: "Change", exact: true }).click();
+  const change = page.getByRole("dialog");
+  await change.getByLabel("Quantity").fill("3");
+  let refused = "";
+  await page.route(`**/v1/subscriptions/${team.id}`, (route) => {
+    if (route.request().method() !== "PATCH" || refused !== "") return route.continue();
+    refused = route.request().postDataJSON().quote_id;
+    return route.fulfill({ status: 409, ...problem("quote_expired") });
+  });
+  const confirm = change.getByRole("button", { name: "Change subscription" });
+  await confirm.click();
+  await until(async () => refused !== "");
+  const [request] = await Promise.all([page.waitForRequest((one) => one.method() === "PATCH"), confirm.click()]);
+  assert.notEqual(request.postDataJSON().quote_id, refused);
+  await hasText(toldText(page), /changed/);
+  await close();
+});
+
+test("the number of seats follows what others change until the person chooses one", async () => {
+  const team = await newTeam(world, 2);
+  const { dialog, close } = await visit(world, team.owner, seatsOf(team));
+  await hasText(dialog.getByTestId("counts"), /^2 seats/);
+  await dialog.getByRole("button", { name: "Change seats" }).click();
+  await new Promise((resolve) => setTimeout(resolve, 1_000));
+  const item = (await stripeObject(`subscriptions/${team.id}`)).items.data[0].id as string;
+  await atStripe(world, `subscription_items/${item}`, { quantity: "4", proration_behavior: "none" });
+  await hasText(dialog.getByTestId("counts"), /^4 seats/);
+  assert.equal(await dialog.getByLabel("Number of seats").inputValue(), "4");
+  await close();
+});
+
 test("no request of the portal carries a service key, and a foreign page gets no token", async () => {
   const { page, dialog, close } = await visit(world, MEMBER);
   const credentials: string[] = [];
@@ -330,6 +477,12 @@ test("no request of the portal carries a service key, and a foreign page gets no
   });
   assert.ok(foreign.status >= 400);
 });
+
+/** A refusal as the API answers it. */
+function problem(code: string) {
+  const body = JSON.stringify({ type: "about:blank", title: "x", detail: "x", request_id: "req_x", code });
+  return { contentType: "application/problem+json", body };
+}
 
 async function stripeControl(path: string, body: object): Promise<void> {
   const response = await fetch(`${world.stripe}/_simulator/${path}`, {

@@ -1,6 +1,6 @@
 import { type ComponentType, lazy, Suspense, useEffect, useState } from "react";
 import { type Theme, useCoseat } from "../coseat";
-import { LANGUAGES, type Locale, type MessageKey } from "../i18n";
+import { type Language, LANGUAGES, type Locale, type MessageKey } from "../i18n";
 import { Subscriptions } from "../screens/Subscriptions";
 import { Button, IconButton } from "../ui/Button";
 import { Select } from "../ui/Field";
@@ -96,7 +96,7 @@ export function Shell({ locale, theme, onLocale, onTheme, development }: ShellPr
       </main>
       <footer className="cs-footer">
         <Select aria-label={t("footer.language")} value={locale} onChange={(event) => onLocale(event.target.value as Locale)}>
-          {Object.entries(LANGUAGES).map(([tag, language]) => (
+          {Object.entries<Language>(LANGUAGES).filter(([, { isDevelopment }]) => development || !isDevelopment).map(([tag, language]) => (
             <option key={tag} value={tag} lang={tag}>
               {language.name}
             </option>

@@ -8,7 +8,7 @@ export function SomebodyNew({ onClose, onPerson }: { onClose: () => void; onPers
   const { t } = useCoseat();
   const [email, setEmail] = useState("");
   return (
-    <Modal isOpen title={t("person_menu.new_title")} description={t("person_menu.new_text")} onClose={onClose}>
+    <Modal title={t("person_menu.new_title")} description={t("person_menu.new_text")} isDirty={email !== ""} onClose={onClose}>
       <form
         className="cs-modal-body"
         onSubmit={(event) => {

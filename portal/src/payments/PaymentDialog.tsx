@@ -66,7 +66,6 @@ export function PaymentDialog({ payment, onClose, onConfirmed }: PaymentDialogPr
   const canConfirm = payments !== null && secret !== null;
   return (
     <Modal
-      isOpen
       title={payment.kind === "setup" ? t("payment.title_setup") : t("payment.title")}
       description={payments?.kind === "stand_in" ? t("payment.stand_in") : null}
       onClose={onClose}

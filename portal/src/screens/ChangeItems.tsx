@@ -47,7 +47,7 @@ export function ChangeItems({ subscription, onClose }: { subscription: Subscript
   }
 
   return (
-    <Modal isOpen title={t("change.title")} description={t("change.text")} isDirty={isChanged} onClose={onClose}>
+    <Modal title={t("change.title")} description={t("change.text")} isDirty={isChanged} onClose={onClose}>
       <form
         className="cs-modal-body"
         onSubmit={(event) => {

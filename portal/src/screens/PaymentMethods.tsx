@@ -13,7 +13,7 @@ import { methodName } from "./prices";
 export function PaymentMethods() {
   const { api, t, announce } = useCoseat();
   const me = useMe();
-  const methods = usePaymentMethods(me.isSuccess);
+  const methods = usePaymentMethods();
   const { isBusy, failure, run } = useAction();
   const [setup, setSetup] = useState<Payment | null>(null);
   const list = methods.data?.data ?? [];

@@ -75,7 +75,7 @@ function Buy({ product, onClose }: { product: Product; onClose: () => void }) {
   const [price, setPrice] = useState(product.default_price_id ?? prices[0]?.id ?? "");
   const [quantity, setQuantity] = useState(1);
   const [promotion, setPromotion] = useState("");
-  const methods = usePaymentMethods(me.isSuccess).data?.data ?? [];
+  const methods = usePaymentMethods().data?.data ?? [];
   const [chosenMethod, setChosenMethod] = useState<string | null>(null);
   const method = chosenMethod ?? methods.find((one) => one.is_default)?.id ?? ANOTHER_CARD;
   const [due, setDue] = useState<{ payment: Payment; operation: string | null } | null>(null);
@@ -116,7 +116,7 @@ function Buy({ product, onClose }: { product: Product; onClose: () => void }) {
     );
   }
   return (
-    <Modal isOpen title={t("buy.title", { name: product.name })} isDirty={promotion !== ""} onClose={onClose}>
+    <Modal title={t("buy.title", { name: product.name })} isDirty={promotion !== "" || quantity !== 1} onClose={onClose}>
       <form
         className="cs-modal-body"
         onSubmit={(event) => {

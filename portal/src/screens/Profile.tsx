@@ -1,6 +1,6 @@
-import { useEffect, useState } from "react";
+import { useState } from "react";
 import { useCoseat } from "../coseat";
-import { useAction, useCustomer } from "../data";
+import { useAction, useMe } from "../data";
 import { Button } from "../ui/Button";
 import { Failure } from "../ui/Failure";
 import { Field, TextInput } from "../ui/Field";
@@ -14,22 +14,18 @@ interface Typed {
 
 export function Profile() {
   const { api, t, announce, format } = useCoseat();
-  const customer = useCustomer();
+  const customer = useMe();
   const { isBusy, failure, run } = useAction();
-  const [typed, setTyped] = useState<Typed | null>(null);
+  const [typed, setTyped] = useState<Partial<Typed>>({});
   const read = customer.data;
-  useEffect(() => {
-    // What was typed is kept when the customer is read again.
-    if (read) setTyped((before) => before ?? { name: read.name ?? "", email: read.email ?? "", phone: read.phone ?? "" });
-  }, [read]);
 
-  const save = (profile: Typed) =>
+  const save = () =>
     run(async () => {
-      const given = Object.fromEntries(
-        Object.entries(profile).filter(([name, value]) => value !== (read?.[name as keyof Typed] ?? "")),
-      );
-      if (Object.keys(given).length > 0) await api.updateCustomer(given);
+      const given = Object.entries(typed).filter(([name, value]) => value !== (read?.[name as keyof Typed] ?? ""));
+      const cleared = given.map(([name, value]) => [name, value === "" ? null : value]);
+      if (given.length > 0) await api.updateCustomer(Object.fromEntries(cleared));
       await customer.refetch();
+      setTyped({});
       announce(t("told.profile"));
     });
 
@@ -43,12 +39,12 @@ export function Profile() {
       <h1 className="cs-screen-title">{t("nav.profile")}</h1>
       {customer.isPending && <Loading rows={3} />}
       {customer.isError && !read && <Failed error={customer.error} onRetry={() => customer.refetch()} />}
-      {read && typed && (
+      {read && (
         <form
           className="cs-card"
           onSubmit={(event) => {
             event.preventDefault();
-            if (!isBusy) void save(typed);
+            if (!isBusy) void save();
           }}
         >
           <div className="cs-form">
@@ -59,7 +55,7 @@ export function Profile() {
                     {...control}
                     type={type}
                     autoComplete={autoComplete}
-                    value={typed[name]}
+                    value={typed[name] ?? read[name] ?? ""}
                     onChange={(event) => setTyped({ ...typed, [name]: event.target.value })}
                   />
                 )}

@@ -39,7 +39,7 @@ const ENDED = ["canceled", "incomplete_expired"];
 export function Subscriptions({ isStart }: { isStart: boolean }) {
   const { t } = useCoseat();
   const me = useMe();
-  const subscriptions = useSubscriptions(me.isSuccess);
+  const subscriptions = useSubscriptions();
   const list = subscriptions.data?.data;
   useEffect(() => {
     const first = list?.find((subscription) => subscription.shared !== null && !ENDED.includes(subscription.status));

@@ -1,7 +1,7 @@
 import { useEffect, useState } from "react";
 import { type Api, ApiError, type ChangeResult, type MemberRole, type Quote, type Subscription } from "../api";
 import { useCoseat } from "../coseat";
-import { applied, finished, isUnpaid, useRefresh } from "../data";
+import { applied, finished, isUnpaid, useAction, useRefresh } from "../data";
 import { Button } from "../ui/Button";
 import { Failure } from "../ui/Failure";
 import { Field, Select } from "../ui/Field";
@@ -13,6 +13,13 @@ import type { Rights } from "./rights";
 import type { MarkTyped } from "./SeatDialog";
 
 type Way = "invite" | "add";
+
+/** The seats that are missing, the number of seats with them, and its price. */
+interface Missing {
+  seats: number;
+  total: number;
+  quote: Quote;
+}
 
 /** What became of one address. */
 type Sent = Pick<ChangeResult, "email" | "outcome"> & { code: string | null };
@@ -27,13 +34,12 @@ interface AddPeopleProps {
 export function AddPeople({ subscription, rights, markTyped }: AddPeopleProps) {
   const { api, t, announce } = useCoseat();
   const refresh = useRefresh(subscription.id);
+  const { isBusy, failure, run, forget } = useAction();
   const [addresses, setAddresses] = useState<Address[]>([]);
   const [text, setText] = useState("");
   const [role, setRole] = useState<MemberRole>("user");
   const [way, setWay] = useState<Way>("invite");
-  const [isBusy, setBusy] = useState(false);
-  const [failure, setFailure] = useState<unknown>(null);
-  const [missing, setMissing] = useState<{ seats: number; quote: Quote } | null>(null);
+  const [missing, setMissing] = useState<Missing | null>(null);
   const isTyped = addresses.length > 0 || text.trim() !== "";
 
   useEffect(() => {
@@ -45,50 +51,40 @@ export function AddPeople({ subscription, rights, markTyped }: AddPeopleProps) {
     setAddresses(next);
     setText(typed);
     setMissing(null);
-    setFailure(null);
+    forget();
   }
 
-  async function send(quote: Quote | null) {
-    const all = joined(addresses, addressesOf(text));
-    setText("");
-    setAddresses(all);
-    const good = all.filter((address) => address.problem !== "invalid_address").map((address) => address.text);
-    if (good.length === 0) return;
-    setBusy(true);
-    setFailure(null);
-    try {
-      const lacking = good.length - (subscription.shared?.seats.available ?? 0);
-      if (quote === null && lacking > 0 && rights.canChangeSeats) {
-        setMissing({ seats: lacking, quote: await quoteFor(api, subscription, way, good, role, lacking) });
+  const send = () =>
+    run(async () => {
+      const all = joined(addresses, addressesOf(text));
+      setText("");
+      setAddresses(all);
+      const emails = all.filter((address) => address.problem !== "invalid_address").map((address) => address.text);
+      if (emails.length === 0) return;
+      const sending = { api, subscription, emails, role, refresh };
+      const lacking = emails.length - (subscription.shared?.seats.available ?? 0);
+      if (missing === null && lacking > 0 && rights.canChangeSeats) {
+        setMissing(await priced(sending, way, lacking));
         return;
       }
-      const results = await (way === "add"
-        ? add(api, subscription, good, role, quote, refresh)
-        : invite(api, subscription, good, role, quote, lacking, refresh));
-      setMissing(null);
-      const kept = keptBack(all, results);
-      setAddresses(kept);
-      await refresh();
-      const done = good.length - kept.filter((address) => address.problem !== "invalid_address").length;
-      announce(toldOf(done, results.some((result) => result.outcome === "pending")));
-    } catch (error) {
-      setMissing(null);
-      setFailure(error);
-      if (error instanceof ApiError && error.results.length > 0) {
-        setAddresses(keptBack(all, error.results));
-        setFailure(null);
-        announce(t("told.none_added"));
+      try {
+        tell(await (way === "add" ? add(sending, missing) : invite(sending, missing)));
+      } catch (error) {
+        if (!(error instanceof ApiError) || error.results.length === 0) throw error;
+        tell(error.results);
+      } finally {
+        setMissing(null);
+        await refresh();
       }
-      await refresh();
-    } finally {
-      setBusy(false);
-    }
-  }
+    });
 
-  function toldOf(done: number, isPending: boolean): string {
-    if (isPending) return t("told.adding", { count: done });
-    if (done === 0) return t("told.none_added");
-    return way === "add" ? t("told.added", { count: done }) : t("told.invited", { count: done });
+  /** Keeps back what was not done, and what was typed meanwhile. */
+  function tell(results: Sent[]) {
+    setAddresses((now) => keptBack(now, results));
+    const done = results.filter(isDone).length;
+    if (results.some((result) => result.outcome === "pending")) announce(t("told.adding", { count: done }));
+    else if (done === 0) announce(t("told.none_added"));
+    else announce(way === "add" ? t("told.added", { count: done }) : t("told.invited", { count: done }));
   }
 
   const bad = addresses.filter((address) => address.problem !== null).length;
@@ -98,7 +94,7 @@ export function AddPeople({ subscription, rights, markTyped }: AddPeopleProps) {
       aria-label={t("add.title")}
       onSubmit={(event) => {
         event.preventDefault();
-        if (!isBusy) void send(missing?.quote ?? null);
+        if (!isBusy) void send();
       }}
     >
       <Field label={t("add.addresses")} error={bad > 0 ? t("add.kept", { count: bad }) : undefined}>
@@ -155,62 +151,64 @@ export function AddPeople({ subscription, rights, markTyped }: AddPeopleProps) {
   );
 }
 
-function additions(addresses: string[], role: MemberRole) {
-  return addresses.map((email) => ({ email, role }));
+interface Sending {
+  api: Api;
+  subscription: Subscription;
+  emails: string[];
+  role: MemberRole;
+  refresh: () => Promise<void>;
 }
 
-function quoteFor(api: Api, subscription: Subscription, way: Way, good: string[], role: MemberRole, lacking: number) {
-  if (way === "add") return api.quoteSeats(subscription.id, { add: additions(good, role) });
-  return api.quoteSeats(subscription.id, { total: (subscription.shared?.seats.total ?? 0) + lacking });
+function additions({ emails, role }: Sending) {
+  return emails.map((email) => ({ email, role }));
 }
 
-async function add(
-  api: Api,
-  subscription: Subscription,
-  good: string[],
-  role: MemberRole,
-  quote: Quote | null,
-  refresh: () => Promise<void>,
-): Promise<Sent[]> {
-  const bought = quote === null ? {} : { over_capacity: "add_seats" as const, quote_id: quote.quote_id };
-  const change = api.changePeople(subscription.id, { add: additions(good, role), ...bought });
+async function priced(sending: Sending, way: Way, seats: number): Promise<Missing> {
+  const { api, subscription } = sending;
+  const total = (subscription.shared?.seats.total ?? 0) + seats;
+  const quote = await api.quoteSeats(subscription.id, way === "add" ? { add: additions(sending) } : { total });
+  return { seats, total, quote };
+}
+
+async function add(sending: Sending, missing: Missing | null): Promise<Sent[]> {
+  const { api, subscription, refresh } = sending;
+  const bought = missing === null ? {} : { over_capacity: "add_seats" as const, quote_id: missing.quote.quote_id };
+  const change = api.changePeople(subscription.id, { add: additions(sending), ...bought });
   return (await finished(api, change, refresh)).results.filter((result) => result.action === "add");
 }
 
 /** Buys what is missing, then invites one address after the other. An address that is refused stops no other. */
-async function invite(
-  api: Api,
-  subscription: Subscription,
-  good: string[],
-  role: MemberRole,
-  quote: Quote | null,
-  lacking: number,
-  refresh: () => Promise<void>,
-): Promise<Sent[]> {
-  if (quote !== null) {
-    const total = (subscription.shared?.seats.total ?? 0) + lacking;
-    const bought = await applied(api, api.setSeats(subscription.id, { total, quote_id: quote.quote_id }), refresh);
+async function invite({ api, subscription, emails, role, refresh }: Sending, missing: Missing | null): Promise<Sent[]> {
+  if (missing !== null) {
+    const change = { total: missing.total, quote_id: missing.quote.quote_id };
+    const bought = await applied(api, api.setSeats(subscription.id, change), refresh);
     if (isUnpaid(bought)) throw new ApiError("payment_action_required", 402);
   }
   const results: Sent[] = [];
-  for (const email of good) {
+  for (const email of emails) {
     try {
       await api.invite(subscription.id, email, role);
       results.push({ email, outcome: "applied", code: null });
     } catch (error) {
-      if (!(error instanceof ApiError) || error.status === 0) throw error;
-      results.push({ ...error.figures, email, outcome: "refused", code: error.code });
+      const isRefused = error instanceof ApiError && error.status >= 400 && error.status < 500;
+      if (!isRefused && results.length === 0) throw error;
+      const { code, figures } = error instanceof ApiError ? error : { code: "internal_error", figures: {} };
+      results.push({ ...figures, email, outcome: "refused", code });
+      if (!isRefused) break;
     }
   }
   return results;
 }
 
-/** Returns the addresses that stay in the input: those that are none, and those that were refused, with the reason. */
+function isDone({ outcome }: Sent): boolean {
+  return ["applied", "unchanged", "pending"].includes(outcome);
+}
+
+/** Returns the addresses that stay in the input: all but those that are done, and the refused ones with the reason. */
 function keptBack(addresses: Address[], results: Sent[]): Address[] {
   return addresses.flatMap((address) => {
-    if (address.problem === "invalid_address") return [address];
     const result = results.find((one) => one.email?.toLowerCase() === address.text.toLowerCase());
-    const isDone = result === undefined || ["applied", "unchanged", "pending"].includes(result.outcome);
-    return isDone ? [] : [{ text: address.text, problem: result.code ?? "internal_error", figures: { ...result } }];
+    if (result === undefined) return [address];
+    return isDone(result) ? [] : [{ text: address.text, problem: result.code ?? "internal_error", figures: { ...result } }];
   });
 }

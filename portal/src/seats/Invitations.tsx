@@ -9,7 +9,7 @@ import { INVITATION_STATE_KEYS, ROLE_KEYS } from "./labels";
 
 export function Invitations({ subscription }: { subscription: Subscription }) {
   const { t } = useCoseat();
-  const pages = useInvitations(subscription.id, true);
+  const pages = useInvitations(subscription.id);
   const invitations = pages.data?.pages.flatMap((page) => page.data) ?? [];
   if (pages.isPending) return <Loading />;
   if (pages.isError && !pages.data) return <Failed error={pages.error} onRetry={() => pages.refetch()} />;

@@ -1,9 +1,10 @@
-import { useRef, useState } from "react";
+import { useEffect, useRef, useState } from "react";
 import type { MemberState, Person, Subscription } from "../api";
 import { useCoseat } from "../coseat";
-import { useDebounced, usePeople } from "../data";
+import { useAction, useDebounced, usePeople } from "../data";
 import { isOffline } from "../errors";
 import { Button } from "../ui/Button";
+import { Failure } from "../ui/Failure";
 import { Select, TextInput } from "../ui/Field";
 import { DownloadIcon, SearchIcon } from "../ui/icons";
 import { Empty, Failed, Loading } from "../ui/States";
@@ -40,22 +41,24 @@ export function People({ subscription, me, rights, markTyped, onLeft }: PeoplePr
   const list = useRef<HTMLDivElement>(null);
   const settled = useDebounced(search.trim(), 250);
   const cursor = cursors.at(-1);
-  const people = usePeople(
-    subscription.id,
-    {
-      limit: PAGE,
-      ...(settled === "" ? {} : { search: settled }),
-      ...(role === "" ? {} : { role }),
-      ...(state === "" ? {} : { state: [state] }),
-      ...(cursor === undefined ? {} : { cursor }),
-    },
-    rights.canSeePeople,
-  );
+  const people = usePeople(subscription.id, {
+    limit: PAGE,
+    ...(settled === "" ? {} : { search: settled }),
+    ...(role === "" ? {} : { role }),
+    ...(state === "" ? {} : { state: [state] }),
+    ...(cursor === undefined ? {} : { cursor }),
+  });
   const isFiltered = settled !== "" || role !== "" || state !== "";
   const filter = (change: () => void) => {
     change();
     setCursors([]);
   };
+
+  // The last people of a page may be removed, here or elsewhere.
+  const isEmptied = cursor !== undefined && !people.isPlaceholderData && people.data?.data.length === 0;
+  useEffect(() => {
+    if (isEmptied) setCursors((before) => before.slice(0, -1));
+  }, [isEmptied, cursor]);
 
   function turned(next: string[]) {
     setCursors(next);
@@ -86,7 +89,7 @@ export function People({ subscription, me, rights, markTyped, onLeft }: PeoplePr
         {people.isError && (!people.data || isOffline(people.error)) && (
           <Failed error={people.error} onRetry={() => people.refetch()} />
         )}
-        {people.data && people.data.data.length === 0 && (
+        {people.data && people.data.data.length === 0 && !isEmptied && (
           <Empty title={isFiltered ? t("people.none_found") : t("people.none")}>
             {isFiltered && (
               <Button onClick={() => filter(() => { setSearch(""); setRole(""); setState(""); })}>
@@ -144,19 +147,12 @@ interface ToolbarProps {
 function Toolbar({ search, role, state, subscriptionId, onSearch, onRole, onState }: ToolbarProps) {
   const coseat = useCoseat();
   const { api, t, announce } = coseat;
-  const [isExporting, setExporting] = useState(false);
-
-  async function download() {
-    setExporting(true);
-    try {
+  const { isBusy, failure, run } = useAction();
+  const download = () =>
+    run(async () => {
       const count = await downloadPeople(api, subscriptionId, coseat);
       announce(t("told.downloaded", { count }));
-    } catch {
-      announce(t("told.download_failed"));
-    } finally {
-      setExporting(false);
-    }
-  }
+    });
 
   return (
     <div className="cs-toolbar" role="search" aria-label={t("people.search")}>
@@ -194,10 +190,11 @@ function Toolbar({ search, role, state, subscriptionId, onSearch, onRole, onStat
           </option>
         ))}
       </Select>
-      <Button variant="quiet" isBusy={isExporting} onClick={() => void download()}>
+      <Button variant="quiet" isBusy={isBusy} onClick={() => void download()}>
         <DownloadIcon />
         {t("people.csv")}
       </Button>
+      <Failure failure={failure} />
     </div>
   );
 }

@@ -40,13 +40,15 @@ export function SeatDialog({ subscriptionId, isOpen = true, onClose = () => {}, 
 
 function FirstShared({ onClose }: { onClose: () => void }) {
   const { t } = useCoseat();
+  const me = useMe();
   const subscriptions = useSubscriptions();
   const first = subscriptions.data?.data.find((subscription) => subscription.shared !== null);
   if (first) return <Seats subscriptionId={first.id} onClose={onClose} />;
   return (
-    <Modal isOpen title={t("seats.title")} size="wide" onClose={onClose}>
+    <Modal title={t("seats.title")} size="wide" onClose={onClose}>
       <div className="cs-modal-body">
-        {subscriptions.isPending && <Loading />}
+        {me.isError && <Failed error={me.error} onRetry={() => me.refetch()} />}
+        {subscriptions.isPending && !me.isError && <Loading />}
         {subscriptions.isError && <Failed error={subscriptions.error} onRetry={() => subscriptions.refetch()} />}
         {subscriptions.isSuccess && <Empty title={t("seats.none")} />}
       </div>
@@ -62,14 +64,12 @@ export function Seats({ subscriptionId, onClose }: { subscriptionId: string; onC
     setTyped((before) => (Boolean(before[what]) === isTyped ? before : { ...before, [what]: isTyped }));
   }, []);
   const me = useMe();
-  // The first request of a person may link them to their seat, so that nothing is read before it.
-  const subscription = useSharedSubscription(subscriptionId, me.isSuccess);
+  const subscription = useSharedSubscription(subscriptionId);
   const isOnline = useOnline();
   const shown = isDenied(subscription.error) ? undefined : subscription.data;
   const name = shown ? productName(shown) : null;
   return (
     <Modal
-      isOpen
       size="wide"
       title={name ?? t("seats.title")}
       description={name === null ? null : t("seats.subtitle")}
@@ -104,7 +104,7 @@ function Content({ subscription, me, markTyped, onLeft }: ContentProps) {
   const { t, format } = useCoseat();
   const rights = useMemo(() => rightsOf(subscription, me), [subscription, me]);
   const [isChangingSeats, setChangingSeats] = useState(false);
-  useLive(subscription.id, true);
+  useLive(subscription.id);
   const shared = subscription.shared;
   const sections: Section[] = [];
   if (rights.canSeePeople) {

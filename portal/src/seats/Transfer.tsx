@@ -73,7 +73,7 @@ export function TransferNotice({ subscription, me }: { subscription: Subscriptio
   const { api, t, format, announce } = useCoseat();
   const refresh = useRefresh(subscription.id);
   const { isBusy, failure, run } = useAction();
-  const offer = useTransfer(subscription.id, true).data;
+  const offer = useTransfer(subscription.id).data;
   if (!offer || offer.state !== "offered") return null;
   const isForMe = offer.to_customer_id === me;
 

@@ -6,7 +6,6 @@ import { Button, IconButton } from "./Button";
 import { CloseIcon } from "./icons";
 
 interface ModalProps {
-  isOpen: boolean;
   title: string;
   description?: ReactNode;
   /** True if something was typed that closing would lose: the person is asked first. */
@@ -17,12 +16,12 @@ interface ModalProps {
 }
 
 /** A dialog. The focus goes in, stays in, and returns to where it was. */
-export function Modal({ isOpen, title, description, isDirty = false, size = "narrow", onClose, children }: ModalProps) {
+export function Modal({ title, description, isDirty = false, size = "narrow", onClose, children }: ModalProps) {
   const { container, t } = useCoseat();
   const [isAsking, setAsking] = useState(false);
   const close = () => (isDirty ? setAsking(true) : onClose());
   return (
-    <Dialog.Root open={isOpen} onOpenChange={(open) => !open && close()}>
+    <Dialog.Root open onOpenChange={(open) => !open && close()}>
       <Dialog.Portal container={container}>
         <Dialog.Overlay className="cs-overlay">
           <Dialog.Content

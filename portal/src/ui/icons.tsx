@@ -17,8 +17,4 @@ export const MinusIcon = icon(<path d="M3.5 8h9" />);
 export const PlusIcon = icon(<path d="M3.5 8h9M8 3.5v9" />);
 export const ChevronIcon = icon(<path d="M4 6l4 4 4-4" />);
 export const MenuIcon = icon(<path d="M2.5 4.5h11M2.5 8h11M2.5 11.5h11" />);
-export const MailIcon = icon(<path d="M2 4h12v8.5H2zM2 4.5l6 4.5 6-4.5" />);
 export const DownloadIcon = icon(<path d="M8 2.5v7.5M5 7l3 3 3-3M3 13.5h10" />);
-export const PeopleIcon = icon(
-  <path d="M6 7.5a2.5 2.5 0 1 0 0-5 2.5 2.5 0 0 0 0 5zM1.5 13.5a4.5 4.5 0 0 1 9 0M10.5 2.8a2.5 2.5 0 0 1 0 4.4M12 9.5a4.5 4.5 0 0 1 2.5 4" />,
-);
