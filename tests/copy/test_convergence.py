@@ -16,9 +16,10 @@ def watched_database_url(database_url: str) -> str:
     return database_url
 
 
-def test_every_schedule_ends_at_the_truth_and_never_goes_back(watched_database_url: str) -> None:
-    tally = in_virtual_time(run(watched_database_url, schedules=2_000, seed=SEED))
-    assert tally.schedules == 2_000
+@pytest.mark.parametrize("seed", range(SEED, SEED + 8))
+def test_every_schedule_ends_at_the_truth_and_never_goes_back(watched_database_url: str, seed: int) -> None:
+    tally = in_virtual_time(run(watched_database_url, schedules=250, seed=seed))
+    assert tally.schedules == 250
     assert tally.is_clean, tally.violations[:10]
 
 
