@@ -177,9 +177,9 @@ class _Jobs:
         task.add_done_callback(lambda ended: running.pop(ended, None))
 
     async def wait(self, stopping: asyncio.Task[Any], seconds: float) -> None:
-        """Wait until a job ends, the worker is stopped, or `seconds` have passed."""
+        """Wait until there is room for another refresh or recovery, the worker is stopped, or `seconds` have passed."""
         await asyncio.wait(
-            {stopping, *self._refreshes, *self._recoveries, *self._moves},
+            {stopping, *self._refreshes, *self._recoveries},
             timeout=seconds,
             return_when=asyncio.FIRST_COMPLETED,
         )

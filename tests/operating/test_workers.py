@@ -8,6 +8,8 @@ from testkit.company import Service, running_service
 from testkit.service import service_environment, worker_process
 from testkit.simulator import Simulator
 
+LOOKS_A_SECOND, STATEMENTS_A_LOOK = 5, 12
+
 
 async def shown(service: Service) -> tuple[int, float | None]:
     """Return the number of workers and the seconds since the last report, None if it is not shown."""
@@ -55,3 +57,24 @@ async def test_worker_reports_although_stripe_does_not_answer(
     async with running_service(stripe_account, database_url) as service:
         with worker_process(environment):
             await until_shown(service, 1)
+
+
+async def test_worker_looks_five_times_a_second_when_there_is_nothing_to_do(
+    stripe_account: Simulator, database_url: str
+) -> None:
+    """Before, each look for seats to move ended the pause, and a worker without work sent 1,100 statements a second."""
+    environment = service_environment(
+        database_url=database_url, stripe_base=stripe_account.base_url, stripe_key=stripe_account.api_key
+    )
+    transactions = (
+        "select xact_commit + xact_rollback from pg_stat_database where datname = current_database()"
+    )
+    async with running_service(stripe_account, database_url) as service:
+        with worker_process(environment):
+            await until_shown(service, 1)
+            # Its periodic work, which begins with the process, is over.
+            await asyncio.sleep(3)
+            [[before]] = await service.fetch(transactions)
+            await asyncio.sleep(6)
+            [[after]] = await service.fetch(transactions)
+    assert after - before < 6 * LOOKS_A_SECOND * STATEMENTS_A_LOOK
