@@ -29,7 +29,7 @@ from app.stripe.gateway import Fetched
 
 _CREATION_LEASE_SECONDS = 20.0
 _WAIT_SECONDS = 15.0
-_POLL_SECONDS = 0.05
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,9 @@ async def sign_up(
     customer_id, created = linked, False
     if customer_id is None:
         customer_id, created = await _ensure_customer_of(context, user, name)
+    elif user.customer_claim is None:
+        # An earlier call may have linked the login, and then not have written it at Stripe.
+        await _write_subject(context, customer_id, _subject_of(user, name), is_new_here=False)
     await acts.record(context, user)
     if user.verified_email is not None:
         await seat_moves.reach(context, customer_id)
@@ -81,8 +84,11 @@ async def _ensure_customer_of(context: Context, user: EndUser, name: str | None)
             "The customer that this login's token names is not known here. Ask the operator to check the claim.",
             code="customer_not_linked",
         )
-    subject = Subject(user.issuer, user.subject, user.email, user.email_verified, name)
-    return await ensure_customer(context, subject, principal=user.key)
+    return await ensure_customer(context, _subject_of(user, name), principal=user.key)
+
+
+def _subject_of(user: EndUser, name: str | None) -> Subject:
+    return Subject(user.issuer, user.subject, user.email, user.email_verified, name)
 
 
 async def ensure_customer(context: Context, subject: Subject, *, principal: str) -> tuple[CustomerId, bool]:
@@ -97,7 +103,7 @@ async def ensure_customer(context: Context, subject: Subject, *, principal: str)
         Forbidden: `identity_conflict`: the customer is linked to another login.
         ServiceUnavailable: Another call is still creating the customer, or Stripe or the database does not answer.
     """
-    give_up = asyncio.get_running_loop().time() + _WAIT_SECONDS
+    give_up, pause = asyncio.get_running_loop().time() + _WAIT_SECONDS, _FIRST_PAUSE_SECONDS
     while True:
         found = await _look(context, subject, principal)
         if found.customer_id is not None and await _write_subject(
@@ -112,7 +118,9 @@ async def ensure_customer(context: Context, subject: Subject, *, principal: str)
                 "Another request is still creating this login's customer. Send the request again after Retry-After.",
                 retry_after=2,
             )
-        await asyncio.sleep(_POLL_SECONDS)
+        # Each look writes the login's row, so a long wait looks less and less often.
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)

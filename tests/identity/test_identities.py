@@ -176,6 +176,19 @@ async def test_an_added_person_reaches_his_seat_at_his_first_login_once(service:
     problem(await service.get(company.path, second), 404, "not_found")
 
 
+async def test_later_sign_up_names_the_login_at_stripe_when_the_first_could_not(service: Service) -> None:
+    company, email, login = await service.company(), new_email("invited"), subject()
+    added = await company.change(company.owner.headers, add=[email])
+    seat = added.json()["results"][0]["customer_id"]
+    who = as_user(login, email=email, email_verified=True)
+    await service.stripe.add_fault(method="POST", path="/v1/customers/{id}", status=500, save=True, times=0)
+    assert (await created(service, who)).status_code >= 500
+    assert await me(service, who) == seat
+    await service.stripe.clear_faults()
+    assert customer_of(await created(service, who), 200) == seat
+    assert (await service.stripe.get(f"/v1/customers/{seat}"))["metadata"]["billing_user_id"] == login
+
+
 async def test_an_unverified_email_takes_no_seat(service: Service) -> None:
     company, email = await service.company(), new_email("invited")
     added = await company.change(company.owner.headers, add=[email])
