@@ -79,6 +79,20 @@ _PAGE = (
 )
 
 
+_RESERVE = "insert into reservations (subscription_id, invitation_id) values ($1, $2)"
+
+_RELEASE = """
+    update reservations set released_at = clock_timestamp() where invitation_id = $1 and released_at is null"""
+
+_EXPIRE_DUE = """
+    select end_invitations(array(
+        select i.id from invitations i
+        where i.state = 'open' and i.expires_at <= clock_timestamp()
+          and ($1::text is null or i.subscription_id = $1)
+          and not exists (select from operation_steps t where t.invitation_id = i.id and t.settled_at is null)
+        order by i.expires_at limit $2), 'expired', null, 'api', null, $3, null)"""
+
+
 async def create(
     connection: Connection,
     invitation_id: str,
@@ -100,11 +114,7 @@ async def create(
         inviter_id,
         days * _DAY_SECONDS,
     )
-    await connection.execute(
-        "insert into reservations (subscription_id, invitation_id) values ($1, $2)",
-        subscription_id,
-        invitation_id,
-    )
+    await connection.execute(_RESERVE, subscription_id, invitation_id)
 
 
 async def one(connection: Connection, invitation_id: str) -> Invitation | None:
@@ -220,20 +230,7 @@ async def expire_due(connection: Connection, *, subscription_id: SubscriptionId 
     One whose seat an operation is filling goes on until that is settled. Without `subscription_id`, those of all
     subscriptions.
     """
-    return int(
-        await connection.fetchval(
-            """select end_invitations(array(
-                select i.id from invitations i
-                where i.state = 'open' and i.expires_at <= clock_timestamp()
-                  and ($1::text is null or i.subscription_id = $1)
-                  and not exists (select from operation_steps t
-                      where t.invitation_id = i.id and t.settled_at is null)
-                order by i.expires_at limit $2), 'expired', null, 'api', null, $3, null)""",
-            subscription_id,
-            _BATCH,
-            SYSTEM,
-        )
-    )
+    return int(await connection.fetchval(_EXPIRE_DUE, subscription_id, _BATCH, SYSTEM))
 
 
 async def begin_acceptance(
@@ -253,11 +250,7 @@ async def accepted(connection: Connection, invitation_id: str, *, principal: str
 
     Stripe's object shows the effect, so this holds even if the invitation was revoked after the request was sent.
     """
-    await connection.execute(
-        """update reservations set released_at = clock_timestamp()
-        where invitation_id = $1 and released_at is null""",
-        invitation_id,
-    )
+    await connection.execute(_RELEASE, invitation_id)
     await connection.execute(
         """with accepted as (
             update invitations set state = 'accepted', reason = null,

@@ -9,7 +9,7 @@ from verification.simulation import held_database
 from verification.simulation.defects import DEFECTS, NOTICED_BY, planted, tried_first
 from verification.simulation.driver import RATES
 from verification.simulation.schedules import Outcome, play
-from verification.simulation.world import is_paying
+from verification.simulation.world import INVITATIONS, is_paying
 
 SEED = "20261122"
 SCHEDULES = 40
@@ -27,7 +27,7 @@ def seeds(number: int) -> list[str]:
 
 
 def test_seed_gives_the_same_again(held_database_url: str) -> None:
-    first = play(held_database_url, seeds(5))
+    first = play(held_database_url, [*seeds(5), f"{SEED}{INVITATIONS}0", f"{SEED}{INVITATIONS}1"])
     again = play(held_database_url, [one.seed for one in reversed(first)])
     assert [one.digest for one in again] == [one.digest for one in reversed(first)]
 
@@ -35,14 +35,16 @@ def test_seed_gives_the_same_again(held_database_url: str) -> None:
 MENDED = [
     *("b/253", "c/178", "c/525", "d/124", "9/2550"),
     *(f"{SEED}/{number}" for number in (532, 650, 943, 1378, 1586, 2432, 2496, 4432, 5431, 5847)),
+    f"{SEED}{INVITATIONS}26",
 ]
 """Each found a fault that was in the service: a raise that was lowered by hand, a plan that was ended by an attempt
 whose answer was lost, a manager made by hand, seats taken by hand before a lowering or an addition was sent, a
 change that was carried out again a day later, an end that had come about by then and was not seen, news of a plan
 that was noted and not yet read, a purchase that was made twice because it was lowered by hand in between, seats
 promised that a raise took away again, because somebody had raised them further by hand, a new owner who kept his
-seat, because somebody had named another one before it was cleared, and a seat promised beside somebody who had been
-seen in it by a change that came to nothing."""
+seat, because somebody had named another one before it was cleared, a seat promised beside somebody who had been
+seen in it by a change that came to nothing, and logins that asked 20 times a second whether their customer was there,
+each time with a write."""
 
 
 def test_schedules_that_found_a_fault_find_none_any_more(held_database_url: str) -> None:
@@ -83,6 +85,20 @@ def test_schedules_keep_every_invariant_when_purchases_wait_for_their_payment(he
 def test_schedule_notices_a_defect_when_a_purchase_waits(held_database_url: str, defect: str) -> None:
     found = play(held_database_url, [NOTICED_BY[defect], *PAYING], defect)
     assert any(verdict.startswith(("I12", "I17")) for verdict in found[-1].verdicts)
+
+
+INVITED = (
+    "ended invitation accepted",
+    "seat kept after the acceptance",
+    "expiry frees the seat of an acceptance",
+)
+"""Planted defects of invitations."""
+
+
+@pytest.mark.parametrize("defect", INVITED)
+def test_schedule_notices_a_defect_when_people_are_invited(held_database_url: str, defect: str) -> None:
+    found = play(held_database_url, tried_first(defect), defect)
+    assert any(verdict.startswith("I19") for verdict in found[-1].verdicts)
 
 
 def noticing(url: str, defect: str, more: Sequence[str], is_meant: Callable[[str], bool]) -> str:

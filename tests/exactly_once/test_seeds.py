@@ -1,4 +1,4 @@
-"""Two hundred seeded schedules (`verification.simulation`): no invariant breaks."""
+"""Seeded schedules (`verification.simulation`), two hundred and twenty with invitations: no invariant breaks."""
 
 import asyncio
 
@@ -6,16 +6,22 @@ import pytest
 
 from verification.simulation import held_database
 from verification.simulation.schedules import play, seeds_of
+from verification.simulation.world import INVITATIONS
 
 SEED = "20261122"
 SCHEDULES = 200
+WITH_INVITATIONS = 20
 AT_ONCE = 20
+PARTS = [
+    *(seeds_of(SEED, SCHEDULES)[first : first + AT_ONCE] for first in range(0, SCHEDULES, AT_ONCE)),
+    [f"{SEED}{INVITATIONS}{number}" for number in range(WITH_INVITATIONS)],
+]
 
 
-@pytest.mark.parametrize("first", range(0, SCHEDULES, AT_ONCE))
-def test_schedules_keep_every_invariant(database_url: str, first: int) -> None:
+@pytest.mark.parametrize("seeds", PARTS, ids=lambda seeds: seeds[0])
+def test_schedules_keep_every_invariant(database_url: str, seeds: list[str]) -> None:
     asyncio.run(held_database.install(database_url))
-    outcomes = play(database_url, seeds_of(SEED, SCHEDULES)[first : first + AT_ONCE])
+    outcomes = play(database_url, seeds)
     assert [f"{one.seed} {verdict}" for one in outcomes for verdict in one.verdicts] == []
     assert min(one.steps for one in outcomes) >= 30
     assert min(one.actors for one in outcomes) >= 4

@@ -25,8 +25,8 @@ from app.operations import runner as running
 from app.operations import store as operations
 from app.operations.attempt_events import event_of
 from app.operations.lifecycle import Event
+from app.sharing import acceptances, invitation_store, invitations, member_steps, people_rules
 from app.sharing import admission as member_changes
-from app.sharing import member_steps, people_rules
 from app.sharing.people_rules import PeopleRules
 from app.sharing.routes import members as shared_subscriptions
 from app.stripe import client as stripe_client
@@ -40,8 +40,11 @@ from app.subscriptions import changes as subscription_changes
 from app.subscriptions import subscription_rules
 from verification.planting import Change, edited, in_place
 from verification.simulation.driver import RATES
+from verification.simulation.world import INVITATIONS
 
 _TOO_MANY = 429
+_IF_FILLED = "case when filled or r.invitation_id is null"
+"""Of a settled step: what becomes of the seat that it has taken from an invitation."""
 
 
 def _answering(value: Any) -> Any:
@@ -400,6 +403,66 @@ def _waits_for_ever() -> list[Change]:
     return [edited(waiting_store, "_COLUMNS", ("t.payment_until < clock_timestamp()", "false"))]
 
 
+# --------------------------------------------------------------------------------------------------- invitations
+
+
+def _invitation_without_a_seat() -> list[Change]:
+    return [edited(invitation_store, "_RESERVE", ("values ($1, $2)", "select $1, $2 where false"))]
+
+
+def _seat_kept_after_the_acceptance() -> list[Change]:
+    """The reservation goes back to the invitation, and its end does not release it."""
+    return [
+        edited(operations, "_SETTLE", (_IF_FILLED, "case when r.invitation_id is null")),
+        edited(invitation_store, "_RELEASE", ("where invitation_id", "where false and invitation_id")),
+    ]
+
+
+def _seat_lost_with_a_refused_acceptance() -> list[Change]:
+    return [edited(operations, "_SETTLE", (_IF_FILLED, "case when true"))]
+
+
+def _ended_invitation_accepted() -> list[Change]:
+    async def as_if_open(connection: Any, name: Any, **more: Any) -> Any:
+        return replace(await invitations.of_token(connection, name, **more), state="open")
+
+    return [
+        (acceptances, "of_token", as_if_open),
+        (invitation_store, "is_open", _answering(True)),
+    ]
+
+
+def _end_not_seen_at_the_sending() -> list[Change]:
+    return [(invitation_store, "is_open", _answering(True))]
+
+
+def _old_token_accepted() -> list[Change]:
+    async def any_generation(connection: Any, name: Any, *, locked: bool = False) -> Any:
+        look = invitation_store.lock if locked else invitation_store.one
+        return await look(connection, name.invitation_id)
+
+    return [(acceptances, "of_token", any_generation)]
+
+
+def _right_to_invite_not_needed() -> list[Change]:
+    return [(invitations, "require", lambda *_: None)]
+
+
+def _expiry_frees_the_seat_of_an_acceptance() -> list[Change]:
+    """The acceptance frees it again."""
+    freed = """with freed as (update reservations r set released_at = clock_timestamp() from invitations i
+            where i.id = r.invitation_id and r.released_at is null and r.operation_id is not null
+              and i.state = 'open' and i.expires_at <= clock_timestamp())
+        select end_invitations("""
+    return [edited(invitation_store, "_EXPIRE_DUE", ("select end_invitations(", freed))]
+
+
+def _term_ends_during_the_acceptance() -> list[Change]:
+    return [
+        edited(invitation_store, "_EXPIRE_DUE", ("where t.invitation_id", "where false and t.invitation_id"))
+    ]
+
+
 # ---------------------------------------------------------------------------------------------------- the cache
 
 
@@ -456,6 +519,15 @@ DEFECTS: dict[str, Callable[[], list[Change]]] = {
     "ended without voiding": _ended_without_voiding,
     "named before payment": _named_before_payment,
     "waits for ever": _waits_for_ever,
+    "invitation without a seat": _invitation_without_a_seat,
+    "seat kept after the acceptance": _seat_kept_after_the_acceptance,
+    "seat lost with a refused acceptance": _seat_lost_with_a_refused_acceptance,
+    "ended invitation accepted": _ended_invitation_accepted,
+    "end not seen at the sending": _end_not_seen_at_the_sending,
+    "old token accepted": _old_token_accepted,
+    "right to invite not needed": _right_to_invite_not_needed,
+    "expiry frees the seat of an acceptance": _expiry_frees_the_seat_of_an_acceptance,
+    "term ends during the acceptance": _term_ends_during_the_acceptance,
     "deleted revived": _deleted_revived,
     "event dropped": _event_dropped,
 }
@@ -476,6 +548,15 @@ NOTICED_BY = {
     "ended without voiding": "20261122/22",
     "named before payment": "20261122/2",
     "waits for ever": "20261122/13",
+    "invitation without a seat": f"20261122{INVITATIONS}0",
+    "seat kept after the acceptance": f"20261122{INVITATIONS}1",
+    "seat lost with a refused acceptance": f"20261122{INVITATIONS}23",
+    "ended invitation accepted": f"20261122{INVITATIONS}0",
+    "end not seen at the sending": f"20261122{INVITATIONS}0",
+    "old token accepted": f"20261122{INVITATIONS}9",
+    "right to invite not needed": f"20261122{INVITATIONS}11",
+    "expiry frees the seat of an acceptance": f"20261122{INVITATIONS}30",
+    "term ends during the acceptance": f"20261122{INVITATIONS}1",
 }
 """For defects that few schedules notice, one that did, which is tried first. A change of the code may change it."""
 

@@ -6,6 +6,7 @@ webhook, every late execution. What is not chosen waits, and the clock stands st
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import random
 from collections.abc import Callable, Iterator
@@ -16,11 +17,20 @@ import orjson
 
 from testkit.event_fold import event_mismatches
 from testkit.memberships import MISMATCHES
-from verification.simulation.actors import Actors
+from verification.simulation.actors import Actors, Wish
 from verification.simulation.held_database import Change, Gate, Turn
 from verification.simulation.held_loop import Killed, held_loop
 from verification.simulation.held_stripe import Answer, Call, Json
-from verification.simulation.world import API_NAMES, WORKER_NAMES, Asked, Parts, World
+from verification.simulation.inviting import Inviting
+from verification.simulation.world import (
+    API_NAMES,
+    DAY_SECONDS,
+    WORKER_NAMES,
+    Asked,
+    Parts,
+    World,
+    is_inviting,
+)
 
 FAULT_SHARE = 0.95
 """Of the schedules; the others show that the calm is judged right as well."""
@@ -111,6 +121,8 @@ class Record:
     """Objects that were cached before it began."""
     settled_after: float = 0.0
     """Seconds from then until no operation was open."""
+    ended_at: float = 0.0
+    """When the schedule was over."""
 
     @property
     def actors(self) -> int:
@@ -161,6 +173,7 @@ class Schedule:
             self.temper.rate, self.temper.fault = RATE_SHARE, RATE_FAULTS
         self.temper.long_pause = random.Random(f"{seed} long pause").random() < LONG_PAUSE_SHARE
         self.actors = Actors(self.world, self.rng)
+        self.inviting = Inviting(self.world, seed) if is_inviting(seed) else None
         self.decisions: list[str] = []
         self.asked: list[Asked] = []
         self.events: list[Delivery] = []
@@ -177,6 +190,8 @@ class Schedule:
         self.calm_at, self.calm_tick = 0.0, 0
         self.settled_at: float | None = None
         self._next_look = 0.0
+        self._cleaning: asyncio.Task[int] | None = None
+        self._ending: asyncio.Task[int] | None = None
         self.loop.set_exception_handler(self._went_wrong)
 
     def _went_wrong(self, _: Any, context: dict[str, Any]) -> None:
@@ -229,6 +244,7 @@ class Schedule:
             errors=self.errors,
             initial=frozenset(version.id for version in self.stripe.versions[: self.world.first_version]),
             settled_after=(self.settled_at or self.loop.time()) - self.calm_at,
+            ended_at=self.loop.time(),
         )
 
     def _say(self, text: str) -> None:
@@ -267,13 +283,18 @@ class Schedule:
                     self.awaiting[operation_id] = None
                 elif change.row["invoice_id"] is not None:
                     self.awaiting.pop(operation_id, None)
+        if self.inviting is not None:
+            self.inviting.take_notice(self.gate.changes[self._noticed :])
         self._noticed = len(self.gate.changes)
 
     def _is_over(self) -> bool:
         return self.steps > MOST_STEPS or (
             (self.steps >= FEWEST_STEPS)
             and not (
-                self.requests_left or self.edits_left or any(asked.task is not None for asked in self.asked)
+                self.requests_left
+                or self.edits_left
+                or (self.inviting is not None and self.inviting.left)
+                or any(asked.task is not None for asked in self.asked)
             )
         )
 
@@ -298,6 +319,7 @@ class Schedule:
         if self.edits_left:
             options.append((0.15, self._edit))
         options += self._about_payments()
+        options += self._about_invitations(under_way)
         options.append((temper.look, self._look))
         options.append((temper.kill, self._kill))
         if not self.gate.waiting and not self.gate.sent:
@@ -317,6 +339,14 @@ class Schedule:
             found.append((2.0 if is_voided else 0.3, self._payer))
         if self.awaiting:
             found.append((0.2, self._abandon))
+        return found
+
+    def _about_invitations(self, under_way: int) -> list[tuple[float, Callable[[], Any]]]:
+        if self.inviting is None:
+            return []
+        found: list[tuple[float, Callable[[], Any]]] = [(0.15, self._end_invitations)]
+        if self.inviting.left and under_way < 5:
+            found.append((2.0 / (1 + under_way), self._about_an_invitation))
         return found
 
     async def _statement(self) -> None:
@@ -468,6 +498,16 @@ class Schedule:
         key = f"key-{len(self.asked)}" if wish.method != "GET" and self.rng.random() < 0.6 else None
         self._send(name, wish.who, wish.actor_id, wish.headers, wish.method, wish.path, wish.body, key)
 
+    async def _about_an_invitation(self) -> None:
+        alive = [name for name in API_NAMES if self.world.processes[name].alive]
+        if alive and self.inviting is not None:
+            self._send_wish(self.rng.choice(alive), self.inviting.wish())
+
+    def _send_wish(self, name: str, wish: Wish) -> None:
+        is_repeatable = wish.method != "GET" and self.rng.random() < 0.5
+        key = f"key-{len(self.asked)}" if is_repeatable else None
+        self._send(name, wish.who, wish.actor_id, wish.headers, wish.method, wish.path, wish.body, key)
+
     def _send(
         self,
         name: str,
@@ -539,6 +579,14 @@ class Schedule:
         self._say(f"look {name}")
         self.world.look(name)
 
+    async def _end_invitations(self) -> None:
+        """As a worker does every minute."""
+        alive = [name for name in WORKER_NAMES if self.world.processes[name].alive]
+        if alive:
+            name = self.rng.choice(alive)
+            self._say(f"end invitations {name}")
+            self.world.end_invitations(name)
+
     async def _kill(self) -> None:
         alive = [name for name in (*API_NAMES, *WORKER_NAMES) if self.world.processes[name].alive]
         if not alive:
@@ -602,6 +650,10 @@ class Schedule:
         for operation_id in self.awaiting:
             if self.rng.random() < 0.5:
                 self._send_abandon(self.rng.choice(API_NAMES), operation_id)
+        if self.inviting is not None:
+            for invited in self.inviting.open_ones():
+                if self.rng.random() < 0.4:
+                    self._send_wish(self.rng.choice(API_NAMES), self.inviting.accept(invited))
 
     async def _rest(self) -> bool:
         """Everything that can happen happens, one by one; False once nothing is left to do."""
@@ -652,10 +704,26 @@ class Schedule:
         return True
 
     async def _clean_up(self) -> bool:
-        """Members of ended subscriptions, as a worker does every minute; False once there are none."""
-        task = getattr(self, "_cleaning", None)
+        """Members of ended subscriptions, as a worker does every minute; False once there are none.
+
+        Invitations with a short term are over by then.
+        """
+        task = self._cleaning
         if task is None or (task.done() and task.result()):
             self._say("clean up")
             self._cleaning = self.world.clean_up(WORKER_NAMES[0])
             return True
-        return not task.done()
+        if not task.done():
+            return True
+        if self.inviting is None:
+            return False
+        ending = self._ending
+        if ending is None:
+            term = self.world.rules.invitation_days * DAY_SECONDS
+            if term < DAY_SECONDS:
+                self._advance(self.loop.time() + term)
+        if ending is None or (ending.done() and ending.result()):
+            self._say("end invitations")
+            self._ending = self.world.end_invitations(WORKER_NAMES[1])
+            return True
+        return not ending.done()

@@ -15,7 +15,8 @@ import orjson
 
 from verification.simulation.driver import Record
 from verification.simulation.held_stripe import Json
-from verification.simulation.judge import Judge, Operation, Step
+from verification.simulation.invited import invited, is_of_a_login, may_invite
+from verification.simulation.judge import ACCEPTING, MOVING, Judge, Operation, Step
 from verification.simulation.truth import (
     ID_KEY,
     OPERATION_KEY,
@@ -64,7 +65,7 @@ def admission(judge: Judge) -> Iterator[str]:
     service makes a plan more over-allocated than it was, as far as the service was bound to know when the step was
     first sent; and a reservation is committed only where members and promised seats fit, after the call's own
     removals and purchase, as far as it was bound to know then. They fit into the seats that every unsettled change of
-    the quantity leaves, too.
+    the quantity leaves, too. So does the seat that an invitation reserves by number.
     """
     if not judge.truth.edited:
         yield from _over_allocated(judge)
@@ -78,7 +79,8 @@ def _over_allocated(judge: Judge) -> Iterator[str]:
         if one.kind not in ("customer", "subscription"):
             continue
         for plan in truth.plans:
-            members, seats = len(truth.members(plan, one.tick)), truth.quantity(plan, one.tick)
+            moving = judge.moving(plan, one.tick)
+            members, seats = len(truth.members(plan, one.tick)) - moving, truth.quantity(plan, one.tick)
             if members > seats:
                 yield f"{members} members on {seats} seats of {plan} after {one.key}"
 
@@ -90,7 +92,8 @@ def _written_beyond(judge: Judge) -> Iterator[str]:
         if one.kind != "customer" or sent is None:
             continue
         for plan in roles_of(one.after).keys() - roles_of(one.before).keys():
-            members, seats = truth.sure_members(plan, sent.tick), truth.most_seats(plan, sent.tick)
+            members = truth.sure_members(plan, sent.tick) - judge.moves_from(str(one.operation))
+            seats = truth.most_seats(plan, sent.tick)
             if any(role_on(state, plan) for state in truth.possible(one.id, sent.tick)):
                 continue
             if (
@@ -102,10 +105,21 @@ def _written_beyond(judge: Judge) -> Iterator[str]:
 
 def _admitted_beyond(judge: Judge) -> Iterator[str]:
     truth = judge.truth
+    for number in judge.numbers:
+        plan, begun = number.subscription_id, number.begun
+        taken, most = (
+            judge.taken(plan, begun),
+            min(truth.most_seats(plan, begun), judge.lowest_target(plan, begun)),
+        )
+        if number.is_new and taken > most:
+            yield f"{number.invitation} was admitted with {taken} of {most} seats of {plan}"
     for reserved in judge.reservations:
         operation = judge.operations[reserved.operation]
         if operation.steps[reserved.position].action == "update":
             # A member's own seat is kept for the member, however many there are.
+            continue
+        if operation.kind == MOVING or (reserved.invitation is not None and operation.kind != ACCEPTING):
+            # The seat is taken already, or promised by an invitation. The seats are judged when it is filled.
             continue
         if any(step.action == "buy_seats" for step in operation.steps.values()):
             continue
@@ -184,6 +198,11 @@ def own_key(judge: Judge) -> Iterator[str]:
 def _suffices(judge: Judge, operation: Operation, step: Step, tick: float) -> bool:
     """May the actor, as he was known at a moment, do this step?"""
     truth, actor = judge.truth, operation.actor_id
+    if operation.kind == MOVING:
+        return True  # The seat was given to the address that this login has verified.
+    if operation.kind == ACCEPTING:
+        # An invitation rests on its inviter's right.
+        return may_invite(judge, operation.request["inviter_id"], operation.subscription_id, step.role, tick)
     if actor is None:
         return not operation.principal.startswith("user:")
     plan, roles = operation.subscription_id, judge.record.world.rules.roles
@@ -270,6 +289,9 @@ def no_escalation(judge: Judge) -> Iterator[str]:
     truth = judge.truth
     for one in truth.written:
         if one.kind not in ("customer", "subscription") or one.after is None:
+            continue
+        if is_of_a_login(one):
+            # The customer of somebody who signs up names their login. I19 says whose it may be.
             continue
         operation = judge.operations.get(one.operation or "")
         old, new = (one.before or {}).get("metadata") or {}, one.after.get("metadata") or {}
@@ -377,7 +399,8 @@ def _client_keys(judge: Judge) -> Iterator[str]:
             # A stored answer that names an erased person goes. The operation answers, with the seats of that moment, if
             # the caller may still see it.
             anybody_erased = _is_anybody_deleted(judge)
-            if anybody_erased and reply.status in (403, 404):
+            if anybody_erased and (reply.status in (403, 404) or "/invitations" in path):
+                # An invitation to an erased person has ended, and so it says.
                 continue
             bare = _without_the_erased if anybody_erased else _bare
             if (earlier.reply.status, bare(earlier.reply.body)) != (reply.status, bare(reply.body)):
@@ -682,6 +705,8 @@ def _reserved_after_the_end(judge: Judge) -> Iterator[str]:
         ):
             continue
         released.add(change.row["id"])
+        if change.row["operation_id"] is None:
+            continue
         settled = judge.operations[change.row["operation_id"]].settled_tick
         if settled is not None and change.tick > settled:
             yield f"a reservation of {change.row['operation_id']} outlived it"
@@ -745,4 +770,5 @@ INVARIANTS: dict[str, Callable[[Judge], Iterator[str]]] = {
     "I16": no_zombie,
     "I17": purchases,
     "I18": turned_away,
+    "I19": invited,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 
 from verification.simulation.driver import Record
@@ -10,6 +11,8 @@ from verification.simulation.held_database import Change
 from verification.simulation.held_stripe import Json
 from verification.simulation.truth import Truth, role_on
 
+ACCEPTING, MOVING = "accept_invitation", "move"
+"""Kinds of operations: somebody accepts an invitation; a seat moves to the login that has verified its address."""
 _ENDS = ("applied", "unchanged", "refused", "failed")
 
 
@@ -53,7 +56,10 @@ class Operation:
 
 @dataclass(slots=True)
 class Reservation:
-    """A seat that is promised; `ended`: the place in the order at which it no longer was."""
+    """A seat that is promised to somebody; `ended`: the place in the order at which it no longer was.
+
+    `invitation`: the one whose seat it was before.
+    """
 
     operation: str
     position: int
@@ -62,6 +68,62 @@ class Reservation:
     email: str | None
     begun: int
     ended: float = float("inf")
+    invitation: str | None = None
+
+
+@dataclass(slots=True)
+class Number:
+    """A seat that an open invitation reserves while nobody takes it: it names nobody.
+
+    `is_new`: it was reserved by the invitation's creation, and not given back by an operation.
+    """
+
+    invitation: str
+    subscription_id: str
+    begun: int
+    is_new: bool
+    ended: float = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class InvitationRow:
+    """An invitation as a transaction left it."""
+
+    tick: int
+    at: float
+    row: Json
+
+    @property
+    def expires_at(self) -> float:
+        """In seconds of the clock."""
+        return datetime.fromisoformat(self.row["expires_at"]).timestamp()
+
+
+@dataclass(slots=True)
+class Invitation:
+    id: str
+    rows: list[InvitationRow] = field(default_factory=list)
+
+    @property
+    def first(self) -> InvitationRow:
+        return self.rows[0]
+
+    @property
+    def last(self) -> InvitationRow:
+        return self.rows[-1]
+
+    @property
+    def subscription_id(self) -> str:
+        return str(self.first.row["subscription_id"])
+
+    @property
+    def ended_tick(self) -> float:
+        """When it was no longer open; infinite if it is."""
+        return next((one.tick for one in self.rows if one.row["state"] != "open"), float("inf"))
+
+    def before(self, tick: float) -> InvitationRow | None:
+        """As it was before a moment; None if it was not there."""
+        return next((one for one in reversed(self.rows) if one.tick < tick), None)
 
 
 class Judge:
@@ -129,26 +191,93 @@ class Judge:
 
     @cached_property
     def reservations(self) -> list[Reservation]:
-        found: dict[int, Reservation] = {}
+        return self._promises[0]
+
+    @cached_property
+    def numbers(self) -> list[Number]:
+        return self._promises[1]
+
+    @cached_property
+    def _promises(self) -> tuple[list[Reservation], list[Number]]:
+        """A row is one promise after another: an operation takes the seat of an invitation, and may give it back."""
+        named: list[Reservation] = []
+        numbers: list[Number] = []
+        now: dict[int, Reservation | Number] = {}
         for change in self.record.changes:
             if change.table != "reservations":
                 continue
-            row = change.row
-            if row["customer_id"] is None and row["email"] is None:
-                # A seat that waits for its purchase: nobody is named by it, and it counts once the seats are there.
+            row, held = change.row, now.get(change.row["id"])
+            holder = held.operation if isinstance(held, Reservation) else None
+            is_over = change.gone or row["released_at"] is not None
+            if held is not None and (is_over or holder != row["operation_id"]):
+                held.ended = min(held.ended, change.tick)
+            if is_over or (held is not None and holder == row["operation_id"]):
                 continue
-            if row["id"] not in found:
-                found[row["id"]] = Reservation(
+            if row["operation_id"] is None:
+                number = Number(row["invitation_id"], row["subscription_id"], change.tick, held is None)
+                numbers.append(number)
+                now[row["id"]] = number
+            elif row["customer_id"] is not None or row["email"] is not None:
+                # Otherwise it waits for its purchase: nobody is named by it, and it counts once the seats are there.
+                taken_from = held.invitation if isinstance(held, Number) else None
+                reserved = Reservation(
                     row["operation_id"],
                     row["position"],
                     row["subscription_id"],
                     row["customer_id"],
                     row["email"],
                     change.tick,
+                    invitation=taken_from,
                 )
-            if row["released_at"] is not None:
-                found[row["id"]].ended = min(found[row["id"]].ended, change.tick)
-        return list(found.values())
+                named.append(reserved)
+                now[row["id"]] = reserved
+        return named, numbers
+
+    @cached_property
+    def commit_ticks(self) -> frozenset[int]:
+        """The places at which rows were committed, one for each row."""
+        return frozenset(change.tick for change in self.record.changes)
+
+    @cached_property
+    def invitations(self) -> dict[str, Invitation]:
+        found: dict[str, Invitation] = {}
+        for change in self.record.changes:
+            if change.table == "invitations":
+                one = found.setdefault(change.row["id"], Invitation(change.row["id"]))
+                one.rows.append(InvitationRow(change.tick, change.at, change.row))
+        return found
+
+    @cached_property
+    def linked(self) -> dict[str, set[str]]:
+        """The logins that were linked to each customer."""
+        found: dict[str, set[str]] = {}
+        for change in self.record.changes:
+            if change.table == "identities" and change.row["customer_id"] is not None:
+                found.setdefault(change.row["customer_id"], set()).add(change.row["subject"])
+        return found
+
+    @cached_property
+    def acceptances(self) -> list[Operation]:
+        """The operations that accept an invitation."""
+        return [one for one in self.operations.values() if one.kind == ACCEPTING]
+
+    def moves_from(self, operation_id: str) -> set[str]:
+        """Whose seat an operation moves to another customer of the same person."""
+        operation = self.operations[operation_id]
+        is_move = operation.kind == MOVING
+        return {str(s.customer_id) for s in operation.steps.values() if is_move and s.action == "remove"}
+
+    def moving(self, plan: str, tick: int) -> int:
+        """How many seats have two members at a moment, because they move from one customer to another."""
+        members = self.truth.members(plan, tick)
+        return sum(
+            bool(members & self.moves_from(one.id)) and one.actor_id in members
+            for one in self.operations.values()
+            if one.kind == MOVING
+            and one.subscription_id == plan
+            and one.tick < tick
+            and (one.settled_tick is None or tick < one.settled_tick)
+        )
 
     def promised(self, plan: str, tick: float) -> list[Reservation]:
         """The reservations that lived at a moment."""
@@ -172,7 +301,8 @@ class Judge:
 
     def taken(self, plan: str, tick: int) -> int:
         """|M ∪ R|, at the least: a reservation for somebody who may be a member by now is no second seat, and one
-        whose call has still to remove somebody waits for that seat.
+        whose call has still to remove somebody waits for that seat. An open invitation has one seat by number,
+        whoever its person is.
         """
         truth, members = self.truth, self.truth.sure_members(plan, tick)
         perhaps = [
@@ -193,4 +323,7 @@ class Judge:
             for step in self.operations[operation].steps.values()
             if step.action == "remove" and (step.settled_tick is None or step.settled_tick > tick)
         }
-        return len(members - freed) + len(more)
+        numbers = [
+            one for one in self.numbers if one.subscription_id == plan and one.begun <= tick < one.ended
+        ]
+        return len(members - freed) + len(more) + len(numbers)

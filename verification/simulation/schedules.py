@@ -38,11 +38,12 @@ from verification.simulation.defects import DEFECTS, planted, tried_first
 from verification.simulation.driver import RATES, Record, Schedule
 from verification.simulation.held_loop import HeldLoop, held_loop
 from verification.simulation.invariants import verdicts
-from verification.simulation.world import Parts
+from verification.simulation.world import INVITATIONS, Parts
 
 FEWEST_STEPS, FEWEST_ACTORS, FAULTY_SHARE = 30, 4, 0.8
 FEWEST_DEFECTS = 20
 RATES_EVERY = 20
+INVITATIONS_EVERY = 5
 _SHOWN = 20
 _PROGRESS_EVERY = 50
 
@@ -150,6 +151,17 @@ def seeds_of(first: str, number: int) -> list[str]:
         f"{first}{RATES if of_rates else '/'}{each}"
         for each in range(number)
         for of_rates in [each % RATES_EVERY == RATES_EVERY - 1]
+    ]
+
+
+def seeds_of_run(first: str, number: int) -> list[str]:
+    """Return so many seeds, as `seeds_of` has them and, after every fourth, one of a schedule with invitations."""
+    others = seeds_of(first, number)
+    return [
+        f"{first}{INVITATIONS}{each // INVITATIONS_EVERY}"
+        if each % INVITATIONS_EVERY == INVITATIONS_EVERY - 1
+        else others[each - each // INVITATIONS_EVERY]
+        for each in range(number)
     ]
 
 
@@ -303,10 +315,10 @@ def main() -> int:
         if given.show:
             return show(urls[0], given.show)
         crew = Crew(urls)
-        seeds = seeds_of(given.seed, given.schedules)
+        seeds = seeds_of_run(given.seed, given.schedules)
         found = crew.play(seeds)
         replayed = crew.play(seeds[: given.replay][::-1]) if given.replay else []
-        tried = seeds_of(given.seed, given.defect_schedules)
+        tried = seeds_of_run(given.seed, given.defect_schedules)
         caught = crew.catch(tried) if given.defects else {}
     result = summary(found, replayed, caught, time.monotonic() - started)
     print(json.dumps(result))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
@@ -58,6 +58,10 @@ PAYING_SHARE = 0.25
 """Of the schedules; in those one company's card is not charged at once, so that purchases wait for their payment."""
 _CARDS = ("pm_card_authenticationRequired", "pm_card_chargeCustomerFail")
 _PAYMENT_WINDOWS = (20.0, 90.0, 200.0)
+INVITATIONS = "/invitations/"
+"""In the name of a seed: people are invited, beside all that happens anyway."""
+DAY_SECONDS = 86_400.0
+_INVITATION_TERMS = (15.0, 60.0, 14 * DAY_SECONDS)
 MARKER = 1_790_009_000
 """Of the rows that a schedule begins with: before everything that happens in it."""
 
@@ -70,6 +74,22 @@ def is_paying(seed: str) -> bool:
 def memberships_of(seed: str) -> int:
     """How many plans one person may be on; more than one only where the seed's first part says `several`."""
     return random.Random(f"{seed} several").choice((2, 3, 20)) if seed.startswith("several") else 1
+
+
+def is_inviting(seed: str) -> bool:
+    """True for a schedule in which people are invited."""
+    return INVITATIONS in seed
+
+
+def with_invitations(rules: Rules, seed: str) -> Rules:
+    """The rules of such a schedule: how long an invitation lasts, whom it is for, and how many plans a person has."""
+    draw = random.Random(f"{seed} invitation rules")
+    return replace(
+        rules,
+        invitation_days=draw.choice(_INVITATION_TERMS) / DAY_SECONDS,
+        invitation_email_must_match=draw.random() < 0.25,
+        memberships_per_customer=draw.choice((1, 2, 3, 20)),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +161,12 @@ class Parts:
             self._tokens[label] = as_user(label, exp=4_000_000_000)
         return self._tokens[label]
 
+    def verified_headers_of(self, label: str, email: str) -> dict[str, str]:
+        """Of a token that verifies the person's address."""
+        if email not in self._tokens:
+            self._tokens[email] = as_user(label, exp=4_000_000_000, email=email, email_verified=True)
+        return self._tokens[email]
+
 
 class World:
     def __init__(self, parts: Parts, gate: Gate, seed: str, rng: random.Random, order: Iterator[int]) -> None:
@@ -155,6 +181,10 @@ class World:
         http._client_async = httpx.AsyncClient(transport=self.stripe, trust_env=False)
         self._labels = count()
         self.rules = self._rules(memberships_of(seed))
+        self.is_inviting = is_inviting(seed)
+        if self.is_inviting:
+            self.rules = with_invitations(self.rules, seed)
+        self.more_seats = random.Random(f"{seed} more seats")
         self.has_several = self.rules.memberships_per_customer > 1
         self.own_keys = random.Random(f"{seed} own keys")
         self.per_second = rng.choice((15, 50, 400))
@@ -219,6 +249,7 @@ class World:
         self._charge_to(owner, "pm_card_visa")
         managers, users = rng.choice(((1, 1), (2, 1), (1, 2), (2, 2)))
         seats = managers + users + rng.choice((0, 1, 1, 2, 3)) + (1 if self.rules.owner_uses_seat else 0)
+        seats += self.more_seats.choice((1, 2, 3)) if self.is_inviting else 0
         made = ask(
             "POST",
             "/v1/subscriptions",
@@ -335,7 +366,10 @@ class World:
         self.processes[name].spawn(self.jobs[name].begin_what_is_due())
 
     def clean_up(self, name: str) -> asyncio.Task[int]:
-        return self.processes[name].spawn(_cleaned_up(self.contexts[name]))
+        return self.processes[name].spawn(_cleaned_up(self.contexts[name], cleanup.clear_ended))
+
+    def end_invitations(self, name: str) -> asyncio.Task[int]:
+        return self.processes[name].spawn(_cleaned_up(self.contexts[name], cleanup.end_invitations))
 
     def call(
         self, name: str, method: str, path: str, headers: Mapping[str, str], body: bytes
@@ -351,9 +385,9 @@ class World:
 SERVICE = as_service("admin")
 
 
-async def _cleaned_up(context: Context) -> int:
+async def _cleaned_up(context: Context, part: Callable[[Context], Awaitable[int]]) -> int:
     """As the worker's upkeep: where a part is away, another round comes."""
     try:
-        return await cleanup.clear_ended(context)
+        return await part(context)
     except BillingError:
         return 1
