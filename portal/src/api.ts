@@ -153,10 +153,18 @@ export function createApi(baseUrl: string, token: Token) {
       told(client.setPaymentMethodAsDefault({ payment_method_id })),
     products: () => told(client.getProducts({ limit: 100 })),
 
-    /** Calls `changed` at each event of a subscription until `signal` aborts. The client connects again by itself. */
+    /**
+     * Calls `changed` at each event of a subscription until `signal` aborts. The client connects again by itself. The
+     * first call is for what happened before the stream began, after the last read.
+     */
     async follow(subscription_id: string, signal: AbortSignal, changed: () => void): Promise<void> {
+      let isBegun = false;
+      const onPlace = () => {
+        if (!isBegun) changed();
+        isBegun = true;
+      };
       try {
-        for await (const _ of client.streamEvents({ subscription_id }, { signal })) changed();
+        for await (const _ of client.streamEvents({ subscription_id }, { signal, onPlace })) changed();
       } catch (error) {
         if (!signal.aborted) throw refusalOf(error);
       }

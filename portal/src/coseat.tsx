@@ -57,7 +57,7 @@ export function CoseatProvider({ baseUrl, token, locale, theme = "system", payme
   const language = locale ?? chosenLocale(navigator.languages);
   const [t, setT] = useState<{ locale: Locale; translate: Translate } | null>(null);
   const [container, setContainer] = useState<HTMLElement | null>(null);
-  const [told, setTold] = useState("");
+  const [told, setTold] = useState<{ text: string; count: number } | null>(null);
   const timer = useRef<number>(undefined);
   // A function may be a new one at each render of the host. The newest is asked, and what was read and typed stays.
   const newest = useRef(token);
@@ -78,8 +78,8 @@ export function CoseatProvider({ baseUrl, token, locale, theme = "system", payme
 
   const announce = useCallback((text: string) => {
     window.clearTimeout(timer.current);
-    setTold(text);
-    timer.current = window.setTimeout(() => setTold(""), SHOWN_FOR);
+    setTold((before) => ({ text, count: (before?.count ?? 0) + 1 }));
+    timer.current = window.setTimeout(() => setTold(null), SHOWN_FOR);
   }, []);
 
   const coseat = useMemo<Coseat | null>(
@@ -105,8 +105,9 @@ export function CoseatProvider({ baseUrl, token, locale, theme = "system", payme
           </QueryClientProvider>
         </DirectionProvider>
       )}
-      <div className="cs-toast" role="status" aria-live="polite" data-shown={told !== ""}>
-        {told}
+      <div className="cs-toast" role="status" aria-live="polite" data-shown={told !== null}>
+        {/* A new element each time, so that the same text is read again. */}
+        {told && <span key={told.count}>{told.text}</span>}
       </div>
     </div>
   );

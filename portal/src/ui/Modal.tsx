@@ -1,9 +1,29 @@
 import * as Alert from "@radix-ui/react-alert-dialog";
 import * as Dialog from "@radix-ui/react-dialog";
-import { type ReactNode, useState } from "react";
+import { type ReactNode, useRef, useState } from "react";
 import { useCoseat } from "../coseat";
 import { Button, IconButton } from "./Button";
 import { CloseIcon } from "./icons";
+
+/** What opened a dialog: what has the focus, or the button of the menu that has it. */
+function openerOf(focused: Element | null): HTMLElement | null {
+  const menu = focused?.closest("[role=menu]")?.getAttribute("aria-labelledby");
+  return menu ? document.getElementById(menu) : (focused as HTMLElement | null);
+}
+
+/** Returns the focus to what opened the dialog. Radix does so only for its own triggers. */
+function useReturnedFocus() {
+  const opener = useRef<HTMLElement | null>(null);
+  return {
+    onOpenAutoFocus: () => {
+      opener.current = openerOf(document.activeElement);
+    },
+    onCloseAutoFocus: (event: Event) => {
+      event.preventDefault();
+      opener.current?.focus();
+    },
+  };
+}
 
 interface ModalProps {
   title: string;
@@ -19,6 +39,7 @@ interface ModalProps {
 export function Modal({ title, description, isDirty = false, size = "narrow", onClose, children }: ModalProps) {
   const { container, t } = useCoseat();
   const [isAsking, setAsking] = useState(false);
+  const returnedFocus = useReturnedFocus();
   const close = () => (isDirty ? setAsking(true) : onClose());
   return (
     <Dialog.Root open onOpenChange={(open) => !open && close()}>
@@ -26,6 +47,7 @@ export function Modal({ title, description, isDirty = false, size = "narrow", on
         <Dialog.Overlay className="cs-overlay">
           <Dialog.Content
             className={`cs-modal cs-modal-${size}`}
+            {...returnedFocus}
             onPointerDownOutside={(event) => {
               // A click on the scroll bar of the overlay is no click outside.
               if (event.detail.originalEvent.offsetX > (event.target as HTMLElement).clientWidth) event.preventDefault();
@@ -80,11 +102,12 @@ interface ConfirmProps {
 /** A question that must be answered. The focus begins at the harmless answer. */
 export function Confirm(props: ConfirmProps) {
   const { container, t } = useCoseat();
+  const returnedFocus = useReturnedFocus();
   return (
     <Alert.Root open={props.isOpen} onOpenChange={(open) => !open && props.onCancel()}>
       <Alert.Portal container={container}>
         <Alert.Overlay className="cs-overlay cs-overlay-above">
-          <Alert.Content className="cs-modal cs-modal-confirm">
+          <Alert.Content className="cs-modal cs-modal-confirm" {...returnedFocus}>
             <Alert.Title className="cs-modal-title">{props.title}</Alert.Title>
             <Alert.Description asChild>
               <div className="cs-confirm-text">{props.children}</div>
