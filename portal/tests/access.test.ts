@@ -1,10 +1,10 @@
 /** Every named state by the rules of WCAG 2.2 AA, and what a keyboard and a screen reader find. */
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
+import { after, before, describe, test } from "node:test";
+import type { Page } from "playwright-core";
 import { misfits, violations } from "./access.ts";
-import { placeOf, prepare, type Prepared, type State, STATES } from "./states.ts";
-import { type Look, MEMBER, newTeam, OWNER, row, SEATS, seatsOf, startWorld, toldText, until, visit, type Visitor, type World } from "./world.ts";
-import { words } from "./words.ts";
+import { opened, prepare, type Prepared, type State, STATES } from "./states.ts";
+import { MEMBER, newTeam, OWNER, row, SEATS, seatsOf, startWorld, told, until, visit, type World } from "./world.ts";
 
 let world: World;
 let prepared: Prepared;
@@ -15,50 +15,60 @@ before(async () => {
 });
 after(() => world?.stop());
 
-async function opened(state: State, look: Look): Promise<Visitor> {
-  const { who, path } = placeOf(state, prepared);
-  const visitor = await visit(world, who, path, look, (early) => state.before?.(early, prepared) ?? Promise.resolve());
-  try {
-    await state.reach?.(visitor, words(look.locale ?? "en"), prepared);
-    await visitor.page.locator(state.shows).first().waitFor();
-    return visitor;
-  } catch (error) {
-    await visitor.close();
-    throw error;
-  }
+const PSEUDO = "ar-XB";
+const PHONE = { width: 320, height: 640 };
+
+/** Resolves once the page is drawn as it is now. Colours change in the frames after this one, even if it takes 0.01 ms. */
+async function drawn(page: Page): Promise<void> {
+  await page.evaluate(async () => {
+    const frame = () => new Promise((resolve) => requestAnimationFrame(resolve));
+    await frame();
+    await Promise.all(document.getAnimations().map((animation) => animation.finished));
+    await frame();
+  });
+}
+
+async function inTheDark(page: Page): Promise<void> {
+  await page.evaluate(() => document.querySelector(".coseat")?.setAttribute("data-theme", "dark"));
+  await drawn(page);
+}
+
+/** Makes the open page that of a phone, in the pseudo-locale. */
+async function onAPhone(page: Page): Promise<void> {
+  await page.setViewportSize(PHONE);
+  await page.locator(".cs-footer select").first().evaluate((element, locale) => {
+    (element as HTMLSelectElement).value = locale;
+    element.dispatchEvent(new Event("change", { bubbles: true }));
+  }, PSEUDO);
+  await page.locator(".coseat[dir=rtl]").waitFor();
+  await drawn(page);
 }
 
 assert.ok(STATES.length >= 25);
-for (const state of STATES) {
-  test(`${state.name}: no violation in light and dark`, async () => {
-    const { page, close } = await opened(state, {});
-    try {
-      assert.deepEqual(await violations(page), []);
-      await page.evaluate(async () => {
-        document.querySelector(".coseat")?.setAttribute("data-theme", "dark");
-        const frame = () => new Promise((resolve) => requestAnimationFrame(resolve));
-        // Colours change in the frames after this one, even if it takes 0.01 ms.
-        await frame();
-        await Promise.all(document.getAnimations().map((animation) => animation.finished));
-        await frame();
-      });
-      assert.deepEqual(await violations(page), []);
-      assert.deepEqual(await misfits(page), []);
-    } finally {
-      await close();
-    }
-  });
-
-  test(`${state.name}: no violation and no misfit at 320 px, right to left, 40 % longer`, async () => {
-    const { page, close } = await opened(state, { width: 320, height: 640, locale: "ar-XB" });
-    try {
-      assert.deepEqual(await violations(page), []);
-      assert.deepEqual(await misfits(page), []);
-    } finally {
-      await close();
-    }
-  });
-}
+describe("states", { concurrency: 3 }, () => {
+  for (const state of STATES) {
+    test(`${state.name}: no violation and no misfit in light, in dark, and at 320 px from right to left with longer texts`, async () => {
+      let { page, close } = await opened(world, state, prepared);
+      try {
+        assert.deepEqual(await violations(page), []);
+        await inTheDark(page);
+        assert.deepEqual(await violations(page), []);
+        assert.deepEqual(await misfits(page), []);
+        if (state.isFixed) {
+          await close();
+          ({ page, close } = await opened(world, state, prepared, { ...PHONE, locale: PSEUDO }));
+        } else {
+          await onAPhone(page);
+          await page.locator(state.shows).first().waitFor();
+        }
+        assert.deepEqual(await violations(page), []);
+        assert.deepEqual(await misfits(page), []);
+      } finally {
+        await close();
+      }
+    });
+  }
+});
 
 /** Faults that are planted into the open seat dialog, and what has to be said of each. */
 const FAULTS: [string, string, RegExp][] = [
@@ -66,22 +76,23 @@ const FAULTS: [string, string, RegExp][] = [
   ["a field without a label", "document.querySelector('.cs-search input').removeAttribute('aria-label'); document.querySelector('.cs-search input').removeAttribute('placeholder')", /label/],
   ["a text that is too pale", "document.querySelector('.cs-row-email').style.color = '#bbb'", /color-contrast/],
   ["a role that does not exist", "document.querySelector('.cs-rows').setAttribute('role', 'rows')", /aria-roles/],
-  ["a dialog without a name", "document.querySelector('.cs-modal').removeAttribute('aria-labelledby')", /aria-dialog-name/],
-  ["a target that is too small", "document.querySelector('.cs-icon-button').style.cssText = 'inline-size:16px;min-block-size:16px;block-size:16px'", /a target of 16/],
+  ["a list with what is no item", "document.querySelector('.cs-rows').prepend(document.createElement('div'))", /list:/],
+  ["a target that is too small", "document.querySelector('.cs-modal .cs-icon-button').style.cssText = 'inline-size:16px;min-block-size:16px;block-size:16px'", /a target of 16/],
   ["a text that is cut off", "document.querySelector('.cs-row-name').style.cssText = 'inline-size:20px;overflow:hidden;white-space:nowrap;flex-wrap:nowrap'", /cut off/],
   ["a line that is too wide", "document.querySelector('.cs-contact, .cs-pages').style.cssText = 'min-inline-size:200vw'", /sideways/],
 ];
-for (const [name, script, expected] of FAULTS) {
-  test(`${name} is caught`, async () => {
-    const { page, close } = await opened(STATES[0] as State, {});
-    try {
+test("planted faults are caught", async (t) => {
+  const { page, dialog, close } = await opened(world, STATES[0] as State, prepared);
+  for (const [name, script, expected] of FAULTS) {
+    await t.test(name, async () => {
       await page.evaluate(script);
       assert.match([...(await violations(page)), ...(await misfits(page))].join("\n"), expected);
-    } finally {
-      await close();
-    }
-  });
-}
+    });
+    await page.reload();
+    await dialog.locator(".cs-rows").waitFor();
+  }
+  await close();
+});
 
 test("the focus goes into the dialog, stays there, and returns to the button that opened it", async () => {
   const { page, dialog, close } = await visit(world, OWNER, "#/subscriptions");
@@ -125,7 +136,7 @@ test("what was typed stays after a failure, and the reason is read out", async (
   assert.deepEqual(await dialog.locator(".cs-tag-text").allTextContents(), ["kept@example.com"]);
   await context.setOffline(false);
   await dialog.getByRole("button", { name: "Invite", exact: true }).click();
-  await until(async () => /1 invitation was sent/.test((await toldText(page).textContent()) ?? ""));
+  await told(page, /1 invitation was sent/);
   await close();
 });
 
@@ -139,21 +150,20 @@ test("the whole dialog works by keyboard alone", async () => {
       const label = await page.evaluate(() => {
         const element = document.activeElement as HTMLInputElement | null;
         const labels = element?.labels ? [...element.labels].map((one) => one.textContent) : [];
-        return [element?.getAttribute("aria-label"), ...labels, element?.textContent].filter(Boolean).join(" ");
+        return [element?.getAttribute("aria-label"), ...labels, element?.matches("button, a, [role=tab]") && element.textContent].filter(Boolean).join(" ");
       });
       if (name.test(label)) return;
       await page.keyboard.press("Tab");
     }
     throw new Error(`Tab never reaches ${name}.`);
   };
-  const told = (expected: RegExp) => until(async () => expected.test((await toldText(page).textContent()) ?? ""));
 
   await tabTo(/Invite people by e-mail/);
   await page.keyboard.type("yan@example.com");
   await page.keyboard.press("Enter");
   await tabTo(/^Invite$/);
   await page.keyboard.press("Enter");
-  await told(/1 invitation was sent/);
+  await told(page, /1 invitation was sent/);
 
   await tabTo(/Change seats/);
   await page.keyboard.press("Enter");
@@ -162,11 +172,11 @@ test("the whole dialog works by keyboard alone", async () => {
   await dialog.getByRole("button", { name: /^Buy 1 seat/ }).waitFor();
   await tabTo(/^Buy 1 seat/);
   await page.keyboard.press("Enter");
-  await told(/You have 4 seats now/);
+  await told(page, /You have 4 seats now/);
 
   await tabTo(/Role of zoe/);
   await page.keyboard.press("ArrowDown");
-  await told(/has the role Manager now/);
+  await told(page, /has the role Manager now/);
 
   await tabTo(/Actions for zoe/);
   await page.keyboard.press("Enter");
@@ -176,7 +186,7 @@ test("the whole dialog works by keyboard alone", async () => {
   await page.getByRole("alertdialog").waitFor();
   await tabTo(/^Remove$/);
   await page.keyboard.press("Enter");
-  await told(/zoe@example\.com was removed/);
+  await told(page, /zoe@example\.com was removed/);
 
   await tabTo(/^People$/);
   await page.keyboard.press("ArrowRight");

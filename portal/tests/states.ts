@@ -3,8 +3,11 @@
  * after hours, or by accident, is made from its real answer by changing that answer on its way to the browser.
  */
 import type { Page, Route } from "playwright-core";
-import { atApi, MANAGER, MEMBER, newTeam, OWNER, seatsOf, SEATS, STRANGER, tokenOf, type Team, type Visitor, type World } from "./world.ts";
-import type { Words } from "./words.ts";
+import type { MessageKey } from "../src/i18n.ts";
+import {
+  atApi, type Look, MANAGER, MEMBER, newTeam, OWNER, seatsOf, SEATS, STRANGER, tokenOf, type Team, visit, type Visitor, type World,
+} from "./world.ts";
+import { type Words, words } from "./words.ts";
 
 export interface Prepared {
   team: Team;
@@ -38,6 +41,22 @@ export interface State {
   reach?: (visitor: Visitor, t: Words, prepared: Prepared) => Promise<unknown>;
   /** The element that shows the state. */
   shows: string;
+  /** True if the state does not outlast a change of language: it is reached anew in each. */
+  isFixed?: true;
+}
+
+/** Opens the portal in a state. */
+export async function opened(world: World, state: State, prepared: Prepared, look: Look = {}): Promise<Visitor> {
+  const path = state.path === "INVITATION" ? `#/invitations/${prepared.invitation}` : (state.path ?? seatsOf(prepared.team));
+  const visitor = await visit(world, state.who ?? prepared.team.owner, path, look, async (early) => state.before?.(early, prepared));
+  try {
+    await state.reach?.(visitor, words(look.locale ?? "en"), prepared);
+    await visitor.page.locator(state.shows).first().waitFor();
+    return visitor;
+  } catch (error) {
+    await visitor.close();
+    throw error;
+  }
 }
 
 type Json = Record<string, any>;
@@ -84,17 +103,20 @@ const unpaid = changed(SHARED, (answer) => ({
 const answered = (status: number, body: Json) => async ({ page }: { page: Page }) =>
   page.route("**/dev/payment", (route) => route.fulfill({ status, json: body }));
 
-async function openPayment({ dialog }: Visitor, t: Words) {
-  await dialog.getByRole("button", { name: t("payment.finish") }).click();
+/** Presses what has this text. */
+function pressing(key: MessageKey, role: "button" | "tab" | "menuitem" = "button") {
+  return ({ page }: Visitor, t: Words) => page.getByRole(role, { name: t(key), exact: true }).first().click();
 }
+
+const openPayment = pressing("payment.finish");
 
 async function openMenu({ dialog }: Visitor, who: string) {
   await dialog.locator(".cs-row").filter({ hasText: who }).locator(".cs-row-menu button").click();
 }
 
-async function stepTo({ dialog }: Visitor, t: Words, wanted: string) {
-  await dialog.getByRole("button", { name: t("seats.change") }).click();
-  await dialog.getByLabel(t("stepper.label")).fill(wanted);
+async function stepTo(visitor: Visitor, t: Words, wanted: string) {
+  await pressing("seats.change")(visitor, t);
+  await visitor.dialog.getByLabel(t("stepper.label")).fill(wanted);
 }
 
 async function type({ dialog }: Visitor, t: Words, text: string) {
@@ -112,6 +134,7 @@ export const STATES: State[] = [
       await context.setOffline(true);
     },
     shows: ".cs-notice-warning",
+    isFixed: true,
   },
   {
     name: "seats-none-found",
@@ -158,7 +181,7 @@ export const STATES: State[] = [
       await visitor.dialog.getByLabel(t("add.way")).selectOption("add");
       const many = Array.from({ length: 4 }, (_, number) => `new-${number}@example.com`).join(",");
       await type(visitor, t, `${many},`);
-      await visitor.dialog.getByRole("button", { name: t("add.submit_add"), exact: true }).click();
+      await pressing("add.submit_add")(visitor, t);
     },
     shows: ".cs-add .cs-amounts",
   },
@@ -167,7 +190,7 @@ export const STATES: State[] = [
     before: failing("**/invitations", 409, { code: "already_member" }),
     reach: async (visitor, t) => {
       await type(visitor, t, "ada.lovelace@example.com,");
-      await visitor.dialog.getByRole("button", { name: t("add.submit_invite"), exact: true }).click();
+      await pressing("add.submit_invite")(visitor, t);
     },
     shows: ".cs-tag-problem",
   },
@@ -176,7 +199,7 @@ export const STATES: State[] = [
     name: "seats-remove",
     reach: async (visitor, t) => {
       await openMenu(visitor, "charles.babbage");
-      await visitor.page.getByRole("menuitem", { name: t("person.remove") }).click();
+      await pressing("person.remove", "menuitem")(visitor, t);
       await visitor.page.getByRole("radio").nth(1).check();
     },
     shows: ".cs-modal-confirm .cs-choice:has(:checked)",
@@ -185,7 +208,7 @@ export const STATES: State[] = [
     name: "seats-make-owner",
     reach: async (visitor, t) => {
       await openMenu(visitor, "ada.lovelace");
-      await visitor.page.getByRole("menuitem", { name: t("person.transfer") }).click();
+      await pressing("person.transfer", "menuitem")(visitor, t);
     },
     shows: ".cs-modal-confirm select",
   },
@@ -215,7 +238,7 @@ export const STATES: State[] = [
     reach: async (visitor, t) => {
       await openPayment(visitor, t);
       await visitor.page.getByLabel(t("payment.card"), { exact: true }).selectOption("pm_card_threeDSecure2Required");
-      await visitor.page.getByRole("button", { name: t("payment.pay"), exact: true }).click();
+      await pressing("payment.pay")(visitor, t);
     },
     shows: ".cs-bank",
   },
@@ -227,9 +250,10 @@ export const STATES: State[] = [
     },
     reach: async (visitor, t) => {
       await openPayment(visitor, t);
-      await visitor.page.getByRole("button", { name: t("payment.pay"), exact: true }).click();
+      await pressing("payment.pay")(visitor, t);
     },
     shows: ".cs-modal-narrow .cs-notice-error",
+    isFixed: true,
   },
   {
     name: "discard",
@@ -241,17 +265,18 @@ export const STATES: State[] = [
   },
   {
     name: "invitations",
-    reach: async ({ dialog }, t) => dialog.getByRole("tab", { name: t("tab.invitations") }).click(),
+    reach: pressing("tab.invitations", "tab"),
     shows: ".cs-row-invitation",
   },
   {
     name: "history",
-    reach: async ({ dialog }, t) => dialog.getByRole("tab", { name: t("tab.history") }).click(),
+    reach: pressing("tab.history", "tab"),
     shows: ".cs-history .cs-row",
   },
   {
     name: "told",
-    reach: async ({ dialog }, t) => dialog.getByRole("button", { name: t("people.csv") }).click(),
+    reach: pressing("people.csv"),
+    isFixed: true,
     shows: '.cs-toast[data-shown="true"]',
   },
   { name: "manager", who: MANAGER, path: SEATS, shows: ".cs-rows" },
@@ -262,7 +287,7 @@ export const STATES: State[] = [
     path: SEATS,
     reach: async (visitor, t) => {
       await openMenu(visitor, "Uma User");
-      await visitor.page.getByRole("menuitem", { name: t("person.leave") }).click();
+      await pressing("person.leave", "menuitem")(visitor, t);
     },
     shows: ".cs-modal-confirm",
   },
@@ -282,9 +307,9 @@ export const STATES: State[] = [
     name: "subscription-change",
     who: OWNER,
     path: "#/subscriptions",
-    reach: async ({ page }, t) => {
-      await page.getByRole("button", { name: t("subscription.change"), exact: true }).first().click();
-      await page.getByLabel(t("change.quantity")).fill("7");
+    reach: async (visitor, t) => {
+      await pressing("subscription.change")(visitor, t);
+      await visitor.page.getByLabel(t("change.quantity")).fill("7");
     },
     shows: ".cs-quote .cs-amounts",
   },
@@ -292,7 +317,7 @@ export const STATES: State[] = [
     name: "subscription-end",
     who: OWNER,
     path: "#/subscriptions",
-    reach: async ({ page }, t) => page.getByRole("button", { name: t("subscription.end"), exact: true }).first().click(),
+    reach: pressing("subscription.end"),
     shows: ".cs-modal-confirm .cs-choice",
   },
   { name: "plans", path: "#/plans", shows: ".cs-card" },
@@ -323,10 +348,10 @@ export const STATES: State[] = [
     },
     shows: ".cs-modal-narrow",
   },
-  { name: "nobody", before: async ({ page }) => page.route("**/dev/people", (route) => route.fulfill({ status: 404 })), shows: ".cs-notice-info" },
+  {
+    name: "nobody",
+    before: async ({ page }) => page.route("**/dev/people", (route) => route.fulfill({ status: 404 })),
+    shows: ".cs-notice-info",
+    isFixed: true,
+  },
 ];
-
-export function placeOf(state: State, prepared: Prepared): { who: string; path: string } {
-  const path = state.path === "INVITATION" ? `#/invitations/${prepared.invitation}` : (state.path ?? seatsOf(prepared.team));
-  return { who: state.who ?? prepared.team.owner, path };
-}

@@ -1,102 +1,24 @@
-/** A whole installation for the tests: `coseat dev` on free ports with a state of its own, and a browser beside it. */
-import { spawn } from "node:child_process";
-import { chmodSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { fileURLToPath } from "node:url";
+/** What the tests share: a browser beside the `coseat dev` that `clients/checks/run.ts` started, its people and teams. */
 import { type Browser, type BrowserContext, chromium, type Locator, type Page } from "playwright-core";
+import { service, stripe } from "coseat-client-checks/service";
 
-const CHECKOUT = fileURLToPath(new URL("../..", import.meta.url));
-const COSEAT = process.env["COSEAT"] ?? join(CHECKOUT, ".venv/bin/coseat");
-const START = 120_000;
 /** Long enough for a machine that does other work too. What must be fast is measured by the test itself. */
-const PATIENCE = 30_000;
+const PATIENCE = 60_000;
 
 export const TEAM = "sub_demoteam";
 
 export interface World {
   url: string;
-  /** The control interface of the stand-in for Stripe. */
-  stripe: string;
-  serviceKey: string;
   browser: Browser;
   stop: () => Promise<void>;
 }
 
-/**
- * Starts `coseat dev` and a browser. For work on one test, `WORLD` names a file with what a running `coseat dev` has
- * printed, which is used instead.
- */
 export async function startWorld(): Promise<World> {
-  const service = process.env["WORLD"]
-    ? { printed: readFileSync(process.env["WORLD"], "utf8"), stop: async () => {} }
-    : await startService();
-  try {
-    const browser = await chromium.launch({
-      executablePath: process.env["CHROMIUM"] ?? "/usr/bin/chromium",
-      args: ["--no-sandbox", "--disable-dev-shm-usage"],
-    });
-    return {
-      url: found(service.printed, /API\s+(http:\S+)\/v1/),
-      stripe: found(service.printed, /Stripe\s+(http:\S+)/),
-      serviceKey: found(service.printed, /SERVICE_KEY=(\S+)/),
-      browser,
-      stop: async () => {
-        await browser.close();
-        await service.stop();
-      },
-    };
-  } catch (error) {
-    await service.stop();
-    throw error;
-  }
-}
-
-async function startService(): Promise<{ printed: string; stop: () => Promise<void> }> {
-  const state = mkdtempSync(join(tmpdir(), "coseat-portal-"));
-  // As root, PostgreSQL runs as a user of its own, who must be able to enter.
-  chmodSync(state, 0o755);
-  const child = spawn(COSEAT, ["dev", "--port", "0", "--stripe-port", "0", "--state", state], {
-    cwd: CHECKOUT,
-    stdio: ["ignore", "pipe", "inherit"],
+  const browser = await chromium.launch({
+    executablePath: process.env["CHROMIUM"] ?? "/usr/bin/chromium",
+    args: ["--no-sandbox", "--disable-dev-shm-usage"],
   });
-  const ended = new Promise<void>((resolve) => child.on("exit", () => resolve()));
-  const stop = async () => {
-    if (child.exitCode === null) child.kill("SIGINT");
-    await ended;
-    rmSync(state, { recursive: true, force: true });
-  };
-  try {
-    return { printed: await output(child.stdout, ended), stop };
-  } catch (error) {
-    await stop();
-    throw error;
-  }
-}
-
-function found(text: string, pattern: RegExp): string {
-  const match = pattern.exec(text)?.[1];
-  if (match === undefined) throw new Error(`\`coseat dev\` printed nothing like ${pattern}.`);
-  return match;
-}
-
-/** Resolves with what `coseat dev` prints once it is ready. */
-function output(stream: NodeJS.ReadableStream, ended: Promise<void>): Promise<string> {
-  return new Promise((resolve, reject) => {
-    let text = "";
-    const timer = setTimeout(() => reject(new Error(`\`coseat dev\` is not ready:\n${text}`)), START);
-    stream.on("data", (chunk: Buffer) => {
-      text += chunk.toString();
-      if (text.includes("Ctrl-C stops everything")) {
-        clearTimeout(timer);
-        resolve(text);
-      }
-    });
-    void ended.then(() => {
-      clearTimeout(timer);
-      reject(new Error(`\`coseat dev\` ended:\n${text}`));
-    });
-  });
+  return { url: service.api, browser, stop: () => browser.close() };
 }
 
 export interface Look {
@@ -140,6 +62,7 @@ export async function visit(
     },
     [look.locale ?? "en", look.theme ?? "light"] as const,
   );
+  await context.addInitScript(keepTold);
   const page = await context.newPage();
   await before({ page, context });
   await page.goto(`${world.url}/?as=${encodeURIComponent(email)}${path}`);
@@ -154,21 +77,10 @@ export const STRANGER = "stranger@example.com";
 /** The dialog's address. */
 export const SEATS = `#/shared/${TEAM}`;
 
-/** Sends a request to the stand-in's Stripe API, as an operator does in the Dashboard. */
-export async function atStripe(world: World, path: string, form: Record<string, string>): Promise<Json> {
-  return asJson(
-    await fetch(`${world.stripe}/v1/${path}`, {
-      method: "POST",
-      headers: { Authorization: "Bearer sk_test_demo" },
-      body: new URLSearchParams(form),
-    }),
-  );
-}
-
 type Json = Record<string, any>;
 
 /** Calls the API as somebody. Without a token it is the service key. */
-export async function atApi(world: World, method: string, path: string, body?: object, token = world.serviceKey): Promise<Json> {
+export async function atApi(world: World, method: string, path: string, body?: object, token = service.tokens["service_key"]): Promise<Json> {
   return asJson(
     await fetch(`${world.url}/v1/${path}`, {
       method,
@@ -196,7 +108,7 @@ export async function signUp(world: World, email: string, card: string | null = 
 
 /** Makes a test card the one that a customer and their subscriptions pay with. Returns its id. */
 export async function useCard(world: World, customer: string, card: string): Promise<string> {
-  const method = await atStripe(world, `payment_methods/${card}/attach`, { customer });
+  const method = await stripe("POST", `payment_methods/${card}/attach`, { customer });
   await until(async () => {
     const methods = await atApi(world, "GET", `customers/${customer}/payment-methods`);
     return methods["data"].some((one: Json) => one["id"] === method["id"]);
@@ -236,7 +148,7 @@ async function settled(world: World, answer: Json, token: string): Promise<void>
   await until(async () => (await atApi(world, "GET", `operations/${answer["operation_id"]}`, undefined, token))["state"] === "settled");
 }
 
-/** Waits until a condition holds, at most 30 s. */
+/** Waits until a condition holds, at most a minute. */
 export async function until(holds: () => Promise<boolean>): Promise<void> {
   const giveUp = Date.now() + PATIENCE;
   while (!(await holds())) {
@@ -253,9 +165,25 @@ async function asJson(response: Response): Promise<Json> {
 
 export const seatsOf = (team: Team) => `#/shared/${team.id}`;
 
-/** The text of the live region: what a screen reader was told last. */
-export function toldText(page: Page): Locator {
-  return page.locator(".cs-toast");
+/** Keeps what the live region says, so that a text is found however short it shows. Runs in the page. */
+function keepTold() {
+  const told: string[] = [];
+  let last: Element | null = null;
+  new MutationObserver(() => {
+    const said = document.querySelector(".cs-toast > *");
+    if (said !== last && said?.textContent) told.push(said.textContent);
+    last = said;
+  }).observe(document, { subtree: true, childList: true });
+  Object.assign(window, { told });
+}
+
+/** Waits until screen readers were told a text, after the text that was waited for before. */
+export async function told(page: Page, expected: RegExp): Promise<void> {
+  await page.waitForFunction(([source, flags]) => {
+    const said = (window as unknown as { told: string[] }).told;
+    const place = said.findIndex((text) => new RegExp(source, flags).test(text));
+    return place >= 0 && said.splice(0, place + 1).length > 0;
+  }, [expected.source, expected.flags] as const);
 }
 
 export function row(dialog: Locator, name: string): Locator {
