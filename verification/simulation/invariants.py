@@ -496,7 +496,7 @@ def no_regression(judge: Judge) -> Iterator[str]:
 def known_outcome(judge: Judge) -> Iterator[str]:
     """I11. Every operation ends, within a minute after the faults have; each result is what the log shows of it;
     nobody is answered 500, and what takes long is answered 202. A step that took effect may be told as refused or
-    failed only where somebody else had undone it before it was settled.
+    failed only where somebody else had undone it before it was settled, or kept the seat by a key of their own.
     """
     for operation in judge.operations.values():
         longest = SETTLED_SECONDS
@@ -525,11 +525,26 @@ def _results(judge: Judge) -> Iterator[str]:
     for step in judge.steps:
         found = effects.get((step.operation, step.position), [])
         is_denied = step.state in ("refused", "failed", "unchanged") and bool(found)
-        if is_denied and not _was_overtaken(judge, found[-1], step):
+        if (
+            is_denied
+            and not _left_a_key(judge, found[-1], step)
+            and not _was_overtaken(judge, found[-1], step)
+        ):
             told = f"{step.state} ({step.code})"
             yield f"{step.action} {step.operation}/{step.position} is told {told} and took effect"
         if step.state == "applied" and not found and not _was_so(judge, step):
             yield f"{step.action} {step.operation}/{step.position} is told applied and has no effect"
+
+
+def _left_a_key(judge: Judge, effect: Made, step: Step) -> bool:
+    """Did a removal clear one key, and the person keep the seat by another, which somebody had written by hand?"""
+    plan = judge.operations[step.operation].subscription_id
+    by_hand = [
+        one
+        for one in judge.truth.of[effect.id]
+        if one.key is None and one.tick < effect.tick and role_on(one.after, plan)
+    ]
+    return step.action == "remove" and bool(by_hand) and role_on(effect.after, plan) is not None
 
 
 def _was_overtaken(judge: Judge, effect: Made, step: Step) -> bool:
