@@ -12,7 +12,7 @@ export interface AdapterOptions extends Omit<ClientOptions, "token" | "actingCus
 }
 
 export interface Adapter {
-  /** Give it to the client as `getEmailHmac`. It names the signed-in person; the adapter reads no HMAC. */
+  /** Give it to the client as `getEmailHmac`. It names the person, and nobody if there is no token; no HMAC is read. */
   getEmailHmac(): Promise<{ email: string; hmac: string }>;
   /** Gives `fetch` and `Stripe` back. */
   remove(): void;
@@ -66,7 +66,7 @@ function failure(error: unknown): Response {
 /** Returns what answers one request of the client. */
 function answering(coseat: Client, { token, defaultCurrency = "usd" }: AdapterOptions) {
   const memory: Memory = { quotes: new Map(), payments: new Map(), invoices: new Map(), defaultCurrency };
-  const isPublic = (name: string) => name === "getProducts" || name === "getLocalCurrency";
+  const isPublic = (name: string) => ["getProducts", "getLocalCurrency", "checkCustomerEmail"].includes(name);
 
   async function session(): Promise<Record<string, string>> {
     const credential = await token();
@@ -122,7 +122,9 @@ export function install(options: AdapterOptions): Adapter {
   return {
     async getEmailHmac() {
       const token = await options.token();
-      const email = (await me(coseat))?.email ?? claimsOf(token ?? "").email ?? "";
+      // The client then asks for an address itself.
+      if (!token) return { email: "", hmac: "" };
+      const email = (await me(coseat))?.email ?? claimsOf(token).email ?? "";
       return { email, hmac: IN_PAGE };
     },
     remove() {

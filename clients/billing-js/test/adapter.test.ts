@@ -61,8 +61,12 @@ test("signing in gives a session without a credential", async () => {
 
 test("nobody is refused, but sees what is on sale", async () => {
   const call = as(undefined);
+  assert.deepEqual(await adapter!.getEmailHmac(), { email: "", hmac: "" });
   assert.deepEqual(await call("getCustomerProfile"), { status: 401, body: { error: "Unauthorized" }, session: null });
   assert.equal((await call("auth/token", { email: "a@example.com", hmac: "x" })).status, 401);
+  for (const email of ["owner@example.com", "nobody@example.com"]) {
+    assert.deepEqual(await call("checkCustomerEmail", { email }), { status: 403, body: { error: "Sign in first." }, session: null });
+  }
   const { body } = await call("getProducts", { productIds: ["prod_demoteam", "prod_absent"] });
   const [team] = body.products;
   assert.equal(body.products.length, 1);

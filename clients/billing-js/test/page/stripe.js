@@ -31,7 +31,7 @@
       createToken: () => {},
       createPaymentMethod: () => {},
       elements: () => elements,
-      confirmCardSetup: (client_secret) => asked("/payer/setup", { client_secret, payment_method: "pm_card_visa" }),
+      confirmCardSetup: (client_secret) => asked("/payer/setup", { client_secret, payment_method: window.card ?? "pm_card_visa" }),
       confirmCardPayment: (client_secret) => asked("/payer/payment", { client_secret, authenticate: true }),
       paymentRequest: () => ({ canMakePayment: async () => null, on: () => {}, off: () => {}, update: () => {} }),
     };
