@@ -2,8 +2,9 @@
 
 `python -m testkit.openapi_changes BASE` compares the committed document with that of BASE, a git revision or a file.
 It prints one line for each difference, and its exit code is 1 if one of them breaks callers. These do: a route,
-parameter, field, type or value that is gone, an answer's field that may be absent now, a request's field that has to
-be sent now, and a request's field that took any value and now takes only some.
+webhook, parameter, field, type or value that is gone, an answer's field that may be absent now, a request's field that
+has to be sent now, and a request's field that took any value and now takes only some. What a webhook posts counts as an
+answer.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 DOCUMENT = "openapi/openapi.json"
 
 Json = Mapping[str, Any]
-Kind = Literal["route", "answer", "parameter", "field", "value", "required", "always sent"]
+Kind = Literal["route", "webhook", "answer", "parameter", "field", "value", "required", "always sent"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Fact:
-    """One thing that callers may rely on. `place` begins with `request` or `answer`, except for a route."""
+    """One thing that callers may rely on. `place` begins with `request` or `answer`, except for a route or webhook."""
 
     kind: Kind
     place: str
@@ -60,6 +61,11 @@ class _Reader:
         for status, given in operation["responses"].items():
             self.facts.add(Fact("answer", f"answer {name}", status))
             self._content("answer", f"answer {name} {status}", self._resolved(given))
+
+    def webhook(self, name: str, operation: Json) -> None:
+        """Collect what is posted to an endpoint. For its receiver it is what an answer is for a caller."""
+        self.facts.add(Fact("webhook", name))
+        self._content("answer", f"answer webhook {name}", operation["requestBody"])
 
     def _content(self, direction: str, place: str, part: Json) -> None:
         for media_type, content in part.get("content", {}).items():
@@ -110,6 +116,8 @@ def facts(document: Json) -> set[Fact]:
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             reader.operation(f"{method.upper()} {path}", operation)
+    for name, methods in document.get("webhooks", {}).items():
+        reader.webhook(name, methods["post"])
     return reader.facts
 
 

@@ -67,6 +67,14 @@ def _remove_a_filter(document: Document) -> None:
     parameters[:] = [one for one in parameters if one.get("name") != "search"]
 
 
+def _post_an_event_no_more(document: Document) -> None:
+    del document["webhooks"]["owner.changed"]
+
+
+def _remove_a_posted_field(document: Document) -> None:
+    del document["components"]["schemas"]["SentInvitationData"]["properties"]["token"]
+
+
 @pytest.mark.parametrize(
     ("plant", "told"),
     [
@@ -80,6 +88,8 @@ def _remove_a_filter(document: Document) -> None:
         (_send_a_field_sometimes, "- always sent answer Seats.total"),
         (_limit_what_a_field_takes, '+ value request NewSubscriptionRequest.currency "eur"'),
         (_remove_a_filter, f"- parameter request GET {USERS} query search"),
+        (_post_an_event_no_more, "- webhook owner.changed"),
+        (_remove_a_posted_field, "- field answer SentInvitationData.token"),
     ],
 )
 def test_a_change_that_breaks_callers_is_found(
