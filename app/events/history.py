@@ -31,7 +31,7 @@ async def newest(
 
 async def one(context: Context, event_id: str) -> DeliveredEvent:
     """Return an event with its deliveries. Raises NotFound if it is not kept."""
-    async with context.database.unhurried() as connection:
+    async with context.database.reading() as connection:
         found = await store.event(connection, event_id)
         if found is None:
             raise NotFound(f"There is no event {event_id}, or it is older than EVENT_RETENTION_DAYS.")

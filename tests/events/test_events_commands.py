@@ -114,3 +114,13 @@ async def test_endpoint_is_refused_when_a_type_is_misspelt(service: Service, rec
     )
     assert (code, report["error"]) == (1, "invalid_request") and "seat.assigned" in report["detail"]
     assert (await service.get("/v1/webhook-endpoints", as_service("admin"))).json()["data"] == []
+
+
+async def test_event_is_found_by_an_index_when_the_log_is_long(service: Service) -> None:
+    await service.fetch(
+        """insert into events (position, id, type, created, data)
+        select n, 'evt_' || md5(n::text), 'seat.assigned', clock_timestamp(), '{}' from generate_series(1, 20000) n"""
+    )
+    await service.fetch("analyze events")
+    plan = await service.fetch("explain select * from events where id = 'evt_' || md5('7')")
+    assert "Index Scan using ix_events_id" in plan[0][0], plan

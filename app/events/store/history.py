@@ -29,7 +29,7 @@ async def newest(
 
 
 async def event(connection: Connection, event_id: str) -> JsonObject | None:
-    """Return an event that is kept, or None. It reads the whole log, which has no index by id."""
+    """Return an event that is kept, or None."""
     row = await connection.fetchrow(f"select {COLUMNS} from events where id = $1", event_id)
     return None if row is None else dict(row)
 

@@ -54,6 +54,7 @@ events = Table(
     json_column("data", required=True),
     UniqueConstraint("subscription_id", "sequence"),
 )
+Index(None, events.c.id)
 Index(
     None,
     events.c.subscription_id,
