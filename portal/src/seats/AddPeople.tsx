@@ -1,4 +1,4 @@
-import { useEffect, useState } from "react";
+import { useState } from "react";
 import { type Api, ApiError, type ChangeResult, type MemberRole, type Quote, type Subscription } from "../api";
 import { useCoseat } from "../coseat";
 import { applied, finished, isUnpaid, useAction, useRefresh } from "../data";
@@ -10,7 +10,7 @@ import { type Address, addressesOf, joined } from "./addresses";
 import { QuoteText } from "./QuoteText";
 import { ROLE_KEYS } from "./labels";
 import type { Rights } from "./rights";
-import type { MarkTyped } from "./SeatDialog";
+import { type MarkTyped, useMark } from "./typed";
 
 type Way = "invite" | "add";
 
@@ -42,10 +42,7 @@ export function AddPeople({ subscription, rights, markTyped }: AddPeopleProps) {
   const [missing, setMissing] = useState<Missing | null>(null);
   const isTyped = addresses.length > 0 || text.trim() !== "";
 
-  useEffect(() => {
-    markTyped("addresses", isTyped);
-    return () => markTyped("addresses", false);
-  }, [markTyped, isTyped]);
+  useMark(markTyped, "addresses", isTyped);
 
   function changed(next: Address[], typed: string) {
     setAddresses(next);

@@ -16,7 +16,7 @@ import { PersonRow } from "./PersonRow";
 import { Remove } from "./Remove";
 import { OfferTransfer } from "./Transfer";
 import type { Rights } from "./rights";
-import type { MarkTyped } from "./SeatDialog";
+import type { MarkTyped } from "./typed";
 
 const PAGE = 20;
 

@@ -16,6 +16,7 @@ import { SeatBar } from "./SeatBar";
 import { SeatStepper } from "./SeatStepper";
 import { TransferNotice } from "./Transfer";
 import { productName, rightsOf } from "./rights";
+import type { MarkTyped } from "./typed";
 
 export interface SeatDialogProps extends CoseatProps {
   /** Without it, the first shared subscription of the person is shown. */
@@ -90,8 +91,6 @@ export function Seats({ subscriptionId, onClose }: { subscriptionId: string; onC
     </Modal>
   );
 }
-
-export type MarkTyped = (what: string, isTyped: boolean) => void;
 
 interface ContentProps {
   subscription: Subscription;

@@ -1,4 +1,4 @@
-import { useEffect, useId, useState } from "react";
+import { useId, useState } from "react";
 import type { Quote, Subscription } from "../api";
 import { useCoseat } from "../coseat";
 import { applied, boundTo, isUnpaid, useAction, useQuote, useRefresh } from "../data";
@@ -7,7 +7,7 @@ import { Button, IconButton } from "../ui/Button";
 import { Failure } from "../ui/Failure";
 import { MinusIcon, PlusIcon } from "../ui/icons";
 import { QuoteText } from "./QuoteText";
-import type { MarkTyped } from "./SeatDialog";
+import { type MarkTyped, useMark } from "./typed";
 
 interface SeatStepperProps {
   subscription: Subscription;
@@ -35,10 +35,7 @@ export function SeatStepper({ subscription, markTyped, onDone }: SeatStepperProp
     api.quoteSeats(subscription.id, change),
   );
 
-  useEffect(() => {
-    markTyped("seats", isChanged);
-    return () => markTyped("seats", false);
-  }, [markTyped, isChanged]);
+  useMark(markTyped, "seats", isChanged);
 
   const apply = (bound: Quote) =>
     run(async () => {
