@@ -178,7 +178,10 @@ export function useQuote<Change>(id: string, change: Change | null, isBusy: bool
     staleTime: 0,
     gcTime: 0,
   });
-  const isReading = change !== null && (!isCurrent || isFetching);
+  // While others change the subscription, the price that is shown stays good. One that was sent is read again first.
+  const sent = useRef<Quote>(undefined);
+  if (isBusy) sent.current = data;
+  const isReading = change !== null && (!isCurrent || (isFetching && (data === undefined || data === sent.current)));
   return { quote: isCurrent && error === null ? data : undefined, problem: isCurrent && !isFetching ? error : null, isReading };
 }
 
