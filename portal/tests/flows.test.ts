@@ -278,11 +278,17 @@ describe("flows", { concurrency: 3 }, () => {
     await page.getByRole("alertdialog").getByRole("button", { name: "Remove" }).click();
     await told(page, /was removed/);
 
+    // The cards come late: the purchase waits for them, and takes the default.
+    await page.route("**/payment-methods*", async (route) => {
+      await new Promise((done) => setTimeout(done, 1500));
+      await route.continue();
+    });
     await page.goto(`${world.url}/?as=${nova}#/plans`);
     await page.getByRole("button", { name: "Buy Team plan" }).click();
     await page.getByLabel("Number of seats").fill("3");
     await page.getByRole("dialog").getByRole("button", { name: "Buy" }).click();
     await told(page, /You bought Team plan/);
+    await page.unrouteAll({ behavior: "wait" });
     await page.getByRole("article", { name: "Team plan" }).getByRole("button", { name: "End…" }).click();
     await page.getByRole("alertdialog").getByRole("button", { name: "End subscription" }).click();
     await told(page, /The subscription ends on/);

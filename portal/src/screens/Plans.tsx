@@ -75,10 +75,13 @@ function Buy({ product, onClose }: { product: Product; onClose: () => void }) {
   const [price, setPrice] = useState(product.default_price_id ?? prices[0]?.id ?? "");
   const [quantity, setQuantity] = useState(1);
   const [promotion, setPromotion] = useState("");
-  const methods = usePaymentMethods().data?.data ?? [];
+  const cards = usePaymentMethods();
+  const methods = cards.data?.data ?? [];
   const [chosenMethod, setChosenMethod] = useState<string | null>(null);
   const method = chosenMethod ?? methods.find((one) => one.is_default)?.id ?? ANOTHER_CARD;
   const [due, setDue] = useState<{ payment: Payment; operation: string | null } | null>(null);
+  // Before the cards are known, a purchase would ask for another one although there is a default.
+  const isWaiting = isBusy || cards.isPending;
 
   async function bought() {
     announce(t("told.bought", { name: product.name }));
@@ -121,7 +124,7 @@ function Buy({ product, onClose }: { product: Product; onClose: () => void }) {
         className="cs-modal-body"
         onSubmit={(event) => {
           event.preventDefault();
-          if (!isBusy) void buy();
+          if (!isWaiting) void buy();
         }}
       >
         <Field label={t("change.price")}>
@@ -166,7 +169,7 @@ function Buy({ product, onClose }: { product: Product; onClose: () => void }) {
         </Field>
         <Failure failure={failure ?? (me.isError ? me.error : null)} />
         <div className="cs-actions cs-actions-end">
-          <Button variant="primary" type="submit" isBusy={isBusy} disabled={quantity < 1 || !me.isSuccess}>
+          <Button variant="primary" type="submit" isBusy={isWaiting} disabled={quantity < 1 || !me.isSuccess}>
             {t("plans.buy")}
           </Button>
         </div>
