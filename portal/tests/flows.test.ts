@@ -385,7 +385,7 @@ describe("flows", { concurrency: 3 }, () => {
     await close();
   });
 
-  test("an addition buys the seats whose price was shown, also if somebody else bought some meanwhile", async () => {
+  test("an addition buys the seats whose price was shown, also if somebody else buys some at the same time", async () => {
     const team = await newTeam(world, 1);
     const { page, dialog, close } = await visit(world, team.owner, seatsOf(team));
     await dialog.locator(".cs-row").first().waitFor();

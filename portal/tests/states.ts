@@ -41,7 +41,7 @@ export interface State {
   reach?: (visitor: Visitor, t: Words, prepared: Prepared) => Promise<unknown>;
   /** The element that shows the state. */
   shows: string;
-  /** True if the state does not outlast a change of language: it is reached anew in each. */
+  /** True if the state does not outlast a change of language: it is reached again in each. */
   isFixed?: true;
 }
 

@@ -1,6 +1,6 @@
 """I19, the invariant of invitations: judged by committed rows, by what was asked and answered, and by Stripe's log.
 
-An invitation names an address, but whoever has its token may accept it. So the judge knows people by their login: of a
+An invitation names an address, but anybody with its token may accept it. So the judge knows people by their login: of a
 customer the one that metadata or a committed link names, of a request its sender's.
 """
 
@@ -134,7 +134,7 @@ def _is_of(judge: Judge, asked: Any, customer_id: str | None) -> bool:
 
 
 def _sender(asked: Any) -> str:
-    """The login of whoever sent the request, or is named by a service key."""
+    """The login that sent the request, or that a service key names."""
     return str(asked.who).removeprefix("service for ")
 
 
@@ -270,7 +270,7 @@ def _told_ended(judge: Judge, asked: Any, invitation_id: str, state: str) -> Ite
 
 
 def _customers(judge: Judge) -> Iterator[str]:
-    """P12: who is created, and for whom."""
+    """P12: which customers are created, and for which people."""
     accepting = {_sender(asked) for asked in judge.record.asked if asked.path == ACCEPT}
     for one in judge.truth.written:
         if one.kind != "customer" or one.after is None:

@@ -302,7 +302,7 @@ class Judge:
     def taken(self, plan: str, tick: int) -> int:
         """|M ∪ R|, at the least: a reservation for somebody who may be a member by now is no second seat, and one
         whose call has still to remove somebody waits for that seat. An open invitation has one seat by number,
-        whoever its person is.
+        also if its person is known.
         """
         truth, members = self.truth, self.truth.sure_members(plan, tick)
         perhaps = [

@@ -82,7 +82,7 @@ def is_inviting(seed: str) -> bool:
 
 
 def with_invitations(rules: Rules, seed: str) -> Rules:
-    """The rules of such a schedule: how long an invitation lasts, whom it is for, and how many plans a person has."""
+    """The rules of such a schedule: the term and the addressees of invitations, and the plans of a person."""
     draw = random.Random(f"{seed} invitation rules")
     return replace(
         rules,
