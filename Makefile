@@ -46,7 +46,12 @@ POSTGRES ?= /usr/lib/postgresql/15/bin
 
 .PHONY: test-postgres
 test-postgres: $(READY) ## The tests on the PostgreSQL whose programs are in POSTGRES (/usr/lib/postgresql/15/bin)
-	@$(BIN)/python -m testkit.other_postgres $(POSTGRES) $(or $(TEST_OPTIONS),$(AT_ONCE))
+ifdef TEST_OPTIONS
+	@$(BIN)/python -m testkit.other_postgres $(POSTGRES) $(TEST_OPTIONS)
+else
+	@$(BIN)/python -m testkit.other_postgres $(POSTGRES) -q -m timed
+	@$(BIN)/python -m testkit.other_postgres $(POSTGRES) $(AT_ONCE) -m "not timed"
+endif
 
 # promtool comes with Debian's package prometheus.
 .PHONY: test-alerts

@@ -301,6 +301,8 @@ async def _write_subject(
     """
     async with context.database.connection() as connection:
         known = await customers.user_id(connection, customer_id)
+        if known is not None and not is_new_here:
+            return True
         profile = await customers.profile(connection, customer_id)
     values: dict[str, Any] = {} if known is not None else {"metadata": {keys.USER_ID: subject.subject}}
     nameless = profile is not None and not profile["name"]

@@ -19,10 +19,6 @@ IN_FLIGHT = 4
 STRIPE_LATENCY = 0.4
 SLOWEST_READ = 0.5
 """Seconds, of 95 % of the reads; on an idle machine it is under 0.05."""
-LONGEST_BOUND = 1.0
-"""Half of what the reads took before writers were bounded."""
-TIMES_SLOWER = 5
-"""Than the same reads before the writers, on a machine that is busy with something else."""
 DEFAULTS = {"WRITE_RATE_LIMIT": "5", "USER_IN_FLIGHT": str(IN_FLIGHT), "SERVICE_KEY_IN_FLIGHT": "64"}
 
 
@@ -47,7 +43,6 @@ async def test_reads_are_answered_when_five_logins_write_at_their_rate(
             # The server ends idle connections after 5 s: the client does so first.
             limits = httpx.Limits(max_connections=500, keepalive_expiry=2.0)
             async with httpx.AsyncClient(base_url=url, timeout=60.0, limits=limits) as client:
-                calm = [seconds for _, seconds in await _read(client, company)]
                 writes: Counter[int] = Counter()
                 writing = asyncio.gather(
                     *(_write(client, company, dict(one.headers), writes) for one in writers)
@@ -62,9 +57,7 @@ async def test_reads_are_answered_when_five_logins_write_at_their_rate(
             await asyncio.to_thread(processes.close)
     assert not [status for status, _ in reads if status != 200], Counter(status for status, _ in reads)
     slowest = statistics.quantiles([seconds for _, seconds in reads], n=20)[-1]
-    usual = statistics.quantiles(calm, n=20)[-1]
-    bound = min(LONGEST_BOUND, max(SLOWEST_READ, TIMES_SLOWER * usual))
-    assert slowest < bound, f"95 % of the reads within {slowest:.3f} s, and {usual:.3f} s before the writers"
+    assert slowest < SLOWEST_READ, f"95 % of the reads within {slowest:.3f} s"
     assert set(writes) <= {200, 202, 429} and writes[200] + writes[202], writes
 
 

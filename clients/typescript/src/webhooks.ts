@@ -1,4 +1,5 @@
 // Events that the service posts to a webhook endpoint, signed by Standard Webhooks (https://www.standardwebhooks.com).
+// The library of Standard Webhooks would be a second dependency; the tests hold this code to what it signs.
 import type { WebhookEvent } from "./types.ts";
 
 /** A request that the service did not sign, or signed too long ago. Answer it with 401. */

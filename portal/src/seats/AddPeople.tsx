@@ -1,7 +1,7 @@
 import { useState } from "react";
 import { type Api, ApiError, type ChangeResult, type MemberRole, type Quote, type Subscription } from "../api";
 import { useCoseat } from "../coseat";
-import { applied, finished, isUnpaid, useAction, useRefresh } from "../data";
+import { applied, boundTo, finished, isUnpaid, useAction, useRefresh } from "../data";
 import { Button } from "../ui/Button";
 import { Failure } from "../ui/Failure";
 import { Field, Select } from "../ui/Field";
@@ -75,7 +75,7 @@ export function AddPeople({ subscription, rights, markTyped }: AddPeopleProps) {
       }
     });
 
-  /** Keeps back what was not done, and what was typed meanwhile. */
+  /** Keeps back what was not done, and what was typed while it was sent. */
   function tell(results: Sent[]) {
     setAddresses((now) => keptBack(now, results));
     const done = results.filter(isDone).length;
@@ -169,7 +169,7 @@ async function priced(sending: Sending, way: Way, seats: number): Promise<Missin
 
 async function add(sending: Sending, missing: Missing | null): Promise<Sent[]> {
   const { api, subscription, refresh } = sending;
-  const bought = missing === null ? {} : { over_capacity: "add_seats" as const, quote_id: missing.quote.quote_id };
+  const bought = missing === null ? {} : { over_capacity: "add_seats" as const, ...boundTo(missing.quote) };
   const change = api.changePeople(subscription.id, { add: additions(sending), ...bought });
   return (await finished(api, change, refresh)).results.filter((result) => result.action === "add");
 }
@@ -177,7 +177,7 @@ async function add(sending: Sending, missing: Missing | null): Promise<Sent[]> {
 /** Buys what is missing, then invites one address after the other. An address that is refused stops no other. */
 async function invite({ api, subscription, emails, role, refresh }: Sending, missing: Missing | null): Promise<Sent[]> {
   if (missing !== null) {
-    const change = { total: missing.total, quote_id: missing.quote.quote_id };
+    const change = { total: missing.total, ...boundTo(missing.quote) };
     const bought = await applied(api, api.setSeats(subscription.id, change), refresh);
     if (isUnpaid(bought)) throw new ApiError("payment_action_required", 402);
   }
