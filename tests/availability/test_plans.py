@@ -7,6 +7,7 @@ any subscription to have them all. What was really read is counted by PostgreSQL
 import asyncpg
 
 from app.customers import emptied
+from app.mirror.store.members import SEARCHED_MEMBERS
 from testkit import growth
 from testkit.company import Company, new_email, running_service
 from testkit.service import as_service
@@ -121,6 +122,37 @@ async def test_list_by_state_reads_few_rows_when_almost_all_members_are_in_anoth
                     page.json()["total_count"] == (query.get("role") != "manager") == len(page.json()["data"])
                 )
         assert await rows_read(database_url) - before < 300
+
+
+async def test_search_looks_at_a_thousand_members_when_most_teams_are_small(
+    stripe_simulator: str, database_url: str
+) -> None:
+    """Section "Memberships as rows": a search is bounded, also where statistics make any team look like a small one."""
+    async with Simulator(stripe_simulator, new_account_key()) as stripe:
+        async with running_service(stripe, database_url) as service:
+            company = await service.company(seats=MEMBERS + 10)
+            await _prepared(company)
+            await service.fetch("alter table memberships alter subscription_id set (n_distinct = 300)")
+            await service.fetch("vacuum analyze")
+        before = await rows_read(database_url)
+        async with running_service(stripe, database_url) as service:
+            company.service = service
+            found = await service.get(
+                f"{company.path}/users", company.owner.headers, search="member", limit=5
+            )
+            assert len(found.json()["data"]) == 5
+            for query in (
+                {},
+                {"role": "user"},
+                {"state": "unclaimed"},
+                {"state": "unclaimed", "role": "user"},
+            ):
+                found = await service.get(
+                    f"{company.path}/users", company.owner.headers, search="of nobody", **query
+                )
+                assert found.json()["data"] == [] and found.json()["next_cursor"]
+        # Five times a thousand, each with its customer and its record of membership.
+        assert await rows_read(database_url) - before < 5 * 3 * SEARCHED_MEMBERS + 1_000
 
 
 async def _used(company: Company) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Sequence
 
 from app.postgres.tables import metadata, schema_floor
 from testkit.company import Service, running_service
 from testkit.logs import quiet_logs
+from testkit.seat_world import progress
 from testkit.simulator import Simulator, new_account_key, running_simulator
 from verification.people.defects import DEFECTS
 from verification.people.invariants import verdicts
@@ -36,9 +36,11 @@ async def judged(url: str, stripe_base: str, seeds: Sequence[str], letters: str 
                 wrong = await verdicts(order)
                 found += [f"{seed} {verdict}" for verdict in wrong]
                 if wrong and letters is None:
-                    print("\n".join([*wrong, *order.log]), file=sys.stderr, flush=True)
+                    progress("\n".join([*wrong, *order.log]))
                 if letters is not None and any(verdict[0] in letters for verdict in wrong):
                     return found
+        if letters is None:
+            progress(f"{min(first + _IN_ONE_ACCOUNT, len(seeds))} of {len(seeds)} orders")
     return found
 
 
@@ -63,6 +65,6 @@ def catch(url: str, names: Sequence[str], *, seeds: Sequence[str]) -> list[tuple
             with in_place(DEFECTS[name].changes()):
                 found = asyncio.run(judged(url, stripe_base, seeds, letters))
             first = next((one for one in found if one.split()[1] in letters), None)
-            print(f"{name}: {first or 'NOT CAUGHT'}", file=sys.stderr, flush=True)
+            progress(f"{name}: {first or 'NOT CAUGHT'}")
             caught.append((name, first))
     return caught

@@ -51,13 +51,18 @@ _SHOWN = """
     cross join lateral (select c.email, c.name from customers c where c.id = m.customer_id limit 1) c
     left join lateral (select k.typed_email, k.since from member_records k
         where k.subscription_id = m.subscription_id and k.customer_id = m.customer_id limit 1) k on true
+    cross join lateral (select r.role from memberships r
+        where r.subscription_id = m.subscription_id and r.customer_id = m.customer_id limit 1) r
     cross join lateral (select m.customer_id, coalesce(k.typed_email, c.email) as email,
-        case when k.typed_email is null then c.name end as name, m.role,
+        case when k.typed_email is null then c.name end as name, r.role,
         case when k.typed_email is null then 'active' else 'unclaimed' end as state, k.since) shown"""
 
-# $1: the subscription, $2: its owner or null, $3: the customer id after which the rows begin.
+# $1: the subscription, $2: its owner or null, $3: the customer id after which the rows begin. Each variant has an
+# index with these columns in the order of the rows. With more columns, another index can seem cheaper for a small team;
+# then a large one would be sorted as a whole.
 _AFTER = """
-    select * from memberships where subscription_id = $1 and customer_id is distinct from $2 and customer_id > $3"""
+    select subscription_id, customer_id from memberships
+    where subscription_id = $1 and customer_id is distinct from $2 and customer_id > $3"""
 _CONTAINS = """(strpos(lower(coalesce(shown.email, '')), $4) > 0 or strpos(lower(coalesce(shown.name, '')), $4) > 0)"""
 _HAS_ADDRESS = """coalesce(lower(shown.email collate "C") = $4 and lower(c.email collate "C") = $4
     and strpos($4, '@') > 0, false)"""
