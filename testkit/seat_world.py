@@ -21,7 +21,6 @@ from typing import Any
 import httpx
 
 from app.commands.child_processes import ChildProcesses
-from app.settings import inherited_environment
 from testkit import servers
 from testkit.company import Company, Person, Service, running_service
 from testkit.database_proxy import DatabaseProxy
@@ -56,11 +55,7 @@ class World:
         )
 
     def start_worker(self, name: str) -> int:
-        log = self.logs / f"{name}.log"
-        shell = ["/bin/sh", "-c", 'log=$1; shift; exec "$@" >"$log" 2>&1', "sh", str(log)]
-        command = [*shell, sys.executable, "-m", "app", "worker"]
-        environment = {**inherited_environment(), **self.environment}
-        return self.children.spawn(name, command, environment=environment).pid
+        return servers.start_worker(self.children, name, environment=self.environment, logs=self.logs).pid
 
     async def call(
         self, api: int, method: str, path: str, who: Mapping[str, str], body: Any = None, **headers: str

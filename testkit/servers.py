@@ -119,6 +119,21 @@ def start(
     logs: Path,
 ) -> Server:
     """`python -m module…`, its output in a file of `logs`, waited for until /healthz answers."""
+    process, log = _spawn(children, name, module, environment, logs)
+    wait_for(port, process, log)
+    return Server(name, port, process.pid)
+
+
+def start_worker(
+    children: ChildProcesses, name: str, *, environment: Mapping[str, str], logs: Path
+) -> subprocess.Popen[str]:
+    """A worker, its output in a file of `logs`. Nothing shows when it has begun."""
+    return _spawn(children, name, ["app", "worker"], environment, logs)[0]
+
+
+def _spawn(
+    children: ChildProcesses, name: str, module: list[str], environment: Mapping[str, str], logs: Path
+) -> tuple[subprocess.Popen[str], Path]:
     log = logs / f"{name}.log"
     shell = ["/bin/sh", "-c", 'log=$1; shift; exec "$@" >"$log" 2>&1', "sh", str(log)]
     process = children.spawn(
@@ -126,8 +141,7 @@ def start(
         [*shell, sys.executable, "-m", *module],
         environment={**inherited_environment(), **environment},
     )
-    wait_for(port, process, log)
-    return Server(name, port, process.pid)
+    return process, log
 
 
 def wait_for(port: int, process: subprocess.Popen[str], log: Path) -> None:
