@@ -353,6 +353,27 @@ async def test_queue_goes_on_when_a_process_was_killed_in_a_try(
     assert len(receiver.received) == 3
 
 
+async def test_event_is_not_skipped_when_the_queue_is_ahead_of_the_log_that_was_taken_in(
+    service: Service, deliverer: Deliverer, receiver: Receiver
+) -> None:
+    """A queue goes on to events that no look has put there yet. The next look begins with these, and then new ones."""
+    company = await service.company(users=0)
+    await service.announce()
+    await endpoint(service, receiver)
+    await company.change(company.owner.headers, add=[new_email()])
+    await service.announce()
+    receiver.seconds = 0.2
+    await deliverer.begin_what_is_due(asyncio.Event())
+    await company.change(company.owner.headers, add=[new_email()])
+    await service.announce()
+    await asyncio.wait(set(deliverer.running))
+    assert len(receiver.received) == 6, "those of both changes"
+    await company.change(company.owner.headers, add=[new_email()])
+    await deliver(service, deliverer)
+    sequences = [event["sequence"] for event in receiver.events]
+    assert sequences == list(range(sequences[0], sequences[0] + 9))
+
+
 async def test_endpoints_are_for_admin_keys_only(service: Service) -> None:
     for who in (as_service("write"), as_service("admin", acting_for="cus_1")):
         refused = await service.get("/v1/webhook-endpoints", who)

@@ -22,6 +22,8 @@ _OPEN = """
         or exists (select from webhook_deliveries d where d.endpoint_id = e.id and d.again_at <= clock_timestamp()))
     order by e.id"""
 
+# A queue may be ahead of the batch, since `_ADVANCE` looks in the log. So of the batch the first event that it has not
+# delivered counts. `on conflict` has waited for the queue's row and sees it as it is now.
 _ENQUEUE = f"""
     with endpoint as (
         select id, types, queued_to from webhook_endpoints where id = $1 and status = 'enabled'
@@ -31,14 +33,16 @@ _ENQUEUE = f"""
         from endpoint e cross join lateral (
             select position, subscription_id, type from events where position > e.queued_to
             order by position limit {_BATCH}) v
+    ), wanted as (
+        select b.position, b.subscription_id from batch b, endpoint e where e.types is null or b.type = any(e.types)
     ), queued as (
         insert into webhook_queues as q (endpoint_id, subscription_id, delivered_to, next_position, due_at, failures)
-        select e.id, b.subscription_id, e.queued_to, min(b.position), clock_timestamp(), 0
-        from batch b, endpoint e where e.types is null or b.type = any(e.types)
-        group by e.id, e.queued_to, b.subscription_id order by b.subscription_id
-        on conflict (endpoint_id, subscription_id) do update set next_position = excluded.next_position,
-            due_at = excluded.due_at
-        where q.next_position is null and q.delivered_to < excluded.next_position
+        select e.id, n.subscription_id, e.queued_to, min(n.position), clock_timestamp(), 0
+        from wanted n, endpoint e group by e.id, e.queued_to, n.subscription_id order by n.subscription_id
+        on conflict (endpoint_id, subscription_id) do update set due_at = excluded.due_at, next_position = (
+            select min(n.position) from wanted n
+            where n.subscription_id = q.subscription_id and n.position > q.delivered_to)
+        where q.next_position is null
     ), moved as (
         update webhook_endpoints w
         set queued_to = coalesce((select max(position) from batch), greatest(e.queued_to, l.position))
