@@ -192,7 +192,8 @@ class Control:
         """Makes many customers, each with a subscription if asked; ``{n}`` in texts is the running number.
 
         Fields: ``customers`` (how many), ``name``, ``email``, ``metadata``, ``subscription`` (parameters of a create
-        without the customer; ``{customer}`` in its metadata), ``start``, ``events`` (default false), ``ids``.
+        without the customer; ``{customer}`` in its metadata), ``start``, ``events`` (default false), ``ids``,
+        ``subscriptions`` (ids, dealt out in turn as ``{subscription}`` in texts).
         """
         count, start = int(given.get("customers", 0)), int(given.get("start", 1))
         actor = {"type": "control", "request": None, "idempotency_key": None}
@@ -216,8 +217,12 @@ class Control:
 
     @staticmethod
     def _bulk_customer(tx: Transaction, given: Obj, number: int, made: list[str], subs: list[str]) -> None:
+        known = given.get("subscriptions") or [""]
+
         def filled(text: str | None) -> str | None:
-            return None if text is None else text.replace("{n}", str(number))
+            if text is None:
+                return None
+            return text.replace("{n}", str(number)).replace("{subscription}", known[number % len(known)])
 
         identifier = tx.new_id("cus_")
         customer = customers.blank(identifier, tx.now, identifier[-8:].upper())

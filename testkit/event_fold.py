@@ -27,9 +27,22 @@ class Folded:
 
     def take(self, event: Json) -> None:
         """Take in one event of the feed, or one row of the snapshot."""
+        self.count(event)
+        self.apply(event)
+
+    def count(self, event: Json) -> None:
+        """Note a gap before an event."""
+        subscription_id = event["subscription_id"]
+        if "id" not in event or subscription_id is None:
+            return
+        before = self.sequences.get(subscription_id)
+        if before is not None and event["previous_sequence"] != before:
+            self.gaps.append(f"{subscription_id}: {event['sequence']} after {before}")
+        self.sequences[subscription_id] = event["sequence"]
+
+    def apply(self, event: Json) -> None:
+        """Take in what an event says, without a look at its number."""
         subscription_id, customer_id, data = event["subscription_id"], event["customer_id"], event["data"]
-        if "id" in event and subscription_id is not None:
-            self._count(event)
         match event["type"]:
             case "seat.assigned" | "seat.role_changed":
                 self.seats[subscription_id, customer_id] = data["role"]
@@ -43,13 +56,6 @@ class Folded:
                 self.statuses[subscription_id] = data["status"]
             case "access.changed":
                 self._take_access((customer_id, data["product_id"]), data)
-
-    def _count(self, event: Json) -> None:
-        subscription_id = event["subscription_id"]
-        before = self.sequences.get(subscription_id)
-        if before is not None and event["previous_sequence"] != before:
-            self.gaps.append(f"{subscription_id}: {event['sequence']} after {before}")
-        self.sequences[subscription_id] = event["sequence"]
 
     def _take_access(self, key: tuple[str, str], data: Json) -> None:
         if data["revision"] <= self.revisions.get(key, 0):
@@ -69,6 +75,34 @@ class Folded:
             "statuses": self.statuses,
             "access": self.access,
         }
+
+
+@dataclass
+class Beginner:
+    """A consumer that begins with the snapshot. It drops later events that a row of the snapshot contains already."""
+
+    state: Folded = field(default_factory=Folded)
+    rows: int = 0
+    _contained: dict[tuple[str, str | None, str | None], int] = field(default_factory=dict)
+
+    def take_row(self, row: Json) -> None:
+        """Take in one row of the snapshot."""
+        self.rows += 1
+        self.state.take(row)
+        # An access is told by its revision, so the sequence counts for the other rows.
+        if row["type"] != "access.changed":
+            self._contained[_concern(row)] = row["sequence"]
+
+    def take(self, event: Json) -> None:
+        """Take in one event after the place that the snapshot has named."""
+        self.state.count(event)
+        if event["sequence"] is None or event["sequence"] > self._contained.get(_concern(event), 0):
+            self.state.apply(event)
+
+
+def _concern(event: Json) -> tuple[str, str | None, str | None]:
+    kind = event["type"].partition(".")[0]
+    return kind, event["subscription_id"], event["customer_id"] if kind == "seat" else None
 
 
 def folded(events: Iterable[Json]) -> Folded:
@@ -96,17 +130,26 @@ async def _events(ask: Ask) -> list[dict[str, Any]]:
     return rows
 
 
+def begun(known: Mapping[str, Any]) -> Folded:
+    """Return the fold of no event onto a state that is `known`."""
+    copied = {name: dict(value) for name, value in known.items()}
+    return Folded(copied["seats"], copied["totals"], copied["owners"], copied["statuses"], copied["access"])
+
+
 async def event_mismatches(ask: Ask, known: Mapping[str, Any]) -> list[str]:
     """Say where the events, folded onto the state `known` at the end of the fill, are not the state of the copy."""
-    begun = {name: dict(value) for name, value in known.items()}
-    state = Folded(begun["seats"], begun["totals"], begun["owners"], begun["statuses"], begun["access"])
+    state = begun(known)
     for event in await _events(ask):
         state.take(event)
-    expected = await state_now(ask)
-    found = [f"events: gap in {gap}" for gap in state.gaps]
+    return [f"events: {one}" for one in mismatches(state, await state_now(ask))]
+
+
+def mismatches(state: Folded, expected: Mapping[str, Any]) -> list[str]:
+    """Say where a fold is not what is expected, and where its sequences have gaps."""
+    found = [f"gap in {gap}" for gap in state.gaps]
     for name, told in state.state().items():
         found += [
-            f"events: {name} {key}: told {told.get(key)}, is {expected[name].get(key)}"
+            f"{name} {key}: told {told.get(key)}, is {expected[name].get(key)}"
             for key in sorted(told.keys() | expected[name].keys())
             if told.get(key) != expected[name].get(key)
         ]

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -121,8 +122,10 @@ def run(
             if proxy is not None:
                 await proxy.open()
                 stack.push_async_callback(proxy.shut)
-            made = await stack.enter_async_context(_world(name, state, url, apis, workers, proxy, overrides))
-            return await play(made)
+            made = running_world(
+                name, state, url, apis=apis, workers=workers, proxy=proxy, overrides=overrides
+            )
+            return await play(await stack.enter_async_context(made))
 
     # Ended from outside, too, the servers stop and the database is dropped.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
@@ -131,15 +134,17 @@ def run(
 
 
 @asynccontextmanager
-async def _world(
+async def running_world(
     name: str,
     state: Path | None,
     url: str,
-    apis: int,
-    workers: int,
-    proxy: DatabaseProxy | None,
-    overrides: Mapping[str, str],
+    *,
+    apis: int = 1,
+    workers: int = 1,
+    proxy: DatabaseProxy | None = None,
+    overrides: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncIterator[World]:
+    """A stand-in, API processes and workers over a migrated database; all end with the block."""
     ports = [servers.free_port() for _ in range(apis)]
     async with AsyncExitStack() as stack:
         stack.enter_context(quiet_logs())

@@ -15,103 +15,23 @@ import argparse
 import asyncio
 import itertools
 import json
-import random
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
 import httpx
-from standardwebhooks.webhooks import WebhookVerificationError
 
 from testkit import seat_world
 from testkit.company import Company, new_email
-from testkit.receiver import Received, Receiver, receiving
+from testkit.consumers import ADMIN, DELIVERED, LEFT_OVER, Endpoint, FeedReader, StreamReader, until
+from testkit.receiver import Receiver, receiving
 from testkit.seat_world import Json, World, percentile, progress
-from testkit.service import as_service
 
-ADMIN, READ = as_service("admin"), as_service("read")
 SLOWER, LEAST_SECONDS, STREAM_SECONDS = 3.0, 0.25, 1.0
-DELIVERED, DEAD = 204, 503
-
-
-@dataclass
-class Consumer:
-    """An endpoint with what has arrived there. `secrets` are those it knows, `arrived` the first time of each event."""
-
-    receiver: Receiver
-    endpoint_id: str
-    secrets: list[str]
-    answer: int = DELIVERED
-    arrived: dict[str, float] = field(default_factory=dict)
-    order: list[Json] = field(default_factory=list)
-    refused: int = 0
-
-    def status(self, one: Received) -> int:
-        """Answer one delivery, and remember it if it is taken."""
-        if not any(_fits(one, secret) for secret in self.secrets):
-            self.refused += 1
-            return 401
-        if self.answer == DELIVERED and one.event["id"] not in self.arrived:
-            self.arrived[one.event["id"]] = time.time()
-            self.order.append(one.event)
-        return self.answer
-
-    @property
-    def falls(self) -> int:
-        """How often a sequence was not above the one before it of the same subscription."""
-        last: dict[str, int] = defaultdict(int)
-        found = 0
-        for event in self.order:
-            if event["subscription_id"] is not None:
-                found += event["sequence"] <= last[event["subscription_id"]]
-                last[event["subscription_id"]] = event["sequence"]
-        return found
-
-
-def _fits(one: Received, secret: str) -> bool:
-    try:
-        one.verified(secret)
-    except WebhookVerificationError:
-        return False
-    return True
-
-
-@dataclass
-class Reader:
-    """A stream of one subscription that is cut now and then, and resumed after its last place."""
-
-    company: Company
-    place: str = ""
-    seen: dict[str, float] = field(default_factory=dict)
-    opened: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def read(self, client: httpx.AsyncClient, cut_seconds: float) -> None:
-        """Read until it is cancelled."""
-        while True:
-            headers = {**self.company.owner.headers, **({"Last-Event-ID": self.place} if self.place else {})}
-            with suppress(TimeoutError, httpx.TransportError):
-                async with asyncio.timeout(cut_seconds * random.uniform(0.5, 1.5)):
-                    await self._once(client, headers)
-            await asyncio.sleep(0.05)
-
-    async def _once(self, client: httpx.AsyncClient, headers: dict[str, str]) -> None:
-        async with client.stream("GET", f"{self.company.path}/events", headers=headers) as answer:
-            answer.raise_for_status()
-            event = ""
-            async for line in answer.aiter_lines():
-                name, _, value = line.partition(": ")
-                if name == "data":
-                    event = json.loads(value)["id"]
-                elif name == "id":
-                    self.place = value
-                    self.opened.set()
-                elif line == "" and event:
-                    self.seen.setdefault(event, time.time())
-                    event = ""
+DEAD = 503
 
 
 @dataclass
@@ -121,18 +41,14 @@ class Storm:
     world: World
     given: argparse.Namespace
     companies: list[Company]
-    feed: list[list[str]] = field(default_factory=list)
-    readers: list[Reader] = field(default_factory=list)
+    feeds: list[FeedReader] = field(default_factory=list)
+    streams: list[StreamReader] = field(default_factory=list)
     rotations: int = 0
     changes: int = 0
 
-    async def endpoint(self, receiver: Receiver) -> Consumer:
+    async def endpoint(self, receiver: Receiver) -> Endpoint:
         """Register a receiver, from now on."""
-        answer = await self.world.call(0, "POST", "/v1/webhook-endpoints", ADMIN, {"url": receiver.url})
-        made = answer.raise_for_status().json()
-        consumer = Consumer(receiver, made["webhook_endpoint"]["id"], [made["secret"]])
-        receiver.status = consumer.status
-        return consumer
+        return await Endpoint.registered(self.world.clients[0], receiver)
 
     async def write(self, seconds: float) -> tuple[float, float]:
         """Change seats for so many seconds at the wanted rate, and return the times of the begin and the end."""
@@ -164,19 +80,7 @@ class Storm:
             seated = [one["customer_id"] for one in answer.json()["results"]] if settled else []
         self.changes += done
 
-    async def follow(self, into: list[str]) -> None:
-        """Read the feed from its beginning until it is cancelled."""
-        place: dict[str, str] = {}
-        while True:
-            answer = await self.world.clients[0].get(
-                "/v1/events", headers=READ, params={"limit": 100, **place}
-            )
-            page = answer.raise_for_status().json()
-            into.extend(event["id"] for event in page["data"])
-            place = {"after": page["next_cursor"]}
-            await asyncio.sleep(0.0 if page["has_more"] else 0.05)
-
-    async def rotate(self, consumer: Consumer) -> None:
+    async def rotate(self, consumer: Endpoint) -> None:
         """Rotate the secret again and again. The receiver learns of it half an overlap later."""
         while True:
             await asyncio.sleep(self.given.rotate)
@@ -196,28 +100,20 @@ class Storm:
 
     async def until(self, what: str, condition: Callable[[], Awaitable[bool]]) -> None:
         """Wait until a condition holds. Raises TimeoutError that names it."""
-        give_up = time.monotonic() + self.given.rest
-        while not await condition():
-            if time.monotonic() > give_up:
-                raise TimeoutError(f"{what}: not within {self.given.rest} s")
-            await asyncio.sleep(0.5)
+        await until(what, condition, within=self.given.rest)
 
     async def rests(self) -> bool:
         """Return True if nothing is left to be made an event of, and no refresh is to be done."""
-        [row] = await self.world.service.fetch(
-            "select (select count(*) from event_facts) + (select count(*) from event_expansions)"
-            " + (select count(*) from refreshes where notifications > 0 and dead_at is null)"
-            " as left_over"
-        )
+        [row] = await self.world.service.fetch(LEFT_OVER)
         return int(row["left_over"]) == 0
 
-    async def status(self, consumer: Consumer) -> Json:
+    async def status(self, consumer: Endpoint) -> Json:
         """Return what is shown of an endpoint."""
         answer = await self.world.call(0, "GET", f"/v1/webhook-endpoints/{consumer.endpoint_id}", ADMIN)
         found: Json = answer.raise_for_status().json()["webhook_endpoint"]
         return found
 
-    async def pass_days(self, consumer: Consumer, days: int) -> None:
+    async def pass_days(self, consumer: Endpoint, days: int) -> None:
         """Let days pass for an endpoint that fails: its first failure is so much older, and its next try is due."""
         await self.world.service.fetch(
             """update webhook_queues set due_at = clock_timestamp(),
@@ -238,14 +134,16 @@ async def play(world: World, given: argparse.Namespace) -> Json:
         healthy = await storm.endpoint(receivers[0])
         begin = [event["id"] for event in await storm.events()]
         limits = httpx.Limits(max_connections=None)
-        url = str(world.clients[0].base_url)
-        client = await stack.enter_async_context(httpx.AsyncClient(base_url=url, limits=limits, timeout=None))
-        storm.readers = [Reader(companies[number % len(companies)]) for number in range(given.streams)]
-        storm.feed = [[] for _ in range(given.feeds)]
-        tasks = [asyncio.create_task(reader.read(client, given.cut)) for reader in storm.readers]
-        tasks += [asyncio.create_task(storm.follow(ids)) for ids in storm.feed]
+        url = str(world.clients[0].base_url).rstrip("/")
+        client = await stack.enter_async_context(httpx.AsyncClient(limits=limits, timeout=None))
+        storm.streams = [StreamReader(companies[number % len(companies)]) for number in range(given.streams)]
+        storm.feeds = [FeedReader() for _ in range(given.feeds)]
+        tasks = [
+            asyncio.create_task(one.read(client, lambda: url, cut_seconds=given.cut)) for one in storm.streams
+        ]
+        tasks += [asyncio.create_task(one.follow(world.clients[0])) for one in storm.feeds]
         tasks.append(asyncio.create_task(storm.rotate(healthy)))
-        await asyncio.gather(*(reader.opened.wait() for reader in storm.readers))
+        await asyncio.gather(*(one.opened.wait() for one in storm.streams))
         progress(f"{given.streams} streams are open")
         alone = await storm.write(given.seconds / 2)
         slow, dead = [await storm.endpoint(receiver) for receiver in receivers[1:]]
@@ -258,7 +156,7 @@ async def play(world: World, given: argparse.Namespace) -> Json:
 
         async def have_all() -> bool:
             return len(healthy.arrived) >= len(log) - len(begin) and all(
-                len(ids) >= len(log) for ids in storm.feed
+                len(feed.order) >= len(log) for feed in storm.feeds
             )
 
         with suppress(TimeoutError):
@@ -276,7 +174,7 @@ async def play(world: World, given: argparse.Namespace) -> Json:
 
 def judged(
     storm: Storm,
-    healthy: Consumer,
+    healthy: Endpoint,
     sent: Sequence[Json],
     log: Sequence[Json],
     spans: Sequence[tuple[float, float]],
@@ -290,7 +188,7 @@ def judged(
                 took[number].append(healthy.arrived[event["id"]] - created.timestamp())
     order = [event["id"] for event in log]
     missed, seen_after = 0, list[float]()
-    for reader in storm.readers:
+    for reader in storm.streams:
         own = [event for event in sent if event["subscription_id"] == reader.company.subscription_id]
         missed += sum(event["id"] not in reader.seen for event in own)
         seen_after += [
@@ -298,6 +196,7 @@ def judged(
             for event in own
             if event["id"] in reader.seen
         ]
+    refusals = [*(one.refusals for one in storm.feeds), *(one.refusals for one in storm.streams)]
     return {
         "changes": storm.changes,
         "events": len(sent),
@@ -307,14 +206,16 @@ def judged(
         "sequence_fell": healthy.falls,
         "refused_signatures": healthy.refused,
         "rotations": storm.rotations,
-        "feed_skipped": sum(ids[: len(order)] != order for ids in storm.feed),
+        "feed_skipped": sum(feed.order[: len(order)] != order for feed in storm.feeds),
         "streams_missed": missed,
+        "streams_fell": sum(reader.falls for reader in storm.streams),
+        "readers_refused": sum(one.total() for one in refusals),
         "stream_p50_s": round(percentile(seen_after, 0.5), 3),
         "stream_p99_s": round(percentile(seen_after, 0.99), 3),
     }
 
 
-async def endpoint_lives(storm: Storm, dead: Consumer, owed: Sequence[Json]) -> Json:
+async def endpoint_lives(storm: Storm, dead: Endpoint, owed: Sequence[Json]) -> Json:
     """Let days pass for the dead endpoint: it catches up after three, and is disabled after five more."""
 
     async def has(events: Sequence[Json]) -> bool:
@@ -353,9 +254,18 @@ async def endpoint_lives(storm: Storm, dead: Consumer, owed: Sequence[Json]) -> 
 
 
 def _is_met(found: Json) -> bool:
-    nothing = ("not_delivered", "sequence_fell", "refused_signatures", "feed_skipped", "streams_missed")
+    nothing = (
+        "not_delivered",
+        "sequence_fell",
+        "refused_signatures",
+        "feed_skipped",
+        "streams_missed",
+        "streams_fell",
+        "readers_refused",
+        "dead_sequence_fell",
+    )
     return (
-        not any(found[name] for name in (*nothing, "dead_sequence_fell"))
+        not any(found[name] for name in nothing)
         and min(found["events"], found["rotations"], found["caught_up"], found["resumed"]) > 0
         and found["p99_beside_s"] <= SLOWER * max(found["p99_alone_s"], LEAST_SECONDS)
         and found["stream_p99_s"] <= STREAM_SECONDS
