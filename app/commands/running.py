@@ -57,6 +57,9 @@ def serve_api(settings: Settings, around: Callable[[Any], Any] | None = None) ->
     asyncio.run(_require_schema(settings))
     _trace(settings, "serve")
     app = create_app(settings)
+    if settings.shows_docs:
+        # Made at the first request, it would keep that one, and those beside it, waiting on a busy machine.
+        app.state.document.make()
     try:
         serve(around(app) if around else app, settings, draining=app.state.draining)
     finally:

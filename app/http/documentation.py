@@ -59,20 +59,37 @@ POLICY: Final = (
 _HEADERS: Final = {"Content-Security-Policy": POLICY, "Cache-Control": "no-cache"}
 
 
-def install(app: FastAPI) -> None:
-    """Add the routes /docs, its files, and /openapi.json. What they answer is read once and kept in memory.
+class Document:
+    """The OpenAPI document of an application as it is sent. It takes most of a second to make, and is made once."""
 
-    The document takes most of a second to make. A thread does that, at the first request, so that the event loop goes
-    on answering others.
-    """
-    making: asyncio.Task[bytes] | None = None
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+        self._made: bytes | None = None
+        self._making: asyncio.Task[bytes] | None = None
 
-    async def stated() -> bytes:
-        nonlocal making
-        if making is None or (making.done() and making.exception() is not None):
-            making = asyncio.create_task(asyncio.to_thread(lambda: orjson.dumps(app.openapi())))
+    def make(self) -> bytes:
+        """Make the document, or return what was made. Call it before requests are accepted."""
+        if self._made is None:
+            self._made = orjson.dumps(self._app.openapi())
+        return self._made
+
+    async def get(self) -> bytes:
+        """Return the document.
+
+        If it was not made before, a thread makes it, so that the event loop goes on answering others.
+        """
+        if self._made is not None:
+            return self._made
+        if self._making is None or (self._making.done() and self._making.exception() is not None):
+            self._making = asyncio.create_task(asyncio.to_thread(self.make))
         # `shield`: the client that began it may disconnect while others wait for it.
-        return await asyncio.shield(making)
+        return await asyncio.shield(self._making)
+
+
+def install(app: FastAPI) -> None:
+    """Add the routes /docs, its files, and /openapi.json. What they answer is read once and kept in memory."""
+    stated = Document(app)
+    app.state.document = stated
 
     async def docs(_: Request) -> Response:
         return Response(_PAGE, headers=_HEADERS, media_type="text/html")
@@ -82,7 +99,9 @@ def install(app: FastAPI) -> None:
         return Response(content, headers=_HEADERS, media_type=kind)
 
     async def document(_: Request) -> Response:
-        return Response(await stated(), headers={"Cache-Control": "no-cache"}, media_type="application/json")
+        return Response(
+            await stated.get(), headers={"Cache-Control": "no-cache"}, media_type="application/json"
+        )
 
     app.add_route("/docs", docs, methods=["GET"], include_in_schema=False)
     app.add_route("/docs/{name}", file, methods=["GET"], include_in_schema=False)

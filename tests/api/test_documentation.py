@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 from fastapi import FastAPI
 from starlette.responses import Response
@@ -82,6 +83,23 @@ async def test_others_are_answered_when_the_document_is_being_made() -> None:
         app.answered.set()
         assert [(await one).json() for one in waiting] == [{"others": True}] * 2
     assert app.made == 1
+
+
+async def test_document_is_made_when_the_first_request_comes(
+    stripe_simulator: str, database_url: str
+) -> None:
+    """The first request made it, which took seconds on a busy machine: those beside it found no place, and were 503."""
+    environment = service_environment(
+        database_url=database_url,
+        stripe_base=stripe_simulator,
+        stripe_key="sk_test_document",
+        MAX_REQUESTS="1",
+        MAX_WAITING_REQUESTS="0",
+    )
+    with api_process(environment) as (base_url, _):
+        async with httpx.AsyncClient(base_url=base_url, timeout=60) as client:
+            answers = await asyncio.gather(*(client.get("/openapi.json") for _ in range(20)))
+    assert [answer.status_code for answer in answers] == [200] * 20
 
 
 def test_the_page_works_in_a_browser_without_another_host(

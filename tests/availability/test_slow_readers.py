@@ -30,8 +30,6 @@ def api(stripe_simulator: str, module_database_url: str) -> Iterator[str]:
         MAX_WAITING_REQUESTS="0",
     )
     with api_process(environment) as (base_url, _):
-        # The first request makes the document, and those beside it hold their places until it is made.
-        assert httpx.get(f"{base_url}/openapi.json").status_code == 200
         yield base_url
 
 
