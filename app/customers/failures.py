@@ -11,17 +11,27 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from app.context import Context
 from app.customers.store import failures
+from app.domain.ids import CustomerId
 from app.domain.payments import PaymentStep
-from app.errors import BillingError, FieldError, InvalidRequest, PaymentRequired, RateLimited
+from app.errors import (
+    BillingError,
+    FieldError,
+    InvalidRequest,
+    PaymentRequired,
+    RateLimited,
+    ServiceUnavailable,
+)
 from app.identity.actors import Actor
 from app.postgres.database import Connection
 
 _FREE_SLOT_SECONDS = 10.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 1.0
 _PROMOTION_CODE = "/promotion_code"
+TOO_MANY_DECLINES: Final = "too_many_declines"
 
 
 @dataclass(slots=True)
@@ -46,7 +56,11 @@ def login_of(actor: Actor) -> str | None:
     """
     if actor.is_service:
         return None
-    return actor.principal.key if actor.customer_id is None else f"customer:{actor.customer_id}"
+    return actor.principal.key if actor.customer_id is None else _name_of(actor.customer_id)
+
+
+def _name_of(customer_id: CustomerId) -> str:
+    return f"customer:{customer_id}"
 
 
 @asynccontextmanager
@@ -61,8 +75,37 @@ async def counted(context: Context, actor: Actor) -> AsyncIterator[Attempt]:
         yield attempt
         return
     slot = await _slot(context, login)
-    try:
+    async with _ended(context, login, slot, attempt):
         yield attempt
+
+
+@asynccontextmanager
+async def counted_later(context: Context, customer_id: CustomerId | None) -> AsyncIterator[None]:
+    """Run what `counted` would run, in an operation of this customer; None: a key that acts for nobody.
+
+    Raises:
+        RateLimited: `too_many_declines`: the customer has failed too often, and nothing was attempted.
+        ServiceUnavailable: Other attempts of the customer are still running, so this one comes later.
+    """
+    if customer_id is None:
+        yield
+        return
+    login = _name_of(customer_id)
+    try:
+        slot = await _slot(context, login)
+    except RateLimited as error:
+        if error.code == TOO_MANY_DECLINES:
+            raise
+        raise ServiceUnavailable(error.detail, retry_after=2) from error
+    async with _ended(context, login, slot, Attempt()):
+        yield
+
+
+@asynccontextmanager
+async def _ended(context: Context, login: str, slot: int, attempt: Attempt) -> AsyncIterator[None]:
+    """Give the slot back, or keep it as a failure, once the attempt in the block has ended."""
+    try:
+        yield
     except BillingError as error:
         await _end(context, login, slot, failed=attempt.failed or is_failure(error))
         raise
@@ -157,6 +200,6 @@ async def _end(context: Context, login: str, slot: int, *, failed: bool) -> None
 def _too_many(seconds: float) -> RateLimited:
     return RateLimited(
         "Too many declined cards or unknown promotion codes. Wait, then try again.",
-        code="too_many_declines",
+        code=TOO_MANY_DECLINES,
         retry_after=int(seconds) + 1,
     )

@@ -12,7 +12,7 @@ from app.context import Context
 from app.customers.discounts import AppliedCode, applied_codes, is_redeemable
 from app.customers.store import customers
 from app.domain.ids import CustomerId, PaymentMethodId, SubscriptionId
-from app.domain.payments import PromotionCode
+from app.domain.payments import Named, PromotionCode
 from app.domain.snapshots import PaymentMethod, Subscription
 from app.domain.views import SubscriptionView
 from app.errors import (
@@ -23,7 +23,6 @@ from app.errors import (
     StripeErrorStored,
     StripeOutcomeUnknown,
 )
-from app.identity.actors import Actor
 from app.mirror import refreshing as sync
 from app.stripe.billing import Changed, discounts
 from app.stripe.gateway import Fetched
@@ -35,13 +34,15 @@ class Outside:
 
     They are read before, so that no transaction waits for the network. `promotion_applies` is True if the code applies
     to the subscription already, so it is not sent. `discounts_read` are the ids of the discounts that were checked;
-    None if the actor may add any number of codes.
+    None if the actor may add any number of codes. `unread`: what the operation is still to ask Stripe for, because
+    Stripe was away.
     """
 
     payment_method: PaymentMethod | None
     promotion: dict[str, str] | None = None
     promotion_applies: bool = False
     discounts_read: frozenset[str] | None = field(default=None)
+    unread: Named | None = None
 
     def apply(self, view: SubscriptionView, params: dict[str, Any]) -> None:
         """Add the payment method and the code to `params` of a call to Stripe.
@@ -62,32 +63,26 @@ class Outside:
             params["discounts"] = discounts(view.discounts, [self.promotion])
 
 
-async def look_outside(
-    context: Context,
-    actor: Actor,
-    view: SubscriptionView,
-    payment_method_id: PaymentMethodId | None,
-    promotion_code: str | None,
-) -> Outside:
+async def look_outside(context: Context, view: SubscriptionView, named: Named) -> Outside:
     """Read the objects that a change of this subscription names from Stripe.
 
     Raises:
         NotFound: There is no such payment method.
         InvalidRequest: `/promotion_code` names no code that the paying customer may use here.
-        Conflict: `promotion_code_in_use`: the subscription has another code, and the actor may add no second one.
+        Conflict: `promotion_code_in_use`: the subscription has another code, and no second one may be added.
     """
-    method = None
-    if payment_method_id is not None:
-        method = await fetch_free_or_own(context, payment_method_id, view.customer_id)
+    method, promotion_code = None, named.promotion_code
+    if named.payment_method_id is not None:
+        method = await fetch_free_or_own(context, named.payment_method_id, view.customer_id)
     if promotion_code is None:
         return Outside(method)
     read, codes = await _codes_now(context, view.id)
     if any(code.is_called(promotion_code) for code in codes):
         return Outside(method, promotion_applies=True)
-    if codes and not actor.is_admin:
+    if codes and not named.may_add_codes:
         raise _in_use(codes[0])
     added = await promotion(context, promotion_code, view.customer_id, view.currency)
-    checked = None if actor.is_admin else frozenset(read.discounts)
+    checked = None if named.may_add_codes else frozenset(read.discounts)
     return Outside(method, added, discounts_read=checked)
 
 

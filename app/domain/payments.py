@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from app.domain.credits import BilledLine
-from app.domain.ids import CustomerId
+from app.domain.ids import CustomerId, PaymentMethodId
 from app.domain.snapshots import JsonObject
 
 
@@ -82,6 +82,23 @@ class Costs:
     billed: Sequence[BilledLine] = ()
     spent: frozenset[str] = frozenset()
     line_totals: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What a change names and only Stripe knows.
+
+    `may_add_codes`: the code may be added beside another one that applies.
+    """
+
+    payment_method_id: PaymentMethodId | None = None
+    promotion_code: str | None = None
+    may_add_codes: bool = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Return True if it names neither a payment method nor a code."""
+        return self.payment_method_id is None and self.promotion_code is None
 
 
 @dataclass(frozen=True, slots=True)

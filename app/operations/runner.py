@@ -7,7 +7,7 @@ pauses. If the process dies, the lease of the operation runs out, and a worker g
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -202,6 +202,29 @@ async def run_within(context: Context, operation_id: str, token: UUID) -> Paymen
         if error.status < _SERVER_ERROR:
             raise
         return None
+
+
+async def unless_away(context: Context, asking: Callable[[], Awaitable[Result]]) -> Result | None:
+    """Return what Stripe says to what is asked before a change is admitted.
+
+    None if Stripe is away, or if as many requests as may wait for it do so already. Then the operation asks, before it
+    sends anything.
+
+    Raises:
+        BillingError: What `asking` raises otherwise.
+    """
+    try:
+        with context.stripe_waits.one_more():
+            return await asking()
+    except BillingError as error:
+        if is_known(error) or not is_away(context):
+            raise
+        return None
+
+
+def is_away(context: Context) -> bool:
+    """Return True if no request may wait for Stripe now: it does not answer, or too many wait already."""
+    return context.breakers["write"].is_open or context.stripe_waits.is_full
 
 
 async def within(context: Context, seconds: float, work: Coroutine[Any, Any, Result]) -> Result:

@@ -41,11 +41,11 @@ from app.sharing.seat_changes import (
     UNLIMITED,
     Purchasing,
     check_alone,
-    check_nothing_waits,
     check_owner_is_certain,
     purchase_step,
     release_step,
     seats_left_after,
+    supersede_by,
 )
 from app.subscriptions.superseding import MustSupersede, superseding
 
@@ -91,8 +91,10 @@ async def admit_changes(
         RateLimited: too many payments of the actor failed recently.
     """
 
-    async def admitted() -> Admitted:
-        return await _admit_again(context, actor, subscription_id, asked, operation_id, purchasing)
+    async def admitted(ends_later: bool) -> Admitted:
+        return await _admit_again(
+            context, actor, subscription_id, asked, operation_id, purchasing, ends_later=ends_later
+        )
 
     return await superseding(context, actor, subscription_id, admitted)
 
@@ -104,6 +106,8 @@ async def _admit_again(
     asked: Sequence[AskedChange],
     operation_id: str,
     purchasing: Purchasing | None,
+    *,
+    ends_later: bool,
 ) -> Admitted:
     for last_try in (False,) * (_ADMISSION_TRIES - 1) + (True,):
         try:
@@ -111,7 +115,14 @@ async def _admit_again(
                 if any(change.action is Action.ADD for change in asked):
                     await invitation_store.expire_due(connection, subscription_id=subscription_id)
                 return await _admit(
-                    context, connection, actor, subscription_id, asked, operation_id, purchasing
+                    context,
+                    connection,
+                    actor,
+                    subscription_id,
+                    asked,
+                    operation_id,
+                    purchasing,
+                    ends_later=ends_later,
                 )
         except UniqueViolation:
             # Another subscription's operation has promised one of these people a seat since they were read: read again.
@@ -155,6 +166,8 @@ async def _admit(
     asked: Sequence[AskedChange],
     operation_id: str,
     purchasing: Purchasing | None,
+    *,
+    ends_later: bool,
 ) -> Admitted:
     seen = await read(connection, actor, subscription_id, context.rules)
     changes = await find_people(
@@ -168,7 +181,7 @@ async def _admit(
         if not is_shareable(seen.view.seat_items()):
             raise Conflict("No product of this subscription supports sharing.", code="not_shareable")
         await check_owner_is_certain(context, connection, seen.view)
-    judged = await _judged(context, connection, actor, seen, changes, purchasing)
+    judged = await _judged(context, connection, actor, seen, changes, purchasing, ends_later=ends_later)
     request: JsonObject = {"changes": len(asked)}
     naming = await owners.naming_step(connection, actor, seen.view, len(judged.steps))
     if naming is not None and any(step["state"] == "planned" for step in judged.steps):
@@ -203,8 +216,13 @@ async def _judged(
     seen: Seen,
     changes: Sequence[MemberChange],
     purchasing: Purchasing | None,
+    *,
+    ends_later: bool,
 ) -> _Judged:
-    """Judge the changes by the seats that there are, or that the call buys or gives back."""
+    """Judge the changes by the seats that there are, or that the call buys or gives back.
+
+    `ends_later`: a purchase that waits for its payment is ended by the operation.
+    """
     seats = seen.view.seats(owner_uses_seat=context.rules.owner_uses_seat)
     target = await operations.lowest_target(connection, seen.view.id)
     may_be_filled = capacity(seats, target)
@@ -220,14 +238,14 @@ async def _judged(
         steps.append(await release_step(connection, actor, seen.view, fewer, purchasing, len(steps)))
         if fewer and await waiting_store.of_subscription(connection, seen.view.id):
             # The credit of the seats was tested before the admission. A call that gives none back ends nothing.
-            raise MustSupersede()
+            raise MustSupersede(may_end_later=False)
         return _Judged(steps, seats_left)
     if purchasing is not None and any(decision.code == "seat_limit_reached" for decision in decisions):
         await _check_seats_may_change(connection, seen, buyer=actor)
         decisions = admit(changes, seats=seats, capacity=UNLIMITED, entitlements=allowed)
         buying = await purchase_step(connection, actor, seen.view, decisions, seats, purchasing)
         bought = (buying["details"]["item_id"], buying["details"]["quantity"])
-        await check_nothing_waits(context, connection, seen.view, buying, purchasing)
+        await supersede_by(context, connection, seen.view, buying, ends_later=ends_later)
         steps = _member_steps(decisions, named=additions_that_fit(decisions, seats, may_be_filled))
         steps.append({**buying, "position": len(steps)})
         return _Judged(steps, bought=bought)

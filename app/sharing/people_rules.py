@@ -11,6 +11,7 @@ from app.context import Context, Rules
 from app.domain.ids import CustomerId
 from app.domain.roles import Permission
 from app.domain.seats import capacity, check_floor, is_shareable, lacking
+from app.domain.snapshots import JsonObject
 from app.domain.statuses import entitlements
 from app.domain.views import SubscriptionView
 from app.errors import BillingError, Conflict
@@ -21,10 +22,10 @@ from app.operations import store as operations
 from app.operations.kinds import Phase, Refused, Steps, Wait
 from app.operations.lifecycle import NOT_MADE, Event
 from app.operations.rows import Operation, Step, StepChanged
-from app.operations.sending import locked_view, pauses
+from app.operations.sending import locked_view, money_details, pauses
 from app.operations.step_kinds import StepKind
 from app.postgres.database import Connection
-from app.sharing import invitation_store
+from app.sharing import invitation_store, seat_releases
 from app.sharing.invitation_store import ACCEPT_INVITATION
 from app.sharing.member_changes import Action, MemberChange, Person, permissions_needed
 from app.sharing.member_steps import MemberSteps, NewMemberSteps, OwnerSteps
@@ -76,7 +77,7 @@ class PeopleRules:
         for step in steps:
             if step not in permitted:
                 await _refuse(context, operation, step, _code_of_lost_right(operation))
-        return permitted
+        return await _tested(context, operation, permitted)
 
     async def ready(
         self, context: Context, operation: Operation, phase: Phase, batch: Sequence[Step]
@@ -123,6 +124,22 @@ class PeopleRules:
         if step.action != StepKind.ADD or step.was_sent:
             return None
         return await _against_seat(context, connection, operation, view)
+
+
+async def _tested(context: Context, operation: Operation, steps: list[Step]) -> list[Step]:
+    """Refuse all steps, before the first is sent, if the seats of the removed members cannot be given back.
+
+    It is tested here only if Stripe was away at the admission, see `seat_releases`.
+    """
+    for release in steps:
+        against = None
+        if release.action == StepKind.RELEASE_SEATS:
+            against = await seat_releases.test_first(context, operation, release)
+        if against is not None:
+            for step in steps:
+                await _refuse(context, operation, step, against.code, money_details(against.members))
+            return [step for step in steps if step.was_sent]
+    return steps
 
 
 def _right_holder(operation: Operation) -> CustomerId | None:
@@ -204,13 +221,17 @@ def _as_change(step: Step) -> MemberChange:
     return MemberChange(Action(step.action), person, step.role)
 
 
-async def _refuse(context: Context, operation: Operation, step: Step, code: str) -> None:
+async def _refuse(
+    context: Context, operation: Operation, step: Step, code: str, details: JsonObject | None = None
+) -> None:
     """Refuse a step that was never sent; any other may have taken effect."""
     if step.was_sent:
         return
     async with context.database.connection() as connection:
         try:
-            await operations.transition(connection, operation.id, step, Event.RULE_REFUSES, code=code)
+            await operations.transition(
+                connection, operation.id, step, Event.RULE_REFUSES, code=code, details=details
+            )
         except StepChanged:
             # The payer withdrew the permission at the same moment, which settles the step too.
             log.info("step_refused_elsewhere", operation_id=operation.id, position=step.position)

@@ -39,6 +39,7 @@ from app.sharing.member_changes import (
 from app.sharing.people import AskedChange, find_people, refuse_twice
 from app.subscriptions.quotes import use_quote
 from app.subscriptions.seat_purchases import seats_update
+from app.subscriptions.seat_steps import unpriced_raise
 from app.subscriptions.superseding import MustSupersede
 
 UNLIMITED = 2**31
@@ -49,6 +50,7 @@ class Purchasing:
     """How a call buys the seats that it lacks, or gives back those of removed members.
 
     `item_id`: the item, if several items give seats. `releases`: seats are given back, and none are bought.
+    `untested`: the test that comes before anybody is removed, because Stripe was away, see `seat_releases.CreditTest`.
     """
 
     item_id: SubscriptionItemId | None = None
@@ -56,6 +58,7 @@ class Purchasing:
     proration_behavior: str | None = None
     forgo_credit: bool = False
     releases: bool = False
+    untested: JsonObject | None = None
 
 
 async def check_alone(connection: Connection, subscription_id: SubscriptionId) -> None:
@@ -96,23 +99,25 @@ async def check_owner_is_certain(context: Context, connection: Connection, view:
         raise Conflict("The owner of this subscription is being changed.", retry_after=2)
 
 
-async def check_nothing_waits(
+async def supersede_by(
     context: Context,
     connection: Connection,
     view: SubscriptionView,
     buying: JsonObject,
-    purchasing: Purchasing,
+    *,
+    ends_later: bool,
 ) -> None:
-    """Raise MustSupersede, with the update to price first, while another purchase waits for its payment."""
+    """Let the step end another purchase that waits for its payment, if it may.
+
+    Raises:
+        MustSupersede: That purchase is to end before, and the raise is to be priced first.
+    """
     if not await waiting_store.of_subscription(connection, view.id):
         return
     details = buying["details"]
-    params: JsonObject = {
-        "items": [{"id": details["item_id"], "quantity": details["quantity"]}],
-        "proration_behavior": purchasing.proration_behavior or context.rules.proration_behavior,
-        "payment_behavior": "pending_if_incomplete",
-    }
-    raise MustSupersede(params, quote_id=purchasing.quote_id, forgo_credit=purchasing.forgo_credit)
+    if not ends_later:
+        raise MustSupersede(unpriced_raise(context, details))
+    details["ends_waiting"] = True
 
 
 def seats_left_after(decisions: Sequence[Decision], seats: Seats) -> int:
@@ -139,6 +144,8 @@ async def release_step(
     """
     item = purchase_item(view.seat_items(), purchasing.item_id)
     details: JsonObject = {"item_id": item.id, "forgo_credit": purchasing.forgo_credit}
+    if purchasing.untested is not None:
+        details["untested"] = purchasing.untested
     if purchasing.proration_behavior is not None:
         details["proration_behavior"] = purchasing.proration_behavior
     if purchasing.quote_id is not None:

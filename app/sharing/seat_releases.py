@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 from app.context import Context
 from app.domain.ids import SubscriptionId
 from app.domain.snapshots import JsonObject, Subscription
-from app.errors import Conflict, NotFound
+from app.errors import BillingError, Conflict, NotFound
 from app.identity.actors import Actor
 from app.mirror import refreshing
 from app.mirror.visibility import get
 from app.operations import store as operations
+from app.operations.rows import Operation, Step
+from app.operations.runner import unless_away
+from app.operations.sending import is_known
 from app.sharing.people import AskedChange
 from app.sharing.seat_changes import Purchasing, release_of
 from app.subscriptions import charges
 from app.subscriptions.change_rules import check_complete
 from app.subscriptions.quotes import check_state
 from app.subscriptions.seat_purchases import total_update
+from app.subscriptions.subscription_steps import keep
+
+
+@dataclass(frozen=True, slots=True)
+class CreditTest:
+    """The test of the credit of seats that are to be given back.
+
+    `params`: those of the update that gives them back. `gives_no_credit`: only the quote is tested.
+    """
+
+    params: JsonObject
+    quote_id: str | None
+    gives_no_credit: bool
 
 
 async def check_credit(
@@ -27,11 +44,14 @@ async def check_credit(
     asked: Sequence[AskedChange],
     purchasing: Purchasing,
     operation_id: str,
-) -> None:
+) -> JsonObject | None:
     """Refuse the whole call before anybody is removed, if the seats to give back were not paid or cannot be given back.
 
     The test is made again under the lease when the seats are given back. It is left out if nothing would be given
     back; if the caller forgoes the credit, only a quote is tested.
+
+    Returns:
+        The test that the operation is to make before it removes anybody, because Stripe is away; otherwise None.
 
     Raises:
         NotFound, Forbidden: as the call itself.
@@ -42,24 +62,56 @@ async def check_credit(
     async with context.database.connection() as connection:
         begun = await operations.operation(connection, operation_id)
     if release.removed == 0 or begun is not None:
-        return
+        return None
     seen = await get(context, actor, subscription_id)
     check_complete(seen.view)
     gives_no_credit = purchasing.forgo_credit or seen.view.status == "paused"
     if gives_no_credit and purchasing.quote_id is None:
-        return
+        return None
     params = await _params(context, actor, subscription_id, release.total, purchasing)
+    test = CreditTest(params, purchasing.quote_id, gives_no_credit)
+
+    async def tested() -> bool:
+        await _make(context, subscription_id, test, principal=actor.principal.key)
+        return True
+
+    try:
+        return None if await unless_away(context, tested) else asdict(test)
+    except Conflict as refusal:
+        raise charges.as_seen(refusal, seen) from refusal
+
+
+async def test_first(context: Context, operation: Operation, release: Step) -> BillingError | None:
+    """Make the test that the admission left to the operation; return what speaks against the whole call.
+
+    Raises:
+        BillingError: Stripe or the database does not answer.
+    """
+    test = release.details.get("untested")
+    if test is None or release.details.get("is_tested"):
+        return None
+    try:
+        await _make(context, operation.subscription_id, CreditTest(**test), principal=operation.principal)
+    except BillingError as error:
+        if not is_known(error):
+            raise
+        return error
+    await keep(context, operation, release, {"is_tested": True})
+    return None
+
+
+async def _make(
+    context: Context, subscription_id: SubscriptionId, test: CreditTest, *, principal: str
+) -> None:
     found = await context.stripe.fetch("subscription", subscription_id)
     if not isinstance(found.snapshot, Subscription):
         raise NotFound()
-    if purchasing.quote_id is not None:
-        await _check_quote(context, actor, found.snapshot, purchasing.quote_id)
-    if gives_no_credit:
-        return
-    try:
-        await charges.price(context, found.snapshot, found.at, params, restarts=False, forgo_credit=False)
-    except Conflict as refusal:
-        raise charges.as_seen(refusal, seen) from refusal
+    if test.quote_id is not None:
+        await _check_quote(context, found.snapshot, test.quote_id, principal=principal)
+    if not test.gives_no_credit:
+        await charges.price(
+            context, found.snapshot, found.at, test.params, restarts=False, forgo_credit=False
+        )
 
 
 async def _params(
@@ -81,11 +133,13 @@ async def _params(
     }
 
 
-async def _check_quote(context: Context, actor: Actor, subscription: Subscription, quote_id: str) -> None:
+async def _check_quote(
+    context: Context, subscription: Subscription, quote_id: str, *, principal: str
+) -> None:
     """Raise Conflict `quote_expired` if Stripe shows another state than was quoted."""
     try:
         async with context.database.connection() as connection:
-            await check_state(connection, actor, subscription, quote_id=quote_id)
+            await check_state(connection, subscription, quote_id=quote_id, principal=principal)
     except Conflict:
         # Read now, so that the next quote is of what Stripe has, even if the event comes later.
         await refreshing.read_through(context, "subscription", subscription.id)

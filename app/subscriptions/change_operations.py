@@ -110,6 +110,7 @@ async def insert_operation(
     needs: Sequence[Permission] = (),
     end_by: str | None = None,
     view: SubscriptionView | None = None,
+    ends_later: bool = False,
 ) -> Begun:
     """Store the operation of one order, under a new lease.
 
@@ -118,15 +119,16 @@ async def insert_operation(
     `seats_left`: the seats after the change; admissions are held to them from now on. If the change raises the
     quantity, a raise made in the Dashboard in between is overwritten. `needs`: what the actor must be allowed when it
     is sent for the first time. `quote_id`: the quote that it uses up, unless it fails. `end_by`: the party that
-    sets an end with it, see `ending.EndBy`.
+    sets an end with it, see `ending.EndBy`. `ends_later`: a purchase that waits for its payment is ended by the
+    operation.
 
     Raises:
         Conflict: `operation_in_progress` while another change of the subscription is unsettled.
         MustSupersede: a purchase waits for its payment, and has to end for this change.
     """
     if subscription_id and order.supersedes_waiting:
-        await _check_nothing_waits(connection, subscription_id, order)
-    beside_payment = order.changes_only_end or not order.supersedes_waiting
+        order = await _superseding(connection, subscription_id, order, ends_later=ends_later)
+    beside_payment = order.changes_only_end or order.ends_waiting or not order.supersedes_waiting
     if subscription_id and await operations.subscription_change_runs(
         connection, subscription_id, beside_payment=beside_payment
     ):
@@ -158,7 +160,12 @@ async def _names_owner(connection: Connection, actor: Actor, view: SubscriptionV
     A subscription that ends needs no owner, and nothing is written beside a change that waits for its payment.
     """
     is_first = order.method in (Method.UPDATE, Method.RESUME) and view.is_owned_by_payer_unnamed
-    if not is_first or actor.customer_id != view.customer_id or not is_shareable(view.seat_items()):
+    if (
+        not is_first
+        or order.shown_end is not None
+        or actor.customer_id != view.customer_id
+        or not is_shareable(view.seat_items())
+    ):
         return False
     return not await operations.subscription_change_runs(connection, view.id)
 
@@ -175,23 +182,29 @@ def _planned(kind: str, order: Order, conditions: Conditions) -> list[JsonObject
     ]
 
 
-async def _check_nothing_waits(connection: Connection, subscription_id: SubscriptionId, order: Order) -> None:
-    """Raise MustSupersede, with what is to be priced first, while a purchase waits for its payment.
+async def _superseding(
+    connection: Connection, subscription_id: SubscriptionId, order: Order, *, ends_later: bool
+) -> Order:
+    """Return the order that ends what waits for its payment by itself, if it may; as it is, if nothing waits.
 
-    A change of only the end is made beside a purchase that is to end as soon as no payment of it is processing.
+    An order that Stripe was not asked about is priced by its operation, so what waits ends there too. A change of only
+    the end is made beside a purchase that is to end as soon as no payment of it is processing.
+
+    Raises:
+        MustSupersede: What waits is to end before the order is stored.
     """
     found = await waiting_store.of_subscription(connection, subscription_id)
     if order.changes_only_end:
         found = [waiting for waiting in found if waiting.end_code is None]
     if not found:
-        return
-    raise MustSupersede(
-        dict(order.params) if order.is_priced else None,
-        quote_id=order.quote_id,
-        restarts=order.restarts,
-        forgo_credit=order.forgo_credit,
-        changes_only_end=order.changes_only_end,
-    )
+        return order
+    if ends_later and order.changes_only_end:
+        for waiting in found:
+            await waiting_store.ask_to_end(connection, waiting.operation_id, PAYMENT_ABANDONED)
+        return order
+    if ends_later or (order.unread is not None and order.is_priced):
+        return replace(order, ends_waiting=True)
+    raise MustSupersede(order.unpriced, changes_only_end=order.changes_only_end)
 
 
 async def carry_out(context: Context, begun: Begun) -> Changed | Accepted:

@@ -15,7 +15,18 @@ from app.domain.ids import CustomerId
 from app.domain.snapshots import Snapshot, Subscription
 from app.domain.statuses import ENDED
 from app.errors import Conflict
-from app.operations.kinds import Answer, AnyChangeProves, Changes, Done, Params, Refused, Seen, Send
+from app.operations.kinds import (
+    Answer,
+    AnyChangeProves,
+    Changes,
+    Done,
+    Params,
+    Refused,
+    Seen,
+    Send,
+    Unchanged,
+    Wanted,
+)
 from app.operations.rows import AwaitedInvoice, Operation, Step
 from app.operations.sending import held_invoice
 from app.operations.shown_items import item_shows
@@ -23,6 +34,8 @@ from app.stripe.billing import Changed
 from app.stripe.client import Write
 from app.stripe.gateway import Fetched
 from app.subscriptions import charges
+from app.subscriptions.before_sending import ended_first, found_first
+from app.subscriptions.ends import PeriodEnds, end_in_force
 from app.subscriptions.orders import Conditions, Method, Order
 from app.subscriptions.payment_bounds import suited
 from app.subscriptions.quotes import price_as_quoted
@@ -40,10 +53,15 @@ class ChangeParameters(AnyChangeProves):
     params: Params
     unless_shown: bool
 
-    def wanted(self, seen: Seen) -> Send | Done | Refused:
-        """Return the write, or done; a subscription that does not exist is `not_found`."""
+    def wanted(self, seen: Seen) -> Wanted:
+        """Return the write, or done; a subscription that does not exist is `not_found`.
+
+        Unchanged without parameters: the promotion code that was asked for applies already.
+        """
         if not isinstance(seen.snapshot, Subscription):
             return Refused("not_found")
+        if not (self.params or self.unless_shown):
+            return Unchanged()
         return Done(self.params) if self.unless_shown and self.shows(seen.snapshot) else Send(self.params)
 
     def shows(self, snapshot: Snapshot | None) -> bool:
@@ -82,6 +100,51 @@ def _param_shows(name: str, asked: Any, now: Subscription) -> bool | None:
             return now.default_payment_method_id == str(asked)
         case _:
             return None
+
+
+@dataclass(frozen=True, slots=True)
+class EndAsShown(AnyChangeProves):
+    """The end that the copy showed stands at Stripe too. `params` set it, `ends_at` is in Unix seconds.
+
+    It is sent if Stripe shows a later end, or none. Who may take an earlier one back was not judged, so that one stays,
+    and a subscription that goes on (`ends_at` None) is never changed.
+    """
+
+    params: Params
+    ends_at: int | None
+
+    def wanted(self, seen: Seen) -> Wanted:
+        """Return unchanged, the write, or refused; a subscription that does not exist is `not_found`.
+
+        `version_conflict` if Stripe shows an earlier end, `managed_by_schedule` if a schedule decides about it.
+        """
+        now = seen.snapshot
+        if not isinstance(now, Subscription):
+            return Refused("not_found")
+        if self.shows(now):
+            return Unchanged()
+        if self.ends_at is None:
+            return Refused("subscription_not_active" if now.status in ENDED else "version_conflict")
+        if now.schedule_id is not None:
+            return Refused("managed_by_schedule")
+        end = _end_of(now)
+        return Refused("version_conflict") if end is not None and end < self.ends_at else Send(self.params)
+
+    def shows(self, snapshot: Snapshot | None) -> bool:
+        """Return True if the subscription ends when it is to end, or has ended."""
+        if not isinstance(snapshot, Subscription):
+            return False
+        has_ended = snapshot.status in ENDED and self.ends_at is not None
+        return has_ended or (snapshot.status not in ENDED and _end_of(snapshot) == self.ends_at)
+
+
+def _end_of(now: Subscription) -> int | None:
+    ends = [item.current_period_end for item in now.items if item.current_period_end is not None]
+    return end_in_force(
+        PeriodEnds(min(ends), max(ends)) if ends else None,
+        cancel_at=now.cancel_at,
+        cancel_at_period_end=now.cancel_at_period_end,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +221,11 @@ class _ChangeSteps(SubscriptionSteps):
 class ParameterSteps(_ChangeSteps):
     """Sets parameters, priced before the first sending; a change that is held back waits for its own invoice."""
 
-    def kind_of(self, operation: Operation, step: Step) -> ChangeParameters:
+    def kind_of(self, operation: Operation, step: Step) -> ChangeParameters | EndAsShown:
         """Return the step's intent."""
-        order = Order.of(operation)
+        order = Order.of_step(operation, step)
+        if order.shown_end is not None and not step.was_sent:
+            return EndAsShown(order.params, order.shown_end.ends_at)
         params = with_attached(order.params, Conditions.of(step))
         return ChangeParameters(params, unless_shown=step.was_sent or order.method is Method.RESUME)
 
@@ -169,12 +234,15 @@ class ParameterSteps(_ChangeSteps):
         return context.billing.subscription_update(operation.subscription_id, params)
 
     async def decided(self, context: Context, operation: Operation, step: Step) -> Step:
-        """Attach the payment method that is to be charged.
+        """Do what the admission left to the operation, and attach the payment method that is to be charged.
 
         Raises:
             PaymentRequired: The card was declined.
             NotFound: There is no such payment method.
+            BillingError: What `before_sending` raises.
         """
+        step = await found_first(context, operation, step)
+        await ended_first(context, operation, step)
         return await attached_first(context, operation, step)
 
     async def prepared(
@@ -250,6 +318,11 @@ class EndSteps(_ChangeSteps):
         """Return the cancellation of the subscription."""
         return context.billing.subscription_cancellation(operation.subscription_id, params)
 
+    async def decided(self, context: Context, operation: Operation, step: Step) -> Step:
+        """Do what the admission left to the operation. Raises what `before_sending` raises."""
+        await ended_first(context, operation, step)
+        return step
+
     def is_gone(self, snapshot: Snapshot | None) -> bool:
         """Return True if the subscription has ended: nothing can end it once more."""
         return snapshot is None or (isinstance(snapshot, Subscription) and snapshot.status in ENDED)
@@ -283,6 +356,11 @@ class ResumeSteps(_ChangeSteps):
         """Return the step's intent."""
         return Resume()
 
+    async def decided(self, context: Context, operation: Operation, step: Step) -> Step:
+        """Do what the admission left to the operation. Raises what `before_sending` raises."""
+        await ended_first(context, operation, step)
+        return step
+
     def write(self, context: Context, operation: Operation, step: Step, params: Params) -> Write[Changed]:
         """Return the resumption of the subscription."""
         return context.billing.subscription_resumption(operation.subscription_id)
@@ -302,7 +380,7 @@ async def attached_first(context: Context, operation: Operation, step: Step) -> 
         NotFound: There is no such payment method.
         StripeOutcomeUnknown: The outcome is open, and the same call is to be made again.
     """
-    attach = Order.of(operation).attach
+    attach = Order.of_step(operation, step).attach
     if attach is None or step.is_expired:
         return step
     attached = await attach_payment_method(

@@ -9,6 +9,7 @@ from app.context import Context
 from app.customers import failures
 from app.customers.payment_details import Outside, look_outside
 from app.domain.ids import CustomerId, SubscriptionId
+from app.domain.payments import Named
 from app.domain.roles import require
 from app.domain.seats import check_floor
 from app.domain.snapshots import JsonObject
@@ -18,7 +19,7 @@ from app.errors import (
 from app.identity.actors import Actor
 from app.mirror.store import subscriptions
 from app.mirror.visibility import Seen, get, read
-from app.operations.runner import Accepted
+from app.operations.runner import Accepted, unless_away
 from app.postgres.database import Connection
 from app.subscriptions import change_operations, ending
 from app.subscriptions.change_operations import Done, begun, insert_operation
@@ -63,10 +64,11 @@ async def update(
         ServiceUnavailable: nothing was sent.
     """
 
-    async def changed() -> Done | Accepted:
-        if changes_only_end(change):
-            return await change_end(context, actor, subscription_id, change, operation_id, precondition)
-        return await _update(context, actor, subscription_id, change, operation_id, precondition)
+    async def changed(ends_later: bool) -> Done | Accepted:
+        made = change_end if changes_only_end(change) else _update
+        return await made(
+            context, actor, subscription_id, change, operation_id, precondition, ends_later=ends_later
+        )
 
     return await superseding(context, actor, subscription_id, changed)
 
@@ -78,6 +80,8 @@ async def _update(
     change: SubscriptionUpdate,
     operation_id: str,
     precondition: Precondition,
+    *,
+    ends_later: bool,
 ) -> Done | Accepted:
     asked = change
     outside = await _look_outside(context, actor, subscription_id, change)
@@ -111,6 +115,7 @@ async def _update(
                 needs=permissions_for(change, seen.view),
                 end_by=ending.end_by(actor, seen.view) if change.cancel_at_period_end else None,
                 view=seen.view,
+                ends_later=ends_later,
             )
     try:
         return await change_operations.carry_out_change(context, actor, operation)
@@ -132,6 +137,7 @@ def _order_of(
         forgo_credit=change.forgo_credit,
         restarts=after is not None and bool(after.restarted),
         attach=attachment(outside.payment_method, customer_id),
+        unread=outside.unread,
     )
 
 
@@ -140,13 +146,19 @@ async def _look_outside(
 ) -> Outside:
     """Read at Stripe the payment method and the promotion code that the change names.
 
-    An actor without the permissions must not learn which of them exist, so permissions are checked first.
+    An actor without the permissions must not learn which of them exist, so permissions are checked first. While Stripe
+    is away, the operation reads them.
     """
-    if change.payment_method_id is None and change.promotion_code is None:
+    named = Named(change.payment_method_id, change.promotion_code, may_add_codes=actor.is_admin)
+    if named.is_empty:
         return Outside(None)
     now = await get(context, actor, subscription_id)
     require(now.granted, *permissions_for(change, now.view))
-    return await look_outside(context, actor, now.view, change.payment_method_id, change.promotion_code)
+
+    async def looked() -> Outside:
+        return await look_outside(context, now.view, named)
+
+    return await unless_away(context, looked) or Outside(None, unread=named)
 
 
 async def _judged(

@@ -21,7 +21,7 @@ from app.mirror import refreshing as sync
 from app.mirror.store import subscriptions
 from app.mirror.visibility import Seen, read
 from app.operations import store as operations
-from app.operations.runner import Accepted
+from app.operations.runner import Accepted, unless_away
 from app.postgres.database import Connection
 from app.subscriptions import change_operations, ending
 from app.subscriptions.change_operations import Begun, Done, begun, insert_operation
@@ -31,7 +31,7 @@ from app.subscriptions.change_rules import (
     check_status,
 )
 from app.subscriptions.ends import When
-from app.subscriptions.orders import Method, Order
+from app.subscriptions.orders import Method, Order, ShownEnd
 from app.subscriptions.superseding import settle_what_waited, superseding
 from app.subscriptions.updates import SubscriptionUpdate
 
@@ -63,8 +63,8 @@ async def cancel(
     if when is When.NOW and prorate is not None:
         params.update({"prorate": prorate, "invoice_now": prorate})
 
-    async def ended() -> Done | Accepted:
-        return await _end(context, actor, subscription_id, when, params, operation_id)
+    async def ended(ends_later: bool) -> Done | Accepted:
+        return await _end(context, actor, subscription_id, when, params, operation_id, ends_later=ends_later)
 
     return await superseding(context, actor, subscription_id, ended)
 
@@ -77,15 +77,25 @@ async def _end(
     params: dict[str, Any],
     operation_id: str,
     *,
+    ends_later: bool,
     kind: str = "cancel_subscription",
     precondition: Precondition | None = None,
 ) -> Done | Accepted:
     """End the subscription. `params`: parameters of Stripe's call beside the end.
 
-    `kind`: of the operation. An update names its end by another field than a cancellation.
+    `ends_later`: see `insert_operation`. `kind`: of the operation. An update names its end by another field than a
+    cancellation.
     """
     admitted = await _admitted(
-        context, actor, subscription_id, when, params, operation_id, kind=kind, precondition=precondition
+        context,
+        actor,
+        subscription_id,
+        when,
+        params,
+        operation_id,
+        kind=kind,
+        precondition=precondition,
+        ends_later=ends_later,
     )
     if isinstance(admitted, Done):
         return admitted
@@ -105,10 +115,11 @@ async def _admitted(
     *,
     kind: str,
     precondition: Precondition | None,
+    ends_later: bool,
 ) -> Begun | Done:
     """Return the operation that ends the subscription, or what stands already where there is nothing to do."""
     needed = Permission.CANCEL_NOW if when is When.NOW else Permission.CANCEL
-    is_read = False
+    is_read = is_away = False
     while True:
         async with subscriptions.admitting(context.database, subscription_id) as connection:
             seen = await read(connection, actor, subscription_id, context.rules)
@@ -124,6 +135,8 @@ async def _admitted(
             check_status(context, view, None)
             pointer = "/when" if kind == "cancel_subscription" else BY_UPDATE
             order = await _order_to_end(connection, actor, seen, when, params, pointer)
+            if order is None and is_away:
+                order = _as_shown(view, {**params, **ending.params_for(view, when, pointer=pointer)})
             if order is not None:
                 end_by = ending.end_by(actor, view)
                 return await insert_operation(
@@ -137,20 +150,31 @@ async def _admitted(
                     needs=[needed],
                     end_by=end_by,
                     view=view,
+                    ends_later=ends_later,
                 )
             if is_read:
                 return await _confirmed(context, connection, actor, seen, operation_id, kind)
-        await _read_if_outdated(context, view)
-        is_read = True
+        is_read = await _read_if_outdated(context, view)
+        is_away = not is_read
 
 
-async def _read_if_outdated(context: Context, view: SubscriptionView) -> None:
-    """Read the subscription if Stripe shows another end than the view.
+async def _read_if_outdated(context: Context, view: SubscriptionView) -> bool:
+    """Read the subscription if Stripe shows another end than the view; return False if Stripe is away.
 
     The end may have been changed in the Dashboard a moment ago, so only Stripe's state says that it stands already.
     """
-    if not await ending.is_current(context, view):
-        await sync.read_through(context, "subscription", view.id)
+
+    async def read_now() -> bool:
+        if not await ending.is_current(context, view):
+            await sync.read_through(context, "subscription", view.id)
+        return True
+
+    return await unless_away(context, read_now) is not None
+
+
+def _as_shown(view: SubscriptionView, params: JsonObject) -> Order:
+    """Return the order that asks Stripe whether the end stands, as the copy shows it; `params` set it."""
+    return Order(Method.UPDATE, params, shown_end=ShownEnd(ending.ends_at(view)))
 
 
 async def _confirmed(
@@ -199,6 +223,8 @@ async def change_end(
     change: SubscriptionUpdate,
     operation_id: str,
     precondition: Precondition,
+    *,
+    ends_later: bool,
 ) -> Done | Accepted:
     """Carry out an update of only the end, as cancelling or taking the end back does.
 
@@ -214,11 +240,19 @@ async def change_end(
             When.PERIOD_END,
             {},
             operation_id,
+            ends_later=ends_later,
             kind=kind,
             precondition=precondition,
         )
     return await _take_back(
-        context, actor, subscription_id, operation_id, kind=kind, wake=False, precondition=precondition
+        context,
+        actor,
+        subscription_id,
+        operation_id,
+        kind=kind,
+        wake=False,
+        precondition=precondition,
+        ends_later=ends_later,
     )
 
 
@@ -237,9 +271,15 @@ async def resume(
         ServiceUnavailable: nothing was sent.
     """
 
-    async def resumed() -> Done | Accepted:
+    async def resumed(ends_later: bool) -> Done | Accepted:
         return await _take_back(
-            context, actor, subscription_id, operation_id, kind="resume_subscription", wake=True
+            context,
+            actor,
+            subscription_id,
+            operation_id,
+            kind="resume_subscription",
+            wake=True,
+            ends_later=ends_later,
         )
 
     return await superseding(context, actor, subscription_id, resumed)
@@ -262,10 +302,11 @@ async def _take_back(
     *,
     kind: str,
     wake: bool,
+    ends_later: bool,
     precondition: Precondition | None = None,
 ) -> Done | Accepted:
-    """Take the end back. `wake`: a paused subscription is resumed too."""
-    is_read = False
+    """Take the end back. `wake`: a paused subscription is resumed too. `ends_later`: see `insert_operation`."""
+    is_read = is_away = False
     while True:
         async with subscriptions.admitting(context.database, subscription_id) as connection:
             seen = await read(connection, actor, subscription_id, context.rules)
@@ -279,6 +320,8 @@ async def _take_back(
             if precondition is not None:
                 precondition(seen)
             order = await _order_to_take_back(connection, actor, seen, wakes=wakes)
+            if order is None and is_away:
+                order = _as_shown(view, {"cancel_at_period_end": False})
             if order is not None:
                 operation = await insert_operation(
                     context,
@@ -290,13 +333,14 @@ async def _take_back(
                     order,
                     needs=needed,
                     view=view,
+                    ends_later=ends_later,
                 )
                 break
             if is_read:
                 await ending.check_no_change_runs(connection, view)
                 return await _done_already(connection, seen, kind)
-        await _read_if_outdated(context, view)
-        is_read = True
+        is_read = await _read_if_outdated(context, view)
+        is_away = not is_read
     done = await change_operations.carry_out_change(context, actor, operation)
     return done if wakes else _without_payment(done)
 

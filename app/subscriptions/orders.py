@@ -6,11 +6,12 @@ An order is stored with its operation, and conditions with each of its steps: an
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 from app.domain.ids import CustomerId, PaymentMethodId, SubscriptionId
+from app.domain.payments import Named
 from app.domain.roles import Permission
 from app.domain.snapshots import JsonObject, PaymentMethod
 from app.operations.rows import Operation, Step
@@ -49,12 +50,53 @@ def attachment(method: PaymentMethod | None, customer_id: CustomerId) -> Attachm
 
 
 @dataclass(frozen=True, slots=True)
+class Unpriced:
+    """A change that is to be priced. `params`: those of Stripe's update."""
+
+    params: Mapping[str, Any]
+    quote_id: str | None = None
+    restarts: bool = False
+    forgo_credit: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What Stripe says of the objects that an order names.
+
+    `params`: those of Stripe's call that name them. `attach`: a method that is attached first.
+    """
+
+    params: Mapping[str, Any]
+    attach: Attachment | None = None
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Found:
+        """Return what a step has kept of it."""
+        attach = row["attach"]
+        return cls(row["params"], None if attach is None else Attachment(**attach))
+
+
+@dataclass(frozen=True, slots=True)
+class ShownEnd:
+    """The end that the copy showed while Stripe was away, and that nothing is sent for if Stripe shows it too.
+
+    `ends_at`: Unix seconds, None if it goes on.
+    """
+
+    ends_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
     """What is to be changed, as it was admitted.
 
     `params`: Stripe's; of a resumption those that take an end back, which is a write of its own. `restarts`: the
     interval of an item changes. `attach`: a method that is attached first, and then charged. `supersedes`: unpaid
     subscriptions that end before a create is sent. `to_id`: the customer who is named as the owner first.
+
+    While Stripe is away, three things are left to the operation, which does them before it sends anything. `unread`:
+    Stripe is asked for the objects that the change names. `ends_waiting`: the purchase that waits for its payment ends.
+    `shown_end`: Stripe is asked whether the end stands already.
     """
 
     method: Method
@@ -65,12 +107,15 @@ class Order:
     attach: Attachment | None = None
     supersedes: Sequence[SubscriptionId] = field(default=())
     to_id: CustomerId | None = None
+    unread: Named | None = None
+    ends_waiting: bool = False
+    shown_end: ShownEnd | None = None
 
     @classmethod
     def of(cls, operation: Operation) -> Order:
         """Return the order of a stored operation."""
         row = operation.request
-        attach = row.get("attach")
+        attach, unread, shown_end = row.get("attach"), row.get("unread"), row.get("shown_end")
         return cls(
             Method(row["method"]),
             row["params"],
@@ -80,7 +125,20 @@ class Order:
             attach=None if attach is None else Attachment(**attach),
             supersedes=tuple(row.get("supersedes", ())),
             to_id=row.get("to_id"),
+            unread=None if unread is None else Named(**unread),
+            ends_waiting=row.get("ends_waiting") is True,
+            shown_end=None if shown_end is None else ShownEnd(**shown_end),
         )
+
+    @classmethod
+    def of_step(cls, operation: Operation, step: Step) -> Order:
+        """Return the order of a stored operation, with what its step has found of the objects that it names."""
+        order, found = cls.of(operation), Conditions.of(step).found
+        return order if found is None else order.naming(Found.of(found))
+
+    def naming(self, found: Found) -> Order:
+        """Return the order with the objects that were found."""
+        return replace(self, params={**self.params, **found.params}, attach=found.attach, unread=None)
 
     def as_request(self) -> JsonObject:
         """Return the order as the operation's row stores it."""
@@ -100,6 +158,13 @@ class Order:
         return self.method is Method.UPDATE and not {"items", "trial_end"}.isdisjoint(self.params)
 
     @property
+    def unpriced(self) -> Unpriced | None:
+        """Return what is to be priced, None for an order that Stripe does not price."""
+        if not self.is_priced:
+            return None
+        return Unpriced(self.params, self.quote_id, restarts=self.restarts, forgo_credit=self.forgo_credit)
+
+    @property
     def changes_only_end(self) -> bool:
         """Return True if Stripe makes the change at once, beside an update that it holds back.
 
@@ -112,8 +177,10 @@ class Order:
         """Return True if a purchase that waits for its payment ends for this change.
 
         A change of quantity, items or end needs the subscription for itself. The end of an unpaid subscription is the
-        end of its first purchase, so nothing has to end before it.
+        end of its first purchase, so nothing has to end before it. Nor does an end that stands already need anything.
         """
+        if self.shown_end is not None:
+            return False
         match self.method:
             case Method.CREATE | Method.END_UNPAID:
                 return False
@@ -132,7 +199,7 @@ class Conditions:
     fails. `sent`: the parameters that are sent, priced, the same for each retry of one key. `credit_forgone`: minor
     units. `waits`: the bank asked for the card's holder, so the purchase is to wait for them. `attached`: the id of
     the payment method that was attached by this try. `accepted`: the caller of a purchase learned that it goes on
-    without the request.
+    without the request. `found`: what Stripe said of the objects that the order names, see `Found`.
     """
 
     method: Method
@@ -145,6 +212,7 @@ class Conditions:
     waits: bool = False
     attached: str | None = None
     accepted: bool = False
+    found: Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, step: Step) -> Conditions:
@@ -161,6 +229,7 @@ class Conditions:
             waits=row.get("waits") is True,
             attached=row.get("attached"),
             accepted=row.get("accepted") is True,
+            found=row.get("found"),
         )
 
     def as_details(self) -> JsonObject:

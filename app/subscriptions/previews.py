@@ -12,7 +12,7 @@ from app.catalogue import store as catalogue
 from app.context import Context
 from app.customers.payment_details import look_outside
 from app.domain.ids import SubscriptionId
-from app.domain.payments import Costs
+from app.domain.payments import Costs, Named
 from app.domain.roles import Permission, require
 from app.domain.seats import check_floor
 from app.domain.snapshots import JsonObject, Subscription
@@ -76,7 +76,8 @@ async def preview(
         prices = await catalogue.prices_for_purchase(
             connection, price_ids(change.items, seen.view), open_catalogue=context.rules.open_catalogue
         )
-    outside = await look_outside(context, actor, seen.view, None, change.promotion_code)
+    named = Named(promotion_code=change.promotion_code, may_add_codes=actor.is_admin)
+    outside = await look_outside(context, seen.view, named)
     after = items_after(actor, seen.view, change, prices)
     _check(context, seen.view, after, removed)
     params = update_params(context, seen.view, change, after)

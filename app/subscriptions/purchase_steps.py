@@ -17,6 +17,7 @@ from app.operations.sending import SUBSCRIPTION_CHANGES
 from app.postgres.database import Connection
 from app.stripe.billing import Changed
 from app.stripe.client import Write
+from app.subscriptions.before_sending import found_first
 from app.subscriptions.change_steps import attached_first, with_attached
 from app.subscriptions.orders import Conditions, Order
 from app.subscriptions.purchase_admission import supersede
@@ -51,7 +52,7 @@ class PurchaseSteps(Steps):
     def kind_of(self, operation: Operation, step: Step) -> NewSubscription:
         """Return the step's intent."""
         conditions = Conditions.of(step)
-        params = with_attached(Order.of(operation).params, conditions)
+        params = with_attached(Order.of_step(operation, step).params, conditions)
         return NewSubscription({**params, "payment_behavior": _WAITS} if conditions.waits else params)
 
     def object_id(self, operation: Operation, step: Step) -> str | None:
@@ -65,14 +66,15 @@ class PurchaseSteps(Steps):
     async def decided(self, context: Context, operation: Operation, step: Step) -> Step:
         """Attach the payment method that is to be charged, and end the unpaid subscriptions that are replaced.
 
-        Nothing is ended once the create was sent.
+        What the admission left to the operation comes first. Nothing is ended once the create was sent.
 
         Raises:
             PaymentRequired: The card was declined.
             NotFound: There is no such payment method.
+            InvalidRequest: There is no such promotion code.
             Conflict: `already_subscribed`: one of them was paid, or its payment is being processed.
         """
-        step = await attached_first(context, operation, step)
+        step = await attached_first(context, operation, await found_first(context, operation, step))
         if not step.was_sent:
             for subscription_id in Order.of(operation).supersedes:
                 await supersede(context, operation.id, subscription_id)

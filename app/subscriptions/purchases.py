@@ -10,11 +10,11 @@ from typing import Any
 from app.catalogue import store as catalogue
 from app.catalogue.offers import OfferedPrice
 from app.context import Context
-from app.customers.payment_details import fetch_free_or_own, promotion
 from app.customers.store import customers
 from app.customers.ways_of_paying import behavior_of_purchase
 from app.domain import metadata as keys
 from app.domain.ids import CustomerId, PaymentMethodId, SubscriptionId
+from app.domain.payments import Named
 from app.domain.snapshots import JsonObject
 from app.errors import (
     Conflict,
@@ -23,10 +23,11 @@ from app.errors import (
     NotFound,
 )
 from app.identity.actors import Actor
-from app.operations.runner import Accepted
+from app.operations.runner import Accepted, unless_away
+from app.subscriptions.before_sending import found_for_purchase
 from app.subscriptions.change_operations import Begun, Done, begun, carry_out_change, insert_operation
 from app.subscriptions.item_changes import ItemChange, Terms, common_currency, items_of_purchase
-from app.subscriptions.orders import Method, Order, attachment
+from app.subscriptions.orders import Found, Method, Order
 from app.subscriptions.purchase_admission import admit
 from app.subscriptions.updates import MoneyTerms, price_ids
 
@@ -75,27 +76,26 @@ async def add(
         raise NotFound()
     if begun_before is None:
         params = _creation(actor, profile, purchase, prices, operation_id)
-        order = await _order_of(context, customer_id, purchase, params)
+        order = await _order_of(context, purchase, params)
         begun_before = await _admitted(context, actor, customer_id, purchase, order, operation_id)
     return await carry_out_change(context, actor, begun_before)
 
 
-async def _order_of(
-    context: Context, customer_id: CustomerId, purchase: Purchase, params: dict[str, Any]
-) -> Order:
+async def _order_of(context: Context, purchase: Purchase, params: dict[str, Any]) -> Order:
     """Return the order that creates the subscription.
 
-    The payment method and the promotion code are read at Stripe.
+    The payment method and the promotion code are read at Stripe; while it is away, the operation does that.
     """
-    attach = None
-    if purchase.payment_method_id is not None:
-        method = await fetch_free_or_own(context, purchase.payment_method_id, customer_id)
-        params["payment_behavior"] = behavior_of_purchase(method.type)
-        attach = attachment(method, customer_id)
-    if purchase.promotion_code is not None:
-        added = await promotion(context, purchase.promotion_code, customer_id, params["currency"])
-        params["discounts"] = [*params.get("discounts", []), added]
-    return Order(Method.CREATE, params, attach=attach)
+    named = Named(purchase.payment_method_id, purchase.promotion_code)
+    if named.is_empty:
+        return Order(Method.CREATE, params)
+
+    async def looked() -> Found:
+        return await found_for_purchase(context, params, named)
+
+    found = await unless_away(context, looked)
+    order = Order(Method.CREATE, params, unread=named)
+    return order if found is None else order.naming(found)
 
 
 async def _admitted(
@@ -162,7 +162,8 @@ def _creation(
         metadata[keys.OWNER] = profile["id"]
     params: dict[str, Any] = {
         "customer": profile["id"],
-        "payment_behavior": behavior_of_purchase(None),
+        # With a method, its type decides. A purchase that its page completes counts as unpaid from the beginning.
+        "payment_behavior": behavior_of_purchase(None if purchase.payment_method_id is None else "card"),
         "items": bought.params,
         "currency": purchase.currency
         or fixed
@@ -171,8 +172,6 @@ def _creation(
         "payment_settings": {"save_default_payment_method": "on_subscription"},
         "billing_mode": {"type": terms.billing_mode or "flexible"},
     }
-    if purchase.payment_method_id is not None:
-        params["default_payment_method"] = purchase.payment_method_id
     if terms.discounts:
         params["discounts"] = list(terms.discounts)
     if terms.default_tax_rates is not None:

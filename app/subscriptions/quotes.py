@@ -166,15 +166,13 @@ async def check_costs_nothing(
 
 
 async def check_state(
-    connection: Connection, actor: Actor, subscription: Subscription, *, quote_id: str
+    connection: Connection, subscription: Subscription, *, quote_id: str, principal: str
 ) -> None:
     """Raise Conflict `quote_expired` if Stripe shows another state than the one that was quoted.
 
-    A quote that is not the actor's is left to `use_quote`.
+    A quote that is not the principal's is left to `use_quote`.
     """
-    quote = await quotes.find(
-        connection, quote_id, subscription_id=subscription.id, principal=actor.principal.key
-    )
+    quote = await quotes.find(connection, quote_id, subscription_id=subscription.id, principal=principal)
     if quote is not None and quote.promise.state_hash != state_of(subscription):
         raise expired()
 

@@ -37,6 +37,8 @@ from app.operations.step_kinds import StepKind
 from app.stripe.billing import Changed
 from app.stripe.client import Write
 from app.stripe.gateway import Fetched
+from app.subscriptions.before_sending import end_waiting
+from app.subscriptions.orders import Unpriced
 from app.subscriptions.payment_bounds import suited
 from app.subscriptions.quotes import check_costs_nothing, price_as_quoted
 from app.subscriptions.subscription_steps import SubscriptionSteps, keep
@@ -143,6 +145,19 @@ class _SeatSteps(SubscriptionSteps):
         return await keep(context, operation, step, decided), sent
 
 
+def unpriced_raise(context: Context, details: JsonObject) -> Unpriced:
+    """Return the raise that buys seats as it is priced before another purchase ends for it.
+
+    `details`: those of its step.
+    """
+    params = {
+        **BuySeats(str(details["item_id"]), int(details["quantity"])).params,
+        "proration_behavior": details.get("proration_behavior") or context.rules.proration_behavior,
+        "payment_behavior": "pending_if_incomplete",
+    }
+    return Unpriced(params, details.get("quote_id"), forgo_credit=details.get("forgo_credit") is True)
+
+
 def _with_behavior(context: Context, step: Step, found: Subscription, params: Params) -> JsonObject:
     if found.status == "paused":
         # As for any change then (`item_changes.update_params`): nothing is invoiced, and there is nothing to credit.
@@ -157,6 +172,12 @@ class BuyingSteps(_SeatSteps):
     def kind_of(self, operation: Operation, step: Step) -> BuySeats:
         """Return the step's intent."""
         return BuySeats(str(step.details["item_id"]), int(step.details["quantity"]))
+
+    async def decided(self, context: Context, operation: Operation, step: Step) -> Step:
+        """End the purchase that waits, if the admission left that to the step. Raises what `end_waiting` raises."""
+        if step.details.get("ends_waiting") and not step.was_sent:
+            await end_waiting(context, operation, unpriced_raise(context, step.details))
+        return step
 
     async def facts(
         self, context: Context, operation: Operation, step: Step, found: Fetched

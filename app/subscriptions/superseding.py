@@ -16,14 +16,16 @@ import structlog
 
 from app.context import Context
 from app.domain.ids import SubscriptionId
-from app.domain.snapshots import JsonObject, Subscription
+from app.domain.snapshots import Subscription
 from app.errors import BillingError, Conflict, NotFound
 from app.identity.actors import Actor
 from app.mirror.visibility import get
 from app.operations import waiting_store
 from app.operations.endings import PAYMENT_ABANDONED
+from app.operations.runner import unless_away
 from app.operations.waiting import settle_if_ended
 from app.subscriptions.charges import as_seen
+from app.subscriptions.orders import Unpriced
 from app.subscriptions.payment_bounds import check_bounds
 from app.subscriptions.quotes import price_as_quoted
 
@@ -38,34 +40,30 @@ _PROCESSING_RETRY_SECONDS: Final = 60
 class MustSupersede(Exception):
     """Raised inside an admission that passed: what waits must end before it is stored.
 
-    `params`: those of Stripe's update if the change is to be priced first, otherwise None. `changes_only_end`: Stripe
-    takes the change beside a purchase whose payment is processing.
+    `unpriced`: the change, if it is to be priced first. `changes_only_end`: Stripe takes the change beside a purchase
+    whose payment is processing. `may_end_later`: if Stripe is away, the operation can end what waits.
     """
 
     def __init__(
-        self,
-        params: JsonObject | None = None,
-        *,
-        quote_id: str | None = None,
-        restarts: bool = False,
-        forgo_credit: bool = False,
-        changes_only_end: bool = False,
+        self, unpriced: Unpriced | None = None, *, changes_only_end: bool = False, may_end_later: bool = True
     ) -> None:
         super().__init__("a purchase waits for its payment")
-        self.params = params
-        self.quote_id = quote_id
-        self.restarts = restarts
-        self.forgo_credit = forgo_credit
+        self.unpriced = unpriced
         self.changes_only_end = changes_only_end
+        self.may_end_later = may_end_later
 
 
 async def superseding(
-    context: Context, actor: Actor, subscription_id: SubscriptionId, change: Callable[[], Awaitable[Result]]
+    context: Context,
+    actor: Actor,
+    subscription_id: SubscriptionId,
+    change: Callable[[bool], Awaitable[Result]],
 ) -> Result:
     """Return what `change` returns; end what waits if it raises MustSupersede.
 
     `change` is then run again from its start. Before anything ends, the change is priced as if it were sent now: a
-    change that is refused supersedes nothing.
+    change that is refused supersedes nothing. While Stripe is away, `change` is called with True instead: it leaves the
+    price and the end of what waits to its operation.
 
     Raises:
         Conflict: `operation_in_progress` while a payment is processing, unless only the end changes; `invoice_unpaid`,
@@ -75,36 +73,57 @@ async def superseding(
     """
     for _ in range(_TRIES):
         try:
-            return await change()
+            return await change(False)
         except MustSupersede as needed:
-            await _check_price(context, actor, subscription_id, needed)
-            changes_only_end = needed.changes_only_end
-        await supersede(context, subscription_id, changes_only_end=changes_only_end)
+            must = needed
+
+        async def ended(must: MustSupersede = must) -> bool:
+            await _end_for(context, actor, subscription_id, must)
+            return True
+
+        if not must.may_end_later:
+            await ended()
+        elif not await unless_away(context, ended):
+            return await change(True)
     raise Conflict("Another purchase of this subscription has begun. Send the change again.", retry_after=2)
 
 
-async def _check_price(
-    context: Context, actor: Actor, subscription_id: SubscriptionId, needed: MustSupersede
+async def _end_for(
+    context: Context, actor: Actor, subscription_id: SubscriptionId, must: MustSupersede
 ) -> None:
-    if needed.params is None:
-        return
+    if must.unpriced is not None:
+        try:
+            await check_price(
+                context, subscription_id, must.unpriced, is_bounded=actor.customer_id is not None
+            )
+        except Conflict as refusal:
+            raise as_seen(refusal, await get(context, actor, subscription_id)) from refusal
+    await supersede(context, subscription_id, changes_only_end=must.changes_only_end)
+
+
+async def check_price(
+    context: Context, subscription_id: SubscriptionId, unpriced: Unpriced, *, is_bounded: bool
+) -> None:
+    """Price a change before something ends for it. `is_bounded`: a person asks for it, so what they may owe is bounded.
+
+    Raises:
+        Conflict: `invoice_unpaid`, `quote_expired` or `unsecured_raise_limit`.
+        NotFound: Stripe has no such subscription.
+    """
     found = await context.stripe.fetch("subscription", subscription_id)
     if not isinstance(found.snapshot, Subscription):
         raise NotFound()
-    try:
-        priced = await price_as_quoted(
-            context,
-            found.snapshot,
-            found.at,
-            needed.params,
-            quote_id=needed.quote_id,
-            restarts=needed.restarts,
-            forgo_credit=needed.forgo_credit,
-        )
-        if actor.customer_id is not None:
-            await check_bounds(context, found.snapshot, found.at, priced)
-    except Conflict as refusal:
-        raise as_seen(refusal, await get(context, actor, subscription_id)) from refusal
+    priced = await price_as_quoted(
+        context,
+        found.snapshot,
+        found.at,
+        unpriced.params,
+        quote_id=unpriced.quote_id,
+        restarts=unpriced.restarts,
+        forgo_credit=unpriced.forgo_credit,
+    )
+    if is_bounded:
+        await check_bounds(context, found.snapshot, found.at, priced)
 
 
 async def supersede(

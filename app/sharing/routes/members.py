@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -172,10 +173,11 @@ async def update_shared_subscription_users(
             releases=body.release_seats,
         )
     operation_id = await operation_id_of(request, actor.principal)
-    if body.release_seats:
-        await seat_releases.check_credit(
-            context, actor, subscription_id, asked, purchasing or Purchasing(), operation_id
+    if body.release_seats and purchasing is not None:
+        untested = await seat_releases.check_credit(
+            context, actor, subscription_id, asked, purchasing, operation_id
         )
+        purchasing = dataclasses.replace(purchasing, untested=untested)
     admitted = await member_changes.admit_changes(
         context,
         actor,

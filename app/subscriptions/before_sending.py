@@ -1,0 +1,111 @@
+"""What an operation does before it sends anything, because Stripe was away when the change was admitted.
+
+Stripe is asked for the payment method and the promotion code that the change names, and a purchase that waits for its
+payment ends. The rules are those of an admission that Stripe answers; a refusal ends the operation, and nothing is
+sent. See docs/decisions/0065-admit-a-change-although-stripe-is-away.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from app.context import Context
+from app.customers import failures
+from app.customers.payment_details import fetch_free_or_own, look_outside, promotion
+from app.customers.ways_of_paying import behavior_of_purchase
+from app.domain.ids import CustomerId
+from app.domain.payments import Named
+from app.domain.views import SubscriptionView
+from app.errors import NotFound
+from app.mirror.store import subscriptions
+from app.operations import waiting_store
+from app.operations.rows import Operation, Step
+from app.subscriptions.orders import Found, Method, Order, Unpriced, attachment
+from app.subscriptions.subscription_steps import keep
+from app.subscriptions.superseding import check_price, supersede
+
+
+async def found_for_purchase(context: Context, params: Mapping[str, Any], named: Named) -> Found:
+    """Ask Stripe for what a purchase names. `params`: those of the creation.
+
+    Raises:
+        NotFound: There is no such payment method, or it is another customer's.
+        InvalidRequest: `/promotion_code` names no code that the customer may use here.
+    """
+    customer_id = CustomerId(params["customer"])
+    found: dict[str, Any] = {}
+    attach = None
+    if named.payment_method_id is not None:
+        method = await fetch_free_or_own(context, named.payment_method_id, customer_id)
+        found["default_payment_method"] = named.payment_method_id
+        found["payment_behavior"] = behavior_of_purchase(method.type)
+        attach = attachment(method, customer_id)
+    if named.promotion_code is not None:
+        added = await promotion(context, named.promotion_code, customer_id, params["currency"])
+        found["discounts"] = [*params.get("discounts", []), added]
+    return Found(found, attach)
+
+
+async def _found_for_change(context: Context, operation: Operation, named: Named) -> Found:
+    """Ask Stripe for what a change of a subscription names. Raises what `look_outside` and `Outside.apply` raise."""
+    outside = await look_outside(context, await _view(context, operation), named)
+    # Read again: the look may have applied other discounts to the copy.
+    view = await _view(context, operation)
+    found: dict[str, Any] = {}
+    outside.apply(view, found)
+    return Found(found, attachment(outside.payment_method, view.customer_id))
+
+
+async def _view(context: Context, operation: Operation) -> SubscriptionView:
+    async with context.database.connection() as connection:
+        view = await subscriptions.subscription_view(connection, operation.subscription_id, asker=None)
+    if view is None:
+        raise NotFound()
+    return view
+
+
+async def found_first(context: Context, operation: Operation, step: Step) -> Step:
+    """Ask Stripe once for what the order names, and keep what it says with the step.
+
+    A failure counts for the customer as it does in a request, see `app.customers.failures`.
+
+    Raises:
+        BillingError: The change must not be sent, or Stripe does not answer.
+    """
+    order = Order.of_step(operation, step)
+    if order.unread is None or step.was_sent:
+        return step
+    async with failures.counted_later(context, operation.actor_id):
+        if order.method is Method.CREATE:
+            found = await found_for_purchase(context, order.params, order.unread)
+        else:
+            found = await _found_for_change(context, operation, order.unread)
+    return await keep(context, operation, step, {"found": asdict(found)})
+
+
+async def ended_first(context: Context, operation: Operation, step: Step) -> None:
+    """End the purchase that waits for its payment, if the order is to; a change that is refused ends nothing.
+
+    Raises:
+        Conflict: What is refused, or `operation_in_progress` while a payment is processing.
+        BillingError: Stripe does not answer.
+    """
+    order = Order.of_step(operation, step)
+    if not order.ends_waiting or step.was_sent:
+        return
+    await end_waiting(context, operation, order.unpriced)
+
+
+async def end_waiting(context: Context, operation: Operation, unpriced: Unpriced | None) -> None:
+    """End the purchase that waits, for a step that nothing of was sent. Raises as `ended_first`."""
+    async with context.database.connection() as connection:
+        found = await waiting_store.of_subscription(connection, operation.subscription_id)
+    if not found:
+        return
+    if unpriced is not None:
+        await check_price(
+            context, operation.subscription_id, unpriced, is_bounded=operation.actor_id is not None
+        )
+    await supersede(context, operation.subscription_id)

@@ -1,0 +1,431 @@
+"""Changes that Stripe has to be asked about before they are sent are admitted while it hangs, and judged afterwards."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any
+
+import httpx
+import pytest
+
+from app.stripe import client as client_module
+from testkit.company import Company, Person, breaking_service, new_email
+from testkit.problems import ok, problem
+from testkit.service import as_service
+from testkit.simulator import Simulator, new_account_key
+from tests.money.shop import CHALLENGED, VISA, Shop, at, settled_by_a_worker, worked_on
+from tests.money.test_credits import intent_of
+from tests.money.test_promotion_codes import FOREVER, code, texts
+from tests.money.test_waiting_purchases import (
+    ask_for,
+    charge_to,
+    company_that_pays_by,
+    outcomes,
+    pay,
+)
+
+PROMPTLY = 4.0
+"""Seconds in which callers are answered while the breaker is open: under 1 on a quiet machine, and 8 without it."""
+DAY = 86_400
+
+
+@pytest.fixture(scope="module")
+async def shop(stripe_simulator: str, module_database_url: str) -> AsyncIterator[Shop]:
+    """A shop whose requests are overdue after half a second, so that a breaker opens within one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(client_module, "OVERDUE_SECONDS", 0.5)
+        async with (
+            Simulator(stripe_simulator, new_account_key()) as stripe,
+            breaking_service(stripe, module_database_url) as service,
+        ):
+            yield Shop(service)
+
+
+@pytest.fixture(autouse=True)
+async def _back(shop: Shop) -> AsyncIterator[None]:
+    yield
+    await back(shop)
+
+
+async def away(shop: Shop) -> None:
+    """Stripe hangs, and the breaker of callers is open."""
+    await shop.stripe.add_fault(timeout=True, times=0)
+    who = as_service("read")
+    await asyncio.gather(*(shop.service.get("/v1/promotion-codes/NOTHING", who) for _ in range(6)))
+    assert shop.service.context.breakers["write"].is_open
+
+
+async def back(shop: Shop) -> None:
+    """Stripe answers again, and the process knows it."""
+    await shop.stripe.clear_faults()
+    for kind in ("fresh", "write", "background"):
+        shop.service.context.breakers[kind].close()
+
+
+async def admitted(answer: Awaitable[httpx.Response]) -> httpx.Response:
+    """The answer of a change that is admitted at once, although Stripe hangs."""
+    began = time.monotonic()
+    found = await answer
+    assert found.status_code == 202, found.text
+    assert time.monotonic() - began < PROMPTLY
+    assert found.json()["state"] == "running"
+    return found
+
+
+async def ended(shop: Shop, answer: httpx.Response) -> list[tuple[str, str | None]]:
+    """The outcomes of the operation of a 202, once Stripe is back and a worker has finished it."""
+    await back(shop)
+    settled = await settled_by_a_worker(shop, answer)
+    assert settled["state"] == "settled", settled
+    return [(one["outcome"], one["code"]) for one in settled["results"]]
+
+
+async def subscriber(shop: Shop, **more: Any) -> tuple[Person, str]:
+    buyer, card = await shop.buyer()
+    made = await shop.bought(
+        buyer.headers, [{"price_id": await shop.price()}], payment_method_id=card, **more
+    )
+    return buyer, str(made["id"])
+
+
+# ------------------------------------------------------------------------------------- what only Stripe knows
+
+
+async def test_purchase_is_admitted_when_its_card_and_code_cannot_be_read(shop: Shop) -> None:
+    """U4: a purchase that names a card and a code was 503 while Stripe hung."""
+    await code(shop, "BUYAWAY")
+    buyer, card = await shop.buyer()
+    price = await shop.price()
+    await away(shop)
+    asked = shop.add(buyer.headers, [{"price_id": price}], payment_method_id=card, promotion_code="BUYAWAY")
+    assert await ended(shop, await admitted(asked)) == [("applied", None)]
+    [made] = await shop.all_of(buyer)
+    assert (made["status"], made["default_payment_method"]) == ("active", card)
+    shown = await shop.subscription(buyer.headers, made["id"])
+    assert texts(shown) == ["BUYAWAY"]
+    assert (await shop.stripe.get(f"/v1/invoices/{made['latest_invoice']}"))["amount_paid"] == 700
+
+
+async def test_purchase_attaches_a_new_card_when_stripe_is_back(shop: Shop) -> None:
+    buyer, _ = await shop.buyer(card=None)
+    price = await shop.price()
+    await away(shop)
+    asked = shop.add(buyer.headers, [{"price_id": price}], payment_method_id=VISA)
+    assert await ended(shop, await admitted(asked)) == [("applied", None)]
+    [made] = await shop.all_of(buyer)
+    assert made["status"] == "active" and made["default_payment_method"] is not None
+
+
+async def test_nothing_is_bought_when_the_card_turns_out_to_be_foreign(shop: Shop) -> None:
+    """Who pays: another customer's card is found out before anything is sent."""
+    other, foreign = await shop.buyer()
+    buyer, _ = await shop.buyer(card=None)
+    price = await shop.price()
+    await away(shop)
+    asked = shop.add(buyer.headers, [{"price_id": price}], payment_method_id=foreign)
+    assert await ended(shop, await admitted(asked)) == [("failed", "not_found")]
+    assert await shop.all_of(buyer) == []
+    assert (await shop.stripe.get(f"/v1/payment_methods/{foreign}"))["customer"] == other.customer_id
+
+
+async def test_codes_cannot_be_guessed_when_stripe_is_away(shop: Shop) -> None:
+    """A guess counts when it is judged: the sixth one is not looked up any more."""
+    buyer, card = await shop.buyer()
+    price = await shop.price()
+    await code(shop, "SECRETCODE")
+    await away(shop)
+    answers = [
+        await admitted(
+            shop.add(
+                buyer.headers,
+                [{"price_id": price}],
+                payment_method_id=card,
+                promotion_code=guess,
+                allow_duplicate=True,
+            )
+        )
+        for guess in (*(f"GUESS{number}" for number in range(5)), "SECRETCODE")
+    ]
+    found = [await ended(shop, answer) for answer in answers]
+    assert found == [[("failed", "invalid_request")]] * 5 + [[("failed", "too_many_declines")]]
+    assert await shop.all_of(buyer) == []
+
+
+async def test_answer_is_the_same_when_a_refused_change_is_sent_again(shop: Shop) -> None:
+    buyer, mine = await subscriber(shop)
+    await away(shop)
+    first = await admitted(shop.change(buyer.headers, mine, key="again-1", promotion_code="NOSUCH"))
+    assert await ended(shop, first) == [("failed", "invalid_request")]
+    again = await shop.change(buyer.headers, mine, key="again-1", promotion_code="NOSUCH")
+    assert again.status_code == 202 and again.json()["operation_id"] == first.json()["operation_id"]
+
+
+async def test_change_is_admitted_when_its_card_and_code_cannot_be_read(shop: Shop) -> None:
+    """U4: the new card is charged for the new quantity, less the code's discount."""
+    await code(shop, "CHANGEAWAY")
+    buyer, mine = await subscriber(shop)
+    card = await shop.card(buyer)
+    [item] = (await shop.subscription(buyer.headers, mine))["items"]
+    await away(shop)
+    asked = shop.change(
+        buyer.headers,
+        mine,
+        items=[{"id": item["id"], "quantity": 3}],
+        payment_method_id=card,
+        promotion_code="CHANGEAWAY",
+    )
+    assert await ended(shop, await admitted(asked)) == [("applied", None)]
+    true = await shop.true(mine)
+    assert true["default_payment_method"] == card and len(true["discounts"]) == 1
+    assert true["items"]["data"][0]["quantity"] == 3
+    await shop.cache_is_true()
+
+
+async def test_nothing_is_changed_when_the_card_or_code_turns_out_to_be_wrong(shop: Shop) -> None:
+    await code(shop, "HELD")
+    await code(shop, "SECOND")
+    _, foreign = await shop.buyer()
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"payment_method_id": foreign}, "not_found"),
+        ({"payment_method_id": "pm_absent"}, "not_found"),
+        ({"promotion_code": "NOSUCH"}, "invalid_request"),
+        ({"promotion_code": "SECOND"}, "promotion_code_in_use"),
+    ]
+    held = {"promotion_code": "HELD"}
+    made = [
+        (*await subscriber(shop, **(held if refusal == "promotion_code_in_use" else {})), body, refusal)
+        for body, refusal in cases
+    ]
+    before = [await shop.true(mine) for _, mine, _, _ in made]
+    items = [(await shop.subscription(buyer.headers, mine))["items"][0]["id"] for buyer, mine, _, _ in made]
+    await away(shop)
+    answers = [
+        await admitted(shop.change(buyer.headers, mine, items=[{"id": item, "quantity": 2}], **body))
+        for (buyer, mine, body, _), item in zip(made, items, strict=True)
+    ]
+    for answer, (_, _, body, refusal) in zip(answers, made, strict=True):
+        assert await ended(shop, answer) == [("failed", refusal)], body
+    assert [await shop.true(mine) for _, mine, _, _ in made] == before
+
+
+async def test_nothing_is_sent_when_the_code_applies_already(shop: Shop) -> None:
+    await code(shop, "SAMEAWAY")
+    buyer, mine = await subscriber(shop, promotion_code="SAMEAWAY")
+    writes = await shop.asked("POST", f"/v1/subscriptions/{mine}")
+    await away(shop)
+    asked = shop.change(buyer.headers, mine, promotion_code="sameaway")
+    assert await ended(shop, await admitted(asked)) == [("unchanged", None)]
+    assert await shop.asked("POST", f"/v1/subscriptions/{mine}") == writes
+
+
+async def test_quote_is_kept_when_its_change_is_admitted_without_stripe(shop: Shop) -> None:
+    await code(shop, "QUOTEAWAY", coupon=FOREVER)
+    buyer, mine = await subscriber(shop)
+    [item] = (await shop.subscription(buyer.headers, mine))["items"]
+    body: dict[str, Any] = {
+        "items": [{"id": item["id"], "quantity": 4}],
+        "promotion_code": "QUOTEAWAY",
+    }
+    quoted = await shop.preview(buyer.headers, mine, **body)
+    await away(shop)
+    answer = await admitted(shop.change(buyer.headers, mine, quote_id=quoted["quote_id"], **body))
+    assert await ended(shop, answer) == [("applied", None)]
+    newest = (await shop.invoices(buyer.headers, mine))[0]
+    assert newest["amount_paid"] == quoted["amount_due_now"]
+
+
+async def test_stranger_learns_nothing_when_stripe_is_away(shop: Shop) -> None:
+    """Rights are judged at once: no operation is stored for somebody who may not make the change."""
+    company = await shop.service.company(seats=3)
+    path = f"/v1/subscriptions/{company.subscription_id}"
+    await away(shop)
+    body = {"payment_method_id": "pm_absent"}
+    problem(await shop.service.send("PATCH", path, company.user.headers, body), 403, "role_required")
+    problem(await shop.service.send("PATCH", path, company.stranger.headers, body), 404, "not_found")
+
+
+# ------------------------------------------------------------------------------------- a purchase that waits
+
+
+async def seats(shop: Shop, company: Company, total: int) -> httpx.Response:
+    return await shop.service.send("PUT", f"{company.path}/seats", company.owner.headers, {"total": total})
+
+
+async def cancelled(shop: Shop, company: Company, **body: Any) -> httpx.Response:
+    path = f"/v1/subscriptions/{company.subscription_id}/cancel"
+    return await shop.service.send("POST", path, company.owner.headers, body)
+
+
+async def quantity(company: Company) -> int:
+    return int((await company.state())["items"]["data"][0]["quantity"])
+
+
+async def purchase(shop: Shop, document: dict[str, Any]) -> list[tuple[str, str | None]]:
+    """The outcomes of a purchase of seats that waited, after a worker has looked at it."""
+    shown = ok(await worked_on(shop, document["operation_id"]))
+    return outcomes(shown, "seats")
+
+
+async def test_waiting_purchase_ends_when_a_change_was_admitted_without_stripe(shop: Shop) -> None:
+    """U4: a change that supersedes a waiting purchase was 503 while Stripe hung."""
+    company = await company_that_pays_by(shop, CHALLENGED)
+    document = await ask_for(company)
+    await away(shop)
+    answer = await admitted(seats(shop, company, 3))
+    await back(shop)
+    await charge_to(shop, company, VISA)
+    assert await ended(shop, answer) == [("applied", None)]
+    assert await purchase(shop, document) == [("failed", "payment_abandoned")]
+    assert await quantity(company) == 3
+    await shop.cache_is_true()
+
+
+async def test_change_is_judged_by_what_was_paid_when_the_payment_came_while_stripe_was_away(
+    shop: Shop,
+) -> None:
+    """Was it paid: the purchase is applied, and the change is made of what it left."""
+    company = await company_that_pays_by(shop, CHALLENGED)
+    document = await ask_for(company)
+    await away(shop)
+    answer = await admitted(seats(shop, company, 9))
+    await back(shop)
+    await pay(shop, document["payment"])
+    await charge_to(shop, company, VISA)
+    assert await ended(shop, answer) == [("applied", None)]
+    assert await purchase(shop, document) == [("applied", None)]
+    assert await quantity(company) == 9
+
+
+async def test_processing_payment_is_not_voided_when_a_change_was_admitted_without_stripe(
+    shop: Shop,
+) -> None:
+    """W4: its money would buy nothing, so the change is refused as with Stripe there."""
+    company = await company_that_pays_by(shop, CHALLENGED)
+    document = await ask_for(company)
+    await away(shop)
+    answer = await admitted(seats(shop, company, 3))
+    await back(shop)
+    await shop.stripe.control(
+        "POST",
+        "confirm",
+        client_secret=document["payment"]["client_secret"],
+        payment_method="pm_usBankAccount",
+    )
+    assert await ended(shop, answer) == [("failed", "operation_in_progress")]
+    assert await quantity(company) == 2
+
+
+async def test_seats_of_a_call_supersede_when_stripe_was_away(shop: Shop) -> None:
+    company = await company_that_pays_by(shop, CHALLENGED)
+    document = await ask_for(company)
+    await away(shop)
+    asked = company.change(company.owner.headers, add=[new_email()], over_capacity="add_seats")
+    answer = await admitted(asked)
+    await back(shop)
+    await charge_to(shop, company, VISA)
+    assert await ended(shop, answer) == [("applied", None)] * 2
+    assert await purchase(shop, document) == [("failed", "payment_abandoned")]
+    assert await quantity(company) == 3 and len(await company.members()) == 3
+
+
+async def test_owner_gets_out_when_a_purchase_waits_and_stripe_is_away(shop: Shop) -> None:
+    """Can they get out: an end is admitted beside the purchase, which ends with it."""
+    company = await company_that_pays_by(shop, CHALLENGED)
+    document = await ask_for(company)
+    await away(shop)
+    answer = await admitted(cancelled(shop, company))
+    assert await ended(shop, answer) == [("applied", None)]
+    assert await purchase(shop, document) == [("failed", "payment_abandoned")]
+    assert (await company.state())["cancel_at_period_end"] is True
+
+
+async def test_subscription_ends_now_when_a_purchase_waits_and_stripe_is_away(shop: Shop) -> None:
+    company = await company_that_pays_by(shop, CHALLENGED)
+    document = await ask_for(company)
+    await away(shop)
+    answer = await admitted(cancelled(shop, company, when="now"))
+    assert await ended(shop, answer) == [("applied", None)]
+    assert await purchase(shop, document) == [("failed", "payment_abandoned")]
+    assert (await company.state())["status"] == "canceled"
+
+
+# ------------------------------------------------------------------------------------- an end that stands
+
+
+async def test_cancel_is_admitted_when_the_end_stands_and_stripe_is_away(shop: Shop) -> None:
+    """U4: asking again for an end that stands was 503 while Stripe hung. Nothing is written for it."""
+    company = await shop.service.company(seats=3)
+    ok(await cancelled(shop, company))
+    writes = await shop.asked("POST", f"/v1/subscriptions/{company.subscription_id}")
+    await away(shop)
+    answer = await admitted(cancelled(shop, company))
+    assert await ended(shop, answer) == [("unchanged", None)]
+    assert await shop.asked("POST", f"/v1/subscriptions/{company.subscription_id}") == writes
+
+
+async def test_subscription_ends_when_its_end_was_taken_back_in_the_dashboard_unseen(shop: Shop) -> None:
+    """Can they get out: the end that the copy still showed is set again."""
+    company = await shop.service.company(seats=3)
+    ok(await cancelled(shop, company))
+    path = f"/v1/subscriptions/{company.subscription_id}"
+    await shop.stripe.post(path, cancel_at_period_end=False)
+    await away(shop)
+    answer = await admitted(cancelled(shop, company))
+    assert await ended(shop, answer) == [("applied", None)]
+    assert (await company.state())["cancel_at_period_end"] is True
+
+
+@pytest.mark.parametrize(("days", "becomes"), [(-1, "refused"), (400, "applied")])
+async def test_earlier_end_stays_when_it_was_set_in_the_dashboard_unseen(
+    shop: Shop, days: int, becomes: str
+) -> None:
+    """Who may move an earlier end was not judged; a later one is moved to the end that was asked for."""
+    company = await shop.service.company(seats=3)
+    asked = at(ok(await cancelled(shop, company))["ends_at"])
+    other = asked + days * DAY
+    await shop.stripe.post(f"/v1/subscriptions/{company.subscription_id}", cancel_at=other)
+    await away(shop)
+    answer = await admitted(cancelled(shop, company))
+    code = "version_conflict" if becomes == "refused" else None
+    assert await ended(shop, answer) == [(becomes, code)]
+    assert (await company.state())["cancel_at"] == (other if becomes == "refused" else asked)
+
+
+async def test_resume_changes_nothing_when_stripe_was_away(shop: Shop) -> None:
+    """There was nothing to take back; an end that the copy has not seen is not taken back unjudged."""
+    first, second = [await shop.service.company(seats=3) for _ in range(2)]
+    await shop.stripe.post(f"/v1/subscriptions/{second.subscription_id}", cancel_at_period_end=True)
+    await away(shop)
+    answers = [
+        await admitted(
+            shop.service.send("POST", f"/v1/subscriptions/{one.subscription_id}/resume", one.owner.headers)
+        )
+        for one in (first, second)
+    ]
+    assert await ended(shop, answers[0]) == [("unchanged", None)]
+    assert await ended(shop, answers[1]) == [("refused", "version_conflict")]
+    assert (await second.state())["cancel_at_period_end"] is True
+
+
+# ------------------------------------------------------------------------------------- seats that are given back
+
+
+async def test_seats_are_given_back_when_stripe_was_away(shop: Shop) -> None:
+    """U4: a removal that gives its seat back was 503 while Stripe hung."""
+    company = await shop.service.company(seats=2)
+    await away(shop)
+    asked = company.change(company.owner.headers, remove=[company.user.customer_id], release_seats=True)
+    assert await ended(shop, await admitted(asked)) == [("applied", None)] * 2
+    assert await quantity(company) == 1 and len(await company.members()) == 1
+    await shop.cache_is_true()
+
+
+async def test_nobody_is_removed_when_the_seats_turn_out_to_be_unpaid(shop: Shop) -> None:
+    """Was it paid: the credit is tested before anybody is removed, as with Stripe there."""
+    company = await shop.service.company(seats=2)
+    intent = await intent_of(shop, {"id": company.invoice_id})
+    await shop.stripe.post("/v1/refunds", payment_intent=intent)
+    await away(shop)
+    asked = company.change(company.owner.headers, remove=[company.user.customer_id], release_seats=True)
+    assert await ended(shop, await admitted(asked)) == [("refused", "invoice_unpaid")] * 2
+    assert await quantity(company) == 2 and len(await company.members()) == 2
