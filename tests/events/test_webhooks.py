@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -304,6 +305,40 @@ async def test_one_request_for_a_subscription_and_eight_for_an_endpoint_are_in_f
     for number in range(12):
         own = [e["sequence"] for e in receiver.events if e["subscription_id"] == f"sub_{number}"]
         assert own == [1, 2]
+
+
+async def test_success_reads_few_rows_when_thousands_of_events_and_queues_are_of_others(
+    service: Service, deliverer: Deliverer, receiver: Receiver
+) -> None:
+    """Decision 0053: the size of the backlog does not change the cost of a try."""
+    endpoint_id, _ = await endpoint(service, receiver)
+    await service.fetch(
+        """insert into events (position, id, type, created, subscription_id, sequence, data)
+        select n, 'evt_' || n, 'access.changed', now(), case when n > 1010 then 'sub_large' else 'sub_' || n end,
+            case when n > 1010 then n else 1 end, '{}' from generate_series(1001, 5000) n"""
+    )
+    await service.fetch(
+        """insert into webhook_queues (endpoint_id, subscription_id, delivered_to, next_position, due_at, failures)
+        select $1, 'sub_idle' || n, 0, null, now(), 0 from generate_series(1, 3000) n""",
+        endpoint_id,
+    )
+    await service.fetch("update event_log set position = 5000")
+    async with service.context.database.connection() as connection:
+        await deliveries.enqueue(connection, endpoint_id)
+    await service.fetch("analyze events, webhook_queues")
+    token = uuid4()
+    read = """select sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::bigint from pg_stat_xact_user_tables
+        where relname in ('events', 'webhook_queues')"""
+    async with service.context.database.transaction() as connection:
+        before = await connection.fetchval(read)
+        leased = await deliveries.lease(connection, endpoint_id, token, seconds=30.0)
+        for queue in set(leased) - {"sub_large"}:
+            sent = await deliveries.head(connection, endpoint_id, queue, token)
+            assert sent is not None
+            assert not await deliveries.succeeded(connection, sent, token, seconds=30.0)
+        rows = await connection.fetchval(read) - before
+    assert len(leased) == deliveries.IN_FLIGHT
+    assert rows < 100
 
 
 async def test_slow_endpoint_does_not_hold_up_another(
