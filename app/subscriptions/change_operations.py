@@ -135,7 +135,7 @@ async def insert_operation(
         raise Conflict("Another change of this subscription is still running.", retry_after=2)
     if view is not None and await _names_owner(connection, actor, view, order):
         order = replace(order, to_id=view.customer_id)
-    conditions = Conditions(order.method, needs, seats_left, end_by, quote_id)
+    conditions = Conditions(order.method, needs, seats_left, end_by, quote_id, asks_first=order.asks_first)
     token = uuid4()
     await operations.insert(
         connection,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from app.domain.ids import CustomerId, PaymentMethodId, SubscriptionId
 from app.domain.payments import Named
@@ -145,6 +145,11 @@ class Order:
         return asdict(self)
 
     @property
+    def asks_first(self) -> bool:
+        """Return True if something is left to the operation, before it sends anything."""
+        return self.unread is not None or self.ends_waiting or self.shown_end is not None
+
+    @property
     def writes(self) -> Sequence[Method]:
         """Return the writes that it takes, in their order."""
         naming = () if self.to_id is None else (Method.NAME_OWNER,)
@@ -190,6 +195,13 @@ class Order:
                 return True
 
 
+_ASKS_FIRST: Final = "ask_first:"
+"""Before the method of a step that asks Stripe first. A release that does not know this cannot run such a step.
+
+It would send the change without the card or the code that was named.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Conditions:
     """What one write of an order is held to, and what was decided about it, as its step stores it.
@@ -199,7 +211,8 @@ class Conditions:
     fails. `sent`: the parameters that are sent, priced, the same for each retry of one key. `credit_forgone`: minor
     units. `waits`: the bank asked for the card's holder, so the purchase is to wait for them. `attached`: the id of
     the payment method that was attached by this try. `accepted`: the caller of a purchase learned that it goes on
-    without the request. `found`: what Stripe said of the objects that the order names, see `Found`.
+    without the request. `found`: what Stripe said of the objects that the order names, see `Found`. `asks_first`: of
+    the order, see there.
     """
 
     method: Method
@@ -213,13 +226,15 @@ class Conditions:
     attached: str | None = None
     accepted: bool = False
     found: Mapping[str, Any] | None = None
+    asks_first: bool = False
 
     @classmethod
     def of(cls, step: Step) -> Conditions:
         """Return the conditions of a stored step."""
         row = step.details
         return cls(
-            Method(row["method"]),
+            Method(row["method"].removeprefix(_ASKS_FIRST)),
+            asks_first=row["method"].startswith(_ASKS_FIRST),
             needs=[Permission(name) for name in row.get("needs", ())],
             seats_left=row.get("seats_left"),
             end_by=row.get("end_by"),
@@ -234,4 +249,7 @@ class Conditions:
 
     def as_details(self) -> JsonObject:
         """Return the conditions as the step's row stores them, without what is not known."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        row = {name: value for name, value in asdict(self).items() if value is not None}
+        if row.pop("asks_first"):
+            row["method"] = f"{_ASKS_FIRST}{self.method}"
+        return row

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from app.stripe import client as client_module
+from app.subscriptions.orders import Method
 from testkit.company import Company, Person, breaking_service, new_email
 from testkit.problems import ok, problem
 from testkit.service import as_service
@@ -149,6 +150,22 @@ async def test_codes_cannot_be_guessed_when_stripe_is_away(shop: Shop) -> None:
     found = [await ended(shop, answer) for answer in answers]
     assert found == [[("failed", "invalid_request")]] * 5 + [[("failed", "too_many_declines")]]
     assert await shop.all_of(buyer) == []
+
+
+async def test_release_before_cannot_run_what_asks_first_when_both_run(shop: Shop) -> None:
+    """Who pays: it knows no such step, and would send the change without the card and the code that were named."""
+    buyer, mine = await subscriber(shop)
+    card = await shop.card(buyer)
+    await away(shop)
+    answer = await admitted(shop.change(buyer.headers, mine, payment_method_id=card))
+    (row,) = await shop.service.fetch(
+        "select details ->> 'method' as method from operation_steps where operation_id = $1",
+        answer.json()["operation_id"],
+    )
+    with pytest.raises(ValueError, match="ask_first"):
+        Method(row["method"])
+    assert await ended(shop, answer) == [("applied", None)]
+    assert (await shop.true(mine))["default_payment_method"] == card
 
 
 async def test_answer_is_the_same_when_a_refused_change_is_sent_again(shop: Shop) -> None:

@@ -1,9 +1,9 @@
 """`python -m verification.storms.hanging_stripe`: Stripe hangs while callers change, read freshly and read the cache.
 
-Each round is a calm and a hang. From 5 s after the beginning of a hang changes have to be 202 and fresh reads 503 in
-under a second, and before that nothing may take longer than 8 s. All cached reads have to be answered, their p99 at
-most twice that of the calm. Afterwards one probe has to close the breakers within 10 s. One JSON line; the exit code
-is 1 on a miss.
+Each round is a calm and a hang. Changes add people, and some name a card, which Stripe has to be asked for. From 5 s
+after the beginning of a hang changes have to be 202 and fresh reads 503 in under a second, and before that nothing may
+take longer than 8 s. All cached reads have to be answered, their p99 at most twice that of the calm. Afterwards one
+probe has to close the breakers within 10 s. One JSON line; the exit code is 1 on a miss.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from testkit.service import as_service
 
 SHORT, LONG, SETTLED_AFTER, CLOSED_WITHIN, SLOWER = 1.0, 8.0, 5.0, 10.0, 2.0
 CACHED_RATE = 50.0
+NAMING_EVERY = 30
 LEAST_SECONDS = 0.005
 """Below this p99 of the calm the comparison says nothing."""
 
@@ -47,12 +48,21 @@ class Callers:
     def __init__(self, world: World, companies: list[Company]) -> None:
         self.world = world
         self._companies = itertools.cycle(companies)
+        self._unnamed = iter(companies)
+        self._writes = 0
         self._people = itertools.cycle([user for company in companies for user in company.users])
         self._who = as_service("write")
 
     async def write(self) -> int:
+        """Add a person. Each NAMING_EVERY-th change names the card of a subscription, each subscription once."""
+        self._writes += 1
+        unnamed = next(self._unnamed, None) if self._writes % NAMING_EVERY == 0 else None
+        if unnamed is not None:
+            card: Json = {"payment_method_id": unnamed.payment_method_id}
+            path = f"/v1/subscriptions/{unnamed.subscription_id}"
+            return (await self.world.call(0, "PATCH", path, self._who, card)).status_code
         company = next(self._companies)
-        body = {"add": [{"email": new_email("hang")}]}
+        body: Json = {"add": [{"email": new_email("hang")}]}
         return (await self.world.call(0, "PATCH", f"{company.path}/users", self._who, body)).status_code
 
     async def fresh(self) -> int:
