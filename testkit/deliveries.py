@@ -38,7 +38,7 @@ class Sent:
 class Plan:
     """`first` is the number of the first event; `events` are built, more than can be sent in `seconds`.
 
-    `kind`: what they are about, `subscription` or `customer`.
+    `kind`: `subscription` renews one, `seats` changes the number of its seats too, and `customer` renames one.
     """
 
     port: int
@@ -72,7 +72,7 @@ def body(number: int, *, started: int, stride: int, kind: str = "subscription") 
     hot = number % HOT
     created = started + STEP_SECONDS * (number // HOT)
     is_customer = kind == "customer"
-    found = (customer if is_customer else subscription)(hot * stride, created)
+    found = {"customer": customer, "seats": with_other_seats}.get(kind, subscription)(hot * stride, created)
     event = {
         "id": event_id(number),
         "object": "event",
@@ -178,6 +178,17 @@ def subscription(number: int, at: int) -> dict[str, object]:
         "trial_end": None,
         "trial_settings": {"end_behavior": {"missing_payment_method": "create_invoice"}},
         "trial_start": None,
+    }
+
+
+def with_other_seats(number: int, at: int) -> dict[str, object]:
+    """A renewed subscription as `testkit.seeding` makes them, with another number of seats in every other step."""
+    renewed = subscription(number, at)
+    items = [_item(subscription_id(number), position, at) for position in range(ITEMS)]
+    seats = {"price": {"id": "price_team", "product": "prod_team"}, "quantity": 5 + at // STEP_SECONDS % 2}
+    return {
+        **renewed,
+        "items": {"object": "list", "has_more": False, "data": [{**items[0], **seats}, *items[1:]]},
     }
 
 
