@@ -79,10 +79,10 @@ def _over_allocated(judge: Judge) -> Iterator[str]:
         if one.kind not in ("customer", "subscription"):
             continue
         for plan in truth.plans:
-            moving = judge.moving(plan, one.tick)
-            members, seats = len(truth.members(plan, one.tick)) - moving, truth.quantity(plan, one.tick)
-            if members > seats:
-                yield f"{members} members on {seats} seats of {plan} after {one.key}"
+            members, seats = truth.members(plan, one.tick), truth.quantity(plan, one.tick)
+            taken = len(members - judge.moving(plan, one.tick, members))
+            if taken > seats:
+                yield f"{taken} members on {seats} seats of {plan} after {one.key}"
 
 
 def _written_beyond(judge: Judge) -> Iterator[str]:
@@ -92,7 +92,8 @@ def _written_beyond(judge: Judge) -> Iterator[str]:
         if one.kind != "customer" or sent is None:
             continue
         for plan in roles_of(one.after).keys() - roles_of(one.before).keys():
-            members = truth.sure_members(plan, sent.tick) - judge.moves_from(str(one.operation))
+            members = truth.sure_members(plan, sent.tick)
+            members -= judge.moves_from(str(one.operation)) | judge.moving(plan, sent.tick, members)
             seats = truth.most_seats(plan, sent.tick)
             if any(role_on(state, plan) for state in truth.possible(one.id, sent.tick)):
                 continue

@@ -267,17 +267,18 @@ class Judge:
         is_move = operation.kind == MOVING
         return {str(s.customer_id) for s in operation.steps.values() if is_move and s.action == "remove"}
 
-    def moving(self, plan: str, tick: int) -> int:
-        """How many seats have two members at a moment, because they move from one customer to another."""
-        members = self.truth.members(plan, tick)
-        return sum(
-            bool(members & self.moves_from(one.id)) and one.actor_id in members
+    def moving(self, plan: str, tick: int, members: set[str]) -> set[str]:
+        """Whose seat is moving at a moment to another one of `members`: the two have one seat."""
+        return {
+            person
             for one in self.operations.values()
             if one.kind == MOVING
             and one.subscription_id == plan
+            and one.actor_id in members
             and one.tick < tick
             and (one.settled_tick is None or tick < one.settled_tick)
-        )
+            for person in members & self.moves_from(one.id)
+        }
 
     def promised(self, plan: str, tick: float) -> list[Reservation]:
         """The reservations that lived at a moment."""
