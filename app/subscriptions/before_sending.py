@@ -1,8 +1,8 @@
-"""What an operation does before it sends anything, because Stripe was away when the change was admitted.
+"""What an operation checks and does before it sends anything.
 
-Stripe is asked for the payment method and the promotion code that the change names, and a purchase that waits for its
-payment ends. The rules are those of an admission that Stripe answers; a refusal ends the operation, and nothing is
-sent. See docs/decisions/0065-admit-a-change-although-stripe-is-away.md.
+If Stripe was away when the change was admitted, Stripe is asked for the payment method and the promotion code that the
+change names, and a purchase that waits for its payment ends. The rules are those of an admission that Stripe answers. A
+refusal ends the operation, and nothing is sent. See docs/decisions/0065-admit-a-change-although-stripe-is-away.md.
 """
 
 from __future__ import annotations
@@ -17,14 +17,54 @@ from app.customers.payment_details import fetch_free_or_own, look_outside, promo
 from app.customers.ways_of_paying import behavior_of_purchase
 from app.domain.ids import CustomerId
 from app.domain.payments import Named
+from app.domain.roles import Permission, require
+from app.domain.seats import check_floor
 from app.domain.views import SubscriptionView
-from app.errors import NotFound
+from app.errors import Forbidden, NotFound
 from app.mirror.store import subscriptions
+from app.mirror.visibility import see_as
 from app.operations import waiting_store
 from app.operations.rows import Operation, Step
-from app.subscriptions.orders import Found, Method, Order, Unpriced, attachment
+from app.operations.sending import locked_view
+from app.postgres.database import Connection
+from app.subscriptions.orders import Conditions, Found, Method, Order, Unpriced, attachment
 from app.subscriptions.subscription_steps import keep
 from app.subscriptions.superseding import check_price, supersede
+
+
+async def check_allowed(context: Context, connection: Connection, operation: Operation, step: Step) -> None:
+    """Judge a step before it has an effect, in the transaction of `connection`.
+
+    Since the admission the actor may have lost the permission, or somebody may have become a member in the Dashboard.
+
+    Raises:
+        Forbidden: The actor has lost the permission.
+        Conflict: `seats_in_use`.
+        ServiceUnavailable: The subscription or the actor was changed, and the change is still to be read.
+    """
+    if not operation.subscription_id:
+        return
+    view = await locked_view(connection, operation.subscription_id, operation.actor_id)
+    conditions = Conditions.of(step)
+    if operation.actor_id is not None:
+        seen = None if view is None else see_as(view, operation.actor_id, context.rules)
+        granted = frozenset[Permission]() if seen is None else seen.granted
+        require(granted, *conditions.needs)
+        only_lower = Permission.LOWER_QUANTITY in conditions.needs and Permission.BUY_SEATS not in granted
+        if only_lower and view is not None:
+            _check_lowers(view, Order.of(operation))
+    if view is not None and conditions.seats_left is not None:
+        check_floor(view.seats(owner_uses_seat=context.rules.owner_uses_seat), conditions.seats_left)
+
+
+def _check_lowers(view: SubscriptionView, order: Order) -> None:
+    """Raise Forbidden if the admitted reduction would now raise a quantity.
+
+    The quantity was lowered further in the Dashboard in between.
+    """
+    now = {item["id"]: item["quantity"] or 0 for item in view.items}
+    if any(entry["quantity"] > now.get(entry["id"], 0) for entry in order.params["items"]):
+        raise Forbidden("Your role on this subscription allows you to lower its quantity, not to raise it.")
 
 
 async def found_for_purchase(context: Context, params: Mapping[str, Any], named: Named) -> Found:
@@ -77,6 +117,7 @@ async def found_first(context: Context, operation: Operation, step: Step) -> Ste
     order = Order.of_step(operation, step)
     if order.unread is None or step.was_sent:
         return step
+    await _check_still_allowed(context, operation, step)
     async with failures.counted_later(context, operation.actor_id):
         if order.method is Method.CREATE:
             found = await found_for_purchase(context, order.params, order.unread)
@@ -95,7 +136,13 @@ async def ended_first(context: Context, operation: Operation, step: Step) -> Non
     order = Order.of_step(operation, step)
     if not order.ends_waiting or step.was_sent:
         return
+    await _check_still_allowed(context, operation, step)
     await end_waiting(context, operation, order.unpriced)
+
+
+async def _check_still_allowed(context: Context, operation: Operation, step: Step) -> None:
+    async with context.database.transaction() as connection:
+        await check_allowed(context, connection, operation, step)
 
 
 async def end_waiting(context: Context, operation: Operation, unpriced: Unpriced | None) -> None:

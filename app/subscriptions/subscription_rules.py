@@ -7,21 +7,17 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from app.context import Context
-from app.domain.roles import Permission, require
-from app.domain.seats import check_floor
-from app.domain.views import SubscriptionView
-from app.errors import Forbidden
 from app.mirror import refreshing as sync
-from app.mirror.visibility import see_as
 from app.operations import store as operations
 from app.operations import waiting_store
 from app.operations.kinds import Phase, Refused, Rulebook, Steps, Wait
 from app.operations.lifecycle import NOT_MADE, Event, State
 from app.operations.rows import Operation, Step
-from app.operations.sending import locked_view, may_come_late
+from app.operations.sending import may_come_late
 from app.postgres.database import Connection
+from app.subscriptions.before_sending import check_allowed
 from app.subscriptions.change_steps import EndSteps, OwnerKeySteps, ParameterSteps, ResumeSteps
-from app.subscriptions.orders import Conditions, Method, Order
+from app.subscriptions.orders import Conditions, Method
 from app.subscriptions.purchase_steps import PurchaseSteps
 
 _STEPS: Mapping[Method, Steps] = MappingProxyType(
@@ -99,40 +95,9 @@ class SubscriptionRules:
     async def check(
         self, context: Context, connection: Connection, operation: Operation, step: Step
     ) -> Refused | Wait | None:
-        """Judge a sending that may have a new effect.
-
-        Since the admission the actor may have lost the permission, or somebody may have become a member in the
-        Dashboard.
-
-        Raises:
-            Forbidden: The actor has lost the permission.
-            Conflict: `seats_in_use`.
-            ServiceUnavailable: The subscription or the actor was changed, and the change is still to be read.
-        """
-        if not operation.subscription_id:
-            return None
-        view = await locked_view(connection, operation.subscription_id, operation.actor_id)
-        conditions = Conditions.of(step)
-        if operation.actor_id is not None:
-            seen = None if view is None else see_as(view, operation.actor_id, context.rules)
-            granted = frozenset[Permission]() if seen is None else seen.granted
-            require(granted, *conditions.needs)
-            only_lower = Permission.LOWER_QUANTITY in conditions.needs and Permission.BUY_SEATS not in granted
-            if only_lower and view is not None:
-                _check_lowers(view, Order.of(operation))
-        if view is not None and conditions.seats_left is not None:
-            check_floor(view.seats(owner_uses_seat=context.rules.owner_uses_seat), conditions.seats_left)
+        """Judge a sending that may have a new effect. Raises what `check_allowed` raises."""
+        await check_allowed(context, connection, operation, step)
         return None
-
-
-def _check_lowers(view: SubscriptionView, order: Order) -> None:
-    """Raise Forbidden if the admitted reduction would now raise a quantity.
-
-    The quantity was lowered further in the Dashboard in between.
-    """
-    now = {item["id"]: item["quantity"] or 0 for item in view.items}
-    if any(entry["quantity"] > now.get(entry["id"], 0) for entry in order.params["items"]):
-        raise Forbidden("Your role on this subscription allows you to lower its quantity, not to raise it.")
 
 
 async def _goes_on(context: Context, operation: Operation, step: Step) -> bool:
