@@ -14,10 +14,11 @@ from testkit.serving import serving
 
 @dataclass(frozen=True)
 class Received:
-    """One request. `event` is its body."""
+    """One request. `event` is its body, `path` has the query too."""
 
     headers: dict[str, str]
     body: bytes
+    path: str = "/hooks"
 
     @property
     def event(self) -> dict[str, Any]:
@@ -51,7 +52,7 @@ class Receiver:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
                 headers = dict(line.split(": ", 1) for line in head[1:] if line)
                 body = await reader.readexactly(int(headers["content-length"]))
-                request = Received(headers, body)
+                request = Received(headers, body, head[0].split(" ")[1])
                 self.at_once += 1
                 self.most_at_once = max(self.most_at_once, self.at_once)
                 await asyncio.sleep(self.seconds)

@@ -34,3 +34,6 @@ def test_nothing_leaves_its_columns(
     assert found.unseen == []
     assert len(found.canaries) >= 30
     assert found.error_answers > 100 and found.log_bytes > 5_000 and found.metrics_bytes > 5_000
+    for way in ("posted", "read", "shown"):
+        assert found.events[f"{way} invitation.created"] > 0, found.events
+    assert sum(found.events.values()) > 50

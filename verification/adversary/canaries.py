@@ -1,10 +1,11 @@
 """`python -m verification.adversary.canaries`: planted secrets and personal data, and where they turn up.
 
 Processes and commands run at LOG_LEVEL=debug, with the SDK's own debugging asked for, through a lively day: every
-route, refusals of every kind, a Stripe whose messages repeat what it was sent, rows that Postgres refuses, lost
-connections, killed processes. Then everything that was printed, every error answer, the metrics, the server's log and
-every column of every table is searched. One JSON line; exit code 1 where a mark stands anywhere but in a column
-that is named for it.
+route, refusals of every kind, a Stripe and webhook endpoints whose answers repeat what they were sent, rows that
+Postgres refuses, lost connections, killed processes. Then everything that was printed, every error answer, the metrics,
+the server's log, every column of every table, and all events as they were posted, read and shown are searched. One JSON
+line; exit code 1 where a mark stands anywhere but in a column that is named for it, or in a posted invitation, or where
+an event has a field that no catalogue lists.
 """
 
 import argparse
@@ -30,6 +31,7 @@ def report(found: Found, seconds: float) -> dict[str, object]:
         "log_bytes": found.log_bytes,
         "error_answers": found.error_answers,
         "metrics_bytes": found.metrics_bytes,
+        "events": sum(found.events.values()),
         "columns": found.columns,
         "rows": found.rows,
         "seconds": round(seconds, 1),

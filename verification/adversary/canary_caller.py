@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +34,8 @@ class Diary:
     metrics: list[str] = field(default_factory=list)
     token: str = ""
     """Of an open invitation."""
+    told: list[tuple[str, str]] = field(default_factory=list)
+    """How an event reached a consumer, and its JSON."""
 
     def heard(self, what: str, response: httpx.Response) -> None:
         if response.status_code >= _ERROR:
@@ -143,7 +146,7 @@ class Caller:
         self._as_owner = {"Authorization": f"Bearer {token}"}
         _, payload, signature = token.split(".")
         diary.made.append(Canary("login's token", token, (payload, signature)))
-        self._as_admin = {"Authorization": f"Bearer {planted.service_key.value}"}
+        self.as_admin = {"Authorization": f"Bearer {planted.service_key.value}"}
 
     async def ask(
         self,
@@ -170,11 +173,19 @@ class Caller:
             "PATCH", "/v1/customers/me", {"name": f"{self.diary.canaries.name.value} {suffix}"}
         )
 
-    def _keep(self, name: str, value: object, *columns: tuple[str, str]) -> None:
-        """A value that Stripe made, secret or personal as it stands."""
+    def streaming(self, place: str) -> AbstractAsyncContextManager[httpx.Response]:
+        """The stream of the plan as the owner's page reads it, from a place of the log."""
+        headers = {**self._as_owner, "Last-Event-ID": place}
+        return self._client.stream(
+            "GET", f"/v1/shared-subscriptions/{self.account.plan}/events", headers=headers
+        )
+
+    def keep(self, name: str, value: object, *columns: tuple[str, str], posted: bool = False) -> None:
+        """A value that Stripe or the service made, secret or personal as it stands."""
         assert isinstance(value, str) and len(value) > 12, (name, value)
         if all(value != canary.value for canary in self.diary.made):
-            self.diary.made.append(Canary(name, value, (value,), dict.fromkeys(columns, "what it is for")))
+            kept = dict.fromkeys(columns, "what it is for")
+            self.diary.made.append(Canary(name, value, (value,), kept, posted=posted))
 
     async def whole_day(self, stripe: Simulator) -> None:
         await self.reads()
@@ -209,10 +220,10 @@ class Caller:
             await self.ask("GET", path)
         invoice = (await self.ask("GET", f"/v1/invoices/{account.invoice}")).json().get("invoice")
         if invoice is not None:
-            self._keep(
+            self.keep(
                 "invoice's hosted page", invoice["hosted_invoice_url"], ("invoices", "hosted_invoice_url")
             )
-            self._keep("invoice's PDF", invoice["invoice_pdf"], ("invoices", "invoice_pdf"))
+            self.keep("invoice's PDF", invoice["invoice_pdf"], ("invoices", "invoice_pdf"))
 
     async def _writes_that_succeed(self) -> None:
         planted, account = self.diary.canaries, self.account
@@ -231,7 +242,7 @@ class Caller:
         profile = {"name": planted.name.value, "phone": planted.phone.value}
         await self.ask("PATCH", "/v1/customers/me", profile, Idempotency_Key="profile-of-the-owner")
         setup = (await self.ask("POST", "/v1/customers/me/setup-intents", Idempotency_Key="set-up")).json()
-        self._keep("set-up's client secret", setup["setup_intent"]["client_secret"], REPLAYED)
+        self.keep("set-up's client secret", setup["setup_intent"]["client_secret"], REPLAYED)
         purchase = {
             "items": [{"price_id": account.price}],
             "promotion_code": planted.promotion_code.value,
@@ -241,7 +252,7 @@ class Caller:
             "POST", "/v1/customers/me/subscriptions", purchase, Idempotency_Key="purchase-1"
         )
         assert bought.status_code == httpx.codes.ACCEPTED, bought.text
-        self._keep("payment's client secret", bought.json()["payment"]["client_secret"], REPLAYED)
+        self.keep("payment's client secret", bought.json()["payment"]["client_secret"], REPLAYED)
         await self._invite()
         cancel = f"/v1/subscriptions/{account.plan}/cancel"
         reason = {"when": "period_end", "reason": planted.reason.value}
@@ -255,7 +266,7 @@ class Caller:
         """One invitation that is sent again and used up, and one that stays open; each token is a secret."""
         email = {"email": self.diary.canaries.invited_email.value}
         path = f"/v1/shared-subscriptions/{self.account.plan}/invitations"
-        acting = {**self._as_admin, "X-Acting-Customer": self.account.owner}
+        acting = {**self.as_admin, "X-Acting-Customer": self.account.owner}
         for number in range(2):
             made = [
                 (await self.ask("POST", path, email, who=acting, Idempotency_Key=f"invite-{number}")).json()
@@ -267,7 +278,7 @@ class Caller:
                 await self.ask("POST", again, {}, who=acting, Idempotency_Key=f"resend-{number}")
             ).json()
             for name, token in (("first", made[0]["token"]), ("second", resent["token"])):
-                self._keep(f"invitation {number}'s {name} token", token.rpartition(".")[2])
+                self.keep(f"invitation {number}'s {name} token", token.rpartition(".")[2], posted=True)
             self.diary.token = resent["token"]
             await self.ask("POST", "/v1/invitations/lookup", {"token": made[0]["token"]}, who={})
             await self.ask("POST", "/v1/invitations/lookup", {"token": resent["token"]}, who={})
@@ -278,7 +289,7 @@ class Caller:
     async def _by_token(self) -> None:
         """Send the token, and forms of it that are wrong, to all routes that take one. The invitation stays open."""
         for token in (self.diary.token, f"{self.diary.token}x", self.diary.token[::-1]):
-            for who in ({}, self._as_admin, {"Authorization": "Bearer nobody"}):
+            for who in ({}, self.as_admin, {"Authorization": "Bearer nobody"}):
                 await self.ask("POST", "/v1/invitations/lookup", {"token": token}, who=who)
                 await self.ask("POST", "/v1/invitations/accept", {"token": token}, who=who)
                 await self.ask("POST", "/v1/invitations/accept", {"token": [token]}, who=who)
@@ -329,7 +340,7 @@ class Caller:
             "POST",
             "/v1/customers",
             {"user_id": f"new-{label}", "email": "new@example.com"},
-            who=self._as_admin,
+            who=self.as_admin,
         )
 
     async def _bad_input(self) -> None:
@@ -373,7 +384,7 @@ class Caller:
         ):
             await self.ask("GET", "/v1/customers/me", who={"Authorization": value})
         for customer in (planted.bad_input.value, f"cus_{planted.bad_input.value}"):
-            who = {**self._as_admin, "X-Acting-Customer": customer}
+            who = {**self.as_admin, "X-Acting-Customer": customer}
             await self.ask("GET", "/v1/customers/me", who=who)
 
     async def _bad_deliveries(self) -> None:

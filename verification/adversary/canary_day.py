@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -21,9 +22,11 @@ from app.settings import SettingsError, load_settings
 from testkit import databases
 from testkit.database_proxy import DatabaseProxy
 from testkit.processes import free_port
+from testkit.receiver import Receiver, receiving
 from testkit.service import AUDIENCE, ISSUER, UNLIMITED, api_process, worker_process
 from testkit.simulator import Simulator
 from verification.adversary.canary_caller import Account, Caller, Diary
+from verification.adversary.canary_events import Hooks, told_too_much, was_posted
 from verification.adversary.canary_list import Canary
 
 _COMMANDS: tuple[tuple[str, ...], ...] = (
@@ -43,14 +46,26 @@ _MISCONFIGURED = (
     "AUTH_JWT_SECRET",
     "SERVICE_KEYS",
     "INVITATION_SECRETS",
+    "WEBHOOK_ENCRYPTION_KEYS",
 )
+_REFUSING = (
+    "customers",
+    "subscriptions",
+    "operations",
+    "idempotency_keys",
+    "events",
+    "webhook_endpoints",
+    "webhook_deliveries",
+)
+"""Tables that take no row for a while."""
 
 T = TypeVar("T")
 
 
 @dataclass
 class Found:
-    """`hits`: canary and place; `kept`: the named columns in which each was found; `unseen`: in none of its columns."""
+    """`hits`: canary and place; `kept`: the named columns in which each was found; `unseen`: in none of its columns,
+    or in no posted invitation; `events`: how many of each type were posted, read and shown."""
 
     canaries: list[str]
     hits: list[str]
@@ -60,6 +75,7 @@ class Found:
     log_bytes: int
     error_answers: int
     metrics_bytes: int
+    events: Mapping[str, int]
     columns: int
     rows: int
 
@@ -93,8 +109,9 @@ class Day:
             through = urlsplit(door.url)
             name = urlsplit(database).path
             url = f"postgresql://{role}:{password}@127.0.0.1:{through.port}{name}?sslmode=disable"
-            async with Simulator(self._simulator, self.diary.canaries.stripe_key.value) as stripe:
-                await self._live(stripe, url, database)
+            key = self.diary.canaries.stripe_key.value
+            async with Simulator(self._simulator, key) as stripe, receiving() as receiver:
+                await self._live(stripe, receiver, url, database)
             await door.shut()
             await asyncio.to_thread(self._fail_to_start, self._environment(url, free_port()))
             return await self._search(database)
@@ -118,6 +135,8 @@ class Day:
             "AUTH_AUDIENCE": AUDIENCE,
             "SERVICE_KEYS": json.dumps(keys),
             "INVITATION_SECRETS": chosen.invitation_secret.value,
+            "WEBHOOK_ENCRYPTION_KEYS": chosen.encryption_key.value,
+            "WEBHOOK_TIMEOUT": "2",
             "METRICS_TOKEN": chosen.metrics_token.value,
             "HOST": "127.0.0.1",
             "PORT": str(port),
@@ -127,7 +146,7 @@ class Day:
             "HTTPX_LOG_LEVEL": "debug",
         }
 
-    async def _live(self, stripe: Simulator, url: str, database: str) -> None:
+    async def _live(self, stripe: Simulator, receiver: Receiver, url: str, database: str) -> None:
         account = await Account.stocked(stripe, self.diary.canaries)
         port = free_port()
         environment = self._environment(url, port)
@@ -142,8 +161,10 @@ class Day:
             self.diary.printed |= {"api": api.lines, "worker": worker.lines}
             async with httpx.AsyncClient(base_url=base_url, timeout=30.0) as client:
                 caller = Caller(self.diary, client, account)
+                hooks = Hooks(caller, receiver)
+                await hooks.begin()
                 await caller.whole_day(stripe)
-                await self._refuse_rows(caller, stripe, database)
+                await self._refuse_rows(caller, hooks, stripe, database)
                 await self._lose_connections(caller, database)
                 # Killed in the middle of a request.
                 await stripe.add_fault(latency_s=1.0, times=2)
@@ -161,20 +182,24 @@ class Day:
                 caller = Caller(self.diary, client, account)
                 await caller.reads()
                 await caller.machines()
+                event_id = await Hooks(caller, receiver).end()
+            for shown in (("events", "list"), ("events", "show", event_id, "--json")):
+                await asyncio.to_thread(self._command, environment, shown)
             for command in _COMMANDS[-2:] if self.diary.short else _COMMANDS[1:]:
                 await asyncio.to_thread(self._command, environment, command)
 
-    async def _refuse_rows(self, caller: Caller, stripe: Simulator, database: str) -> None:
+    async def _refuse_rows(self, caller: Caller, hooks: Hooks, stripe: Simulator, database: str) -> None:
         """A constraint that the cache's rows break: Postgres names the whole row in what it answers."""
-        for table in ("customers", "subscriptions", "operations", "idempotency_keys"):
+        for table in _REFUSING:
             await _execute(database, f"alter table {table} add constraint refused check (false) not valid")
         try:
             await caller.change_name("the third")
             await caller.writes("refused")
+            await hooks.more()
             await stripe.post(f"/v1/customers/{caller.account.owner}", description="seen by the worker")
             await asyncio.sleep(1.0)
         finally:
-            for table in ("customers", "subscriptions", "operations", "idempotency_keys"):
+            for table in _REFUSING:
                 await _execute(database, f"alter table {table} drop constraint refused")
 
     async def _lose_connections(self, caller: Caller, database: str) -> None:
@@ -244,15 +269,22 @@ class Day:
                     kept.setdefault(canary.name, []).append(".".join(place))
                 else:
                     hits.append(f"{canary.name}: kept in {'.'.join(place)}")
+        hits += told_too_much(self.diary, everybody)
         return Found(
             canaries=[canary.name for canary in everybody],
             hits=sorted(set(hits)),
             kept=kept,
-            unseen=[canary.name for canary in everybody if canary.columns and canary.name not in kept],
+            unseen=[
+                canary.name
+                for canary in everybody
+                if canary.columns
+                and (canary.name not in kept or (canary.posted and not was_posted(self.diary, canary)))
+            ],
             processes=len(printed),
             log_bytes=sum(len(text.encode()) for text in printed.values()),
             error_answers=len(self.diary.errors),
             metrics_bytes=sum(len(text) for text in self.diary.metrics),
+            events=Counter(what for what, _ in self.diary.told),
             columns=columns,
             rows=rows,
         )

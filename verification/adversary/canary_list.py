@@ -3,6 +3,7 @@
 Every value holds a mark of its own, or is one; a mark is searched for without regard to case.
 """
 
+import base64
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,13 +18,14 @@ REPLAYED = ("idempotency_keys", "body")
 @dataclass(frozen=True)
 class Canary:
     """`columns`: where it is kept, and why; `told`: a problem may repeat it to the caller who sent it,
-    because it says which of his entries is meant."""
+    because it says which of his entries is meant; `posted`: an endpoint is sent it with `invitation.created`."""
 
     name: str
     value: str
     marks: tuple[str, ...]
     columns: Mapping[Column, str] = field(default_factory=dict)
     told: bool = False
+    posted: bool = False
 
 
 def _mark() -> str:
@@ -31,11 +33,21 @@ def _mark() -> str:
 
 
 def _holding(
-    name: str, shape: str, columns: Mapping[Column, str] | None = None, *, told: bool = False
+    name: str,
+    shape: str,
+    columns: Mapping[Column, str] | None = None,
+    *,
+    told: bool = False,
+    posted: bool = False,
 ) -> Canary:
     """`shape` with its one pair of braces filled by the mark."""
     mark = _mark()
-    return Canary(name, shape.format(mark), (mark,), columns or {}, told)
+    return Canary(name, shape.format(mark), (mark,), columns or {}, told, posted)
+
+
+def _encryption_key() -> Canary:
+    key = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+    return Canary("encryption key", key, (key.rstrip("="),))
 
 
 _PROFILE = "the profile that its customer and the members of his plan are shown"
@@ -62,6 +74,23 @@ class Canaries:
     invitation_secret: Canary = field(
         default_factory=lambda: _holding("invitation secret", "{}" + secrets.token_hex(16))
     )
+    encryption_key: Canary = field(default_factory=_encryption_key)
+    endpoint_query: Canary = field(
+        default_factory=lambda: _holding(
+            "query of an endpoint's URL",
+            "{}",
+            {("webhook_endpoints", "url"): "where events are posted", REPLAYED: "shows the endpoint"},
+        )
+    )
+    endpoint_description: Canary = field(
+        default_factory=lambda: _holding(
+            "description of an endpoint",
+            "calls {}",
+            {("webhook_endpoints", "description"): "a note for operators", REPLAYED: "shows the endpoint"},
+        )
+    )
+    endpoint_password: Canary = field(default_factory=lambda: _holding("password in a URL", "{}"))
+    endpoint_answer: Canary = field(default_factory=lambda: _holding("answer of an endpoint", "{}"))
     service_key: Canary = field(default_factory=lambda: _holding("service key", "csk_{}"))
     database_password: Canary = field(default_factory=lambda: _holding("database password", "pw{}"))
     metrics_token: Canary = field(default_factory=lambda: _holding("metrics token", "mt_{}"))
@@ -117,6 +146,7 @@ class Canaries:
                 ("invitations", "email"): "what the invitation was typed for",
                 REPLAYED: "names the person who was invited",
             },
+            posted=True,
         )
     )
     searched: Canary = field(default_factory=lambda: _holding("search text", "{}"))
