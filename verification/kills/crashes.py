@@ -10,12 +10,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import random
-import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -30,12 +28,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from app.commands.child_processes import ChildProcesses
-from app.commands.local_postgres import LocalPostgres
-from app.commands.migrations import upgrade
-from app.settings import inherited_environment, load_settings
 from app.stripe.client import API_VERSION
 from testkit import servers
 from testkit.deliveries import delivery
+from verification.kills.victims import Victims, empty_database
 
 CUSTOMERS = 300
 PER_SECOND = 200
@@ -111,46 +107,6 @@ class Stripe:
             await task
 
 
-class Service:
-    """API and worker over a PostgreSQL of their own; each can be killed, and is started again."""
-
-    def __init__(
-        self, children: ChildProcesses, postgres: LocalPostgres, logs: Path, stripe_port: int
-    ) -> None:
-        self.port = servers.free_port()
-        self.postgres = postgres
-        self.url = postgres.url("crashes")
-        self._children = children
-        self._logs = logs
-        self._environment = servers.service_environment(
-            self.url, self.port, STRIPE_API_BASE=f"http://127.0.0.1:{stripe_port}", STRIPE_RATE_LIMIT="100"
-        )
-        self._pids: dict[str, int] = {}
-        self._started = 0
-
-    def start(self, name: str) -> None:
-        self._started += 1
-        command = {"api": "serve", "worker": "worker"}[name]
-        log = self._logs / f"crashes-{name}.log"
-        child = self._children.spawn(
-            f"{name}-{self._started}",
-            ["/bin/sh", "-c", f'exec "$0" -m app {command} >>"$1" 2>&1', sys.executable, str(log)],
-            environment={**inherited_environment(), **self._environment},
-        )
-        self._pids[name] = child.pid
-
-    def kill(self, name: str) -> None:
-        if name == "postgres":
-            pid = self.postgres.postmaster_pid()
-            if pid is None:
-                raise LookupError("PostgreSQL is not running")
-            os.kill(pid, signal.SIGKILL)
-            self.postgres.start()
-            return
-        os.kill(self._pids[name], signal.SIGKILL)
-        self.start(name)
-
-
 async def _post(port: int, body: bytes) -> bool:
     """Whether the delivery was acknowledged; a connection that is refused or cut off says no."""
     writer: asyncio.StreamWriter | None = None
@@ -179,7 +135,7 @@ async def _send(port: int, event: dict[str, Any], tally: Tally, limit: asyncio.S
         await asyncio.sleep(RETRY_SECONDS)
 
 
-async def _load(service: Service, stripe: Stripe, stop: asyncio.Event, tally: Tally) -> set[str]:
+async def _load(port: int, stripe: Stripe, stop: asyncio.Event, tally: Tally) -> set[str]:
     """200 changes a second; the ids of the events that were acknowledged, which in the end are all."""
     rng = random.Random(1)
     under_way: set[asyncio.Task[None]] = set()
@@ -191,7 +147,7 @@ async def _load(service: Service, stripe: Stripe, stop: asyncio.Event, tally: Ta
         await asyncio.sleep(max(0.0, started + len(told) / PER_SECOND - time.monotonic()))
         event = stripe.change(rng.choice(object_ids))
         told.add(event["id"])
-        task = asyncio.create_task(_send(service.port, event, tally, limit))
+        task = asyncio.create_task(_send(port, event, tally, limit))
         under_way.add(task)
         task.add_done_callback(under_way.discard)
     tally.events_a_second = round(len(told) / (time.monotonic() - started), 1)
@@ -233,28 +189,18 @@ async def _judge(url: str, stripe: Stripe, told: set[str], tally: Tally) -> None
 
 
 async def run(
-    service: Service, stripe: Stripe, stripe_port: int, *, kills: int, every: float, seed: int
+    victims: Victims, environment: Mapping[str, str], stripe_port: int, given: argparse.Namespace
 ) -> Tally:
-    tally = Tally()
-    rng = random.Random(seed)
-    async with stripe.served(stripe_port):
-        for name in ("api", "worker"):
-            service.start(name)
+    tally, stripe = Tally(), Stripe()
+    async with stripe.served(stripe_port), victims.kept_running():
         await asyncio.sleep(3)
         stop = asyncio.Event()
-        load = asyncio.create_task(_load(service, stripe, stop, tally))
-        for number in range(kills):
-            await asyncio.sleep(every)
-            name = (
-                ("api", "worker", "postgres")[number % 3]
-                if number < 3
-                else rng.choice(("api", "worker", "postgres"))
-            )
-            tally.kills[name] = tally.kills.get(name, 0) + 1
-            await asyncio.to_thread(service.kill, name)
+        load = asyncio.create_task(_load(int(environment["PORT"]), stripe, stop, tally))
+        await victims.kill_often(given.kills, given.every, given.seed)
+        tally.kills = dict(victims.kills)
         stop.set()
         told = await load
-        await _judge(service.url, stripe, told, tally)
+        await _judge(environment["DATABASE_URL"], stripe, told, tally)
     return tally
 
 
@@ -266,20 +212,13 @@ def main() -> int:
     parser.add_argument("--state", type=Path, help="keep the benchmarks' PostgreSQL in this directory")
     given = parser.parse_args()
     logs = servers.directory(given.state)
-    postgres = LocalPostgres(logs / "postgres-crashes")
-    postgres.start()
-    stripe_port = servers.free_port()
-    try:
-        with ChildProcesses() as children:
-            postgres.ensure_database("crashes")
-            asyncio.run(_emptied(postgres.url("crashes")))
-            upgrade(load_settings({"DATABASE_URL": postgres.url("crashes")}, process="migrate"))
-            service = Service(children, postgres, logs, stripe_port)
-            tally = asyncio.run(
-                run(service, Stripe(), stripe_port, kills=given.kills, every=given.every, seed=given.seed)
-            )
-    finally:
-        postgres.stop()
+    port, stripe_port = servers.free_port(), servers.free_port()
+    with empty_database(logs) as (postgres, url), ChildProcesses() as children:
+        environment = servers.service_environment(
+            url, port, STRIPE_API_BASE=f"http://127.0.0.1:{stripe_port}", STRIPE_RATE_LIMIT="100"
+        )
+        victims = Victims(children, postgres, logs, environment)
+        tally = asyncio.run(run(victims, environment, stripe_port, given))
     killed = ", ".join(f"{name} {number}" for name, number in sorted(tally.kills.items()))
     print(f"killed: {killed}; {tally.events_a_second:g} events a second")
     print(f"{tally.sent} deliveries, {tally.refused} of them refused or cut off")
@@ -289,14 +228,6 @@ def main() -> int:
         print(f"    {line}")
     print(json.dumps({"benchmark": "crashes", "met": tally.is_met, **asdict(tally)}))
     return 0 if tally.is_met else 1
-
-
-async def _emptied(url: str) -> None:
-    connection = await asyncpg.connect(url)
-    try:
-        await connection.execute("drop schema public cascade; create schema public")
-    finally:
-        await connection.close()
 
 
 if __name__ == "__main__":
