@@ -1,5 +1,6 @@
 """What the measurements conclude from their rounds, and which checkout they refuse."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import checkout
+from benchmarks.cores import Halves, kept
 from benchmarks.rounds import in_turn
 from benchmarks.verdicts import median_interval
 from testkit import seeding
@@ -27,6 +29,17 @@ def test_interval_is_the_narrowest_that_covers_the_median(
 
 def test_rounds_measure_every_target_once_and_begin_with_another_each_time() -> None:
     assert list(in_turn(["this", "other"], 3)) == ["this", "other", "other", "this", "this", "other"]
+
+
+def test_thread_is_kept_to_its_half_of_the_cores_only_within_the_block() -> None:
+    # On macOS there is no such call, and both halves are empty.
+    of_thread = getattr(os, "sched_getaffinity", lambda _: set())
+    halves, everywhere = Halves.of_machine(), of_thread(0)
+    assert halves.first | halves.second == everywhere
+    assert halves.are_apart == (len(everywhere) > 1) == (not halves.first & halves.second)
+    with kept(halves.second):
+        assert of_thread(0) == halves.second
+    assert of_thread(0) == everywhere
 
 
 def test_module_is_found_in_the_room_that_holds_it() -> None:
