@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ def test_rounds_measure_every_target_once_and_begin_with_another_each_time() -> 
 
 def test_thread_is_kept_to_its_half_of_the_cores_only_within_the_block() -> None:
     # On macOS there is no such call, and both halves are empty.
-    of_thread = getattr(os, "sched_getaffinity", lambda _: set())
+    of_thread: Callable[[int], set[int]] = getattr(os, "sched_getaffinity", lambda _: set())
     halves, everywhere = Halves.of_machine(), of_thread(0)
     assert halves.first | halves.second == everywhere
     assert halves.are_apart == (len(everywhere) > 1) == (not halves.first & halves.second)
