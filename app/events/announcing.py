@@ -83,7 +83,7 @@ _OVERTAKEN = "40001"
 
 @dataclass(slots=True)
 class _Round:
-    """One transaction. Before the log is open it takes in what is there, and writes no event."""
+    """One transaction. Before the log is open it takes in the state that is there, and writes no event."""
 
     connection: Connection
     rules: Rules
@@ -101,7 +101,9 @@ class _Round:
                 return True
             if not await store.knows_fill(self.connection, before.filled_until):
                 return False
-        taken = await store.facts(self.connection, PAGE)
+        # Before the log is open, what no state contains waits until an event can tell of it.
+        waiting = frozenset[str]() if before.opened else deciding.STATELESS_KINDS
+        taken = await store.facts(self.connection, PAGE, without=waiting)
         if taken:
             await self._tell(taken)
         opening_ended = before.opened or await self._open_next()

@@ -14,6 +14,13 @@ from typing import Final, NamedTuple
 
 from app.domain.snapshots import JsonObject
 
+STATELESS_KINDS: Final = frozenset(
+    {
+        *(f"invitation.{what}" for what in ("created", "accepted", "declined", "expired", "revoked")),
+        "operation.settled",
+    }
+)
+"""Kinds of which no state in the snapshot tells, so that a consumer learns of them by their event alone."""
 SEAT_KINDS: Final = frozenset({"seat.assigned", "seat.role_changed", "seat.released"})
 CHANGED: Final = "subscription.changed"
 OWNER: Final = "owner"

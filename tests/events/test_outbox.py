@@ -54,6 +54,21 @@ async def test_only_the_end_of_the_first_fill_is_told_when_the_copy_is_filled(se
     assert len(await events(service)) == 1
 
 
+async def test_invitation_is_told_when_it_is_made_between_the_end_of_the_fill_and_the_first_event(
+    service: Service,
+) -> None:
+    """No state contains it, so who took the snapshot would never learn of it, and no mail would be sent."""
+    company = await service.company()
+    await service.fill()
+    made = await company.invite(company.owner.headers)
+    added = await company.change(company.owner.headers, add=[new_email()])
+    found = await events(service)
+    assert types(found) == ["sync.completed", "invitation.created", "operation.settled"]
+    assert found[1]["data"]["invitation_id"] == made.json()["invitation"]["id"]
+    assert found[2]["data"]["operation_id"] == added.json()["operation_id"]
+    assert [event["sequence"] for event in found[1:]] == [1, 2]
+
+
 async def test_birth_tells_the_subscription_its_owner_seats_and_members(service: Service) -> None:
     """Readings, events 4: the first sequence of a new subscription is 1."""
     await filled(service)

@@ -171,12 +171,13 @@ async def knows_fill(connection: Connection, filled_until: int) -> bool:
     )
 
 
-async def facts(connection: Connection, limit: int) -> list[Fact]:
-    """Return the oldest facts."""
+async def facts(connection: Connection, limit: int, *, without: Collection[str] = ()) -> list[Fact]:
+    """Return the oldest facts, except those of the kinds `without`."""
     rows = await connection.fetch(
         """select number, kind, subscription_id, customer_id, product_id, source, operation_id, data, at
-        from event_facts order by number limit $1""",
+        from event_facts where kind <> all($2) order by number limit $1""",
         limit,
+        list(without),
     )
     return [Fact(**dict(row)) for row in rows]
 
