@@ -6,11 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from app.context import Context
 from app.customers import emptied, erasure, seat_moves
 from app.customers.store import seat_customers
 from app.customers.store import seat_moves as move_store
+from app.domain.ids import CustomerId
 from app.identity import store as identities
 from app.identity.principals import EndUser
+from app.mirror.held_objects import held
 from app.mirror.store import members
 from app.operations import people_store
 from app.operations.kinds import Phase
@@ -44,6 +47,15 @@ def _takes_the_last_candidate() -> list[Change]:
     return [(people_store, "_first", lambda ranks: ranks[max(ranks)])]
 
 
+async def _deletes_without_a_look(context: Context, customer_id: CustomerId) -> None:
+    async with held(context, "customer", customer_id) as one:
+        async with context.database.transaction() as connection:
+            if not await seat_customers.begin_deletion(connection, customer_id):
+                return
+        async with one.applied(await context.stripe.delete_customer(customer_id)):
+            return
+
+
 DEFECTS: Mapping[str, Defect] = {
     "a seat never moves": Defect("R", lambda: [(seat_moves, "look_for_seats", _nothing)]),
     "a verified address is not kept": Defect("RN", lambda: [(identities, "keep_email", _nothing)]),
@@ -66,7 +78,8 @@ DEFECTS: Mapping[str, Defect] = {
                 seat_customers,
                 "_EMPTIED",
                 ("and not exists (select from memberships m where m.customer_id = s.customer_id)", ""),
-            )
+            ),
+            (emptied, "_delete", _deletes_without_a_look),
         ],
     ),
     "seat customers are not recorded": Defect(
