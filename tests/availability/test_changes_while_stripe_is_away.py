@@ -327,6 +327,19 @@ async def test_processing_payment_is_not_voided_when_a_change_was_admitted_witho
     assert await quantity(company) == 2
 
 
+async def test_etag_is_not_outdated_when_the_payment_that_waits_cannot_be_read(shop: Shop) -> None:
+    """It was 412 `version_conflict`, although nothing had changed."""
+    company = await company_that_pays_by(shop, CHALLENGED)
+    await ask_for(company)
+    shown = await shop.service.get(f"/v1/subscriptions/{company.subscription_id}", company.owner.headers)
+    change: dict[str, Any] = {"match": shown.headers["etag"], "cancel_at_period_end": True}
+    await away(shop)
+    refused = await shop.change(company.owner.headers, company.subscription_id, **change)
+    problem(refused, 503, "stripe_unavailable")
+    await back(shop)
+    ok(await shop.change(company.owner.headers, company.subscription_id, **change))
+
+
 async def test_refused_change_supersedes_nothing_when_stripe_was_away(shop: Shop) -> None:
     """W2: the price is compared with its quote before anything ends."""
     company = await company_that_pays_by(shop, CHALLENGED)

@@ -342,6 +342,42 @@ async def test_refused_change_supersedes_nothing_when_a_purchase_waits(shop: Sho
     assert (await operation(shop, document["operation_id"]))["state"] == "awaiting_payment"
 
 
+@pytest.mark.parametrize("is_paid", [False, True])
+async def test_change_with_an_etag_supersedes_when_nothing_else_has_changed(
+    shop: Shop, is_paid: bool
+) -> None:
+    """The purchase ended for a change that was then 412: its end was taken as a change of what the caller saw.
+
+    A payment that came first is one.
+    """
+    company = await company_that_pays_by(shop, CHALLENGED)
+    document = await ask_for(company)
+    shown = await shop.service.get(f"/v1/subscriptions/{company.subscription_id}", company.owner.headers)
+    if is_paid:
+        await pay(shop, document["payment"])
+    answer = await shop.change(
+        company.owner.headers,
+        company.subscription_id,
+        match=shown.headers["etag"],
+        cancel_at_period_end=True,
+    )
+    if is_paid:
+        problem(answer, 412, "version_conflict")
+    else:
+        assert ok(answer)["subscription"]["cancel_at_period_end"] is True
+    settled = await worked_on(shop, document["operation_id"])
+    becomes = ("applied", None) if is_paid else ("failed", "payment_abandoned")
+    assert outcomes(ok(settled), "seats") == [becomes]
+    if not is_paid:
+        again = await shop.change(
+            company.owner.headers,
+            company.subscription_id,
+            match=shown.headers["etag"],
+            cancel_at_period_end=False,
+        )
+        problem(again, 412, "version_conflict")
+
+
 async def test_change_is_judged_again_when_the_payment_came_first(shop: Shop) -> None:
     """W2: the payment and a smaller total cross: the purchase is settled as applied, its seats are promised."""
     company = await company_that_pays_by(shop, CHALLENGED)
