@@ -36,8 +36,8 @@ from app.stripe.billing import BillingCalls
 from app.stripe.client import Grant, StripeClient, Tried, Write
 from app.stripe.gateway import StripeGateway
 from app.stripe.rate_budget import RateBudget
+from app.subscriptions import before_sending
 from app.subscriptions import changes as subscription_changes
-from app.subscriptions import subscription_rules
 from verification.planting import Change, edited, in_place
 from verification.simulation.driver import RATES
 from verification.simulation.world import INVITATIONS
@@ -95,7 +95,7 @@ def _lower_target_not_counted() -> list[Change]:
 
 
 def _floor_not_checked() -> list[Change]:
-    return [(module, "check_floor", lambda *_: None) for module in (subscription_changes, subscription_rules)]
+    return [(module, "check_floor", lambda *_: None) for module in (subscription_changes, before_sending)]
 
 
 def _members_of_others_taken() -> list[Change]:
