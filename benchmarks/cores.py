@@ -37,11 +37,11 @@ def keep(pids: Iterable[int], cores: frozenset[int]) -> None:
     if not cores:
         return
     for pid in pids:
-        for task in Path(f"/proc/{pid}/task").glob("*"):
-            try:
+        try:
+            for task in Path(f"/proc/{pid}/task").iterdir():
                 os.sched_setaffinity(int(task.name), cores)
-            except ProcessLookupError:
-                continue
+        except (FileNotFoundError, ProcessLookupError):
+            continue
 
 
 @contextmanager

@@ -237,7 +237,8 @@ async def _role(url: str) -> AsyncIterator[None]:
             await connection.execute(f"create role {ROLE} superuser login")
             await fills.remember_account(connection, "acct_endpoints", livemode=False)
             await fills.note_filled(connection)
-            yield
+        yield
+        async with database.connection() as connection:
             await connection.execute(f"drop role {ROLE}")
     finally:
         await database.close()
