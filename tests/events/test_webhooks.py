@@ -341,6 +341,27 @@ async def test_success_reads_few_rows_when_thousands_of_events_and_queues_are_of
     assert rows < 100
 
 
+async def test_success_does_not_wait_for_the_disk_and_nothing_else_changes(
+    service: Service, deliverer: Deliverer, receiver: Receiver
+) -> None:
+    """Decision 0053: only the transaction of a success may be lost in a crash, and its event is sent again."""
+    endpoint_id, _ = await endpoint(service, receiver)
+    await service.company(users=0)
+    await service.announce()
+    token = uuid4()
+    async with service.context.database.connection() as connection:
+        usual = await connection.fetchval("show synchronous_commit")
+        await deliveries.enqueue(connection, endpoint_id)
+        [queue] = await deliveries.lease(connection, endpoint_id, token, seconds=30.0)
+        sent = await deliveries.head(connection, endpoint_id, queue, token)
+        assert sent is not None
+        async with connection.transaction():
+            await connection.execute("set local synchronous_commit = on")
+            assert await deliveries.succeeded(connection, sent, token, seconds=30.0)
+            assert await connection.fetchval("show synchronous_commit") == "off"
+        assert await connection.fetchval("show synchronous_commit") == usual
+
+
 async def test_slow_endpoint_does_not_hold_up_another(
     service: Service, deliverer: Deliverer, receiver: Receiver
 ) -> None:
