@@ -58,6 +58,9 @@ export function useSharedSubscription(id: string) {
   });
 }
 
+/** People on one page of a subscription's list. */
+export const PEOPLE_PAGE = 20;
+
 export function usePeople(id: string, query: PeopleQuery) {
   const { api } = useCoseat();
   return useQuery({

@@ -1,6 +1,6 @@
 import type { AuditEvent } from "../api";
 import { useCoseat } from "../coseat";
-import { useHistory } from "../data";
+import { PEOPLE_PAGE, useHistory, usePeople } from "../data";
 import type { MessageKey } from "../i18n";
 import { Button } from "../ui/Button";
 import { Empty, Failed, Loading } from "../ui/States";
@@ -29,6 +29,8 @@ const SOURCES: Record<AuditEvent["source"], MessageKey> = {
 export function History({ subscriptionId }: { subscriptionId: string }) {
   const { t, format } = useCoseat();
   const pages = useHistory(subscriptionId);
+  const people = usePeople(subscriptionId, { limit: PEOPLE_PAGE });
+  const names = new Map(people.data?.data.map((one) => [one.customer_id, one.name ?? one.email]));
   const events = pages.data?.pages.flatMap((page) => page.data) ?? [];
   if (pages.isPending) return <Loading />;
   if (pages.isError && !pages.data) return <Failed error={pages.error} onRetry={() => pages.refetch()} />;
@@ -56,8 +58,12 @@ export function History({ subscriptionId }: { subscriptionId: string }) {
   );
 
   function details(event: AuditEvent): string {
-    const about = event.customer_id ?? "";
-    const by = event.actor_customer_id ?? event.service;
-    return by ? t("history.by", { about, by }) : about;
+    const by = event.actor_customer_id === null ? event.service : named(event.actor_customer_id);
+    return [event.customer_id && named(event.customer_id), by && t("history.by", { by })].filter(Boolean).join(" · ");
+  }
+
+  /** The id stands for people who are not on the first page, or have left. */
+  function named(customerId: string): string {
+    return names.get(customerId) ?? customerId;
   }
 }

@@ -1,7 +1,7 @@
 import { useEffect, useRef, useState } from "react";
 import type { MemberState, Person, Subscription } from "../api";
 import { useCoseat } from "../coseat";
-import { useAction, useDebounced, usePeople } from "../data";
+import { PEOPLE_PAGE, useAction, useDebounced, usePeople } from "../data";
 import { isOffline } from "../errors";
 import { Button } from "../ui/Button";
 import { Failure } from "../ui/Failure";
@@ -17,8 +17,6 @@ import { Remove } from "./Remove";
 import { OfferTransfer } from "./Transfer";
 import type { Rights } from "./rights";
 import type { MarkTyped } from "./typed";
-
-const PAGE = 20;
 
 interface PeopleProps {
   subscription: Subscription;
@@ -42,7 +40,7 @@ export function People({ subscription, me, rights, markTyped, onLeft }: PeoplePr
   const settled = useDebounced(search.trim(), 250);
   const cursor = cursors.at(-1);
   const people = usePeople(subscription.id, {
-    limit: PAGE,
+    limit: PEOPLE_PAGE,
     ...(settled === "" ? {} : { search: settled }),
     ...(role === "" ? {} : { role }),
     ...(state === "" ? {} : { state: [state] }),
@@ -114,7 +112,7 @@ export function People({ subscription, me, rights, markTyped, onLeft }: PeoplePr
       </div>
       {people.data && people.data.data.length > 0 && (
         <Pages
-          first={cursors.length * PAGE + 1}
+          first={cursors.length * PEOPLE_PAGE + 1}
           shown={people.data.data.length}
           total={people.data.total_count}
           onBack={cursors.length > 0 ? () => turned(cursors.slice(0, -1)) : null}
