@@ -80,15 +80,16 @@ async def counted(context: Context, actor: Actor) -> AsyncIterator[Attempt]:
 
 
 @asynccontextmanager
-async def counted_later(context: Context, customer_id: CustomerId | None) -> AsyncIterator[None]:
+async def counted_later(context: Context, customer_id: CustomerId | None) -> AsyncIterator[Attempt]:
     """Run what `counted` would run, in an operation of this customer; None: a key that acts for nobody.
 
     Raises:
         RateLimited: `too_many_declines`: the customer has failed too often, and nothing was attempted.
         ServiceUnavailable: Other attempts of the customer are still running, so this one comes later.
     """
+    attempt = Attempt()
     if customer_id is None:
-        yield
+        yield attempt
         return
     login = _name_of(customer_id)
     try:
@@ -97,8 +98,8 @@ async def counted_later(context: Context, customer_id: CustomerId | None) -> Asy
         if error.code == TOO_MANY_DECLINES:
             raise
         raise ServiceUnavailable(error.detail, retry_after=2) from error
-    async with _ended(context, login, slot, Attempt()):
-        yield
+    async with _ended(context, login, slot, attempt):
+        yield attempt
 
 
 @asynccontextmanager

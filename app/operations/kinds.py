@@ -7,7 +7,7 @@ one for each kind of operation, when the context is opened.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import Any, ClassVar, NamedTuple, Protocol, cast
@@ -152,6 +152,16 @@ class Steps(ABC):
     @abstractmethod
     def write(self, context: Context, operation: Operation, step: Step, params: Params) -> Write[Any]:
         """Return the write that is sent with these parameters; its result is an `Answer`."""
+
+    async def tried(
+        self, context: Context, operation: Operation, step: Step, trying: Callable[[], Awaitable[Ended]]
+    ) -> Ended:
+        """Return what `trying` returns; a kind whose failures are counted takes note of them.
+
+        Raises:
+            BillingError: What `trying` raises, or too much has failed, and nothing is tried.
+        """
+        return await trying()
 
     async def decided(self, context: Context, operation: Operation, step: Step) -> Step:
         """Decide, before anything is read, what every attempt of the step has to keep."""

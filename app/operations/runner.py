@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -175,7 +176,7 @@ async def _try(work: Work) -> Ended:
         if operation.subscription_id and not step.has_sent_key:
             concerned = {"subscription": operation.subscription_id, "customer": operation.actor_id}
             await sync.refresh_if_notified(context, concerned)
-        return await carry_out(work)
+        return await work.steps.tried(context, operation, step, partial(carry_out, work))
     except BillingError as error:
         log.warning("step_open", operation_id=operation.id, position=step.position, code=error.code)
         return await settle_failed(work, error)

@@ -341,6 +341,16 @@ async def add_details(connection: Connection, operation_id: str, position: int, 
     )
 
 
+async def count_numbers_from(connection: Connection, operation_id: str, quantity: int) -> None:
+    """Let the seats that the operation reserves by number count from this quantity of their item on."""
+    await connection.execute(
+        """update reservations set from_quantity = $2
+        where operation_id = $1 and from_quantity is not null and released_at is null""",
+        operation_id,
+        quantity,
+    )
+
+
 async def retire_old_keys(
     connection: Connection, operation_id: str, *, late_seconds: float, key_seconds: float = KEY_SECONDS
 ) -> None:

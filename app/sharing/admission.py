@@ -42,6 +42,7 @@ from app.sharing.seat_changes import (
     Purchasing,
     check_alone,
     check_owner_is_certain,
+    numbers_from,
     purchase_step,
     release_step,
     seats_left_after,
@@ -244,8 +245,8 @@ async def _judged(
         await _check_seats_may_change(connection, seen, buyer=actor)
         decisions = admit(changes, seats=seats, capacity=UNLIMITED, entitlements=allowed)
         buying = await purchase_step(connection, actor, seen.view, decisions, seats, purchasing)
-        bought = (buying["details"]["item_id"], buying["details"]["quantity"])
         await supersede_by(context, connection, seen.view, buying, ends_later=ends_later)
+        bought = (buying["details"]["item_id"], numbers_from(buying))
         steps = _member_steps(decisions, named=additions_that_fit(decisions, seats, may_be_filled))
         steps.append({**buying, "position": len(steps)})
         return _Judged(steps, bought=bought)

@@ -117,7 +117,18 @@ async def supersede_by(
     details = buying["details"]
     if not ends_later:
         raise MustSupersede(unpriced_raise(context, details))
-    details["ends_waiting"] = True
+    # A release that knows no `ends_waiting` finds no quantity, so it cannot send the raise over what waits.
+    details["ends_waiting"] = details.pop("quantity")
+    details["only_from"] = purchase_item(view.seat_items(), details["item_id"]).quantity or 0
+
+
+def numbers_from(buying: JsonObject) -> int:
+    """Return the quantity from which the numbers of the additions count that wait for this purchase of seats.
+
+    If it is to end another purchase, they count only once that has ended: its seats, if it was paid, are not theirs.
+    """
+    details = buying["details"]
+    return UNLIMITED if "ends_waiting" in details else int(details["quantity"])
 
 
 def seats_left_after(decisions: Sequence[Decision], seats: Seats) -> int:

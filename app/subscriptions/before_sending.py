@@ -7,7 +7,7 @@ refusal ends the operation, and nothing is sent. See docs/decisions/0065-admit-a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -24,6 +24,7 @@ from app.errors import Forbidden, NotFound
 from app.mirror.store import subscriptions
 from app.mirror.visibility import see_as
 from app.operations import waiting_store
+from app.operations.kinds import Ended
 from app.operations.rows import Operation, Step
 from app.operations.sending import locked_view
 from app.postgres.database import Connection
@@ -106,10 +107,27 @@ async def _view(context: Context, operation: Operation) -> SubscriptionView:
     return view
 
 
+async def counted(
+    context: Context, operation: Operation, step: Step, trying: Callable[[], Awaitable[Ended]]
+) -> Ended:
+    """Try a step, and count a wrong code or a declined card for the customer, as the request would have done.
+
+    It is counted here if Stripe was to be asked for the card or the code, see `app.customers.failures`.
+
+    Raises:
+        RateLimited: `too_many_declines`: the customer has failed too often, and nothing was attempted.
+        BillingError: What `trying` raises.
+    """
+    if Order.of(operation).unread is None or step.was_sent:
+        return await trying()
+    async with failures.counted_later(context, operation.actor_id) as attempt:
+        ended = await trying()
+        attempt.failed = ended.error is not None and failures.is_failure(ended.error)
+        return ended
+
+
 async def found_first(context: Context, operation: Operation, step: Step) -> Step:
     """Ask Stripe once for what the order names, and keep what it says with the step.
-
-    A failure counts for the customer as it does in a request, see `app.customers.failures`.
 
     Raises:
         BillingError: The change must not be sent, or Stripe does not answer.
@@ -118,11 +136,10 @@ async def found_first(context: Context, operation: Operation, step: Step) -> Ste
     if order.unread is None or step.was_sent:
         return step
     await _check_still_allowed(context, operation, step)
-    async with failures.counted_later(context, operation.actor_id):
-        if order.method is Method.CREATE:
-            found = await found_for_purchase(context, order.params, order.unread)
-        else:
-            found = await _found_for_change(context, operation, order.unread)
+    if order.method is Method.CREATE:
+        found = await found_for_purchase(context, order.params, order.unread)
+    else:
+        found = await _found_for_change(context, operation, order.unread)
     return await keep(context, operation, step, {"found": asdict(found)})
 
 

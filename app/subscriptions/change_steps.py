@@ -5,6 +5,7 @@ The pure half of each kind is a frozen dataclass; the calls and records around i
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from app.operations.kinds import (
     AnyChangeProves,
     Changes,
     Done,
+    Ended,
     Params,
     Refused,
     Seen,
@@ -34,7 +36,7 @@ from app.stripe.billing import Changed
 from app.stripe.client import Write
 from app.stripe.gateway import Fetched
 from app.subscriptions import charges
-from app.subscriptions.before_sending import ended_first, found_first
+from app.subscriptions.before_sending import counted, ended_first, found_first
 from app.subscriptions.ends import PeriodEnds, end_in_force
 from app.subscriptions.orders import Conditions, Method, Order
 from app.subscriptions.payment_bounds import suited
@@ -232,6 +234,12 @@ class ParameterSteps(_ChangeSteps):
     def write(self, context: Context, operation: Operation, step: Step, params: Params) -> Write[Changed]:
         """Return the update of the subscription."""
         return context.billing.subscription_update(operation.subscription_id, params)
+
+    async def tried(
+        self, context: Context, operation: Operation, step: Step, trying: Callable[[], Awaitable[Ended]]
+    ) -> Ended:
+        """Count what fails, if the admission left the card or the code to the operation."""
+        return await counted(context, operation, step, trying)
 
     async def decided(self, context: Context, operation: Operation, step: Step) -> Step:
         """Do what the admission left to the operation, and attach the payment method that is to be charged.

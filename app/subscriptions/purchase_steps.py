@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -10,14 +11,14 @@ from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.snapshots import JsonObject, Snapshot, Subscription
 from app.errors import BillingError
 from app.operations import store as operations
-from app.operations.kinds import Answer, AnyChangeProves, Params, Seen, Send, Steps
+from app.operations.kinds import Answer, AnyChangeProves, Ended, Params, Seen, Send, Steps
 from app.operations.lifecycle import State
 from app.operations.rows import AwaitedInvoice, Operation, Step
 from app.operations.sending import SUBSCRIPTION_CHANGES
 from app.postgres.database import Connection
 from app.stripe.billing import Changed
 from app.stripe.client import Write
-from app.subscriptions.before_sending import found_first
+from app.subscriptions.before_sending import counted, found_first
 from app.subscriptions.change_steps import attached_first, with_attached
 from app.subscriptions.orders import Conditions, Order
 from app.subscriptions.purchase_admission import supersede
@@ -62,6 +63,12 @@ class PurchaseSteps(Steps):
     def write(self, context: Context, operation: Operation, step: Step, params: Params) -> Write[Changed]:
         """Return the creation of the subscription."""
         return context.billing.subscription_creation(params)
+
+    async def tried(
+        self, context: Context, operation: Operation, step: Step, trying: Callable[[], Awaitable[Ended]]
+    ) -> Ended:
+        """Count what fails, if the admission left the card or the code to the operation."""
+        return await counted(context, operation, step, trying)
 
     async def decided(self, context: Context, operation: Operation, step: Step) -> Step:
         """Attach the payment method that is to be charged, and end the unpaid subscriptions that are replaced.

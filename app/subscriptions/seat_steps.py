@@ -55,10 +55,15 @@ def _running(snapshot: Snapshot | None) -> Subscription | None:
 
 @dataclass(frozen=True, slots=True)
 class BuySeats(AnyChangeProves):
-    """Raise the quantity of an item to `quantity`. A raise that Stripe holds back waits for its own invoice."""
+    """Raise the quantity of an item to `quantity`. A raise that Stripe holds back waits for its own invoice.
+
+    `only_from`: the quantity that `quantity` was computed from, if the raise ends another purchase first. That one may
+    have been paid, and its seats are for other people.
+    """
 
     item_id: str
     quantity: int
+    only_from: int | None = None
 
     @property
     def params(self) -> Params:
@@ -68,10 +73,12 @@ class BuySeats(AnyChangeProves):
     def wanted(self, seen: Seen) -> Wanted:
         """Return the write, done, held, or refused.
 
-        A subscription that has ended, or whose item has a higher quantity by now, is `subscription_not_active`.
+        A subscription that has ended, or whose item has a higher quantity by now, or another one than `only_from`, is
+        `subscription_not_active`.
         """
         subscription = _running(seen.snapshot)
-        if subscription is None or _quantity_of(subscription, self.item_id) > self.quantity:
+        now = 0 if subscription is None else _quantity_of(subscription, self.item_id)
+        if subscription is None or now > self.quantity or self.only_from not in (None, now):
             # Sent now, it would be refused, or take away what somebody has added since.
             return Refused("subscription_not_active")
         if Fact.UPDATE_IS_OURS in seen.facts:
@@ -171,13 +178,26 @@ class BuyingSteps(_SeatSteps):
 
     def kind_of(self, operation: Operation, step: Step) -> BuySeats:
         """Return the step's intent."""
-        return BuySeats(str(step.details["item_id"]), int(step.details["quantity"]))
+        only_from = None if step.was_sent else step.details.get("only_from")
+        return BuySeats(str(step.details["item_id"]), int(step.details["quantity"]), only_from)
 
     async def decided(self, context: Context, operation: Operation, step: Step) -> Step:
         """End the purchase that waits, if the admission left that to the step. Raises what `end_waiting` raises."""
-        if step.details.get("ends_waiting") and not step.was_sent:
-            await end_waiting(context, operation, unpriced_raise(context, step.details))
-        return step
+        quantity = step.details.get("ends_waiting")
+        if quantity is None or step.was_sent:
+            return step
+        await end_waiting(context, operation, unpriced_raise(context, {**step.details, "quantity": quantity}))
+        return await keep(context, operation, step, {"quantity": quantity})
+
+    async def prepared(
+        self, context: Context, operation: Operation, step: Step, found: Fetched, params: Params
+    ) -> tuple[Step, Params]:
+        """Price the raise. Nothing waits any more, so from its quantity on the seats are those of its additions."""
+        step, sent = await super().prepared(context, operation, step, found, params)
+        if "ends_waiting" in step.details and not step.was_sent:
+            async with context.database.connection() as connection:
+                await operations.count_numbers_from(connection, operation.id, int(step.details["quantity"]))
+        return step, sent
 
     async def facts(
         self, context: Context, operation: Operation, step: Step, found: Fetched

@@ -7,13 +7,14 @@ from typing import Any
 import httpx
 import pytest
 
+from app.operations.runner import drain
 from app.stripe import client as client_module
 from app.subscriptions.orders import Method
 from testkit.company import Company, Person, breaking_service, new_email
 from testkit.problems import ok, problem
 from testkit.service import as_service
 from testkit.simulator import Simulator, new_account_key
-from tests.money.shop import CHALLENGED, VISA, Shop, at, settled_by_a_worker, worked_on
+from tests.money.shop import CHALLENGED, DECLINED, VISA, Shop, at, settled_by_a_worker, worked_on
 from tests.money.test_credits import intent_of
 from tests.money.test_promotion_codes import FOREVER, code, texts
 from tests.money.test_waiting_purchases import (
@@ -144,6 +145,23 @@ async def test_codes_cannot_be_guessed_when_stripe_is_away(shop: Shop) -> None:
     ]
     found = [await ended(shop, answer) for answer in answers]
     assert found == [[("failed", "invalid_request")]] * 5 + [[("failed", "too_many_declines")]]
+    assert await shop.all_of(buyer) == []
+
+
+async def test_cards_cannot_be_tried_out_when_stripe_is_away(shop: Shop) -> None:
+    """A decline counts when it comes, as at once: the sixth card is not charged, although it is good."""
+    buyer, good = await shop.buyer()
+    bad = await shop.card(buyer, DECLINED)
+    price = await shop.price()
+    await away(shop)
+    answers = [
+        await admitted(
+            shop.add(buyer.headers, [{"price_id": price}], payment_method_id=card, allow_duplicate=True)
+        )
+        for card in (*[bad] * 5, good)
+    ]
+    found = [await ended(shop, answer) for answer in answers]
+    assert found == [[("failed", "card_declined")]] * 5 + [[("failed", "too_many_declines")]]
     assert await shop.all_of(buyer) == []
 
 
@@ -378,11 +396,44 @@ async def test_seats_of_a_call_supersede_when_stripe_was_away(shop: Shop) -> Non
     await away(shop)
     asked = company.change(company.owner.headers, add=[new_email()], over_capacity="add_seats")
     answer = await admitted(asked)
+    [(details,)] = await shop.service.fetch(
+        "select details from operation_steps where operation_id = $1 and action = 'buy_seats'",
+        answer.json()["operation_id"],
+    )
+    assert "quantity" not in details, "a release before would send the raise over what waits"
     await back(shop)
     await charge_to(shop, company, VISA)
     assert await ended(shop, answer) == [("applied", None)] * 2
     assert await purchase(shop, document) == [("failed", "payment_abandoned")]
     assert await quantity(company) == 3 and len(await company.members()) == 3
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["purchase_first", "change_first"])
+async def test_seats_are_theirs_who_paid_when_a_call_was_admitted_without_stripe(
+    shop: Shop, is_first: bool
+) -> None:
+    """Was it paid: the people of the paid purchase get its seats, whichever of the two a worker takes up first."""
+    company = await company_that_pays_by(shop, CHALLENGED)
+    document = await ask_for(company)
+    await away(shop)
+    asked = company.change(
+        company.owner.headers, add=[new_email() for _ in range(3)], over_capacity="add_seats"
+    )
+    answer = await admitted(asked)
+    await drain(20)
+    await back(shop)
+    await pay(shop, document["payment"])
+    await shop.service.fetch(
+        "update operations set lease_until = now() + interval '1 minute' where id = $1",
+        answer.json()["operation_id"] if is_first else document["operation_id"],
+    )
+    if is_first:
+        ok(await worked_on(shop, document["operation_id"]))
+    refused = ok(await worked_on(shop, answer.json()["operation_id"]))["results"]
+    assert [(one["outcome"], one["code"]) for one in refused] == [("refused", "subscription_not_active")] * 4
+    shown = ok(await worked_on(shop, document["operation_id"]))
+    assert outcomes(shown, "seats") == [("applied", None)] and outcomes(shown) == [("applied", None)] * 3
+    assert await quantity(company) == 5 and len(await company.members()) == 5
 
 
 async def test_owner_gets_out_when_a_purchase_waits_and_stripe_is_away(shop: Shop) -> None:
