@@ -79,10 +79,11 @@ class NotDelivered(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """The API's rate, and how many requests to endpoints were made in the turn."""
+    """The API's rate, how many requests to endpoints were made in the turn, and the events that were made of it."""
 
     rate: float
     delivered: int
+    events: int
 
 
 @dataclass
@@ -102,19 +103,16 @@ class Consumers:
             "select count(*) as delivered from webhook_deliveries where state = 'delivered'"
         )
         took = await until("events and deliveries", self._progress)
+        rows = await self.fetch("select id from events where position > $1 order by 1", before["position"])
         if made:
-            rows = await self.fetch(
-                "select id from events where position > $1 order by 1", before["position"]
-            )
-            self._check([row["id"] for row in rows])
+            self._check([one["id"] for one in rows])
         for endpoint_id in made:
             path = f"/v1/webhook-endpoints/{endpoint_id}"
             (await self.client.delete(path, headers=ADMIN)).raise_for_status()
         delivered = row["delivered"]
-        seat_world.progress(
-            f"{side:<8} {rate:,.1f}/s, {delivered:,} delivered, at rest after {took:.0f} s more"
-        )
-        return Turn(rate, delivered)
+        told = f"{len(rows):,} events, {delivered:,} delivered in the turn, at rest {took:.0f} s after it"
+        seat_world.progress(f"{side:<8} {rate:,.1f}/s, {told}")
+        return Turn(rate, delivered, len(rows))
 
     async def _register(self, receiver: Receiver) -> str:
         answer = await self.client.post("/v1/webhook-endpoints", headers=ADMIN, json={"url": receiver.url})
@@ -170,7 +168,10 @@ async def compared(part: Part, consumers: Consumers, what: str, act: Act, rounds
     rates = {side: round(median(turn.rate for turn in turns), 1) for side, turns in found.items()}
     print(f"{what:<32} {'  '.join(f'{side}: {rate:,.1f}/s' for side, rate in rates.items())}", flush=True)
     delivered = median(turn.delivered for turn in found[WITH])
-    part.figures.append({"what": what, "rates": rates, "delivered_in_a_turn": delivered})
+    events = median(turn.events for turn in found[WITH])
+    part.figures.append(
+        {"what": what, "rates": rates, "events_of_a_turn": events, "delivered_in_a_turn": delivered}
+    )
 
 
 @dataclass(frozen=True)

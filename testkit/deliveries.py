@@ -182,10 +182,10 @@ def subscription(number: int, at: int) -> dict[str, object]:
 
 
 def with_other_seats(number: int, at: int) -> dict[str, object]:
-    """A renewed subscription as `testkit.seeding` makes them, with another number of seats in every other step."""
+    """A renewed subscription as `testkit.seeding` makes them, with another number of seats in every step."""
     renewed = subscription(number, at)
     items = [_item(subscription_id(number), position, at) for position in range(ITEMS)]
-    seats = {"price": {"id": "price_team", "product": "prod_team"}, "quantity": 5 + at // STEP_SECONDS % 2}
+    seats = {"price": {"id": "price_team", "product": "prod_team"}, "quantity": 5 + at // STEP_SECONDS % 97}
     return {
         **renewed,
         "items": {"object": "list", "has_more": False, "data": [{**items[0], **seats}, *items[1:]]},
