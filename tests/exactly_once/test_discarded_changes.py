@@ -21,6 +21,7 @@ async def hasty(service: Service) -> AsyncIterator[Service]:
         await service.stripe.clear_faults()
 
 
+@pytest.mark.timed
 async def test_discarded_change_applies_what_it_read_when_its_deadline_passes(
     service: Service, hasty: Service
 ) -> None:
