@@ -156,7 +156,8 @@ async def running_world(
             stripe_base=base,
             stripe_key=stripe.api_key,
             STRIPE_WEBHOOK_SECRETS=",".join(secrets),
-            **overrides,
+            # To make the document takes 0.6 s of each start.
+            **{"DOCS": "false", **overrides},
         )
         service = await stack.enter_async_context(running_service(stripe, url, **overrides))
         children = stack.enter_context(ChildProcesses())

@@ -94,6 +94,8 @@ def service_environment(database_url: str, port: int, **overrides: str) -> dict[
         "HOST": "127.0.0.1",
         "PORT": str(port),
         "DRAIN_SECONDS": "0",
+        # To make the document takes 0.6 s of each start.
+        "DOCS": "false",
         **overrides,
     }
 

@@ -95,6 +95,7 @@ async def test_document_is_made_when_the_first_request_comes(
         stripe_key="sk_test_document",
         MAX_REQUESTS="1",
         MAX_WAITING_REQUESTS="0",
+        DOCS="true",
     )
     with api_process(environment) as (base_url, _):
         async with httpx.AsyncClient(base_url=base_url, timeout=60) as client:
@@ -110,7 +111,7 @@ def test_the_page_works_in_a_browser_without_another_host(
         assert os.environ.get("REQUIRE") != "all", "install chromium (on Debian: apt install chromium)"
         pytest.skip("NOT RUN: there is no chromium here")
     environment = service_environment(
-        database_url=database_url, stripe_base=stripe_simulator, stripe_key="sk_test_docs"
+        database_url=database_url, stripe_base=stripe_simulator, stripe_key="sk_test_docs", DOCS="true"
     )
     requests = tmp_path / "requests.json"
     with api_process(environment) as (base_url, _):

@@ -28,6 +28,7 @@ def api(stripe_simulator: str, module_database_url: str) -> Iterator[str]:
         REQUEST_DEADLINE=str(DEADLINE),
         MAX_REQUESTS=str(PLACES),
         MAX_WAITING_REQUESTS="0",
+        DOCS="true",
     )
     with api_process(environment) as (base_url, _):
         yield base_url

@@ -172,7 +172,7 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=RATE, help="healthy requests a second (default 100)")
     seat_world.state_option(parser)
     given = parser.parse_args()
-    found = seat_world.run("slow_clients", given.state, lambda world: play(world, given))
+    found = seat_world.run("slow_clients", given.state, lambda world: play(world, given), DOCS="true")
     print(json.dumps({"storm": "slow_clients", **found}))
     return 0 if found["met"] else 1
 
