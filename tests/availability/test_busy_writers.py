@@ -19,8 +19,6 @@ IN_FLIGHT = 4
 STRIPE_LATENCY = 0.4
 SLOWEST_READ = 0.5
 """Seconds, of 95 % of the reads; on an idle machine it is under 0.05."""
-ROUNDS = 3
-"""One of them has to be within the bound: a service whose reads wait for writes is slow in each of them."""
 DEFAULTS = {"WRITE_RATE_LIMIT": "5", "USER_IN_FLIGHT": str(IN_FLIGHT), "SERVICE_KEY_IN_FLIGHT": "64"}
 
 
@@ -45,11 +43,11 @@ async def test_reads_are_answered_when_five_logins_write_at_their_rate(
             # The server ends idle connections after 5 s: the client does so first.
             limits = httpx.Limits(max_connections=500, keepalive_expiry=2.0)
             async with httpx.AsyncClient(base_url=url, timeout=60.0, limits=limits) as client:
-                slowest = [await _slowest_read(client, company, writers)]
-                while slowest[-1] >= SLOWEST_READ and len(slowest) < ROUNDS:
-                    slowest.append(await _slowest_read(client, company, writers))
+                # The first round is not judged: its burst meets a server that has just started.
+                await _slowest_read(client, company, writers)
+                slowest = await _slowest_read(client, company, writers)
             await asyncio.to_thread(processes.close)
-    assert slowest[-1] < SLOWEST_READ, f"95 % of the reads within {slowest} s"
+    assert slowest < SLOWEST_READ, f"95 % of the reads within {slowest:.3f} s"
 
 
 async def _slowest_read(client: httpx.AsyncClient, company: Company, writers: list[Person]) -> float:

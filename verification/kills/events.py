@@ -55,7 +55,7 @@ FLAG = "billing_supports_shared_subscriptions"
 class Writer:
     """Changes one subscription again and again. `seated` are the members that it has added by the API.
 
-    `added` are those of whom it was told that they have a seat.
+    `added` are the people who have a seat, as far as it was told.
     """
 
     company: Company
