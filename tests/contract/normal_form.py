@@ -1,7 +1,7 @@
 """The same answer, whenever and wherever it was given: ids numbered as they appear, instants set to one day.
 
-A run starts on 15 January 2026. What falls within half a day of it is that noon; a month, a year or a whole number
-of days later stays so, which is all that an example has to say of time.
+A run starts on 15 January 2026. What falls within half a day of it is that noon; one or two months, a year or a whole
+number of days later stays so, which is all that an example has to say of time.
 """
 
 import re
@@ -9,7 +9,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 NOON = datetime(2026, 1, 15, 12, tzinfo=UTC)
-MONTH_LATER, YEAR_LATER = datetime(2026, 2, 15, 12, tzinfo=UTC), datetime(2027, 1, 15, 12, tzinfo=UTC)
+LATER = {
+    range(28, 32): datetime(2026, 2, 15, 12, tzinfo=UTC),
+    range(59, 63): datetime(2026, 3, 15, 12, tzinfo=UTC),
+    range(365, 367): datetime(2027, 1, 15, 12, tzinfo=UTC),
+}
+"""One month, two months and a year, by the days that they may have."""
 CURSOR = "b3BhcXVl"
 
 # Ids of the demonstration data are short and stay as they are.
@@ -61,10 +66,5 @@ class NormalForm:
 
     def _instant(self, text: str) -> str:
         days = round((datetime.fromisoformat(text) - self._started) / timedelta(days=1))
-        if 28 <= days <= 31:
-            moment = MONTH_LATER
-        elif 365 <= days <= 366:
-            moment = YEAR_LATER
-        else:
-            moment = NOON + timedelta(days=days)
+        moment = next((at for span, at in LATER.items() if days in span), NOON + timedelta(days=days))
         return moment.isoformat().replace("+00:00", "Z")

@@ -138,12 +138,14 @@ async def _endpoints(recording: Recording) -> None:
     await take("getWebhookEndpoint", path, "service")
     await take("rotateWebhookEndpointSecret", f"{path}/rotate-secret", "service", {"overlap_seconds": 3600})
     await take("sendWebhookTest", f"{path}/test", "service")
+    at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     await recording.service.fetch(
         """insert into webhook_deliveries (id, endpoint_id, position, event_id, state, attempts)
-        values ('dl_000000000000000000000001', $1, 1, 'evt_000000000000000000000001', 'delivered',
-            '[{"at": "2026-01-15T12:00:00Z", "status": null, "error": "no connection"},
-              {"at": "2026-01-15T12:00:05Z", "status": 204, "error": null}]')""",
+        values ('dl_000000000000000000000001', $1, 1, 'evt_000000000000000000000001', 'delivered', $2)""",
         made["webhook_endpoint"]["id"],
+        json.dumps(
+            [{"at": at, "status": None, "error": "no connection"}, {"at": at, "status": 204, "error": None}]
+        ),
     )
     await take("getWebhookDeliveries", f"{path}/deliveries", "service")
     await take("updateWebhookEndpoint", path, "service", {"status": "disabled"})
