@@ -3,6 +3,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# A test that hangs ends its process; pytest goes on without it, and names the test. So there is always another process.
+ONE_BY_ONE := -n 1
 # Most tests wait for servers more than they compute, so there are more processes than cores.
 AT_ONCE := -n 4 --dist=loadfile
 NODE := .venv-node
@@ -37,7 +39,7 @@ ifdef TEST_OPTIONS
 	@$(BIN)/python -m pytest $(TEST_OPTIONS)
 else
 	@echo "Tests that depend on how long something takes, one by one; then the others, several at once."
-	@$(BIN)/python -m pytest -q -m timed
+	@$(BIN)/python -m pytest -q $(ONE_BY_ONE) -m timed
 	@$(BIN)/python -m pytest $(AT_ONCE) -m "not timed"
 endif
 
@@ -49,7 +51,7 @@ test-postgres: $(READY) ## The tests on the PostgreSQL whose programs are in POS
 ifdef TEST_OPTIONS
 	@$(BIN)/python -m testkit.other_postgres $(POSTGRES) $(TEST_OPTIONS)
 else
-	@$(BIN)/python -m testkit.other_postgres $(POSTGRES) -q -m timed
+	@$(BIN)/python -m testkit.other_postgres $(POSTGRES) -q $(ONE_BY_ONE) -m timed
 	@$(BIN)/python -m testkit.other_postgres $(POSTGRES) $(AT_ONCE) -m "not timed"
 endif
 
