@@ -1,7 +1,8 @@
 """`python -m testkit.audit_lock DIRECTORY`: requirements.txt in the form that `uv audit` reads.
 
 uv's own lock names the index that it was resolved from and is not part of the repository. The audit needs names and
-versions alone; nothing is fetched from the addresses written here, which exist nowhere.
+versions alone. uv asks the index about each package all the same, so the one that is written here refuses at once: a
+name that does not exist would take 12 seconds to look up.
 """
 
 import re
@@ -11,13 +12,13 @@ from pathlib import Path
 from testkit.databases import CHECKOUT
 
 _PINNED = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([^ ;\\]+)", re.MULTILINE)
-_NOWHERE = "https://nowhere.invalid"
+_NOBODY = "http://127.0.0.1:9"
 _PACKAGE = """
 [[package]]
 name = "{name}"
 version = "{version}"
-source = {{ registry = "{nowhere}/simple" }}
-sdist = {{ url = "{nowhere}/{name}.tar.gz", hash = "sha256:{hash}" }}
+source = {{ registry = "{nobody}/simple" }}
+sdist = {{ url = "{nobody}/{name}.tar.gz", hash = "sha256:{hash}" }}
 """
 
 
@@ -28,7 +29,7 @@ def written(directory: Path) -> int:
     lock = 'version = 1\nrequires-python = ">=3.11"\n\n[[package]]\nname = "pinned"\nversion = "0"\n'
     lock += f'source = {{ virtual = "." }}\ndependencies = [{named}]\n'
     for name, version in packages.items():
-        lock += _PACKAGE.format(name=name, version=version, nowhere=_NOWHERE, hash="0" * 64)
+        lock += _PACKAGE.format(name=name, version=version, nobody=_NOBODY, hash="0" * 64)
     dependencies = ", ".join(f'"{name}"' for name in packages)
     project = '[project]\nname = "pinned"\nversion = "0"\nrequires-python = ">=3.11"\n'
     project += f"dependencies = [{dependencies}]\n"
