@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # A test that hangs ends its process; pytest goes on without it, and names the test. So there is always another process.
 ONE_BY_ONE := -n 1
 # Most tests wait for servers more than they compute, so there are more processes than cores.
-AT_ONCE := -n 4 --dist=loadfile
+AT_ONCE := -n 4 --dist=loadfile --no-loadscope-reorder
 NODE := .venv-node
 NODE_READY := node_modules/.ready
 CHROMIUM ?= chromium

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -16,6 +17,30 @@ from testkit.live import Live
 from testkit.processes import free_port
 from testkit.service import WEBHOOK_SECRET, api_process, service_environment, worker_process
 from testkit.simulator import Simulator, new_account_key, running_simulator
+
+LONGEST = [
+    Path(__file__).parent / name
+    for name in (
+        "exactly_once/test_seeds.py",
+        "exactly_once/test_proofs.py",
+        "adversary/test_canaries.py",
+        "money/test_money_lives.py",
+        "exactly_once/test_schedules.py",
+        "house/test_docs.py",
+        "copy/test_event_orders.py",
+        "money/test_year.py",
+        "money/test_quotes.py",
+        "sharing/test_last_seat.py",
+        "adversary/test_fuzz.py",
+    )
+]
+"""The files that take longest. They begin first, so that at the end no process is left to work alone."""
+assert all(path.is_file() for path in LONGEST)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of LONGEST in front."""
+    items.sort(key=lambda item: LONGEST.index(item.path) if item.path in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session")
