@@ -73,7 +73,7 @@ class WebhookSender:
         await self._pool.aclose()
 
     async def send(self, url: str, event_id: str, body: bytes, secrets: Sequence[str]) -> Sent:
-        """Post the body once, signed by each secret. Redirects are not followed, and no error is raised."""
+        """Post the body, signed by each secret. Redirects are not followed, and no error is raised."""
         now = datetime.now(UTC)
         text = body.decode()
         signatures = " ".join(Webhook(secret).sign(event_id, now, text) for secret in secrets)
@@ -101,7 +101,25 @@ class WebhookSender:
             return Sent(None, "the URL cannot be requested")
 
     async def _post(self, url: str, headers: list[tuple[bytes, bytes]], body: bytes) -> Sent:
-        async with self._pool.stream("POST", url, headers=headers, content=body) as answer:
+        """Post over a connection that is open from an earlier event, if there is one.
+
+        An endpoint may close it at any time, also while the request is under way (RFC 9112, 9.3.1). That says nothing
+        of the endpoint, so the request is repeated until it had a connection of its own.
+        """
+        while True:
+            use = _Use()
+            try:
+                return await self._exchange(url, headers, body, use)
+            except (httpcore.NetworkError, httpcore.ProtocolError):
+                if use.is_first or use.is_answered:
+                    raise
+
+    async def _exchange(self, url: str, headers: list[tuple[bytes, bytes]], body: bytes, use: _Use) -> Sent:
+        extensions = {"trace": use.trace}
+        async with self._pool.stream(
+            "POST", url, headers=headers, content=body, extensions=extensions
+        ) as answer:
+            use.is_answered = True
             read = 0
             async for part in answer.aiter_stream():
                 read += len(part)
@@ -112,6 +130,19 @@ class WebhookSender:
         if sent.is_success:
             return sent
         return Sent(answer.status, f"answered {answer.status}", _retry_after(named.get(b"retry-after")))
+
+
+@dataclass(slots=True)
+class _Use:
+    """What is known of one request's use of a connection."""
+
+    is_first: bool = False
+    is_answered: bool = False
+
+    async def trace(self, event: str, _: object) -> None:
+        """Take note of what the library does for the request."""
+        if event == "connection.connect_tcp.started":
+            self.is_first = True
 
 
 def authority(url: str) -> bytes:
