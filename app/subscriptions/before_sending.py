@@ -23,9 +23,10 @@ from app.domain.views import SubscriptionView
 from app.errors import Forbidden, NotFound
 from app.mirror.store import subscriptions
 from app.mirror.visibility import see_as
+from app.operations import store as operations
 from app.operations import waiting_store
 from app.operations.kinds import Ended
-from app.operations.rows import Operation, Step
+from app.operations.rows import Operation, Step, StepChanged
 from app.operations.sending import locked_view
 from app.postgres.database import Connection
 from app.subscriptions.orders import Conditions, Found, Method, Order, Unpriced, attachment
@@ -48,14 +49,18 @@ async def check_allowed(context: Context, connection: Connection, operation: Ope
     view = await locked_view(connection, operation.subscription_id, operation.actor_id)
     conditions = Conditions.of(step)
     if operation.actor_id is not None:
-        seen = None if view is None else see_as(view, operation.actor_id, context.rules)
-        granted = frozenset[Permission]() if seen is None else seen.granted
+        granted = _granted(context, view, operation.actor_id)
         require(granted, *conditions.needs)
         only_lower = Permission.LOWER_QUANTITY in conditions.needs and Permission.BUY_SEATS not in granted
         if only_lower and view is not None:
             _check_lowers(view, Order.of(operation))
     if view is not None and conditions.seats_left is not None:
         check_floor(view.seats(owner_uses_seat=context.rules.owner_uses_seat), conditions.seats_left)
+
+
+def _granted(context: Context, view: SubscriptionView | None, actor_id: CustomerId) -> frozenset[Permission]:
+    seen = None if view is None else see_as(view, actor_id, context.rules)
+    return frozenset() if seen is None else seen.granted
 
 
 def _check_lowers(view: SubscriptionView, order: Order) -> None:
@@ -154,7 +159,24 @@ async def ended_first(context: Context, operation: Operation, step: Step) -> Non
     if not order.ends_waiting or step.was_sent:
         return
     await _check_still_allowed(context, operation, step)
-    await end_waiting(context, operation, order.unpriced)
+    await _end_waiting(context, operation, order.unpriced, changes_only_end=order.changes_only_end)
+
+
+async def ended_for_seats(context: Context, operation: Operation, step: Step, unpriced: Unpriced) -> None:
+    """End the purchase that waits for its payment, for a step that buys seats and was not sent yet.
+
+    Raises:
+        StepChanged: The step was settled since it was read.
+        BillingError: What `ended_first` raises.
+    """
+    async with context.database.transaction() as connection:
+        view = await locked_view(connection, operation.subscription_id, operation.actor_id)
+        steps = await operations.steps(connection, operation.id)
+        if any(one.position == step.position and one.is_settled for one in steps):
+            raise StepChanged()
+        if operation.actor_id is not None:
+            require(_granted(context, view, operation.actor_id), Permission.BUY_SEATS)
+    await _end_waiting(context, operation, unpriced)
 
 
 async def _check_still_allowed(context: Context, operation: Operation, step: Step) -> None:
@@ -162,8 +184,9 @@ async def _check_still_allowed(context: Context, operation: Operation, step: Ste
         await check_allowed(context, connection, operation, step)
 
 
-async def end_waiting(context: Context, operation: Operation, unpriced: Unpriced | None) -> None:
-    """End the purchase that waits, for a step that nothing of was sent. Raises as `ended_first`."""
+async def _end_waiting(
+    context: Context, operation: Operation, unpriced: Unpriced | None, *, changes_only_end: bool = False
+) -> None:
     async with context.database.connection() as connection:
         found = await waiting_store.of_subscription(connection, operation.subscription_id)
     if not found:
@@ -172,4 +195,4 @@ async def end_waiting(context: Context, operation: Operation, unpriced: Unpriced
         await check_price(
             context, operation.subscription_id, unpriced, is_bounded=operation.actor_id is not None
         )
-    await supersede(context, operation.subscription_id)
+    await supersede(context, operation.subscription_id, changes_only_end=changes_only_end)

@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 import structlog
 
 from app.context import Context
+from app.customers.failures import TOO_MANY_DECLINES
 from app.domain.ids import SubscriptionId
 from app.domain.payments import PaymentStep
 from app.domain.roles import Permission
@@ -27,6 +28,7 @@ from app.errors import (
     InvalidRequest,
     NotFound,
     PaymentRequired,
+    RateLimited,
     ServiceUnavailable,
     StripeRejected,
 )
@@ -128,6 +130,8 @@ async def insert_operation(
     """
     if subscription_id and order.supersedes_waiting:
         order = await _superseding(connection, subscription_id, order, ends_later=ends_later)
+    if not order.ends_waiting:
+        order = replace(order, counted={})
     beside_payment = order.changes_only_end or order.ends_waiting or not order.supersedes_waiting
     if subscription_id and await operations.subscription_change_runs(
         connection, subscription_id, beside_payment=beside_payment
@@ -187,8 +191,9 @@ async def _superseding(
 ) -> Order:
     """Return the order that ends what waits for its payment by itself, if it may; as it is, if nothing waits.
 
-    An order that Stripe was not asked about is priced by its operation, so what waits ends there too. A change of only
-    the end is made beside a purchase that is to end as soon as no payment of it is processing.
+    An order that Stripe was not asked about is judged by its operation, so what waits ends there too: a change that is
+    refused ends nothing. A change of only the end is made beside a purchase whose payment is processing, so it has
+    nothing to end if that purchase is to end already.
 
     Raises:
         MustSupersede: What waits is to end before the order is stored.
@@ -198,13 +203,10 @@ async def _superseding(
         found = [waiting for waiting in found if waiting.end_code is None]
     if not found:
         return order
-    if ends_later and order.changes_only_end:
-        for waiting in found:
-            await waiting_store.ask_to_end(connection, waiting.operation_id, PAYMENT_ABANDONED)
-        return order
-    if ends_later or (order.unread is not None and order.is_priced):
+    if ends_later or order.unread is not None:
         return replace(order, ends_waiting=True)
-    raise MustSupersede(order.unpriced, changes_only_end=order.changes_only_end)
+    # Admitted again once that purchase has ended, the order is made of the copy as it is then.
+    raise MustSupersede(replace(order, counted={}).unpriced, changes_only_end=order.changes_only_end)
 
 
 async def carry_out(context: Context, begun: Begun) -> Changed | Accepted:
@@ -309,9 +311,13 @@ async def _of_before(context: Context, begun: Begun) -> Changed | Accepted:
         raise NotFound()
     if code == "role_required":
         raise Forbidden()
+    if code == TOO_MANY_DECLINES:
+        raise RateLimited(_REFUSED_BEFORE, code=code, retry_after=1)
     if code in (
         "seats_in_use",
         "operation_expired",
+        "operation_in_progress",
+        "promotion_code_in_use",
         "already_subscribed",
         "version_conflict",
         "managed_by_schedule",

@@ -5,8 +5,8 @@ The pure half of each kind is a frozen dataclass; the calls and records around i
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from app.context import Context
@@ -38,7 +38,7 @@ from app.stripe.gateway import Fetched
 from app.subscriptions import charges
 from app.subscriptions.before_sending import counted, ended_first, found_first
 from app.subscriptions.ends import PeriodEnds, end_in_force
-from app.subscriptions.orders import Conditions, Method, Order
+from app.subscriptions.orders import Conditions, Method, Order, shows_counted
 from app.subscriptions.payment_bounds import suited
 from app.subscriptions.quotes import price_as_quoted
 from app.subscriptions.subscription_steps import SubscriptionSteps, keep
@@ -49,19 +49,23 @@ class ChangeParameters(AnyChangeProves):
     """Parameters of a subscription are set.
 
     `unless_shown`: nothing is sent if the subscription shows them. A first sending is made in any case, because what
-    it costs and when it is billed does not show.
+    it costs and when it is billed does not show. `counted`: of the order, before the first sending.
     """
 
     params: Params
     unless_shown: bool
+    counted: Mapping[str, int] = field(default_factory=dict)
 
     def wanted(self, seen: Seen) -> Wanted:
-        """Return the write, or done; a subscription that does not exist is `not_found`.
+        """Return the write, done, or refused; a subscription that does not exist is `not_found`.
 
-        Unchanged without parameters: the promotion code that was asked for applies already.
+        `version_conflict` if an item has another quantity than was counted. The seats that were paid for since would
+        be taken away. Unchanged without parameters: the promotion code that was asked for applies already.
         """
         if not isinstance(seen.snapshot, Subscription):
             return Refused("not_found")
+        if not shows_counted(seen.snapshot, self.counted):
+            return Refused("version_conflict")
         if not (self.params or self.unless_shown):
             return Unchanged()
         return Done(self.params) if self.unless_shown and self.shows(seen.snapshot) else Send(self.params)
@@ -229,7 +233,11 @@ class ParameterSteps(_ChangeSteps):
         if order.shown_end is not None and not step.was_sent:
             return EndAsShown(order.params, order.shown_end.ends_at)
         params = with_attached(order.params, Conditions.of(step))
-        return ChangeParameters(params, unless_shown=step.was_sent or order.method is Method.RESUME)
+        return ChangeParameters(
+            params,
+            unless_shown=step.was_sent or order.method is Method.RESUME,
+            counted={} if step.was_sent else order.counted,
+        )
 
     def write(self, context: Context, operation: Operation, step: Step, params: Params) -> Write[Changed]:
         """Return the update of the subscription."""

@@ -8,11 +8,12 @@ from app.catalogue import store as catalogue
 from app.context import Context
 from app.customers import failures
 from app.customers.payment_details import Outside, look_outside
-from app.domain.ids import CustomerId, SubscriptionId
+from app.domain.ids import SubscriptionId
 from app.domain.payments import Named
 from app.domain.roles import require
 from app.domain.seats import check_floor
 from app.domain.snapshots import JsonObject
+from app.domain.views import SubscriptionView
 from app.errors import (
     Conflict,
 )
@@ -101,7 +102,7 @@ async def _update(
             check_complete(seen.view)
             if change.quote_id is not None:
                 await use_quote(connection, actor, seen.view, asked)
-            order = _order_of(change, params, after, outside, seen.view.customer_id)
+            order = _order_of(change, params, after, outside, seen.view)
             operation = await insert_operation(
                 context,
                 connection,
@@ -128,7 +129,7 @@ def _order_of(
     params: JsonObject,
     after: ChangedItems | None,
     outside: Outside,
-    customer_id: CustomerId,
+    view: SubscriptionView,
 ) -> Order:
     return Order(
         Method.UPDATE,
@@ -136,9 +137,20 @@ def _order_of(
         quote_id=change.quote_id,
         forgo_credit=change.forgo_credit,
         restarts=after is not None and bool(after.restarted),
-        attach=attachment(outside.payment_method, customer_id),
+        attach=attachment(outside.payment_method, view.customer_id),
         unread=outside.unread,
+        counted={} if after is None else _counted(change, view),
     )
+
+
+def _counted(change: SubscriptionUpdate, view: SubscriptionView) -> dict[str, int]:
+    """Return the quantities by item that the change does not name. Its parameters and its seats rest on them."""
+    named = {item.id for item in change.items if item.quantity is not None or item.deleted}
+    return {
+        item["id"]: item["quantity"]
+        for item in view.items
+        if item["id"] not in named and item["quantity"] is not None
+    }
 
 
 async def _look_outside(

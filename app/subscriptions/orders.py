@@ -13,7 +13,7 @@ from typing import Any, Final
 from app.domain.ids import CustomerId, PaymentMethodId, SubscriptionId
 from app.domain.payments import Named
 from app.domain.roles import Permission
-from app.domain.snapshots import JsonObject, PaymentMethod
+from app.domain.snapshots import JsonObject, PaymentMethod, Subscription
 from app.operations.rows import Operation, Step
 
 
@@ -51,12 +51,19 @@ def attachment(method: PaymentMethod | None, customer_id: CustomerId) -> Attachm
 
 @dataclass(frozen=True, slots=True)
 class Unpriced:
-    """A change that is to be priced. `params`: those of Stripe's update."""
+    """A change that is to be priced. `params`: those of Stripe's update; `counted`: see `Order`."""
 
     params: Mapping[str, Any]
     quote_id: str | None = None
     restarts: bool = False
     forgo_credit: bool = False
+    counted: Mapping[str, int] = field(default_factory=dict)
+
+
+def shows_counted(subscription: Subscription, counted: Mapping[str, int]) -> bool:
+    """Return True if the items have the quantities by item that were counted."""
+    quantities = {str(item.id): item.quantity for item in subscription.items}
+    return all(quantities.get(item_id) == quantity for item_id, quantity in counted.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +104,9 @@ class Order:
     While Stripe is away, three things are left to the operation, which does them before it sends anything. `unread`:
     Stripe is asked for the objects that the change names. `ends_waiting`: the purchase that waits for its payment ends.
     `shown_end`: Stripe is asked whether the end stands already.
+
+    `counted`: the quantities by item that the change leaves as the copy showed them. They are kept with `ends_waiting`:
+    a purchase that was paid instead may have raised them.
     """
 
     method: Method
@@ -110,6 +120,7 @@ class Order:
     unread: Named | None = None
     ends_waiting: bool = False
     shown_end: ShownEnd | None = None
+    counted: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, operation: Operation) -> Order:
@@ -128,6 +139,7 @@ class Order:
             unread=None if unread is None else Named(**unread),
             ends_waiting=row.get("ends_waiting") is True,
             shown_end=None if shown_end is None else ShownEnd(**shown_end),
+            counted=row.get("counted", {}),
         )
 
     @classmethod
@@ -167,7 +179,13 @@ class Order:
         """Return what is to be priced, None for an order that Stripe does not price."""
         if not self.is_priced:
             return None
-        return Unpriced(self.params, self.quote_id, restarts=self.restarts, forgo_credit=self.forgo_credit)
+        return Unpriced(
+            self.params,
+            self.quote_id,
+            restarts=self.restarts,
+            forgo_credit=self.forgo_credit,
+            counted=self.counted,
+        )
 
     @property
     def changes_only_end(self) -> bool:

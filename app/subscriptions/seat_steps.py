@@ -37,7 +37,7 @@ from app.operations.step_kinds import StepKind
 from app.stripe.billing import Changed
 from app.stripe.client import Write
 from app.stripe.gateway import Fetched
-from app.subscriptions.before_sending import end_waiting
+from app.subscriptions.before_sending import ended_for_seats
 from app.subscriptions.orders import Unpriced
 from app.subscriptions.payment_bounds import suited
 from app.subscriptions.quotes import check_costs_nothing, price_as_quoted
@@ -182,11 +182,12 @@ class BuyingSteps(_SeatSteps):
         return BuySeats(str(step.details["item_id"]), int(step.details["quantity"]), only_from)
 
     async def decided(self, context: Context, operation: Operation, step: Step) -> Step:
-        """End the purchase that waits, if the admission left that to the step. Raises what `end_waiting` raises."""
+        """End the purchase that waits, if the admission left that to the step. Raises what `ended_for_seats` raises."""
         quantity = step.details.get("ends_waiting")
         if quantity is None or step.was_sent:
             return step
-        await end_waiting(context, operation, unpriced_raise(context, {**step.details, "quantity": quantity}))
+        unpriced = unpriced_raise(context, {**step.details, "quantity": quantity})
+        await ended_for_seats(context, operation, step, unpriced)
         return await keep(context, operation, step, {"quantity": quantity})
 
     async def prepared(

@@ -25,7 +25,7 @@ from app.operations.endings import PAYMENT_ABANDONED
 from app.operations.runner import unless_away
 from app.operations.waiting import settle_if_ended
 from app.subscriptions.charges import as_seen
-from app.subscriptions.orders import Unpriced
+from app.subscriptions.orders import Unpriced, shows_counted
 from app.subscriptions.payment_bounds import check_bounds
 from app.subscriptions.quotes import price_as_quoted
 
@@ -107,12 +107,18 @@ async def check_price(
     """Price a change before something ends for it. `is_bounded`: a person asks for it, so what they may owe is bounded.
 
     Raises:
-        Conflict: `invoice_unpaid`, `quote_expired` or `unsecured_raise_limit`.
+        Conflict: `invoice_unpaid`, `quote_expired` or `unsecured_raise_limit`; or `version_conflict`, if an item has
+            another quantity than was counted.
         NotFound: Stripe has no such subscription.
     """
     found = await context.stripe.fetch("subscription", subscription_id)
     if not isinstance(found.snapshot, Subscription):
         raise NotFound()
+    if not shows_counted(found.snapshot, unpriced.counted):
+        raise Conflict(
+            "Other quantities were bought since the change was sent. Read the subscription, and send the change again.",
+            code="version_conflict",
+        )
     priced = await price_as_quoted(
         context,
         found.snapshot,

@@ -8,7 +8,8 @@ from app.domain.ids import SubscriptionId
 from app.postgres.database import Connection
 
 # The end in force began when `cancel_at` was last set from nothing. What was asked before that has been taken back.
-# An operation that found the end as it asked for it is settled as `unchanged`, and counts like one that set it.
+# An operation of the payer that found the end as it asked for it is settled as `unchanged`, and counts like one that
+# set it. One of any other party takes nobody's right to take the end back, see `ending.confirm`.
 _SETTERS = """
     with began as (
         select max(at) as at from audit_events
@@ -19,7 +20,8 @@ _SETTERS = """
               and (a.after ? 'cancel_at' or a.after ? 'cancel_at_period_end')) as elsewhere,
         array(select distinct t.details ->> 'end_by'
             from operations o join operation_steps t on t.operation_id = o.id
-            where o.subscription_id = $1 and t.state in ('applied', 'unchanged') and t.details ? 'end_by'
+            where o.subscription_id = $1 and t.details ? 'end_by'
+              and (t.state = 'applied' or t.state = 'unchanged' and t.details ->> 'end_by' = 'payer')
               and t.settled_at >= began.at) as parties
     from began"""
 
