@@ -106,6 +106,18 @@ ADAPTER := clients/billing-js/dist/index.js
 $(ADAPTER): $(CLIENT) $(wildcard clients/billing-js/src/*.ts clients/billing-js/*.json)
 	@PATH="$(CURDIR)/$(NODE)/bin:$$PATH" npm run --silent build --workspace @coseat/billing-js
 
+# The portal's components for other applications: their bundlers need no plugin of ours.
+LIBRARY := portal/library/index.js
+
+$(LIBRARY): $(CLIENT) package-lock.json $(wildcard portal/*.json portal/*.ts) $(shell find portal/src portal/scripts -type f)
+	@PATH="$(CURDIR)/$(NODE)/bin:$$PATH" npm run --silent library --workspace @coseat/portal
+
+.PHONY: packages
+packages: $(CLIENT) $(ADAPTER) $(LIBRARY) ## Pack the client, the Billing.js adapter and the portal into packages/, for npm to install
+	@mkdir -p packages
+	@PATH="$(CURDIR)/$(NODE)/bin:$$PATH" npm pack --silent --pack-destination packages \
+	  --workspace @coseat/client --workspace @coseat/billing-js --workspace @coseat/portal
+
 # Node runs the tests in TypeScript as they are, and `tsc` checks their types.
 CLIENT_TESTS ?= $(wildcard clients/*/test/*.test.ts)
 
@@ -141,7 +153,7 @@ lint-portal: $(CLIENT) ## The portal's types, and its own checks of texts, keys 
 	@PATH="$(CURDIR)/$(NODE)/bin:$$PATH" npm run --silent lint --workspace @coseat/portal
 
 .PHONY: test-portal
-test-portal: lint-portal $(PORTAL) ## The portal's tests, in Chromium (on Debian: apt install chromium)
+test-portal: lint-portal $(PORTAL) $(LIBRARY) ## The portal's tests, in Chromium (on Debian: apt install chromium)
 	@command -v $(CHROMIUM) >/dev/null || { echo "make test-portal needs $(CHROMIUM) (make system-packages installs it)." >&2; exit 1; }
 	@PATH="$(CURDIR)/$(NODE)/bin:$$PATH" CHROMIUM="$$(command -v $(CHROMIUM))" npm run --silent test --workspace @coseat/portal
 
@@ -187,7 +199,7 @@ stripe-cli: $(READY) ## Run the official Stripe CLI (npm, Linux or macOS) agains
 	@exec $(BIN)/python examples/stripe_cli.py
 
 .PHONY: bench
-bench: $(READY) ## Reads, ingest and first fill beside their neighbours (about 8 minutes; needs npm for one of them)
+bench: $(READY) ## Reads, ingest, first fill and growth beside their neighbours (about 10 minutes; needs npm for one of them)
 	@exec $(BIN)/python -m benchmarks
 
 .PHONY: year

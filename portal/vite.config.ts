@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { parse } from "@formatjs/icu-messageformat-parser";
 import react from "@vitejs/plugin-react";
@@ -24,16 +25,34 @@ function messages(): Plugin {
   };
 }
 
-export default defineConfig({
+const place = (path: string) => fileURLToPath(new URL(path, import.meta.url));
+
+/** What an application installs beside the components. */
+function installed(): RegExp {
+  const { dependencies, peerDependencies } = JSON.parse(readFileSync(place("package.json"), "utf8"));
+  return new RegExp(`^(?:${Object.keys({ ...dependencies, ...peerDependencies }).join("|")})(?:/|$)`);
+}
+
+/** The page, or with `--mode library` the components as a package. */
+export default defineConfig(({ mode }) => ({
   plugins: [messages(), react()],
   resolve: { alias: [{ find: new RegExp(`^${PARSER}$`), replacement: `${PARSER}/no-parser.js` }] },
   build: {
     target: "es2023",
-    outDir: fileURLToPath(new URL("dist", import.meta.url)),
     emptyOutDir: true,
-    manifest: true,
-    assetsInlineLimit: 0,
-    modulePreload: { polyfill: false },
+    ...(mode === "library"
+      ? {
+          outDir: place("library"),
+          lib: { entry: place("src/index.ts"), formats: ["es" as const], fileName: "index" },
+          rolldownOptions: { external: installed() },
+          minify: false,
+        }
+      : {
+          outDir: place("dist"),
+          manifest: true,
+          assetsInlineLimit: 0,
+          modulePreload: { polyfill: false },
+        }),
   },
   server: { proxy: Object.fromEntries(["/v1", "/dev"].map((path) => [path, "http://127.0.0.1:8000"])) },
-});
+}));
