@@ -83,7 +83,7 @@ def migrate(
 def sync(
     as_json: Annotated[bool, typer.Option("--json", help="Report as one JSON line.")] = False,
 ) -> None:
-    """Fill the cache from Stripe, also while webhooks arrive.
+    """Fill the copy from Stripe, also while webhooks arrive.
 
     An interrupted run continues where it stopped. Exit code 1: some objects cannot be read. The others are filled in.
     """
@@ -114,7 +114,7 @@ def reconcile(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Report as one JSON line.")] = False,
 ) -> None:
-    """Compare the cache with Stripe and repair each object that differs.
+    """Compare the copy with Stripe and repair each object that differs.
 
     An interrupted run continues. Exit code 1: objects are left unrepaired, or the run stopped because it would have
     removed too many.

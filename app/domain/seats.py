@@ -34,7 +34,7 @@ class Seats(NamedTuple):
     """The seats of a subscription, all 0 or more.
 
     `used` counts the members, and the owner if the owner uses a seat. `reserved` counts the reservations of unsettled
-    operations.
+    operations and of open invitations.
     """
 
     total: int

@@ -52,7 +52,9 @@ def families(state: Installation) -> Iterable[Metric]:
         state.backlog.oldest,
     )
     yield GaugeMetricFamily(
-        "coseat_reservations", "Seats that unsettled operations reserve", state.backlog.reservations
+        "coseat_reservations",
+        "Seats that unsettled operations and open invitations reserve",
+        state.backlog.reservations,
     )
     yield GaugeMetricFamily("coseat_workers", "Workers that reported within 30 seconds", state.workers.number)
     if state.workers.last is not None:
