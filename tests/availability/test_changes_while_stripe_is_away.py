@@ -655,24 +655,26 @@ async def test_withdrawn_permission_supersedes_nothing_when_a_call_was_admitted_
     [("operation_in_progress", 409), ("promotion_code_in_use", 409), ("too_many_declines", 429)],
 )
 async def test_refusal_is_told_again_when_its_answer_was_lost(shop: Shop, code: str, status: int) -> None:
-    """It was 502, and the same for each repetition."""
+    """It was 502, and the same for each repetition. How it was refused makes no difference to that."""
     company = await company_that_pays_by(shop, CHALLENGED)
-    await ask_for(company)
+    document = await ask_for(company)
     await away(shop)
     path, body, key = f"{company.path}/seats", {"total": 3}, {"Idempotency_Key": f"lost-{code}"}
     answer = await admitted(shop.service.send("PUT", path, company.owner.headers, body, **key))
-    operation_id = answer.json()["operation_id"]
     await back(shop)
-    await shop.service.fetch(
-        """update operation_steps set state = 'failed', code = $2, settled_at = now()
-        where operation_id = $1""",
-        operation_id,
-        code,
+    await shop.stripe.control(
+        "POST",
+        "confirm",
+        client_secret=document["payment"]["client_secret"],
+        payment_method="pm_usBankAccount",
     )
-    await shop.service.fetch("update operations set settled_at = now() where id = $1", operation_id)
+    assert await ended(shop, answer) == [("failed", "operation_in_progress")]
+    operation_id = answer.json()["operation_id"]
+    await shop.service.fetch(
+        "update operation_steps set code = $2 where operation_id = $1", operation_id, code
+    )
     await shop.service.fetch("delete from idempotency_keys")
-    again = await shop.service.send("PUT", path, company.owner.headers, body, **key)
-    problem(again, status, code)
+    problem(await shop.service.send("PUT", path, company.owner.headers, body, **key), status, code)
 
 
 async def test_owner_takes_their_end_back_when_a_back_end_asked_for_it_again_without_stripe(
