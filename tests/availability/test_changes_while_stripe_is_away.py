@@ -294,6 +294,12 @@ async def quantity(company: Company) -> int:
     return int((await company.state())["items"]["data"][0]["quantity"])
 
 
+async def pay_by_bank(shop: Shop, document: dict[str, Any]) -> None:
+    """The payment is processing from then on."""
+    secret = document["payment"]["client_secret"]
+    await shop.stripe.control("POST", "confirm", client_secret=secret, payment_method="pm_usBankAccount")
+
+
 async def purchase(shop: Shop, document: dict[str, Any]) -> list[tuple[str, str | None]]:
     """The outcomes of a purchase of seats that waited, after a worker has looked at it."""
     shown = ok(await worked_on(shop, document["operation_id"]))
@@ -339,12 +345,7 @@ async def test_processing_payment_is_not_voided_when_a_change_was_admitted_witho
     await away(shop)
     answer = await admitted(seats(shop, company, 3))
     await back(shop)
-    await shop.stripe.control(
-        "POST",
-        "confirm",
-        client_secret=document["payment"]["client_secret"],
-        payment_method="pm_usBankAccount",
-    )
+    await pay_by_bank(shop, document)
     assert await ended(shop, answer) == [("failed", "operation_in_progress")]
     assert await quantity(company) == 2
 
@@ -615,12 +616,7 @@ async def test_end_is_set_beside_a_payment_that_is_processing_when_stripe_was_aw
     await away(shop)
     answer = await admitted(cancelled(shop, company))
     await back(shop)
-    await shop.stripe.control(
-        "POST",
-        "confirm",
-        client_secret=document["payment"]["client_secret"],
-        payment_method="pm_usBankAccount",
-    )
+    await pay_by_bank(shop, document)
     assert await ended(shop, answer) == [("applied", None)]
     assert (await company.state())["cancel_at_period_end"] is True
     assert await purchase(shop, document) == [("pending", None)]
@@ -662,12 +658,7 @@ async def test_refusal_is_told_again_when_its_answer_was_lost(shop: Shop, code: 
     path, body, key = f"{company.path}/seats", {"total": 3}, {"Idempotency_Key": f"lost-{code}"}
     answer = await admitted(shop.service.send("PUT", path, company.owner.headers, body, **key))
     await back(shop)
-    await shop.stripe.control(
-        "POST",
-        "confirm",
-        client_secret=document["payment"]["client_secret"],
-        payment_method="pm_usBankAccount",
-    )
+    await pay_by_bank(shop, document)
     assert await ended(shop, answer) == [("failed", "operation_in_progress")]
     operation_id = answer.json()["operation_id"]
     await shop.service.fetch(
