@@ -128,10 +128,11 @@ async def at_rest(simulator: Simulator, database_url: str, *, within: float = 20
 
 
 async def wanted_refreshes(database_url: str) -> list[str]:
+    """Objects that are to be fetched, and those that somebody holds. What a killed process held is free by itself."""
     connection = await asyncpg.connect(database_url)
     try:
         rows = await connection.fetch(
-            "select id from refreshes where notifications > 0 or lease_token is not null order by id"
+            "select id from refreshes where notifications > 0 or lease_until > clock_timestamp() order by id"
         )
     finally:
         await connection.close()

@@ -13,6 +13,7 @@ from app.postgres.leases import ASK_AGAIN_SECONDS, LeaseQueues, renewing_lease
 from app.stripe.gateway import Fetched
 from testkit.company import Service, running_service
 from testkit.simulator import Simulator
+from testkit.truth import wanted_refreshes
 
 LEASE = 1.0
 
@@ -77,6 +78,15 @@ async def test_a_lease_that_is_anothers_by_now_is_not_prolonged(service: Service
         await refreshes.renew(connection, lost, lease_seconds=60.0)
     await asyncio.sleep(LEASE * 1.2)
     assert await is_free(service, person.customer_id)
+
+
+async def test_lease_of_a_killed_process_is_nothing_to_wait_for_when_it_has_run_out(service: Service) -> None:
+    """The proofs of killed processes waited for it, although nothing was left to do."""
+    person = await service.person("ida")
+    await sync.take_lease(service.context, "customer", person.customer_id)
+    assert person.customer_id in await wanted_refreshes(service.database_url)
+    await asyncio.sleep(LEASE * 1.2)
+    assert person.customer_id not in await wanted_refreshes(service.database_url)
 
 
 async def test_a_renewal_that_fails_ends_nothing(service: Service) -> None:
