@@ -106,18 +106,6 @@ ADAPTER := clients/billing-js/dist/index.js
 $(ADAPTER): $(CLIENT) $(wildcard clients/billing-js/src/*.ts clients/billing-js/*.json)
 	@PATH="$(CURDIR)/$(NODE)/bin:$$PATH" npm run --silent build --workspace @coseat/billing-js
 
-# The portal's components for other applications: their bundlers need no plugin of ours.
-LIBRARY := portal/library/index.js
-
-$(LIBRARY): $(CLIENT) package-lock.json $(wildcard portal/*.json portal/*.ts) $(shell find portal/src portal/scripts -type f)
-	@PATH="$(CURDIR)/$(NODE)/bin:$$PATH" npm run --silent library --workspace @coseat/portal
-
-.PHONY: packages
-packages: $(CLIENT) $(ADAPTER) $(LIBRARY) ## Pack the client, the Billing.js adapter and the portal into packages/, for npm to install
-	@mkdir -p packages
-	@PATH="$(CURDIR)/$(NODE)/bin:$$PATH" npm pack --silent --pack-destination packages \
-	  --workspace @coseat/client --workspace @coseat/billing-js --workspace @coseat/portal
-
 # Node runs the tests in TypeScript as they are, and `tsc` checks their types.
 CLIENT_TESTS ?= $(wildcard clients/*/test/*.test.ts)
 
@@ -147,6 +135,18 @@ $(PORTAL): $(CLIENT) package-lock.json $(PORTAL_SOURCES)
 
 .PHONY: portal
 portal: $(PORTAL) ## Build the portal into portal/dist (sets Node up on its own)
+
+# The portal's components for other applications: their bundlers need no plugin of ours.
+LIBRARY := portal/library/index.js
+
+$(LIBRARY): $(CLIENT) package-lock.json $(PORTAL_SOURCES)
+	@PATH="$(CURDIR)/$(NODE)/bin:$$PATH" npm run --silent library --workspace @coseat/portal
+
+.PHONY: packages
+packages: $(CLIENT) $(ADAPTER) $(LIBRARY) ## Pack the client, the Billing.js adapter and the portal into packages/, for npm to install
+	@mkdir -p packages
+	@PATH="$(CURDIR)/$(NODE)/bin:$$PATH" npm pack --silent --pack-destination packages \
+	  --workspace @coseat/client --workspace @coseat/billing-js --workspace @coseat/portal
 
 .PHONY: lint-portal
 lint-portal: $(CLIENT) ## The portal's types, and its own checks of texts, keys and styles

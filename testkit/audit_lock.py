@@ -1,7 +1,7 @@
 """`python -m testkit.audit_lock DIRECTORY`: requirements.txt in the form that `uv audit` reads.
 
 uv's own lock names the index that it was resolved from and is not part of the repository. The audit needs names and
-versions alone. uv asks the index about each package all the same, so the one that is written here refuses at once: a
+versions alone. But uv also asks the index about each package, so the index that is written here refuses at once: a
 name that does not exist would take 12 seconds to look up.
 """
 

@@ -294,6 +294,13 @@ async def quantity(company: Company) -> int:
     return int((await company.state())["items"]["data"][0]["quantity"])
 
 
+async def to_another_price(shop: Shop, company: Company) -> tuple[str, dict[str, Any]]:
+    """Another price, and the change to it that names no quantity."""
+    price = await shop.price(company.product_id, unit_amount=2000)
+    item = (await company.state())["items"]["data"][0]["id"]
+    return price, {"items": [{"id": item, "price_id": price}]}
+
+
 async def pay_by_bank(shop: Shop, document: dict[str, Any]) -> None:
     """The payment is processing from then on."""
     secret = document["payment"]["client_secret"]
@@ -550,10 +557,8 @@ async def test_paid_seats_stay_when_a_change_that_names_no_quantity_was_admitted
     """Was it paid: the change was sent with the quantity from before the payment, and took the paid seats away."""
     company = await company_that_pays_by(shop, CHALLENGED)
     document = ok(await seats(shop, company, 9), 202)
-    price = await shop.price(company.product_id, unit_amount=2000)
-    item = (await company.state())["items"]["data"][0]["id"]
+    price, change = await to_another_price(shop, company)
     await away(shop)
-    change: dict[str, Any] = {"items": [{"id": item, "price_id": price}]}
     answer = await admitted(shop.change(as_service("admin"), company.subscription_id, **change))
     await back(shop)
     await pay(shop, document["payment"])
@@ -569,10 +574,8 @@ async def test_paid_seats_stay_when_a_change_that_names_no_quantity_was_admitted
 async def test_change_that_names_no_quantity_is_made_when_the_purchase_was_not_paid(shop: Shop) -> None:
     company = await company_that_pays_by(shop, CHALLENGED)
     document = await ask_for(company)
-    price = await shop.price(company.product_id, unit_amount=2000)
-    item = (await company.state())["items"]["data"][0]["id"]
+    price, change = await to_another_price(shop, company)
     await away(shop)
-    change: dict[str, Any] = {"items": [{"id": item, "price_id": price}]}
     answer = await admitted(shop.change(as_service("admin"), company.subscription_id, **change))
     await back(shop)
     await charge_to(shop, company, VISA)

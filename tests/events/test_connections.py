@@ -102,7 +102,7 @@ async def test_event_is_sent_once_when_an_answer_breaks_off(sender: WebhookSende
 
 
 async def test_every_event_is_taken_when_an_answer_without_content_has_some(sender: WebhookSender) -> None:
-    """A 204 has no content. What an endpoint sends all the same is no answer to the next event."""
+    """A 204 has no content. If an endpoint sends some, that is no answer to the next event."""
     async with receiving() as receiver:
         receiver.body = b"taken"
         for _ in range(3):
