@@ -14,7 +14,7 @@ from app.postgres.tables import MIRRORED, refreshes, webhook_events
 from testkit import databases
 from testkit.company import Service, running_service
 from testkit.live import Live
-from testkit.processes import free_port
+from testkit.ports import free_port
 from testkit.service import WEBHOOK_SECRET, api_process, service_environment, worker_process
 from testkit.simulator import Simulator, new_account_key, running_simulator
 
@@ -46,6 +46,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def enabled_loggers() -> Iterator[None]:
+    """A test that leaves a logger disabled fails itself, and not some test that comes after it."""
+    yield
+    loggers = [each for each in logging.root.manager.loggerDict.values() if isinstance(each, logging.Logger)]
+    disabled = [each.name for each in loggers if each.disabled]
+    for name in disabled:
+        logging.getLogger(name).disabled = False
+    assert not disabled
 
 
 @pytest.fixture(scope="session")
