@@ -18,6 +18,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from testkit.ports import free_port
+
 ROOMS = ("testkit", "benchmarks")
 """Packages that hold the shared modules of the measurements: today's first, then the older one."""
 
@@ -54,7 +56,7 @@ def serve(lines: Lines, name: str, state: Path) -> None:
     seeding, servers = module("seeding"), module("servers")
     with servers.database(f"against_{name}", state) as url, servers.ChildProcesses() as children:
         seeding.fill(url, seeding.HOT, issuer=servers.ISSUER)
-        port = servers.free_port()
+        port = free_port()
         environment = servers.service_environment(url, port)
         server = servers.start(
             children,

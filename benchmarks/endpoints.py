@@ -39,6 +39,7 @@ from benchmarks.teams import until
 from benchmarks.verdicts import Bar, Part, print_verdicts
 from testkit import seat_world, seeding, servers
 from testkit.company import Company, Person
+from testkit.ports import free_port
 from testkit.receiver import Receiver, receiving
 from testkit.seat_world import Json, World
 from testkit.service import as_service, service_environment
@@ -209,7 +210,7 @@ class IngestWorld:
 @asynccontextmanager
 async def _ingest_world(url: str, logs: Path) -> AsyncIterator[IngestWorld]:
     await asyncio.to_thread(seeding.fill, url, seeding.HOT, issuer=servers.ISSUER)
-    port, halves = servers.free_port(), cores.Halves.of_machine()
+    port, halves = free_port(), cores.Halves.of_machine()
     environment = service_environment(
         database_url=url,
         stripe_base="http://127.0.0.1:9",

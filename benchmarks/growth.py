@@ -29,6 +29,7 @@ from app.stripe.parsing import PARSERS
 from benchmarks.verdicts import Bar, Part, print_verdicts
 from testkit import growth, seat_world, seeding, servers
 from testkit.company import Company
+from testkit.ports import free_port
 from testkit.seat_world import World
 from testkit.servers import Server
 from testkit.service import as_service
@@ -177,7 +178,7 @@ class Served:
 
 
 def _serve(children: ChildProcesses, name: str, url: str, logs: Path) -> Served:
-    port = servers.free_port()
+    port = free_port()
     environment = servers.service_environment(url, port)
     return Served(
         servers.start(children, name, ["app", "serve"], port=port, environment=environment, logs=logs),

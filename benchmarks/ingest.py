@@ -32,6 +32,7 @@ from benchmarks.verdicts import Bar, Part, print_verdicts
 from testkit import deliveries, seeding, servers
 from testkit.deliveries import STEP_SECONDS, Plan
 from testkit.load import Measured
+from testkit.ports import free_port
 from testkit.seeding import HOT
 from testkit.servers import CHECKOUT, Server
 
@@ -92,7 +93,7 @@ def targets(state: Path | None, *, supabase: bool, large: tuple[str, int] | None
 
 
 def _service(children: ChildProcesses, name: str, url: str, subscriptions: int, logs: Path) -> Target:
-    port = servers.free_port()
+    port = free_port()
     environment = servers.service_environment(url, port)
     server = servers.start(
         children, f"ingest-{name}", ["app", "serve"], port=port, environment=environment, logs=logs
@@ -101,7 +102,7 @@ def _service(children: ChildProcesses, name: str, url: str, subscriptions: int, 
 
 
 def _bare(children: ChildProcesses, url: str, logs: Path) -> Target:
-    port = servers.free_port()
+    port = free_port()
     pool = str(load_settings(servers.service_environment(url, port)).database_pool_size)
     module = ["benchmarks.bare_ingest", url, str(port), pool, SECRET]
     server = servers.start(children, "ingest-bare", module, port=port, environment={}, logs=logs)
@@ -112,7 +113,7 @@ def _bare(children: ChildProcesses, url: str, logs: Path) -> Target:
 
 def _supabase(children: ChildProcesses, url: str, logs: Path) -> Target:
     home = install_supabase(logs)
-    port = servers.free_port()
+    port = free_port()
     log = logs / "supabase.log"
     command = f'exec node server.mjs "$1" {port} {SECRET} >"{log}" 2>&1'
     child = children.spawn(

@@ -23,6 +23,7 @@ from benchmarks.memory import Watched
 from benchmarks.rounds import Round, Target, Turns, interleave, load, ratios
 from benchmarks.verdicts import Bar, Part
 from testkit import seeding, servers
+from testkit.ports import free_port
 from testkit.seeding import HOT
 from testkit.servers import Server
 
@@ -106,7 +107,7 @@ def figures(name: str, connections: int, turns: list[Round]) -> dict[str, Any]:
 
 def _service(children: ChildProcesses, name: str, url: str, subscriptions: int, logs: Path) -> Target:
     """The service, and every hot owner's own request."""
-    port = servers.free_port()
+    port = free_port()
     environment = servers.service_environment(url, port)
     server = servers.start(
         children, f"reads-{name}", ["app", "serve"], port=port, environment=environment, logs=logs
@@ -123,7 +124,7 @@ def _service(children: ChildProcesses, name: str, url: str, subscriptions: int, 
 
 def _neighbour(children: ChildProcesses, name: str, url: str, logs: Path) -> Server:
     """One process, with as many database connections as the service has."""
-    port = servers.free_port()
+    port = free_port()
     pool = str(load_settings(servers.service_environment(url, port)).database_pool_size)
     module = [f"benchmarks.{name}", url, str(port), pool]
     return servers.start(children, name, module, port=port, environment={}, logs=logs)

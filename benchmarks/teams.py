@@ -20,6 +20,7 @@ from app.postgres.database import Connection, Database
 from app.stripe.parsing import PARSERS
 from testkit import deliveries, growth, seeding, servers
 from testkit.company import event_of, signed
+from testkit.ports import free_port
 from testkit.service import service_environment
 
 TEN = 10
@@ -227,7 +228,7 @@ async def seeded(url: str, members: int, others: int, logs: Path) -> AsyncIterat
     """The teams among `others` subscriptions, whose log is open, and an API process."""
     if others:
         await asyncio.to_thread(seeding.fill, url, others, issuer=servers.ISSUER)
-    port, teams = servers.free_port(), Teams.of(members)
+    port, teams = free_port(), Teams.of(members)
     environment = service_environment(
         database_url=url, stripe_base="http://127.0.0.1:9", stripe_key="sk_test_bench", PORT=str(port)
     )

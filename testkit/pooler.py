@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
-from testkit.processes import free_port
+from testkit.ports import free_port
 from testkit.waiting import wait_until
 
 SERVER_CONNECTIONS = 4

@@ -1,7 +1,6 @@
 """Real processes for tests: started, waited for by what they print, and stopped with their output at hand."""
 
 import re
-import socket
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -60,11 +59,3 @@ def running(name: str, command: Sequence[str], environment: Mapping[str, str]) -
         yield RunningProcess(
             children.spawn(name, command, environment=environment, on_line=lines.append), lines
         )
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that was free a moment ago."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port

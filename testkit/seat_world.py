@@ -26,6 +26,7 @@ from testkit import servers
 from testkit.company import Company, Person, Service, running_service
 from testkit.database_proxy import DatabaseProxy
 from testkit.logs import quiet_logs
+from testkit.ports import free_port
 from testkit.service import service_environment
 from testkit.simulator import Simulator, new_account_key, running_simulator
 
@@ -145,7 +146,7 @@ async def running_world(
     overrides: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncIterator[World]:
     """A stand-in, API processes and workers over a migrated database; all end with the block."""
-    ports = [servers.free_port() for _ in range(apis)]
+    ports = [free_port() for _ in range(apis)]
     async with AsyncExitStack() as stack:
         stack.enter_context(quiet_logs())
         base = stack.enter_context(running_simulator())

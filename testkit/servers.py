@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import json
 import secrets
-import socket
 import subprocess
 import sys
 import time
@@ -103,12 +102,6 @@ def service_environment(database_url: str, port: int, **overrides: str) -> dict[
 def token(environment: Mapping[str, str], subject: str) -> str:
     settings: Settings = load_settings(environment, process="token")
     return sign_development_token(settings, subject=subject)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def start(

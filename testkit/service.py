@@ -17,7 +17,8 @@ import jwt
 from starlette.applications import Starlette
 
 from testkit.pooler import through
-from testkit.processes import RunningProcess, free_port, running
+from testkit.ports import free_port
+from testkit.processes import RunningProcess, running
 
 JWT_SECRET = "only-for-tests-and-long-enough-for-hs256"
 ISSUER = "https://issuer.example"

@@ -24,6 +24,7 @@ import asyncpg
 from testkit import seat_world, servers
 from testkit.company import event_of, signed
 from testkit.memory import descriptors_of, memory_of
+from testkit.ports import free_port
 from testkit.seat_world import Json, World, known_people, progress
 from verification.storms.slow_clients import requests
 from verification.storms.traffic import Making, Seen, Traffic, asking, built
@@ -129,7 +130,7 @@ def events(people: Sequence[Json], secret: str) -> Making:
 
 async def play(world: World, given: argparse.Namespace) -> Json:
     ports = [int(str(client.base_url.port)) for client in world.clients]
-    leak = servers.free_port()
+    leak = free_port()
     environment = {**world.environment, "PORT": str(leak)}
     servers.start(
         world.children,

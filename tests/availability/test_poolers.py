@@ -15,7 +15,7 @@ from app.postgres.database import Database
 from app.postgres.servers import addresses_of
 from testkit.database_proxy import proxied
 from testkit.databases import CHECKOUT
-from testkit.processes import free_port
+from testkit.ports import free_port
 from testkit.service import inherited, service_environment
 from testkit.simulator import Simulator
 

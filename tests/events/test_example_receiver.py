@@ -13,7 +13,8 @@ from app.events.sending import WebhookSender
 from app.sharing.invitation_tokens import InvitationTokens
 from app.sharing.sent_invitations import renderer
 from testkit.company import Service, new_email
-from testkit.processes import free_port, running
+from testkit.ports import free_port
+from testkit.processes import running
 from testkit.service import ENCRYPTION_KEY, INVITATION_SECRET, as_service, inherited
 
 ADMIN = as_service("admin")

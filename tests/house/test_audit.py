@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from testkit.databases import CHECKOUT
-from testkit.processes import free_port
+from testkit.ports import free_port
 
 ADVISORY = "GHSA-0000-0000-0000"
 

@@ -10,7 +10,7 @@ import asyncpg
 import httpx
 import pytest
 
-from testkit.processes import free_port
+from testkit.ports import free_port
 from testkit.service import api_process, inherited, service_environment, worker_process
 from testkit.simulator import Simulator
 

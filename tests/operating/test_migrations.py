@@ -20,7 +20,7 @@ from app.postgres.sql_files import FOLDER, read_statements
 from app.postgres.tables import metadata
 from testkit.database_proxy import proxied
 from testkit.databases import CHECKOUT, alembic
-from testkit.processes import free_port
+from testkit.ports import free_port
 from testkit.service import api_process, inherited, service_environment, worker_process
 from testkit.simulator import Simulator
 

@@ -9,7 +9,8 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from testkit.processes import free_port, running
+from testkit.ports import free_port
+from testkit.processes import running
 from testkit.service import inherited, service_environment
 from testkit.simulator import Simulator, new_account_key
 

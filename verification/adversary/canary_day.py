@@ -21,7 +21,7 @@ import httpx
 from app.settings import SettingsError, load_settings
 from testkit import databases
 from testkit.database_proxy import DatabaseProxy
-from testkit.processes import free_port
+from testkit.ports import free_port
 from testkit.receiver import Receiver, receiving
 from testkit.service import AUDIENCE, ISSUER, UNLIMITED, api_process, worker_process
 from testkit.simulator import Simulator

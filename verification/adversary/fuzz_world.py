@@ -13,7 +13,7 @@ import httpx
 
 from testkit.company import Service, running_service
 from testkit.plans import MONTHLY
-from testkit.processes import free_port
+from testkit.ports import free_port
 from testkit.service import (
     WEBHOOK_SECRET,
     api_process,

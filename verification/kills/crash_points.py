@@ -24,8 +24,9 @@ from typing import Any
 import asyncpg
 import httpx
 
-from testkit import seat_world, servers
+from testkit import seat_world
 from testkit.company import Company
+from testkit.ports import free_port
 from testkit.seat_world import Json, World, role_on
 from testkit.service import as_service
 
@@ -105,7 +106,7 @@ class Bench:
         """The process that the next trial kills, in the place of the last one."""
         self.started += 1
         name = f"crash_points-victim{self.started}"
-        self.victim = await asyncio.to_thread(self.world.start_api, name, servers.free_port())
+        self.victim = await asyncio.to_thread(self.world.start_api, name, free_port())
 
     async def trial(self, point: Point) -> Trial | str:
         """Kills at the point; the trial to be judged later, or why the point was not reached."""

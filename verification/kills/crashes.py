@@ -31,6 +31,7 @@ from app.commands.child_processes import ChildProcesses
 from app.stripe.client import API_VERSION
 from testkit import servers
 from testkit.deliveries import delivery
+from testkit.ports import free_port
 from verification.kills.victims import Victims, empty_database
 
 CUSTOMERS = 300
@@ -212,7 +213,7 @@ def main() -> int:
     parser.add_argument("--state", type=Path, help="keep the benchmarks' PostgreSQL in this directory")
     given = parser.parse_args()
     logs = servers.directory(given.state)
-    port, stripe_port = servers.free_port(), servers.free_port()
+    port, stripe_port = free_port(), free_port()
     with empty_database(logs) as (postgres, url), ChildProcesses() as children:
         environment = servers.service_environment(
             url, port, STRIPE_API_BASE=f"http://127.0.0.1:{stripe_port}", STRIPE_RATE_LIMIT="100"

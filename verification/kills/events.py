@@ -36,6 +36,7 @@ from testkit.company import Company, new_email, running_service
 from testkit.consumers import LEFT_OVER, Endpoint, FeedReader, until
 from testkit.event_fold import Folded, begun, mismatches, state_now
 from testkit.logs import quiet_logs
+from testkit.ports import free_port
 from testkit.receiver import receiving
 from testkit.seat_world import Json, progress
 from testkit.service import as_service, service_environment
@@ -237,7 +238,7 @@ async def play(
     """Kill, let everything come to rest, and judge."""
     async with AsyncExitStack() as stack:
         stripe = await stack.enter_async_context(Simulator(base, new_account_key()))
-        port = servers.free_port()
+        port = free_port()
         # What is set up is delivered as soon as the API process answers.
         victims = Victims(*parts, await environment_of(stripe, url, port))
         companies, known = await settle_in(stripe, url, given.subscriptions)

@@ -20,7 +20,7 @@ import httpx
 from app.commands.local_postgres import LocalPostgres, state_directory
 from app.mirror.store.rows import MIRRORS
 from testkit import databases
-from testkit.processes import free_port
+from testkit.ports import free_port
 from testkit.service import api_process, as_service, service_environment, worker_process
 from testkit.simulator import Simulator, new_account_key, running_simulator
 from testkit.truth import cached_rows, expected_row, wanted_refreshes

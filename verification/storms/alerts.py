@@ -23,10 +23,11 @@ from pathlib import Path
 import httpx
 
 from app.settings import inherited_environment
-from testkit import seat_world, servers
+from testkit import seat_world
 from testkit.company import signed
 from testkit.database_proxy import DatabaseProxy
 from testkit.databases import CHECKOUT
+from testkit.ports import free_port
 from testkit.seat_world import Json, World, progress
 from testkit.service import as_user
 from verification.storms.slow_clients import requests
@@ -196,7 +197,7 @@ async def play(world: World, given: argparse.Namespace) -> Json:
     if proxy is None:
         raise LookupError("the world has no proxy")
     api = int(str(world.clients[0].base_url.port))
-    worker, port = int(world.environment["WORKER_PORT"]), servers.free_port()
+    worker, port = int(world.environment["WORKER_PORT"]), free_port()
     company = await world.service.company(seats=5)
     await world.service.fill()
     traffic, stop = Traffic(asking(requests(company)), lambda: [api], rate=RATE), asyncio.Event()
@@ -245,7 +246,7 @@ def main() -> int:
         given.state,
         lambda world: play(world, given),
         proxied=True,
-        WORKER_PORT=str(servers.free_port()),
+        WORKER_PORT=str(free_port()),
     )
     print(json.dumps({"storm": "alerts", **found}))
     return 0 if found["met"] else 1
