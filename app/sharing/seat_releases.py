@@ -21,7 +21,7 @@ from app.sharing.seat_changes import Purchasing, release_of
 from app.subscriptions import charges
 from app.subscriptions.change_rules import check_complete
 from app.subscriptions.quotes import check_state
-from app.subscriptions.seat_purchases import total_update
+from app.subscriptions.seat_purchases import computed, total_update
 from app.subscriptions.subscription_steps import keep
 
 
@@ -55,6 +55,7 @@ async def check_credit(
 
     Raises:
         NotFound, Forbidden: as the call itself.
+        InvalidRequest: `seat_item_ambiguous`, or the other items give more seats than are to be left.
         Conflict: `invoice_unpaid`, `subscription_not_active` while the first invoice is not paid, or `quote_expired`
             where Stripe shows another state than was quoted.
     """
@@ -65,10 +66,10 @@ async def check_credit(
         return None
     seen = await get(context, actor, subscription_id)
     check_complete(seen.view)
+    params = await _params(context, actor, subscription_id, release.total, purchasing)
     gives_no_credit = purchasing.forgo_credit or seen.view.status == "paused"
     if gives_no_credit and purchasing.quote_id is None:
         return None
-    params = await _params(context, actor, subscription_id, release.total, purchasing)
     test = CreditTest(params, purchasing.quote_id, gives_no_credit)
 
     async def tested() -> bool:
@@ -118,15 +119,13 @@ async def _params(
     context: Context, actor: Actor, subscription_id: SubscriptionId, total: int, purchasing: Purchasing
 ) -> JsonObject:
     """Return the parameters of the update that leaves `total` seats."""
-    change = await total_update(
-        context,
-        actor,
-        subscription_id,
+    asked = total_update(
         total,
         item_id=purchasing.item_id,
         quote_id=None,
         proration_behavior=purchasing.proration_behavior,
     )
+    change = computed(asked, (await get(context, actor, subscription_id)).view)
     return {
         "items": [{"id": item.id, "quantity": item.quantity} for item in change.items],
         "proration_behavior": change.terms.proration_behavior or context.rules.proration_behavior,

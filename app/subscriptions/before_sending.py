@@ -20,7 +20,7 @@ from app.domain.payments import Named
 from app.domain.roles import Permission, require
 from app.domain.seats import check_floor
 from app.domain.views import SubscriptionView
-from app.errors import Forbidden, NotFound
+from app.errors import Conflict, Forbidden, NotFound
 from app.mirror.store import subscriptions
 from app.mirror.visibility import see_as
 from app.operations import store as operations
@@ -31,7 +31,8 @@ from app.operations.sending import locked_view
 from app.postgres.database import Connection
 from app.subscriptions.orders import Conditions, Found, Method, Order, Unpriced, attachment
 from app.subscriptions.subscription_steps import keep
-from app.subscriptions.superseding import check_price, supersede
+from app.subscriptions.superseding import PROCESSING_RETRY_SECONDS, check_price, supersede
+from app.subscriptions.unpaid import without_invoice
 
 
 async def check_allowed(context: Context, connection: Connection, operation: Operation, step: Step) -> None:
@@ -160,6 +161,26 @@ async def ended_first(context: Context, operation: Operation, step: Step) -> Non
         return
     await _check_still_allowed(context, operation, step)
     await _end_waiting(context, operation, order.unpriced, changes_only_end=order.changes_only_end)
+
+
+async def voided_first(context: Context, operation: Operation, step: Step) -> None:
+    """Void the first invoice of a subscription that is to end unpaid: it cannot be paid while the end is on its way.
+
+    Raises:
+        Forbidden: The actor has lost the permission.
+        NotFound: Stripe has no such subscription.
+        Conflict: `operation_in_progress` while its payment is processing.
+        BillingError: Stripe does not answer.
+    """
+    if Conditions.of(step).method is not Method.END_UNPAID or step.was_sent:
+        return
+    await _check_still_allowed(context, operation, step)
+    now = await without_invoice(context, operation.subscription_id, key=f"{operation.id}/void")
+    if now.subscription.status == "incomplete" and now.open_invoice_id is not None:
+        raise Conflict(
+            "The first payment of this subscription is being processed. Cancel again once it has succeeded or failed.",
+            retry_after=PROCESSING_RETRY_SECONDS,
+        )
 
 
 async def ended_for_seats(context: Context, operation: Operation, step: Step, unpriced: Unpriced) -> None:

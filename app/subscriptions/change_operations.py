@@ -46,7 +46,7 @@ from app.operations.waiting import waits
 from app.postgres.database import Connection
 from app.stripe.billing import Changed, is_whole
 from app.subscriptions.orders import Conditions, Method, Order
-from app.subscriptions.superseding import MustSupersede
+from app.subscriptions.superseding import MustSupersede, changed_meanwhile
 
 log = structlog.get_logger(__name__)
 
@@ -130,7 +130,8 @@ async def insert_operation(
     """
     if subscription_id and order.supersedes_waiting:
         order = await _superseding(connection, subscription_id, order, ends_later=ends_later)
-    if not order.ends_waiting:
+    if order.quote_id is not None and not order.ends_waiting:
+        # The quote is kept or has expired.
         order = replace(order, counted={})
     beside_payment = order.changes_only_end or order.ends_waiting or not order.supersedes_waiting
     if subscription_id and await operations.subscription_change_runs(
@@ -267,6 +268,8 @@ async def _of_run(context: Context, begun: Begun, ended: Sequence[Ended]) -> Cha
         (*_, step) = await operations.steps(connection, begun.operation_id)
     if step.state is State.AWAITING_PAYMENT:
         return await _as_it_is(context, begun.operation_id)
+    if step.is_settled and step.code == "version_conflict":
+        raise changed_meanwhile()
     return await _of_before(context, replace(begun, settled=step if step.is_settled else None))
 
 

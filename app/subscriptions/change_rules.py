@@ -8,10 +8,13 @@ from app.catalogue.offers import OfferedPrice
 from app.context import Context
 from app.domain.ids import SubscriptionItemId
 from app.domain.roles import Permission
+from app.domain.snapshots import JsonObject
 from app.domain.statuses import ENDED, entitlements
 from app.domain.views import SubscriptionView
 from app.errors import (
     Conflict,
+    FieldError,
+    InvalidRequest,
 )
 from app.identity.actors import Actor
 from app.mirror.visibility import Seen
@@ -166,13 +169,20 @@ def check_complete(view: SubscriptionView) -> None:
 
 
 def update_params(
-    context: Context, view: SubscriptionView, change: SubscriptionUpdate, after: ChangedItems | None
+    context: Context,
+    view: SubscriptionView,
+    change: SubscriptionUpdate,
+    after: ChangedItems | None,
+    end: JsonObject,
 ) -> dict[str, Any]:
-    """Return the parameters of Stripe's update.
+    """Return the parameters of Stripe's update; `end`: those that set the end or take it back.
 
     A pending update holds a change until it is paid, but allows few parameters
     (https://docs.stripe.com/billing/subscriptions/pending-updates). With others, Stripe applies the change or refuses
     it.
+
+    Raises:
+        InvalidRequest: An end is taken back that gave no credit, and the rest of the change would charge for that time.
     """
     terms = change.terms
     params: dict[str, Any] = {}
@@ -191,8 +201,13 @@ def update_params(
         params["default_tax_rates"] = list(terms.default_tax_rates) or ""
     if terms.discounts is not None:
         params["discounts"] = list(terms.discounts) or ""
-    if change.cancel_at_period_end is not None:
-        params.update(_end_params(view, at_period_end=change.cancel_at_period_end))
+    if "proration_behavior" in end and params.get("proration_behavior", "none") != "none":
+        detail = (
+            "This end gave no credit, so nothing is charged when it is taken back. Take it back in a request of its "
+            "own, then send the rest of the change."
+        )
+        raise InvalidRequest(detail, errors=[FieldError(BY_UPDATE, "invalid", detail)])
+    params.update(end)
     simple = {"items", "proration_behavior", "proration_date", "trial_end"}
     needs_payment = params.keys() & {"items", "trial_end"}
     if needs_payment and view.status != "paused":
@@ -203,10 +218,19 @@ def update_params(
     return params
 
 
-def _end_params(view: SubscriptionView, *, at_period_end: bool) -> dict[str, Any]:
-    if at_period_end:
+async def end_params(
+    connection: Connection, view: SubscriptionView, change: SubscriptionUpdate
+) -> JsonObject:
+    """Return the parameters that set the end or take it back, beside other changes; empty if the end stays.
+
+    Raises:
+        InvalidRequest: `end_ambiguous`.
+    """
+    if change.cancel_at_period_end is None:
+        return {}
+    if change.cancel_at_period_end:
         return ending.params_for(view, When.PERIOD_END, pointer=BY_UPDATE)
-    return ending.taking_back_params(view) or {"cancel_at_period_end": False}
+    return await ending.taking_back_call(connection, view) or {"cancel_at_period_end": False}
 
 
 BY_UPDATE = "/cancel_at_period_end"

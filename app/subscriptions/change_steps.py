@@ -36,7 +36,7 @@ from app.stripe.billing import Changed
 from app.stripe.client import Write
 from app.stripe.gateway import Fetched
 from app.subscriptions import charges
-from app.subscriptions.before_sending import counted, ended_first, found_first
+from app.subscriptions.before_sending import counted, ended_first, found_first, voided_first
 from app.subscriptions.ends import PeriodEnds, end_in_force
 from app.subscriptions.orders import Conditions, Method, Order, shows_counted
 from app.subscriptions.payment_bounds import suited
@@ -335,8 +335,13 @@ class EndSteps(_ChangeSteps):
         return context.billing.subscription_cancellation(operation.subscription_id, params)
 
     async def decided(self, context: Context, operation: Operation, step: Step) -> Step:
-        """Do what the admission left to the operation. Raises what `before_sending` raises."""
+        """Do what the admission left to the operation, and void what is not to be paid any more.
+
+        Raises:
+            BillingError: What `before_sending` raises.
+        """
         await ended_first(context, operation, step)
+        await voided_first(context, operation, step)
         return step
 
     def is_gone(self, snapshot: Snapshot | None) -> bool:

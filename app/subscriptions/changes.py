@@ -30,6 +30,7 @@ from app.subscriptions.change_rules import (
     check_combined_end,
     check_complete,
     check_status,
+    end_params,
     items_after,
     permissions_for,
     update_params,
@@ -39,6 +40,7 @@ from app.subscriptions.end_changes import Precondition, change_end
 from app.subscriptions.item_changes import ChangedItems
 from app.subscriptions.orders import Method, Order, attachment
 from app.subscriptions.quotes import use_quote
+from app.subscriptions.seat_purchases import computed
 from app.subscriptions.superseding import superseding
 from app.subscriptions.updates import SubscriptionUpdate, price_ids
 
@@ -84,12 +86,11 @@ async def _update(
     *,
     ends_later: bool,
 ) -> Done | Accepted:
-    asked = change
     outside = await _look_outside(context, actor, subscription_id, change)
-    if outside.promotion_applies:
-        change = replace(change, promotion_code=None)
     async with subscriptions.admitting(context.database, subscription_id) as connection:
         seen = await read(connection, actor, subscription_id, context.rules)
+        asked = computed(change, seen.view)
+        change = replace(asked, promotion_code=None) if outside.promotion_applies else asked
         require(seen.granted, *permissions_for(change, seen.view))
         operation = await begun(context, connection, operation_id)
         if operation is None:
@@ -97,7 +98,8 @@ async def _update(
             if outside.promotion_applies and replace(change, quote_id=None) == NO_CHANGE:
                 return Done(seen, None)
             after = await _judged(context, connection, actor, seen, change)
-            params = update_params(context, seen.view, change, after)
+            end = await end_params(connection, seen.view, change)
+            params = update_params(context, seen.view, change, after, end)
             outside.apply(seen.view, params)
             check_complete(seen.view)
             if change.quote_id is not None:

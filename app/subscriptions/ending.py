@@ -212,20 +212,15 @@ async def confirm(
 
 
 async def taking_back_call(connection: Connection, view: SubscriptionView) -> JsonObject:
-    """Return the parameters that take the end back.
+    """Return the parameters that take back whichever end is set; empty if none is.
 
     If only this service has set the end, it was set without prorations, and it is taken back without them: Stripe
     would charge again for time that was never credited. An end set in the Dashboard may have been credited, so
     Stripe's default takes that credit back.
     """
-    params = taking_back_params(view)
+    if view.cancel_at is None and not view.cancel_at_period_end:
+        return {}
+    params = resuming_params(cancel_at=view.cancel_at, cancel_at_period_end=view.cancel_at_period_end)
     if "cancel_at" in params and not (await ends.setters(connection, view.id)).elsewhere:
         params["proration_behavior"] = "none"
     return params
-
-
-def taking_back_params(view: SubscriptionView) -> JsonObject:
-    """Return the parameters that take back whichever end is set; empty if none is."""
-    if view.cancel_at is None and not view.cancel_at_period_end:
-        return {}
-    return resuming_params(cancel_at=view.cancel_at, cancel_at_period_end=view.cancel_at_period_end)

@@ -105,8 +105,8 @@ class Order:
     Stripe is asked for the objects that the change names. `ends_waiting`: the purchase that waits for its payment ends.
     `shown_end`: Stripe is asked whether the end stands already.
 
-    `counted`: the quantities by item that the change leaves as the copy showed them. They are kept with `ends_waiting`:
-    a purchase that was paid instead may have raised them.
+    `counted`: the quantities by item that the change leaves as the copy showed them. Others may have been bought since,
+    in the Dashboard or by the purchase that was to end. They are not counted with a quote, which expires by that.
     """
 
     method: Method
@@ -173,6 +173,11 @@ class Order:
     def is_priced(self) -> bool:
         """Return True for an update that Stripe prices."""
         return self.method is Method.UPDATE and not {"items", "trial_end"}.isdisjoint(self.params)
+
+    @property
+    def charges(self) -> bool:
+        """Return True for a change that Stripe may charge at once."""
+        return self.is_priced or self.method in (Method.CREATE, Method.RESUME)
 
     @property
     def unpriced(self) -> Unpriced | None:

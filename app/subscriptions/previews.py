@@ -24,6 +24,7 @@ from app.mirror.visibility import Seen, read
 from app.subscriptions.change_rules import (
     check_complete,
     check_status,
+    end_params,
     items_after,
     permissions_for,
     update_params,
@@ -32,6 +33,7 @@ from app.subscriptions.charges import Priced, asked, price
 from app.subscriptions.item_changes import ChangedItems, PricedItem
 from app.subscriptions.payment_bounds import check_bounds
 from app.subscriptions.quotes import promise
+from app.subscriptions.seat_purchases import computed
 from app.subscriptions.store import quotes
 from app.subscriptions.store.quotes import Promise
 from app.subscriptions.updates import SubscriptionUpdate, price_ids
@@ -72,15 +74,17 @@ async def preview(
     """
     async with context.database.connection() as connection:
         seen = await read(connection, actor, subscription_id, context.rules)
+        change = computed(change, seen.view)
         require(seen.granted, Permission.SEE_AMOUNTS, *permissions_for(change, seen.view))
         prices = await catalogue.prices_for_purchase(
             connection, price_ids(change.items, seen.view), open_catalogue=context.rules.open_catalogue
         )
+        after = items_after(actor, seen.view, change, prices)
+        _check(context, seen.view, after, removed)
+        end = await end_params(connection, seen.view, change)
     named = Named(promotion_code=change.promotion_code, may_add_codes=actor.is_admin)
     outside = await look_outside(context, seen.view, named)
-    after = items_after(actor, seen.view, change, prices)
-    _check(context, seen.view, after, removed)
-    params = update_params(context, seen.view, change, after)
+    params = update_params(context, seen.view, change, after, end)
     outside.apply(seen.view, params)
     check_complete(seen.view)
     found = await context.stripe.fetch("subscription", subscription_id)

@@ -9,15 +9,14 @@ from app.context import Context
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.snapshots import Snapshot, Subscription
 from app.domain.statuses import ENDED
-from app.errors import BillingError, Conflict, FieldError, NotFound, RateLimited
+from app.errors import Conflict, FieldError, NotFound, RateLimited
 from app.mirror import refreshing as sync
-from app.operations.sending import is_known
 from app.operations.waiting import settle_ended
 from app.postgres.database import Connection
 from app.stripe.gateway import Fetched
-from app.subscriptions.change_operations import as_it_is
 from app.subscriptions.item_changes import ItemChange
 from app.subscriptions.store import purchases
+from app.subscriptions.unpaid import without_invoice
 
 UNPAID_SUBSCRIPTIONS: Final = 3
 """So many subscriptions of a customer may wait for their first payment at a time."""
@@ -97,26 +96,12 @@ async def supersede(context: Context, operation_id: str, subscription_id: Subscr
     lease = await sync.take_lease(context, "subscription", subscription_id)
 
     async def end() -> Fetched:
+        key = f"{operation_id}/supersede/{subscription_id}"
         try:
-            now = await as_it_is(context, subscription_id)
+            now = await without_invoice(context, subscription_id, key=key)
         except NotFound as absent:
             return Fetched(None, absent.at)
-        if now.subscription.status != "incomplete":
-            return now.fetched
-        if now.open_invoice_id is not None:
-            step = await context.billing.payment_step(now)
-            if step is not None and step.status == "processing":
-                return now.fetched
-            try:
-                await context.billing.void_invoice(
-                    now.open_invoice_id, idempotency_key=f"{operation_id}/supersede/{subscription_id}"
-                )
-            except BillingError as error:
-                if not is_known(error):
-                    raise
-                return (await as_it_is(context, subscription_id)).fetched
-            now = await as_it_is(context, subscription_id)
-        if now.subscription.status != "incomplete":
+        if now.subscription.status != "incomplete" or now.open_invoice_id is not None:
             return now.fetched
         ended = await context.billing.subscription_cancellation(subscription_id, {}).now(
             f"{operation_id}/end/{subscription_id}"

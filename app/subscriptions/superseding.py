@@ -34,7 +34,7 @@ log = structlog.get_logger(__name__)
 Result = TypeVar("Result")
 
 _TRIES: Final = 3
-_PROCESSING_RETRY_SECONDS: Final = 60
+PROCESSING_RETRY_SECONDS: Final = 60
 
 
 class MustSupersede(Exception):
@@ -115,10 +115,7 @@ async def check_price(
     if not isinstance(found.snapshot, Subscription):
         raise NotFound()
     if not shows_counted(found.snapshot, unpriced.counted):
-        raise Conflict(
-            "Other quantities were bought since the change was sent. Read the subscription, and send the change again.",
-            code="version_conflict",
-        )
+        raise changed_meanwhile()
     priced = await price_as_quoted(
         context,
         found.snapshot,
@@ -130,6 +127,15 @@ async def check_price(
     )
     if is_bounded:
         await check_bounds(context, found.snapshot, found.at, priced)
+
+
+def changed_meanwhile() -> Conflict:
+    """Return the refusal of a change that rests on what the subscription had before."""
+    return Conflict(
+        "The subscription has other quantities, or another end, than when the change was sent. Read it, and send the "
+        "change again.",
+        code="version_conflict",
+    )
 
 
 async def supersede(
@@ -159,7 +165,7 @@ async def supersede(
                 f"The payment of operation {waiting.operation_id} is being processed, and Stripe would void its "
                 "invoice for this change. Send the change again once the payment has succeeded or failed. Until then "
                 "people can be removed, and the subscription can be cancelled at the end of the period.",
-                retry_after=_PROCESSING_RETRY_SECONDS,
+                retry_after=PROCESSING_RETRY_SECONDS,
             )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.domain.ids import PaymentMethodId
+from app.domain.ids import PaymentMethodId, SubscriptionItemId
 from app.domain.roles import Permission
 from app.domain.snapshots import JsonObject
 from app.domain.views import SubscriptionView
@@ -29,10 +29,19 @@ class MoneyTerms:
 
 
 @dataclass(frozen=True, slots=True)
+class SeatTotal:
+    """So many seats are wanted. `item_id`: the item whose quantity changes, if several items give seats."""
+
+    total: int
+    item_id: SubscriptionItemId | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SubscriptionUpdate:
     """A change as it was asked for.
 
-    `items`: empty if none change. `quote_id`: carry out what was quoted, at the quote's date. `forgo_credit`: make a
+    `items`: empty if none change. `seats`: the quantity of an item is computed by them, when the change is admitted.
+    `quote_id`: carry out what was quoted, at the quote's date. `forgo_credit`: make a
     reduction without the credit of what was not paid.
     """
 
@@ -44,6 +53,7 @@ class SubscriptionUpdate:
     terms: MoneyTerms
     permission: Permission = Permission.CHANGE_SUBSCRIPTION
     forgo_credit: bool = False
+    seats: SeatTotal | None = None
 
 
 def price_ids(items: Sequence[ItemChange], view: SubscriptionView | None = None) -> list[str]:

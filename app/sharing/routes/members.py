@@ -230,10 +230,7 @@ async def set_seats(
     A total below the seats that are used or promised is refused.
     """
     refuse_admin_fields(actor, body)
-    update = await seat_purchases.total_update(
-        context,
-        actor,
-        subscription_id,
+    update = seat_purchases.total_update(
         body.total,
         item_id=_item_id(body.subscription_item_id),
         quote_id=body.quote_id,
@@ -271,10 +268,7 @@ async def quote_seats(
         total, removed = release.total, release.removed
     else:
         total = await seat_changes.seats_needed(context, actor, subscription_id, _asked(body))
-    update = await seat_purchases.total_update(
-        context,
-        actor,
-        subscription_id,
+    update = seat_purchases.total_update(
         total,
         item_id=_item_id(body.subscription_item_id),
         quote_id=None,
