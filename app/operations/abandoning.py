@@ -1,4 +1,4 @@
-"""Abandoning a purchase that waits for its payment, by those who may end it.
+"""Abandoning a purchase that waits for its payment, or that Stripe has not been sent yet, by those who may end it.
 
 Rules: docs/decisions/0017-let-a-waiting-purchase-hold-nothing.md.
 """
@@ -20,8 +20,8 @@ from app.mirror.visibility import Seen, see
 from app.operations import store as operations
 from app.operations import waiting_store
 from app.operations.endings import PAYMENT_ABANDONED
-from app.operations.lifecycle import State
-from app.operations.rows import Operation, Step
+from app.operations.lifecycle import Event, State
+from app.operations.rows import Operation, Step, StepChanged
 from app.operations.sending import is_known
 from app.operations.step_kinds import StepKind
 from app.operations.waiting import settle_if_ended
@@ -46,7 +46,8 @@ def may_abandon(actor: Actor, operation: Operation, seen: Seen | None) -> bool:
 async def abandon(context: Context, actor: Actor, operation_id: str) -> None:
     """End what an operation waits for; once it has ended so, again changes nothing.
 
-    While a payment is processing, the end is noted and carried out if that payment fails.
+    While a payment is processing, the end is noted and carried out if that payment fails. What was not sent yet is
+    withdrawn while Stripe is away.
 
     Raises:
         NotFound: There is no such operation, or the actor may not end it.
@@ -64,6 +65,8 @@ async def abandon(context: Context, actor: Actor, operation_id: str) -> None:
             break
         if not any(_may_wait(step) for step in steps if not step.is_settled):
             check_abandoned(operation, steps)
+            return
+        if context.breakers["write"].is_open and await _withdrawn(context, operation_id):
             return
         if loop.time() + _POLL_SECONDS > give_up:
             raise Conflict(
@@ -84,6 +87,45 @@ async def abandon(context: Context, actor: Actor, operation_id: str) -> None:
         return
     if ending is not None and ending.code != PAYMENT_ABANDONED:
         raise _ended()
+
+
+async def _withdrawn(context: Context, operation_id: str) -> bool:
+    """Settle a purchase that was accepted while Stripe is away; False if a part of it was sent.
+
+    A worker would send it as soon as Stripe is back, whenever that is.
+    """
+    async with context.database.transaction() as connection:
+        steps = [step for step in await operations.steps(connection, operation_id) if not step.is_settled]
+        purchase = [step for step in steps if _may_wait(step)]
+        if not purchase or any(step.state is not State.PLANNED or not _buys(step) for step in purchase):
+            return False
+        try:
+            for step in purchase:
+                await operations.transition(
+                    connection, operation_id, step, Event.CANNOT_BE_SENT, code=PAYMENT_ABANDONED
+                )
+        except StepChanged:
+            return False
+        await operations.finish_if_settled(connection, operation_id)
+    log.info("purchase_withdrawn", operation_id=operation_id)
+    return True
+
+
+async def has_expired(context: Context, operation: Operation, steps: Sequence[Step]) -> bool:
+    """Settle the steps as `operation_expired` if nothing was sent within `PAYMENT_WINDOW`; their payer waits no more.
+
+    Stripe may be back hours later, when the seats were bought elsewhere or nobody wants them.
+    """
+    if not steps or any(step.was_sent for step in steps):
+        return False
+    async with context.database.connection() as connection:
+        if await waiting_store.is_younger(connection, operation.id, seconds=context.rules.payment_window):
+            return False
+        for step in steps:
+            await operations.transition(
+                connection, operation.id, step, Event.CANNOT_BE_SENT, code="operation_expired"
+            )
+    return True
 
 
 async def _visible(
@@ -115,6 +157,15 @@ def is_visible(actor: Actor, operation: Operation, steps: Sequence[Step], seen: 
 
 def _may_wait(step: Step) -> bool:
     return step.action not in (StepKind.ADD, StepKind.REMOVE, StepKind.UPDATE, StepKind.SET_OWNER)
+
+
+def _buys(step: Step) -> bool:
+    return step.action in (
+        StepKind.BUY_SEATS,
+        "add_subscription",
+        "update_subscription",
+        "resume_subscription",
+    )
 
 
 def check_abandoned(operation: Operation, steps: Sequence[Step]) -> None:

@@ -59,7 +59,8 @@ async def cancel_operation(
     """Abandon a purchase that waits for its payment; asking again answers the same.
 
     The caller who asked for it, the payer, and an owner who may buy can do so. 202 while a payment is processing: the
-    purchase is abandoned if that fails, and made if it succeeds. 409 `operation_ended` if it has ended otherwise.
+    purchase is abandoned if that fails, and made if it succeeds. While Stripe is away, a purchase that was not sent yet
+    is withdrawn. 409 `operation_ended` if it has ended otherwise.
     """
     await abandoning.abandon(context, actor, operation_id)
     outcome = await operations.outcome(context, operation_id, actor, checked=True)

@@ -19,6 +19,7 @@ from app.mirror import refreshing as sync
 from app.mirror.store import subscriptions
 from app.mirror.visibility import see_as
 from app.operations import store as operations
+from app.operations.abandoning import has_expired
 from app.operations.kinds import Phase, Refused, Steps, Wait
 from app.operations.lifecycle import NOT_MADE, Event
 from app.operations.rows import Operation, Step, StepChanged
@@ -68,6 +69,8 @@ class PeopleRules:
     ) -> list[Step]:
         """Read subscription and right holder from Stripe; a right that was lost since cancels what is not sent yet.
 
+        A worker sends a purchase within `PAYMENT_WINDOW` only.
+
         Raises:
             BillingError: Stripe cannot be read until `give_up`, on the event loop's clock.
         """
@@ -77,6 +80,10 @@ class PeopleRules:
         for step in steps:
             if step not in permitted:
                 await _refuse(context, operation, step, _code_of_lost_right(operation))
+        if asyncio.get_running_loop().time() >= give_up:
+            purchases = [step for step in permitted if step.action == StepKind.BUY_SEATS]
+            if await has_expired(context, operation, purchases):
+                permitted = [step for step in permitted if step not in purchases]
         return await _tested(context, operation, permitted)
 
     async def ready(

@@ -10,6 +10,7 @@ from app.context import Context
 from app.mirror import refreshing as sync
 from app.operations import store as operations
 from app.operations import waiting_store
+from app.operations.abandoning import has_expired
 from app.operations.kinds import Phase, Refused, Rulebook, Steps, Wait
 from app.operations.lifecycle import NOT_MADE, Event, State
 from app.operations.rows import Operation, Step
@@ -17,7 +18,7 @@ from app.operations.sending import may_come_late
 from app.postgres.database import Connection
 from app.subscriptions.before_sending import check_allowed
 from app.subscriptions.change_steps import EndSteps, OwnerKeySteps, ParameterSteps, ResumeSteps
-from app.subscriptions.orders import Conditions, Method
+from app.subscriptions.orders import Conditions, Method, Order
 from app.subscriptions.purchase_steps import PurchaseSteps
 
 _STEPS: Mapping[Method, Steps] = MappingProxyType(
@@ -58,7 +59,7 @@ class SubscriptionRules:
 
         A worker reads subscription and actor from Stripe before its first sending. A purchase is not sent for a caller
         who is gone: it is looked for at Stripe, and has failed if it is not there. A purchase whose caller was told
-        that it goes on is sent within `PAYMENT_WINDOW`.
+        that it goes on is sent within `PAYMENT_WINDOW`, and so is a change that may charge.
 
         Raises:
             BillingError: Stripe or the database does not answer.
@@ -67,6 +68,8 @@ class SubscriptionRules:
             return list(steps)
         if operation.kind == "add_subscription":
             return [step for step in steps if await _goes_on(context, operation, step)]
+        if Order.of(operation).charges and await has_expired(context, operation, steps):
+            return []
         if operation.actor_id is not None and not any(step.was_sent for step in steps):
             await sync.read_through(context, "subscription", operation.subscription_id)
             await sync.read_through(context, "customer", operation.actor_id)

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from app.operations import runner
 from app.operations.runner import drain
 from app.stripe import client as client_module
 from app.subscriptions.orders import Method
@@ -68,6 +69,13 @@ async def admitted(answer: Awaitable[httpx.Response]) -> httpx.Response:
     assert found.status_code == 202, found.text
     assert found.json()["state"] == "running"
     return found
+
+
+async def process_ends() -> None:
+    """The process that took the requests ends, and a worker goes on with their operations."""
+    for task in list(runner._running):
+        task.cancel()
+    await drain(5)
 
 
 async def ended(shop: Shop, answer: httpx.Response) -> list[tuple[str, str | None]]:
@@ -683,3 +691,63 @@ async def test_owner_takes_their_end_back_when_a_back_end_asked_for_it_again_wit
     assert await ended(shop, answer) == [("unchanged", None)]
     ok(await shop.service.send("POST", f"{path}/resume", company.owner.headers))
     assert (await company.state())["cancel_at_period_end"] is False
+
+
+# ------------------------------------------------------------------------------- what was accepted is withdrawn
+
+
+@pytest.mark.parametrize("by", ["total", "people"])
+async def test_purchase_that_was_not_sent_is_withdrawn(shop: Shop, by: str) -> None:
+    """Whoever had asked for 50 seats had no way back: each change was 409, and the seats were bought hours later."""
+    company = await company_that_pays_by(shop, VISA)
+    path = f"{company.path}/seats"
+    await away(shop)
+    if by == "total":
+        asked = shop.service.send("PUT", path, company.owner.headers, {"total": 50})
+    else:
+        asked = company.change(
+            company.owner.headers, add=[new_email() for _ in range(3)], over_capacity="add_seats"
+        )
+    operation_id = (await admitted(asked)).json()["operation_id"]
+    cancel = f"/v1/operations/{operation_id}/cancel"
+    problem(await shop.service.send("POST", cancel, company.stranger.headers), 404, "not_found")
+    for _ in range(2):
+        answer = await shop.service.send("POST", cancel, company.owner.headers)
+        assert answer.status_code in (200, 202), answer.text
+    shown = ok(await shop.service.get(f"/v1/operations/{operation_id}", company.owner.headers))
+    assert ("failed", "payment_abandoned") in [(one["outcome"], one["code"]) for one in shown["results"]]
+    await process_ends()
+    smaller = await admitted(shop.service.send("PUT", path, company.owner.headers, {"total": 3}))
+    assert await ended(shop, smaller) == [("applied", None)]
+    await worked_on(shop, operation_id)
+    assert (await company.state())["items"]["data"][0]["quantity"] == 3
+    sent = await shop.stripe.requests(method="POST", path=f"/v1/subscriptions/{company.subscription_id}")
+    assert not [one for one in sent if (one["idempotency_key"] or "").startswith(operation_id)]
+
+
+@pytest.mark.parametrize("by", ["total", "people", "item"])
+async def test_seats_are_not_bought_when_stripe_is_back_after_the_payment_window(shop: Shop, by: str) -> None:
+    """A raise was sent whenever Stripe came back: days later the card was charged for seats that nobody expected."""
+    company = await company_that_pays_by(shop, VISA)
+    [item] = (await company.state())["items"]["data"]
+    await away(shop)
+    match by:
+        case "total":
+            asked = shop.service.send("PUT", f"{company.path}/seats", company.owner.headers, {"total": 9})
+        case "item":
+            body = {"items": [{"id": item["id"], "quantity": 9}]}
+            path = f"/v1/subscriptions/{company.subscription_id}"
+            asked = shop.service.send("PATCH", path, company.owner.headers, body)
+        case _:
+            people = [new_email() for _ in range(3)]
+            asked = company.change(company.owner.headers, add=people, over_capacity="add_seats")
+    answer = await admitted(asked)
+    await process_ends()
+    await shop.service.fetch(
+        "update operations set created_at = created_at - interval '2 hours' where id = $1",
+        answer.json()["operation_id"],
+    )
+    outcomes_ = await ended(shop, answer)
+    assert ("failed", "operation_expired") in outcomes_
+    assert ("applied", None) not in outcomes_
+    assert (await company.state())["items"]["data"][0]["quantity"] == 2
