@@ -45,7 +45,8 @@ async def customer_invoices(
 async def invoice(context: Context, actor: Actor, invoice_id: InvoiceId) -> JsonObject:
     """Return an invoice that the caller may see.
 
-    Its payer may see it, and callers who may see the amounts of its subscription.
+    Its payer may see it, and callers who may see the amounts of its subscription. A manager who does not pay gets
+    no links to it: the pages behind them show the payer's details.
 
     Raises:
         NotFound: There is no such invoice, or the caller may not see it.
@@ -63,7 +64,7 @@ async def invoice(context: Context, actor: Actor, invoice_id: InvoiceId) -> Json
     seen = None if view is None else see(view, actor, context.rules)
     if found is None or seen is None or Permission.SEE_AMOUNTS not in seen.granted:
         raise NotFound()
-    return found
+    return found if seen.sees_payers_own else {**found, "hosted_invoice_url": None, "invoice_pdf": None}
 
 
 async def upcoming_invoice(

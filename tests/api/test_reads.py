@@ -119,6 +119,50 @@ async def test_amounts_are_hidden_from_users_alone(service: Service, team: Compa
             }
 
 
+async def test_invoice_links_and_payment_method_are_hidden_from_managers(service: Service) -> None:
+    company = await service.company(payer_is_owner=False)
+    subscription_id, method = company.subscription_id, company.payment_method_id
+    await service.stripe.post(f"/v1/subscriptions/{subscription_id}", default_payment_method=method)
+    await service.refresh("subscription", subscription_id)
+    for name, who in credentials(company).items():
+        role = name.removeprefix("for_")
+        if role in ("stranger", "user", "anonymous"):
+            continue
+        answer = await service.get(f"/v1/invoices/{company.invoice_id}", who)
+        invoice = answer.json()["invoice"]
+        links = (invoice["hosted_invoice_url"], invoice["invoice_pdf"])
+        hidden = role == "manager"
+        assert (links == (None, None)) if hidden else all(links), name
+        assert (invoice["total"], len(invoice["lines"])) == (6000, 1)
+        for prefix in ("/v1/subscriptions", "/v1/shared-subscriptions"):
+            shown = (await service.get(f"{prefix}/{subscription_id}", who)).json()["subscription"]
+            assert shown["default_payment_method_id"] == (None if hidden else method), name
+        if role in ROLES:
+            listed = await service.get("/v1/customers/me/subscriptions", who)
+            [shown] = listed.json()["data"]
+            assert shown["default_payment_method_id"] == (None if hidden else method), name
+
+
+async def test_invoice_links_and_payment_method_are_shown_when_the_manager_pays(service: Service) -> None:
+    company = await service.company(payer_is_owner=False)
+    subscription_id, method = company.subscription_id, company.payment_method_id
+    await service.stripe.post(f"/v1/subscriptions/{subscription_id}", default_payment_method=method)
+    await service.stripe.post(
+        f"/v1/customers/{company.payer.customer_id}",
+        metadata={
+            "billing_shared_subscription_id": subscription_id,
+            "billing_shared_subscription_role": "manager",
+        },
+    )
+    await service.refresh("subscription", subscription_id)
+    await service.refresh("customer", company.payer.customer_id)
+    who = company.payer.headers
+    shown = (await service.get(company.path, who)).json()["subscription"]
+    assert (shown["role"], shown["default_payment_method_id"]) == ("manager", method)
+    invoice = (await service.get(f"/v1/invoices/{company.invoice_id}", who)).json()["invoice"]
+    assert invoice["hosted_invoice_url"] and invoice["invoice_pdf"]
+
+
 async def test_absent_and_foreign_ids_cannot_be_told_apart(service: Service, team: Company) -> None:
     for who in (team.stranger.headers, as_service("admin", acting_for=team.stranger.customer_id)):
         for foreign, absent in (

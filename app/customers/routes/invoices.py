@@ -27,7 +27,8 @@ async def get_invoice(
 ) -> Response:
     """Return an invoice.
 
-    Its payer may see it, and callers who may see the amounts of its subscription.
+    Its payer may see it, and callers who may see the amounts of its subscription. `hosted_invoice_url` and
+    `invoice_pdf` are null for a manager who does not pay.
     """
     if fresh:
         await spend(request)

@@ -109,7 +109,8 @@ class Subscription(Answer):
 
     `collection_method`: `charge_automatically`, or `send_invoice` if Stripe mails invoices. `schedule_id`: the
     subscription schedule that manages when it ends; such an end is changed in the Dashboard (`managed_by_schedule`).
-    `discounts` and `pending_change` are null for a role that may not see amounts.
+    `discounts` and `pending_change` are null for a role that may not see amounts. `default_payment_method_id` is null
+    also for a manager who does not pay.
     """
 
     id: str
@@ -191,7 +192,9 @@ def document(seen: Seen, rules: Rules) -> JsonObject:
         "pause_collection": _pause_collection(view),
         "schedule_id": view.schedule_id,
         "latest_invoice_id": view.latest_invoice_id if amounts else None,
-        "default_payment_method_id": view.default_payment_method_id if amounts else None,
+        "default_payment_method_id": view.default_payment_method_id
+        if amounts and seen.sees_payers_own
+        else None,
         "discounts": [_discount(detail) for detail in view.discount_details or ()] if amounts else None,
         "pending_change": _pending_change(view) if amounts else None,
         "synced_at": view.synced_at,

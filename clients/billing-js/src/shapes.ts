@@ -63,10 +63,10 @@ function shownItems(subscription: Subscription): Item[] {
   return subscription.role === "user" ? sorted.slice(0, 1) : sorted;
 }
 
-/** What is left to pay, if the caller may see it. The portal then offers "Complete payment". */
+/** What is left to pay, if the caller may see it. With a link, the portal offers "Complete payment", which opens it. */
 function latestInvoice(invoice: Schemas["Invoice"] | null): object | null {
   if (invoice === null) return null;
-  const isDue = invoice.status === "open" && invoice.amount_remaining > 0;
+  const isDue = invoice.status === "open" && invoice.amount_remaining > 0 && invoice.hosted_invoice_url !== null;
   const intent = { status: "requires_payment_method", client_secret: null, payment_method: null };
   return { id: invoice.id, hosted_invoice_url: invoice.hosted_invoice_url, payment_intent: isDue ? intent : null };
 }
