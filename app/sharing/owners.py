@@ -7,27 +7,24 @@ Stripe's word that the named customer does not exist.
 from __future__ import annotations
 
 from app.context import Context
-from app.domain.ids import NOBODY, CustomerId, SubscriptionId
+from app.domain.ids import NOBODY, CustomerId
 from app.domain.snapshots import Customer, JsonObject, Snapshot
 from app.domain.views import SubscriptionView
 from app.errors import BillingError, ServiceUnavailable
 from app.identity.actors import Actor
 from app.mirror import refreshing as sync
-from app.mirror.store import subscriptions
 from app.operations import store as operations
 from app.operations.step_kinds import StepKind
 from app.postgres.database import Connection
 
 
-async def confirm_absent(context: Context, subscription_id: SubscriptionId) -> None:
+async def confirm_absent(context: Context, view: SubscriptionView) -> None:
     """Read the named owner from Stripe if the copy has no such customer, so that the copy shows them if they exist.
 
     Raises:
         ServiceUnavailable: Stripe does not say whether the owner exists.
     """
-    async with context.database.connection() as connection:
-        view = await subscriptions.subscription_view(connection, subscription_id, asker=None)
-    named = None if view is None or view.owner is not None else view.named_owner_id
+    named = None if view.owner is not None else view.named_owner_id
     if named is None or named == NOBODY:
         return
     try:

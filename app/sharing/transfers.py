@@ -16,7 +16,7 @@ from app.domain.statuses import ENDED, entitlements
 from app.errors import Conflict, FieldError, Forbidden, NotFound
 from app.identity.actors import Actor
 from app.mirror.store import members, subscriptions
-from app.mirror.visibility import Seen, read
+from app.mirror.visibility import Seen, get, read
 from app.operations import people_store
 from app.operations import store as operations
 from app.operations.step_kinds import StepKind
@@ -67,7 +67,10 @@ async def offer(
         ServiceUnavailable: Stripe does not say whether the named owner exists.
     """
     if to_id == actor.customer_id:
-        await owners.confirm_absent(context, subscription_id)
+        shown = await get(context, actor, subscription_id)
+        # Nobody else may learn from the answer, or from its time, that the named owner is unconfirmed.
+        if to_id == shown.view.customer_id and Permission.REPAIR_OWNER in shown.granted:
+            await owners.confirm_absent(context, shown.view)
     async with subscriptions.admitting(context.database, subscription_id) as connection:
         seen = await read(connection, actor, subscription_id, context.rules)
         view = seen.view

@@ -148,6 +148,31 @@ async def test_repair_waits_when_stripe_does_not_say_that_the_owner_is_gone(
     assert await named_owner(company) == "cus_unread"
 
 
+async def test_offer_to_oneself_asks_stripe_nothing_when_the_actor_may_not_repair(service: Service) -> None:
+    """P4: a subscription that the actor does not see is answered like an absent one, whatever Stripe says."""
+    company = await bought_elsewhere(service, **{OWNER: "cus_unread"})
+    await service.stripe.add_fault(
+        method="GET", path="/v1/customers/{id}", object="cus_unread", status=500, times=0
+    )
+    before = len(await service.stripe.requests())
+    for person, code, status in (
+        (company.stranger, "not_found", 404),
+        (company.user, "role_required", 403),
+        (company.manager, "role_required", 403),
+    ):
+        own = person.customer_id
+        for who in (person.headers, as_service("write", acting_for=own)):
+            offer = {"to_customer_id": own}
+            answer = await service.send("POST", f"{company.path}/transfer", who, offer)
+            problem(answer, status, code)
+    offer = {"to_customer_id": company.stranger.customer_id}
+    absent = "/v1/shared-subscriptions/sub_absent00000/transfer"
+    problem(await service.send("POST", absent, company.stranger.headers, offer), 404, "not_found")
+    asked = len(await service.stripe.requests()) - before
+    await service.stripe.clear_faults()
+    assert asked == 0
+
+
 async def test_repair_is_refused_when_the_owner_exists_but_was_never_mirrored(service: Service) -> None:
     """P4: an owner who is not in the copy yet is found before anybody takes their place."""
     company = await service.company(seats=4)
