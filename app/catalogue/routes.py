@@ -43,7 +43,7 @@ async def get_products(
     product that it names, with all active prices. `local_currency` is the currency of the customer's subscriptions.
     Without any it is `currency`, or that of `country`, if a price is offered in it.
     """
-    actor = None if isinstance(principal, Anonymous) else await identify(context, principal)
+    actor = None if isinstance(principal, Anonymous) else await identify(context, principal, reads=True)
     sees_all = actor is not None and actor.is_service
     page: JsonObject = {"missing_ids": [], "has_more": False, "next_cursor": None}
     if ids:

@@ -191,9 +191,24 @@ async def test_a_login_is_served_at_first_sight_when_the_server_takes_no_writes(
         await execute(own_url, "delete from identities")
         await set_read_only(own_server, on=True)
         await asyncio.sleep(0.1)
-        for path in (company.path, f"{company.path}/users", "/v1/customers/me/subscriptions"):
+        for path in (
+            company.path,
+            f"{company.path}/users",
+            f"{company.path}/invitations",
+            f"{company.path}/audit-events",
+            f"{company.path}/transfer",
+            f"/v1/subscriptions/{company.subscription_id}",
+            f"/v1/invoices/{company.invoice_id}",
+            "/v1/customers/me",
+            "/v1/customers/me/subscriptions",
+            "/v1/customers/me/invoices",
+            "/v1/products",
+        ):
             answer = await service.get(path, company.owner.headers)
             assert answer.status_code == 200, answer.text
+        path = "/v1/customers/me/access"
+        answer = await service.get(path, company.owner.headers, product_id=company.product_id)
+        assert answer.status_code == 200, answer.text
         assert not await service.fetch("select 1 from identities")
         await set_read_only(own_server, on=False)
         await asyncio.sleep(0.1)
