@@ -1,10 +1,14 @@
 """P6: the deletion of a customer erases the person's e-mail and name everywhere here."""
 
 import json
+import secrets
+from urllib.parse import quote
+
+import pytest
 
 from app.customers import erasure
 from testkit.company import Company, Service, new_email
-from testkit.service import as_user
+from testkit.service import as_service, as_user
 
 _EVERY_TEXT = """
     select t.table_name, c.column_name from information_schema.tables t
@@ -22,7 +26,9 @@ async def places_of(service: Service, needle: str) -> set[str]:
             if table != "idempotency_keys" or column != "body"
             else "encode(body, 'escape')"
         )
-        hits = await service.fetch(f'select 1 from "{table}" where {text} like $1 limit 1', f"%{needle}%")
+        hits = await service.fetch(
+            f'select 1 from "{table}" where position($1 in {text}) > 0 limit 1', needle
+        )
         if hits:
             found.add(f"{table}.{column}")
     return found
@@ -34,7 +40,7 @@ async def erase(service: Service) -> None:
 
 
 async def delete_at_stripe(service: Service, customer_id: str) -> None:
-    await service.stripe.delete(f"/v1/customers/{customer_id}")
+    await service.stripe.delete(f"/v1/customers/{quote(customer_id, safe='')}")
     await service.refresh("customer", customer_id)
 
 
@@ -159,3 +165,117 @@ async def test_key_stays_used_when_its_answer_was_erased(service: Service) -> No
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
     again = await company.change(company.owner.headers, add=[email], key=key)
     assert (again.status_code, again.json()["operation_id"]) == (200, added.json()["operation_id"])
+
+
+async def with_address_on_the_link(service: Service, email: str) -> str:
+    """Return the customer of a login. Stripe knows no address of theirs; their token has verified one since."""
+    subject = f"subject-{email.partition('@')[0]}"
+    who = as_user(subject, email=email, email_verified=False)
+    made = await service.send("POST", "/v1/customers", who, {})
+    assert (made.status_code, made.json()["customer"]["email"]) == (201, None), made.text
+    verified = as_user(subject, email=email, email_verified=True)
+    assert (await service.get("/v1/customers/me", verified)).status_code == 200
+    await service.move_seats()
+    assert await places_of(service, email) == {"identities.email"}
+    return str(made.json()["customer"]["id"])
+
+
+async def test_address_that_stands_only_on_the_link_is_erased_everywhere(service: Service) -> None:
+    """P6: only the address of the customer at Stripe was looked for."""
+    email = new_email("erased")
+    customer_id = await with_address_on_the_link(service, email)
+    full, inviting = await service.company(seats=2), await service.company(seats=5)
+    refused = await full.change(full.owner.headers, add=[email], key=f"key-{email}")
+    assert (refused.status_code, refused.json()["code"]) == (409, "seat_limit_reached")
+    invited = await inviting.invite(inviting.owner.headers, email.title(), key="invite-once")
+    assert invited.status_code == 201, invited.text
+    found = await places_of(service, email) | await places_of(service, email.title())
+    assert {"invitations.email", "operation_steps.email", "idempotency_keys.body"} <= found
+    before = await inviting.seats()
+    await delete_at_stripe(service, customer_id)
+    await erase(service)
+    for needle in (email, email.title()):
+        assert await places_of(service, needle) == set()
+    after = await inviting.seats()
+    assert (before["reserved"], after["reserved"]) == (1, 0)
+    [ended] = (await service.get(f"{inviting.path}/invitations", inviting.owner.headers)).json()["data"]
+    assert (ended["state"], ended["reason"], ended["email"]) == ("revoked", "person_erased", None)
+
+
+async def test_address_by_which_a_seat_was_given_is_erased_when_stripe_has_another_one(
+    service: Service,
+) -> None:
+    """P6: the deletion ends the membership, and the typed address went from it before it was looked for."""
+    company, email = await service.company(seats=5), new_email("erased")
+    seat = await seated(company, email)
+    await service.stripe.post(f"/v1/customers/{seat}", email=new_email("other"))
+    await service.refresh("customer", seat)
+    inviting = await service.company(seats=5)
+    invited = await inviting.invite(inviting.owner.headers, email)
+    assert invited.status_code == 201, invited.text
+    await delete_at_stripe(service, seat)
+    await erase(service)
+    assert await places_of(service, email) == set()
+
+
+async def test_old_address_of_an_erased_person_is_kept_when_somebody_else_has_it(service: Service) -> None:
+    """P6: an address changes hands. Invitations to the person who has it now stay open."""
+    company, email = await service.company(seats=5), new_email("shared")
+    seat = await seated(company, email)
+    await service.stripe.post(f"/v1/customers/{seat}", email=new_email("other"))
+    await service.refresh("customer", seat)
+    made = await service.stripe.post("/v1/customers", email=email)
+    await service.refresh("customer", made["id"])
+    inviting = await service.company(seats=5)
+    await inviting.invite(inviting.owner.headers, email)
+    await delete_at_stripe(service, seat)
+    await erase(service)
+    [still] = (await service.get(f"{inviting.path}/invitations", inviting.owner.headers)).json()["data"]
+    assert (still["state"], still["email"]) == ("open", email)
+
+
+async def test_answer_is_erased_when_json_writes_the_address_otherwise(service: Service) -> None:
+    """P6: JSON writes a quote and a backslash with a backslash before it."""
+    email = new_email('erased"by\\all')
+    company = await service.company(seats=2)
+    refused = await company.change(company.owner.headers, add=[email], key="quoted-address")
+    assert refused.status_code == 409, refused.text
+    inviting = await service.company(seats=5)
+    invited = await inviting.invite(inviting.owner.headers, email, key="quoted-invitation")
+    assert invited.status_code == 201, invited.text
+    written = json.dumps(email)[1:-1].replace("\\", "\\\\")
+    assert "idempotency_keys.body" in await places_of(service, written), "as PostgreSQL escapes the bytes"
+    made = await service.stripe.post("/v1/customers", email=email)
+    await service.refresh("customer", made["id"])
+    await delete_at_stripe(service, made["id"])
+    await erase(service)
+    for needle in (email, json.dumps(email)[1:-1], written):
+        assert await places_of(service, needle) == set()
+
+
+@pytest.mark.parametrize("pattern", ["{}ends\\", 'quo"ted {}', "back\\slash {}"])
+async def test_customer_is_erased_when_their_id_is_written_with_backslashes(
+    service: Service, pattern: str
+) -> None:
+    """P6: an id that ends with a backslash raised an error, and every erasure after it waited.
+
+    Such ids were compared as patterns, and their answers were searched as JSON does not write them.
+    """
+    customer_id = pattern.format(secrets.token_hex(6))
+    await service.stripe.control(
+        "POST", "with-id", kind="customer", id=customer_id, params={"name": "Erasmus"}
+    )
+    await service.refresh("customer", customer_id)
+    path = f"/v1/customers/{quote(customer_id, safe='')}"
+    body = {"name": f"Erased {customer_id}"}
+    acting = as_service("write", acting_for=customer_id)
+    for address, who in ((path, as_service("write")), ("/v1/customers/me", acting)):
+        changed = await service.send("PATCH", address, who, body, Idempotency_Key=secrets.token_hex(8))
+        assert changed.status_code == 200, changed.text
+    answers = "select from idempotency_keys where position(convert_to($1, 'UTF8') in body) > 0"
+    written = json.dumps(customer_id)
+    assert len(await service.fetch(answers, written)) == 2
+    await delete_at_stripe(service, customer_id)
+    await erase(service)
+    assert not await service.fetch("select from erasures where customer_id = $1", customer_id)
+    assert not await service.fetch(answers, written)
