@@ -27,6 +27,8 @@ from app.events.schemas import EVENT_MODELS
 from app.events.store import feed
 from app.events.store import streams as store
 from app.events.stream_rules import concerns, shown_to
+from app.identity.principals import EndUser
+from app.postgres.database import Connection
 
 log = structlog.get_logger(__name__)
 
@@ -46,7 +48,8 @@ _RETRY_MILLISECONDS: Final = (500, 3000)
 class Stream:
     """One open stream. `reader` is None for a service key. `expires` is a Unix second, or None.
 
-    `waiting` holds the events that are to be sent, `newest` is the position up to which nothing else is.
+    `login` is None for a service key, also if it acts for `reader`. `waiting` holds the events that are to be sent,
+    `newest` is the position up to which nothing else is.
     """
 
     subscription_id: SubscriptionId
@@ -54,6 +57,7 @@ class Stream:
     roles: frozenset[Role]
     expires: float | None
     newest: int
+    login: EndUser | None = None
     waiting: deque[JsonObject] = field(default_factory=deque)
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     is_over: bool = False
@@ -63,6 +67,13 @@ class Stream:
     def has_expired(self) -> bool:
         """Return True once the reader's token has expired."""
         return self.expires is not None and self.expires <= time.time()
+
+    @property
+    def judged(self) -> store.Reader | None:
+        """Return who is judged by roles, None for a service key."""
+        if self.reader is None:
+            return None
+        return store.Reader(self.subscription_id, self.reader, self.login)
 
     def take(self, event: JsonObject) -> None:
         """Take an event that is to be sent; a reader who does not keep up is ended."""
@@ -125,12 +136,13 @@ class Streams:
         async for event in self._missed(context, stream):
             if (message := _message(event, stream)) is not None:
                 yield message
-        self._attach(context, stream)
+        if not stream.is_over:
+            self._attach(context, stream)
         try:
             yield _heartbeat(stream.newest)
             last = time.monotonic()
             while True:
-                while stream.waiting:
+                while stream.waiting and not stream.has_expired:
                     if (message := _message(stream.waiting.popleft(), stream)) is not None:
                         last = time.monotonic()
                         yield message
@@ -149,19 +161,35 @@ class Streams:
             OPEN.set(len(self._open))
 
     async def _missed(self, context: Context, stream: Stream) -> AsyncIterator[JsonObject]:
-        """Yield the events between the place where the stream begins and the end of the log."""
+        """Yield the events between the place where the stream begins and the end of the log.
+
+        The reader's roles are read with each page, and again while a slow reader takes it. No further event is yielded
+        once the stream is to end.
+        """
         while True:
             async with context.database.reading() as connection:
                 newest = await store.newest(connection)
                 found = await store.events_between(
                     connection, stream.newest, newest, [stream.subscription_id]
                 )
+                judged_at = await _judge_now(connection, stream)
             for event in found:
+                if time.monotonic() - judged_at >= POLL_SECONDS:
+                    async with context.database.reading() as connection:
+                        judged_at = await _judge_now(connection, stream)
+                if self._is_to_end(stream):
+                    return
                 stream.newest = event["position"]
                 yield event
             if len(found) < store.PAGE:
                 stream.newest = max(stream.newest, newest)
                 return
+
+    def _is_to_end(self, stream: Stream) -> bool:
+        """Return True if no further event is sent, because of drain, expiry, or a role that was lost a second ago."""
+        if self._is_draining() or _is_farewell_over(stream):
+            stream.end()
+        return stream.is_over or stream.has_expired
 
     def _attach(self, context: Context, stream: Stream) -> None:
         self._open.add(stream)
@@ -188,7 +216,7 @@ class Streams:
     async def _look(self, context: Context) -> None:
         streams = list(self._open)
         position = min(one.newest for one in streams)
-        readers = [(one.subscription_id, one.reader) for one in streams if one.reader is not None]
+        readers = [one.judged for one in streams if one.judged is not None]
         async with context.database.reading() as connection:
             newest, events = await store.newest(connection), []
             if newest > position:
@@ -228,14 +256,24 @@ def _judge(stream: Stream, roles: frozenset[Role] | None) -> None:
         stream.role_changed_at = time.monotonic()
 
 
+async def _judge_now(connection: Connection, stream: Stream) -> float:
+    """Read the reader's roles and judge by them. Return the moment on the process's monotonic clock."""
+    now = time.monotonic()
+    if stream.judged is not None:
+        _judge(stream, (await store.roles(connection, [stream.judged]))[0])
+    return now
+
+
+def _is_farewell_over(stream: Stream) -> bool:
+    return stream.role_changed_at is not None and time.monotonic() - stream.role_changed_at > FAREWELL_SECONDS
+
+
 def _end_if_told(stream: Stream) -> None:
     """End a stream whose reader has another role, once their own event is there, or after a second."""
     if stream.role_changed_at is None or stream.reader is None:
         return
     reader = stream.reader
-    if any(concerns(event, reader) for event in stream.waiting) or (
-        time.monotonic() - stream.role_changed_at > FAREWELL_SECONDS
-    ):
+    if any(concerns(event, reader) for event in stream.waiting) or _is_farewell_over(stream):
         stream.end()
 
 

@@ -3,8 +3,9 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -16,10 +17,12 @@ from app.domain.roles import Role
 from app.errors import CursorExpired, RateLimited
 from app.events.stream_rules import shown_to
 from app.events.streams import Stream, Streams
+from app.identity.principals import EndUser
 from app.main import create_app
 from app.settings import load_settings
 from testkit.company import Company, Person, Service, new_email
 from testkit.service import (
+    ISSUER,
     api_process,
     as_service,
     as_user,
@@ -203,6 +206,149 @@ async def test_stream_ends_with_retry_when_the_process_drains(service: Service) 
         draining.set()
         await asyncio.wait_for(found.ended.wait(), 4)
     assert found.text.splitlines()[-2].startswith("retry: ")
+
+
+async def _missed_three(service: Service, streams: Streams, company: Company) -> int:
+    """Return the place where a stream begins that has missed the events of three additions."""
+    begin = await streams.begin(service.context, None)
+    for _ in range(3):
+        await company.change(company.owner.headers, add=[new_email()])
+    await service.announce()
+    return begin
+
+
+async def _first_event(messages: AsyncGenerator[bytes, None]) -> None:
+    async for message in messages:
+        if b"data: " in message:
+            return
+
+
+async def _rest(messages: AsyncGenerator[bytes, None]) -> Reading:
+    found = Reading()
+    async with asyncio.timeout(5):
+        async for message in messages:
+            found.text += message.decode()
+    return found
+
+
+@pytest.mark.timed
+async def test_missed_events_are_withheld_when_the_role_is_lost_while_they_are_sent(
+    service: Service, streams: Streams
+) -> None:
+    company = await filled_company(service)
+    begin = await _missed_three(service, streams, company)
+    messages = streams.messages(service.context, new_stream(company, company.manager, Role.MANAGER, begin))
+    await _first_event(messages)
+    await service.fetch(
+        "update customers set member_of = null, member_role = null where id = $1",
+        company.manager.customer_id,
+    )
+    await asyncio.sleep(0.5)
+    assert (await _rest(messages)).events == []
+
+
+async def test_missed_events_are_withheld_when_the_role_was_lost_before_they_are_read(
+    service: Service, streams: Streams
+) -> None:
+    company = await filled_company(service)
+    begin = await _missed_three(service, streams, company)
+    messages = streams.messages(service.context, new_stream(company, company.manager, Role.MANAGER, begin))
+    assert (await anext(messages)).startswith(b"retry: ")
+    await company.change(company.owner.headers, remove=[company.manager.customer_id])
+    await service.announce()
+    shown = (await _rest(messages)).events
+    assert [event["type"] for event in shown if event["type"].startswith("seat.")] == ["seat.released"]
+    assert {event["customer_id"] for event in shown} == {company.manager.customer_id}
+
+
+async def test_missed_events_end_when_the_token_expires(service: Service, streams: Streams) -> None:
+    company = await filled_company(service)
+    begin = await _missed_three(service, streams, company)
+    stream = new_stream(company, company.owner, Role.OWNER, begin, expires=time.time() + 1.0)
+    messages = streams.messages(service.context, stream)
+    await _first_event(messages)
+    sent = stream.newest
+    await asyncio.sleep(1.1)
+    rest = await _rest(messages)
+    assert rest.events == []
+    begin = await streams.begin(service.context, rest.last_id)
+    assert begin == sent, "the next stream goes on after the last event that was sent"
+
+
+async def test_missed_events_end_with_retry_when_the_process_drains(service: Service) -> None:
+    draining = asyncio.Event()
+    streams = Streams(most=2, is_draining=draining.is_set)
+    company = await filled_company(service)
+    begin = await _missed_three(service, streams, company)
+    messages = streams.messages(service.context, new_stream(company, company.owner, Role.OWNER, begin))
+    await _first_event(messages)
+    draining.set()
+    rest = await _rest(messages)
+    assert rest.events == []
+    assert rest.text.splitlines()[-2].startswith("retry: ")
+
+
+async def test_waiting_events_are_withheld_when_the_token_expires_before_they_are_read(
+    service: Service, streams: Streams
+) -> None:
+    """A reader who takes a message now and then kept a queue for itself beyond the expiry."""
+    company = await filled_company(service)
+    begin = await streams.begin(service.context, None)
+    stream = new_stream(company, company.owner, Role.OWNER, begin, expires=time.time() + 3.0)
+    messages = streams.messages(service.context, stream)
+    await anext(messages)
+    await anext(messages)
+    for _ in range(3):
+        await company.change(company.owner.headers, add=[new_email()])
+    await service.announce()
+    await _first_event(messages)
+    assert stream.waiting
+    await asyncio.sleep(max(0.0, (stream.expires or 0) - time.time()) + 0.1)
+    assert (await _rest(messages)).events == []
+
+
+async def test_stream_ends_when_the_link_of_its_login_ends(service: Service) -> None:
+    """P3: the reads of the login were refused, and its stream went on until the token expired."""
+    company = await filled_company(service)
+    path, who = f"{company.path}/events", company.manager.headers
+    with api_process(service.environment()) as (base_url, _):
+        async with (
+            httpx.AsyncClient(base_url=base_url, timeout=20) as client,
+            client.stream("GET", path, headers=who) as stream,
+        ):
+            lines = stream.aiter_lines()
+            async for line in lines:
+                if line == ": heartbeat":
+                    break
+            link = f"/v1/customers/{company.manager.customer_id}/link"
+            ended = await service.send("DELETE", link, as_service("admin"))
+            assert ended.status_code == 204, ended.text
+            assert (await service.get(company.path, who)).status_code == 404
+            began = time.monotonic()
+            async with asyncio.timeout(6):
+                assert [line async for line in lines if line.startswith("event: ")] == []
+            assert time.monotonic() - began < 4
+
+
+@pytest.mark.timed
+async def test_stream_goes_on_when_the_link_follows_from_metadata_and_is_not_stored(
+    service: Service, streams: Streams
+) -> None:
+    """A read-only database serves a login at first sight, and cannot store its link."""
+    company = await filled_company(service)
+    begin = await streams.begin(service.context, None)
+    logins = {
+        "named": EndUser(ISSUER, company.owner.subject),
+        "claimed": EndUser(ISSUER, "other", customer_claim=CustomerId(company.owner.customer_id)),
+        "foreign": EndUser(ISSUER, "other"),
+    }
+    went_on = {}
+    for name, login in logins.items():
+        stream = replace(new_stream(company, company.owner, Role.OWNER, begin), login=login)
+        async with reading(service, streams, stream) as found:
+            await asyncio.sleep(2)
+            went_on[name] = not found.ended.is_set()
+    assert went_on == {"named": True, "claimed": True, "foreign": False}
 
 
 def test_streams_of_a_caller_are_bounded(streams: Streams) -> None:

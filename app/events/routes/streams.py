@@ -41,19 +41,21 @@ async def stream_events(
 ) -> Response:
     """Send the events of a subscription as they come, as far as the reader's role is shown them.
 
-    It begins now, or after Last-Event-ID. It ends when the token expires, when the reader's role changes, and when the
-    process ends; connect again with the last id.
+    It begins now, or after Last-Event-ID. It ends when the token expires, when the reader's role or the link of
+    their login ends, and when the process ends; connect again with the last id.
     """
     streams = cast(Streams, request.app.state.streams)
     seen = await get(context, actor, subscription_id)
     begin = await streams.begin(context, last_event_id)
     reader = None if actor.is_service else actor.customer_id
+    login = actor.principal if isinstance(actor.principal, EndUser) else None
     stream = Stream(
         subscription_id,
         reader,
         frozenset() if reader is None else seen.view.roles_of(reader),
-        actor.principal.expires if isinstance(actor.principal, EndUser) else None,
+        None if login is None else login.expires,
         begin,
+        login,
     )
     return _HeldStream(
         streams.messages(context, stream), streams.place(actor.customer_id or actor.principal.key)
