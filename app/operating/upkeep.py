@@ -66,11 +66,6 @@ async def _done(part: Coroutine[Any, Any, object]) -> bool:
     return False
 
 
-async def _clear_all_ended(context: Context) -> None:
-    while await cleanup.clear_ended(context):
-        pass
-
-
 async def purge(context: Context) -> dict[str, int]:
     """Delete expired rows and return their number by table.
 
@@ -115,7 +110,7 @@ _Part = Callable[[Context], Coroutine[Any, Any, object]]
 _PARTS: Final[tuple[tuple[_Part, float], ...]] = (
     (purge, 600.0),
     (cleanup.end_invitations, _LOOK_SECONDS),
-    (_clear_all_ended, _LOOK_SECONDS),
+    (cleanup.clear_all_ended, _LOOK_SECONDS),
     (emptied.delete_emptied, 10.0),
     (recent_events.look_when_due, _LOOK_SECONDS),
     (reconcile_when_due, _LOOK_SECONDS),

@@ -366,7 +366,7 @@ class World:
         self.processes[name].spawn(self.jobs[name].begin_what_is_due())
 
     def clean_up(self, name: str) -> asyncio.Task[int]:
-        return self.processes[name].spawn(_cleaned_up(self.contexts[name], cleanup.clear_ended))
+        return self.processes[name].spawn(_cleaned_up(self.contexts[name], _clear_ended))
 
     def end_invitations(self, name: str) -> asyncio.Task[int]:
         return self.processes[name].spawn(_cleaned_up(self.contexts[name], cleanup.end_invitations))
@@ -383,6 +383,11 @@ class World:
 
 
 SERVICE = as_service("admin")
+
+
+async def _clear_ended(context: Context) -> int:
+    """0 once no member of an ended subscription may be tried."""
+    return int(await cleanup.clear_ended(context) is not None)
 
 
 async def _cleaned_up(context: Context, part: Callable[[Context], Awaitable[int]]) -> int:

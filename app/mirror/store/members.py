@@ -298,34 +298,47 @@ async def record_left(
     )
 
 
-# One subscription at a time, without members that an unsettled operation already changes. A payer who is the owner
-# because metadata names none keeps the keys that their customer may have.
-_OF_ENDED = """
-    with ended as (
+# One subscription at a time, the one that was tried longest ago. Members that an unsettled operation changes are left
+# out, and so are those whose last clean-up failed a moment ago. A payer who is the owner because metadata names none
+# keeps the keys that their customer may have. An operation that took longer than six pauses is not remembered.
+_IS_CLEARED = """(s.owner_id is not null or m.customer_id <> s.customer_id)
+    and (m.subscription_id, m.customer_id) not in (select subscription_id, customer_id from paused)
+    and not exists (select from operation_steps t
+        where t.customer_id = m.customer_id and t.settled_at is null and not t.awaits_seats)"""
+_OF_ENDED = f"""
+    with counted as materialized (
         select s.id from subscriptions s
         where s.id = any (array(select n.subscription_id from membership_counts n))
-          and s.status = any($1) and s.existence = 'present' and exists (
-            select from memberships m where m.subscription_id = s.id
-              and (s.owner_id is not null or m.customer_id <> s.customer_id) and not exists (
-                select from operation_steps t
-                    where t.customer_id = m.customer_id and t.settled_at is null and not t.awaits_seats))
-        limit 1 for update skip locked)
-    select m.customer_id, m.subscription_id from memberships m join ended e on m.subscription_id = e.id
+          and s.status = any($1) and s.existence = 'present'
+    ), recent as materialized (
+        select o.id, o.subscription_id, o.created_at, o.settled_at from counted c
+        join operations o on o.subscription_id = c.id
+        where o.kind = 'cleanup' and o.created_at > clock_timestamp() - $3 * interval '6 seconds'
+    ), paused as materialized (
+        select o.subscription_id, t.customer_id from recent o join operation_steps t on t.operation_id = o.id
+        where (o.settled_at is null or o.settled_at > clock_timestamp() - $3 * interval '1 second')
+          and t.settled_at > clock_timestamp() - $3 * interval '1 second'
+          and t.state in ('refused', 'failed') and t.customer_id is not null
+    ), tried as materialized (
+        select subscription_id, max(created_at) as at from recent group by subscription_id
+    ), chosen as (
+        select s.id from counted c join subscriptions s on s.id = c.id left join tried on tried.subscription_id = c.id
+        where exists (select from memberships m where m.subscription_id = s.id and {_IS_CLEARED})
+        order by tried.at nulls first, s.id limit 1 for update of s skip locked)
+    select m.customer_id, m.subscription_id from memberships m join chosen e on m.subscription_id = e.id
     join subscriptions s on s.id = e.id
-    where (s.owner_id is not null or m.customer_id <> s.customer_id) and not exists (
-        select from operation_steps t
-            where t.customer_id = m.customer_id and t.settled_at is null and not t.awaits_seats)
-    order by m.customer_id limit $2"""
+    where {_IS_CLEARED} order by m.customer_id limit $2"""
 
 
 async def of_ended_subscription(
-    connection: Connection, *, ended: list[str], limit: int
+    connection: Connection, *, ended: list[str], limit: int, pause: float
 ) -> tuple[SubscriptionId, list[CustomerId]] | None:
     """Return an ended subscription with up to `limit` of its members, locked until the transaction ends.
 
-    `ended` are the statuses of ended subscriptions. None if no such subscription has members.
+    `ended` are the statuses of ended subscriptions. A member whose clean-up has failed is left out for `pause` seconds.
+    None if no such subscription has other members.
     """
-    rows = await connection.fetch(_OF_ENDED, ended, limit)
+    rows = await connection.fetch(_OF_ENDED, ended, limit, pause)
     if not rows:
         return None
     return SubscriptionId(rows[0]["subscription_id"]), [CustomerId(row["customer_id"]) for row in rows]
