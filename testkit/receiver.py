@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -31,7 +32,10 @@ class Received:
 
 @dataclass
 class Receiver:
-    """`status` decides the answer to each request; `seconds` is how long it takes."""
+    """`status` decides the answer to each request; `seconds` is how long it takes.
+
+    `most_of_one` is the largest number of requests at once for one subscription.
+    """
 
     url: str = ""
     received: list[Received] = field(default_factory=list)
@@ -41,6 +45,8 @@ class Receiver:
     body: bytes = b""
     at_once: int = 0
     most_at_once: int = 0
+    of_each: Counter[str | None] = field(default_factory=Counter)
+    most_of_one: int = 0
 
     @property
     def events(self) -> list[dict[str, Any]]:
@@ -55,8 +61,12 @@ class Receiver:
                 request = Received(headers, body, head[0].split(" ")[1])
                 self.at_once += 1
                 self.most_at_once = max(self.most_at_once, self.at_once)
+                subscription = request.event.get("subscription_id")
+                self.of_each[subscription] += 1
+                self.most_of_one = max(self.most_of_one, self.of_each[subscription])
                 await asyncio.sleep(self.seconds)
                 self.at_once -= 1
+                self.of_each[subscription] -= 1
                 self.received.append(request)
                 status = self.status(request)
                 writer.write(

@@ -113,10 +113,10 @@ class Deliverer:
                 await store.enqueue(connection, endpoint_id)
                 if len(self.running) >= CONCURRENCY:
                     continue
-                for again in await store.take_again(connection, endpoint_id, store.IN_FLIGHT):
-                    self._begin(self._send_again(again))
                 for queue in await store.lease(connection, endpoint_id, token, seconds=self._lease):
                     self._begin(self._work_off(endpoint_id, queue, token, stop))
+                for again in await store.take_again(connection, endpoint_id, seconds=self._lease):
+                    self._begin(self._send_again(again))
 
     @property
     def _lease(self) -> float:
@@ -181,13 +181,14 @@ class Deliverer:
     async def _send_again(self, head: Head) -> None:
         sent = await self._try(head)
         async with self.context.database.connection() as connection:
-            await _record(connection, head, sent)
+            await _record(connection, head, sent, is_again=True)
 
 
-async def _record(connection: Connection, head: Head, sent: Sent) -> None:
+async def _record(connection: Connection, head: Head, sent: Sent, *, is_again: bool = False) -> None:
     attempt = {"at": head.at.isoformat(), "status": sent.status, "error": sent.error}
     state = "delivered" if sent.is_success else "pending"
-    await store.record_attempt(connection, head, f"dl_{token_hex(12)}", state=state, attempt=attempt)
+    delivery_id = f"dl_{token_hex(12)}"
+    await store.record_attempt(connection, head, delivery_id, state=state, attempt=attempt, is_again=is_again)
 
 
 async def _logged(job: Awaitable[None]) -> None:

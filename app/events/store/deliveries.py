@@ -12,6 +12,10 @@ from app.postgres.database import Connection, Record
 
 IN_FLIGHT: Final = 8
 """Requests to one endpoint at the same time, each for another subscription."""
+AGAIN_IN_FLIGHT: Final = 4
+"""Of these, the most that send a delivery again because an operator wants it."""
+_KEPT_FOR_AGAIN: Final = 2
+_TURN_SECONDS: Final = 1
 _BATCH: Final = 1000
 
 _OPEN = """
@@ -50,18 +54,28 @@ _ENQUEUE = f"""
     )
     select count(*) from batch"""
 
+# What is in flight is read from the database: queues by their leases, and redeliveries by the time in the future at
+# which they are due again if their process is killed. While a redelivery waits, some places are kept for it.
+_LEASED = """select q.subscription_id from webhook_queues q
+    where q.endpoint_id = $1 and q.next_position is not null and q.lease_until > clock_timestamp()"""
+_AGAIN = """select d.id, d.again_at, coalesce(v.subscription_id, '') as subscription_id
+    from webhook_deliveries d join events v on v.position = d.position
+    where d.endpoint_id = $1 and d.again_at is not null"""
+
 _LEASE = f"""
     with endpoint as (
         select id from webhook_endpoints where id = $1 and status = 'enabled' for update skip locked
+    ), leased as materialized ({_LEASED}
+    ), again as materialized ({_AGAIN}
     ), free as (
-        select {IN_FLIGHT} - count(q.*) as number from endpoint e
-        left join webhook_queues q on q.endpoint_id = e.id and q.next_position is not null
-            and q.lease_until > clock_timestamp()
-        group by e.id
+        select {IN_FLIGHT} - (select count(*) from leased)
+            - greatest(count(*) filter (where a.again_at > clock_timestamp()), least(count(*), {_KEPT_FOR_AGAIN}))
+            as number from again a
     ), due as (
         select q.endpoint_id, q.subscription_id from webhook_queues q
         where q.endpoint_id = (select id from endpoint) and q.next_position is not null
           and q.due_at <= clock_timestamp() and (q.lease_until is null or q.lease_until < clock_timestamp())
+          and q.subscription_id not in (select subscription_id from again where again_at > clock_timestamp())
         order by q.due_at limit greatest((select number from free), 0) for update skip locked
     )
     update webhook_queues q set lease_token = $2, lease_until = clock_timestamp() + $3 * interval '1 second'
@@ -90,9 +104,12 @@ _LOCK = """
     from webhook_queues q join webhook_endpoints w on w.id = q.endpoint_id
     where q.endpoint_id = $1 and q.subscription_id = $2 and q.lease_token = $3 for update of q"""
 
+# A queue that has more events keeps its lease, unless a redelivery waits for a place of the endpoint. One for the same
+# subscription is sent before the next event.
+#
 # Plans are made once for all queues. In the order of positions, PostgreSQL would read all events of other subscriptions
 # up to the next one, and 100,000 of them follow the end of a large team. By the order of sequences it reads none.
-_ADVANCE = """
+_ADVANCE = f"""
     with next as (
         select min(position) as position from (
             (select v.position from events v
@@ -103,22 +120,55 @@ _ADVANCE = """
                 where $2 = '' and v.subscription_id is null and v.position > $4
                   and ($5::text[] is null or v.type = any($5))
                 order by v.position limit 1)) found
+    ), again as (
+        select count(*) > 0 as waits, coalesce(bool_or(a.subscription_id = $2), false) as is_own
+        from ({_AGAIN} and d.again_at <= clock_timestamp()) a
     )
     update webhook_queues set delivered_to = $4, next_position = next.position, failures = 0, failing_since = null,
-        due_at = clock_timestamp(), lease_until = case when next.position is not null
+        due_at = clock_timestamp() + case when again.is_own then {_TURN_SECONDS} else 0 end * interval '1 second',
+        lease_until = case when next.position is not null and not again.waits
             then clock_timestamp() + $6 * interval '1 second' end,
-        lease_token = case when next.position is not null then lease_token end
-    from next where endpoint_id = $1 and subscription_id = $2 and lease_token = $3
-    returning next_position"""
+        lease_token = case when next.position is not null and not again.waits then lease_token end
+    from next, again where endpoint_id = $1 and subscription_id = $2 and lease_token = $3
+    returning lease_token"""
 
 _ATTEMPT = """
     insert into webhook_deliveries as d (id, endpoint_id, position, event_id, state, attempts)
     values ($1, $2, $3, $4, $5, jsonb_build_array($6::jsonb))
     on conflict (endpoint_id, position) do update set
         state = case when d.state = 'delivered' then d.state else excluded.state end,
+        again_at = case when $7 then null else d.again_at end,
         attempts = (select jsonb_agg(a order by n) from (
             select a, n from jsonb_array_elements(d.attempts || excluded.attempts) with ordinality x(a, n)
             order by n desc limit 100) newest)"""
+
+
+_TAKE_AGAIN = f"""
+    with endpoint as (
+        select id from webhook_endpoints where id = $1 and status = 'enabled' for update skip locked
+    ), leased as materialized ({_LEASED}
+    ), again as materialized ({_AGAIN}
+    ), busy as (
+        select subscription_id from leased
+        union all select subscription_id from again where again_at > clock_timestamp()
+    ), free as (
+        select least({AGAIN_IN_FLIGHT}, {IN_FLIGHT} - (select count(*) from leased)) - count(*) as number
+        from again where again_at > clock_timestamp()
+    ), first as (
+        select distinct on (a.subscription_id) a.id, a.again_at from again a
+        where a.again_at <= clock_timestamp() and a.subscription_id not in (select subscription_id from busy)
+        order by a.subscription_id, a.again_at, a.id
+    ), due as (
+        select d.id from webhook_deliveries d where d.endpoint_id = (select id from endpoint)
+          and d.again_at <= clock_timestamp() and d.id = any(array(
+            select id from first order by again_at limit greatest((select number from free), 0)))
+        for update skip locked
+    ), taken as (
+        update webhook_deliveries d set again_at = clock_timestamp() + $2 * interval '1 second'
+        from due where d.id = due.id returning d.endpoint_id, d.position
+    )
+    select coalesce(v.subscription_id, '') as queue, 0 as failures, null::timestamptz as failing_since, {_SENT}
+    from taken t join webhook_endpoints w on w.id = t.endpoint_id join events v on v.position = t.position"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,14 +217,15 @@ async def head(connection: Connection, endpoint_id: str, queue: str, token: UUID
 
 
 async def succeeded(connection: Connection, sent: Head, token: UUID, *, seconds: float) -> bool:
-    """Go on to the next event of the queue; return True if there is one, which is leased for so many seconds.
+    """Go on to the next event of the queue; return True if it may be sent now, and is leased for so many seconds.
 
+    False if there is none, or if a redelivery goes first.
     Runs in a transaction, whose commit then does not wait for the disk.
     """
     locked = await connection.fetchrow(_LOCK, sent.endpoint_id, sent.queue, token)
     if locked is None or locked["next_position"] != sent.position:
         return False
-    following = await connection.fetchval(
+    lease = await connection.fetchval(
         _ADVANCE,
         sent.endpoint_id,
         sent.queue,
@@ -190,7 +241,7 @@ async def succeeded(connection: Connection, sent: Head, token: UUID, *, seconds:
             where endpoint_id = $1 and next_position is not null and failures > 0 and due_at > clock_timestamp()""",
             sent.endpoint_id,
         )
-    return following is not None
+    return lease is not None
 
 
 async def failed(connection: Connection, sent: Head, token: UUID, *, pause: float) -> None:
@@ -219,30 +270,20 @@ async def release(connection: Connection, endpoint_id: str, queue: str, token: U
 
 
 async def record_attempt(
-    connection: Connection, sent: Head, delivery_id: str, *, state: str, attempt: JsonObject
+    connection: Connection, sent: Head, delivery_id: str, *, state: str, attempt: JsonObject, is_again: bool
 ) -> None:
-    """Store one try. The newest 100 of an event are kept."""
+    """Store one try. The newest 100 of an event are kept. `is_again`: an operator wanted it, and it is done now."""
     await connection.execute(
-        _ATTEMPT, delivery_id, sent.endpoint_id, sent.position, sent.event["id"], state, attempt
+        _ATTEMPT, delivery_id, sent.endpoint_id, sent.position, sent.event["id"], state, attempt, is_again
     )
 
 
-async def take_again(connection: Connection, endpoint_id: str, limit: int) -> list[Head]:
-    """Take deliveries that an operator wants to be sent again, outside of the queues."""
-    rows = await connection.fetch(
-        f"""with taken as (
-            update webhook_deliveries set again_at = null where id = any(array(
-                select id from webhook_deliveries where endpoint_id = $1 and again_at <= clock_timestamp()
-                limit $2 for update skip locked))
-            returning endpoint_id, position
-        )
-        select coalesce(v.subscription_id, '') as queue, 0 as failures, null::timestamptz as failing_since, {_SENT}
-        from taken t join webhook_endpoints w on w.id = t.endpoint_id and w.status = 'enabled'
-        join events v on v.position = t.position""",
-        endpoint_id,
-        limit,
-    )
-    return [_head(row) for row in rows]
+async def take_again(connection: Connection, endpoint_id: str, *, seconds: float) -> list[Head]:
+    """Take deliveries that an operator wants to be sent again, as many as the endpoint may have in flight.
+
+    They are sent outside of the queues. One that is not recorded within so many seconds is taken again.
+    """
+    return [_head(row) for row in await connection.fetch(_TAKE_AGAIN, endpoint_id, seconds)]
 
 
 async def backlog(connection: Connection) -> list[JsonObject]:

@@ -175,9 +175,12 @@ async def deliveries(
 
 
 async def ask_again(connection: Connection, endpoint_id: str, delivery_id: str) -> bool:
-    """Note that a delivery is to be sent again; False if there is none whose event is kept."""
+    """Note that a delivery is to be sent again; False if there is none whose event is kept.
+
+    One that is sent again at this moment, or waits for that, is not noted twice.
+    """
     done = await connection.execute(
-        """update webhook_deliveries d set again_at = clock_timestamp()
+        """update webhook_deliveries d set again_at = coalesce(d.again_at, clock_timestamp())
         where d.endpoint_id = $1 and d.id = $2 and exists (select from events e where e.position = d.position)""",
         endpoint_id,
         delivery_id,
