@@ -17,6 +17,7 @@ import httpcore
 from httpcore import AsyncNetworkBackend, AsyncNetworkStream
 
 from app.errors import FieldError, InvalidRequest
+from app.events.resolving import Resolver
 
 _LONGEST: Final = 2000
 # These hold an IPv4 address, which a gateway on the way may go on to.
@@ -94,6 +95,7 @@ class GuardedNetwork(AsyncNetworkBackend):
     def __init__(self, *, live: bool, backend: AsyncNetworkBackend | None = None) -> None:
         self._live = live
         self._backend = backend or httpcore.AnyIOBackend()
+        self._resolver = Resolver()
 
     async def connect_tcp(
         self,
@@ -110,10 +112,9 @@ class GuardedNetwork(AsyncNetworkBackend):
             httpcore.ConnectError: the host is unknown, or none of its addresses answers.
         """
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            addresses = await self._resolver.addresses(host)
         except (OSError, UnicodeError) as error:
             raise httpcore.ConnectError("the host is unknown") from error
-        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
         if self._live and not all(is_public(ip_address(one.partition("%")[0])) for one in addresses):
             raise NotPublic("the host has an address that is not public")
         failure: httpcore.ConnectError | httpcore.ConnectTimeout = httpcore.ConnectError(

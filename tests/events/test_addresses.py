@@ -2,6 +2,10 @@
 
 import asyncio
 import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Coroutine, Iterator
 from ipaddress import ip_address
 from typing import Any
 
@@ -9,7 +13,7 @@ import pytest
 
 from app.errors import InvalidRequest
 from app.events.addresses import check_url, is_public
-from app.events.sending import WebhookSender, authority
+from app.events.sending import Sent, WebhookSender, authority
 from testkit.receiver import receiving
 
 NOT_PUBLIC = (
@@ -128,17 +132,81 @@ async def test_rebound_name_is_judged_at_each_connection(monkeypatch: pytest.Mon
     answers = [["93.184.215.14", "127.0.0.1"], ["127.0.0.1"], ["::1"], ["169.254.169.254"]]
     asked = []
 
-    async def getaddrinfo(_: Any, host: str, port: int, **__: Any) -> list[Any]:
+    def getaddrinfo(host: str, port: int | None, *_: Any, **__: Any) -> list[Any]:
         asked.append(host)
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, port)) for one in answers[len(asked) - 1]]
 
-    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     async with receiving() as receiver:
         url = receiver.url.replace("127.0.0.1", "rebound.example")
         for _ in answers:
             assert await sent_to(url, live=True) == (None, "the host has an address that is not public")
         assert receiver.received == []
     assert asked == ["rebound.example"] * len(answers)
+
+
+@pytest.fixture
+def slow_names(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[list[str], threading.Event]]:
+    """Names below slow.example are this host, but their name server is silent until the event is set.
+
+    The list has each name once for each look-up that has begun.
+    """
+    asked: list[str] = []
+    answered = threading.Event()
+    resolve = socket.getaddrinfo
+
+    def getaddrinfo(host: Any, port: Any, *rest: Any, **named: Any) -> Any:
+        if not str(host).endswith("slow.example"):
+            return resolve(host, port, *rest, **named)
+        asked.append(host)
+        answered.wait(20.0)
+        return resolve("127.0.0.1", port, *rest, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    yield asked, answered
+    answered.set()
+
+
+async def test_silent_name_server_holds_up_no_other_look_up(
+    slow_names: tuple[list[str], threading.Event],
+) -> None:
+    """Its look-ups held every thread of the pool in which the worker finds Stripe and PostgreSQL too."""
+    asked, answered = slow_names
+    async with receiving() as receiver, WebhookSender(live=False, seconds=1.0) as sender:
+        secrets = ["whsec_" + "A" * 43 + "="]
+
+        def send(host: str) -> Coroutine[Any, Any, Sent]:
+            return sender.send(receiver.url.replace("127.0.0.1", host), "evt_1", b"{}", secrets)
+
+        for _ in range(2):
+            slow = [asyncio.create_task(send("a.slow.example")) for _ in range(40)]
+            await asyncio.sleep(0.1)
+            async with asyncio.timeout(0.8):
+                assert await asyncio.get_running_loop().getaddrinfo("127.0.0.1", 443)
+                assert (await send("localhost")).status == 204
+            assert {sent.error for sent in await asyncio.gather(*slow)} == {"no answer within 1 s"}
+        assert asked == ["a.slow.example"], "one look-up of a name at a time"
+        waiting = asyncio.create_task(send("a.slow.example"))
+        await asyncio.sleep(0.1)
+        answered.set()
+        assert (await waiting).status == 204
+        assert (await send("b.slow.example")).status == 204
+    assert asked == ["a.slow.example", "b.slow.example"]
+
+
+def test_process_ends_while_a_name_server_is_silent() -> None:
+    """A thread that looks up a name cannot be stopped, and the end of a worker must not wait for it."""
+    program = """
+import asyncio, socket, time
+from app.events.sending import WebhookSender
+socket.getaddrinfo = lambda *_, **__: time.sleep(60)
+async def main():
+    async with WebhookSender(live=False, seconds=0.3) as sender:
+        print((await sender.send("http://slow.example/", "evt_1", b"{}", [])).error)
+asyncio.run(main())
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+    assert (ended.stdout.strip(), ended.returncode) == ("no answer within 0.3 s", 0), ended.stderr
 
 
 async def test_redirect_is_not_followed() -> None:
