@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
 
 import structlog
 from fastapi import Request
@@ -18,24 +21,27 @@ from app.errors import BillingError, Conflict, FieldError, InvalidRequest, RateL
 from app.http import problems
 from app.http.dependencies import get_context, principal_of
 from app.http.in_flight import WritesInFlight
+from app.http.operation_ids import digits_of
 from app.http.store import idempotency
 from app.http.strict_json import StrictRequest
 from app.http.strict_queries import Handler, StrictQueryRoute
 from app.identity.principals import Anonymous
-from app.postgres.database import Database
+from app.postgres.database import Connection, Database
 
 log = structlog.get_logger(__name__)
 
 _LONGEST_KEY = 255
 _KEPT_HEADERS = ("content-type", "location", "retry-after", "etag")
-_RELEASE_TRIES = 40
-_RELEASE_PAUSE_SECONDS = 1.0
-"""With the tries, less than the minute after which another request may claim the key."""
+_SETTLE_SECONDS = 50.0
+"""Less than the minute after which another request may claim the key."""
+_SETTLE_PAUSE_SECONDS = 1.0
 _DECIDED_NOTHING = "operation_in_progress"
 _SERVER_ERROR = 500
 
-_releasing: set[asyncio.Task[None]] = set()
-"""Tasks that release a key once the database takes writes again."""
+_Settling = Callable[[Connection], Coroutine[Any, Any, None]]
+
+_settlings: set[asyncio.Task[None]] = set()
+"""Tasks that store the answer of a key, or release it, once the database takes writes again."""
 
 
 class IdempotentRoute(StrictQueryRoute):
@@ -87,66 +93,79 @@ async def _once(request: Request, rules: IdempotentRoute, route: str, key: str, 
         return await handler(request)
     principal = caller.key
     database = get_context(request).database
-    asked = hashlib.sha256(
-        b"\n".join([request.url.path.encode(), request.url.query.encode(), await request.body()])
-    )
+    asked = await _hash_of(request)
+    digits = await digits_of(request, caller, key)
     async with database.connection() as connection:
-        stored = await idempotency.claim(connection, principal, route, key, asked.digest())
-    if stored is not None:
-        return _replayed(request, stored, asked.digest(), rules)
+        found = await idempotency.claim(connection, principal, route, key, asked, digits=digits)
+    if isinstance(found, idempotency.StoredAnswer):
+        return _replayed(request, found, asked, rules)
+    request.scope["state"]["key_reused_at"] = found.reused_at
     try:
         response = await _answered(request, handler)
-        if response.status_code < _SERVER_ERROR and response.status_code != 401:
-            headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
-            async with database.connection() as connection:
-                await idempotency.store(
-                    connection,
-                    principal,
-                    route,
-                    key,
-                    status=response.status_code,
-                    headers=headers,
-                    body=rules.to_store(bytes(response.body)),
-                )
-            return response
     except BaseException:
-        await _release(database, principal, route, key)
+        await _settle(database, _forgetting(found))
         raise
-    await _release(database, principal, route, key)
+    is_kept = response.status_code < _SERVER_ERROR and response.status_code != 401
+    await _settle(database, _storing(found, response, rules) if is_kept else _forgetting(found))
     return response
 
 
-async def _release(database: Database, principal: str, route: str, key: str) -> None:
-    """Release a key without an answer, now or as soon as the database takes writes again.
+async def _hash_of(request: Request) -> bytes:
+    """Return the hash of what the key stands for."""
+    parts = [request.url.path.encode(), request.url.query.encode(), await request.body()]
+    if (match := request.headers.get("if-match")) is not None:
+        parts.append(match.encode())
+    return hashlib.sha256(b"\n".join(parts)).digest()
 
-    Otherwise a request that is sent again would be told that the first one is still running.
+
+def _storing(claim: idempotency.Claim, response: Response, rules: IdempotentRoute) -> _Settling:
+    headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
+    return partial(
+        idempotency.store,
+        claim=claim,
+        status=response.status_code,
+        headers=headers,
+        body=rules.to_store(bytes(response.body)),
+    )
+
+
+def _forgetting(claim: idempotency.Claim) -> _Settling:
+    return partial(idempotency.forget, claim=claim)
+
+
+async def _settle(database: Database, settling: _Settling) -> None:
+    """Store the answer of a key or release it, now or as soon as the database takes writes again.
+
+    Otherwise a request that is sent again would be told that the first one is still running. What was done is answered
+    in any case: a caller who is told to send it again would have it done twice.
     """
     try:
         async with database.connection() as connection:
-            await idempotency.forget(connection, principal, route, key)
+            await settling(connection)
     except ServiceUnavailable:
-        task = asyncio.create_task(_release_later(database, principal, route, key))
-        _releasing.add(task)
-        task.add_done_callback(_releasing.discard)
+        task = asyncio.create_task(_settle_later(database, settling))
+        _settlings.add(task)
+        task.add_done_callback(_settlings.discard)
 
 
-async def _release_later(database: Database, principal: str, route: str, key: str) -> None:
-    for _ in range(_RELEASE_TRIES):
-        await asyncio.sleep(_RELEASE_PAUSE_SECONDS)
+async def _settle_later(database: Database, settling: _Settling) -> None:
+    give_up = asyncio.get_running_loop().time() + _SETTLE_SECONDS
+    while asyncio.get_running_loop().time() < give_up:
+        await asyncio.sleep(_SETTLE_PAUSE_SECONDS)
         try:
             async with database.connection() as connection:
-                await idempotency.forget(connection, principal, route, key)
+                await settling(connection)
         except ServiceUnavailable as error:
-            log.info("key_not_released", reason=error.code)
+            log.info("key_not_settled", reason=error.code)
         else:
             return
 
 
 async def drain() -> None:
-    """End the tasks that release keys; at shutdown. After a minute such a key is free in any case."""
-    for task in _releasing:
+    """End the tasks that settle keys; at shutdown. After a minute such a key is free in any case."""
+    for task in _settlings:
         task.cancel()
-    await asyncio.gather(*_releasing, return_exceptions=True)
+    await asyncio.gather(*_settlings, return_exceptions=True)
 
 
 async def _answered(request: Request, handler: Handler) -> Response:

@@ -18,7 +18,7 @@ from testkit.service import api_process, service_environment, worker_process
 from testkit.simulator import Simulator, new_account_key
 
 LEASE = "3"
-ADDITIONS = 40
+ADDITIONS = 80
 FREE_AFTER, FREE_AFTER_BEFORE_17 = 15.0, 45.0
 """Seconds within which another process changes the subscription; PostgreSQL 17 knows a limit of a transaction."""
 PROBES = 11.0

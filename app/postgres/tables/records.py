@@ -69,6 +69,11 @@ idempotency_keys = Table(
     json_column("headers"),
     Column("body", LargeBinary),
     instant("created_at", default=True),
+    Column(
+        "reused_at",
+        DateTime(timezone=True),
+        comment="when the key was used again, after an earlier use of it had expired",
+    ),
 )
 Index(None, idempotency_keys.c.created_at)
 
