@@ -153,7 +153,7 @@ class Streams:
                     return
                 stream.woken.clear()
                 await _wait(stream, last + HEARTBEAT_SECONDS - time.monotonic())
-                if time.monotonic() - last >= HEARTBEAT_SECONDS:
+                if not stream.waiting and time.monotonic() - last >= HEARTBEAT_SECONDS:
                     last = time.monotonic()
                     yield _heartbeat(stream.newest)
         finally:

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from app.domain.ids import CustomerId, SubscriptionId
 from app.domain.roles import Role
 from app.errors import CursorExpired, RateLimited
+from app.events.store import streams as store
 from app.events.stream_rules import shown_to
 from app.events.streams import Stream, Streams
 from app.identity.principals import EndUser
@@ -305,6 +306,26 @@ async def test_waiting_events_are_withheld_when_the_token_expires_before_they_ar
     assert stream.waiting
     await asyncio.sleep(max(0.0, (stream.expires or 0) - time.time()) + 0.1)
     assert (await _rest(messages)).events == []
+
+
+async def test_heartbeat_has_no_later_place_than_the_events_that_wait(
+    service: Service, streams: Streams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look of the poller and a heartbeat fell together, and a resume after the heartbeat lost the events."""
+    company = await filled_company(service)
+    begin = await _missed_three(service, streams, company)
+    end = await streams.begin(service.context, None)
+    async with service.context.database.reading() as connection:
+        [event, *_] = await store.events_between(connection, begin, end, [company.subscription_id])
+    monkeypatch.setattr("app.events.streams.HEARTBEAT_SECONDS", 0.0)
+    stream = new_stream(company, company.owner, Role.OWNER, end)
+    messages = streams.messages(service.context, stream)
+    assert [(await anext(messages))[:7] for _ in range(2)] == [b"retry: ", b": heart"]
+    coming = asyncio.create_task(anext(messages))
+    await asyncio.sleep(0)
+    stream.take(event)
+    assert b"data: " in await coming
+    await messages.aclose()
 
 
 async def test_stream_ends_when_the_link_of_its_login_ends(service: Service) -> None:
