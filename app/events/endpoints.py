@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from secrets import token_hex
 from typing import Final, Literal, get_args
 
+import structlog
+
 from app.context import Context
 from app.domain.snapshots import JsonObject
-from app.errors import CursorExpired, InvalidRequest, NotFound
+from app.errors import BillingError, CursorExpired, InvalidRequest, NotFound
 from app.events.addresses import check_url
 from app.events.feed import named_position
 from app.events.schemas import EndpointTest, EventType
@@ -21,8 +24,12 @@ from app.events.store import feed
 from app.events.store.endpoints import Endpoint
 from app.postgres.database import Connection
 
+log = structlog.get_logger(__name__)
+
 ID_PATTERN: Final = "^we_[0-9a-f]{24}$"
 DELIVERY_PATTERN: Final = "^dl_[0-9a-f]{24}$"
+DELETE_SECONDS: Final = 1.0
+"""Seconds for which a request deletes what an endpoint has left."""
 BY_OPERATOR: Final = "Disabled by an operator."
 
 
@@ -140,10 +147,32 @@ async def change(context: Context, endpoint_id: str, asked: Changes, *, live: bo
 
 
 async def delete(context: Context, endpoint_id: str) -> None:
-    """Delete an endpoint with its deliveries. Raises NotFound."""
+    """Delete an endpoint with its deliveries. Raises NotFound.
+
+    It is gone at once. The deliveries of a busy one are many, and those that are left after DELETE_SECONDS are deleted
+    by the worker.
+    """
+    loop = asyncio.get_running_loop()
+    until = loop.time() + DELETE_SECONDS
     async with context.database.transaction() as connection:
         if not await store.delete(connection, endpoint_id):
             raise NotFound()
+    try:
+        async with context.database.connection() as connection:
+            while await store.delete_rows(connection, endpoint_id) and loop.time() < until:
+                pass
+    except BillingError as error:
+        log.warning("deliveries_not_deleted", endpoint_id=endpoint_id, reason=error.code)
+
+
+async def forget_deleted(context: Context) -> int:
+    """Delete what is left of deleted endpoints; return the number of their queues and deliveries."""
+    number = 0
+    async with context.database.connection() as connection:
+        for endpoint_id in await store.deleted(connection):
+            while deleted := await store.delete_rows(connection, endpoint_id):
+                number += deleted
+    return number
 
 
 async def rotate(

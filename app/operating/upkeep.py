@@ -1,7 +1,7 @@
 """Periodic work of the worker.
 
-It deletes expired rows, ends invitations whose term is over, clears ended subscriptions, looks for lost events, and
-reconciles.
+It deletes expired rows and what is left of deleted endpoints, ends invitations whose term is over, clears ended
+subscriptions, looks for lost events, and reconciles.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import structlog
 from app.context import Context
 from app.customers import emptied
 from app.errors import BillingError
+from app.events import endpoints
 from app.events.store import feed
 from app.mirror import recent_events
 from app.mirror import reconcile as reconciling
@@ -109,6 +110,7 @@ async def reconcile_when_due(context: Context) -> bool:
 _Part = Callable[[Context], Coroutine[Any, Any, object]]
 _PARTS: Final[tuple[tuple[_Part, float], ...]] = (
     (purge, 600.0),
+    (endpoints.forget_deleted, _LOOK_SECONDS),
     (cleanup.end_invitations, _LOOK_SECONDS),
     (cleanup.clear_all_ended, _LOOK_SECONDS),
     (emptied.delete_emptied, 10.0),

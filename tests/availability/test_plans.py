@@ -4,16 +4,28 @@ The statistics are those of an account in which one subscription has almost all 
 any subscription to have them all. What was really read is counted by PostgreSQL itself, triggers included.
 """
 
+import asyncio
+
 import asyncpg
 
 from app.customers import emptied
+from app.events import endpoints
+from app.events.delivering import Deliverer, Patience
+from app.events.secrets import EndpointSecrets
+from app.events.sending import WebhookSender
+from app.events.store import feed
 from app.mirror.store.members import SEARCHED_MEMBERS
+from app.sharing.invitation_tokens import InvitationTokens
+from app.sharing.sent_invitations import renderer
 from testkit import growth
-from testkit.company import Company, new_email, running_service
-from testkit.service import as_service
+from testkit.company import Company, Service, new_email, running_service
+from testkit.receiver import receiving
+from testkit.service import ENCRYPTION_KEY, INVITATION_SECRET, as_service
 from testkit.simulator import Simulator, new_account_key
 
+ADMIN = as_service("admin")
 MEMBERS = 20_000
+OF_EVENTS = ("events", "webhook_deliveries", "webhook_queues")
 LARGE = (
     "customers",
     "memberships",
@@ -22,6 +34,7 @@ LARGE = (
     "operation_steps",
     "reservations",
     "seat_customers",
+    *OF_EVENTS,
 )
 _READ = "select sum(idx_tup_read)::bigint from pg_stat_user_indexes where relname = any($1)"
 _SCANS = "select relname, seq_scan from pg_stat_user_tables where relname = any($1)"
@@ -94,6 +107,93 @@ async def test_large_tables_are_never_read_whole_when_one_team_has_almost_all_me
             await service.work_off()
             await emptied.delete_emptied(service.context)
         assert await scans(database_url) == before
+
+
+async def _logged(service: Service, endpoint_id: str) -> None:
+    """20,000 events, a tenth of them past their retention, which one endpoint has received, and statistics of that."""
+    async with service.context.database.unhurried() as connection:
+        await connection.execute(
+            """insert into events (position, id, type, created, subscription_id, sequence, data)
+            select 1000000 + n, 'evt_plans' || n, 'owner.changed',
+                now() - case when n <= 2000 then interval '40 days' else interval '1 day' end, 'sub_plans' || n, 1,
+                '{"owner_id": null, "previous_owner_id": null, "source": "api", "operation_id": null}'
+            from generate_series(1, $1::int) n""",
+            MEMBERS,
+        )
+        await connection.execute(
+            """insert into webhook_deliveries (id, endpoint_id, position, event_id, state, attempts)
+            select 'dl_' || lpad(n::text, 24, '0'), $2, 1000000 + n, 'evt_plans' || n, 'delivered', '[]'
+            from generate_series(1, $1::int) n""",
+            MEMBERS,
+            endpoint_id,
+        )
+        await connection.execute(
+            """insert into webhook_queues (endpoint_id, subscription_id, delivered_to, due_at, failures)
+            select $2, 'sub_plans' || n, 1000000 + n, now(), 0 from generate_series(1, $1::int) n""",
+            MEMBERS,
+            endpoint_id,
+        )
+        await connection.execute("delete from events where position < 1000000")
+        await connection.execute("update event_log set position = 1000000 + $1::int", MEMBERS)
+        await connection.execute("update webhook_endpoints set queued_to = 1000000 + $1::int", MEMBERS)
+        await connection.execute("analyze")
+
+
+async def test_event_tables_are_never_read_whole_when_one_endpoint_has_received_all(
+    stripe_simulator: str, database_url: str
+) -> None:
+    """Retention and the deletion of an endpoint read all deliveries, and ended at the limit of a statement."""
+    async with Simulator(stripe_simulator, new_account_key()) as stripe, receiving() as receiver:
+        body = {"url": receiver.url, "types": ["owner.changed"]}
+        async with running_service(stripe, database_url) as service:
+            await service.fill()
+            company = await service.company(seats=9)
+            await service.announce()
+            made = [await service.send("POST", "/v1/webhook-endpoints", ADMIN, body) for _ in range(2)]
+            first, second = (one.json()["webhook_endpoint"]["id"] for one in made)
+            await _logged(service, first)
+        before = await scans(database_url)
+        async with running_service(stripe, database_url) as service:
+            company.service = service
+            path = f"/v1/webhook-endpoints/{first}"
+            page = (await service.get(f"{path}/deliveries", ADMIN)).json()
+            await service.get(f"{path}/deliveries", ADMIN, cursor=page["next_cursor"])
+            again = await service.send("POST", f"{path}/deliveries/dl_{MEMBERS:024}/redeliver", ADMIN)
+            assert again.status_code == 202, again.text
+            changed = await company.change(company.owner.headers, add=[new_email()])
+            assert changed.status_code == 200, changed.text
+            await service.announce()
+            assert (await service.get("/v1/events", as_service("read"), limit=5)).status_code == 200
+            await _delivered(service)
+            await endpoints.forget_deleted(service.context)
+            async with service.context.database.connection() as connection:
+                while await feed.purge(connection, days=35):
+                    pass
+            for endpoint_id in (first, second):
+                gone = await service.send("DELETE", f"/v1/webhook-endpoints/{endpoint_id}", ADMIN)
+                assert gone.status_code == 204, gone.text
+            await endpoints.forget_deleted(service.context)
+        after = await scans(database_url)
+        assert {table: after[table] - before[table] for table in OF_EVENTS} == dict.fromkeys(OF_EVENTS, 0)
+        assert [event["id"] for event in receiver.events] == [f"evt_plans{MEMBERS}"]
+        async with running_service(stripe, database_url) as service:
+            [left] = await service.fetch(
+                """select (select count(*) from webhook_deliveries) as deliveries,
+                    (select count(*) from webhook_queues) as queues,
+                    (select min(position) from events where id like 'evt_plans%') as first"""
+            )
+        assert (left["deliveries"], left["queues"], left["first"]) == (0, 0, 1_002_001)
+
+
+async def _delivered(service: Service) -> None:
+    async with WebhookSender(live=False, seconds=5.0) as sender:
+        render = renderer(service.context, InvitationTokens([INVITATION_SECRET]))
+        patience = Patience(timeout=5.0, retry_max=3600.0, disable_after=432_000.0)
+        deliverer = Deliverer(service.context, sender, EndpointSecrets([ENCRYPTION_KEY]), patience, render)
+        for _ in range(3):
+            await deliverer.begin_what_is_due(asyncio.Event())
+            if deliverer.running:
+                await asyncio.wait(set(deliverer.running))
 
 
 async def test_list_by_state_reads_few_rows_when_almost_all_members_are_in_another_state(

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from standardwebhooks.webhooks import WebhookVerificationError
 
-from app.events import delivering
+from app.events import delivering, endpoints
 from app.events.delivering import Deliverer, Patience, pause_after
 from app.events.secrets import EndpointSecrets
 from app.events.sending import WebhookSender
@@ -428,6 +428,48 @@ async def test_event_is_not_skipped_when_the_queue_is_ahead_of_the_log_that_was_
     await deliver(service, deliverer)
     sequences = [event["sequence"] for event in receiver.events]
     assert sequences == list(range(sequences[0], sequences[0] + 9))
+
+
+async def deliveries_and_queues(service: Service) -> tuple[int, int]:
+    [row] = await service.fetch(
+        """select (select count(*) from webhook_deliveries) as deliveries,
+            (select count(*) from webhook_queues) as queues"""
+    )
+    return int(row["deliveries"]), int(row["queues"])
+
+
+async def test_endpoint_is_gone_at_once_and_a_worker_deletes_what_it_has_left(
+    service: Service, deliverer: Deliverer, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One statement deleted all deliveries, and that of a busy endpoint ended at its limit."""
+    (gone, _), (kept, _) = await endpoint(service, receiver), await endpoint(service, receiver)
+    company = await service.company(users=0)
+    await deliver(service, deliverer)
+    (of_both, queues) = await deliveries_and_queues(service)
+    await service.fetch(
+        """insert into webhook_deliveries (id, endpoint_id, position, event_id, state, attempts)
+        select 'dl_' || n, $1, 100000 + n, 'evt_' || n, 'delivered', '[]' from generate_series(1, 2500) n""",
+        gone,
+    )
+    await company.change(company.owner.headers, add=[new_email()])
+    await service.announce()
+    receiver.seconds = 0.3
+    await deliverer.begin_what_is_due(asyncio.Event())
+    monkeypatch.setattr(endpoints, "DELETE_SECONDS", 0.0)
+    deleted = await service.send("DELETE", f"/v1/webhook-endpoints/{gone}", ADMIN)
+    assert deleted.status_code == httpx.codes.NO_CONTENT, deleted.text
+    for path in (f"/v1/webhook-endpoints/{gone}", f"/v1/webhook-endpoints/{gone}/deliveries"):
+        assert (await service.get(path, ADMIN)).status_code == httpx.codes.NOT_FOUND
+    await asyncio.wait(set(deliverer.running))
+    await deliver(service, deliverer)
+    assert (await deliveries_and_queues(service))[0] > 1500, "the request had no time for them"
+    assert await endpoints.forget_deleted(service.context) > 1500
+    left = await service.fetch(
+        "select endpoint_id from webhook_deliveries union select endpoint_id from webhook_queues"
+    )
+    assert [row["endpoint_id"] for row in left] == [kept]
+    assert await deliveries_and_queues(service) == (of_both // 2 + 3, queues // 2)
+    assert await endpoints.forget_deleted(service.context) == 0
 
 
 async def test_endpoints_are_for_admin_keys_only(service: Service) -> None:

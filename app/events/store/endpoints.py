@@ -17,6 +17,35 @@ from app.postgres.database import Connection
 _COLUMNS = """id, url, description, types, status, disabled_reason, secret, former_secret, former_until, queued_to,
         created_at"""
 
+# The endpoints of a table, by one look into its index for each: the table is large, and they are few.
+_NAMED = """
+    select endpoint_id from (
+        with recursive named as (
+            (select endpoint_id from {table} order by endpoint_id limit 1)
+            union all
+            select (select t.endpoint_id from {table} t where t.endpoint_id > named.endpoint_id
+                order by t.endpoint_id limit 1)
+            from named where named.endpoint_id is not null)
+        select endpoint_id from named) {table}_named"""
+_DELETED = f"""
+    select endpoint_id as id from (
+        {_NAMED.format(table="webhook_queues")} union {_NAMED.format(table="webhook_deliveries")}) named
+    where endpoint_id is not null and not exists (select from webhook_endpoints w where w.id = endpoint_id)"""
+
+_DELETE_ROWS = """
+    with queues as (
+        delete from webhook_queues where endpoint_id = $1 and subscription_id = any(array(
+            select subscription_id from webhook_queues where endpoint_id = $1 order by subscription_id limit 1000))
+          and not exists (select from webhook_endpoints where id = $1)
+        returning 1
+    ), deliveries as (
+        delete from webhook_deliveries where endpoint_id = $1 and position = any(array(
+            select position from webhook_deliveries where endpoint_id = $1 order by position limit 1000))
+          and not exists (select from webhook_endpoints where id = $1)
+        returning 1
+    )
+    select (select count(*) from queues) + (select count(*) from deliveries)"""
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
@@ -145,10 +174,21 @@ async def rotate(connection: Connection, endpoint_id: str, *, secret: str, overl
 
 
 async def delete(connection: Connection, endpoint_id: str) -> bool:
-    """Delete an endpoint with its queues and deliveries; False if there is none."""
-    await connection.execute("delete from webhook_queues where endpoint_id = $1", endpoint_id)
-    await connection.execute("delete from webhook_deliveries where endpoint_id = $1", endpoint_id)
+    """Delete an endpoint; False if there is none. Its queues and deliveries are left to `delete_rows`."""
     return await connection.execute("delete from webhook_endpoints where id = $1", endpoint_id) == "DELETE 1"
+
+
+async def deleted(connection: Connection) -> list[str]:
+    """Return the endpoints that are deleted, and have queues or deliveries."""
+    return [row["id"] for row in await connection.fetch(_DELETED)]
+
+
+async def delete_rows(connection: Connection, endpoint_id: str) -> int:
+    """Delete up to 1000 queues and as many deliveries of a deleted endpoint; return their number.
+
+    A try that was under way when the endpoint was deleted stores its delivery afterwards.
+    """
+    return int(await connection.fetchval(_DELETE_ROWS, endpoint_id))
 
 
 async def disable(connection: Connection, endpoint_id: str, reason: str) -> None:

@@ -136,30 +136,33 @@ async def accesses(connection: Connection, after: tuple[str, str], limit: int) -
     return [dict(row) for row in rows]
 
 
+# Deliveries are found by endpoint and position, for which there is an index. There is none by position alone.
+_PURGE = """
+    with gone as (
+        delete from events where position = any(array(
+            select position from events
+            where position <= coalesce((
+                select min(least(w.queued_to, (select min(q.next_position) - 1 from webhook_queues q
+                    where q.endpoint_id = w.id and q.next_position is not null)))
+                from webhook_endpoints w where w.status = 'enabled'), 9223372036854775807)
+            order by position limit 1000))
+          and created < clock_timestamp() - $1 * interval '1 day'
+        returning position
+    ), deliveries as (
+        delete from webhook_deliveries where id = any(array(
+            select d.id from webhook_endpoints w cross join gone cross join lateral (
+                select id from webhook_deliveries
+                where endpoint_id = w.id and position = gone.position offset 0) d))
+    ), noted as (
+        update event_log set purged_to = greatest(purged_to, (select max(position) from gone))
+        where exists (select from gone)
+    )
+    select count(*) from gone"""
+
+
 async def purge(connection: Connection, *, days: float) -> int:
     """Delete the oldest events that are older than so many days, up to 1000, with their deliveries.
 
     Return their number. An event that an enabled endpoint has not taken is kept, and so are all after it.
     """
-    return int(
-        await connection.fetchval(
-            """with gone as (
-                delete from events where position = any(array(
-                    select position from events
-                    where position <= coalesce((
-                        select min(least(w.queued_to, (select min(q.next_position) - 1 from webhook_queues q
-                            where q.endpoint_id = w.id and q.next_position is not null)))
-                        from webhook_endpoints w where w.status = 'enabled'), 9223372036854775807)
-                    order by position limit 1000))
-                  and created < clock_timestamp() - $1 * interval '1 day'
-                returning position
-            ), deliveries as (
-                delete from webhook_deliveries where position in (select position from gone)
-            ), noted as (
-                update event_log set purged_to = greatest(purged_to, (select max(position) from gone))
-                where exists (select from gone)
-            )
-            select count(*) from gone""",
-            days,
-        )
-    )
+    return int(await connection.fetchval(_PURGE, days))
