@@ -158,6 +158,85 @@ async def test_a_dry_run_finds_the_same_and_changes_nothing(service: Service) ->
     assert [one for one in await calls(service, "/v1/customers/") if one["method"] == "GET"] == []
 
 
+async def list_calls(service: Service) -> list[Any]:
+    """The reads of pages of lists."""
+    return [one for one in await calls(service) if one["params"].get("limit")]
+
+
+class Interrupted(Exception):
+    """A run was killed."""
+
+
+async def interrupted(service: Service, *, dry_run: bool, pages: int) -> None:
+    """A run that ends after so many pages."""
+    seen: list[object] = []
+
+    def report(progress: object) -> None:
+        seen.append(progress)
+        if len(seen) == pages:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        await reconcile(service.context, dry_run=dry_run, report=report)
+
+
+async def pages_read(service: Service, *, dry_run: bool) -> int:
+    """Pages of the unfinished scans of that sort."""
+    [row] = await service.fetch(
+        """select coalesce(sum(r.pages), 0)::int as number from list_scan_ranges r join list_scans s on s.id = r.scan_id
+        where s.purpose = 'reconcile' and s.dry_run = $1 and s.finished_at is null""",
+        dry_run,
+    )
+    return int(row["number"])
+
+
+async def test_an_interrupted_run_goes_on_after_a_dry_run(service: Service) -> None:
+    """A dry run abandoned it, and deleted what it had read and found."""
+    ids = await spread(service.stripe)
+    await service.fill()
+    await drift(service, ids)
+    await interrupted(service, dry_run=False, pages=8)
+    read = await pages_read(service, dry_run=False)
+    waiting = "select object_id from list_scan_findings where outcome is null order by 1"
+    found = [row["object_id"] for row in await service.fetch(waiting)]
+    assert read and found
+    before = len(await list_calls(service))
+    dry = (await run(service, dry_run=True)).kinds["customer"]
+    assert dry.orphaned == 3
+    whole = len(await list_calls(service)) - before
+    assert await pages_read(service, dry_run=False) == read
+    source = "select source_of_change(null, $1) as source"
+    assert {(await service.fetch(source, one))[0]["source"] for one in found} == {"reconcile"}
+    async with service.context.database.connection() as connection:
+        assert await scan_rows.is_reconcile_due(connection, interval_hours=24)
+    seen = len(await list_calls(service))
+    result = await run(service)
+    customers = result.kinds["customer"]
+    assert (customers.missing, customers.stale, customers.orphaned, customers.repaired) == (3, 3, 3, 9)
+    assert len(await list_calls(service)) - seen <= whole - read + scans.RUNNERS_A_KIND
+    assert await differing(service) == []
+    async with service.context.database.connection() as connection:
+        last = await scan_rows.last_reconcile(connection)
+        assert last is not None and not last["dry_run"], "the doctor shows the one that ended last"
+        assert not await scan_rows.is_reconcile_due(connection, interval_hours=24)
+
+
+async def test_an_interrupted_dry_run_goes_on_unless_a_run_has_repaired_what_it_found(
+    service: Service,
+) -> None:
+    ids = await spread(service.stripe)
+    await service.fill()
+    await drift(service, ids)
+    await interrupted(service, dry_run=True, pages=5)
+    assert (read := await pages_read(service, dry_run=True))
+    await interrupted(service, dry_run=True, pages=2)
+    assert await pages_read(service, dry_run=True) > read
+    assert (await run(service)).drift == 9
+    result = await run(service, dry_run=True)
+    assert result.drift == 0
+    assert await service.fetch("select 1 from list_scans where finished_at is null") == []
+
+
 async def test_it_stops_before_it_removes_too_many(service: Service) -> None:
     ids = await spread(service.stripe, 60)
     await service.fill()

@@ -54,11 +54,17 @@ class Range:
 
 
 async def resume(connection: Connection, purpose: Purpose, *, dry_run: bool) -> ListScan | None:
-    """Take the unfinished list scan of that purpose, None without one. Its former holder cannot write any more."""
+    """Take the unfinished list scan of that purpose, None without one. Its former holder cannot write any more.
+
+    A dry run is not continued after another run has repaired what it found.
+    """
     row = await connection.fetchrow(
         """update list_scans set fence = fence + 1 where id = (
-            select id from list_scans where purpose = $1 and dry_run = $2 and finished_at is null
-            order by id desc limit 1)
+            select s.id from list_scans s
+            where s.purpose = $1 and s.dry_run = $2 and s.finished_at is null and not ($2 and exists (
+                select from list_scans n where n.purpose = $1 and not n.dry_run
+                  and greatest(n.started_at, n.finished_at) > s.started_at))
+            order by s.id desc limit 1)
         returning id, fence, planned_at""",
         purpose,
         dry_run,
@@ -67,20 +73,20 @@ async def resume(connection: Connection, purpose: Purpose, *, dry_run: bool) -> 
 
 
 async def start(connection: Connection, purpose: Purpose, *, dry_run: bool, planned_at: int) -> ListScan:
-    """Begin a list scan. Unfinished ones of its purpose are abandoned, and all findings of that purpose deleted."""
+    """Begin a list scan. Unfinished ones of its purpose are abandoned, and all findings of that purpose deleted.
+
+    A dry run does so to dry runs only, and any other run to all others. An unfinished one stays the newest beside a dry
+    run: the database asks the newest one whether a change comes from a reconcile.
+    """
+    scans = "select id from list_scans where purpose = $1 and dry_run = $2"
     await connection.execute(
         """update list_scans set finished_at = clock_timestamp(), outcome = 'abandoned'
-        where purpose = $1 and finished_at is null""",
+        where purpose = $1 and dry_run = $2 and finished_at is null""",
         purpose,
+        dry_run,
     )
-    await connection.execute(
-        "delete from list_scan_ranges where scan_id in (select id from list_scans where purpose = $1)",
-        purpose,
-    )
-    await connection.execute(
-        "delete from list_scan_findings where scan_id in (select id from list_scans where purpose = $1)",
-        purpose,
-    )
+    for table in ("list_scan_ranges", "list_scan_findings"):
+        await connection.execute(f"delete from {table} where scan_id in ({scans})", purpose, dry_run)
     row = await connection.fetchrow(
         """insert into list_scans (purpose, dry_run, fence, planned_at) values ($1, $2, 1, $3)
         returning id, fence, planned_at""",
@@ -90,7 +96,24 @@ async def start(connection: Connection, purpose: Purpose, *, dry_run: bool, plan
     )
     if row is None:
         raise LookupError("an insert that always answers one row answered none")
+    if dry_run:
+        await _number_again(connection, purpose)
     return ListScan(**dict(row))
+
+
+async def _number_again(connection: Connection, purpose: Purpose) -> None:
+    """Give the unfinished list scan that is no dry run a number above all others."""
+    former = await connection.fetchval(
+        "select id from list_scans where purpose = $1 and not dry_run and finished_at is null for update",
+        purpose,
+    )
+    if former is None:
+        return
+    number = await connection.fetchval(
+        "update list_scans set id = default, fence = fence + 1 where id = $1 returning id", former
+    )
+    for table in ("list_scan_ranges", "list_scan_findings"):
+        await connection.execute(f"update {table} set scan_id = $2 where scan_id = $1", former, number)
 
 
 async def add_range(connection: Connection, scan: ListScan, planned: Range) -> None:
