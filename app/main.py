@@ -25,7 +25,7 @@ from app.http.in_flight import WritesInFlight
 from app.http.overload import ConcurrencyLimit
 from app.http.paths import RawSegments
 from app.http.rate_limits import RequestRates
-from app.http.request_records import RequestRecords
+from app.http.request_records import RequestRecords, count_failures_from_zero
 from app.http.route_names import operation_id
 from app.identity import acts
 from app.identity.authenticator import Authenticator
@@ -152,6 +152,7 @@ def _add_routes(app: Service, webhook: StripeWebhook) -> None:
         webhook_endpoints,
     ):
         app.include_router(part.router, prefix="/v1")
+        count_failures_from_zero(part.router.routes)
     event_webhooks.describe(app.webhooks)
     app.include_router(health.router)
     app.router.routes.append(Route(WEBHOOK_PATH, webhook, methods=["POST"], include_in_schema=False))

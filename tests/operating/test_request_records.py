@@ -116,6 +116,12 @@ async def test_series_of_a_process_are_few(service: Service, company: Company) -
             assert (await client.patch(f"{company.path}/users", json=change)).status_code == 200
             text = (await client.get("/metrics")).text
     assert 50 < len(_samples(text)) < 2000
+    # A first failure is an increase, which an alert can see, only from a counter that was there.
+    shown = dict(
+        re.findall(r'^coseat_requests_total\{operation="(\w+)",status="500"\} (\S+)$', text, re.MULTILINE)
+    )
+    assert set(shown.values()) == {"0.0"}
+    assert {"addSubscription", "updateSharedSubscriptionUsers", "stripeWebhook", "unmatched"} <= shown.keys()
 
 
 def _samples(text: str) -> list[str]:
