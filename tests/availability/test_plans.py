@@ -14,7 +14,7 @@ from app.events.delivering import Deliverer, Patience
 from app.events.secrets import EndpointSecrets
 from app.events.sending import WebhookSender
 from app.events.store import feed
-from app.mirror.store.members import SEARCHED_MEMBERS
+from app.mirror.store.members import SEARCHED_MEMBERS, of_ended_subscription
 from app.sharing.invitation_tokens import InvitationTokens
 from app.sharing.sent_invitations import renderer
 from testkit import growth
@@ -106,6 +106,45 @@ async def test_large_tables_are_never_read_whole_when_one_team_has_almost_all_me
                 await _used(team)
             await service.work_off()
             await emptied.delete_emptied(service.context)
+        assert await scans(database_url) == before
+
+
+async def test_clean_up_reads_no_large_table_whole_when_thousands_of_its_members_are_paused(
+    stripe_simulator: str, database_url: str
+) -> None:
+    """A member whose clean-up has failed is left out for a while, and there may be as many as members."""
+    async with Simulator(stripe_simulator, new_account_key()) as stripe:
+        async with running_service(stripe, database_url) as service:
+            company = await service.company(seats=MEMBERS + 10)
+            await _prepared(company)
+            await service.fetch(
+                "update subscriptions set status = 'canceled' where id = $1", company.subscription_id
+            )
+            await service.fetch(
+                """with settled as (
+                    insert into operations (id, subscription_id, kind, state, principal, source, request, settled_at)
+                    select 'op_cleanup' || n, $1, 'cleanup', 'settled', 'system:cleanup', 'api', '{}', clock_timestamp()
+                    from generate_series(0, 499) n returning id)
+                insert into operation_steps (operation_id, position, subscription_id, action, customer_id, state, code,
+                    details, settled_at)
+                select 'op_cleanup' || n / 20, n % 20, $1, 'remove', 'cus_plans' || to_char(n, 'FM0000000'), 'failed',
+                    'stripe_rejected', '{}', clock_timestamp()
+                from generate_series(0, 9999) n""",
+                company.subscription_id,
+            )
+            await service.fetch("analyze")
+        before = await scans(database_url)
+        async with (
+            running_service(stripe, database_url) as service,
+            service.context.database.connection() as connection,
+            asyncio.timeout(2),
+        ):
+            found = await of_ended_subscription(connection, ended=["canceled"], limit=20, pause=600.0)
+        assert found is not None
+        # Two more people are members of every company, and may come first.
+        assert next(one for one in found[1] if one.startswith("cus_plans")) == growth.member_id(
+            "plans", 10_000
+        )
         assert await scans(database_url) == before
 
 

@@ -301,6 +301,7 @@ async def record_left(
 # One subscription at a time, the one that was tried longest ago. Members that an unsettled operation changes are left
 # out, and so are those whose last clean-up failed a moment ago. A payer who is the owner because metadata names none
 # keeps the keys that their customer may have. An operation that took longer than six pauses is not remembered.
+# Each subscription is asked for its own rows, because its team may be almost the whole table.
 _IS_CLEARED = """(s.owner_id is not null or m.customer_id <> s.customer_id)
     and (m.subscription_id, m.customer_id) not in (select subscription_id, customer_id from paused)
     and not exists (select from operation_steps t
@@ -311,9 +312,10 @@ _OF_ENDED = f"""
         where s.id = any (array(select n.subscription_id from membership_counts n))
           and s.status = any($1) and s.existence = 'present'
     ), recent as materialized (
-        select o.id, o.subscription_id, o.created_at, o.settled_at from counted c
-        join operations o on o.subscription_id = c.id
-        where o.kind = 'cleanup' and o.created_at > clock_timestamp() - $3 * interval '6 seconds'
+        select o.id, c.id as subscription_id, o.created_at, o.settled_at from counted c cross join lateral (
+            select id, created_at, settled_at from operations
+            where subscription_id = c.id and created_at > clock_timestamp() - $3 * interval '6 seconds'
+              and kind = 'cleanup' order by created_at desc limit 2000) o
     ), paused as materialized (
         select o.subscription_id, t.customer_id from recent o join operation_steps t on t.operation_id = o.id
         where (o.settled_at is null or o.settled_at > clock_timestamp() - $3 * interval '1 second')
@@ -323,11 +325,14 @@ _OF_ENDED = f"""
         select subscription_id, max(created_at) as at from recent group by subscription_id
     ), chosen as (
         select s.id from counted c join subscriptions s on s.id = c.id left join tried on tried.subscription_id = c.id
-        where exists (select from memberships m where m.subscription_id = s.id and {_IS_CLEARED})
+        where (select true from memberships m where m.subscription_id = s.id and {_IS_CLEARED}
+            order by m.customer_id limit 1)
         order by tried.at nulls first, s.id limit 1 for update of s skip locked)
-    select m.customer_id, m.subscription_id from memberships m join chosen e on m.subscription_id = e.id
-    join subscriptions s on s.id = e.id
-    where {_IS_CLEARED} order by m.customer_id limit $2"""
+    select m.customer_id, s.id as subscription_id from chosen e join subscriptions s on s.id = e.id
+    cross join lateral (
+        select m.customer_id from memberships m where m.subscription_id = s.id and {_IS_CLEARED}
+        order by m.customer_id limit $2) m
+    order by m.customer_id"""
 
 
 async def of_ended_subscription(
