@@ -22,14 +22,17 @@ BATCH = 20
 async def delete_emptied(context: Context) -> int:
     """Delete a batch of such customers, and return the number of those that were looked at.
 
+    Nobody waits for it, so its calls to Stripe count as background work.
+
     Raises:
         ServiceUnavailable: The database does not answer.
     """
     async with context.database.connection() as connection:
         found = await seat_customers.emptied(connection, limit=BATCH)
+    in_background = context.doing("refresh")
     for customer_id in found:
         try:
-            await _delete(context, customer_id)
+            await _delete(in_background, customer_id)
         except BillingError as error:
             # The deletion may have reached Stripe. The customer is found by no addition, and tried again in a minute.
             log.info("seat_customer_not_deleted", reason=error.code)

@@ -222,3 +222,27 @@ async def test_only_customers_that_a_removal_emptied_are_looked_at(service: Serv
     await clear(service)
     assert await service.fetch(marked, ids[1:]) == []
     assert [len(await left_at_stripe(service, email)) for email in emails] == [0, 1, 1]
+
+
+async def test_emptied_customer_is_deleted_when_stripe_refuses_those_before_it(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that had failed came first again after a minute, and as many as fit into it kept all others."""
+    company, emails = await service.company(seats=5), [new_email() for _ in range(2)]
+    refused, other = [await added(company, email) for email in emails]
+    await removed(company, refused)
+    await removed(company, other)
+    await service.stripe.add_fault(
+        method="GET", path="/v1/customers/{id}", object=refused, status=403, times=0
+    )
+    monkeypatch.setattr(emptied, "BATCH", 1)
+    [now] = await service.fetch("select clock_timestamp() as at")
+    for _ in range(2):
+        await service.fetch(
+            "update seat_customers set deleting_at = deleting_at - interval '61 seconds' returning 1"
+        )
+        await emptied.delete_emptied(service.context)
+    assert [await gone(service, email) for email in emails] == [False, True]
+    works = await service.fetch("select distinct work from rate_grants where granted_at > $1", now["at"])
+    assert {row["work"] for row in works} == {"refresh"}, "nobody waits for it"
+    await service.stripe.clear_faults()

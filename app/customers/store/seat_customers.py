@@ -33,11 +33,17 @@ _FORGET_SEATED = """
 async def emptied(connection: Connection, *, limit: int) -> list[CustomerId]:
     """Return seat customers that may be deleted at Stripe, if nobody has used them there.
 
-    Those that have had a seat again for a while are not looked at any more.
+    Those that have had a seat again for a while are not looked at any more. Those whose deletion has failed come last.
     """
     await connection.execute(_FORGET_SEATED, _RETRY_SECONDS)
     rows = await connection.fetch(
-        f"select s.customer_id from seat_customers s where {_EMPTIED} order by s.emptied_at limit $1", limit
+        f"""(select s.customer_id from seat_customers s where s.deleting_at is null and {_EMPTIED}
+            order by s.emptied_at limit $1)
+        union all
+        (select s.customer_id from seat_customers s where s.deleting_at is not null and {_EMPTIED}
+            order by s.deleting_at limit $1)
+        limit $1""",
+        limit,
     )
     return [CustomerId(row["customer_id"]) for row in rows]
 
