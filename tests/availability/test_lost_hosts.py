@@ -18,7 +18,7 @@ from testkit.service import api_process, service_environment, worker_process
 from testkit.simulator import Simulator, new_account_key
 
 LEASE = "3"
-ADDITIONS = 80
+ADDITIONS = 50
 FREE_AFTER, FREE_AFTER_BEFORE_17 = 15.0, 45.0
 """Seconds within which another process changes the subscription; PostgreSQL 17 knows a limit of a transaction."""
 PROBES = 11.0
@@ -98,7 +98,7 @@ async def hosts(stripe_simulator: str, database_url: str) -> AsyncIterator[Hosts
                 asyncio.to_thread(processes.enter_context, worker_process(environment(database_url))),
             )
             async with (
-                httpx.AsyncClient(base_url=first, timeout=60.0) as first_client,
+                httpx.AsyncClient(base_url=first, timeout=100.0) as first_client,
                 httpx.AsyncClient(base_url=second, timeout=60.0) as second_client,
             ):
                 await stripe.add_fault(method="POST", latency_s=STRIPE_LATENCY, times=0)
