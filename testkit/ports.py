@@ -4,6 +4,7 @@ import fcntl
 import os
 import socket
 import tempfile
+import threading
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +12,7 @@ FIRST = 10_000
 LIMIT = 32_000
 """Below the ports that the system gives to outgoing connections, which are 32,768 to 60,999 by default on Linux."""
 _given: set[int] = set()
+_looking = threading.Lock()
 
 
 def free_port() -> int:
@@ -20,11 +22,13 @@ def free_port() -> int:
     """
     # Processes begin at places of their own, so that few find a port of another one.
     begin = os.getpid() * 97
-    for step in range(LIMIT - FIRST):
-        port = FIRST + (begin + step) % (LIMIT - FIRST)
-        if port not in _given and _reserve(port) and _is_unused(port):
-            _given.add(port)
-            return port
+    # The locks of the file keep other processes away, and not other threads of this one.
+    with _looking:
+        for step in range(LIMIT - FIRST):
+            port = FIRST + (begin + step) % (LIMIT - FIRST)
+            if port not in _given and _reserve(port) and _is_unused(port):
+                _given.add(port)
+                return port
     raise RuntimeError(f"Every port from {FIRST} to {LIMIT - 1} is taken.")
 
 

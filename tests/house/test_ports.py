@@ -3,7 +3,10 @@
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+
+from testkit.ports import free_port
 
 MANY = 40
 _ASK = f"""
@@ -34,6 +37,13 @@ def test_processes_that_ask_at_once_get_different_ports() -> None:
         asking = [ask(stack) for _ in range(4)]
         found = [port for process in asking for port in ports(process)]
     assert len(found) == len(set(found)) == 4 * MANY
+
+
+def test_threads_that_ask_at_once_get_different_ports() -> None:
+    """Two processes of a test are started by two threads."""
+    with ThreadPoolExecutor(16) as threads:
+        found = list(threads.map(lambda _: free_port(), range(400)))
+    assert len(found) == len(set(found))
 
 
 def test_port_that_is_in_use_is_passed_over() -> None:
