@@ -9,7 +9,7 @@ import { Failure } from "../ui/Failure";
 import { Field, Select, TextInput } from "../ui/Field";
 import { Modal } from "../ui/Modal";
 import { Empty, Failed, Loading } from "../ui/States";
-import { methodName, priceText } from "./prices";
+import { isMetered, methodName, priceText } from "./prices";
 
 /** The choice of a card that is not stored: the payment step asks for it. */
 const ANOTHER_CARD = "";
@@ -18,7 +18,7 @@ export function Plans() {
   const { t } = useCoseat();
   const products = useProducts();
   const [chosen, setChosen] = useState<Product | null>(null);
-  const sold = products.data?.data.filter((product) => product.sellable && recurring(product).length > 0) ?? [];
+  const sold = products.data?.data.filter((product) => recurring(product).length > 0) ?? [];
   return (
     <>
       <h1 className="cs-screen-title">{t("nav.plans")}</h1>
@@ -72,7 +72,11 @@ function Buy({ product, onClose }: { product: Product; onClose: () => void }) {
   const refresh = useRefresh();
   const { isBusy, failure, run } = useAction();
   const prices = recurring(product);
-  const [price, setPrice] = useState(product.default_price_id ?? prices[0]?.id ?? "");
+  // The default may be a price that is not on sale, or is paid once.
+  const first = prices.find((one) => one.id === product.default_price_id) ?? prices[0];
+  const [priceId, setPrice] = useState(first?.id ?? "");
+  const price = prices.find((one) => one.id === priceId) ?? first;
+  const isCounted = price !== undefined && !isMetered(price);
   const [quantity, setQuantity] = useState(1);
   const [promotion, setPromotion] = useState("");
   const cards = usePaymentMethods();
@@ -94,7 +98,7 @@ function Buy({ product, onClose }: { product: Product; onClose: () => void }) {
     run(async () => {
       const code = promotion.trim();
       const purchase = {
-        items: [{ price_id: price, quantity }],
+        items: [{ price_id: price?.id ?? "", ...(isCounted ? { quantity } : {}) }],
         ...(code === "" ? {} : { promotion_code: code }),
         ...(method === ANOTHER_CARD ? {} : { payment_method_id: method }),
       };
@@ -129,7 +133,7 @@ function Buy({ product, onClose }: { product: Product; onClose: () => void }) {
       >
         <Field label={t("change.price")}>
           {(control) => (
-            <Select {...control} value={price} onChange={(event) => setPrice(event.target.value)}>
+            <Select {...control} value={price?.id} onChange={(event) => setPrice(event.target.value)}>
               {prices.map((one) => (
                 <option key={one.id} value={one.id}>
                   {priceText(coseat, one)}
@@ -138,7 +142,7 @@ function Buy({ product, onClose }: { product: Product; onClose: () => void }) {
             </Select>
           )}
         </Field>
-        {product.supports_shared_subscriptions && (
+        {product.supports_shared_subscriptions && isCounted && (
           <Field label={t("stepper.label")} hint={t("buy.seats_hint")}>
             {(control) => (
               <TextInput
@@ -169,7 +173,7 @@ function Buy({ product, onClose }: { product: Product; onClose: () => void }) {
         </Field>
         <Failure failure={failure ?? (me.isError ? me.error : null)} />
         <div className="cs-actions cs-actions-end">
-          <Button variant="primary" type="submit" isBusy={isWaiting} disabled={quantity < 1 || !me.isSuccess}>
+          <Button variant="primary" type="submit" isBusy={isWaiting} disabled={(isCounted && quantity < 1) || !me.isSuccess}>
             {t("plans.buy")}
           </Button>
         </div>

@@ -35,6 +35,11 @@ function decimal(exact: string | null, whole: number | null): number | null {
   return exact === null ? whole : Number(exact);
 }
 
+/** Returns whether a price is charged by usage. It takes no quantity. */
+export function isMetered({ recurring }: Pick<Price, "recurring">): boolean {
+  return recurring?.usage_type === "metered";
+}
+
 /** Returns what people call a payment method: a card by its brand and last digits. */
 export function methodName({ t }: Pick<Coseat, "t">, { card, type }: PaymentMethod): string {
   return card ? t("methods.card", { brand: BRANDS[card.brand ?? ""] ?? card.brand ?? type, last4: card.last4 ?? "" }) : type;

@@ -1,0 +1,126 @@
+/** What people buy, change and end: what is shown of a price is what is charged. Against the whole service. */
+import assert from "node:assert/strict";
+import { after, before, describe, test } from "node:test";
+import { stripe } from "coseat-client-checks/service";
+import type { Locator, Page } from "playwright-core";
+import { atApi, signUp, startWorld, told, tokenOf, until, useCard, visit, type World } from "./world.ts";
+
+let world: World;
+
+before(async () => {
+  world = await startWorld();
+});
+after(() => world.stop());
+
+const MONTHLY = { interval: "month" };
+const SALE = { billing_sellable: "true" };
+const NO_SALE = { billing_sellable: "false" };
+
+let products = 0;
+
+interface Offer {
+  product: string;
+  name: string;
+  prices: string[];
+}
+
+/** Makes a product with prices, whose first one is the default. */
+async function offer(metadata: Record<string, string>, prices: Record<string, any>[]): Promise<Offer> {
+  products += 1;
+  const name = `Offer ${products} ${process.pid}`;
+  const product = (await stripe("POST", "products", { name, metadata })).id as string;
+  const made: string[] = [];
+  for (const price of prices) made.push((await stripe("POST", "prices", { product, currency: "usd", ...price })).id as string);
+  await stripe("POST", `products/${product}`, { default_price: made[0] ?? "" });
+  return { product, name, prices: made };
+}
+
+/** Waits until a product sells exactly these prices. */
+async function sells(product: string, prices: (string | undefined)[]): Promise<void> {
+  const token = await tokenOf(world, "looker@example.com");
+  await until(async () => {
+    const { data } = await atApi(world, "GET", `products?ids=${product}`, undefined, token);
+    const sold = (data[0]?.prices ?? []).map((price: { id: string }) => price.id);
+    return JSON.stringify(sold.sort()) === JSON.stringify([...prices].sort());
+  });
+}
+
+let people = 0;
+
+/** Signs a new person up who has a card, and buys. */
+async function buyer(purchase: object | null = null): Promise<string> {
+  people += 1;
+  const email = `buyer-${people}-${process.pid}@example.com`;
+  const payment_method_id = await useCard(world, await signUp(world, email, null), "pm_card_visa");
+  if (purchase !== null) {
+    const asked = { ...purchase, payment_method_id };
+    const bought = await atApi(world, "POST", "customers/me/subscriptions", asked, await tokenOf(world, email));
+    assert.equal(bought["pending"], false);
+  }
+  return email;
+}
+
+/** Presses a button that sends a change of a subscription. Returns what was sent. */
+async function sentBy(page: Page, method: string, button: Locator): Promise<any> {
+  const sent: any[] = [];
+  await page.route(/\/subscriptions(\/sub_\w+)?$/, (route) => {
+    if (route.request().method() === method) sent.push(route.request().postDataJSON());
+    return route.continue();
+  });
+  await button.click();
+  await until(async () => sent.length > 0);
+  return sent[0];
+}
+
+const bought = (page: Page) => sentBy(page, "POST", page.getByRole("dialog").getByRole("button", { name: "Buy" }));
+
+describe("purchases", { concurrency: 3 }, () => {
+  test("a price that is marked for sale is offered, whatever its product says", async () => {
+    const { product, name, prices } = await offer({}, [
+      { unit_amount: 2000, recurring: MONTHLY },
+      { unit_amount: 900, recurring: MONTHLY, metadata: SALE },
+    ]);
+    await sells(product, [prices[1]]);
+    const { page, close } = await visit(world, await buyer(), "#/plans");
+    await page.getByRole("button", { name: `Buy ${name}` }).click();
+    const sent = await bought(page);
+    assert.deepEqual(sent.items, [{ price_id: prices[1], quantity: 1 }]);
+    await told(page, new RegExp(`You bought ${name}`));
+    await close();
+  });
+
+  test("the price that is shown as chosen is the one that is bought when the default is not offered", async () => {
+    for (const hidden of [
+      { unit_amount: 2000, recurring: MONTHLY, metadata: NO_SALE },
+      { unit_amount: 2000 },
+    ]) {
+      const { product, name, prices } = await offer(SALE, [hidden, { unit_amount: 900, recurring: MONTHLY, metadata: SALE }]);
+      await sells(product, "metadata" in hidden ? [prices[1]] : prices);
+      const { page, close } = await visit(world, await buyer(), "#/plans");
+      await page.getByRole("button", { name: `Buy ${name}` }).click();
+      assert.equal(await page.getByLabel("Price").inputValue(), prices[1]);
+      assert.equal((await bought(page)).items[0].price_id, prices[1]);
+      await told(page, new RegExp(`You bought ${name}`));
+      await close();
+    }
+  });
+
+  test("a metered price is bought without a quantity", async () => {
+    const meter = await stripe("POST", "billing/meters", { display_name: "Calls", event_name: `calls_${process.pid}`, default_aggregation: { formula: "sum" } });
+    const { product, name, prices } = await offer({ ...SALE, billing_supports_shared_subscriptions: "true" }, [
+      { unit_amount: 5, recurring: { ...MONTHLY, usage_type: "metered", meter: meter.id } },
+      { unit_amount: 900, recurring: MONTHLY, metadata: SALE },
+    ]);
+    await sells(product, prices);
+    const { page, close } = await visit(world, await buyer(), "#/plans");
+    await page.getByRole("button", { name: `Buy ${name}` }).click();
+    const seats = page.getByLabel("Number of seats");
+    await page.getByLabel("Price").selectOption(prices[1] ?? "");
+    await seats.waitFor();
+    await page.getByLabel("Price").selectOption(prices[0] ?? "");
+    assert.equal(await seats.count(), 0);
+    assert.deepEqual((await bought(page)).items, [{ price_id: prices[0] }]);
+    await told(page, new RegExp(`You bought ${name}`));
+    await close();
+  });
+});
