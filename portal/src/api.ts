@@ -15,6 +15,7 @@ export type AuditEvent = Schemas["AuditEvent"];
 export type PaymentMethod = Schemas["PaymentMethod"];
 export type Invoice = Schemas["Invoice"];
 export type Product = Schemas["Product"];
+export type SoldPrice = Schemas["Price"];
 export type Recurring = Schemas["Recurring"];
 export type MemberRole = Schemas["RoleChange"]["role"];
 export type MemberState = Person["state"];

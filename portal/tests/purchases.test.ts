@@ -74,6 +74,22 @@ async function sentBy(page: Page, method: string, button: Locator): Promise<any>
 
 const bought = (page: Page) => sentBy(page, "POST", page.getByRole("dialog").getByRole("button", { name: "Buy" }));
 
+async function demoPrice(product: string, interval: string): Promise<string> {
+  const { data } = await atApi(world, "GET", `products?ids=${product}`);
+  return data[0].prices.find((price: any) => price.recurring.interval === interval).id;
+}
+
+async function optionsOf(select: Locator): Promise<{ all: string[]; chosen: string }> {
+  return {
+    all: await select.locator("option").allTextContents(),
+    chosen: (await select.locator("option:checked").textContent()) ?? "",
+  };
+}
+
+async function has(locator: Locator, expected: RegExp): Promise<void> {
+  await until(async () => expected.test((await locator.textContent().catch(() => null)) ?? ""));
+}
+
 describe("purchases", { concurrency: 3 }, () => {
   test("a price that is marked for sale is offered, whatever its product says", async () => {
     const { product, name, prices } = await offer({}, [
@@ -121,6 +137,43 @@ describe("purchases", { concurrency: 3 }, () => {
     assert.equal(await seats.count(), 0);
     assert.deepEqual((await bought(page)).items, [{ price_id: prices[0] }]);
     await told(page, new RegExp(`You bought ${name}`));
+    await close();
+  });
+
+  test("prices are shown, and bought, in the currency of the customer", async () => {
+    const price_id = await demoPrice("prod_demoteam", "month");
+    const email = await buyer({ items: [{ price_id, quantity: 1 }], currency: "eur" });
+    const { page, close } = await visit(world, email, "#/subscriptions");
+    await page.getByRole("article", { name: "Team plan" }).getByRole("button", { name: "Change", exact: true }).click();
+    const select = page.getByRole("dialog").getByLabel("Price");
+    await until(async () => (await select.locator("option").count()) === 2);
+    assert.deepEqual((await optionsOf(select)).all.sort(), ["€11.00 per month", "€110.00 per year"]);
+    await page.keyboard.press("Escape");
+
+    await page.goto(`${world.url}/?as=${email}#/plans`);
+    await has(page.getByRole("article", { name: "Analytics add-on" }), /€8\.00 per month/);
+    await page.getByRole("button", { name: "Buy Analytics add-on" }).click();
+    assert.equal((await optionsOf(page.getByLabel("Price"))).chosen, "€8.00 per month");
+    assert.equal((await bought(page)).currency, "eur");
+    await told(page, /You bought Analytics add-on/);
+    await page.goto(`${world.url}/?as=${email}#/invoices`);
+    await page.getByText("€8.00").waitFor();
+    await close();
+  });
+
+  test("after the last subscription has ended, prices are shown and bought in the currency of the last purchase", async () => {
+    const price_id = await demoPrice("prod_demoteam", "month");
+    const email = await buyer({ items: [{ price_id, quantity: 1 }], currency: "eur" });
+    const token = await tokenOf(world, email);
+    const [{ id }] = (await atApi(world, "GET", "customers/me/subscriptions", undefined, token)).data;
+    await atApi(world, "POST", `subscriptions/${id}/cancel`, { when: "now" }, token);
+    await until(async () => (await atApi(world, "GET", "products", undefined, token)).local_currency === null);
+    const { page, close } = await visit(world, email, "#/plans");
+    await has(page.getByRole("article", { name: "Analytics add-on" }), /€8\.00 per month/);
+    await has(page.getByRole("article", { name: "Scale plan" }), /from \$10\.00 per month/);
+    await page.getByRole("button", { name: "Buy Analytics add-on" }).click();
+    assert.equal((await bought(page)).currency, "eur");
+    await told(page, /You bought Analytics add-on/);
     await close();
   });
 });

@@ -11,7 +11,7 @@ import { check } from "../scripts/lint.mjs";
 import { pseudoLocalised } from "../scripts/pseudo.ts";
 import { formats } from "../src/format.ts";
 import { pathOf, routeOf } from "../src/page/routing.ts";
-import { priceText } from "../src/screens/prices.ts";
+import { pricedIn, priceText } from "../src/screens/prices.ts";
 import { addressesOf, joined } from "../src/seats/addresses.ts";
 import { csvOf } from "../src/seats/csv.ts";
 import { words } from "./words.ts";
@@ -63,6 +63,19 @@ test("a price is told by its first tier, its decimals and its packages", () => {
   assert.equal(told({ tiers: [{ ...tier, unit_amount_decimal: "0.5" }] }), "from $0.005 per month");
   assert.equal(told({ unit_amount: 1200, transform_quantity: { divide_by: 5, round: "up" } }), "$12.00 for each 5 per month");
   assert.equal(told({}), "");
+});
+
+test("a price is told in a currency that it is offered in, also by its tiers, and otherwise in its own", () => {
+  const coseat = { t: words("en"), format: formats("en") };
+  const recurring = { interval: "month", interval_count: 1, meter: null, usage_type: "licensed" } as const;
+  const tier = { up_to: null, unit_amount: 500, unit_amount_decimal: "500", flat_amount: null, flat_amount_decimal: null };
+  const plain = { unit_amount: null, unit_amount_decimal: null, tax_behavior: null, tiers: null };
+  const rest = { id: "price_1", currency: "usd", recurring, transform_quantity: null, billing_scheme: "tiered", tiers_mode: "graduated", type: "recurring" } as const;
+  const told = (options: object, currency: string | null) =>
+    priceText(coseat, pricedIn({ ...plain, ...rest, tiers: [tier], currency_options: { eur: { ...plain, ...options } } }, currency));
+  assert.equal(told({ tiers: [{ ...tier, unit_amount: 450, unit_amount_decimal: "450" }] }, "eur"), "from €4.50 per month");
+  assert.equal(told({ unit_amount: 400, unit_amount_decimal: "400" }, "eur"), "€4.00 per month");
+  for (const currency of ["usd", "gbp", null]) assert.equal(told({ unit_amount: 400 }, currency), "from $5.00 per month");
 });
 
 test("an address that names no screen, or cannot be decoded, is the start", () => {

@@ -8,7 +8,7 @@ import { Button } from "../ui/Button";
 import { Failure } from "../ui/Failure";
 import { Field, Select, TextInput } from "../ui/Field";
 import { Modal } from "../ui/Modal";
-import { priceText } from "./prices";
+import { pricedIn, priceText } from "./prices";
 
 /** Changes the price or the quantity of one item. The preview that is shown is the one that is executed. */
 export function ChangeItems({ subscription, onClose }: { subscription: Subscription; onClose: () => void }) {
@@ -21,7 +21,8 @@ export function ChangeItems({ subscription, onClose }: { subscription: Subscript
   const item = subscription.items.find((one) => one.id === itemId);
   const [price, setPrice] = useState(item?.price.id ?? "");
   const [quantity, setQuantity] = useState(item?.quantity ?? 1);
-  const offered = products.data?.data.find((product) => product.id === item?.product.id)?.prices ?? [];
+  const product = products.data?.data.find((one) => one.id === item?.product.id);
+  const offered = product?.prices.map((one) => pricedIn(one, subscription.currency)) ?? [];
   const isChanged = price !== item?.price.id || quantity !== (item?.quantity ?? 1);
   const change: SubscriptionChange = {
     items: [{ id: itemId, quantity, ...(price === item?.price.id ? {} : { price_id: price }) }],

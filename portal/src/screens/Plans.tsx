@@ -9,37 +9,47 @@ import { Failure } from "../ui/Failure";
 import { Field, Select, TextInput } from "../ui/Field";
 import { Modal } from "../ui/Modal";
 import { Empty, Failed, Loading } from "../ui/States";
-import { isMetered, methodName, priceText } from "./prices";
+import { isMetered, methodName, pricedIn, priceText } from "./prices";
 
 /** The choice of a card that is not stored: the payment step asks for it. */
 const ANOTHER_CARD = "";
 
 export function Plans() {
   const { t } = useCoseat();
+  const me = useMe();
   const products = useProducts();
   const [chosen, setChosen] = useState<Product | null>(null);
-  const sold = products.data?.data.filter((product) => recurring(product).length > 0) ?? [];
+  // A subscription fixes the currency. Otherwise the service prefers that of the last purchase.
+  const currency = products.data?.local_currency ?? me.data?.currency ?? null;
+  const sold = me.isPending ? [] : (products.data?.data.filter((product) => recurring(product, currency).length > 0) ?? []);
   return (
     <>
       <h1 className="cs-screen-title">{t("nav.plans")}</h1>
-      {products.isPending && <Loading />}
+      {(products.isPending || me.isPending) && !products.isError && <Loading />}
       {products.isError && !products.data && <Failed error={products.error} onRetry={() => products.refetch()} />}
-      {products.isSuccess && sold.length === 0 && <Empty title={t("plans.none")} />}
+      {products.isSuccess && !me.isPending && sold.length === 0 && <Empty title={t("plans.none")} />}
       <div className="cs-grid">
         {sold.map((product) => (
-          <Plan key={product.id} product={product} onChoose={() => setChosen(product)} />
+          <Plan key={product.id} product={product} currency={currency} onChoose={() => setChosen(product)} />
         ))}
       </div>
-      {chosen && <Buy product={chosen} onClose={() => setChosen(null)} />}
+      {chosen && <Buy product={chosen} currency={currency} onClose={() => setChosen(null)} />}
     </>
   );
 }
 
-function recurring(product: Product) {
-  return product.prices.filter((price) => price.recurring !== null);
+/** The prices of subscriptions, in a currency if they are offered in it. */
+function recurring(product: Product, currency: string | null) {
+  return product.prices.filter((price) => price.recurring !== null).map((price) => pricedIn(price, currency));
 }
 
-function Plan({ product, onChoose }: { product: Product; onChoose: () => void }) {
+interface PlanProps {
+  product: Product;
+  currency: string | null;
+  onChoose: () => void;
+}
+
+function Plan({ product, currency, onChoose }: PlanProps) {
   const coseat = useCoseat();
   const { t } = coseat;
   return (
@@ -51,7 +61,7 @@ function Plan({ product, onChoose }: { product: Product; onChoose: () => void })
         </p>
       </div>
       <ul>
-        {recurring(product).map((price) => (
+        {recurring(product, currency).map((price) => (
           <li key={price.id} className="cs-amount">
             {priceText(coseat, price)}
           </li>
@@ -65,13 +75,19 @@ function Plan({ product, onChoose }: { product: Product; onChoose: () => void })
   );
 }
 
-function Buy({ product, onClose }: { product: Product; onClose: () => void }) {
+interface BuyProps {
+  product: Product;
+  currency: string | null;
+  onClose: () => void;
+}
+
+function Buy({ product, currency, onClose }: BuyProps) {
   const coseat = useCoseat();
   const { api, t, announce } = coseat;
   const me = useMe();
   const refresh = useRefresh();
   const { isBusy, failure, run } = useAction();
-  const prices = recurring(product);
+  const prices = recurring(product, currency);
   // The default may be a price that is not on sale, or is paid once.
   const first = prices.find((one) => one.id === product.default_price_id) ?? prices[0];
   const [priceId, setPrice] = useState(first?.id ?? "");
@@ -99,6 +115,7 @@ function Buy({ product, onClose }: { product: Product; onClose: () => void }) {
       const code = promotion.trim();
       const purchase = {
         items: [{ price_id: price?.id ?? "", ...(isCounted ? { quantity } : {}) }],
+        ...(price === undefined ? {} : { currency: price.currency }),
         ...(code === "" ? {} : { promotion_code: code }),
         ...(method === ANOTHER_CARD ? {} : { payment_method_id: method }),
       };

@@ -1,4 +1,4 @@
-import type { PaymentMethod, Price, Recurring } from "../api";
+import type { PaymentMethod, Price, Recurring, SoldPrice } from "../api";
 import type { Coseat } from "../coseat";
 import type { MessageKey } from "../i18n";
 
@@ -19,6 +19,12 @@ export function priceText({ t, format }: Pick<Coseat, "t" | "format">, price: Pr
   const offered = size === 1 ? shown : t("price.package", { price: shown, count: size });
   if (price.recurring === null) return offered;
   return t(INTERVALS[price.recurring.interval], { price: offered, count: price.recurring.interval_count });
+}
+
+/** Returns a price that is on sale with its amounts in `currency`, or in its own if it is not offered in that one. */
+export function pricedIn(price: SoldPrice, currency: string | null): SoldPrice {
+  const option = currency === null ? undefined : price.currency_options?.[currency];
+  return option === undefined || currency === null ? price : { ...price, ...option, currency };
 }
 
 /** Returns what the first one costs, in minor units and parts of them. */
