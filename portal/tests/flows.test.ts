@@ -149,6 +149,29 @@ describe("flows", { concurrency: 3 }, () => {
     await close();
   });
 
+  test("with more people than seats, the seats that are bought are enough for all", async () => {
+    const members = Array.from({ length: 5 }, (_, number) => ({ email: `over-${number}-${process.pid}@example.com` }));
+    const team = await newTeam(world, 5, members);
+    const item = (await stripe("GET", `subscriptions/${team.id}`)).items.data[0].id as string;
+    const { page, dialog, close } = await visit(world, team.owner, seatsOf(team));
+    const addresses = dialog.getByLabel("Invite people by e-mail");
+    for (const [seats, way, button, done, after] of [
+      [3, "invite", "Invite", /1 invitation was sent/, /^6 seats/],
+      [4, "add", "Add", /1 person was added/, /^7 seats/],
+    ] as const) {
+      await stripe("POST", `subscription_items/${item}`, { quantity: seats, proration_behavior: "none" });
+      await hasText(dialog.getByTestId("counts"), new RegExp(`^${seats} seats.*2 too many in use`));
+      await addresses.fill(`${way}-${process.pid}@example.com`);
+      await dialog.getByLabel("How people join").selectOption(way);
+      await dialog.getByRole("button", { name: button, exact: true }).click();
+      await dialog.getByText("3 seats are missing").waitFor();
+      await dialog.getByRole("button", { name: `Buy 3 seats and ${way}` }).click();
+      await told(page, done);
+      await hasText(dialog.getByTestId("counts"), after);
+    }
+    await close();
+  });
+
   test("a purchase that the bank asks about is finished, refused and abandoned", async () => {
     const team = await newTeam(world, 1);
     await useCard(world, team.ownerId, "pm_card_threeDSecure2Required");

@@ -59,7 +59,7 @@ export function AddPeople({ subscription, rights, markTyped }: AddPeopleProps) {
       const emails = all.filter((address) => address.problem !== "invalid_address").map((address) => address.text);
       if (emails.length === 0) return;
       const sending = { api, subscription, emails, role, refresh };
-      const lacking = emails.length - (subscription.shared?.seats.available ?? 0);
+      const lacking = emails.length - freeOf(subscription);
       if (missing === null && lacking > 0 && rights.canChangeSeats) {
         setMissing(await priced(sending, way, lacking));
         return;
@@ -154,6 +154,11 @@ interface Sending {
   emails: string[];
   role: MemberRole;
   refresh: () => Promise<void>;
+}
+
+/** Returns how many seats are free. It is negative if people are on more seats than there are. */
+function freeOf({ shared }: Subscription): number {
+  return (shared?.seats.available ?? 0) - (shared?.seats.over_allocated ?? 0);
 }
 
 function additions({ emails, role }: Sending) {
