@@ -176,4 +176,27 @@ describe("purchases", { concurrency: 3 }, () => {
     await told(page, /You bought Analytics add-on/);
     await close();
   });
+
+  test("a total is dated for a change of quantity, and not for one of the price", async () => {
+    const [monthly, yearly] = await Promise.all([demoPrice("prod_demoteam", "month"), demoPrice("prod_demoteam", "year")]);
+    const { page, close } = await visit(world, await buyer({ items: [{ price_id: monthly, quantity: 1 }] }), "#/subscriptions");
+    await page.getByRole("button", { name: "Change", exact: true }).click();
+    const change = page.getByRole("dialog");
+    await change.getByLabel("Quantity").fill("2");
+    await has(change.locator(".cs-quote"), /Total from .*\$24\.00/);
+    await change.getByLabel("Price").selectOption(yearly);
+    await has(change.locator(".cs-quote"), /Total at renewal\$240\.00/);
+    await close();
+  });
+
+  test("a total is not dated when the items renew at different times", async () => {
+    const [yearly, monthly] = await Promise.all([demoPrice("prod_demoteam", "year"), demoPrice("prod_demoanalytics", "month")]);
+    const items = [{ price_id: yearly, quantity: 1 }, { price_id: monthly, quantity: 1 }];
+    const { page, dialog, close } = await visit(world, await buyer({ items }), "#/subscriptions");
+    await page.getByRole("button", { name: "Seats and people" }).click();
+    await dialog.getByRole("button", { name: "Change seats" }).click();
+    await dialog.getByRole("button", { name: "One seat more" }).click();
+    await has(dialog.locator(".cs-quote"), /Total at renewal/);
+    await close();
+  });
 });

@@ -93,7 +93,7 @@ export function ChangeItems({ subscription, onClose }: { subscription: Subscript
           )}
         </Field>
         <div aria-live="polite" className="cs-quote">
-          {quote && <QuoteText quote={quote} subscription={subscription} />}
+          {quote && <QuoteText quote={quote} subscription={subscription} isRepriced={price !== item?.price.id} />}
           {isReading && !quote && <p className="cs-hint">{t("quote.reading")}</p>}
           {problem && <p className="cs-error">{errorText(coseat, problem)}</p>}
         </div>

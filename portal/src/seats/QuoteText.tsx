@@ -1,11 +1,21 @@
 import type { Quote, Subscription } from "../api";
 import { useCoseat } from "../coseat";
-import { seatItem } from "./rights";
 
-/** The exact price of a change: what is due now, the credit, and the total from the next renewal. */
-export function QuoteText({ quote, subscription }: { quote: Quote; subscription: Subscription }) {
+interface QuoteTextProps {
+  quote: Quote;
+  subscription: Subscription;
+  /** Whether the change takes another price, whose interval may be another one. */
+  isRepriced?: boolean;
+}
+
+/**
+ * The exact price of a change: what is due now, the credit, and the total from the next renewal. That is dated if all
+ * items renew at once, when they do now.
+ */
+export function QuoteText({ quote, subscription, isRepriced = false }: QuoteTextProps) {
   const { t, format } = useCoseat();
-  const renewal = seatItem(subscription)?.current_period_end;
+  const ends = new Set(subscription.items.map((item) => item.current_period_end));
+  const renewal = ends.size === 1 && !isRepriced ? subscription.items[0]?.current_period_end : null;
   return (
     <dl className="cs-amounts">
       {quote.credit > 0 ? (
