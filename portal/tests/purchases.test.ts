@@ -199,4 +199,53 @@ describe("purchases", { concurrency: 3 }, () => {
     await has(dialog.locator(".cs-quote"), /Total at renewal/);
     await close();
   });
+
+  test("a price that is held is shown and kept, on sale or not, and only prices that renew are offered", async () => {
+    const meter = await stripe("POST", "billing/meters", { display_name: "Jobs", event_name: `jobs_${process.pid}`, default_aggregation: { formula: "sum" } });
+    const { product, prices } = await offer(SALE, [
+      { unit_amount: 1000, recurring: MONTHLY },
+      { unit_amount: 2000, recurring: MONTHLY, metadata: SALE },
+      { unit_amount: 5000, metadata: SALE },
+      { unit_amount: 5, recurring: { ...MONTHLY, usage_type: "metered", meter: meter.id }, metadata: SALE },
+    ]);
+    await sells(product, prices);
+    const email = await buyer({ items: [{ price_id: prices[0], quantity: 2 }] });
+    await stripe("POST", `prices/${prices[0]}`, { metadata: NO_SALE });
+    await sells(product, prices.slice(1));
+    const { page, close } = await visit(world, email, "#/subscriptions");
+    const open = () => page.getByRole("button", { name: "Change", exact: true }).click();
+    const change = page.getByRole("dialog");
+    const select = change.getByLabel("Price");
+    const quantity = change.getByLabel("Quantity");
+    const offered = async () => {
+      await until(async () => (await select.locator("option").count()) === 3);
+      return optionsOf(select);
+    };
+    await open();
+    const shown = await offered();
+    assert.equal(shown.chosen, "$10.00 per month");
+    assert.deepEqual(shown.all.sort(), ["$0.05 per month", "$10.00 per month", "$20.00 per month"]);
+    await quantity.fill("3");
+    await has(change.locator(".cs-quote"), /\$30\.00/);
+    await select.selectOption(prices[1] ?? "");
+    await has(change.locator(".cs-quote"), /\$60\.00/);
+    await select.selectOption(prices[0] ?? "");
+    await has(change.locator(".cs-quote"), /\$30\.00/);
+
+    await select.selectOption(prices[3] ?? "");
+    assert.equal(await quantity.count(), 0);
+    const [item] = (await sentBy(page, "PATCH", change.getByRole("button", { name: "Change subscription" }))).items;
+    assert.deepEqual([item.price_id, "quantity" in item], [prices[3], false]);
+    await told(page, /The subscription was changed/);
+
+    await change.waitFor({ state: "detached" });
+    await page.getByText("$0.05 per month").waitFor();
+    await open();
+    await until(async () => (await select.locator("option").count()) === 2);
+    assert.equal((await optionsOf(select)).chosen, "$0.05 per month");
+    assert.equal(await quantity.count(), 0);
+    await select.selectOption(prices[1] ?? "");
+    await has(change.locator(".cs-quote"), /\$20\.00/);
+    await close();
+  });
 });

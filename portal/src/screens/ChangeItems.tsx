@@ -1,5 +1,5 @@
 import { useState } from "react";
-import type { Subscription, SubscriptionChange } from "../api";
+import type { Price, Subscription, SubscriptionChange } from "../api";
 import { useCoseat } from "../coseat";
 import { applied, boundTo, isUnpaid, useAction, useProducts, useQuote, useRefresh } from "../data";
 import { errorText } from "../errors";
@@ -8,7 +8,7 @@ import { Button } from "../ui/Button";
 import { Failure } from "../ui/Failure";
 import { Field, Select, TextInput } from "../ui/Field";
 import { Modal } from "../ui/Modal";
-import { pricedIn, priceText } from "./prices";
+import { isMetered, pricedIn, priceText } from "./prices";
 
 /** Changes the price or the quantity of one item. The preview that is shown is the one that is executed. */
 export function ChangeItems({ subscription, onClose }: { subscription: Subscription; onClose: () => void }) {
@@ -19,15 +19,22 @@ export function ChangeItems({ subscription, onClose }: { subscription: Subscript
   const { isBusy, failure, run } = useAction();
   const [itemId, setItemId] = useState(subscription.items[0]?.id ?? "");
   const item = subscription.items.find((one) => one.id === itemId);
-  const [price, setPrice] = useState(item?.price.id ?? "");
+  const [priceId, setPrice] = useState(item?.price.id ?? "");
   const [quantity, setQuantity] = useState(item?.quantity ?? 1);
   const product = products.data?.data.find((one) => one.id === item?.product.id);
-  const offered = product?.prices.map((one) => pricedIn(one, subscription.currency)) ?? [];
-  const isChanged = price !== item?.price.id || quantity !== (item?.quantity ?? 1);
+  const sold = product?.prices.filter((one) => one.recurring !== null).map((one) => pricedIn(one, subscription.currency)) ?? [];
+  // The price that is held may not be on sale any more.
+  const isHeldSold = sold.some((one) => one.id === item?.price.id);
+  const offered: Price[] = item === undefined || isHeldSold ? sold : [item.price, ...sold];
+  const price = offered.find((one) => one.id === priceId) ?? item?.price;
+  const isRepriced = price?.id !== item?.price.id;
+  const isCounted = price !== undefined && !isMetered(price);
+  const isChanged = isRepriced || (isCounted && quantity !== (item?.quantity ?? 1));
   const change: SubscriptionChange = {
-    items: [{ id: itemId, quantity, ...(price === item?.price.id ? {} : { price_id: price }) }],
+    items: [{ id: itemId, ...(isCounted ? { quantity } : {}), ...(isRepriced && price ? { price_id: price.id } : {}) }],
   };
-  const { quote, problem, isReading } = useQuote(subscription.id, isChanged && quantity > 0 ? change : null, isBusy, (asked) =>
+  const isWhole = isChanged && (!isCounted || quantity > 0);
+  const { quote, problem, isReading } = useQuote(subscription.id, isWhole ? change : null, isBusy, (asked) =>
     api.previewSubscription(subscription.id, asked),
   );
 
@@ -72,7 +79,7 @@ export function ChangeItems({ subscription, onClose }: { subscription: Subscript
         {offered.length > 0 && (
           <Field label={t("change.price")}>
             {(control) => (
-              <Select {...control} value={price} onChange={(event) => setPrice(event.target.value)}>
+              <Select {...control} value={price?.id} onChange={(event) => setPrice(event.target.value)}>
                 {offered.map((one) => (
                   <option key={one.id} value={one.id}>
                     {priceText(coseat, one)}
@@ -82,18 +89,20 @@ export function ChangeItems({ subscription, onClose }: { subscription: Subscript
             )}
           </Field>
         )}
-        <Field label={t("change.quantity")}>
-          {(control) => (
-            <TextInput
-              {...control}
-              inputMode="numeric"
-              value={quantity}
-              onChange={(event) => setQuantity(Number(event.target.value.replace(/\D/g, "").slice(0, 6)))}
-            />
-          )}
-        </Field>
+        {isCounted && (
+          <Field label={t("change.quantity")}>
+            {(control) => (
+              <TextInput
+                {...control}
+                inputMode="numeric"
+                value={quantity}
+                onChange={(event) => setQuantity(Number(event.target.value.replace(/\D/g, "").slice(0, 6)))}
+              />
+            )}
+          </Field>
+        )}
         <div aria-live="polite" className="cs-quote">
-          {quote && <QuoteText quote={quote} subscription={subscription} isRepriced={price !== item?.price.id} />}
+          {quote && <QuoteText quote={quote} subscription={subscription} isRepriced={isRepriced} />}
           {isReading && !quote && <p className="cs-hint">{t("quote.reading")}</p>}
           {problem && <p className="cs-error">{errorText(coseat, problem)}</p>}
         </div>
