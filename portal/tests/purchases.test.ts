@@ -1,7 +1,7 @@
 /** What people buy, change and end: what is shown of a price is what is charged. Against the whole service. */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { stripe } from "coseat-client-checks/service";
+import { control, stripe } from "coseat-client-checks/service";
 import type { Locator, Page } from "playwright-core";
 import { atApi, signUp, startWorld, told, tokenOf, until, useCard, visit, type World } from "./world.ts";
 
@@ -246,6 +246,41 @@ describe("purchases", { concurrency: 3 }, () => {
     assert.equal(await quantity.count(), 0);
     await select.selectOption(prices[1] ?? "");
     await has(change.locator(".cs-quote"), /\$20\.00/);
+    await close();
+  });
+
+  test("an end, and its withdrawal, are told as they were chosen, once Stripe has done them", async () => {
+    const price_id = await demoPrice("prod_demoteam", "month");
+    const email = await buyer({ items: [{ price_id, quantity: 1 }] });
+    const token = await tokenOf(world, email);
+    const [{ id }] = (await atApi(world, "GET", "customers/me/subscriptions", undefined, token)).data;
+    const { page, close } = await visit(world, email, "#/subscriptions");
+    const delayed = (path: RegExp) =>
+      page.waitForResponse((response) => response.request().method() !== "GET" && path.test(response.url()));
+    // The API answers 202 after five seconds.
+    const slow = (fault: object = {}) => control("faults", { method: "POST", object: id, latency_s: 8, ...fault });
+
+    await slow();
+    await page.getByRole("button", { name: "End…" }).click();
+    const question = page.getByRole("alertdialog");
+    const date = /\w+ \d+, \d{4}/.exec((await question.textContent()) ?? "")?.[0] ?? "no date";
+    const [ended] = await Promise.all([delayed(/\/cancel$/), question.getByRole("button", { name: "End subscription" }).click()]);
+    assert.equal(ended.status(), 202);
+    await told(page, new RegExp(`^The subscription ends on ${date}\\.$`));
+    await has(page.getByRole("article", { name: "Team plan" }), /Ends on/);
+
+    await slow({ status: 400, save: true });
+    const keep = page.getByRole("button", { name: "Keep the subscription" });
+    const [refused] = await Promise.all([delayed(new RegExp(`/${id}$`)), keep.click()]);
+    assert.equal(refused.status(), 202);
+    await page.getByRole("article", { name: "Team plan" }).getByText("The payment provider refused this.").waitFor();
+    assert.deepEqual(await page.evaluate(() => (window as unknown as { told: string[] }).told), []);
+
+    await slow();
+    await keep.click();
+    await told(page, /The subscription goes on/);
+    const { subscription } = await atApi(world, "GET", `subscriptions/${id}`, undefined, token);
+    assert.equal(subscription.cancel_at ?? subscription.cancel_at_period_end, false);
     await close();
   });
 });

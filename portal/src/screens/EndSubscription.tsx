@@ -13,6 +13,13 @@ export function EndSubscription({ subscription, onClose }: { subscription: Subsc
   const { isBusy, failure, run } = useAction();
   const ends = [...new Set(subscription.items.map((item) => item.current_period_end).filter((end) => end !== null))].sort();
   const [earliest, latest] = [ends[0], ends.at(-1)];
+  // The moment of each choice: null for now, undefined if it is not known.
+  const moments: Record<End, string | null | undefined> = {
+    earliest_period_end: earliest,
+    latest_period_end: latest,
+    period_end: latest,
+    now: null,
+  };
   const choices: [End, string][] =
     earliest !== undefined && latest !== undefined && earliest !== latest
       ? [
@@ -26,7 +33,9 @@ export function EndSubscription({ subscription, onClose }: { subscription: Subsc
   const confirmed = () =>
     run(async () => {
       const changed = await applied(api, api.cancelSubscription(subscription.id, chosen), refresh);
-      announce("ends_at" in changed && changed.ends_at ? t("told.ends", { date: format.date(changed.ends_at) }) : t("told.ended"));
+      // A change that was waited for has no answer of its own: it is told with the date of the choice.
+      const end = ("ends_at" in changed ? changed.ends_at : null) ?? moments[chosen];
+      announce(chosen === "now" ? t("told.ended") : end ? t("told.ends", { date: format.date(end) }) : t("seats.ends"));
       onClose();
     }).finally(refresh);
 

@@ -1,7 +1,7 @@
 import { lazy, Suspense, useEffect, useState } from "react";
 import type { Subscription } from "../api";
 import { useCoseat } from "../coseat";
-import { useAction, useMe, useRefresh, useSubscriptions } from "../data";
+import { applied, useAction, useMe, useRefresh, useSubscriptions } from "../data";
 import type { MessageKey } from "../i18n";
 import { go, pathOf } from "../page/routing";
 import { PaymentWaiting } from "../payments/PaymentWaiting";
@@ -80,7 +80,7 @@ function SubscriptionCard({ subscription }: { subscription: Subscription }) {
 
   const resume = () =>
     run(async () => {
-      await api.updateSubscription(subscription.id, { cancel_at_period_end: false });
+      await applied(api, api.updateSubscription(subscription.id, { cancel_at_period_end: false }), refresh);
       announce(t("told.resumed"));
     }).finally(refresh);
 
