@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { control, stripe } from "coseat-client-checks/service";
 import type { Locator, Page } from "playwright-core";
-import { atApi, signUp, startWorld, told, tokenOf, until, useCard, visit, type World } from "./world.ts";
+import { atApi, newTeam, seatsOf, signUp, startWorld, told, tokenOf, until, useCard, visit, type World } from "./world.ts";
 
 let world: World;
 
@@ -281,6 +281,51 @@ describe("purchases", { concurrency: 3 }, () => {
     await told(page, /The subscription goes on/);
     const { subscription } = await atApi(world, "GET", `subscriptions/${id}`, undefined, token);
     assert.equal(subscription.cancel_at ?? subscription.cancel_at_period_end, false);
+    await close();
+  });
+
+  test("a page without a way to take a card says so, and offers nothing that cannot be done", async () => {
+    people += 1;
+    const email = `keyless-${people}-${process.pid}@example.com`;
+    await signUp(world, email, null);
+    const token = await tokenOf(world, email);
+    const { page, close } = await visit(world, email, "#/payment-methods", {}, ({ page }) =>
+      page.addInitScript((token) => Object.assign(window, { coseat: { token } }), token),
+    );
+    await page.getByText("Cards cannot be added here: this page was not set up to take them.").waitFor();
+    assert.equal(await page.getByRole("button", { name: "Add card" }).count(), 0);
+
+    const coupon = await stripe("POST", "coupons", { percent_off: 100, duration: "forever" });
+    const code = `FREE${people}P${process.pid}`;
+    await stripe("POST", "promotion_codes", { code, promotion: { type: "coupon", coupon: coupon.id } });
+    await page.evaluate(() => { location.hash = "#/plans"; });
+    await page.getByRole("button", { name: "Buy Team plan" }).click();
+    await page.getByLabel("Promotion code (optional)").fill(code);
+    await page.getByRole("dialog").getByRole("button", { name: "Buy" }).click();
+    const card = page.getByRole("dialog", { name: "Add a card" });
+    await card.getByText("Nothing can be paid or saved on this page. Ask support.").waitFor();
+    assert.equal(await card.getByRole("button", { name: /Save|Pay/ }).count(), 0);
+    await close();
+  });
+
+  test("a payment that has neither a secret nor a link is not offered", async () => {
+    const team = await newTeam(world, 1);
+    await useCard(world, team.ownerId, "pm_card_threeDSecure2Required");
+    const token = await tokenOf(world, team.owner);
+    const { quote_id } = await atApi(world, "POST", `shared-subscriptions/${team.id}/quote`, { total: 2 }, token);
+    await atApi(world, "PUT", `shared-subscriptions/${team.id}/seats`, { total: 2, quote_id }, token);
+    // The link is shown to the payer only, and a secret is not always known.
+    const { page, dialog, close } = await visit(world, team.owner, seatsOf(team), {}, ({ page }) =>
+      page.route(`**/v1/shared-subscriptions/${team.id}`, async (route) => {
+        const response = await route.fetch();
+        if (response.status() !== 200) return route.fulfill({ response });
+        const answer = (await response.json()) as any;
+        Object.assign(answer.subscription.pending_change.payment, { client_secret: null, hosted_invoice_url: null });
+        return route.fulfill({ response, json: answer });
+      }),
+    );
+    await dialog.getByRole("button", { name: "Abandon" }).waitFor();
+    assert.equal(await page.getByRole("button", { name: "Finish payment" }).count(), 0);
     await close();
   });
 });

@@ -64,6 +64,7 @@ export function PaymentDialog({ payment, onClose, onConfirmed }: PaymentDialogPr
   }
 
   const canConfirm = payments !== null && secret !== null;
+  const link = canConfirm ? null : payment.hosted_invoice_url;
   return (
     <Modal
       title={payment.kind === "setup" ? t("payment.title_setup") : t("payment.title")}
@@ -72,7 +73,8 @@ export function PaymentDialog({ payment, onClose, onConfirmed }: PaymentDialogPr
     >
       <div className="cs-modal-body">
         {problem !== null && <Notice tone="error" isAlert><p>{problem}</p></Notice>}
-        {payments?.mount != null && <div ref={place} className="cs-card-form" />}
+        {!canConfirm && link === null && <p>{t("payment.none")}</p>}
+        {canConfirm && payments.mount !== null && <div ref={place} className="cs-card-form" />}
         {isAsked ? (
           <div className="cs-bank" role="group" aria-label={t("bank.title")}>
             <p className="cs-notice-title">{t("bank.title")}</p>
@@ -84,7 +86,7 @@ export function PaymentDialog({ payment, onClose, onConfirmed }: PaymentDialogPr
           </div>
         ) : (
           <>
-            {payments !== null && payments.cards.length > 0 && (
+            {canConfirm && payments.cards.length > 0 && (
               <Field label={t("payment.card")}>
                 {(control) => (
                   <Select {...control} value={card} onChange={(event) => setCard(event.target.value)}>
@@ -98,8 +100,8 @@ export function PaymentDialog({ payment, onClose, onConfirmed }: PaymentDialogPr
               </Field>
             )}
             <div className="cs-actions cs-actions-end">
-              {!canConfirm && payment.hosted_invoice_url !== null && (
-                <a className="cs-button cs-button-primary" href={payment.hosted_invoice_url}>
+              {link !== null && (
+                <a className="cs-button cs-button-primary" href={link}>
                   {t("payment.hosted")}
                 </a>
               )}

@@ -19,6 +19,8 @@ export function PaymentWaiting({ subscription, change }: PaymentWaitingProps) {
   const [isPaying, setPaying] = useState(false);
   const { isBusy, failure, run } = useAction();
   const payment = change.payment;
+  // The link is shown to the payer only, and a secret is not always known. Without both nothing can be done here.
+  const isPayable = payment !== null && (payment.client_secret !== null || payment.hosted_invoice_url !== null);
   const isProcessing = payment?.status === "processing";
 
   const abandon = () =>
@@ -35,7 +37,7 @@ export function PaymentWaiting({ subscription, change }: PaymentWaitingProps) {
         !isProcessing && (
           <>
             <Button isBusy={isBusy} onClick={() => void abandon()}>{t("payment.abandon")}</Button>
-            {payment !== null && (
+            {isPayable && (
               <Button variant="primary" onClick={() => setPaying(true)}>{t("payment.finish")}</Button>
             )}
           </>

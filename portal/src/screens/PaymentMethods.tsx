@@ -11,7 +11,7 @@ import { Empty, Failed, Loading } from "../ui/States";
 import { methodName } from "./prices";
 
 export function PaymentMethods() {
-  const { api, t, announce } = useCoseat();
+  const { api, t, announce, payments } = useCoseat();
   const me = useMe();
   const methods = usePaymentMethods();
   const { isBusy, failure, run } = useAction();
@@ -35,10 +35,13 @@ export function PaymentMethods() {
     <>
       <div className="cs-card-head">
         <h1 className="cs-screen-title">{t("nav.payment_methods")}</h1>
-        <Button variant="primary" isBusy={isBusy} disabled={!me.isSuccess} onClick={() => void begin()}>
-          {t("methods.add")}
-        </Button>
+        {payments !== null && (
+          <Button variant="primary" isBusy={isBusy} disabled={!me.isSuccess} onClick={() => void begin()}>
+            {t("methods.add")}
+          </Button>
+        )}
       </div>
+      {payments === null && <p className="cs-muted">{t("methods.cannot_add")}</p>}
       <Failure failure={failure} />
       {methods.isPending && !me.isError && <Loading />}
       {(me.isError || (methods.isError && !methods.data)) && (
