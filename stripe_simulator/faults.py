@@ -19,6 +19,7 @@ class Fault:
     executes that many seconds later, storing nothing under the key (unless ``save``, which then stores the late
     answer). ``truncate`` cuts the body, ``latency_s`` delays the execution and ``answer_s`` the answer to it.
     ``effect`` says whether the request executes before the fault shows (``after``) or not at all (``before``);
+    ``object`` is an id in the path, ``customer`` the one that the request names as a parameter.
     ``save`` stores the error under the idempotency key. ``proxy`` answers the ``status`` with a page in HTML and
     without a request id, as something in front of Stripe does. ``times`` 0 never runs out.
     """
@@ -39,6 +40,7 @@ class Fault:
     times: int = 1
     probability: float = 1.0
     object: str | None = None
+    customer: str | None = None
     id: int = 0
     used: int = 0
 
@@ -96,12 +98,16 @@ class Faults:
     def all(self) -> list[Fault]:
         return list(self._active)
 
-    def take(self, world: World, method: str, template: str, ids: list[str]) -> Fault | None:
+    def take(
+        self, world: World, method: str, template: str, ids: list[str], customer: object = None
+    ) -> Fault | None:
         """The first fault that fits; one use of it is spent. ``times`` 0 never runs out."""
         for fault in self._active:
             if fault.method not in ("*", method) or fault.path not in ("*", template):
                 continue
             if fault.object is not None and fault.object not in ids:
+                continue
+            if fault.customer is not None and fault.customer != customer:
                 continue
             if fault.times and fault.used >= fault.times:
                 continue

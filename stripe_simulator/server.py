@@ -211,7 +211,8 @@ class Api:
             if replayed is not None:
                 answer = replayed
             else:
-                fault = engine.faults_of(world).take(world, request.method, template, ids)
+                customer = entry.params.get("customer")
+                fault = engine.faults_of(world).take(world, request.method, template, ids, customer)
                 answer = await self._perform(request, entry, fault, receive)
         except ApiError as failure:
             answer = _failed(failure)

@@ -150,6 +150,14 @@ def test_faults_can_be_aimed_at_one_object_and_cleared(account: Account) -> None
     assert account.raw("GET", f"/v1/customers/{first}")[0] == 200
 
 
+def test_faults_can_be_aimed_at_the_requests_that_name_a_customer(account: Account) -> None:
+    first, second = (create(account, key)[2]["id"] for key in "ab")
+    account.control("POST", "faults", {"customer": first, "status": 503, "times": 0})
+    assert account.raw("GET", f"/v1/subscriptions?customer={first}")[0] == 503
+    assert account.raw("GET", f"/v1/subscriptions?customer={second}")[0] == 200
+    assert account.raw("GET", f"/v1/customers/{first}")[0] == 200
+
+
 def test_the_rate_limit_knob_counts_each_endpoint(account: Account) -> None:
     account.control("POST", "settings", {"rate_limits": {"endpoint_per_s": 5}})
     statuses = [account.raw("GET", "/v1/customers")[0] for _ in range(8)]
