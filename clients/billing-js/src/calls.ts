@@ -27,6 +27,8 @@ type Body = any;
 type Call = (coseat: Client, body: Body, memory: Memory) => Promise<object>;
 
 const INVOICES = 10;
+/** How long a change that still runs is waited for, in milliseconds. */
+const LONGEST_WAIT = 60_000;
 // An invoice is read only where something may be left to pay.
 const UNPAID = ["incomplete", "past_due", "unpaid"];
 
@@ -74,6 +76,37 @@ function toPay(memory: Memory, change: { operation_id: string | null; payment: S
   return operation_id;
 }
 
+function unlessLate(signal: AbortSignal) {
+  return (error: unknown): never => {
+    throw signal.aborted ? new Refusal(503, "This takes longer than usual. Look again in a few minutes.") : error;
+  };
+}
+
+/** Waits for a change that still runs, at most until it waits for a payment. Refuses the call if a part was refused. */
+async function finished<Done extends { pending: false }>(
+  coseat: Client,
+  call: Promise<Done | Schemas["AcceptedOperation"]>,
+): Promise<Done | Schemas["AcceptedOperation"] | Schemas["OperationAnswer"]> {
+  const answer = await call;
+  if (!answer.pending) return answer;
+  const signal = AbortSignal.timeout(LONGEST_WAIT);
+  const seen = answer.state === "running" ? await coseat.waitForOperation(answer, { signal }).catch(unlessLate(signal)) : answer;
+  const refused = seen.results.find(({ outcome }) => outcome === "refused" || outcome === "failed");
+  if (refused === undefined) return seen;
+  const code = refused.code ?? "";
+  throw new Refusal(code === "card_declined" ? 402 : 409, people.textOf(code, null));
+}
+
+type Changed = Schemas["ChangedSubscription"] | Schemas["AcceptedOperation"] | Schemas["OperationAnswer"];
+
+/** Returns the subscription of a change, or null while the change waits for its payment. */
+async function subscriptionOf(coseat: Client, changed: Changed): Promise<Schemas["Subscription"] | null> {
+  if ("subscription" in changed) return changed.subscription;
+  const subscription_id = changed.results[0]?.subscription_id;
+  if (changed.state !== "settled" || !subscription_id) return null;
+  return (await coseat.getSubscription({ subscription_id })).subscription;
+}
+
 const changedId = ({ subscriptionId }: Body) => ({ id: subscriptionId });
 
 export const CALLS: Record<string, Call> = {
@@ -112,38 +145,43 @@ export const CALLS: Record<string, Call> = {
     return { invoices: page.data.map(shapes.invoice), hasMore: page.has_more };
   },
   async addSubscription(coseat, { items, paymentMethodId, code }, memory) {
-    const bought = await coseat.addSubscription({
+    const purchase = coseat.addSubscription({
       items: items.map(({ price, quantity }: Body) => ({ price_id: price, quantity })),
       ...(paymentMethodId ? { payment_method_id: paymentMethodId } : {}),
       ...(code ? { promotion_code: code } : {}),
     });
+    const bought = await finished(coseat, purchase);
     const unpaid = toPay(memory, bought);
-    if (!("subscription" in bought)) {
-      return { id: bought.results[0]?.subscription_id ?? null, status: "incomplete", latest_invoice: unpaid };
+    const subscription = await subscriptionOf(coseat, bought);
+    if (subscription === null) {
+      const id = "results" in bought ? (bought.results[0]?.subscription_id ?? null) : null;
+      return { id, status: "incomplete", latest_invoice: unpaid };
     }
-    const { id, status, latest_invoice_id } = bought.subscription;
+    const { id, status, latest_invoice_id } = subscription;
     return { id, status: unpaid ? "incomplete" : status, latest_invoice: unpaid ?? latest_invoice_id };
   },
   async updateSubscription(coseat, { subscriptionId, paymentMethodId, items }, memory) {
-    const changed = await coseat.updateSubscription({
+    const change = coseat.updateSubscription({
       subscription_id: subscriptionId,
       items: items.map(({ id, quantity, price }: Body) => ({ id, quantity, price_id: price })),
       ...(paymentMethodId ? { payment_method_id: paymentMethodId } : {}),
     });
+    const changed = await finished(coseat, change);
     const latest_invoice = toPay(memory, changed);
-    return { id: subscriptionId, status: "subscription" in changed ? changed.subscription.status : "incomplete", latest_invoice };
+    const subscription = await subscriptionOf(coseat, changed);
+    return { id: subscriptionId, status: subscription?.status ?? "incomplete", latest_invoice };
   },
   async cancelSubscription(coseat, body) {
     const when = body.cancelNow ? "now" : "period_end";
-    await coseat.cancelSubscription({ subscription_id: body.subscriptionId, when });
+    await finished(coseat, coseat.cancelSubscription({ subscription_id: body.subscriptionId, when }));
     return changedId(body);
   },
   async dontCancelSubscription(coseat, body) {
-    await coseat.resumeSubscription({ subscription_id: body.subscriptionId });
+    await finished(coseat, coseat.resumeSubscription({ subscription_id: body.subscriptionId }));
     return changedId(body);
   },
   async applyPromotionCodeToSubscription(coseat, body) {
-    await coseat.updateSubscription({ subscription_id: body.subscriptionId, promotion_code: body.code });
+    await finished(coseat, coseat.updateSubscription({ subscription_id: body.subscriptionId, promotion_code: body.code }));
     return changedId(body);
   },
   async validatePromotionCode(coseat, { code }) {

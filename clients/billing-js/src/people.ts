@@ -26,6 +26,7 @@ const TEXTS: Record<string, string> = {
   member_elsewhere: "this person cannot be added.",
   already_member: "on the plan already, in another role.",
   ambiguous_email: "more than one customer has this address.",
+  card_declined: "The card was declined.",
   role_required: "Your role does not allow this.",
   quote_expired: "The price has changed. Close this window and try again.",
 };
@@ -162,7 +163,8 @@ function texts(results: Schemas["ChangeResult"][]): string[] {
     .map(({ email, customer_id, code }) => textOf(code ?? "", email ?? customer_id));
 }
 
-function textOf(code: string, who: string | null): string {
+/** Returns the sentence for the code of a part that was refused. */
+export function textOf(code: string, who: string | null): string {
   if (WAITS.includes(code)) return WAIT;
   const text = TEXTS[code];
   if (text === undefined) return who === null ? `Not changed: ${code}.` : `${who}: not changed (${code}).`;

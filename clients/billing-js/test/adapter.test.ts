@@ -237,6 +237,43 @@ test("a bank's confirmation is asked for with the payment's own secret", async (
   assert.equal((await call("getSubscriptionInvoice", { invoiceId: "in_other" })).status, 404);
 });
 
+/** Lets Stripe take so long for the next write that fits that the API answers 202 first. */
+const delay = (fault: object) => control("faults", { method: "POST", latency_s: 7.5, ...fault });
+
+test("a purchase that takes long is answered by what became of it", async () => {
+  const items = [{ price: await priceOf("prod_demoteam"), quantity: 1 }];
+  const buyer = await newCustomer();
+  const call = as(buyer);
+  await delay({ path: "/v1/subscriptions", customer: buyer.customerId });
+  const { body } = await call("addSubscription", { paymentMethodId: "pm_card_visa", items });
+  const [active] = (await buyer.coseat.getCustomerSubscriptions()).data;
+  assert.deepEqual(body, { id: active?.id, status: "active", latest_invoice: active?.latest_invoice_id });
+});
+
+test("a change that takes long is answered by what became of it", async () => {
+  const owner = await newOwner(1);
+  const call = as(owner);
+  const subscriptionId = owner.subscriptionId;
+  const read = async () => (await owner.coseat.getSubscription({ subscription_id: subscriptionId })).subscription;
+  const [item] = (await read()).items;
+  const change = (quantity: number) => call("updateSubscription", { subscriptionId, items: [{ id: item!.id, quantity, price: item!.price.id }] });
+  const refused = { status: 409, body: { error: "Not changed: stripe_rejected." }, session: null };
+
+  await delay({ object: subscriptionId });
+  assert.deepEqual((await change(2)).body, { id: subscriptionId, status: "active", latest_invoice: null });
+  await delay({ object: subscriptionId, status: 400, save: true });
+  assert.deepEqual(await change(3), refused);
+  assert.equal((await read()).items[0]?.quantity, 2);
+
+  await delay({ object: subscriptionId, status: 400, save: true });
+  assert.deepEqual(await call("cancelSubscription", { subscriptionId }), refused);
+  await delay({ object: subscriptionId });
+  assert.deepEqual((await call("cancelSubscription", { subscriptionId })).body, { id: subscriptionId });
+  assert.equal((await read()).cancel_at_period_end, true);
+  await delay({ object: subscriptionId, status: 400, save: true });
+  assert.deepEqual(await call("dontCancelSubscription", { subscriptionId }), refused);
+});
+
 test("profile, and the calls that are refused", async () => {
   const call = as(await newCustomer());
   const saved = (await call("setCustomerBillingDetails", { name: "Grace", address: null })).body.customerProfile;
