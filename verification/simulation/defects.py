@@ -533,13 +533,13 @@ DEFECTS: dict[str, Callable[[], list[Change]]] = {
 }
 
 NOTICED_BY = {
-    "no lock at admission": "20261122/28",
+    "no lock at admission": "20261122/47",
     "actor not read again": "20261122/35",
     "owner stays a member": "20261122/24",
     "new key at every sending": "20261122/69",
     "lower target not counted": "20261122/62",
     "rate refusal is a failure": f"20261122{RATES}24",
-    "every 5xx is kept": "20261122/170",
+    "every 5xx is kept": "20261122/184",
     "floor not checked": "20261122/13",
     "seat released when sent": "20261122/27",
     "earlier create not looked for": "20261122/275",
@@ -549,13 +549,13 @@ NOTICED_BY = {
     "named before payment": "20261122/2",
     "waits for ever": "20261122/13",
     "invitation without a seat": f"20261122{INVITATIONS}0",
-    "seat kept after the acceptance": f"20261122{INVITATIONS}1",
+    "seat kept after the acceptance": f"20261122{INVITATIONS}0",
     "seat lost with a refused acceptance": f"20261122{INVITATIONS}23",
     "ended invitation accepted": f"20261122{INVITATIONS}4",
     "end not seen at the sending": f"20261122{INVITATIONS}0",
     "old token accepted": f"20261122{INVITATIONS}9",
     "right to invite not needed": f"20261122{INVITATIONS}11",
-    "expiry frees the seat of an acceptance": f"20261122{INVITATIONS}30",
+    "expiry frees the seat of an acceptance": f"20261122{INVITATIONS}18",
     "term ends during the acceptance": f"20261122{INVITATIONS}1",
 }
 """For defects that few schedules notice, one that did, which is tried first. A change of the code may change it."""
