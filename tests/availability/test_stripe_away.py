@@ -71,6 +71,7 @@ async def open_breakers(service: Service, company: Company, fault: dict[str, Any
     return list(answers)
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("fault", [HANGING, REVOKED, {"status": 502, "proxy": True, "times": 0}], ids=str)
 async def test_callers_are_answered_promptly_when_stripe_is_away(
     service: Service, company: Company, fault: dict[str, Any]
@@ -96,6 +97,7 @@ async def test_callers_are_answered_promptly_when_stripe_is_away(
     assert shown.json()["state"] == "running", shown.text
 
 
+@pytest.mark.timed
 async def test_writes_without_an_operation_are_refused_promptly_when_stripe_is_away(
     service: Service, company: Company
 ) -> None:
@@ -180,6 +182,7 @@ async def test_purchase_fails_when_stripe_is_back_after_the_payment_window(
     assert [one["code"] for one in settled.json()["results"]] == ["operation_expired"], settled.text
 
 
+@pytest.mark.timed
 async def test_at_most_half_of_the_places_wait_when_stripe_hangs(
     stripe_account: Any, database_url: str
 ) -> None:

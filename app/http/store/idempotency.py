@@ -11,14 +11,13 @@ from app.postgres.database import Connection
 # Stripe have idempotency keys of their own.
 #
 # A key lasts a day. What it began is kept for longer, under ids that are derived from the key. If that has ended, the
-# new use of the key is told apart by its time; what is still open goes on.
+# new use of the key is told apart by its time; what is still open goes on. An endpoint that a key made is there until
+# somebody deletes it, so the same key makes no second one.
 _CLAIM = """
     insert into idempotency_keys as k (principal, route, key, request_hash, reused_at) values ($1, $2, $3, $4,
         case when exists (select from operations where id = 'op_' || $5 and settled_at is not null
                 and created_at < clock_timestamp() - interval '24 hours')
             or exists (select from invitations where id = 'inv_' || $5
-                and created_at < clock_timestamp() - interval '24 hours')
-            or exists (select from webhook_endpoints where id = 'we_' || $5
                 and created_at < clock_timestamp() - interval '24 hours')
         then clock_timestamp() end)
     on conflict (principal, route, key) do update set
