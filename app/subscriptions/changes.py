@@ -142,6 +142,7 @@ def _order_of(
         attach=attachment(outside.payment_method, view.customer_id),
         unread=outside.unread,
         counted={} if after is None else _counted(change, view),
+        reduces=after is not None and after.reduces and "trial_end" not in params,
     )
 
 

@@ -107,6 +107,7 @@ class Order:
 
     `counted`: the quantities by item that the change leaves as the copy showed them. Others may have been bought since,
     in the Dashboard or by the purchase that was to end. They are not counted with a quote, which expires by that.
+    `reduces`: items are only removed or get smaller quantities, and nothing else is changed that has a price.
     """
 
     method: Method
@@ -121,6 +122,7 @@ class Order:
     ends_waiting: bool = False
     shown_end: ShownEnd | None = None
     counted: Mapping[str, int] = field(default_factory=dict)
+    reduces: bool = False
 
     @classmethod
     def of(cls, operation: Operation) -> Order:
@@ -140,6 +142,7 @@ class Order:
             ends_waiting=row.get("ends_waiting") is True,
             shown_end=None if shown_end is None else ShownEnd(**shown_end),
             counted=row.get("counted", {}),
+            reduces=row.get("reduces") is True,
         )
 
     @classmethod
@@ -177,7 +180,7 @@ class Order:
     @property
     def charges(self) -> bool:
         """Return True for a change that Stripe may charge at once."""
-        return self.is_priced or self.method in (Method.CREATE, Method.RESUME)
+        return (self.is_priced and not self.reduces) or self.method in (Method.CREATE, Method.RESUME)
 
     @property
     def unpriced(self) -> Unpriced | None:
