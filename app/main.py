@@ -136,7 +136,7 @@ def create_app(settings: Settings) -> Service:
 def _add_routes(app: Service, webhook: StripeWebhook) -> None:
     # Starlette tries the routes in this order at every request, so those that are used most come first. They are
     # included one by one, because a router within a router is matched again at each level.
-    for part in (
+    parts = (
         direct_reads,
         shared_subscriptions,
         payment_methods,
@@ -150,9 +150,10 @@ def _add_routes(app: Service, webhook: StripeWebhook) -> None:
         events,
         event_streams,
         webhook_endpoints,
-    ):
+    )
+    for part in parts:
         app.include_router(part.router, prefix="/v1")
-        count_failures_from_zero(part.router.routes)
+    count_failures_from_zero(route for part in parts for route in part.router.routes)
     event_webhooks.describe(app.webhooks)
     app.include_router(health.router)
     app.router.routes.append(Route(WEBHOOK_PATH, webhook, methods=["POST"], include_in_schema=False))

@@ -89,10 +89,16 @@ class Stream:
 
 
 class Streams:
-    """The streams of one process, at most `most` for one caller. `is_draining` tells that the process is to end."""
+    """The streams of one process, at most `most` for one caller. `is_draining` tells that the process is to end.
 
-    def __init__(self, *, most: int, is_draining: Callable[[], bool]) -> None:
+    `heartbeat`: seconds without an event after which a stream shows that it is there.
+    """
+
+    def __init__(
+        self, *, most: int, is_draining: Callable[[], bool], heartbeat: float = HEARTBEAT_SECONDS
+    ) -> None:
         self._most = most
+        self._heartbeat = heartbeat
         self._is_draining = is_draining
         self._open: set[Stream] = set()
         self._callers: Counter[str] = Counter()
@@ -152,8 +158,8 @@ class Streams:
                         yield f"retry: {pause}\n\n".encode()
                     return
                 stream.woken.clear()
-                await _wait(stream, last + HEARTBEAT_SECONDS - time.monotonic())
-                if not stream.waiting and time.monotonic() - last >= HEARTBEAT_SECONDS:
+                await _wait(stream, last + self._heartbeat - time.monotonic())
+                if not stream.waiting and time.monotonic() - last >= self._heartbeat:
                     last = time.monotonic()
                     yield _heartbeat(stream.newest)
         finally:

@@ -111,8 +111,8 @@ async def _withdrawn(context: Context, operation_id: str) -> bool:
     return True
 
 
-async def has_expired(context: Context, operation: Operation, steps: Sequence[Step]) -> bool:
-    """Settle the steps as `operation_expired` if nothing was sent within `PAYMENT_WINDOW`; their payer waits no more.
+async def expire_unsent(context: Context, operation: Operation, steps: Sequence[Step]) -> bool:
+    """Settle the steps as `operation_expired` if nothing was sent within `PAYMENT_WINDOW`; return True if it was so.
 
     Stripe may be back hours later, when the seats were bought elsewhere or nobody wants them.
     """

@@ -19,7 +19,7 @@ from app.mirror import refreshing as sync
 from app.mirror.store import subscriptions
 from app.mirror.visibility import see_as
 from app.operations import store as operations
-from app.operations.abandoning import has_expired
+from app.operations.abandoning import expire_unsent
 from app.operations.kinds import Phase, Refused, Steps, Wait
 from app.operations.lifecycle import NOT_MADE, Event
 from app.operations.rows import Operation, Step, StepChanged
@@ -82,7 +82,7 @@ class PeopleRules:
                 await _refuse(context, operation, step, _code_of_lost_right(operation))
         if asyncio.get_running_loop().time() >= give_up:
             purchases = [step for step in permitted if step.action == StepKind.BUY_SEATS]
-            if await has_expired(context, operation, purchases):
+            if await expire_unsent(context, operation, purchases):
                 permitted = [step for step in permitted if step not in purchases]
         return await _tested(context, operation, permitted)
 

@@ -46,7 +46,7 @@ from app.operations.waiting import waits
 from app.postgres.database import Connection
 from app.stripe.billing import Changed, is_whole
 from app.subscriptions.orders import Conditions, Method, Order
-from app.subscriptions.superseding import MustSupersede, changed_meanwhile
+from app.subscriptions.superseding import MustSupersede, outdated_change
 
 log = structlog.get_logger(__name__)
 
@@ -269,7 +269,7 @@ async def _of_run(context: Context, begun: Begun, ended: Sequence[Ended]) -> Cha
     if step.state is State.AWAITING_PAYMENT:
         return await _as_it_is(context, begun.operation_id)
     if step.is_settled and step.code == "version_conflict":
-        raise changed_meanwhile()
+        raise outdated_change()
     return await _of_before(context, replace(begun, settled=step if step.is_settled else None))
 
 

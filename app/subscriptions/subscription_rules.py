@@ -10,7 +10,7 @@ from app.context import Context
 from app.mirror import refreshing as sync
 from app.operations import store as operations
 from app.operations import waiting_store
-from app.operations.abandoning import has_expired
+from app.operations.abandoning import expire_unsent
 from app.operations.kinds import Phase, Refused, Rulebook, Steps, Wait
 from app.operations.lifecycle import NOT_MADE, Event, State
 from app.operations.rows import Operation, Step
@@ -68,7 +68,7 @@ class SubscriptionRules:
             return list(steps)
         if operation.kind == "add_subscription":
             return [step for step in steps if await _goes_on(context, operation, step)]
-        if Order.of(operation).charges and await has_expired(context, operation, steps):
+        if Order.of(operation).charges and await expire_unsent(context, operation, steps):
             return []
         if operation.actor_id is not None and not any(step.was_sent for step in steps):
             await sync.read_through(context, "subscription", operation.subscription_id)

@@ -115,7 +115,7 @@ async def check_price(
     if not isinstance(found.snapshot, Subscription):
         raise NotFound()
     if not shows_counted(found.snapshot, unpriced.counted):
-        raise changed_meanwhile()
+        raise outdated_change()
     priced = await price_as_quoted(
         context,
         found.snapshot,
@@ -129,7 +129,7 @@ async def check_price(
         await check_bounds(context, found.snapshot, found.at, priced)
 
 
-def changed_meanwhile() -> Conflict:
+def outdated_change() -> Conflict:
     """Return the refusal of a change that rests on what the subscription had before."""
     return Conflict(
         "The subscription has other quantities, or another end, than when the change was sent. Read it, and send the "

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from testkit.company import Service, running_service
+from testkit.receiver import Receiver, receiving
 from testkit.simulator import Simulator, new_account_key
 
 
@@ -15,3 +16,9 @@ async def service(stripe_simulator: str, database_url: str, plain_logs: None) ->
         running_service(stripe, database_url) as running,
     ):
         yield running
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with receiving() as one:
+        yield one

@@ -6,9 +6,9 @@ from app.events.delivering import Deliverer
 from app.operating import doctor
 from testkit.company import Service, new_email
 from testkit.receiver import Receiver
-from tests.events.test_webhooks import deliver, deliverer, endpoint, receiver
+from tests.events.test_webhooks import deliver, deliverer, endpoint
 
-__all__ = ["deliverer", "receiver"]
+__all__ = ["deliverer"]
 
 
 async def figures(service: Service) -> dict[str, float]:

@@ -10,9 +10,9 @@ from testkit.operator import Operator
 from testkit.receiver import Receiver
 from testkit.service import as_service
 from tests.events.test_feed import read_all
-from tests.events.test_webhooks import deliver, deliverer, endpoint, receiver
+from tests.events.test_webhooks import deliver, deliverer, endpoint
 
-__all__ = ["deliverer", "receiver"]
+__all__ = ["deliverer"]
 
 
 async def test_operator_finds_an_event_and_sends_it_again_when_a_receiver_lost_it(

@@ -6,24 +6,17 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
-import pytest
 
 from app.events.delivering import Deliverer, Patience
 from app.events.secrets import EndpointSecrets
 from app.events.sending import WebhookSender
 from app.events.store import deliveries
 from testkit.company import Service
-from testkit.receiver import Receiver, receiving
+from testkit.receiver import Receiver
 from testkit.service import ENCRYPTION_KEY, as_service
 
 ADMIN = as_service("admin")
 PATIENCE = Patience(timeout=2.0, retry_max=3600.0, disable_after=432_000.0)
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with receiving() as one:
-        yield one
 
 
 async def as_it_is(event: dict[str, Any]) -> dict[str, Any]:

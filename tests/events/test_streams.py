@@ -308,16 +308,14 @@ async def test_waiting_events_are_withheld_when_the_token_expires_before_they_ar
     assert (await _rest(messages)).events == []
 
 
-async def test_heartbeat_has_no_later_place_than_the_events_that_wait(
-    service: Service, streams: Streams, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_heartbeat_has_no_later_place_than_the_events_that_wait(service: Service) -> None:
     """A look of the poller and a heartbeat fell together, and a resume after the heartbeat lost the events."""
+    streams = Streams(most=2, is_draining=lambda: False, heartbeat=0.0)
     company = await filled_company(service)
     begin = await _missed_three(service, streams, company)
     end = await streams.begin(service.context, None)
     async with service.context.database.reading() as connection:
         [event, *_] = await store.events_between(connection, begin, end, [company.subscription_id])
-    monkeypatch.setattr("app.events.streams.HEARTBEAT_SECONDS", 0.0)
     stream = new_stream(company, company.owner, Role.OWNER, end)
     messages = streams.messages(service.context, stream)
     assert [(await anext(messages))[:7] for _ in range(2)] == [b"retry: ", b": heart"]

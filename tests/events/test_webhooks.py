@@ -25,12 +25,6 @@ PATIENCE = Patience(timeout=2.0, retry_max=3600.0, disable_after=432_000.0)
 
 
 @pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with receiving() as one:
-        yield one
-
-
-@pytest.fixture
 async def deliverer(service: Service) -> AsyncIterator[Deliverer]:
     """A worker's, over the service's database; the copy is filled."""
     await service.fill()

@@ -1,4 +1,4 @@
-"""A change and what others bought, paid or ended meanwhile: nothing that was paid is taken away or charged again."""
+"""A change crosses with a purchase, a payment or an end: nothing that was paid is taken away or charged again."""
 
 import asyncio
 from typing import Any
@@ -52,7 +52,7 @@ async def two_kinds_of_seats(shop: Shop) -> tuple[Company, str, str]:
 
 
 @pytest.mark.parametrize("total", [10, 7])
-async def test_total_is_reached_when_the_other_items_seats_were_paid_meanwhile(
+async def test_total_is_reached_when_the_other_items_seats_were_paid_in_between(
     still: Shop, total: int
 ) -> None:
     """The quantity was computed before the payment came: 10 seats became 13, and 7 became 10."""

@@ -32,6 +32,8 @@ from testkit.seat_world import Json, World, percentile, progress
 
 SLOWER, LEAST_SECONDS, STREAM_SECONDS = 3.0, 0.25, 1.0
 DEAD = 503
+OPENED_AT_ONCE = 100
+"""Streams. Each takes a place of its process until its first message, and a process refuses what finds no place."""
 
 
 @dataclass
@@ -138,13 +140,16 @@ async def play(world: World, given: argparse.Namespace) -> Json:
         client = await stack.enter_async_context(httpx.AsyncClient(limits=limits, timeout=None))
         storm.streams = [StreamReader(companies[number % len(companies)]) for number in range(given.streams)]
         storm.feeds = [FeedReader() for _ in range(given.feeds)]
-        tasks = [
-            asyncio.create_task(one.read(client, lambda: url, cut_seconds=given.cut)) for one in storm.streams
-        ]
+        tasks = []
+        for first in range(0, given.streams, OPENED_AT_ONCE):
+            group = storm.streams[first : first + OPENED_AT_ONCE]
+            tasks += [
+                asyncio.create_task(one.read(client, lambda: url, cut_seconds=given.cut)) for one in group
+            ]
+            await asyncio.gather(*(one.opened.wait() for one in group))
+        progress(f"{given.streams} streams are open")
         tasks += [asyncio.create_task(one.follow(world.clients[0])) for one in storm.feeds]
         tasks.append(asyncio.create_task(storm.rotate(healthy)))
-        await asyncio.gather(*(one.opened.wait() for one in storm.streams))
-        progress(f"{given.streams} streams are open")
         alone = await storm.write(given.seconds / 2)
         slow, dead = [await storm.endpoint(receiver) for receiver in receivers[1:]]
         slow.receiver.seconds, dead.answer = given.slow, DEAD
