@@ -107,16 +107,24 @@ class Deliverer:
         """Fill the queues, lease what is due, and begin to send it."""
         if not self.secrets.are_available:
             return
-        token = uuid4()
         async with self.context.database.connection() as connection:
-            for endpoint_id in await store.open_endpoints(connection):
-                await store.enqueue(connection, endpoint_id)
-                if len(self.running) >= CONCURRENCY:
-                    continue
-                for queue in await store.lease(connection, endpoint_id, token, seconds=self._lease):
-                    self._begin(self._work_off(endpoint_id, queue, token, stop))
-                for again in await store.take_again(connection, endpoint_id, seconds=self._lease):
-                    self._begin(self._send_again(again))
+            open_endpoints = await store.open_endpoints(connection)
+        for endpoint_id in open_endpoints:
+            await self._begin_for(endpoint_id, stop)
+
+    async def _begin_for(self, endpoint_id: str, stop: asyncio.Event) -> None:
+        token, queues, again = uuid4(), list[str](), list[Head]()
+        async with self.context.database.transaction() as connection:
+            if not await store.hold(connection, endpoint_id):
+                return
+            await store.enqueue(connection, endpoint_id)
+            if len(self.running) < CONCURRENCY:
+                queues = await store.lease(connection, endpoint_id, token, seconds=self._lease)
+                again = await store.take_again(connection, endpoint_id, seconds=self._lease)
+        for queue in queues:
+            self._begin(self._work_off(endpoint_id, queue, token, stop))
+        for head in again:
+            self._begin(self._send_again(head))
 
     @property
     def _lease(self) -> float:

@@ -106,6 +106,28 @@ async def test_eight_requests_are_in_flight_when_a_hundred_deliveries_are_sent_a
     assert max(new) < 80, "new events do not wait for all redeliveries"
 
 
+async def test_eight_queues_are_leased_when_six_workers_look_at_the_same_moment(
+    service: Service, receiver: Receiver
+) -> None:
+    """A worker that had counted before another one leased eight queues leased eight more."""
+    endpoint_id = await endpoint(service, receiver)
+    await happen(service, 60, first=1, last=1)
+    receiver.seconds = 30.0
+    async with service.context.database.connection() as connection:
+        await deliveries.enqueue(connection, endpoint_id)
+    async with WebhookSender(live=False, seconds=PATIENCE.timeout) as sender:
+        secrets = EndpointSecrets([ENCRYPTION_KEY])
+        workers = [Deliverer(service.context, sender, secrets, PATIENCE, as_it_is) for _ in range(6)]
+        for _ in range(60):
+            await asyncio.gather(*(worker.begin_what_is_due(asyncio.Event()) for worker in workers))
+            tries = [task for worker in workers for task in worker.running]
+            assert len(tries) == deliveries.IN_FLIGHT
+            for task in tries:
+                task.cancel()
+            await asyncio.wait(tries)
+            await service.fetch("update webhook_queues set lease_until = null, lease_token = null")
+
+
 async def test_redelivery_is_sent_when_the_queues_of_its_endpoint_are_never_empty(
     service: Service, receiver: Receiver
 ) -> None:

@@ -28,12 +28,15 @@ _OPEN = """
             and d.again_at <= clock_timestamp()))
     order by e.id"""
 
+# A statement sees what was committed when it began. So the endpoint is locked by a statement of its own, and the later
+# ones see all that its last holder has leased. The lock lets other workers store their tries.
+_HOLD = "select id from webhook_endpoints where id = $1 and status = 'enabled' for no key update skip locked"
+
 # A queue may be ahead of the batch, since `_ADVANCE` looks in the log. So of the batch the first event that it has not
 # delivered counts. `on conflict` has waited for the queue's row and sees it as it is now.
 _ENQUEUE = f"""
     with endpoint as (
-        select id, types, queued_to from webhook_endpoints where id = $1 and status = 'enabled'
-        for update skip locked
+        select id, types, queued_to from webhook_endpoints where id = $1
     ), batch as (
         select v.position, coalesce(v.subscription_id, '') as subscription_id, v.type
         from endpoint e cross join lateral (
@@ -65,9 +68,7 @@ _AGAIN = """select d.id, d.again_at, coalesce(v.subscription_id, '') as subscrip
     where d.endpoint_id = $1 and d.again_at is not null"""
 
 _LEASE = f"""
-    with endpoint as (
-        select id from webhook_endpoints where id = $1 and status = 'enabled' for update skip locked
-    ), leased as materialized ({_LEASED}
+    with leased as materialized ({_LEASED}
     ), again as materialized ({_AGAIN}
     ), free as (
         select {IN_FLIGHT} - (select count(*) from leased)
@@ -75,7 +76,7 @@ _LEASE = f"""
             as number from again a
     ), due as (
         select q.endpoint_id, q.subscription_id from webhook_queues q
-        where q.endpoint_id = (select id from endpoint) and q.next_position is not null
+        where q.endpoint_id = $1 and q.next_position is not null
           and q.due_at <= clock_timestamp() and (q.lease_until is null or q.lease_until < clock_timestamp())
           and q.subscription_id not in (select subscription_id from again where again_at > clock_timestamp())
         order by q.due_at limit greatest((select number from free), 0) for update skip locked
@@ -146,9 +147,7 @@ _ATTEMPT = """
 
 
 _TAKE_AGAIN = f"""
-    with endpoint as (
-        select id from webhook_endpoints where id = $1 and status = 'enabled' for update skip locked
-    ), leased as materialized ({_LEASED}
+    with leased as materialized ({_LEASED}
     ), again as materialized ({_AGAIN}
     ), busy as (
         select subscription_id from leased
@@ -161,8 +160,8 @@ _TAKE_AGAIN = f"""
         where a.again_at <= clock_timestamp() and a.subscription_id not in (select subscription_id from busy)
         order by a.subscription_id, a.again_at, a.id
     ), due as (
-        select d.id from webhook_deliveries d where d.endpoint_id = (select id from endpoint)
-          and d.again_at <= clock_timestamp() and d.id = any(array(
+        select d.id from webhook_deliveries d
+        where d.endpoint_id = $1 and d.again_at <= clock_timestamp() and d.id = any(array(
             select id from first order by again_at limit greatest((select number from free), 0)))
         for update skip locked
     ), taken as (
@@ -202,13 +201,21 @@ async def open_endpoints(connection: Connection) -> list[str]:
     return [row["id"] for row in await connection.fetch(_OPEN)]
 
 
+async def hold(connection: Connection, endpoint_id: str) -> bool:
+    """Keep other workers from an endpoint until the transaction ends; False if one has it, or it is disabled."""
+    return await connection.fetchval(_HOLD, endpoint_id) is not None
+
+
 async def enqueue(connection: Connection, endpoint_id: str) -> int:
-    """Put the next events into the queues of an endpoint; return their number, 0 if another process does it."""
+    """Put the next events into the queues of an endpoint that is held; return their number."""
     return int(await connection.fetchval(_ENQUEUE, endpoint_id) or 0)
 
 
 async def lease(connection: Connection, endpoint_id: str, token: UUID, *, seconds: float) -> list[str]:
-    """Lease queues of an endpoint that are due, as many as it may have in flight; return their subscriptions."""
+    """Lease queues that are due, as many as their endpoint may have in flight; return their subscriptions.
+
+    The endpoint is held.
+    """
     return [row["subscription_id"] for row in await connection.fetch(_LEASE, endpoint_id, token, seconds)]
 
 
@@ -283,7 +290,8 @@ async def record_attempt(
 async def take_again(connection: Connection, endpoint_id: str, *, seconds: float) -> list[Head]:
     """Take deliveries that an operator wants to be sent again, as many as the endpoint may have in flight.
 
-    They are sent outside of the queues. One that is not recorded within so many seconds is taken again.
+    The endpoint is held. They are sent outside of the queues. One that is not recorded within so many seconds is taken
+    again.
     """
     return [_head(row) for row in await connection.fetch(_TAKE_AGAIN, endpoint_id, seconds)]
 
