@@ -150,6 +150,16 @@ class Service:
         finally:
             await connection.close()
 
+    async def waits_for_a_lock(self) -> None:
+        """Return once a statement in the service's database waits for a lock."""
+        for _ in range(500):
+            if await self.fetch(
+                "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+            ):
+                return
+            await asyncio.sleep(0.02)
+        raise AssertionError("no statement waits")
+
     async def settled(self, operation_id: str, who: Who, *, tries: int = 300) -> httpx.Response:
         """The answer of an operation once every result is final, asked ten times a second."""
         story = ""

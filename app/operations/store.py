@@ -396,11 +396,22 @@ async def lowest_target(connection: Connection, subscription_id: SubscriptionId)
     return found
 
 
+async def lower_target(connection: Connection, operation_id: str, total: int) -> None:
+    """Note that the operation may leave no more seats than `total`. Its seats are locked."""
+    await connection.execute(
+        "update operations set seat_total = least(seat_total, $2) where id = $1", operation_id, total
+    )
+
+
 async def discard(connection: Connection, operation_id: str, token: UUID) -> bool:
     """Withdraw an operation of which nothing was sent.
 
-    Return False if something was sent, or if the lease is lost.
+    Return False if something was sent, or if the lease is lost. Runs in a transaction: a sending that is recorded at
+    the same moment is waited for, and the statement after that sees it.
     """
+    await connection.execute(
+        "select from operation_steps where operation_id = $1 order by position for update", operation_id
+    )
     return await connection.fetchval(_DISCARD, operation_id, token) is not None
 
 

@@ -240,7 +240,7 @@ async def carry_out(context: Context, begun: Begun) -> Changed | Accepted:
         return await _of_run(context, begun, ended)
     if context.breakers["write"].is_open:
         return await _accepted(context, begun)
-    async with context.database.connection() as connection:
+    async with context.database.transaction() as connection:
         is_discarded = await operations.discard(connection, begun.operation_id, begun.token)
     if not is_discarded:
         return Accepted(begun.operation_id)

@@ -274,7 +274,7 @@ class ReleasingSteps(_SeatSteps):
         return frozenset()
 
     async def decided(self, context: Context, operation: Operation, step: Step) -> Step:
-        """Decide once how many seats go: a seat that is still taken then stays."""
+        """Decide once how many seats go: a seat that is still taken then stays, and no more seats are promised."""
         if "fewer" in step.details:
             return step
         async with context.database.transaction() as connection:
@@ -285,4 +285,5 @@ class ReleasingSteps(_SeatSteps):
             total = 0 if seats is None else min(seats.total, total_after_release(seats, removed))
             decided = {"fewer": 0 if seats is None else seats.total - total, "total": total}
             await operations.add_details(connection, operation.id, step.position, decided)
+            await operations.lower_target(connection, operation.id, total)
         return replace(step, details={**step.details, **decided})

@@ -1,10 +1,16 @@
 """A change that sent nothing before its deadline is withdrawn whole: nothing of it goes on behind the 503."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from uuid import UUID, uuid4
 
 import orjson
 import pytest
 
+from app.domain.ids import SubscriptionId
+from app.operations import store
+from app.operations.lifecycle import Event, State
+from app.postgres.database import Database
 from testkit.company import Service, running_service
 from testkit.problems import problem
 
@@ -45,3 +51,36 @@ async def test_discarded_change_applies_what_it_read_when_its_deadline_passes(
     done = await hasty.send("PUT", f"{company.path}/seats", company.owner.headers, {"total": 8})
     assert done.status_code == 200, done.text
     assert (await company.state())["items"]["data"][0]["quantity"] == 8
+
+
+async def discard(database: Database, operation_id: str, token: UUID) -> bool:
+    async with database.transaction() as connection:
+        return await store.discard(connection, operation_id, token)
+
+
+async def test_change_is_not_withdrawn_when_its_sending_is_being_recorded(service: Service) -> None:
+    """Its caller was told that nothing was sent, the request was on its way, and no operation knew of it any more."""
+    database, operation_id, token = service.context.database, f"op_{uuid4().hex}", uuid4()
+    async with database.transaction() as connection:
+        await store.insert(
+            connection,
+            operation_id=operation_id,
+            subscription_id=SubscriptionId("sub_any"),
+            kind="cancel_subscription",
+            principal="user:any",
+            actor_id=None,
+            source="api",
+            request={},
+            steps=[{"position": 0, "action": "cancel_subscription", "state": "planned", "details": {}}],
+            lease_token=token,
+            lease_seconds=30.0,
+        )
+    async with database.transaction() as connection:
+        (step,) = await store.steps(connection, operation_id)
+        await store.transition(connection, operation_id, step, Event.SEND_RECORDED, token=token)
+        withdrawal = asyncio.create_task(discard(database, operation_id, token))
+        await service.waits_for_a_lock()
+    assert not await withdrawal
+    async with database.connection() as connection:
+        (step,) = await store.steps(connection, operation_id)
+    assert step.state is State.IN_FLIGHT

@@ -11,7 +11,7 @@ import pytest
 
 from app.domain.ids import SubscriptionId
 from app.domain.metadata import membership_values, no_membership_values
-from testkit.company import Company, Service, running_service
+from testkit.company import Company, Service, new_email, running_service
 from testkit.problems import ok, problem
 from testkit.service import as_service
 
@@ -46,6 +46,16 @@ async def handed_over(service: Service, operation_id: str) -> None:
             return
         await asyncio.sleep(0.05)
     raise AssertionError("the runner holds the operation for ten seconds")
+
+
+async def sent(service: Service, operation_id: str, action: str) -> None:
+    """Wait until a step of the operation is in flight."""
+    step = "select 1 from operation_steps where operation_id = $1 and action = $2 and state = 'in_flight'"
+    for _ in range(200):
+        if await service.fetch(step, operation_id, action):
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"{action} is not sent within ten seconds")
 
 
 async def move(company: Company, customer_id: str, to_id: str | None) -> None:
@@ -122,6 +132,36 @@ async def test_addition_buys_a_seat_when_a_role_change_in_flight_may_seat_a_remo
     await passed()
     assert len(await company.members()) == 3
     assert (await company.state())["items"]["data"][0]["quantity"] == 3
+
+
+async def test_addition_is_refused_when_a_release_in_flight_gives_back_more_than_was_foreseen(
+    hasty: Service,
+) -> None:
+    """I1: the bound was that of the admission. People left while the removal ran, so more seats were given back."""
+    company = await hasty.company(seats=5, users=4)
+    (item,) = (await company.state())["items"]["data"]
+    path = f"/v1/subscriptions/{company.subscription_id}"
+    await hasty.stripe.post(path, items=[{"id": item["id"], "quantity": 4}], proration_behavior="none")
+    await hasty.refresh("subscription", company.subscription_id)
+    removed, *leaving, _ = (user.customer_id for user in company.users)
+    await hasty.stripe.add_fault(
+        method="POST", path="/v1/customers/{id}", object=removed, latency_s=2.0, times=1
+    )
+    where = {"method": "POST", "path": "/v1/subscriptions/{id}", "object": company.subscription_id}
+    await hasty.stripe.add_fault(**where, status=504, late_s=LATE_SECONDS, times=1)
+    await hasty.stripe.add_fault(**where, **LASTING)
+    release = {"remove": [removed], "release_seats": True, "forgo_credit": True}
+    operation_id = ok(await company.change(company.owner.headers, **release), 202)["operation_id"]
+    for customer_id in leaving:
+        await move(company, customer_id, None)
+    await sent(hasty, operation_id, "release_seats")
+    await handed_over(hasty, operation_id)
+    first, second = new_email(), new_email()
+    ok(await company.change(company.owner.headers, add=[first]))
+    problem(await company.change(company.owner.headers, add=[second]), 409, "seat_limit_reached")
+    await passed()
+    assert await settled(hasty, operation_id) == [("applied", None), ("applied", None)]
+    assert (await seats(company))["over_allocated"] == 0
 
 
 async def test_quantity_is_not_lowered_when_a_role_change_in_flight_may_seat_a_removed_member(

@@ -70,19 +70,9 @@ async def test_a_call_gets_a_customer_when_another_links_first(service: Service,
                 seat,
             )
             call = asyncio.create_task(service.send("POST", "/v1/customers", who, {}))
-            await _waits_for_a_lock(service)
+            await service.waits_for_a_lock()
         answer = await call
     finally:
         await connection.close()
     assert answer.status_code == (200 if is_own_login else 201), answer.text
     assert (answer.json()["customer"]["id"] == seat) is is_own_login
-
-
-async def _waits_for_a_lock(service: Service) -> None:
-    for _ in range(200):
-        if await service.fetch(
-            "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
-        ):
-            return
-        await asyncio.sleep(0.02)
-    raise AssertionError("no statement waits")
