@@ -144,6 +144,19 @@ async def keep_email(connection: Connection, issuer: str, subject: str, email: s
     await connection.execute(_KEEP_EMAIL, issuer, subject, email)
 
 
+async def look_again(connection: Connection, email: str) -> None:
+    """Let a worker look for the unclaimed seats of an address, ASCII-lowered, because one was given just now.
+
+    Call it in the transaction that stores the seat. A login that verifies the address at the same moment waits for the
+    end of it, and is looked at afterwards.
+    """
+    await connection.execute(_ONE_AT_A_TIME, email)
+    await connection.execute(
+        "update identities set seats_due = clock_timestamp() where email = $1 and customer_id is not null",
+        email,
+    )
+
+
 async def record_act(connection: Connection, issuer: str, subject: str) -> None:
     """Record that a login acts, so that its seats are not unclaimed any more."""
     await connection.execute(_RECORD_ACT, issuer, subject)

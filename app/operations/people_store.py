@@ -239,14 +239,7 @@ async def liveness(
 async def record_seat_customer(
     connection: Connection, customer_id: CustomerId, email: str, operation_id: str
 ) -> None:
-    """Record a customer that was created for an e-mail: the person with that address reaches it, whenever they come.
-
-    If the address belongs to a login by now, the worker looks for its seat.
-    """
-    await connection.execute(
-        "update identities set seats_due = clock_timestamp() where email = $1 and customer_id is not null",
-        email,
-    )
+    """Record a customer that was created for an e-mail: the person with that address reaches it, whenever they come."""
     await connection.execute(
         """insert into seat_customers (customer_id, email, operation_id) values ($1, $2, $3)
         on conflict do nothing""",

@@ -14,7 +14,7 @@ from app.domain.ids import NOBODY, CustomerId, SubscriptionId
 from app.domain.snapshots import Customer, Snapshot, Subscription
 from app.domain.statuses import ENDED, is_live
 from app.errors import BillingError, Conflict, ServiceUnavailable
-from app.identity.store import is_present
+from app.identity import store as identities
 from app.mirror.store import members, subscriptions
 from app.operations import people_store, waiting_store
 from app.operations.kinds import Fact, Params, Steps
@@ -132,7 +132,7 @@ class MemberSteps(Steps):
         if applied and step.action == StepKind.REMOVE:
             await members.record_left(connection, operation.subscription_id, customer_id)
         elif applied and step.action == StepKind.ADD:
-            await members.record_joined(connection, operation.subscription_id, customer_id, step.email)
+            await _record_joined(connection, operation, step, customer_id)
 
 
 async def _live_others(
@@ -250,7 +250,16 @@ class NewMemberSteps(Steps):
         await people_store.record_seat_customer(connection, customer_id, _address(step), operation.id)
         if applied:
             await _end_invitation(connection, operation, step)
-            await members.record_joined(connection, operation.subscription_id, customer_id, step.email)
+            await _record_joined(connection, operation, step, customer_id)
+
+
+async def _record_joined(
+    connection: Connection, operation: Operation, step: Step, customer_id: CustomerId
+) -> None:
+    """Record a new member. A seat that was given to an e-mail moves to the login of that address."""
+    has_login = await members.record_joined(connection, operation.subscription_id, customer_id, step.email)
+    if step.email and not has_login:
+        await identities.look_again(connection, _address(step))
 
 
 def _address(step: Step) -> str:
@@ -314,7 +323,7 @@ class OwnerSteps(Steps):
         if owner_id is None:
             return frozenset()
         async with context.database.connection() as connection:
-            is_there = owner_id != NOBODY and await is_present(connection, owner_id)
+            is_there = owner_id != NOBODY and await identities.is_present(connection, owner_id)
         if is_there or (owner_id != NOBODY and await owners.exists_at_stripe(context, owner_id)):
             return frozenset()
         return frozenset({Fact.OWNER_IS_ABSENT})

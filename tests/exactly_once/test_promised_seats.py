@@ -150,7 +150,7 @@ async def test_addition_is_refused_when_a_release_in_flight_gives_back_more_than
     where = {"method": "POST", "path": "/v1/subscriptions/{id}", "object": company.subscription_id}
     await hasty.stripe.add_fault(**where, status=504, late_s=LATE_SECONDS, times=1)
     await hasty.stripe.add_fault(**where, **LASTING)
-    release = {"remove": [removed], "release_seats": True, "forgo_credit": True}
+    release: dict[str, Any] = {"remove": [removed], "release_seats": True, "forgo_credit": True}
     operation_id = ok(await company.change(company.owner.headers, **release), 202)["operation_id"]
     for customer_id in leaving:
         await move(company, customer_id, None)

@@ -1,5 +1,6 @@
 """P1: a verified address reaches the seat that was given to it, whenever it arrives and in whatever order."""
 
+import asyncio
 import itertools
 import secrets
 from collections.abc import Awaitable, Callable
@@ -64,6 +65,16 @@ async def seats(company: Company) -> Any:
     ]
 
 
+async def until_sent(service: Service, company: Company) -> None:
+    """Wait until an addition to the company is on its way to Stripe."""
+    step = "select from operation_steps where subscription_id = $1 and state = 'in_flight'"
+    for _ in range(200):
+        if await service.fetch(step, company.subscription_id):
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("no addition is sent")
+
+
 async def has_access(company: Company, who: dict[str, str]) -> bool:
     path = "/v1/customers/me/access"
     return bool(ok(await company.service.get(path, who, product_id=company.product_id))["has_access"])
@@ -107,6 +118,25 @@ async def test_seat_moves_when_the_service_key_brings_the_address(service: Servi
     await anna.customer_id()
     await service.move_seats()
     assert (await rows(company))[own]["state"] == "active"
+
+
+async def test_seat_moves_when_it_is_given_after_the_address_was_looked_for(service: Service) -> None:
+    """The addition was on its way to Stripe when the verified address came, and nobody looked again."""
+    company, anna = await service.company(seats=3), Anna(service)
+    made = await service.stripe.post("/v1/customers", email=anna.email)
+    await service.refresh("customer", made["id"])
+    own = await anna.sign_up(anna.unverified)
+    await service.stripe.add_fault(
+        method="POST", path="/v1/customers/{id}", object=made["id"], latency_s=2.0, times=1
+    )
+    addition = asyncio.create_task(added(company, anna.email))
+    await until_sent(service, company)
+    problem(await service.get(company.path, anna.verified), 404, "not_found")
+    await service.move_seats()
+    assert await service.fetch("select from identities where email = $1 and seats_due is null", anna.email)
+    assert await addition == made["id"]
+    await service.move_seats()
+    assert set(await company.members()) == {company.manager.customer_id, company.user.customer_id, own}
 
 
 async def test_address_is_never_ambiguous_when_its_login_has_a_customer(service: Service) -> None:

@@ -273,16 +273,22 @@ async def one(
 
 async def record_joined(
     connection: Connection, subscription_id: SubscriptionId, customer_id: CustomerId, typed_email: str | None
-) -> None:
-    """Store a new member with the e-mail that was entered. Others see only that until the member acts."""
-    await connection.execute(
-        """insert into member_records (subscription_id, customer_id, typed_email) values ($1, $2, $3)
-        on conflict (subscription_id, customer_id) do update set
-            typed_email = coalesce(excluded.typed_email, member_records.typed_email),
-            since = clock_timestamp(), left_at = null""",
-        subscription_id,
-        customer_id,
-        typed_email,
+) -> bool:
+    """Store a new member with the e-mail that was entered. Others see only that until the member acts.
+
+    Return True if a login reaches the member's customer.
+    """
+    return bool(
+        await connection.fetchval(
+            """insert into member_records (subscription_id, customer_id, typed_email) values ($1, $2, $3)
+            on conflict (subscription_id, customer_id) do update set
+                typed_email = coalesce(excluded.typed_email, member_records.typed_email),
+                since = clock_timestamp(), left_at = null
+            returning exists (select from identities i where i.customer_id = $2)""",
+            subscription_id,
+            customer_id,
+            typed_email,
+        )
     )
 
 
