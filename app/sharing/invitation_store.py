@@ -117,6 +117,17 @@ async def create(
     await connection.execute(_RESERVE, subscription_id, invitation_id)
 
 
+async def hold_inviter(
+    connection: Connection, subscription_id: SubscriptionId, customer_id: CustomerId
+) -> None:
+    """Keep the membership of an inviter as it is until the transaction ends."""
+    await connection.execute(
+        "select from memberships where subscription_id = $1 and customer_id = $2 for share",
+        subscription_id,
+        customer_id,
+    )
+
+
 async def one(connection: Connection, invitation_id: str) -> Invitation | None:
     """Return an invitation, or None."""
     row = await connection.fetchrow(f"{_INVITATION} i.id = $1", invitation_id)

@@ -97,8 +97,13 @@ async def create(
 async def _inviting(
     context: Context, connection: Connection, actor: Actor, subscription_id: SubscriptionId, role: str
 ) -> Seen:
-    """Free the seats of invitations whose term is over, and check that the actor may invite."""
+    """Free the seats of invitations whose term is over, and check that the actor may invite.
+
+    Their membership cannot end in between, so its end sees the invitation and revokes it.
+    """
     await invitations.expire_due(connection, subscription_id=subscription_id)
+    if actor.customer_id is not None:
+        await invitations.hold_inviter(connection, subscription_id, actor.customer_id)
     seen = await read(connection, actor, subscription_id, context.rules)
     require(seen.granted, *_permissions(role))
     return seen

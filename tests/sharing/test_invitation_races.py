@@ -9,6 +9,7 @@ import asyncpg
 import httpx
 import pytest
 
+from app.domain.metadata import no_membership_values
 from testkit.company import Company, Service, new_email
 from testkit.problems import problem
 from testkit.service import as_user
@@ -262,3 +263,35 @@ async def test_erasures_of_two_people_who_invited_each_other_do_not_wait_in_a_ci
     ended = "select state from invitations where subscription_id = any($1)"
     found = await service.fetch(ended, [ours.subscription_id, theirs.subscription_id])
     assert [row["state"] for row in found] == ["revoked", "revoked"]
+
+
+async def test_invitation_ends_when_its_inviter_is_removed_while_it_is_made(service: Service) -> None:
+    """The removal waits for the invitation that is being stored, and revokes it."""
+    company, address = await service.company(seats=4), new_email()
+    manager = company.manager.customer_id
+    blocker = await asyncpg.connect(service.database_url)
+    try:
+        # An invitation to the same address that is not committed holds up the other one, once its inviter was judged.
+        await blocker.execute("begin")
+        await blocker.execute(
+            """insert into invitations (id, subscription_id, email, role, state, expires_at)
+            values ('inv_blocker', $1, $2, 'user', 'open', now() + interval '1 day')""",
+            company.subscription_id,
+            address,
+        )
+        body = {"email": address, "role": "user"}
+        inviting = asyncio.create_task(
+            service.send("POST", f"{company.path}/invitations", company.manager.headers, body)
+        )
+        await service.waits_for_a_lock()
+        await service.stripe.post(f"/v1/customers/{manager}", metadata=no_membership_values())
+        removal = asyncio.create_task(service.refresh("customer", manager))
+        await asyncio.wait({removal}, timeout=1.0)
+        assert not inviting.done()
+    finally:
+        await blocker.close()
+    made = await inviting
+    assert made.status_code == httpx.codes.CREATED, made.text
+    await removal
+    assert await states(company) == [("revoked", "inviter_removed")]
+    assert (await company.seats())["reserved"] == 0
