@@ -255,7 +255,7 @@ ROWS: tuple[Transition, ...] = (
         Event.RULE_REFUSES,
         State.REFUSED,
         Raiser.RUNNER,
-        f"{_LOST}; late window over",
+        f"{_LOOKED}; {_LOST}; late window over",
         needs_quiet=True,
     ),
     Transition(

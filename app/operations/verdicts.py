@@ -33,6 +33,9 @@ async def verdict_of(work: Work, snapshot: Snapshot | None, wanted: Wanted) -> V
             return None
         case State.AMBIGUOUS, Send():
             return await proved_by_events(work, snapshot)
+        case ((State.IN_FLIGHT | State.AMBIGUOUS), Refused(code)) if not work.may_come_late:
+            # What was read may rest on a change that came after the step's own.
+            return await proved_by_events(work, snapshot) or Verdict(Event.RULE_REFUSES, code)
         case State.EXPIRED, Send() | Refused():
             return await proved_by_events(work, snapshot) or Verdict(
                 Event.READ_LACKS_EFFECT, "operation_expired"
@@ -66,7 +69,7 @@ async def proved_by_events(work: Work, snapshot: Snapshot | None) -> Verdict | N
     if not work.kind.evidence(changes):
         return None
     awaited = await work.steps.held_back(work.context, work.operation, step, snapshot)
-    if awaited is None and not work.steps.counts_once_made:
+    if awaited is None and not work.steps.counts_once_made and not work.kind.shows(snapshot):
         lacks = Event.CHANGED_SINCE if step.state is State.AMBIGUOUS else Event.READ_LACKS_EFFECT
         return Verdict(lacks, CHANGED_MEANWHILE, by_events=True)
     event = Event.READ_SHOWS_EFFECT if awaited is None else Event.READ_SHOWS_PENDING_UPDATE

@@ -164,6 +164,29 @@ async def test_addition_is_refused_when_a_release_in_flight_gives_back_more_than
     assert (await seats(company))["over_allocated"] == 0
 
 
+async def test_bought_seat_is_filled_when_the_dashboard_has_added_more_before_its_answer_is_known(
+    hasty: Service,
+) -> None:
+    """I11 (`20261128/1700`): the seat was bought and charged, and its addition was told `subscription_not_active`."""
+    company = await hasty.company(seats=2)
+    where = {"method": "POST", "path": "/v1/subscriptions/{id}", "object": company.subscription_id}
+    await hasty.stripe.add_fault(**where, status=504, late_s=LATE_SECONDS, times=1)
+    await hasty.stripe.add_fault(**where, **LASTING)
+    added = await company.change(
+        company.owner.headers, add=[company.stranger.email], over_capacity="add_seats"
+    )
+    operation_id = ok(added, 202)["operation_id"]
+    await handed_over(hasty, operation_id)
+    await passed()
+    (item,) = (await company.state())["items"]["data"]
+    assert item["quantity"] == 3
+    path = f"/v1/subscriptions/{company.subscription_id}"
+    await hasty.stripe.post(path, items=[{"id": item["id"], "quantity": 4}])
+    await hasty.refresh("subscription", company.subscription_id)
+    assert await settled(hasty, operation_id) == [("applied", None), ("applied", None)]
+    assert company.stranger.customer_id in await company.members()
+
+
 async def test_quantity_is_not_lowered_when_a_role_change_in_flight_may_seat_a_removed_member(
     hasty: Service,
 ) -> None:

@@ -36,6 +36,7 @@ MENDED = [
     *("b/253", "c/178", "c/525", "d/124", "9/2550"),
     *(f"{SEED}/{number}" for number in (532, 650, 943, 1378, 1586, 2432, 2496, 4432, 5431, 5847)),
     f"{SEED}{INVITATIONS}26",
+    "20261128/1700",
 ]
 """Each found a fault that was in the service: a raise that was lowered by hand, a plan that was ended by an attempt
 whose answer was lost, a manager made by hand, seats taken by hand before a lowering or an addition was sent, a
@@ -43,8 +44,8 @@ change that was carried out again a day later, an end that had come about by the
 that was noted and not yet read, a purchase that was made twice because it was lowered by hand in between, seats
 promised that a raise took away again, because somebody had raised them further by hand, a new owner who kept his
 seat, because somebody had named another one before it was cleared, a seat promised beside somebody who had been
-seen in it by a change that came to nothing, and logins that asked 20 times a second whether their customer was there,
-each time with a write."""
+seen in it by a change that came to nothing, logins that asked 20 times a second whether their customer was there, each
+time with a write, and a raise that was told refused, because somebody had raised the seats further by hand."""
 
 
 def test_schedules_that_found_a_fault_find_none_any_more(held_database_url: str) -> None:
