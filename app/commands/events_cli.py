@@ -30,10 +30,13 @@ Types = Annotated[list[str] | None, typer.Option("--type", help="A type, such as
 def _run(act: Callable[[Context, Settings], Awaitable[T]], *, as_json: bool) -> T:
     """Return what `act` returns for an open context. A failure is printed, and ends the process with exit code 1."""
     from app.commands.contexts import checked_context
+    from app.mirror.first_fill import is_own_account
 
     async def opened() -> T:
         settings = logging_settings_for("events")
         async with checked_context(settings, writes=False) as context:
+            # Events rest on the database only, so the command goes on while Stripe does not answer.
+            await is_own_account(context)
             return await act(context, settings)
 
     with printed_failures(as_json=as_json):

@@ -14,7 +14,7 @@ from rich.table import Table
 from app.commands.contexts import checked_context, checked_database
 from app.customers import links
 from app.domain.ids import CustomerId
-from app.mirror.first_fill import Filled
+from app.mirror.first_fill import Filled, check_account
 from app.mirror.reconcile import Counts, Reconciled
 from app.mirror.store.refreshes import Dead, replay
 from app.operating import doctor
@@ -44,6 +44,8 @@ async def replay_dead(settings: Settings, ids: list[str]) -> list[Dead]:
 async def unlink_customer(settings: Settings, customer_id: str) -> None:
     """End the link between a customer and its login. Raises BillingError."""
     async with checked_context(settings) as context:
+        # Another account has no such customer, and the copy would take that for a deletion.
+        await check_account(context)
         await links.unlink(context, CustomerId(customer_id), principal="operator")
 
 

@@ -5,10 +5,12 @@ See docs/how-to/fill-and-reconcile.md.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
+from typing import Final
 
 from app.context import Context
-from app.errors import Conflict
+from app.errors import BillingError, Conflict
 from app.mirror import scans
 from app.mirror.scans import Report, ScannedInterval
 from app.mirror.store import fills, refreshes, unreadable
@@ -19,6 +21,9 @@ from app.postgres import locks
 from app.postgres.database import Connection
 from app.stripe.gateway import Account
 from app.stripe.pages import Page
+
+ASK_SECONDS: Final = 5.0
+"""Longest wait for the account where the work goes on without an answer."""
 
 
 async def check_account(context: Context) -> Account:
@@ -33,16 +38,45 @@ async def check_account(context: Context) -> Account:
     async with context.database.connection() as connection:
         known = await fills.remember_account(connection, account.id, livemode=account.livemode)
     if known != (account.id, account.livemode):
-        raise Conflict(
-            f"STRIPE_API_KEY is of the account {_named(account.id, account.livemode)}, and this database is a copy of "
-            f"{_named(*known)}. Set STRIPE_API_KEY to a key of the latter, or DATABASE_URL to another database.",
-            code="wrong_account",
-        )
+        raise _wrong_account(f"the account {account.id}", account.livemode, known)
     return account
 
 
-def _named(account_id: str, livemode: bool) -> str:
-    return f"{account_id} in {'live' if livemode else 'test'} mode"
+async def is_own_account(context: Context) -> bool:
+    """Return True if the API key is of the mirror's account, or False if Stripe does not say so within ASK_SECONDS.
+
+    The mode is compared in either case. Nothing is stored: a mirror that has no account yet takes any key.
+
+    Raises:
+        Conflict: `wrong_account` if the mirror belongs to another account, or to the other mode of it.
+        ServiceUnavailable: the database does not answer.
+    """
+    async with context.database.reading() as connection:
+        known = await fills.stored_account(connection)
+    if known is None:
+        return True
+    if known[1] != context.stripe.livemode:
+        raise _wrong_account("an account", context.stripe.livemode, known)
+    try:
+        async with asyncio.timeout(ASK_SECONDS):
+            account = await context.stripe.account()
+    except (BillingError, TimeoutError):
+        return False
+    if account.id != known[0]:
+        raise _wrong_account(f"the account {account.id}", account.livemode, known)
+    return True
+
+
+def _wrong_account(of: str, livemode: bool, known: tuple[str, bool]) -> Conflict:
+    return Conflict(
+        f"STRIPE_API_KEY is of {of} in {_mode(livemode)}, and this database is a copy of {known[0]} in "
+        f"{_mode(known[1])}. Set STRIPE_API_KEY to a key of the latter, or DATABASE_URL to another database.",
+        code="wrong_account",
+    )
+
+
+def _mode(livemode: bool) -> str:
+    return f"{'live' if livemode else 'test'} mode"
 
 
 @dataclass(frozen=True, slots=True)

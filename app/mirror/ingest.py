@@ -73,9 +73,8 @@ class Ingest:
         """
         if self._own_account is None:
             async with context.database.connection() as connection:
-                self._own_account = await fills.stored_account(connection)
-        if self._own_account is None:
-            self._own_account = (await context.stripe.account()).id
+                stored = await fills.stored_account(connection)
+            self._own_account = stored[0] if stored else (await context.stripe.account()).id
         return self._own_account
 
     async def apply(

@@ -11,7 +11,8 @@ from uuid import UUID, uuid4
 import structlog
 
 from app.context import Context
-from app.errors import Conflict, NotFound
+from app.errors import Conflict, NotFound, ServiceUnavailable
+from app.mirror.first_fill import is_own_account
 from app.operations import lease_store, runner
 from app.operations import store as operations
 from app.operations.lifecycle import Event, State
@@ -32,9 +33,10 @@ async def release(context: Context, operation_id: str) -> list[Step]:
     Raises:
         NotFound: There is no such operation.
         Conflict: `operation_in_progress`: it waits for its payment, a request of it may still take effect, or a process
-            works on it.
+            works on it. `wrong_account`: the Stripe key is of another account or mode than the cache.
         ServiceUnavailable: Stripe or the database does not answer, so a step that was sent cannot be read.
     """
+    is_own = await is_own_account(context)
     async with context.database.connection() as connection:
         found = await operations.operation(connection, operation_id)
         steps = await operations.steps(connection, operation_id)
@@ -56,6 +58,12 @@ async def release(context: Context, operation_id: str) -> list[Step]:
                     )
             await operations.retire_old_keys(
                 connection, operation_id, late_seconds=late_seconds(context.rules), key_seconds=0.0
+            )
+            steps = await operations.steps(connection, operation_id)
+        # Another account shows nothing of what was sent, which would settle a step that took effect as failed.
+        if not is_own and not all(step.is_settled for step in steps):
+            raise ServiceUnavailable(
+                "Stripe does not answer, so what was sent cannot be read. Run the command again."
             )
         await runner.run_leased(context, operation_id, token)
     async with context.database.connection() as connection:

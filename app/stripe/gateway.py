@@ -84,11 +84,11 @@ class StripeGateway:
 
     def __init__(self, client: StripeClient, *, livemode: bool) -> None:
         self._client = client
-        self._livemode = livemode
+        self.livemode = livemode
 
     def doing(self, work: Work) -> StripeGateway:
         """Return the same gateway with calls that count as `work` in the rate budget."""
-        return StripeGateway(self._client.doing(work), livemode=self._livemode)
+        return StripeGateway(self._client.doing(work), livemode=self.livemode)
 
     async def account(self) -> Account:
         """Return the account of the API key."""
@@ -96,7 +96,7 @@ class StripeGateway:
         created = answer.data.get("created")
         return Account(
             id=str(answer.data["id"]),
-            livemode=self._livemode,
+            livemode=self.livemode,
             created=created if isinstance(created, int) else None,
             at=answer.at,
         )

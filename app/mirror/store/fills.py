@@ -20,10 +20,10 @@ async def remember_account(connection: Connection, account_id: str, *, livemode:
     return row["id"], row["livemode"]
 
 
-async def stored_account(connection: Connection) -> str | None:
-    """Return the id of the account that this database mirrors, None before it is known."""
-    found: str | None = await connection.fetchval("select id from account")
-    return found
+async def stored_account(connection: Connection) -> tuple[str, bool] | None:
+    """Return the id of the account that this database mirrors and True for live mode, None before it is known."""
+    row = await connection.fetchrow("select id, livemode from account")
+    return None if row is None else (row["id"], row["livemode"])
 
 
 async def is_filled(connection: Connection) -> bool:
