@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from app.commands.events_cli import events_cli
+from app.commands.operations_cli import operations_cli
 from app.commands.preparing import (
     MISCONFIGURED,
     checked_email,
@@ -33,7 +34,6 @@ cli = typer.Typer(
     add_completion=False,
 )
 
-operations_cli = typer.Typer(help="Operations that do not end by themselves.", no_args_is_help=True)
 cli.add_typer(operations_cli, name="operations")
 cli.add_typer(events_cli, name="events")
 
@@ -206,29 +206,6 @@ def health() -> None:
     found = problem(settings_for("health"))
     if found is not None:
         typer.echo(found, err=True)
-        raise typer.Exit(1)
-
-
-@operations_cli.command()
-def release(
-    operation: Annotated[str, typer.Argument(help="The operation's id: op_…")],
-    as_json: Annotated[bool, typer.Option("--json", help="Report as one JSON line.")] = False,
-) -> None:
-    """End an operation that does not end by itself. Nothing more is sent: what was sent is read at Stripe once.
-
-    Exit code 1: a request of it may still take effect, it waits for its payment, or Stripe cannot be read.
-    """
-    from app.commands.reports import print_json, release_operation
-
-    with printed_failures(as_json=as_json):
-        outcomes = asyncio.run(release_operation(logging_settings_for("operations release"), operation))
-    if as_json:
-        print_json({"operation_id": operation, "results": outcomes})
-    else:
-        for one in outcomes:
-            typer.echo(f"{one['action']}: {one['state']} {one['code'] or ''}".rstrip())
-    if not all(one["is_settled"] for one in outcomes):
-        typer.echo("Stripe could not be read, so the operation goes on. Run the command again.", err=True)
         raise typer.Exit(1)
 
 

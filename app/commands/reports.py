@@ -1,4 +1,4 @@
-"""Run the commands `doctor` and `replay`, and print reports.
+"""Run the commands that report, and print their reports.
 
 Reports are tables for people, or JSON for programs.
 """
@@ -14,12 +14,13 @@ from rich.table import Table
 from app.commands.contexts import checked_context, checked_database
 from app.customers import links
 from app.domain.ids import CustomerId
+from app.errors import NotFound
 from app.mirror.first_fill import Filled, check_account
 from app.mirror.reconcile import Counts, Reconciled
 from app.mirror.store.refreshes import Dead, replay
 from app.operating import doctor
 from app.operating.findings import Finding
-from app.operations import releasing
+from app.operations import releasing, waiting_store
 from app.settings import Settings
 from app.sharing.rulebooks import RULEBOOKS
 
@@ -57,6 +58,15 @@ async def release_operation(settings: Settings, operation_id: str) -> list[dict[
         {"action": step.action, "state": step.state.value, "code": step.code, "is_settled": step.is_settled}
         for step in steps
     ]
+
+
+async def acknowledge_purchase(settings: Settings, operation_id: str) -> None:
+    """Note that what was paid without effect was made up for. Raises BillingError."""
+    async with checked_database(settings) as database, database.transaction() as connection:
+        if not await waiting_store.acknowledge(connection, operation_id):
+            raise NotFound(
+                f"{operation_id} is no operation that was paid without effect. `coseat doctor` lists those."
+            )
 
 
 def print_json(document: Any) -> None:

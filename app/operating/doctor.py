@@ -203,9 +203,12 @@ async def _payments(connection: Connection) -> list[Finding]:
             "purchase",
             row["subscription_id"],
             f"{row['invoice_id']} was paid for operation {row['operation_id']}, and the change never took effect",
-            "Refund it, or make the change in the Dashboard."
-            if row["amount_paid"] is None
-            else f"Refund {row['amount_paid']} {row['currency']} (minor units), or make the change in the Dashboard.",
+            (
+                "Refund it"
+                if row["amount_paid"] is None
+                else f"Refund {row['amount_paid']} {row['currency']} (minor units)"
+            )
+            + f", or make the change in the Dashboard, then run `coseat operations acknowledge {row['operation_id']}`.",
         )
         for row in await diagnosis.paid_without_effect(connection)
     ]

@@ -47,7 +47,8 @@ _OLDEST = Gauge("coseat_refreshes_oldest_due_seconds", "Seconds for which the ol
 _DEAD = Gauge("coseat_refreshes_dead", "Refreshes that were given up until they are replayed")
 _UNREADABLE = Gauge("coseat_unreadable_objects", "Objects of Stripe that cannot be read: see `coseat doctor`")
 _PAID_WITHOUT_EFFECT = Gauge(
-    "coseat_paid_without_effect", "Purchases that were paid and never took effect: see `coseat doctor`"
+    "coseat_paid_without_effect",
+    "Purchases that were paid, never took effect and are not acknowledged: see `coseat doctor`",
 )
 _DRIFT = KnownGauge(
     Gauge(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.domain.ids import SubscriptionId
+from app.operations.waiting_store import PAID_WITHOUT_EFFECT
 from app.postgres.database import Connection
 
 LIMIT = 500
@@ -75,10 +76,10 @@ _LOWERED_UNPAID = """
       and (item ->> 'quantity')::bigint < (line ->> 'quantity')::bigint
     order by s.id, i.id limit $1"""
 
-_PAID_WITHOUT_EFFECT = """
+_PAID_WITHOUT_EFFECT = f"""
     select o.subscription_id, t.operation_id, t.invoice_id, i.amount_paid, i.currency
     from operation_steps t join operations o on o.id = t.operation_id left join invoices i on i.id = t.invoice_id
-    where t.code = 'paid_without_effect' and t.invoice_id is not null order by t.settled_at limit $1"""
+    where {PAID_WITHOUT_EFFECT} order by t.settled_at limit $1"""
 
 _OTHER_VERSIONS = """
     select count(*) from webhook_events
@@ -153,7 +154,7 @@ async def lowered_unpaid(connection: Connection) -> list[dict[str, Any]]:
 
 
 async def paid_without_effect(connection: Connection) -> list[dict[str, Any]]:
-    """Return purchases that were paid and never took effect.
+    """Return purchases that were paid, never took effect, and are not acknowledged.
 
     The amount is None if the invoice is not in the cache.
     """

@@ -99,6 +99,19 @@ _END_RESTING = """
     where o.id = marked.operation_id and exists (select from operation_steps t
         where t.operation_id = o.id and t.state = 'awaiting_payment')"""
 
+_ACKNOWLEDGED = """select from audit_events a
+    where a.subscription_id = '' and a.operation_id = {operation} and a.action = 'purchase_acknowledged'"""
+
+PAID_WITHOUT_EFFECT = f"""
+    t.code = 'paid_without_effect' and t.invoice_id is not null
+    and not exists ({_ACKNOWLEDGED.format(operation="t.operation_id")})"""
+"""The condition on a step `t` that was paid without effect, and that no operator has acknowledged."""
+
+_ACKNOWLEDGE = f"""
+    insert into audit_events (subscription_id, source, operation_id, principal, action, before, after)
+    select '', 'api', $1, 'operator', 'purchase_acknowledged', '{{}}', jsonb_build_object('invoice', $2::text)
+    where not exists ({_ACKNOWLEDGED.format(operation="$1")})"""
+
 
 async def is_younger(connection: Connection, operation_id: str, *, seconds: float) -> bool:
     """Return True if the operation was admitted less than so many seconds ago, by the database's clock."""
@@ -224,8 +237,22 @@ async def name(
 
 
 async def paid_without_effect(connection: Connection) -> int:
-    """Return the number of purchases that were paid and never took effect."""
-    found = await connection.fetchval(
-        "select count(*) from operation_steps where code = 'paid_without_effect' and invoice_id is not null"
-    )
+    """Return the number of purchases that were paid, never took effect, and are not acknowledged."""
+    found = await connection.fetchval(f"select count(*) from operation_steps t where {PAID_WITHOUT_EFFECT}")
     return int(found or 0)
+
+
+async def acknowledge(connection: Connection, operation_id: str) -> bool:
+    """Record that an operator made up for a purchase that was paid without effect; False if it is no such purchase.
+
+    It is recorded once. The lock on the step lets calls at the same time record it one after the other.
+    """
+    invoice_id = await connection.fetchval(
+        """select invoice_id from operation_steps
+        where operation_id = $1 and code = 'paid_without_effect' and invoice_id is not null for update""",
+        operation_id,
+    )
+    if invoice_id is None:
+        return False
+    await connection.execute(_ACKNOWLEDGE, operation_id, invoice_id)
+    return True

@@ -1,6 +1,7 @@
 """A purchase that waits for its payment holds nothing of anybody else, is readable, and can be ended at any time."""
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -9,7 +10,9 @@ import httpx
 import pytest
 
 from app.operating import doctor
+from app.operating.findings import Finding
 from testkit.company import Company, new_email
+from testkit.operator import Operator
 from testkit.problems import ok, problem
 from testkit.service import as_service, as_user
 from testkit.simulator import SimulatorError
@@ -488,9 +491,8 @@ async def test_quantity_proves_nothing_when_it_was_raised_by_hand(shop: Shop) ->
     assert outcomes(settled, "seats") == [("failed", "payment_abandoned")]
 
 
-async def test_alarm_is_raised_when_a_paid_change_never_showed(shop: Shop) -> None:
-    """W2: `paid_without_effect`, counted, and named by the doctor with the amount to refund."""
-    company = await company_that_pays_by(shop, CHALLENGED)
+async def paid_without_effect(shop: Shop, company: Company) -> tuple[str, dict[str, Any]]:
+    """A purchase that was paid after Stripe had dropped its change; the operation's id, and the invoice."""
     document = await ask_for(company)
     invoice = await invoice_of(shop, document["operation_id"])
     method = await charge_to(shop, company, VISA)
@@ -506,12 +508,61 @@ async def test_alarm_is_raised_when_a_paid_change_never_showed(shop: Shop) -> No
         await shop.stripe.control("POST", "clock", unfreeze=True)
     assert outcomes(settled, "seats") == [("failed", "paid_without_effect")]
     await shop.service.refresh("invoice", invoice["id"])
+    return document["operation_id"], invoice
+
+
+async def test_alarm_is_raised_when_a_paid_change_never_showed(shop: Shop) -> None:
+    """W2: `paid_without_effect`, counted, and named by the doctor with the amount to refund."""
+    company = await company_that_pays_by(shop, CHALLENGED)
+    _, invoice = await paid_without_effect(shop, company)
     findings = await doctor.examine(shop.service.context)
     (found,) = [one for one in findings if one.check == "purchase"]
     assert found.object == company.subscription_id
     assert invoice["id"] in found.problem and str(invoice["amount_due"]) in found.fix
     metrics = (await shop.service.get("/metrics")).text
     assert "coseat_paid_without_effect 1.0" in metrics
+
+
+async def paid_alarms(shop: Shop, company: Company) -> tuple[list[Finding], int]:
+    """Return what the doctor says of the company's purchases, and the gauge of all companies."""
+    found = [
+        one
+        for one in await doctor.examine(shop.service.context)
+        if one.check == "purchase" and one.object == company.subscription_id
+    ]
+    shown = re.search(
+        r"^coseat_paid_without_effect (\S+)$", (await shop.service.get("/metrics")).text, re.MULTILINE
+    )
+    assert shown is not None
+    return found, int(float(shown[1]))
+
+
+async def test_alarm_ends_when_the_operator_acknowledges_what_was_paid(shop: Shop) -> None:
+    """It was raised for JOURNAL_RETENTION_DAYS, whatever the operator did about it."""
+    company = await company_that_pays_by(shop, CHALLENGED)
+    operation_id, invoice = await paid_without_effect(shop, company)
+    operator = Operator(shop.stripe, shop.service.database_url)
+    (found,), number = await paid_alarms(shop, company)
+    assert f"coseat operations acknowledge {operation_id}" in found.fix
+    for _ in range(2):
+        acknowledged = await operator.report("operations", "acknowledge", operation_id)
+        assert acknowledged == (0, {"acknowledged": operation_id})
+    assert await paid_alarms(shop, company) == ([], number - 1)
+    entries = await shop.service.fetch(
+        "select principal, action, after from audit_events where operation_id = $1 and subscription_id = ''",
+        operation_id,
+    )
+    assert [(one["principal"], one["action"]) for one in entries] == [("operator", "purchase_acknowledged")]
+    assert invoice["id"] in entries[0]["after"]
+
+
+async def test_acknowledging_is_refused_when_the_operation_was_not_paid_without_effect(shop: Shop) -> None:
+    company = await company_that_pays_by(shop, CHALLENGED)
+    document = await ask_for(company)
+    operator = Operator(shop.stripe, shop.service.database_url)
+    for operation_id in (document["operation_id"], "op_absent"):
+        code, report = await operator.report("operations", "acknowledge", operation_id)
+        assert (code, report["error"]) == (1, "not_found") and operation_id in report["detail"]
 
 
 async def test_purchase_ends_when_the_payer_withdraws_the_permission(shop: Shop) -> None:
