@@ -41,18 +41,13 @@ def serve_api(settings: Settings, around: Callable[[Any], Any] | None = None) ->
 
     watch_parent(parent_pipe())
     configure_logs(settings.log_level)
+    _warn_of_missing_keys(settings)
     if settings.verifies_every_email:
         _log.warning(
             "every_email_counts_as_verified",
             setting="AUTH_EMAIL_VERIFIED=always",
             detail="A seat that was given to an address goes to the first person who signs in with it. Nobody may be "
             "able to sign in to the identity provider before their address is confirmed.",
-        )
-    if not settings.invitation_signing_secrets:
-        _log.warning(
-            "invitations_unavailable",
-            setting="INVITATION_SECRETS",
-            detail="Nobody can be invited or accept an invitation until it is set.",
         )
     asyncio.run(_require_schema(settings))
     _trace(settings, "serve")
@@ -75,11 +70,28 @@ def run_worker(settings: Settings) -> None:
     """
     watch_parent(parent_pipe())
     configure_logs(settings.log_level)
+    _warn_of_missing_keys(settings)
     _trace(settings, "worker")
     try:
         asyncio.run(_work_until_stopped(settings))
     finally:
         tracing.shut_down()
+
+
+def _warn_of_missing_keys(settings: Settings) -> None:
+    """Warn of what this process cannot do. A worker needs the keys as the API does: it sends what the API stored."""
+    if not settings.invitation_signing_secrets:
+        _log.warning(
+            "invitations_unavailable",
+            setting="INVITATION_SECRETS",
+            detail="Nobody can be invited or accept an invitation until it is set, and a worker sends no invitation.",
+        )
+    if not settings.encryption_keys:
+        _log.warning(
+            "webhooks_unavailable",
+            setting="WEBHOOK_ENCRYPTION_KEYS",
+            detail="No webhook endpoint can be made until it is set, and a worker delivers no event.",
+        )
 
 
 def _trace(settings: Settings, process: str) -> None:

@@ -38,6 +38,8 @@ CONCURRENCY: Final = 64
 """Tries of one worker at the same time."""
 FIRST_PAUSE: Final = 5.0
 """Seconds before the second try. Each later pause is twice as long, up to WEBHOOK_RETRY_MAX."""
+WARN_SECONDS: Final = 60.0
+"""Seconds between two warnings of a process without a key."""
 _IDLE_SECONDS: Final = 0.2
 _AWAY_SECONDS: Final = 1.0
 _LEASE_MARGIN: Final = 15.0
@@ -85,6 +87,8 @@ class Deliverer:
     patience: Patience
     render: Render
     running: set[asyncio.Task[Any]] = field(default_factory=set)
+    warn_at: float = 0.0
+    """The time of the event loop at which it looks for endpoints again that wait for a key of this process."""
 
     async def keep_delivering(self, stop: asyncio.Event) -> None:
         """Deliver until `stop` is set, then finish the tries that have begun."""
@@ -106,11 +110,28 @@ class Deliverer:
     async def begin_what_is_due(self, stop: asyncio.Event) -> None:
         """Fill the queues, lease what is due, and begin to send it."""
         if not self.secrets.are_available:
+            await self._warn_of_missing_key()
             return
         async with self.context.database.connection() as connection:
             open_endpoints = await store.open_endpoints(connection)
         for endpoint_id in open_endpoints:
             await self._begin_for(endpoint_id, stop)
+
+    async def _warn_of_missing_key(self) -> None:
+        """Log every WARN_SECONDS for how many endpoints events wait that this process cannot sign."""
+        now = asyncio.get_running_loop().time()
+        if now < self.warn_at:
+            return
+        self.warn_at = now + WARN_SECONDS
+        async with self.context.database.connection() as connection:
+            open_endpoints = await store.open_endpoints(connection)
+        if open_endpoints:
+            log.warning(
+                "deliveries_wait",
+                reason="webhooks_unavailable",
+                setting="WEBHOOK_ENCRYPTION_KEYS",
+                endpoints=len(open_endpoints),
+            )
 
     async def _begin_for(self, endpoint_id: str, stop: asyncio.Event) -> None:
         token, queues, again = uuid4(), list[str](), list[Head]()

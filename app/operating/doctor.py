@@ -75,7 +75,8 @@ async def _endpoints(connection: Connection) -> list[Finding]:
         elif (age := one["oldest_seconds"] or 0.0) > _LAG_SECONDS:
             problem = f"Its oldest event that was not taken is {age:.0f} s old."
             remedy = (
-                f"`coseat events endpoints test {one['id']}` says what it answers. Check that a worker runs."
+                f"`coseat events endpoints test {one['id']}` says what it answers. Check that a worker runs, with the "
+                "WEBHOOK_ENCRYPTION_KEYS and INVITATION_SECRETS of the API."
             )
             found.append(Finding("webhook_endpoint_behind", one["id"], problem, remedy))
     return found

@@ -5,7 +5,7 @@ import re
 import signal
 
 from testkit.company import Service, running_service
-from testkit.service import service_environment, worker_process
+from testkit.service import as_service, service_environment, worker_process
 from testkit.simulator import Simulator
 
 LOOKS_A_SECOND, STATEMENTS_A_LOOK = 5, 12
@@ -57,6 +57,37 @@ async def test_worker_reports_although_stripe_does_not_answer(
     async with running_service(stripe_account, database_url) as service:
         with worker_process(environment):
             await until_shown(service, 1)
+
+
+def without(environment: dict[str, str], *names: str) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name not in names}
+
+
+async def test_worker_warns_when_it_lacks_what_the_api_has(
+    stripe_account: Simulator, database_url: str
+) -> None:
+    """It delivered nothing, and neither its log nor a figure said why."""
+    async with running_service(stripe_account, database_url) as service:
+        await service.fill()
+        poor = without(service.environment(), "INVITATION_SECRETS", "WEBHOOK_ENCRYPTION_KEYS")
+        with worker_process(poor) as process:
+            process.wait_for_line(r"INVITATION_SECRETS.*invitations_unavailable")
+            process.wait_for_line(r"WEBHOOK_ENCRYPTION_KEYS.*webhooks_unavailable")
+        hook = {"url": "http://127.0.0.1:1/hook"}
+        made = await service.send("POST", "/v1/webhook-endpoints", as_service("admin"), hook)
+        assert made.status_code == 201, made.text
+        await service.person("ann")
+        await service.announce()
+        with worker_process(poor) as process:
+            found = process.wait_for_line(r".*deliveries_wait.*")
+            assert "webhooks_unavailable" in found[0] and '"endpoints":1' in found[0]
+
+
+async def test_worker_warns_of_nothing_when_it_has_all(stripe_account: Simulator, database_url: str) -> None:
+    async with running_service(stripe_account, database_url) as service:
+        with worker_process({**service.environment(), "LOG_LEVEL": "info"}) as process:
+            process.wait_for_line("worker_started")
+            assert not any("unavailable" in line for line in process.lines)
 
 
 async def test_worker_looks_five_times_a_second_when_there_is_nothing_to_do(
