@@ -1,8 +1,8 @@
 """Ask the process of this container or machine whether it lives, for the health check of an image.
 
 An API process answers /healthz on its port. A worker has a port only with WORKER_PORT; otherwise its reports in the
-database say whether it works. If the database does not answer, a worker counts as alive: it waits, and a restart would
-not help.
+database say whether it works. If the database does not answer, or takes no writes and so no reports, a worker counts
+as alive: it waits, and a restart would not help.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ async def _worker_problem(settings: Settings) -> str | None:
         try:
             async with database.reading() as connection:
                 found = await workers_store.workers(connection, host=host)
+            if found.number or not await workers_store.can_report(database):
+                return None
         finally:
             await database.close()
     except BillingError:
-        return None
-    if found.number:
         return None
     if found.last is None:
         return f"Nothing listens on port {settings.port}, and no worker of the host {host} has reported."

@@ -15,7 +15,7 @@ from app.errors import BillingError
 from app.events.store import deliveries
 from app.mirror.store import event_looks, refreshes, unreadable
 from app.mirror.store import scans as scan_rows
-from app.operating import installation
+from app.operating import installation, workers_store
 from app.operations import waiting_store
 
 
@@ -40,6 +40,10 @@ class KnownGauge:
 _UP = Gauge(
     "coseat_database_up",
     "1 while the database answers; otherwise the other gauges keep the values of its last answer",
+)
+_WRITABLE = Gauge(
+    "coseat_database_writable",
+    "1 while the database takes writes, 0 if it only answers reads: then no worker can report that it runs",
 )
 _WANTED = Gauge("coseat_refreshes_wanted", "Objects that will be fetched again, including those not due yet")
 _DUE = Gauge("coseat_refreshes_due", "Objects whose refresh may start now")
@@ -114,11 +118,14 @@ async def update(context: Context) -> None:
             without_effect = await waiting_store.paid_without_effect(connection)
             backlog = await deliveries.backlog(connection)
             untold = await deliveries.oldest_fact(connection)
-            installation.COLLECTOR.show(await installation.read(connection))
+            installed = await installation.read(connection)
     except (BillingError, TimeoutError):
         _UP.set(0)
         return
+    installation.COLLECTOR.show(installed)
     _UP.set(1)
+    # A worker's report is proof. Without one, the database or the workers may be at fault.
+    _WRITABLE.set(installed.workers.number > 0 or await workers_store.can_report(context.database))
     _WANTED.set(state.wanted)
     _DUE.set(state.due)
     _OLDEST.set(max(0.0, state.oldest))

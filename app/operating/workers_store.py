@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
-from uuid import UUID
+from uuid import UUID, uuid4
 
-from app.postgres.database import Connection
+from app.errors import BillingError
+from app.postgres.database import Connection, Database
 
 REPORT_SECONDS = 5.0
 LOST_SECONDS = 30.0
 """Seconds without a report after which a worker counts as lost."""
+TRY_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,22 @@ async def report(connection: Connection, worker_id: UUID, host: str) -> None:
         worker_id,
         host,
     )
+
+
+async def can_report(database: Database) -> bool:
+    """Return True if a worker could report. The report is tried and rolled back, for at most TRY_SECONDS."""
+    try:
+        async with asyncio.timeout(TRY_SECONDS), database.transaction() as connection:
+            await report(connection, uuid4(), "")
+            raise _RolledBack
+    except _RolledBack:
+        return True
+    except (BillingError, TimeoutError):
+        return False
+
+
+class _RolledBack(Exception):
+    """Ends a transaction without its change."""
 
 
 async def forget(connection: Connection, worker_id: UUID) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import asyncpg
 import httpx
 import pytest
 
+from testkit.company import running_service
 from testkit.ports import free_port
 from testkit.service import api_process, inherited, service_environment, worker_process
 from testkit.simulator import Simulator
@@ -69,6 +71,54 @@ async def test_worker_without_a_port_is_healthy_while_it_reports(environment: di
     code, err = await health(environment)
     assert code == 1 and "seconds ago for the last time" in err
     assert await health({**environment, "DATABASE_URL": "postgresql://me@127.0.0.1:9/coseat"}) == (0, "")
+
+
+TAKE_NO_WRITES = {
+    "read-only": "do $$ begin execute format('alter database %I set default_transaction_read_only = on', "
+    "current_database()); end $$",
+    "full": """
+        create function refuse_writes() returns trigger language plpgsql as $$
+            begin raise exception 'the database is full' using errcode = '53100'; end $$;
+        create trigger refuse_writes before insert or update on workers
+            for each statement execute function refuse_writes()""",
+}
+
+
+@pytest.mark.parametrize("why", TAKE_NO_WRITES)
+async def test_worker_is_alive_while_the_database_takes_no_reports(
+    environment: dict[str, str], why: str
+) -> None:
+    """An orchestrator restarted every worker, which helped nobody."""
+    connection = await asyncpg.connect(environment["DATABASE_URL"])
+    try:
+        await connection.execute(
+            "insert into workers (id, host, reported_at) values (gen_random_uuid(), $1, now() - interval '1 minute')",
+            socket.gethostname(),
+        )
+        assert (await health(environment))[0] == 1
+        await connection.execute(TAKE_NO_WRITES[why])
+        assert await health(environment) == (0, "")
+        assert await connection.fetchval("select count(*) from workers") == 1
+    finally:
+        await connection.close()
+
+
+@pytest.mark.parametrize("why", TAKE_NO_WRITES)
+async def test_figure_shows_that_the_database_takes_no_reports(
+    stripe_account: Simulator, database_url: str, why: str
+) -> None:
+    """The alert of missing workers fired, and named the wrong part."""
+    async with running_service(stripe_account, database_url) as service:
+        assert "coseat_database_writable 1.0" in (await service.get("/metrics")).text
+        connection = await asyncpg.connect(database_url)
+        await connection.execute(TAKE_NO_WRITES[why])
+        await connection.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid()"
+            " and datname = current_database()"
+        )
+        await connection.close()
+        text = (await service.get("/metrics")).text
+        assert "coseat_database_writable 0.0" in text and "coseat_database_up 1.0" in text
 
 
 async def test_worker_shows_its_own_metrics_when_it_has_a_port(environment: dict[str, str]) -> None:
