@@ -14,15 +14,13 @@ from app.context import Context, Rules
 from app.domain import metadata as keys
 from app.domain.ids import NOBODY
 from app.domain.seats import capacity, is_shareable, lacking
-from app.events.store import deliveries
-from app.mirror import recent_events, refused_deliveries
 from app.mirror.event_types import NEEDED_EVENTS
 from app.mirror.store import event_looks, fills, refreshes, subscriptions, unreadable
 from app.mirror.store import scans as scan_rows
+from app.operating import delivery_findings
 from app.operating import store as diagnosis
 from app.operating.findings import Finding
 from app.operating.operation_findings import ask_stripe, unending
-from app.postgres import installation_counts
 from app.postgres.database import Connection
 from app.postgres.servers import ROLE_SETTINGS
 from app.stripe.client import API_VERSION
@@ -32,7 +30,6 @@ WEBHOOK_PATH = "/webhooks/stripe"
 EVENTS = NEEDED_EVENTS
 """What the webhook endpoint must send."""
 
-_LAG_SECONDS = 60.0
 _CLOCK_SECONDS = 60.0
 _DAY_SECONDS = 86_400.0
 _MEMBER_KEYS = f"{keys.MEMBER_OF} and {keys.MEMBER_ROLE}"
@@ -58,28 +55,12 @@ async def examine(context: Context) -> list[Finding]:
             *await _catalogue(connection, context.rules),
             *([] if stripe.endpoints is None else webhook_findings(stripe.endpoints)),
             *await _sync(connection),
-            *await _events(connection, stripe.lost),
+            *await delivery_findings.of_stripe(connection, stripe.lost),
             *await _clocks(connection, context.stripe.clock_skew),
             *await _last_reconcile(connection),
-            *await _endpoints(connection),
+            *await delivery_findings.to_endpoints(connection),
             *role_findings(await context.database.lacking_role_settings()),
         ]
-
-
-async def _endpoints(connection: Connection) -> list[Finding]:
-    found = []
-    for one in await deliveries.backlog(connection):
-        if one["status"] == "disabled":
-            remedy = f"Mend it, then run `coseat events endpoints enable {one['id']}`: nothing is skipped."
-            found.append(Finding("webhook_endpoint_disabled", one["id"], one["disabled_reason"], remedy))
-        elif (age := one["oldest_seconds"] or 0.0) > _LAG_SECONDS:
-            problem = f"Its oldest event that was not taken is {age:.0f} s old."
-            remedy = (
-                f"`coseat events endpoints test {one['id']}` says what it answers. Check that a worker runs, with the "
-                "WEBHOOK_ENCRYPTION_KEYS and INVITATION_SECRETS of the API."
-            )
-            found.append(Finding("webhook_endpoint_behind", one["id"], problem, remedy))
-    return found
 
 
 def role_findings(lacking: Sequence[str]) -> list[Finding]:
@@ -291,7 +272,7 @@ async def _sync(connection: Connection) -> list[Finding]:
     if not await fills.is_filled(connection):
         found.append(Finding("sync", "-", "the first fill has not ended", "Run `coseat sync`."))
     state = await refreshes.state(connection)
-    if state.oldest > _LAG_SECONDS:
+    if state.oldest > delivery_findings.LAG_SECONDS:
         problem = f"{state.due} refreshes are due, the oldest for {state.oldest:.0f} s"
         found.append(Finding("sync", "-", problem, "Start more workers, and look for answers with 429."))
     found += [
@@ -303,7 +284,6 @@ async def _sync(connection: Connection) -> list[Finding]:
         )
         for dead in await refreshes.dead(connection, limit=diagnosis.LIMIT)
     ]
-    found += await _refused(connection)
     found += [
         Finding(
             "unreadable",
@@ -321,34 +301,6 @@ async def _sync(connection: Connection) -> list[Finding]:
         problem = f"{deliveries.other_version} events of another API version arrived within a day"
         found.append(Finding("webhook", "-", problem, f"Pin the endpoint to {API_VERSION}."))
     return found
-
-
-async def _refused(connection: Connection) -> list[Finding]:
-    """Return the deliveries that were refused within the last hour.
-
-    Anybody can send requests without a signature, so those are a notice.
-    """
-    refused = await installation_counts.within_an_hour(connection, refused_deliveries.NAME)
-    return [
-        Finding(
-            "webhook",
-            "-",
-            f"{number} deliveries were refused within an hour, reason: {reason}",
-            refused_deliveries.REMEDIES[reason],
-            "notice" if reason == "missing" else "fix",
-        )
-        for reason, number in refused.items()
-    ]
-
-
-async def _events(connection: Connection, lost: recent_events.Lost | None) -> list[Finding]:
-    if lost is None or not lost.events:
-        return []
-    accepted = await event_looks.last_accepted(connection)
-    last = "none was ever accepted" if accepted is None else f"the last one was accepted {accepted:.0f} s ago"
-    problem = f"{len(lost.events)} of {lost.seen} events of the last hour never arrived; {last}"
-    fix = "Compare the endpoint's URL and secret with STRIPE_WEBHOOK_SECRETS. A worker fetches what they changed."
-    return [Finding("webhook", "-", problem, fix)]
 
 
 async def _clocks(connection: Connection, against_stripe: float | None) -> list[Finding]:

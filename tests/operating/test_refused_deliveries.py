@@ -1,6 +1,7 @@
 """Deliveries that are refused: counted by reason, logged with a remedy, and named by the doctor."""
 
 import asyncio
+import json
 import re
 import time
 from collections.abc import AsyncIterator
@@ -9,11 +10,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from app.errors import InvalidWebhook, PayloadTooLarge, RequestTimeout
+from app.mirror import recent_events
 from app.mirror.refused_deliveries import REMEDIES, RefusedDeliveries
 from app.operating import doctor
 from app.postgres import installation_counts, retention
 from app.postgres.installation_counts import InstallationCounts
 from testkit.company import Service, event_of, running_service, signed
+from testkit.plans import new_customer
 from testkit.simulator import Simulator
 
 
@@ -75,6 +78,46 @@ async def test_good_delivery_is_not_counted_as_refused(service: Service) -> None
     event = event_of("customer.created", {"id": "cus_1", "object": "customer"})
     assert (await service.deliver(event)).status_code == 200
     await refused_in_the_end(service, dict.fromkeys(REMEDIES, 0))
+
+
+async def severities(service: Service) -> set[str]:
+    """Return how the doctor judges the deliveries that were refused."""
+    await service.context.counts.flush(service.context.database)
+    return {one.severity for one in await doctor.examine(service.context) if "refused" in one.problem}
+
+
+async def test_refusals_are_a_notice_when_good_deliveries_arrive(service: Service) -> None:
+    """One request of a stranger made the doctor fail for an hour, and woke the operator."""
+    await service.fill()
+    good = event_of("customer.created", {"id": "cus_1", "object": "customer"})
+    assert (await service.deliver(good)).status_code == 200
+    for forged in ("t=1,v1=0", f"t={int(time.time())},v1=0", "v1=0"):
+        assert await send(service, b"{}", {"Stripe-Signature": forged}) == 400
+    assert await severities(service) == {"notice"}
+
+
+async def test_refusals_are_to_be_fixed_when_events_never_arrive(service: Service) -> None:
+    """A secret that was rotated at Stripe: good deliveries came before, and none does now."""
+    await service.fill()
+    good = event_of("customer.created", {"id": "cus_1", "object": "customer"})
+    assert (await service.deliver(good)).status_code == 200
+    await new_customer(service.stripe)
+    await service.stripe.advance(recent_events.GRACE_SECONDS + 60)
+    [created] = (await service.stripe.get("/v1/events", type="customer.created"))["data"]
+    body = json.dumps(created).encode()
+    assert await send(service, body, signed(body, secret="whsec_of_another_endpoint")) == 400
+    assert await severities(service) == {"fix"}
+
+
+async def test_refusals_are_judged_by_the_last_delivery_when_stripe_does_not_answer(service: Service) -> None:
+    await service.fill()
+    good = event_of("customer.created", {"id": "cus_1", "object": "customer"})
+    assert (await service.deliver(good)).status_code == 200
+    assert await send(service, b"{}", {"Stripe-Signature": "t=1,v1=0"}) == 400
+    await service.stripe.add_fault(status=401, times=0)
+    assert await severities(service) == {"notice"}
+    await service.fetch("update webhook_events set received_at = now() - interval '2 hours' returning id")
+    assert await severities(service) == {"fix"}
 
 
 async def test_total_stays_and_the_doctor_is_silent_when_refusals_are_old(service: Service) -> None:
