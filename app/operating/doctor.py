@@ -20,7 +20,7 @@ from app.mirror.store import scans as scan_rows
 from app.operating import delivery_findings
 from app.operating import store as diagnosis
 from app.operating.findings import Finding
-from app.operating.operation_findings import ask_stripe, unending
+from app.operating.operation_findings import ask_stripe, late, unending
 from app.postgres.database import Connection
 from app.postgres.servers import ROLE_SETTINGS
 from app.stripe.client import API_VERSION
@@ -47,6 +47,7 @@ async def examine(context: Context) -> list[Finding]:
         return [
             *stripe.findings,
             *await unending(connection),
+            *await late(connection),
             *await _metadata(connection),
             *await _memberships(connection),
             *await _unclaimed(connection),

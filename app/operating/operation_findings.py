@@ -1,4 +1,4 @@
-"""What the doctor finds of operations that do not end, and of a Stripe that does not answer."""
+"""What the doctor finds of operations that do not end or took effect late, and of a Stripe that does not answer."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from app.context import Context
 from app.errors import BillingError, Conflict
 from app.mirror import recent_events
 from app.mirror.first_fill import check_account
+from app.mirror.store import audit
 from app.operating.findings import Finding
 from app.operations import backlog_store
 from app.postgres.database import Connection
@@ -15,6 +16,8 @@ from app.stripe.gateway import WebhookEndpoint
 
 PENDING_SECONDS = 900.0
 """Age from which an operation is reported."""
+LATE_DAYS = 14
+"""Days for which a late effect is reported."""
 _LIMIT = 500
 
 
@@ -44,6 +47,21 @@ async def ask_stripe(context: Context) -> Asked:
             "endpoints were not examined."
         )
         return Asked([Finding("stripe", "-", error.detail, fix)])
+
+
+async def late(connection: Connection) -> list[Finding]:
+    """Return the effects of the last LATE_DAYS days that came after their operation was settled."""
+    return [
+        Finding(
+            "late_effect",
+            row["subscription_id"],
+            f"operation {row['operation_id']} took effect after it had been settled as {row['settled_as']}: "
+            f"{row['type']} of {row['customer_id'] or row['subscription_id']}",
+            "Decide with the customer whether the effect may stay. It is not undone by itself.",
+            "notice",
+        )
+        for row in await audit.late_effects(connection, days=LATE_DAYS, limit=_LIMIT)
+    ]
 
 
 async def unending(connection: Connection) -> list[Finding]:

@@ -6,6 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
+from app.operating import doctor
+from app.operating.findings import Finding
 from testkit.company import Company, Service, event_of
 
 
@@ -68,6 +70,31 @@ async def test_an_effect_after_the_settlement_is_told_once(service: Service, sta
     assert entry["after"] == {"event": event["id"], "type": "customer.updated", "settled_as": state}
     assert entry["actor_customer_id"] == company.owner.customer_id
     assert await counted(service) == before + 1
+
+
+async def test_doctor_names_operation_and_subscription_of_a_late_effect_for_some_days(
+    service: Service,
+) -> None:
+    """The runbook sent the operator to the doctor, which said nothing of it."""
+    company = await service.company()
+    operation_id = await added(company)
+    await an_hour_ago(service, operation_id, "failed")
+    customer = await service.stripe.get(f"/v1/customers/{company.stranger.customer_id}")
+    assert (await service.deliver(caused_by(operation_id, customer))).status_code == httpx.codes.OK
+
+    async def named() -> list[Finding]:
+        found = [one for one in await doctor.examine(service.context) if one.check == "late_effect"]
+        return [one for one in found if one.object == company.subscription_id]
+
+    [finding] = await named()
+    assert finding.severity == "notice"
+    for word in (operation_id, "customer.updated", company.stranger.customer_id, "failed"):
+        assert word in finding.problem
+    await service.fetch(
+        "update audit_events set at = now() - interval '15 days' where operation_id = $1 and action = 'late_effect'",
+        operation_id,
+    )
+    assert await named() == []
 
 
 async def test_keys_of_others_mean_nothing(service: Service) -> None:

@@ -60,6 +60,23 @@ async def record_late_effect(
     return found is not None
 
 
+async def late_effects(connection: Connection, *, days: int, limit: int) -> list[JsonObject]:
+    """Return the late effects of the last days, the newest first.
+
+    Each has `subscription_id`, `operation_id`, `customer_id` (None if it is about the subscription), the `type` of its
+    event, and what its step was `settled_as`.
+    """
+    rows = await connection.fetch(
+        """select subscription_id, operation_id, customer_id, after ->> 'type' as type,
+            after ->> 'settled_as' as settled_as
+        from audit_events where action = 'late_effect' and at > clock_timestamp() - make_interval(days => $1)
+        order by id desc limit $2""",
+        days,
+        limit,
+    )
+    return [dict(row) for row in rows]
+
+
 async def record(
     connection: Connection,
     *,
