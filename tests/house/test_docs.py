@@ -295,6 +295,18 @@ def test_codes_are_all_in_the_reference() -> None:
     assert given - shown - NOT_FOR_CALLERS == set()
 
 
+def test_the_page_names_each_right_that_a_restricted_key_needs() -> None:
+    """Refunds and disputes are looked up before a credit is given, and the page left both out."""
+    calls = "\n".join(text_of(path) for path in (CHECKOUT / "app" / "stripe").rglob("*.py"))
+    resources = set(re.findall(r'"/v1/([a-z_]+)', calls))
+    page = text_of(DOCS / "how-to" / "connect-stripe.md")
+    [rights] = re.findall(r"^A restricted key.*?\n\n", page, re.MULTILINE | re.DOTALL)
+    named = {"invoiceitems": "invoice items", "account": "the account"}
+    words = " ".join(rights.split())
+    missing = {one for one in resources if named.get(one, one.replace("_", " ")) not in words}
+    assert missing == set() and {"credit_notes", "disputes"} <= resources
+
+
 def test_the_webhook_endpoint_of_the_page_is_what_the_code_reads() -> None:
     """Its API version, and every event without which the doctor complains."""
     page = text_of(DOCS / "how-to" / "connect-stripe.md")
