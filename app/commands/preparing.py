@@ -74,7 +74,8 @@ def checked_email(given: str | None) -> str | None:
 def printed_failures(*, as_json: bool) -> Iterator[None]:
     """Print a named error and end the process with exit code 1, without a traceback.
 
-    If the database cannot be reached, the text says why. An error that has no name is raised again.
+    If the database cannot be reached, or refuses the role a right, the text says why. An error that has no name is
+    raised again.
     """
     try:
         yield
@@ -87,7 +88,7 @@ def printed_failures(*, as_json: bool) -> Iterator[None]:
     except Exception as error:
         from app.postgres.diagnosis import is_of_database
 
-        problem = _database_problem() if is_of_database(error) else None
+        problem = _database_problem(error) if is_of_database(error) else None
         if problem is None:
             raise
         code, detail = "database_unavailable", problem
@@ -99,8 +100,9 @@ def printed_failures(*, as_json: bool) -> Iterator[None]:
     raise typer.Exit(1) from None
 
 
-def _database_problem() -> str | None:
-    """Return why the database cannot be reached, None if it can."""
-    from app.postgres.diagnosis import explain
+def _database_problem(error: Exception | None = None) -> str | None:
+    """Return why the database cannot be reached, or which right `error` tells of; None if it is neither."""
+    from app.postgres.diagnosis import explain, lacking_right
 
-    return asyncio.run(explain(load_settings(process="openapi").dsn))
+    url = load_settings(process="openapi").dsn
+    return asyncio.run(explain(url)) or (None if error is None else lacking_right(error, url))

@@ -1,4 +1,4 @@
-"""Say in one sentence why no connection to PostgreSQL can be made, and what to do about it."""
+"""Say shortly why PostgreSQL takes no connection or refuses a right, and what to do about it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from sqlalchemy.exc import DBAPIError
 
 _SECONDS = 5.0
 _CORRECT = "correct DATABASE_URL"
+_NO_RIGHT = (asyncpg.InsufficientPrivilegeError, asyncpg.InvalidSchemaNameError)
+"""Without `usage` on a schema, PostgreSQL says that there is no schema to create in."""
 
 
 def is_of_database(error: BaseException) -> bool:
@@ -37,13 +39,28 @@ async def explain(url: str) -> str | None:
     return None
 
 
-def _sentence(error: Exception, url: str) -> str:
-    parts = urlsplit(url)
-    host, role, name = (
-        _host(url),
-        unquote(parts.username or "") or "of this user",
-        unquote(parts.path.strip("/")),
+def lacking_right(error: BaseException, url: str) -> str | None:
+    """Return which right the role lacks for a statement that failed with `error`, and what to do. None otherwise."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, _NO_RIGHT):
+        cause = cause.__cause__
+    if cause is None:
+        return None
+    role, name = _role_and_database(url)
+    return (
+        f"PostgreSQL at {_host(url)} refuses the role {role}: {cause} (database {name}). `coseat migrate` needs "
+        "usage and create on the schema, every other command the rights to read and write its tables. Grant them, or name the "
+        "role that owns the schema in DATABASE_URL."
     )
+
+
+def _role_and_database(url: str) -> tuple[str, str]:
+    parts = urlsplit(url)
+    return unquote(parts.username or "") or "of this user", unquote(parts.path.strip("/"))
+
+
+def _sentence(error: Exception, url: str) -> str:
+    host, (role, name) = _host(url), _role_and_database(url)
     match error:
         case asyncpg.InvalidPasswordError():
             return f"PostgreSQL at {host} refuses the password of the role {role}: {_CORRECT}."

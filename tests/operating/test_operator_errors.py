@@ -1,9 +1,12 @@
 """What an operator reads when something is set wrong: one sentence with a remedy, and no traceback."""
 
 import asyncio
+import secrets
 import socket
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -89,6 +92,41 @@ async def test_sentence_names_the_address_when_nothing_listens_there(
     code, out = await run(environment, command)
     assert code == 1 and is_one_sentence(out, "127.0.0.1:9", "DATABASE_URL"), out
     assert "hidden-word" not in out
+
+
+@asynccontextmanager
+async def powerless(url: str) -> AsyncIterator[str]:
+    """A role that may connect to the database and do nothing in it; the URL with it."""
+    role = f"powerless_{secrets.token_hex(4)}"
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(
+            f"revoke create on schema public from public; create role {role} login password 'x'"
+        )
+        yield with_login(url, role, "x")
+        await connection.execute(f"drop role {role}")
+    finally:
+        await connection.close()
+
+
+async def test_sentence_names_the_right_when_the_role_may_not_create_the_schema(
+    environment: dict[str, str], empty_database_url: str
+) -> None:
+    """A role without `create` was answered by frames of JSON."""
+    async with powerless(empty_database_url) as url:
+        code, out = await run({**environment, "DATABASE_URL": url}, "migrate")
+    assert code == 1 and is_one_sentence(
+        out, "powerless_", "permission denied for schema public", "create"
+    ), out
+
+
+async def test_sentence_names_the_right_when_the_role_may_not_read_the_tables(
+    environment: dict[str, str],
+) -> None:
+    async with powerless(environment["DATABASE_URL"]) as url:
+        for command in ("replay", "serve"):
+            code, out = await run({**environment, "DATABASE_URL": url}, command)
+            assert code == 1 and is_one_sentence(out, "powerless_", "permission denied for table"), out
 
 
 async def refusing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
