@@ -24,16 +24,38 @@ from app.commands.preparing import (
     printed_failures,
     settings_for,
 )
+from app.commands.service_key_command import service_key
 from app.settings import SettingsError
 
 cli = typer.Typer(
     name="coseat",
-    help="Stripe Billing as shared, per-seat subscriptions behind a typed JSON API.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
 
+
+def _print_version(asked: bool) -> None:
+    """Print the version and end. The options of a command group are read before its commands."""
+    if asked:
+        from app import __version__
+        from app.postgres import schema
+
+        typer.echo(f"coseat {__version__}, schema {schema.HEAD}")
+        raise typer.Exit
+
+
+@cli.callback()
+def root(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end."),
+    ] = False,
+) -> None:
+    """Stripe Billing as shared, per-seat subscriptions behind a typed JSON API."""
+
+
+cli.command("service-key")(service_key)
 cli.add_typer(operations_cli, name="operations")
 cli.add_typer(events_cli, name="events")
 

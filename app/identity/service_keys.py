@@ -24,6 +24,17 @@ def generate_service_key() -> tuple[str, str]:
     return key, sha256_of(key)
 
 
+def new_service_key(name: str, scopes: Iterable[str]) -> tuple[str, ServiceKeySettings]:
+    """Return a new key, and its entry of `SERVICE_KEYS`.
+
+    Raises:
+        pydantic.ValidationError: the name or a scope breaks a rule of the setting.
+    """
+    key, sha256 = generate_service_key()
+    entry = {"name": name, "sha256": sha256, "scopes": frozenset(scopes)}
+    return key, ServiceKeySettings.model_validate(entry)
+
+
 def sha256_of(key: str) -> str:
     """Return the SHA-256 of a key in hexadecimal digits, as `SERVICE_KEYS` holds it."""
     return hashlib.sha256(key.encode()).hexdigest()

@@ -49,8 +49,8 @@ def lacking_right(error: BaseException, url: str) -> str | None:
     role, name = _role_and_database(url)
     return (
         f"PostgreSQL at {_host(url)} refuses the role {role}: {cause} (database {name}). `coseat migrate` needs "
-        "usage and create on the schema, every other command the rights to read and write its tables. Grant them, or name the "
-        "role that owns the schema in DATABASE_URL."
+        "usage and create on the schema, every other command the rights to read and write its tables. Grant them, or "
+        "name the role that owns the schema in DATABASE_URL."
     )
 
 

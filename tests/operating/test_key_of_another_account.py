@@ -24,6 +24,7 @@ WITHOUT_A_COPY = {
     "health",
     "token",
     "openapi",
+    "service-key",
     "dev",
 }
 """Processes judge the key while they run, see /readyz; the other commands ask nothing of Stripe."""
