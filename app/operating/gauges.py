@@ -57,14 +57,14 @@ _PAID_WITHOUT_EFFECT = Gauge(
 _DRIFT = KnownGauge(
     Gauge(
         "coseat_reconcile_drift",
-        "Rows that the last reconcile found missing, stale or orphaned; absent until one ran",
+        "Rows that the last reconcile found missing, stale or orphaned, dry runs aside; absent until one ran",
         registry=None,
     )
 )
 _AGE = KnownGauge(
     Gauge(
         "coseat_reconcile_age_seconds",
-        "Time since the last reconcile ended; absent until one ran",
+        "Time since the last reconcile ended, dry runs aside; absent until one ran",
         registry=None,
     )
 )
@@ -110,7 +110,7 @@ async def update(context: Context) -> None:
     try:
         async with asyncio.timeout(ANSWER_SECONDS), context.database.reading() as connection:
             state = await refreshes.state(connection)
-            last = await scan_rows.last_reconcile(connection)
+            last = await scan_rows.last_reconcile(connection, dry_runs=False)
             look = await event_looks.last(connection)
             last_accepted = await event_looks.last_accepted(connection)
             ahead = await event_looks.clock_ahead(connection, now=time.time())

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -219,6 +220,26 @@ async def test_an_interrupted_run_goes_on_after_a_dry_run(service: Service) -> N
         last = await scan_rows.last_reconcile(connection)
         assert last is not None and not last["dry_run"], "the doctor shows the one that ended last"
         assert not await scan_rows.is_reconcile_due(connection, interval_hours=24)
+
+
+async def shown_drift(service: Service) -> float | None:
+    """Return what /metrics shows of the last reconcile, None if it shows nothing."""
+    text = (await service.get("/metrics")).text
+    found = re.search(r"^coseat_reconcile_drift (\S+)$", text, re.MULTILINE)
+    assert (found is None) == ("coseat_reconcile_age_seconds " not in text)
+    return None if found is None else float(found[1])
+
+
+async def test_figures_show_no_dry_run(service: Service) -> None:
+    """A comparison beside the nightly run made its drift vanish, and its age with it."""
+    ids = await spread(service.stripe)
+    await service.fill()
+    await drift(service, ids)
+    assert (await run(service, dry_run=True)).drift == 9
+    assert await shown_drift(service) is None
+    assert (await run(service)).drift == 9
+    assert (await run(service, dry_run=True)).drift == 0
+    assert await shown_drift(service) == 9
 
 
 async def test_an_interrupted_dry_run_goes_on_unless_a_run_has_repaired_what_it_found(

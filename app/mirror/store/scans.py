@@ -311,11 +311,16 @@ async def is_present(connection: Connection, kind: str, object_id: str) -> bool:
     )
 
 
-async def last_reconcile(connection: Connection) -> dict[str, Any] | None:
-    """Return outcome, report and age in seconds of the last reconcile that was not abandoned, dry runs included."""
+async def last_reconcile(connection: Connection, *, dry_runs: bool = True) -> dict[str, Any] | None:
+    """Return outcome, report and age in seconds of the last reconcile that was not abandoned.
+
+    Without `dry_runs` those that only compared are left out.
+    """
     row = await connection.fetchrow(
         """select outcome, report, dry_run, extract(epoch from clock_timestamp() - finished_at)::float as age
-        from list_scans where purpose = 'reconcile' and outcome in ('finished', 'stopped') order by id desc limit 1"""
+        from list_scans where purpose = 'reconcile' and outcome in ('finished', 'stopped') and ($1 or not dry_run)
+        order by id desc limit 1""",
+        dry_runs,
     )
     return None if row is None else dict(row)
 
