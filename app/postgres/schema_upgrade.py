@@ -25,6 +25,13 @@ log = structlog.get_logger(__name__)
 # No other lock of the database has this number. Two deployments that start together migrate one after the other.
 MIGRATION_LOCK = 7_203_911_640
 _SECONDS_BETWEEN_TRIES = 0.2
+_SECONDS_BETWEEN_WORDS = 3.0
+_HOLDERS = """
+    select pid from pg_locks
+    where locktype = 'advisory' and granted and objsubid = 1
+      and database = (select oid from pg_database where datname = current_database())
+      and (classid::bigint << 32) + objid::bigint = :key
+    order by pid"""
 
 LOCK_SECONDS = 1
 """Seconds for which a version waits for its locks. Every statement on the table waits behind it."""
@@ -107,9 +114,16 @@ def lock(connection: Connection) -> None:
     """Take the migration lock, which ends with the connection; wait while another process holds it.
 
     Each try is its own transaction. A statement that waited for the lock would keep its snapshot, and
-    `create index concurrently` in the process that holds the lock would wait for that snapshot without end.
+    `create index concurrently` in the process that holds the lock would wait for that snapshot without end. The wait
+    is logged, with the process ids that hold the lock.
     """
+    began, told_at = time.monotonic(), -_SECONDS_BETWEEN_WORDS
     while not connection.scalar(text("select pg_try_advisory_lock(:key)"), {"key": MIGRATION_LOCK}):
+        waited = time.monotonic() - began
+        if waited - told_at >= _SECONDS_BETWEEN_WORDS:
+            told_at = waited
+            holders = list(connection.scalars(text(_HOLDERS), {"key": MIGRATION_LOCK}))
+            log.warning("migration_lock_held", by=holders, waited=round(waited))
         connection.rollback()
         time.sleep(_SECONDS_BETWEEN_TRIES)
     connection.commit()

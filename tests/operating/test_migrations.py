@@ -21,6 +21,7 @@ from app.postgres.tables import metadata
 from testkit.database_proxy import proxied
 from testkit.databases import CHECKOUT, alembic
 from testkit.ports import free_port
+from testkit.processes import running
 from testkit.service import api_process, inherited, service_environment, worker_process
 from testkit.simulator import Simulator
 
@@ -434,6 +435,23 @@ async def test_two_migrations_take_turns_when_one_creates_an_index_concurrently(
     command = ("-c", str(later_versions), "upgrade", "head")
     await asyncio.gather(*(asyncio.to_thread(alembic, empty_database_url, *command) for _ in range(2)))
     assert await version_of(empty_database_url) == NEXT
+
+
+async def test_migrate_says_what_it_waits_for_when_another_one_has_the_lock(database_url: str) -> None:
+    """It waited without a word and without end."""
+    connection = await asyncpg.connect(database_url)
+    await connection.execute("select pg_advisory_lock($1)", schema_upgrade.MIGRATION_LOCK)
+    environment = {**inherited(), "DATABASE_URL": database_url}
+    command = [sys.executable, "-m", "app", "migrate"]
+    try:
+        with running("migrate", command, environment) as process:
+            found = process.wait_for_line(r".*migration_lock_held.*")
+            assert str(connection.get_server_pid()) in found[0]
+            process.wait_for_line(r'"waited":[3-9].*migration_lock_held')
+            await connection.close()
+            process.wait_for_line(f"The schema is at {HEAD}.")
+    finally:
+        await connection.close()
 
 
 async def test_floor_rises_and_never_falls(database_url: str, later_versions: Path) -> None:
