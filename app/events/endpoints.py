@@ -68,7 +68,7 @@ async def create(
     secret = secrets.make()
     stored = secrets.encrypt(secret)
     url = check_url(asked.url, live=live)
-    _check_types(asked.types)
+    check_types(asked.types)
     async with context.database.transaction() as connection:
         ends = await feed.bounds(connection)
         begin = named_position(asked.after, ends, pointer="/after")
@@ -91,7 +91,8 @@ def shown(endpoint: Endpoint) -> JsonObject:
     return {name: getattr(endpoint, name) for name in names}
 
 
-def _check_types(types: Sequence[str] | None) -> None:
+def check_types(types: Sequence[str] | None) -> None:
+    """Check that each is a type of an event. Raises InvalidRequest."""
     known = get_args(EventType)
     for one in types or ():
         if one not in known:

@@ -24,7 +24,8 @@ class DeliveredEvent:
 async def newest(
     context: Context, *, types: Sequence[str], subscription_id: str | None, limit: int
 ) -> list[JsonObject]:
-    """Return events, the newest first."""
+    """Return events, the newest first. Raises InvalidRequest if one of the types is none."""
+    endpoints.check_types(types)
     async with context.database.reading() as connection:
         return await store.newest(connection, types=types, subscription_id=subscription_id, limit=limit)
 

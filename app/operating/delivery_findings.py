@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from app.events.endpoints import BY_OPERATOR
 from app.events.store import deliveries
 from app.mirror import recent_events, refused_deliveries
 from app.mirror.store import event_looks
-from app.operating.findings import Finding
+from app.operating.findings import Finding, Severity
 from app.postgres import installation_counts
 from app.postgres.database import Connection
 
@@ -56,8 +57,10 @@ async def to_endpoints(connection: Connection) -> list[Finding]:
     found = []
     for one in await deliveries.backlog(connection):
         if one["status"] == "disabled":
+            reason = one["disabled_reason"]
             remedy = f"Mend it, then run `coseat events endpoints enable {one['id']}`: nothing is skipped."
-            found.append(Finding("webhook_endpoint_disabled", one["id"], one["disabled_reason"], remedy))
+            severity: Severity = "notice" if reason == BY_OPERATOR else "fix"
+            found.append(Finding("webhook_endpoint_disabled", one["id"], reason, remedy, severity))
         elif (age := one["oldest_seconds"] or 0.0) > LAG_SECONDS:
             problem = f"Its oldest event that was not taken is {age:.0f} s old."
             remedy = (

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+Severity = Literal["fix", "notice"]
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -17,4 +19,4 @@ class Finding:
     object: str
     problem: str
     fix: str
-    severity: Literal["fix", "notice"] = "fix"
+    severity: Severity = "fix"

@@ -6,6 +6,7 @@ from app.events.delivering import Deliverer
 from app.operating import doctor
 from testkit.company import Service, new_email
 from testkit.receiver import Receiver
+from testkit.service import as_service
 from tests.events.test_webhooks import deliver, deliverer, endpoint
 
 __all__ = ["deliverer"]
@@ -35,6 +36,24 @@ async def test_changes_without_an_event_are_shown_with_their_age_when_no_worker_
     assert (await figures(service))["events_oldest_untold_seconds"] == 0
 
 
+async def severities(service: Service) -> set[str]:
+    """Return how the doctor judges endpoints that are disabled."""
+    found = await doctor.examine(service.context)
+    return {one.severity for one in found if one.check == "webhook_endpoint_disabled"}
+
+
+async def test_endpoint_is_a_notice_when_an_operator_disabled_it(
+    service: Service, receiver: Receiver
+) -> None:
+    """The doctor failed for as long as the endpoint was kept."""
+    resting, _ = await endpoint(service, receiver)
+    answer = await service.send(
+        "PATCH", f"/v1/webhook-endpoints/{resting}", as_service("admin"), {"status": "disabled"}
+    )
+    assert answer.status_code == 200, answer.text
+    assert await severities(service) == {"notice"}
+
+
 async def test_endpoint_is_named_when_it_fails_and_when_it_is_disabled(
     service: Service, deliverer: Deliverer, receiver: Receiver
 ) -> None:
@@ -56,5 +75,6 @@ async def test_endpoint_is_named_when_it_fails_and_when_it_is_disabled(
     await deliver(service, deliverer)
     [(check, problem)] = await findings(service)
     assert check == "webhook_endpoint_disabled" and "410" in problem
+    assert await severities(service) == {"fix"}
     found = await figures(service)
     assert name not in found and found["events_oldest_undelivered_seconds"] == 0

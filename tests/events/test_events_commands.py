@@ -116,6 +116,15 @@ async def test_endpoint_is_refused_when_a_type_is_misspelt(service: Service, rec
     assert (await service.get("/v1/webhook-endpoints", as_service("admin"))).json()["data"] == []
 
 
+async def test_list_is_refused_when_a_type_is_misspelt(service: Service) -> None:
+    """It said that there are no such events."""
+    operator = Operator(service.stripe, service.database_url)
+    code, report = await operator.report(
+        "events", "list", "--type", "seat.assigned", "--type", "seat.asigned"
+    )
+    assert (code, report["error"]) == (1, "invalid_request") and "seat.asigned is no type" in report["detail"]
+
+
 async def test_event_is_found_by_an_index_when_the_log_is_long(service: Service) -> None:
     await service.fetch(
         """insert into events (position, id, type, created, data)
