@@ -1,5 +1,6 @@
 // The calls of the Billing.js client, by name. Each returns the JSON object that the client reads.
 import { type Client, isProblem, type Schemas } from "@coseat/client";
+import { type Operation, outcome } from "./outcomes.ts";
 import * as people from "./people.ts";
 import * as shapes from "./shapes.ts";
 
@@ -27,8 +28,6 @@ type Body = any;
 type Call = (coseat: Client, body: Body, memory: Memory) => Promise<object>;
 
 const INVOICES = 10;
-/** How long a change that still runs is waited for, in milliseconds. */
-const LONGEST_WAIT = 60_000;
 // An invoice is read only where something may be left to pay.
 const UNPAID = ["incomplete", "past_due", "unpaid"];
 
@@ -76,28 +75,22 @@ function toPay(memory: Memory, change: { operation_id: string | null; payment: S
   return operation_id;
 }
 
-function unlessLate(signal: AbortSignal) {
-  return (error: unknown): never => {
-    throw signal.aborted ? new Refusal(503, "This takes longer than usual. Look again in a few minutes.") : error;
-  };
-}
-
 /** Waits for a change that still runs, at most until it waits for a payment. Refuses the call if a part was refused. */
 async function finished<Done extends { pending: false }>(
   coseat: Client,
   call: Promise<Done | Schemas["AcceptedOperation"]>,
-): Promise<Done | Schemas["AcceptedOperation"] | Schemas["OperationAnswer"]> {
+): Promise<Done | Operation> {
   const answer = await call;
   if (!answer.pending) return answer;
-  const signal = AbortSignal.timeout(LONGEST_WAIT);
-  const seen = answer.state === "running" ? await coseat.waitForOperation(answer, { signal }).catch(unlessLate(signal)) : answer;
+  const seen = await outcome(coseat, answer);
+  if (seen.state === "running") throw new Refusal(503, "This takes longer than usual. Look again in a few minutes.");
   const refused = seen.results.find(({ outcome }) => outcome === "refused" || outcome === "failed");
   if (refused === undefined) return seen;
   const code = refused.code ?? "";
   throw new Refusal(code === "card_declined" ? 402 : 409, people.textOf(code, null));
 }
 
-type Changed = Schemas["ChangedSubscription"] | Schemas["AcceptedOperation"] | Schemas["OperationAnswer"];
+type Changed = Schemas["ChangedSubscription"] | Operation;
 
 /** Returns the subscription of a change, or null while the change waits for its payment. */
 async function subscriptionOf(coseat: Client, changed: Changed): Promise<Schemas["Subscription"] | null> {

@@ -1,5 +1,6 @@
 // People and licences: the client reckons how many are bought or released, and nothing happens at another price.
 import { type Client, isProblem, type Schemas } from "@coseat/client";
+import { outcome } from "./outcomes.ts";
 import { licences, person } from "./shapes.ts";
 
 type Subscription = Schemas["Subscription"];
@@ -32,6 +33,8 @@ const TEXTS: Record<string, string> = {
 };
 const WAIT = "Please try again in a moment.";
 const WAITS = ["operation_in_progress", "stripe_unavailable", "rate_limited"];
+const PAY = "The payment has to be confirmed before seats are added. Close this window and choose Complete payment.";
+const PAYER_PAYS = "The seats are added once the payer has confirmed the payment.";
 const MOST_CHANGES = 100;
 /** A team that cannot be read has no free licence. */
 const NO_LICENCE_FREE = 1_000_000;
@@ -124,17 +127,18 @@ export async function change(coseat: Client, quotes: Quotes, asked: Change): Pro
     const { buy, release } = reckoned(seats.available, emails.length, remove.length);
     const shown = quotes.get(subscription_id);
     const isBought = buy > 0 && shown?.total === seats.total + buy;
-    const changed = await coseat.updateSharedSubscriptionUsers({
+    const answer = await coseat.updateSharedSubscriptionUsers({
       subscription_id,
       ...(emails.length > 0 ? { add: emails.map((email) => ({ email })) } : {}),
       ...(remove.length > 0 ? { remove } : {}),
       ...(update.length > 0 ? { update } : {}),
       ...(isBought ? { over_capacity: "add_seats" as const, quote_id: shown.quoteId } : {}),
     });
+    const changed = answer.pending ? await outcome(coseat, answer) : answer;
     const errors = texts(changed.results);
-    const isRemoved = changed.results.every(({ action, outcome }) => action !== "remove" || outcome === "applied");
-    if (release > 0 && isRemoved && shown?.total === seats.total - release) {
-      errors.push(...(await released(coseat, subscription_id, shown)));
+    if (changed.state === "awaiting_payment") errors.push(changed.payment?.hosted_invoice_url ? PAY : PAYER_PAYS);
+    if (release > 0 && shown?.total === seats.total - release) {
+      errors.push(...(await released(coseat, subscription_id, shown, changed.results)));
     }
     return errors;
   } catch (error) {
@@ -145,13 +149,22 @@ export async function change(coseat: Client, quotes: Quotes, asked: Change): Pro
 }
 
 /** Gives seats back at the credit that was shown. It is a change of its own: if it fails, the seats stay. */
-async function released(coseat: Client, subscription_id: string, { total, credit }: Shown): Promise<string[]> {
+async function released(
+  coseat: Client,
+  subscription_id: string,
+  { total, credit }: Shown,
+  results: Schemas["ChangeResult"][],
+): Promise<string[]> {
+  const removals = results.filter(({ action }) => action === "remove");
+  if (removals.some(({ outcome }) => outcome === "pending")) return ["The people are being removed, and their seats are kept."];
+  if (removals.some(({ outcome }) => outcome !== "applied")) return ["The seats were kept."];
   const STAY = "The people were removed, and their seats were kept.";
   try {
     const now = await coseat.quoteSeats({ subscription_id, total });
     if (now.credit < credit * (1 - CREDIT_LOSS) - 1) return [`${STAY} The price has changed.`];
-    await coseat.setSeats({ subscription_id, total, quote_id: now.quote_id });
-    return [];
+    const answer = await coseat.setSeats({ subscription_id, total, quote_id: now.quote_id });
+    const set = answer.pending ? await outcome(coseat, answer) : answer;
+    return "results" in set ? texts(set.results).map((text) => `${STAY} ${text}`) : [];
   } catch (error) {
     return [`${STAY} ${refusal(error)[0]}`];
   }

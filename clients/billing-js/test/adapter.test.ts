@@ -1,35 +1,9 @@
 // Each call of the Billing.js client through the adapter, against a running service.
 import assert from "node:assert/strict";
-import { afterEach, test } from "node:test";
-import { type Adapter, type AdapterOptions, install } from "@coseat/billing-js";
+import { test } from "node:test";
 import { client, control, newCustomer, newLogin, newOwner, type Person, priceOf, service, stripe, unique } from "coseat-client-checks/service";
 import { reckoned } from "../src/people.ts";
-
-interface Said {
-  status: number;
-  body: any;
-  session: any;
-}
-
-let adapter: Adapter | undefined;
-
-/** Installs the adapter for a person, and returns what the client's `fetch` gets for a call. */
-function as(person: Person | undefined, options: Partial<AdapterOptions> = {}) {
-  adapter?.remove();
-  adapter = install({ baseUrl: service.api, retries: 0, token: async () => person?.token, ...options });
-  return async (name: string, body: object = {}): Promise<Said> => {
-    const host = name === "getLocalCurrency" ? "us-central1-billing-js.cloudfunctions.net" : "billingjs.com";
-    const sent = name === "getLocalCurrency" ? undefined : JSON.stringify({ ...body, stripeAccount: "acct_1", liveMode: false });
-    const response = await fetch(`https://${host}/api/v1/${name}`, { method: "POST", ...(sent ? { body: sent } : {}) });
-    const session = response.headers.get("session");
-    return { status: response.status, body: await response.json(), session: session && JSON.parse(session) };
-  };
-}
-
-afterEach(() => {
-  adapter?.remove();
-  adapter = undefined;
-});
+import { adapter, as, delay, email } from "./asking.ts";
 
 const demo = (name: string, subject: string): Person => ({
   subject,
@@ -37,7 +11,6 @@ const demo = (name: string, subject: string): Person => ({
   token: service.tokens[name]!,
   coseat: client(service.tokens[name]),
 });
-const email = () => `${unique("member")}@example.com`;
 const TEAM = "sub_demoteam";
 
 test("licences are reckoned as the client does", () => {
@@ -236,9 +209,6 @@ test("a bank's confirmation is asked for with the payment's own secret", async (
   assert.equal(data[0]?.id, bought.id);
   assert.equal((await call("getSubscriptionInvoice", { invoiceId: "in_other" })).status, 404);
 });
-
-/** Lets Stripe take so long for the next write that fits that the API answers 202 first. */
-const delay = (fault: object) => control("faults", { method: "POST", latency_s: 7.5, ...fault });
 
 test("a purchase that takes long is answered by what became of it", async () => {
   const items = [{ price: await priceOf("prod_demoteam"), quantity: 1 }];
