@@ -110,14 +110,15 @@ export async function stripe(method: string, path: string, form: Form = {}): Pro
   return answer;
 }
 
-/** Uses a control of the stand-in. */
-export async function control(name: string, body: object): Promise<void> {
+/** Uses a control of the stand-in, and returns its answer. */
+export async function control(name: string, body: object, method = "POST"): Promise<any> {
   const response = await fetch(`${service.stripe}/_simulator/${name}`, {
-    method: "POST",
+    method,
     headers: { Authorization: `Bearer ${service.stripeKey}`, "Content-Type": "application/json" },
     body: JSON.stringify(body),
   });
   if (!response.ok) throw new Error(`control ${name}: ${await response.text()}`);
+  return response.json();
 }
 
 /** Calls until it returns something, for what comes by webhook. */

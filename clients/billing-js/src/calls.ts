@@ -17,7 +17,7 @@ export class Refusal extends Error {
 /** What a page remembers between calls. It is gone with the page. */
 export interface Memory {
   quotes: people.Quotes;
-  /** Payments that are left to make, by what stands for their invoice. */
+  /** Payments that were due before a change and still are after it, by what stands for their invoice. */
   payments: Map<string, Schemas["Payment"]>;
   /** The cursor after the last invoice of a page. */
   invoices: Map<string, string>;
@@ -67,14 +67,6 @@ async function shown(coseat: Client, one: Schemas["Subscription"], own: Schemas[
   return shapes.subscription(one, own, await latestInvoice(coseat, one));
 }
 
-/** What the client needs to let a payment be confirmed: its next call asks for the invoice by this id. */
-function toPay(memory: Memory, change: { operation_id: string | null; payment: Schemas["Payment"] | null }): string | null {
-  const { operation_id, payment } = change;
-  if (operation_id === null || payment?.kind !== "payment" || payment.client_secret === null) return null;
-  memory.payments.set(operation_id, payment);
-  return operation_id;
-}
-
 /** Waits for a change that still runs, at most until it waits for a payment. Refuses the call if a part was refused. */
 async function finished<Done extends { pending: false }>(
   coseat: Client,
@@ -91,6 +83,23 @@ async function finished<Done extends { pending: false }>(
 }
 
 type Changed = Schemas["ChangedSubscription"] | Operation;
+
+/** Returns what stands for the invoice that is left to pay, or null. The client's next call asks for the invoice by it. */
+function toPay(memory: Memory, changed: Changed): string | null {
+  const { operation_id, payment } = changed;
+  if ("state" in changed && changed.state === "awaiting_payment") return operation_id;
+  if (operation_id === null || payment?.kind !== "payment" || payment.client_secret === null) return null;
+  // The operation has ended, and shows no payment any more.
+  memory.payments.set(operation_id, payment);
+  return operation_id;
+}
+
+/** Returns the payment that an operation waits for, as it is at Stripe now. */
+async function paymentOf(coseat: Client, operation_id: string): Promise<Schemas["Payment"]> {
+  const { payment } = await coseat.getOperation({ operation_id });
+  if (payment === null) throw new Refusal(503, "The payment cannot be read now. Look again in a few minutes.");
+  return payment;
+}
 
 /** Returns the subscription of a change, or null while the change waits for its payment. */
 async function subscriptionOf(coseat: Client, changed: Changed): Promise<Schemas["Subscription"] | null> {
@@ -208,9 +217,9 @@ export const CALLS: Record<string, Call> = {
     const { setup_intent } = await coseat.createSetupIntent();
     return { clientSecret: setup_intent.client_secret };
   },
-  async getSubscriptionInvoice(_, { invoiceId }, { payments }) {
-    const payment = payments.get(invoiceId);
-    if (payment === undefined) throw new Refusal(404, "Open the page of the invoice to pay it.");
+  async getSubscriptionInvoice(coseat, { invoiceId }, { payments }) {
+    if (!String(invoiceId).startsWith("op_")) throw new Refusal(404, "Open the page of the invoice to pay it.");
+    const payment = payments.get(invoiceId) ?? (await paymentOf(coseat, invoiceId));
     const { client_secret, payment_method_id: payment_method, status, hosted_invoice_url } = payment;
     return { invoice: { id: invoiceId, hosted_invoice_url, payment_intent: { client_secret, payment_method, status } } };
   },

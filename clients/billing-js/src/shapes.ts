@@ -63,15 +63,21 @@ function shownItems(subscription: Subscription): Item[] {
   return subscription.role === "user" ? sorted.slice(0, 1) : sorted;
 }
 
-/** What is left to pay, if the caller may see it. With a link, the portal offers "Complete payment", which opens it. */
-function latestInvoice(invoice: Schemas["Invoice"] | null): object | null {
+/** A payment that the portal offers to complete, on Stripe's page. A list has no secret. */
+const DUE = { status: "requires_payment_method", client_secret: null, payment_method: null };
+
+/** What is left to pay, if the caller may see it: of a purchase that waits, or of the latest invoice. */
+function latestInvoice(pending: Subscription["pending_change"], invoice: Schemas["Invoice"] | null): object | null {
+  const payment = pending?.payment;
+  if (payment?.hosted_invoice_url && payment.status !== "processing") {
+    return { id: pending?.operation_id, hosted_invoice_url: payment.hosted_invoice_url, payment_intent: DUE };
+  }
   if (invoice === null) return null;
   const isDue = invoice.status === "open" && invoice.amount_remaining > 0 && invoice.hosted_invoice_url !== null;
-  const intent = { status: "requires_payment_method", client_secret: null, payment_method: null };
-  return { id: invoice.id, hosted_invoice_url: invoice.hosted_invoice_url, payment_intent: isDue ? intent : null };
+  return { id: invoice.id, hosted_invoice_url: invoice.hosted_invoice_url, payment_intent: isDue ? DUE : null };
 }
 
-/** A subscription as `me` sees it. `invoice` is its latest one, if something may be left to pay. */
+/** A subscription as `me` sees it. `invoice` is its latest one, if something may be left to pay of it. */
 export function subscription(one: Subscription, me: Customer, invoice: Schemas["Invoice"] | null): object {
   const items = shownItems(one);
   const first = items[0];
@@ -113,7 +119,7 @@ export function subscription(one: Subscription, me: Customer, invoice: Schemas["
       product: { metadata: {} },
     },
     discount: discount ? { coupon: coupon(discount) } : null,
-    latest_invoice: latestInvoice(invoice),
+    latest_invoice: latestInvoice(one.pending_change, invoice),
   };
 }
 
