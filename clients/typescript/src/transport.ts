@@ -8,7 +8,7 @@ export type Token = string | undefined | (() => string | undefined | Promise<str
 export interface TransportOptions {
   /** The caller's credential. A function is asked before each try, so that it can renew a token. */
   token?: Token;
-  /** The customer that a service key acts for. */
+  /** The customer that a service key acts for. Without it the key acts for itself. */
   actingCustomer?: string;
   /** How often a request is sent again, 3 by default. 0 switches it off. */
   retries?: number;
@@ -61,7 +61,8 @@ export function transport(options: TransportOptions): (request: Request) => Prom
   }
 
   return async (request) => {
-    if (actingCustomer && !request.headers.has("X-Acting-Customer")) {
+    // An empty id is sent too, and refused: without the header the key would act for itself.
+    if (actingCustomer !== undefined && !request.headers.has("X-Acting-Customer")) {
       request.headers.set("X-Acting-Customer", actingCustomer);
     }
     if (request.method === "GET") return cache.answer(request, persist);

@@ -53,6 +53,15 @@ test("a write with the key of an earlier one is that write", async () => {
   assert.equal(responseOf(again)?.headers.get("Idempotency-Replayed"), "true");
 });
 
+test("a service key that acts for an empty customer acts for nobody", async () => {
+  const acting = client(service.tokens["service_key"], { actingCustomer: "" });
+  const { customerId: customer_id } = await newOwner();
+  await assert.rejects(acting.updateCustomer({ customer_id, name: "Nobody" }), { status: 422 });
+  await assert.rejects(acting.getCustomer({ customer_id }), { status: 422 });
+  const everybody = client(service.tokens["service_key"]);
+  await assert.rejects(everybody.getCustomer({ customer_id }, { actingCustomer: "" }), { status: 422 });
+});
+
 test("a purchase that waits for its payment is waited for", async () => {
   const { coseat, customerId: customer, subscriptionId: subscription_id } = await newOwner();
   const card = await stripe("POST", "payment_methods/pm_card_authenticationRequired/attach", { customer });
