@@ -6,7 +6,7 @@ export interface StreamOptions {
   signal?: AbortSignal;
   /** Where to go on: the last place of an earlier stream. Without it the stream begins now. */
   lastEventId?: string;
-  /** Called with each new place, also without an event, so that it can be stored. */
+  /** Called with each new place, so that it can be stored: after its event was worked on, also without an event. */
   onPlace?: (place: string) => void;
   actingCustomer?: string;
 }
@@ -25,29 +25,50 @@ export async function* events(
   options: StreamOptions,
 ): AsyncGenerator<Event, void> {
   let place = options.lastEventId;
+  for await (const { id = place, data } of persistent(open, isPassing, options)) {
+    // Control comes back when the next event is asked for. A reader that ends before gets this event again.
+    if (data !== undefined) yield JSON.parse(data) as Event;
+    if (id !== undefined && id !== place) options.onPlace?.((place = id));
+  }
+}
+
+/** Yields the messages of one connection after the other. Errors of their reader do not come here. */
+async function* persistent(
+  open: Opener,
+  isPassing: (error: unknown) => boolean,
+  { lastEventId, signal }: StreamOptions,
+): AsyncGenerator<Message, void> {
+  let place = lastEventId;
   let pause = 1000;
   for (let failures = 0; ; ) {
     const connection = new AbortController();
     const stop = () => connection.abort();
-    options.signal?.addEventListener("abort", stop, { once: true });
+    signal?.addEventListener("abort", stop, { once: true });
     try {
-      options.signal?.throwIfAborted();
-      for await (const message of messages(await open(place, connection.signal), connection)) {
+      signal?.throwIfAborted();
+      const body = await unlessSilent(open(place, connection.signal), connection);
+      for await (const message of messages(body, connection)) {
         failures = 0;
         pause = message.retry ?? pause;
-        if (message.id !== undefined && message.id !== place) options.onPlace?.((place = message.id));
-        if (message.data !== undefined) yield JSON.parse(message.data) as Event;
+        place = message.id ?? place;
+        yield message;
       }
-      await sleep(pause, options.signal);
+      await sleep(pause, signal);
     } catch (error) {
-      options.signal?.throwIfAborted();
+      signal?.throwIfAborted();
       if (!connection.signal.aborted && !isPassing(error)) throw error;
-      await sleep(backoff(++failures, LONGEST_PAUSE), options.signal);
+      await sleep(backoff(++failures, LONGEST_PAUSE), signal);
     } finally {
-      options.signal?.removeEventListener("abort", stop);
+      signal?.removeEventListener("abort", stop);
       connection.abort();
     }
   }
+}
+
+/** Waits for a part of a connection, and aborts the connection if it is silent for too long. */
+function unlessSilent<Part>(part: Promise<Part>, connection: AbortController): Promise<Part> {
+  const timer = setTimeout(() => connection.abort(), SILENCE);
+  return part.finally(() => clearTimeout(timer));
 }
 
 interface Message {
@@ -69,8 +90,7 @@ async function* messages(body: ReadableStream<Uint8Array>, connection: AbortCont
   let rest = "";
   try {
     for (;;) {
-      const timer = setTimeout(() => connection.abort(), SILENCE);
-      const { done, value } = await reader.read().finally(() => clearTimeout(timer));
+      const { done, value } = await unlessSilent(reader.read(), connection);
       connection.signal.throwIfAborted();
       if (done) return;
       const blocks = (rest + decoder.decode(value, { stream: true })).split(/\r?\n\r?\n/);

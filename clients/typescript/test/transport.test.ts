@@ -184,12 +184,14 @@ test("waiting ends when the operation is settled or waits for a payment", async 
   assert.deepEqual(new Set(seen.map(({ url }) => url)), new Set(["/v1/operations/op_1"]));
 });
 
+const stream = (...messages: string[]): Answered => ({
+  status: 200,
+  headers: { "Content-Type": "text/event-stream" },
+  body: messages.map((message) => `${message}\n\n`).join(""),
+});
+const assigned = (id: string) => `id: ${id}\nevent: seat.assigned\ndata: {"type":"seat.assigned"}`;
+
 test("a stream goes on after its last place when it was cut", async () => {
-  const stream = (...messages: string[]): Answered => ({
-    status: 200,
-    headers: { "Content-Type": "text/event-stream" },
-    body: messages.map((message) => `${message}\n\n`).join(""),
-  });
   answers = [
     stream("retry: 1", "id: pl_1\nevent: seat.assigned\ndata: {\"type\":\"seat.assigned\"}", ": heartbeat\nid: pl_2"),
     "cut",
@@ -206,6 +208,50 @@ test("a stream goes on after its last place when it was cut", async () => {
   assert.deepEqual(types, ["seat.assigned", "seat.released"]);
   assert.deepEqual(places, ["pl_1", "pl_2", "pl_3"]);
   assert.deepEqual(seen.map(({ headers }) => headers["last-event-id"]), [undefined, "pl_2", "pl_2", "pl_2", "pl_3"]);
+});
+
+test("a place of a stream is reported once its event was worked on", async () => {
+  answers = [stream(assigned("pl_1"), assigned("pl_2"), "id: pl_3")];
+  const steps: string[] = [];
+  for await (const event of client().streamEvents({ subscription_id: "sub_1" }, { onPlace: (place) => void steps.push(place) })) {
+    steps.push(`${event.type} begins`);
+    await Promise.resolve();
+    steps.push("ends");
+    if (steps.length > 4) break;
+  }
+  assert.deepEqual(steps, ["seat.assigned begins", "ends", "pl_1", "seat.assigned begins", "ends"]);
+});
+
+test("an error of the application's own ends a stream", async () => {
+  answers = [stream(assigned("pl_1"), assigned("pl_2")), problem(410, "cursor_expired")];
+  const onPlace = () => {
+    throw new TypeError("The place cannot be stored.");
+  };
+  await assert.rejects(async () => {
+    for await (const _ of client().streamEvents({ subscription_id: "sub_1" }, { onPlace }));
+  }, { message: "The place cannot be stored." });
+  assert.equal(seen.length, 1);
+});
+
+test("a stream that is not answered is opened again", { timeout: 10_000 }, async (context) => {
+  const arrivals = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  let count = 0;
+  const mute = createServer((_, response) => {
+    arrivals[count++]?.resolve();
+    if (count === 2) response.writeHead(410).end('{"code":"cursor_expired","request_id":"request-1"}');
+  });
+  await new Promise<void>((resolve) => mute.listen(0, "127.0.0.1", resolve));
+  context.after(() => mute.closeAllConnections());
+  context.after(() => mute.close());
+  context.mock.timers.enable({ apis: ["setTimeout"] });
+  const coseat = client({ baseUrl: `http://127.0.0.1:${(mute.address() as AddressInfo).port}` });
+  const ended = assert.rejects(coseat.streamEvents({ subscription_id: "sub_1" }).next(), { code: "cursor_expired" });
+  await arrivals[0]?.promise;
+  context.mock.timers.tick(45_000);
+  const clock = setInterval(() => context.mock.timers.tick(1000), 10);
+  context.after(() => clearInterval(clock));
+  await arrivals[1]?.promise;
+  await ended;
 });
 
 test("a stream's connection is closed when its reader leaves or its signal aborts", { timeout: 10_000 }, async () => {
