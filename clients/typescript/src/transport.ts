@@ -28,6 +28,13 @@ interface Kept {
 // Answers for which a later try may have another outcome. 409 is one only with Retry-After.
 const PASSING = new Set([408, 429, 503, 504]);
 
+/** Returns an answer once its body has arrived, so that one that is cut is asked for again. A stream has no end. */
+async function whole(response: Response): Promise<Response> {
+  const isStream = response.headers.get("Content-Type")?.startsWith("text/event-stream");
+  if (!isStream) await response.clone().arrayBuffer();
+  return response;
+}
+
 /** Returns a fetch that sends requests as `options` say. */
 export function transport(options: TransportOptions): (request: Request) => Promise<Response> {
   const { token, actingCustomer, retries = 3, longestPause = 20_000 } = options;
@@ -46,7 +53,7 @@ export function transport(options: TransportOptions): (request: Request) => Prom
     for (let failures = 0; ; failures++) {
       let pause: number;
       try {
-        const response = await send(await authorized(request));
+        const response = await whole(await send(await authorized(request)));
         const asked = retryAfter(response);
         if (!PASSING.has(response.status) && !(response.status === 409 && asked !== undefined)) return response;
         pause = asked === undefined ? backoff(failures, longestPause) : asked * 1000;

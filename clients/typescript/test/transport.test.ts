@@ -12,7 +12,7 @@ interface Seen {
   body: string;
 }
 
-type Answered = { status: number; headers?: Record<string, string>; body?: unknown } | "cut";
+type Answered = { status: number; headers?: Record<string, string>; body?: unknown; cut?: boolean } | "cut";
 
 let seen: Seen[] = [];
 let answers: Answered[] = [];
@@ -24,8 +24,9 @@ async function respond(request: IncomingMessage, response: ServerResponse): Prom
   seen.push({ method: request.method ?? "", url: request.url ?? "", headers: request.headers, body });
   const answer = answers.shift() ?? problem(500, "internal_error");
   if (answer === "cut") return void request.socket.destroy();
-  const { status, headers = {}, body: said } = answer;
+  const { status, headers = {}, body: said, cut = false } = answer;
   response.writeHead(status, { "Content-Type": "application/json", ...headers });
+  if (cut) return void response.write('{"', () => request.socket.destroy());
   response.end(said === undefined ? undefined : typeof said === "string" ? said : JSON.stringify(said));
 }
 
@@ -46,7 +47,7 @@ beforeEach(() => {
 });
 
 const client = (options: ClientOptions = {}) => createClient({ baseUrl, token: "secret", ...options });
-const customer = (name: string): Answered => ({ status: 200, headers: { ETag: `"${name}"` }, body: { customer: { name } } });
+const customer = (name: string) => ({ status: 200, headers: { ETag: `"${name}"` }, body: { customer: { name } } });
 
 test("a call is sent as its operation says", async () => {
   answers = [{ status: 200, body: { ok: true } }, { status: 204 }];
@@ -78,6 +79,18 @@ test("each write has a key of its own, and its retries have the same", async () 
   assert.equal(new Set(keys.slice(0, 3)).size, 1);
   assert.notEqual(keys[3], keys[0]);
   assert.deepEqual(new Set(seen.map(({ body }) => body)), new Set(['{"name":"Ada"}']));
+});
+
+test("an answer that is cut after its headers is asked for again", async () => {
+  answers = [{ ...customer("Ada"), cut: true }, { status: 409, cut: true }, customer("Ada")];
+  assert.equal((await client().updateCustomer({ name: "Ada" })).customer.name, "Ada");
+  assert.equal(new Set(seen.map(({ headers }) => headers["idempotency-key"])).size, 1);
+  answers = [{ ...customer("Ben"), cut: true }, customer("Ben")];
+  assert.equal((await client().getCustomer()).customer.name, "Ben");
+  assert.equal(seen.length, 5);
+  answers = Array.from({ length: 9 }, () => ({ ...customer("Ben"), cut: true }));
+  await assert.rejects(client({ retries: 1 }).getCustomer(), TypeError);
+  assert.equal(seen.length, 7);
 });
 
 test("a token is asked for before each try", async () => {
