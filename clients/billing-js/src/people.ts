@@ -4,6 +4,7 @@ import { outcome } from "./outcomes.ts";
 import { licences, person } from "./shapes.ts";
 
 type Subscription = Schemas["Subscription"];
+type Outcome = Schemas["ChangeResult"]["outcome"];
 
 interface Shown {
   quoteId: string;
@@ -17,8 +18,9 @@ export type Quotes = Map<string, Shown>;
 export interface Change {
   subscriptionId: string;
   usersToAdd: string[];
-  usersToDelete: string[];
-  usersRoleUpdates: { stripeCustomer: string; role: "manager" | "user" }[];
+  /** Ids as `shapes.person` gives them: of customers and of invitations, and null for people who are being added. */
+  usersToDelete: (string | null)[];
+  usersRoleUpdates: { stripeCustomer: string | null; role: "manager" | "user" }[];
 }
 
 const TEXTS: Record<string, string> = {
@@ -35,6 +37,7 @@ const WAIT = "Please try again in a moment.";
 const WAITS = ["operation_in_progress", "stripe_unavailable", "rate_limited"];
 const PAY = "The payment has to be confirmed before seats are added. Close this window and choose Complete payment.";
 const PAYER_PAYS = "The seats are added once the payer has confirmed the payment.";
+const INVITED = "The role of an invited person is changed once the invitation was accepted.";
 const MOST_CHANGES = 100;
 /** A team that cannot be read has no free licence. */
 const NO_LICENCE_FREE = 1_000_000;
@@ -81,7 +84,7 @@ export async function quote(
   const seats = seatsOf(subscription);
   const total = seats.total + licensesToAdd - licensesToRemove;
   const seen =
-    total < seats.used
+    total < seats.total - seats.available
       ? await quoteOfRelease(coseat, subscriptionId, licensesToRemove)
       : await coseat.quoteSeats({ subscription_id: subscriptionId, total });
   quotes.set(subscriptionId, { quoteId: seen.quote_id, total, credit: seen.credit });
@@ -113,39 +116,73 @@ export function reckoned(free: number, added: number, removed: number): { buy: n
   return { buy: added - reassign - assign, release: removed - reassign - unassign };
 }
 
+const isInvitation = (id: string | null): id is string => id?.startsWith("inv_") ?? false;
+const isCustomer = (id: string | null): id is string => id !== null && !isInvitation(id);
+
+/** The parts of a change that can be made, and a text for those that cannot. */
+function partsOf({ usersToAdd, usersToDelete, usersRoleUpdates }: Change) {
+  const updated = usersRoleUpdates.map(({ stripeCustomer }) => stripeCustomer);
+  return {
+    add: [...new Set(usersToAdd.map((email) => email.trim().toLowerCase()))].map((email) => ({ email })),
+    revoke: usersToDelete.filter(isInvitation),
+    remove: usersToDelete.filter(isCustomer),
+    update: usersRoleUpdates.flatMap(({ stripeCustomer, role }) =>
+      isCustomer(stripeCustomer) ? [{ customer_id: stripeCustomer, role }] : [],
+    ),
+    errors: [
+      ...(updated.some(isInvitation) ? [INVITED] : []),
+      // A person who is being added has no id yet.
+      ...([...usersToDelete, ...updated].includes(null) ? [WAIT] : []),
+    ],
+  };
+}
+
 /** Changes a team. Returns one text for each part that was refused, or for the refusal of all. */
 export async function change(coseat: Client, quotes: Quotes, asked: Change): Promise<string[]> {
   const subscription_id = asked.subscriptionId;
-  const emails = [...new Set(asked.usersToAdd.map((email) => email.trim().toLowerCase()))];
-  const remove = asked.usersToDelete;
-  const update = asked.usersRoleUpdates.map(({ stripeCustomer, role }) => ({ customer_id: stripeCustomer, role }));
-  const count = emails.length + remove.length + update.length;
-  if (count === 0) return [];
+  const { add, revoke, remove, update, errors } = partsOf(asked);
+  const count = add.length + revoke.length + remove.length + update.length;
+  if (count === 0) return errors;
   if (count > MOST_CHANGES) return [`At most ${MOST_CHANGES} changes can be made at once.`];
   try {
     const seats = seatsOf(await read(coseat, subscription_id));
-    const { buy, release } = reckoned(seats.available, emails.length, remove.length);
+    const { buy, release } = reckoned(seats.available, add.length, revoke.length + remove.length);
     const shown = quotes.get(subscription_id);
     const isBought = buy > 0 && shown?.total === seats.total + buy;
-    const answer = await coseat.updateSharedSubscriptionUsers({
-      subscription_id,
-      ...(emails.length > 0 ? { add: emails.map((email) => ({ email })) } : {}),
-      ...(remove.length > 0 ? { remove } : {}),
-      ...(update.length > 0 ? { update } : {}),
-      ...(isBought ? { over_capacity: "add_seats" as const, quote_id: shown.quoteId } : {}),
-    });
-    const changed = answer.pending ? await outcome(coseat, answer) : answer;
-    const errors = texts(changed.results);
-    if (changed.state === "awaiting_payment") errors.push(changed.payment?.hosted_invoice_url ? PAY : PAYER_PAYS);
-    if (release > 0 && shown?.total === seats.total - release) {
-      errors.push(...(await released(coseat, subscription_id, shown, changed.results)));
+    const refused = await revoked(coseat, subscription_id, revoke);
+    errors.push(...refused);
+    const outcomes: Outcome[] = refused.map(() => "refused");
+    if (count > revoke.length) {
+      const answer = await coseat.updateSharedSubscriptionUsers({
+        subscription_id,
+        ...(add.length > 0 ? { add } : {}),
+        ...(remove.length > 0 ? { remove } : {}),
+        ...(update.length > 0 ? { update } : {}),
+        ...(isBought ? { over_capacity: "add_seats" as const, quote_id: shown.quoteId } : {}),
+      });
+      const changed = answer.pending ? await outcome(coseat, answer) : answer;
+      errors.push(...texts(changed.results));
+      if (changed.state === "awaiting_payment") errors.push(changed.payment?.hosted_invoice_url ? PAY : PAYER_PAYS);
+      outcomes.push(...changed.results.filter(({ action }) => action === "remove").map(({ outcome }) => outcome));
     }
-    return errors;
+    if (release > 0 && shown?.total === seats.total - release) {
+      errors.push(...(await released(coseat, subscription_id, shown, outcomes)));
+    }
   } catch (error) {
-    return refusal(error);
+    errors.push(...refusal(error));
   } finally {
     quotes.delete(subscription_id);
   }
+  return errors;
+}
+
+/** Revokes invitations, so that their seats are free. Returns a text for each that was refused. */
+async function revoked(coseat: Client, subscription_id: string, ids: string[]): Promise<string[]> {
+  const errors: string[] = [];
+  for (const invitation_id of ids) {
+    await coseat.revokeInvitation({ subscription_id, invitation_id }).catch((error) => errors.push(...refusal(error)));
+  }
+  return errors;
 }
 
 /** Gives seats back at the credit that was shown. It is a change of its own: if it fails, the seats stay. */
@@ -153,11 +190,10 @@ async function released(
   coseat: Client,
   subscription_id: string,
   { total, credit }: Shown,
-  results: Schemas["ChangeResult"][],
+  removals: Outcome[],
 ): Promise<string[]> {
-  const removals = results.filter(({ action }) => action === "remove");
-  if (removals.some(({ outcome }) => outcome === "pending")) return ["The people are being removed, and their seats are kept."];
-  if (removals.some(({ outcome }) => outcome !== "applied")) return ["The seats were kept."];
+  if (removals.includes("pending")) return ["The people are being removed, and their seats are kept."];
+  if (removals.some((outcome) => outcome !== "applied")) return ["The seats were kept."];
   const STAY = "The people were removed, and their seats were kept.";
   try {
     const now = await coseat.quoteSeats({ subscription_id, total });

@@ -148,10 +148,10 @@ export function paymentMethod(method: Schemas["PaymentMethod"], owner: object | 
   return { id: method.id, type: method.type, card: method.card, customer: owner, billing_details: {} };
 }
 
-/** A person of a team. A person who was invited has no customer yet. */
+/** A person of a team. An invited person has no customer yet, and a person who is being added has no id at all. */
 export function person(one: Schemas["Person"], subscriptionId: string): object {
   return {
-    stripeCustomer: one.customer_id,
+    stripeCustomer: one.customer_id ?? one.invitation_id,
     email: one.email,
     name: one.name,
     role: one.role,

@@ -83,3 +83,35 @@ test("a seat that was to be released stays if its removal is refused, or still r
   assert.deepEqual(await change({ usersToDelete: [members[0]] }), ["The people are being removed, and their seats are kept."]);
   assert.equal(await eventually(async () => ((await seats()).used === 1 ? (await seats()).total : undefined)), 2);
 });
+
+test("people without a customer do not spoil a change, and an invitation is revoked", async () => {
+  const { owner, call, change, members } = await dialog(3, 1);
+  const subscription_id = owner.subscriptionId;
+  const invited = await owner.coseat.createInvitation({ subscription_id, email: email() });
+  const { id } = invited.invitation;
+  const people = async () => (await call("getSharedSubscriptionUsers", { subscriptionId: subscription_id, searchFilter: "", limit: 10 })).body.users;
+  assert.deepEqual((await people()).map((one: any) => one.stripeCustomer), [members[0], id]);
+
+  const role = "manager";
+  const usersRoleUpdates = [members[0], id, null].map((stripeCustomer) => ({ stripeCustomer, role }));
+  assert.deepEqual(await change({ usersRoleUpdates }), [
+    "The role of an invited person is changed once the invitation was accepted.",
+    "Please try again in a moment.",
+  ]);
+  assert.deepEqual((await people()).map((one: any) => one.role), ["manager", "user"]);
+
+  const late = email();
+  assert.deepEqual(await change({ usersToDelete: [members[0], id, null], usersToAdd: [late] }), ["Please try again in a moment."]);
+  assert.deepEqual((await people()).map((one: any) => one.email), [late]);
+  assert.equal((await change({ usersToDelete: [`inv_${"0".repeat(24)}`] })).length, 1);
+});
+
+test("the seat of an invitation is released after it was revoked", async () => {
+  const { owner, quote, change, seats } = await dialog(2, 1);
+  const subscription_id = owner.subscriptionId;
+  const { invitation } = await owner.coseat.createInvitation({ subscription_id, email: email() });
+  const quoted = await quote(0, 1);
+  assert.ok(quoted.sharedSubscriptionQuote?.total < -1000, JSON.stringify(quoted));
+  assert.deepEqual(await change({ usersToDelete: [invitation.id] }), []);
+  assert.deepEqual([(await seats()).total, (await seats()).used], [1, 1]);
+});
