@@ -20,12 +20,15 @@ function newKey() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
+// The page has it from its link, so that it may be anything.
+const usersOf = (subscription) => `/shared-subscriptions/${encodeURIComponent(subscription)}/users`;
+
 /** Returns everybody on a subscription, and its seats. */
 export async function people(api, token, subscription) {
   const found = [];
   for (let cursor = ""; ; ) {
     const query = `?limit=100${cursor && `&cursor=${encodeURIComponent(cursor)}`}`;
-    const page = await ask(api, token, "GET", `/shared-subscriptions/${subscription}/users${query}`);
+    const page = await ask(api, token, "GET", usersOf(subscription) + query);
     found.push(...page.data);
     if (!page.has_more) return { people: found, seats: page.seats };
     cursor = page.next_cursor;
@@ -35,7 +38,7 @@ export async function people(api, token, subscription) {
 /** Gives a seat to a person. Returns a sentence about what happened. */
 export async function add(api, token, subscription, email) {
   try {
-    const change = await ask(api, token, "PATCH", `/shared-subscriptions/${subscription}/users`, { add: [{ email }] });
+    const change = await ask(api, token, "PATCH", usersOf(subscription), { add: [{ email }] });
     return change.pending ? `${email} will be added in a moment.` : `${email} has a seat.`;
   } catch (problem) {
     if (problem.code === "seat_limit_reached") return `All ${problem.total} seats are taken.`;

@@ -1,12 +1,14 @@
 // The examples that are to be copied, each run against a service.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { createServer as createHttpServer, type IncomingHttpHeaders } from "node:http";
 import { createServer } from "node:net";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import { test } from "node:test";
+import { pathToFileURL } from "node:url";
 import { verifyWebhook, type WebhookEvent, WebhookSignatureError } from "@coseat/client";
 import { Webhook } from "standardwebhooks";
 import { admin, buy, client, eventually, newOwner, priceOf, service, unique } from "../service.ts";
@@ -31,6 +33,35 @@ test("a page with fetch lists people, adds one, and tells that no seat is free",
   const { people, seats } = await page.people(service.api, token, subscriptionId);
   assert.deepEqual(people.map((one: any) => one.email), [own, email]);
   assert.equal(seats.available, 0);
+});
+
+test("a page with fetch names its subscription only", async () => {
+  const { token } = await newOwner(1);
+  const other = "../customers/me/invoices#";
+  await assert.rejects(page.people(service.api, token, other), { code: "invalid_request" });
+  assert.match(await page.add(service.api, token, other, "late@example.com"), /^path\/subscription_id: /);
+});
+
+test("a link to the page decides nothing about where the token goes", async (context) => {
+  const html = readFileSync(join(CHECKOUT, "examples/page/index.html"), "utf8");
+  const [, script = ""] = /<script type="module">(.*)<\/script>/s.exec(html) ?? [];
+  const asked: string[] = [];
+  const listeners: Record<string, (event: object) => Promise<void>> = {};
+  const place = (id: string) => ({ addEventListener: (_: string, listener: any) => (listeners[id] = listener), replaceChildren() {} });
+  const browser = {
+    location: { hash: "#api=https://elsewhere.example&subscription=sub_1" },
+    document: { getElementById: place, createElement: () => ({}) },
+    fetch: async (url: string) => (asked.push(url), Response.json({ data: [], has_more: false, seats: {} })),
+  };
+  for (const [name, value] of Object.entries(browser)) {
+    const real = Object.getOwnPropertyDescriptor(globalThis, name);
+    context.after(() => (real === undefined ? Reflect.deleteProperty(globalThis, name) : Object.defineProperty(globalThis, name, real)));
+    Object.defineProperty(globalThis, name, { configurable: true, writable: true, value });
+  }
+  const people = pathToFileURL(join(CHECKOUT, "examples/page/people.mjs")).href;
+  await import(`data:text/javascript,${encodeURIComponent(script.replace("./people.mjs", people))}`);
+  await listeners["sign-in"]?.({ preventDefault() {}, target: { token: { value: "secret" } } });
+  assert.deepEqual(asked, ["http://127.0.0.1:8000/v1/shared-subscriptions/sub_1/users?limit=100"]);
 });
 
 interface Program {
