@@ -1,7 +1,7 @@
 // A back end in Express: it lets people in by access, invites them, and follows the events.
 //
 //   COSEAT_API=http://127.0.0.1:8000 SERVICE_KEY=csk_… node examples/backend_express.mjs 3000
-import { CoseatError, createClient } from "@coseat/client";
+import { CoseatError, createClient, isProblem } from "@coseat/client";
 import express from "express";
 
 const coseat = createClient({ baseUrl: process.env.COSEAT_API, token: process.env.SERVICE_KEY });
@@ -33,15 +33,27 @@ app.use((error, _request, response, _next) => {
   response.status(error.status).json({ code: error.code, detail: error.problem.detail });
 });
 
+/** Takes the state as it is now in place of what was known. Returns the place from which the events go on. */
+async function begin() {
+  const pages = coseat.getEventsSnapshot();
+  const { after } = await pages;
+  changed.clear();
+  for await (const row of pages) if (row.type === "access.changed") changed.add(row.customer_id);
+  return after;
+}
+
 /** Reads events in order, and keeps its place: a real application stores it with what it does. */
 async function follow() {
   for (let after; ; await new Promise((resolve) => setTimeout(resolve, 500))) {
     try {
-      const page = await coseat.getEvents({ types: ["access.changed"], ...(after ? { after } : {}) });
+      after ??= await begin();
+      const page = await coseat.getEvents({ types: ["access.changed"], after });
       for (const event of page.data) changed.add(event.customer_id);
       after = page.next_cursor;
     } catch (error) {
       console.error(`The events could not be read: ${error.message}`);
+      // The place is older than what is kept, or from before a restore of the database.
+      if (isProblem(error, "cursor_expired")) after = undefined;
     }
   }
 }

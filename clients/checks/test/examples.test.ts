@@ -131,6 +131,40 @@ test("a back end in Express uses access, invitations and events", async () => {
   });
 });
 
+/** Stands in front of the API, which has forgotten the first place that was asked for after. */
+async function forgetful(work: (address: string) => Promise<void>): Promise<void> {
+  let forgotten: string | null = null;
+  const proxy = createHttpServer(async (request, response) => {
+    const after = new URL(request.url ?? "", service.api).searchParams.get("after");
+    forgotten ??= after;
+    const headers = { Authorization: request.headers.authorization ?? "" };
+    const path = after !== null && after === forgotten ? "/v1/events?after=pl_999999999" : request.url;
+    const answer = await fetch(service.api + path, { headers });
+    response.writeHead(answer.status, { "Content-Type": answer.headers.get("Content-Type") ?? "" }).end(await answer.text());
+  });
+  await new Promise<void>((resolve) => proxy.listen(0, "127.0.0.1", resolve));
+  try {
+    await work(`http://127.0.0.1:${(proxy.address() as AddressInfo).port}`);
+  } finally {
+    proxy.closeAllConnections();
+    proxy.close();
+  }
+}
+
+test("a back end in Express begins with the snapshot, and again when its place is forgotten", async () => {
+  const { customerId: before } = await newOwner(1);
+  await forgetful(async (api) => {
+    const own = { COSEAT_API: api, SERVICE_KEY: service.tokens["service_key"] };
+    const port = await freePort();
+    await running(port, [process.execPath, "examples/backend_express.mjs", String(port)], own, async ({ address }) => {
+      const hasSeen = (customer: string) => async () => ((await ask(`${address}/changed`, {})).body.includes(customer) ? true : undefined);
+      assert.ok(await eventually(hasSeen(before)));
+      const { customerId: later } = await newOwner(1);
+      assert.ok(await eventually(hasSeen(later)));
+    });
+  });
+});
+
 test("a back end in FastAPI signs people in, makes their tokens, serves by access, and follows signed events", async () => {
   const port = await freePort();
   await registered(`http://127.0.0.1:${port}/hooks/coseat`, ["access.changed"], async ({ secret }) => {
