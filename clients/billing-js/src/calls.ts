@@ -241,7 +241,8 @@ export const CALLS: Record<string, Call> = {
     return { data: { errors: await people.change(coseat, quotes, asked) } };
   },
   async setCustomerBillingDetails(coseat, { name }) {
-    const { customer } = await coseat.updateCustomer({ name: name || null });
+    const { customer } = name ? await coseat.updateCustomer({ name }) : await coseat.getCustomer();
+    if (!name && customer.name) throw new Refusal(422, "A name can be changed, but not removed.");
     return { customerProfile: await profile(coseat, customer) };
   },
   async setCustomerTaxId(_, { taxId }) {

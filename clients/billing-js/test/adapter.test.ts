@@ -246,8 +246,11 @@ test("a change that takes long is answered by what became of it", async () => {
 
 test("profile, and the calls that are refused", async () => {
   const call = as(await newCustomer());
+  const unnamed = await call("setCustomerBillingDetails", { name: "", address: null });
+  assert.deepEqual([unnamed.status, unnamed.body.customerProfile?.name], [200, null]);
   const saved = (await call("setCustomerBillingDetails", { name: "Grace", address: null })).body.customerProfile;
   assert.equal(saved.name, "Grace");
+  assert.equal((await call("setCustomerBillingDetails", { name: "", address: null })).status, 422);
   assert.deepEqual((await call("setCustomerTaxId", { taxId: null })).body, {});
   const refused = ["updateCustomerEmail", "checkCustomerEmail", "refundSubscription", "auth/email/sendEmailLink", "getCustomerUpcomingInvoice"];
   const statuses = await Promise.all(refused.map(async (name) => (await call(name, { email: "a@example.com" })).status));
