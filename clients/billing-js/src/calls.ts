@@ -17,8 +17,6 @@ export class Refusal extends Error {
 /** What a page remembers between calls. It is gone with the page. */
 export interface Memory {
   quotes: people.Quotes;
-  /** Payments that were due before a change and still are after it, by what stands for their invoice. */
-  payments: Map<string, Schemas["Payment"]>;
   /** The cursor after the last invoice of a page. */
   invoices: Map<string, string>;
   defaultCurrency: string;
@@ -84,24 +82,7 @@ async function finished<Done extends { pending: false }>(
 
 type Changed = Schemas["ChangedSubscription"] | Operation;
 
-/** Returns what stands for the invoice that is left to pay, or null. The client's next call asks for the invoice by it. */
-function toPay(memory: Memory, changed: Changed): string | null {
-  const { operation_id, payment } = changed;
-  if ("state" in changed && changed.state === "awaiting_payment") return operation_id;
-  if (operation_id === null || payment?.kind !== "payment" || payment.client_secret === null) return null;
-  // The operation has ended, and shows no payment any more.
-  memory.payments.set(operation_id, payment);
-  return operation_id;
-}
-
-/** Returns the payment that an operation waits for, as it is at Stripe now. */
-async function paymentOf(coseat: Client, operation_id: string): Promise<Schemas["Payment"]> {
-  const { payment } = await coseat.getOperation({ operation_id });
-  if (payment === null) throw new Refusal(503, "The payment cannot be read now. Look again in a few minutes.");
-  return payment;
-}
-
-/** Returns the subscription of a change, or null while the change waits for its payment. */
+/** Returns the subscription of a change, or null while it waits for its payment: its operation stands for the invoice then. */
 async function subscriptionOf(coseat: Client, changed: Changed): Promise<Schemas["Subscription"] | null> {
   if ("subscription" in changed) return changed.subscription;
   const subscription_id = changed.results[0]?.subscription_id;
@@ -146,32 +127,32 @@ export const CALLS: Record<string, Call> = {
     if (last && page.next_cursor) memory.invoices.set(last.id, page.next_cursor);
     return { invoices: page.data.map(shapes.invoice), hasMore: page.has_more };
   },
-  async addSubscription(coseat, { items, paymentMethodId, code }, memory) {
+  async addSubscription(coseat, { items, paymentMethodId, code }) {
     const purchase = coseat.addSubscription({
       items: items.map(({ price, quantity }: Body) => ({ price_id: price, quantity })),
       ...(paymentMethodId ? { payment_method_id: paymentMethodId } : {}),
       ...(code ? { promotion_code: code } : {}),
     });
     const bought = await finished(coseat, purchase);
-    const unpaid = toPay(memory, bought);
     const subscription = await subscriptionOf(coseat, bought);
     if (subscription === null) {
       const id = "results" in bought ? (bought.results[0]?.subscription_id ?? null) : null;
-      return { id, status: "incomplete", latest_invoice: unpaid };
+      return { id, status: "incomplete", latest_invoice: bought.operation_id };
     }
     const { id, status, latest_invoice_id } = subscription;
-    return { id, status: unpaid ? "incomplete" : status, latest_invoice: unpaid ?? latest_invoice_id };
+    return { id, status, latest_invoice: latest_invoice_id };
   },
-  async updateSubscription(coseat, { subscriptionId, paymentMethodId, items }, memory) {
+  async updateSubscription(coseat, { subscriptionId, paymentMethodId, items }) {
     const change = coseat.updateSubscription({
       subscription_id: subscriptionId,
       items: items.map(({ id, quantity, price }: Body) => ({ id, quantity, price_id: price })),
       ...(paymentMethodId ? { payment_method_id: paymentMethodId } : {}),
     });
     const changed = await finished(coseat, change);
-    const latest_invoice = toPay(memory, changed);
     const subscription = await subscriptionOf(coseat, changed);
-    return { id: subscriptionId, status: subscription?.status ?? "incomplete", latest_invoice };
+    return subscription === null
+      ? { id: subscriptionId, status: "incomplete", latest_invoice: changed.operation_id }
+      : { id: subscriptionId, status: subscription.status, latest_invoice: null };
   },
   async cancelSubscription(coseat, body) {
     const when = body.cancelNow ? "now" : "period_end";
@@ -217,9 +198,10 @@ export const CALLS: Record<string, Call> = {
     const { setup_intent } = await coseat.createSetupIntent();
     return { clientSecret: setup_intent.client_secret };
   },
-  async getSubscriptionInvoice(coseat, { invoiceId }, { payments }) {
+  async getSubscriptionInvoice(coseat, { invoiceId }) {
     if (!String(invoiceId).startsWith("op_")) throw new Refusal(404, "Open the page of the invoice to pay it.");
-    const payment = payments.get(invoiceId) ?? (await paymentOf(coseat, invoiceId));
+    const { payment } = await coseat.getOperation({ operation_id: invoiceId });
+    if (payment === null) throw new Refusal(503, "The payment cannot be read now. Look again in a few minutes.");
     const { client_secret, payment_method_id: payment_method, status, hosted_invoice_url } = payment;
     return { invoice: { id: invoiceId, hosted_invoice_url, payment_intent: { client_secret, payment_method, status } } };
   },

@@ -65,7 +65,7 @@ function failure(error: unknown): Response {
 
 /** Returns what answers one request of the client. */
 function answering(coseat: Client, { token, defaultCurrency = "usd" }: AdapterOptions) {
-  const memory: Memory = { quotes: new Map(), payments: new Map(), invoices: new Map(), defaultCurrency };
+  const memory: Memory = { quotes: new Map(), invoices: new Map(), defaultCurrency };
   const isPublic = (name: string) => ["getProducts", "getLocalCurrency", "checkCustomerEmail"].includes(name);
 
   async function session(): Promise<Record<string, string>> {

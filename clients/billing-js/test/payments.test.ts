@@ -63,3 +63,11 @@ test("a purchase on a live plan that waits for its payment can be paid in the po
   await control("confirm", { client_secret: invoice.payment_intent.client_secret, authenticate: true });
   assert.ok(await eventually(async () => ((await listed()).latest_invoice === null ? true : undefined)));
 });
+
+test("a purchase that stands while its debit is processed is not asked to be paid again", async () => {
+  const buyer = await newCustomer();
+  const items = [{ price: await priceOf("prod_demoteam"), quantity: 1 }];
+  const { body } = await as(buyer)("addSubscription", { paymentMethodId: "pm_usBankAccount", items });
+  const [active] = (await buyer.coseat.getCustomerSubscriptions()).data;
+  assert.deepEqual(body, { id: active?.id, status: "active", latest_invoice: active?.latest_invoice_id });
+});
