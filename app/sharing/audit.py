@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from app.context import Context
 from app.domain.ids import SubscriptionId
 from app.domain.roles import Permission, require
@@ -10,13 +12,16 @@ from app.identity.actors import Actor
 from app.mirror.store import audit
 from app.mirror.visibility import read
 
+_NOBODY: Final[JsonObject] = {"operation_id": None, "principal": None, "actor_id": None}
+
 
 async def events(
     context: Context, actor: Actor, subscription_id: SubscriptionId, *, before: int | None, limit: int
 ) -> list[JsonObject]:
     """Return the entries before the one with this number, newest first.
 
-    A payer who is not the owner sees what was bought, changed and ended in their name, and no members.
+    A payer who is not the owner sees what was bought, changed and ended in their name, and no members. An operation on
+    another subscription may end a membership of an ended one. Only a service key that acts for nobody sees whose it is.
 
     Raises:
         NotFound: the actor may not see the subscription.
@@ -29,6 +34,9 @@ async def events(
         found = await audit.page(
             connection, subscription_id, with_members=with_members, before=before, limit=limit
         )
+    if actor.is_service:
+        return found
+    found = [row | _NOBODY if row["is_of_another"] else row for row in found]
     if with_members:
         return found
     view = seen.view

@@ -128,6 +128,82 @@ async def test_each_role_is_shown_its_events(service: Service, streams: Streams)
     assert owner.events[2]["data"]["items"][0]["price_id"] == company.price_id
 
 
+async def one_person_of_two_teams(service: Service) -> tuple[Company, Company, Person]:
+    """Two customers with the same product, and a person on both. The first one gives the access now."""
+    first, second = await filled_company(service), await service.company()
+    [item] = (await second.state())["items"]["data"]
+    moved = [{"id": item["id"], "price": first.price_id, "quantity": 5}]
+    await service.stripe.post(f"/v1/subscriptions/{second.subscription_id}", items=moved)
+    await service.refresh("subscription", second.subscription_id)
+    person = first.user
+    added = await second.change(second.owner.headers, add=[person.email])
+    assert added.status_code == 200, added.text
+    await service.announce()
+    found = await service.get(
+        f"/v1/customers/{person.customer_id}/access", as_service("read"), product_id=first.product_id
+    )
+    if found.json()["subscription_id"] == second.subscription_id:
+        first, second = second, first
+    return first, second, person
+
+
+@pytest.mark.parametrize("end", ["removal", "unpaid"])
+async def test_owner_is_shown_no_other_subscription_when_it_gives_access_from_now_on(
+    service: Service, streams: Streams, end: str
+) -> None:
+    """The owner of one customer's team learned on which other subscription a former member has a seat."""
+    first, second, person = await one_person_of_two_teams(service)
+    begin = await streams.begin(service.context, None)
+    async with (
+        reading(service, streams, new_stream(first, first.owner, Role.OWNER, begin)) as owner,
+        reading(service, streams, new_stream(first, person, Role.USER, begin)) as own,
+        reading(service, streams, new_stream(first, None, None, begin)) as key,
+    ):
+        if end == "removal":
+            await first.change(first.owner.headers, remove=[person.customer_id])
+        else:
+            await first.set_status("unpaid")
+        await service.announce()
+        await _until_access(key, person)
+        await _until_access(owner, person)
+        await _until_access(own, person)
+    whole = _access_of(key, person)["data"]
+    assert (whole["has_access"], whole["via"], whole["subscription_id"]) == (
+        True,
+        "shared",
+        second.subscription_id,
+    )
+    assert _access_of(own, person)["data"] == whole
+    shown = _access_of(owner, person)
+    assert shown["data"] == {
+        **whole,
+        "has_access": False,
+        "via": None,
+        "role": None,
+        "subscription_id": None,
+    }
+    assert second.subscription_id not in owner.text
+    sequences = [event["sequence"] for event in owner.events]
+    assert sequences == list(range(sequences[0], sequences[0] + len(sequences)))
+
+
+def _access_of(found: Reading, person: Person) -> dict[str, Any]:
+    [event] = [
+        event
+        for event in found.events
+        if event["type"] == "access.changed" and event["customer_id"] == person.customer_id
+    ]
+    return event
+
+
+async def _until_access(found: Reading, person: Person) -> None:
+    async with asyncio.timeout(10):
+        while ("access.changed", person.customer_id) not in {  # noqa: ASYNC110 - the text grows in another task
+            (event["type"], event["customer_id"]) for event in found.events
+        }:
+            await asyncio.sleep(0.02)
+
+
 async def test_cut_stream_resumes_without_loss(service: Service, streams: Streams) -> None:
     company = await filled_company(service)
     begin = await streams.begin(service.context, None)

@@ -122,6 +122,40 @@ async def test_addition_takes_over_the_keys_of_ended_subscriptions(service: Serv
     assert await marks(service, person.customer_id) == guides(new)
 
 
+@pytest.mark.parametrize("form", ["guide", "own"])
+async def test_trail_names_no_operation_of_another_subscription_when_an_addition_there_clears_an_ended_key(
+    service: Service, form: str
+) -> None:
+    """The trail of the ended subscription showed its owner who manages the people of another customer."""
+    ended, kept, new = [await service.company() for _ in range(3)]
+    person = (ended if form == "guide" else kept).user
+    if form == "own":
+        await ended.change(ended.owner.headers, add=[person.email])
+    await service.stripe.delete(f"/v1/subscriptions/{ended.subscription_id}")
+    await service.refresh("subscription", ended.subscription_id)
+    added = await new.change(new.owner.headers, add=[person.email])
+    assert results(added) == [("applied", None)]
+
+    async def entry(company: Company, action: str, who: Any) -> dict[str, Any]:
+        trail = await service.get(f"{company.path}/audit-events", who)
+        [found] = [
+            one
+            for one in trail.json()["data"]
+            if (one["action"], one["customer_id"]) == (action, person.customer_id)
+        ]
+        return dict(found)
+
+    shown = await entry(ended, "member_removed", ended.owner.headers)
+    assert (shown["source"], shown["operation_id"], shown["actor_customer_id"]) == ("api", None, None)
+    whole = await entry(ended, "member_removed", as_service("read"))
+    own_entry = await entry(new, "member_added", new.owner.headers)
+    for one in (whole, own_entry):
+        assert (one["operation_id"], one["actor_customer_id"]) == (
+            added.json()["operation_id"],
+            new.owner.customer_id,
+        )
+
+
 @pytest.mark.parametrize(("limit", "waiting"), [(1, 1), (2, 1), (3, 1), (4, 2)])
 async def test_additions_are_refused_when_the_limit_is_reached(
     service: Service, limit: int, waiting: int

@@ -110,13 +110,16 @@ async def page(
 ) -> list[JsonObject]:
     """Return up to `limit` entries older than entry `before`, newest first.
 
-    Without `with_members` only entries about the subscription itself are returned.
+    Without `with_members` only entries about the subscription itself are returned. `is_of_another` tells that the
+    operation which caused the entry is one on another subscription.
     """
     rows = await connection.fetch(
-        """select id, at, source, operation_id, principal, actor_id, action, customer_id, before, after
-        from audit_events where subscription_id = $1 and ($2::bigint is null or id < $2)
-          and ($4 or (customer_id is null and action not like 'invitation%'))
-        order by id desc limit $3""",
+        """select a.id, a.at, a.source, a.operation_id, a.principal, a.actor_id, a.action, a.customer_id, a.before,
+            a.after, coalesce(o.subscription_id not in ('', a.subscription_id), false) as is_of_another
+        from audit_events a left join operations o on o.id = a.operation_id
+        where a.subscription_id = $1 and ($2::bigint is null or a.id < $2)
+          and ($4 or (a.customer_id is null and a.action not like 'invitation%'))
+        order by a.id desc limit $3""",
         subscription_id,
         before,
         limit,
