@@ -5,8 +5,9 @@ They are read before any lock is taken.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from app.context import Context
 from app.customers.discounts import AppliedCode, applied_codes, is_redeemable
@@ -32,20 +33,22 @@ from app.stripe.gateway import Fetched
 class Outside:
     """The objects that a change names, as Stripe has them.
 
-    They are read before, so that no transaction waits for the network. `promotion_applies` is True if the code applies
-    to the subscription already, so it is not sent. `discounts_read` are the ids of the discounts that were checked;
+    They are read before, so that no transaction waits for the network. `applied` is the code if it applies to the
+    subscription already, so it is not added again. `discounts_read` are the ids of the discounts that were checked;
     None if the actor may add any number of codes. `unread`: what the operation is still to ask Stripe for, because
     Stripe was away.
     """
 
     payment_method: PaymentMethod | None
     promotion: dict[str, str] | None = None
-    promotion_applies: bool = False
+    applied: AppliedCode | None = None
     discounts_read: frozenset[str] | None = field(default=None)
     unread: Named | None = None
 
     def apply(self, view: SubscriptionView, params: dict[str, Any]) -> None:
         """Add the payment method and the code to `params` of a call to Stripe.
+
+        Discounts that `params` has replace those of the subscription, and the code stays beside them.
 
         Raises:
             NotFound: The payment method belongs to another customer.
@@ -60,7 +63,22 @@ class Outside:
                 for code in applied_codes(view.discount_details, at=0, invoiced_at=None):
                     if code.discount_id not in self.discounts_read:
                         raise _in_use(code)
-            params["discounts"] = discounts(view.discounts, [self.promotion])
+            existing = params.get("discounts", discounts(view.discounts))
+            params["discounts"] = _beside(existing, self.promotion, self.promotion)
+        elif self.applied is not None and "discounts" in params:
+            again = {"promotion_code": self.applied.promotion_code_id}
+            params["discounts"] = _beside(params["discounts"], {"discount": self.applied.discount_id}, again)
+
+
+def _beside(
+    entries: Sequence[Mapping[str, str]] | Literal[""], code: Mapping[str, str], named: Mapping[str, str]
+) -> list[dict[str, str]]:
+    """Return the entries of a call with the code, unless they name its promotion code (`named`) themselves.
+
+    Stripe's form of no entries is an empty text.
+    """
+    found = [dict(entry) for entry in entries or ()]
+    return found if named in found else [*found, dict(code)]
 
 
 async def look_outside(context: Context, view: SubscriptionView, named: Named) -> Outside:
@@ -77,8 +95,9 @@ async def look_outside(context: Context, view: SubscriptionView, named: Named) -
     if promotion_code is None:
         return Outside(method)
     read, codes = await _codes_now(context, view.id)
-    if any(code.is_called(promotion_code) for code in codes):
-        return Outside(method, promotion_applies=True)
+    applied = next((code for code in codes if code.is_called(promotion_code)), None)
+    if applied is not None:
+        return Outside(method, applied=applied)
     if codes and not named.may_add_codes:
         raise _in_use(codes[0])
     added = await promotion(context, promotion_code, view.customer_id, view.currency)

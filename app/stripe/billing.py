@@ -278,6 +278,6 @@ def _changed(answer: Answer) -> Changed:
     )
 
 
-def discounts(existing: Sequence[str], added: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
-    """Return the parameter for a subscription's discounts. It names the existing ones, because Stripe replaces all."""
-    return [*({"discount": discount_id} for discount_id in existing), *(dict(entry) for entry in added)]
+def discounts(existing: Sequence[str]) -> list[dict[str, str]]:
+    """Return the parameter that keeps a subscription's discounts. Others are added to it: Stripe replaces them all."""
+    return [{"discount": discount_id} for discount_id in existing]

@@ -95,12 +95,18 @@ async def found_for_purchase(context: Context, params: Mapping[str, Any], named:
     return Found(found, attach)
 
 
-async def _found_for_change(context: Context, operation: Operation, named: Named) -> Found:
-    """Ask Stripe for what a change of a subscription names. Raises what `look_outside` and `Outside.apply` raise."""
+async def _found_for_change(
+    context: Context, operation: Operation, params: Mapping[str, Any], named: Named
+) -> Found:
+    """Ask Stripe for what a change of a subscription names. `params`: those of its update.
+
+    Raises:
+        BillingError: What `look_outside` and `Outside.apply` raise.
+    """
     outside = await look_outside(context, await _view(context, operation), named)
     # Read again: the look may have applied other discounts to the copy.
     view = await _view(context, operation)
-    found: dict[str, Any] = {}
+    found = {"discounts": params["discounts"]} if "discounts" in params else {}
     outside.apply(view, found)
     return Found(found, attachment(outside.payment_method, view.customer_id))
 
@@ -145,7 +151,7 @@ async def found_first(context: Context, operation: Operation, step: Step) -> Ste
     if order.method is Method.CREATE:
         found = await found_for_purchase(context, order.params, order.unread)
     else:
-        found = await _found_for_change(context, operation, order.unread)
+        found = await _found_for_change(context, operation, order.params, order.unread)
     return await keep(context, operation, step, {"found": asdict(found)})
 
 

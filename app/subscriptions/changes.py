@@ -90,12 +90,12 @@ async def _update(
     async with subscriptions.admitting(context.database, subscription_id) as connection:
         seen = await read(connection, actor, subscription_id, context.rules)
         asked = computed(change, seen.view)
-        change = replace(asked, promotion_code=None) if outside.promotion_applies else asked
+        change = replace(asked, promotion_code=None) if outside.applied is not None else asked
         require(seen.granted, *permissions_for(change, seen.view))
         operation = await begun(context, connection, operation_id)
         if operation is None:
             precondition(seen)
-            if outside.promotion_applies and replace(change, quote_id=None) == NO_CHANGE:
+            if outside.applied is not None and replace(change, quote_id=None) == NO_CHANGE:
                 return Done(seen, None)
             after = await _judged(context, connection, actor, seen, change)
             end = await end_params(connection, seen.view, change)

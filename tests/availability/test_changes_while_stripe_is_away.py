@@ -260,6 +260,21 @@ async def test_nothing_is_sent_when_the_code_applies_already(shop: Shop) -> None
     assert await shop.asked("POST", f"/v1/subscriptions/{mine}") == writes
 
 
+@pytest.mark.parametrize("applies", [False, True], ids=["new", "applies already"])
+async def test_code_stays_beside_discounts_when_an_admin_named_both_without_stripe(
+    shop: Shop, applies: bool
+) -> None:
+    text = f"BOTHAWAY{applies}"
+    await code(shop, text)
+    buyer, mine = await subscriber(shop, **({"promotion_code": text} if applies else {}))
+    coupon = await shop.stripe.post("/v1/coupons", percent_off=10, duration="forever")
+    await away(shop)
+    asked = shop.change(as_service("admin"), mine, discounts=[{"coupon": coupon["id"]}], promotion_code=text)
+    assert await ended(shop, await admitted(asked)) == [("applied", None)]
+    shown = await shop.subscription(buyer.headers, mine)
+    assert [discount["promotion_code"] for discount in shown["discounts"]] == [None, text]
+
+
 async def test_quote_is_kept_when_its_change_is_admitted_without_stripe(shop: Shop) -> None:
     await code(shop, "QUOTEAWAY", coupon=FOREVER)
     buyer, mine = await subscriber(shop)

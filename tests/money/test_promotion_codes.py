@@ -113,6 +113,25 @@ async def test_operators_coupon_stays_when_a_code_is_added(shop: Shop) -> None:
     assert texts(second.json()["subscription"]) == [None, "BESIDE", "ADMINS"]
 
 
+@pytest.mark.parametrize("applies", [False, True], ids=["new", "applies already"])
+async def test_code_stays_beside_discounts_when_an_admin_names_both(shop: Shop, applies: bool) -> None:
+    """One of the two was lost: the code replaced the discounts, or they replaced the code that applied."""
+    text = f"BESIDE{applies}"
+    await code(shop, text)
+    buyer, mine = await subscriber(shop, **({"promotion_code": text} if applies else {}))
+    held = (await shop.true(mine))["discounts"]
+    coupon = await shop.stripe.post("/v1/coupons", percent_off=10, duration="forever")
+    both: dict[str, Any] = {"discounts": [{"coupon": coupon["id"]}], "promotion_code": text}
+    preview = await shop.service.send("POST", f"/v1/subscriptions/{mine}/preview", ADMIN, both)
+    assert (preview.status_code, preview.json()["next_total"]) == (200, 630)
+    answer = await shop.change(ADMIN, mine, **both, quote_id=preview.json()["quote_id"])
+    assert (answer.status_code, texts(answer.json()["subscription"])) == (200, [None, text])
+    assert (await shop.upcoming(buyer.headers, mine))["total"] == 630
+    assert set(held) <= set((await shop.true(mine))["discounts"])
+    only = await shop.change(ADMIN, mine, discounts=both["discounts"])
+    assert texts(only.json()["subscription"]) == [None]
+
+
 async def test_one_code_of_two_is_taken_when_both_are_sent_at_once(shop: Shop) -> None:
     """M13: two changes that race leave one code."""
     await code(shop, "RACEA")
