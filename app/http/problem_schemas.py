@@ -16,6 +16,12 @@ from app.identity.refusals import Reason
 _REFERENCE: Final = "#/components/schemas/{model}"
 
 
+def _one_of(model: str, description: str) -> WithJsonSchema:
+    """Return the schema of a model that stands in a room above this one, or null."""
+    either: list[dict[str, str]] = [{"$ref": _REFERENCE.format(model=model)}, {"type": "null"}]
+    return WithJsonSchema({"anyOf": either, "description": description})
+
+
 def _listed(model: str, description: str) -> WithJsonSchema:
     """Return the schema of a list of a model that stands in a room above this one."""
     return WithJsonSchema(
@@ -34,6 +40,11 @@ class _Problem(BaseModel):
     errors: list[ProblemError] = Field(default=[], description="The fields that break a rule, at most 20.")
     operation_id: str = Field(default="", description="Of a change of members that was refused as a whole.")
     results: Annotated[list[Any], _listed("ChangeResult", "Every result of such a change.")] = []
+    state: Literal["running", "awaiting_payment", "settled"] = Field(
+        default="settled", description="The state of such a change."
+    )
+    seats: Annotated[dict[str, Any] | None, _one_of("Seats", "The seats after such a change.")] = None
+    payment: Annotated[dict[str, Any] | None, _one_of("Payment", "What such a change waits for.")] = None
 
 
 class Problem(_Problem):

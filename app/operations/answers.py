@@ -14,7 +14,7 @@ from app.http.answers import answer
 from app.identity.actors import Actor
 from app.operations import runner as operations
 from app.operations.lifecycle import State
-from app.operations.rows import Step
+from app.operations.rows import Operation, Step
 from app.operations.runner import Accepted, Outcome
 from app.operations.schemas import AcceptedOperation, OperationAnswer, SettledOperation
 from app.operations.sending import MONEY_DETAILS, money_details
@@ -41,37 +41,51 @@ def operation_answer(
 
     `accepted`: always 202.
     """
-    settled = all(step.is_settled for step in outcome.steps)
-    awaits = any(step.state == State.AWAITING_PAYMENT for step in outcome.steps)
-    payment = outcome.payment
-    pending = accepted or not settled
+    pending = accepted or not all(step.is_settled for step in outcome.steps)
     read = request.method == "GET"
     kind = OperationAnswer if read else AcceptedOperation if pending else SettledOperation
-    model = kind.model_validate(
-        {
-            "pending": pending,
-            "operation_id": outcome.operation.id,
-            "state": "settled" if settled else "awaiting_payment" if awaits else "running",
-            "results": [result_of(step, outcome, actor) for step in shown_steps(outcome)],
-            "seats": None if outcome.seats is None else outcome.seats.as_members(),
-            "payment": None if payment is None else dataclasses.asdict(payment),
-        }
-    )
+    results = [result_of(step, outcome, actor) for step in shown_steps(outcome)]
+    model = kind.model_validate({"pending": pending, "results": results, **operation_members(outcome)})
     if read or not pending:
         return answer(request, model)
     headers = {"Location": f"/v1/operations/{outcome.operation.id}", "Retry-After": "1"}
     return answer(request, model, status=202, headers=headers)
 
 
+def operation_members(outcome: Outcome) -> JsonObject:
+    """Return the members of an operation's answer beside its results. A problem that ends it has them too."""
+    settled = all(step.is_settled for step in outcome.steps)
+    awaits = any(step.state == State.AWAITING_PAYMENT for step in outcome.steps)
+    payment = outcome.payment
+    return {
+        "operation_id": outcome.operation.id,
+        "state": "settled" if settled else "awaiting_payment" if awaits else "running",
+        "seats": None if outcome.seats is None else outcome.seats.as_members(),
+        "payment": None if payment is None else dataclasses.asdict(payment),
+    }
+
+
 ON_PEOPLE = frozenset({"add", "remove", "update"})
+_SHOWN_AS = {
+    "set_owner": "owner",
+    "buy_seats": "seats",
+    "add_subscription": "purchase",
+    "update_subscription": "items",
+    "cancel_subscription": "cancel",
+    "resume_subscription": "resume",
+}
+"""The actions of results by the names that their steps are stored with, if they differ."""
 
 
 def shown_steps(outcome: Outcome) -> list[Step]:
     """Return the steps that an answer shows.
 
-    That is the steps on people with the seats they buy or give back; of any other change its last step.
+    That is the steps on people with the seats they buy or give back, and the new owner of a transfer; of any other
+    change its last step. A payer who becomes the named owner by their first change did not ask for that.
     """
     shown = ON_PEOPLE | {"buy_seats", "release_seats"}
+    if outcome.operation.kind == "transfer":
+        shown |= {"set_owner"}
     return [step for step in outcome.steps if step.action in shown] or outcome.steps[-1:]
 
 
@@ -95,7 +109,7 @@ def result_of(step: Step, outcome: Outcome, actor: Actor) -> JsonObject:
     if "hosted_invoice_url" in money and not outcome.sees_payers_own:
         money["hosted_invoice_url"] = None
     return {
-        "action": "seats" if step.action == "buy_seats" else step.action,
+        "action": _action_of(step, outcome.operation),
         "customer_id": step.customer_id if visible or actor.is_service else None,
         "email": (step.email or None) if outcome.sees_members or outcome.is_own else None,
         "role": step.role,
@@ -105,3 +119,9 @@ def result_of(step: Step, outcome: Outcome, actor: Actor) -> JsonObject:
         **{name: step.details[name] for name in seats if name in step.details},
         **money,
     }
+
+
+def _action_of(step: Step, operation: Operation) -> str:
+    if step.action == "update_subscription" and operation.request.get("sets_seats"):
+        return "seats"
+    return _SHOWN_AS.get(step.action, step.action)

@@ -15,17 +15,9 @@ MemberRole = Literal["user", "manager"]
 
 
 ChangeAction = Literal[
-    "add",
-    "remove",
-    "update",
-    "seats",
-    "release_seats",
-    "set_owner",
-    "add_subscription",
-    "update_subscription",
-    "cancel_subscription",
-    "resume_subscription",
+    "add", "remove", "update", "seats", "release_seats", "items", "purchase", "cancel", "resume", "owner"
 ]
+"""`seats` sets their number, `items` is any other change of a subscription, and `owner` names another owner."""
 
 
 OutcomeCode = TypeAliasType(

@@ -87,6 +87,7 @@ async def _update(
     ends_later: bool,
 ) -> Done | Accepted:
     outside = await _look_outside(context, actor, subscription_id, change)
+    asks_for_seats = change.seats is not None
     async with subscriptions.admitting(context.database, subscription_id) as connection:
         seen = await read(connection, actor, subscription_id, context.rules)
         asked = computed(change, seen.view)
@@ -105,6 +106,7 @@ async def _update(
             if change.quote_id is not None:
                 await use_quote(connection, actor, seen.view, asked)
             order = _order_of(change, params, after, outside, seen.view)
+            order = replace(order, sets_seats=asks_for_seats)
             operation = await insert_operation(
                 context,
                 connection,

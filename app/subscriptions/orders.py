@@ -108,6 +108,7 @@ class Order:
     `counted`: the quantities by item that the change leaves as the copy showed them. Others may have been bought since,
     in the Dashboard or by the purchase that was to end. They are not counted with a quote, which expires by that.
     `reduces`: items are only removed or get smaller quantities, and nothing else is changed that has a price.
+    `sets_seats`: the caller named a number of seats and no items.
     """
 
     method: Method
@@ -123,6 +124,7 @@ class Order:
     shown_end: ShownEnd | None = None
     counted: Mapping[str, int] = field(default_factory=dict)
     reduces: bool = False
+    sets_seats: bool = False
 
     @classmethod
     def of(cls, operation: Operation) -> Order:
@@ -143,6 +145,7 @@ class Order:
             shown_end=None if shown_end is None else ShownEnd(**shown_end),
             counted=row.get("counted", {}),
             reduces=row.get("reduces") is True,
+            sets_seats=row.get("sets_seats") is True,
         )
 
     @classmethod

@@ -592,7 +592,7 @@ async def test_first_purchase_answers_with_its_operation_when_its_payment_waits(
     assert answer.headers["location"] == f"/v1/operations/{document['operation_id']}"
     assert (document["pending"], document["state"]) == (True, "awaiting_payment")
     [result] = document["results"]
-    assert (result["action"], result["outcome"], result["code"]) == ("add_subscription", "pending", None)
+    assert (result["action"], result["outcome"], result["code"]) == ("purchase", "pending", None)
     assert document["seats"]["total"] == 3
     assert (document["payment"]["kind"], document["payment"]["status"]) == (
         "payment",

@@ -124,6 +124,8 @@ async def test_the_last_seat_and_beyond(service: Service) -> None:
     assert [(r["outcome"], r["code"], r["total"], r["used"], r["required"]) for r in document["results"]] == [
         ("refused", "seat_limit_reached", 3, 3, 5)
     ] * 2
+    assert (document["state"], document["payment"]) == ("settled", None)
+    assert document["seats"] == await company.seats()
     assert await company.members() == before
     assert len(await service.stripe.requests(method="POST")) == writes
     operation = await service.get(f"/v1/operations/{document['operation_id']}", company.owner.headers)

@@ -87,7 +87,11 @@ async def test_implicit_owner_gives_the_subscription_away(service: Service) -> N
     company = await bought_elsewhere(service)
     offer = {"to_customer_id": company.user.customer_id}
     ok(await service.send("POST", f"{company.path}/transfer", company.payer.headers, offer))
-    ok(await service.send("POST", f"{company.path}/transfer/accept", company.user.headers))
+    accepted = ok(await service.send("POST", f"{company.path}/transfer/accept", company.user.headers))
+    assert [(one["action"], one["outcome"], one["subscription_id"]) for one in accepted["results"]] == [
+        ("owner", "applied", company.subscription_id),
+        ("remove", "applied", None),
+    ]
     assert await named_owner(company) == company.user.customer_id
     problem(await company.change(company.payer.headers, add=[new_email()]), 403, "role_required")
 

@@ -122,6 +122,7 @@ async def test_ownership_moves_in_two_steps(service: Service) -> None:
     problem(await service.send("POST", f"{path}/accept", company.user.headers), 404, "not_found")
     done = ok(await service.send("POST", f"{path}/accept", manager.headers))
     assert [(r["action"], r["outcome"]) for r in done["results"]] == [
+        ("owner", "applied"),
         ("remove", "applied"),
         ("add", "applied"),
     ]
@@ -234,6 +235,8 @@ async def test_the_audit_trail_tells_who_did_what(service: Service) -> None:
     assert first["has_more"]
     second = ok(await service.get(path, company.owner.headers, limit=1, cursor=first["next_cursor"]))
     assert second["data"] == [events["data"][1]]
+    ids = [event["id"] for event in events["data"]]
+    assert all(isinstance(one, str) for one in ids) and len(set(ids)) == 4
     for nobody in (company.user, company.stranger):
         problem(await service.get(path, nobody.headers), 404, "not_found")
 

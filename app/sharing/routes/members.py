@@ -32,7 +32,14 @@ from app.http.operation_ids import operation_id_of
 from app.identity.actors import Actor
 from app.operations import runner as operations
 from app.operations import waiting
-from app.operations.answers import ACCEPTED, DETAILS, ON_PEOPLE, operation_answer, result_of
+from app.operations.answers import (
+    ACCEPTED,
+    DETAILS,
+    ON_PEOPLE,
+    operation_answer,
+    operation_members,
+    result_of,
+)
 from app.operations.runner import Outcome
 from app.operations.schemas import SettledOperation
 from app.sharing import (
@@ -353,13 +360,13 @@ def _asked(body: MemberChangeRequest | SeatQuoteRequest) -> list[AskedChange]:
 
 
 def _nothing_accepted(results: list[JsonObject], outcome: Outcome) -> Conflict:
-    """409 with the first refusal's code and numbers, and every result."""
+    """409 with the first refusal's code and numbers, and every result, as an operation's answer has them."""
     first = results[0]
     details = {name: first[name] for name in DETAILS if first.get(name) is not None}
     return Conflict(
         _REASONS.get(first["code"], "None of these changes was accepted."),
         code=first["code"],
-        members={**details, "operation_id": outcome.operation.id, "results": results},
+        members={**details, **operation_members(outcome), "results": results},
     )
 
 

@@ -170,6 +170,7 @@ async def get_audit_events(
 def _event(row: JsonObject) -> JsonObject:
     kind, _, name = (row["principal"] or "").partition(":")
     return {
+        "id": f"aud_{row['id']}",
         **{n: row[n] for n in ("at", "source", "action", "customer_id", "before", "after", "operation_id")},
         "actor_customer_id": row["actor_id"],
         "service": name.partition(":")[0] if kind == "service" else None,

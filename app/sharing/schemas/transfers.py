@@ -49,6 +49,7 @@ class AuditEvent(Answer):
     entries about the subscription itself, and as actors only themselves and the owner.
     """
 
+    id: str
     at: Instant
     source: Literal["api", "dashboard", "reconcile"]
     action: Literal[
