@@ -119,9 +119,15 @@ def role_of(customer_id: CustomerId, relations: Relations, member_role: str | No
 
 
 def roles_of(customer_id: CustomerId, relations: Relations, member_role: str | None) -> frozenset[Role]:
-    """Return all roles of a customer. A payer who also has a seat has both roles."""
+    """Return all roles of a customer.
+
+    A payer who also has a seat has both roles. A payer who is the owner because nothing gives seats and the named owner
+    does not exist is the payer too, and may repair that.
+    """
     strongest = role_of(customer_id, relations, member_role)
     found = set() if strongest is None else {strongest}
+    if relations.owner_id is None and customer_id == relations.payer_id:
+        found.add(Role.PAYER)
     if found and Role.OWNER not in found:
         if customer_id == relations.payer_id:
             found.add(Role.PAYER)

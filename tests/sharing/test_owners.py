@@ -136,6 +136,67 @@ async def test_payer_names_themselves_when_stripe_answers_404_for_the_owner(serv
     assert await named_owner(company) == company.payer.customer_id
 
 
+@pytest.mark.parametrize("seated", [False, True], ids=["payer", "payer with a seat"])
+@pytest.mark.parametrize("nothing_gives_seats", ["flag removed", "metered"])
+async def test_payer_names_themselves_when_nothing_gives_seats_any_more(
+    service: Service, nothing_gives_seats: str, seated: bool
+) -> None:
+    """P4: the payer became the owner of an unshared subscription, who may not repair, and the answer was 404."""
+    company = await bought_elsewhere(service, **{OWNER: "cus_nobody"})
+    if seated:
+        marks = {
+            "billing_shared_subscription_id": company.subscription_id,
+            "billing_shared_subscription_role": "user",
+        }
+        await service.stripe.post(f"/v1/customers/{company.payer.customer_id}", metadata=marks)
+        await service.refresh("customer", company.payer.customer_id)
+    if nothing_gives_seats == "metered":
+        await becomes_metered(company)
+    else:
+        await flag(company, "false")
+    offer = {"to_customer_id": company.payer.customer_id}
+    for who, status, code in (
+        (company.user, 403, "role_required"),
+        (company.manager, 403, "role_required"),
+        (company.stranger, 404, "not_found"),
+    ):
+        own = {"to_customer_id": who.customer_id}
+        problem(await service.send("POST", f"{company.path}/transfer", who.headers, own), status, code)
+    seen = ok(await service.get(f"/v1/subscriptions/{company.subscription_id}", company.payer.headers))
+    assert seen["subscription"]["role"] == "owner"
+    ok(await service.send("POST", f"{company.path}/transfer", company.payer.headers, offer))
+    assert await named_owner(company) == company.payer.customer_id
+
+
+async def flag(company: Company, value: str) -> None:
+    marks = {"billing_supports_shared_subscriptions": value}
+    await company.service.stripe.post(f"/v1/products/{company.product_id}", metadata=marks)
+    await company.service.refresh("product", company.product_id)
+
+
+async def becomes_metered(company: Company) -> None:
+    """The flagged item is replaced by a metered one of the same product, in the Dashboard."""
+    stripe = company.service.stripe
+    meter = await stripe.post(
+        "/v1/billing/meters",
+        display_name="Calls",
+        event_name=f"calls-{company.product_id}",
+        default_aggregation={"formula": "sum"},
+    )
+    price = await stripe.post(
+        "/v1/prices",
+        product=company.product_id,
+        currency="usd",
+        unit_amount=5,
+        recurring={"interval": "month", "usage_type": "metered", "meter": meter["id"]},
+    )
+    await company.service.refresh("price", price["id"])
+    [item] = (await company.state())["items"]["data"]
+    items = [{"id": item["id"], "deleted": True}, {"price": price["id"]}]
+    await stripe.post(f"/v1/subscriptions/{company.subscription_id}", items=items)
+    await company.service.refresh("subscription", company.subscription_id)
+
+
 @pytest.mark.parametrize("status", [403, 500])
 async def test_repair_waits_when_stripe_does_not_say_that_the_owner_is_gone(
     service: Service, status: int
