@@ -18,7 +18,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.responses import Response
 
 from app.errors import BillingError, Conflict, FieldError, InvalidRequest, RateLimited, ServiceUnavailable
-from app.http import problems
+from app.http import absent_bodies, problems
 from app.http.dependencies import get_context, principal_of
 from app.http.in_flight import WritesInFlight
 from app.http.operation_ids import digits_of
@@ -47,7 +47,8 @@ _settlings: set[asyncio.Task[None]] = set()
 class IdempotentRoute(StrictQueryRoute):
     """The route class of routers that have writes.
 
-    A write's body is parsed by `strict_json`, and its answer is stored under its key. A GET is not changed.
+    A write's body is parsed by `strict_json`, or refused if the route takes none, and its answer is stored under its
+    key. A GET is not changed.
     """
 
     def around(self, handler: Handler) -> Handler:
@@ -61,6 +62,8 @@ class IdempotentRoute(StrictQueryRoute):
             request = StrictRequest(original.scope, original.receive)
             in_flight: WritesInFlight = original.app.state.in_flight
             try:
+                if self.body_field is None:
+                    await absent_bodies.check(request)
                 key = request.headers.get("idempotency-key")
                 if key is None:
                     return await handler(request)

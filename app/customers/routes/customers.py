@@ -47,19 +47,25 @@ _WRITE = problems.responses(*(401, 403, 404, 409, 413, 415, 422, 502, 503), code
     responses={200: {"model": CustomerAnswer, "description": "The login has a customer already"}, **_WRITE},
 )
 async def create_customer(
-    request: Request, context: ContextDep, actor: WriterDep, settings: SettingsDep, body: NewCustomerRequest
+    request: Request,
+    context: ContextDep,
+    actor: WriterDep,
+    settings: SettingsDep,
+    body: NewCustomerRequest | None = None,
 ) -> Response:
     """Return the customer of a login, and create one if there is none (201).
 
-    A login gets one customer, even if several calls race. If it has one already, the answer is 200.
+    A login gets one customer, even if several calls race. If it has one already, the answer is 200. A login may leave
+    the body out.
     """
+    asked = body or NewCustomerRequest()
     if isinstance(actor.principal, EndUser):
-        _refuse_others_fields(body)
+        _refuse_others_fields(asked)
         customer_id, created = await links.sign_up(
-            context, actor.principal, actor.customer_id, name=body.name
+            context, actor.principal, actor.customer_id, name=asked.name
         )
     else:
-        subject = _subject(actor, body, settings.auth_issuer or "")
+        subject = _subject(actor, asked, settings.auth_issuer or "")
         customer_id, created = await links.ensure_customer(context, subject, principal=actor.principal.key)
         await links.reach_seats(context, subject, customer_id)
     return answer(request, await _profile(context, customer_id), status=201 if created else 200)

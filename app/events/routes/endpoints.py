@@ -184,11 +184,12 @@ async def rotate_webhook_endpoint_secret(
     context: ContextDep,
     _actor: WritingAdminDep,
     endpoint_id: EndpointPath,
-    body: RotateSecretRequest,
+    body: RotateSecretRequest | None = None,
 ) -> Response:
     """Make a new signing secret. Events carry the signature of the former one too until the overlap ends."""
+    asked = body or RotateSecretRequest()
     found, secret = await endpoints.rotate(
-        context, _secrets(request), endpoint_id, overlap=body.overlap_seconds
+        context, _secrets(request), endpoint_id, overlap=asked.overlap_seconds
     )
     return _with_secret(request, found, secret)
 
