@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from app.context import Context
 from app.customers.store import customers
@@ -23,19 +23,30 @@ async def profile(context: Context, customer_id: CustomerId) -> JsonObject:
 
 
 async def update_profile(
-    context: Context, customer_id: CustomerId, changes: Mapping[str, str], *, operation_id: str
+    context: Context,
+    customer_id: CustomerId,
+    changes: Mapping[str, str],
+    precondition: Callable[[JsonObject], None],
+    *,
+    operation_id: str,
 ) -> None:
     """Change a customer at Stripe and apply the answer to the cache.
 
-    `changes` are fields of Stripe's customer: name, phone, email.
+    `changes` are fields of Stripe's customer: name, phone, email. `precondition` judges the profile under the lease.
 
     Raises:
+        BillingError: What `precondition` raises.
         NotFound: There is no such customer.
         InvalidRequest: Stripe refuses a value.
         ServiceUnavailable: Stripe or the database does not answer.
     """
     await profile(context, customer_id)
     lease = await sync.take_lease(context, "customer", customer_id)
+    try:
+        precondition(await profile(context, customer_id))
+    except BaseException:
+        await sync.release(context, lease)
+        raise
 
     async def call() -> Fetched:
         return await context.billing.update_customer(

@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import Request
 from starlette.responses import Response
 
+from app.errors import PreconditionFailed
 from app.http.headers import header_text
 from app.http.schemas import Answer
 
@@ -86,6 +87,21 @@ def answer_bytes(
     head.append((b"content-length", b"%d" % len(body)))
     head.append(_IS_JSON)
     return _EncodedResponse(status, head, body)
+
+
+def named_tags(request: Request) -> frozenset[str] | None:
+    """Return the ETags that `If-Match` names, None without that header. `*` stands for any."""
+    header = request.headers.get("if-match")
+    return None if header is None else frozenset(tag.strip() for tag in header.split(","))
+
+
+def check_if_match(request: Request, model: Answer) -> None:
+    """Check that `If-Match`, if it is there, names the answer that a read gives now. Raises PreconditionFailed."""
+    expected = named_tags(request)
+    if expected is None or "*" in expected:
+        return
+    if etag_of(model.__pydantic_serializer__.to_json(model)) not in expected:
+        raise PreconditionFailed()
 
 
 def _names(header: str, etag: str) -> bool:

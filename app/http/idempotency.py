@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Coroutine
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 import structlog
@@ -48,7 +49,7 @@ class IdempotentRoute(StrictQueryRoute):
     """The route class of routers that have writes.
 
     A write's body is parsed by `strict_json`, or refused if the route takes none, and its answer is stored under its
-    key. A GET is not changed.
+    key. `If-Match` is refused by a write that does not answer 412. A GET is not changed.
     """
 
     def around(self, handler: Handler) -> Handler:
@@ -62,6 +63,8 @@ class IdempotentRoute(StrictQueryRoute):
             request = StrictRequest(original.scope, original.receive)
             in_flight: WritesInFlight = original.app.state.in_flight
             try:
+                if HTTPStatus.PRECONDITION_FAILED not in self.responses:
+                    _refuse_if_match(request)
                 if self.body_field is None:
                     await absent_bodies.check(request)
                 key = request.headers.get("idempotency-key")
@@ -80,6 +83,13 @@ class IdempotentRoute(StrictQueryRoute):
     def to_replay(self, request: Request, body: bytes) -> bytes:
         """Return the body that a replay sends, made from what `to_store` returned."""
         return body
+
+
+def _refuse_if_match(request: Request) -> None:
+    """Raise InvalidRequest for an `If-Match`: if it were ignored, its sender would believe that it was judged."""
+    if "if-match" in request.headers:
+        detail = "This route does not judge If-Match. Leave it out."
+        raise InvalidRequest(detail, errors=[FieldError("header/If-Match", "invalid", detail)])
 
 
 def _checked(key: str) -> str:

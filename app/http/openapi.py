@@ -88,7 +88,7 @@ _PARAMETERS: Final[Mapping[str, Json]] = {
     "IfMatch": {
         "name": "If-Match",
         "in": "header",
-        "description": "The ETag of the subscription as the caller saw it: 412 if it has changed.",
+        "description": "The ETag of the object as the caller saw it: 412 if it has changed.",
         "schema": {"type": "string"},
     },
 }

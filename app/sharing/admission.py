@@ -48,6 +48,7 @@ from app.sharing.seat_changes import (
     seats_left_after,
     supersede_by,
 )
+from app.subscriptions.end_changes import Precondition
 from app.subscriptions.superseding import MustSupersede, superseding
 
 _ADMISSION_TRIES = 5
@@ -78,6 +79,8 @@ async def admit_changes(
     asked: Sequence[AskedChange],
     operation_id: str,
     purchasing: Purchasing | None = None,
+    *,
+    precondition: Precondition,
 ) -> Admitted:
     """Judge a call in one transaction; store its operation, steps and reservations.
 
@@ -90,11 +93,19 @@ async def admit_changes(
             its owner, or another addition of the same person, runs.
         InvalidRequest: one person is named twice, or it is not clear which item gives the seats.
         RateLimited: too many payments of the actor failed recently.
+        BillingError: what `precondition` raises.
     """
 
     async def admitted(ends_later: bool) -> Admitted:
         return await _admit_again(
-            context, actor, subscription_id, asked, operation_id, purchasing, ends_later=ends_later
+            context,
+            actor,
+            subscription_id,
+            asked,
+            operation_id,
+            purchasing,
+            precondition=precondition,
+            ends_later=ends_later,
         )
 
     return await superseding(context, actor, subscription_id, admitted)
@@ -108,6 +119,7 @@ async def _admit_again(
     operation_id: str,
     purchasing: Purchasing | None,
     *,
+    precondition: Precondition,
     ends_later: bool,
 ) -> Admitted:
     for last_try in (False,) * (_ADMISSION_TRIES - 1) + (True,):
@@ -123,6 +135,7 @@ async def _admit_again(
                     asked,
                     operation_id,
                     purchasing,
+                    precondition=precondition,
                     ends_later=ends_later,
                 )
         except UniqueViolation:
@@ -168,6 +181,7 @@ async def _admit(
     operation_id: str,
     purchasing: Purchasing | None,
     *,
+    precondition: Precondition,
     ends_later: bool,
 ) -> Admitted:
     seen = await read(connection, actor, subscription_id, context.rules)
@@ -178,6 +192,7 @@ async def _admit(
     refuse_twice(changes, asked, actor)
     if await operations.operation(connection, operation_id) is not None:
         return Admitted.before(operation_id)
+    precondition(seen)
     if any(change.action is Action.ADD for change in changes):
         if not is_shareable(seen.view.seat_items()):
             raise Conflict("No product of this subscription supports sharing.", code="not_shareable")

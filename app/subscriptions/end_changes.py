@@ -47,6 +47,7 @@ async def cancel(
     reason: str | None,
     prorate: bool | None,
     operation_id: str,
+    precondition: Precondition,
 ) -> Done | Accepted:
     """End a subscription now or at a later moment; asking again changes nothing.
 
@@ -58,13 +59,23 @@ async def cancel(
         InvalidRequest: `end_ambiguous`.
         Conflict: `managed_by_schedule`, `operation_in_progress`, or `invoice_unpaid`.
         ServiceUnavailable: nothing was sent.
+        BillingError: what `precondition` raises.
     """
     params: dict[str, Any] = {"cancellation_details": {"comment": reason}} if reason else {}
     if when is When.NOW and prorate is not None:
         params.update({"prorate": prorate, "invoice_now": prorate})
 
     async def ended(ends_later: bool) -> Done | Accepted:
-        return await _end(context, actor, subscription_id, when, params, operation_id, ends_later=ends_later)
+        return await _end(
+            context,
+            actor,
+            subscription_id,
+            when,
+            params,
+            operation_id,
+            ends_later=ends_later,
+            precondition=precondition,
+        )
 
     return await superseding(context, actor, subscription_id, ended)
 
@@ -78,8 +89,8 @@ async def _end(
     operation_id: str,
     *,
     ends_later: bool,
+    precondition: Precondition,
     kind: str = "cancel_subscription",
-    precondition: Precondition | None = None,
 ) -> Done | Accepted:
     """End the subscription. `params`: parameters of Stripe's call beside the end.
 
@@ -114,7 +125,7 @@ async def _admitted(
     operation_id: str,
     *,
     kind: str,
-    precondition: Precondition | None,
+    precondition: Precondition,
     ends_later: bool,
 ) -> Begun | Done:
     """Return the operation that ends the subscription, or what stands already where there is nothing to do."""
@@ -130,8 +141,7 @@ async def _admitted(
             operation = await begun(context, connection, operation_id)
             if operation is not None:
                 return operation
-            if precondition is not None:
-                precondition(seen)
+            precondition(seen)
             check_status(context, view, None)
             pointer = "/when" if kind == "cancel_subscription" else BY_UPDATE
             order = await _order_to_end(connection, actor, seen, when, params, pointer)
@@ -257,7 +267,11 @@ async def change_end(
 
 
 async def resume(
-    context: Context, actor: Actor, subscription_id: SubscriptionId, operation_id: str
+    context: Context,
+    actor: Actor,
+    subscription_id: SubscriptionId,
+    operation_id: str,
+    precondition: Precondition,
 ) -> Done | Accepted:
     """Take back whichever end is set, and resume a paused subscription.
 
@@ -269,6 +283,7 @@ async def resume(
         Conflict: `subscription_not_active` for an ended one, `managed_by_schedule`, or `operation_in_progress`.
         RateLimited: too many payments of the actor failed recently.
         ServiceUnavailable: nothing was sent.
+        BillingError: what `precondition` raises.
     """
 
     async def resumed(ends_later: bool) -> Done | Accepted:
@@ -279,6 +294,7 @@ async def resume(
             operation_id,
             kind="resume_subscription",
             wake=True,
+            precondition=precondition,
             ends_later=ends_later,
         )
 
@@ -302,8 +318,8 @@ async def _take_back(
     *,
     kind: str,
     wake: bool,
+    precondition: Precondition,
     ends_later: bool,
-    precondition: Precondition | None = None,
 ) -> Done | Accepted:
     """Take the end back. `wake`: a paused subscription is resumed too. `ends_later`: see `insert_operation`."""
     is_read = is_away = False
@@ -317,8 +333,7 @@ async def _take_back(
             operation = await begun(context, connection, operation_id)
             if operation is not None:
                 break
-            if precondition is not None:
-                precondition(seen)
+            precondition(seen)
             order = await _order_to_take_back(connection, actor, seen, wakes=wakes)
             if order is None and is_away:
                 order = _as_shown(view, {"cancel_at_period_end": False})

@@ -467,11 +467,9 @@ async def _seats_in_use_at_preview(world: World) -> httpx.Response:
     return await world.ask("previewSubscription", asked)
 
 
-@case("updateSubscription", status=412)
-async def _changed_meanwhile(world: World) -> httpx.Response:
-    return await world.ask(
-        "updateSubscription", ASKED["updateSubscription"](world.company), If_Match='"another"'
-    )
+@general(412)
+async def _changed_meanwhile(world: World, operation: str) -> httpx.Response:
+    return await world.ask(operation, ASKED[operation](world.company), If_Match='"another"')
 
 
 async def _canceled(world: World) -> Company:

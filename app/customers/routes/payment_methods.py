@@ -24,9 +24,10 @@ from app.customers.schemas.customers import (
 from app.domain import emails
 from app.domain.ids import FREE_PATTERN, PaymentMethodId, ProductId, SubscriptionId
 from app.domain.payments import Costs
+from app.domain.snapshots import JsonObject
 from app.errors import FieldError, Forbidden, NotFound
 from app.http import problem_codes, problems
-from app.http.answers import UNCHANGED, answer
+from app.http.answers import UNCHANGED, answer, check_if_match
 from app.http.dependencies import (
     AskingDep,
     CallerDep,
@@ -56,22 +57,31 @@ _WRITE = _write()
 @router.patch(
     "/customers/{customer_id}",
     response_model=CustomerAnswer,
-    responses=_write(codes=problem_codes.ADMIN_FIELDS),
+    responses=_write(412, codes=problem_codes.ADMIN_FIELDS),
 )
 async def update_customer(
     request: Request, context: ContextDep, actor: CallerDep, customer_id: CustomerPath, body: ProfileRequest
 ) -> Response:
-    """Change a customer's name, phone or e-mail."""
+    """Change a customer's name, phone or e-mail.
+
+    With `If-Match` the change is refused if the profile is not as the caller saw it.
+    """
     acting = actor.customer(customer_id)
     changes = body.model_dump(exclude_none=True)
     if body.email is not None:
         changes["email"] = _own_email(actor, emails.ascii_lowered(body.email))
+
+    def precondition(profile: JsonObject) -> None:
+        check_if_match(request, _profile_answer(profile))
+
     await profiles.update_profile(
-        context, acting, changes, operation_id=await operation_id_of(request, actor.principal)
+        context, acting, changes, precondition, operation_id=await operation_id_of(request, actor.principal)
     )
-    return answer(
-        request, CustomerAnswer.model_validate({"customer": await profiles.profile(context, acting)})
-    )
+    return answer(request, _profile_answer(await profiles.profile(context, acting)))
+
+
+def _profile_answer(profile: JsonObject) -> CustomerAnswer:
+    return CustomerAnswer.model_validate({"customer": profile})
 
 
 def _own_email(actor: Actor, email: str) -> str:

@@ -69,6 +69,7 @@ from app.sharing.seat_changes import Purchasing
 from app.subscriptions import changes as subscription_changes
 from app.subscriptions import previews, seat_purchases
 from app.subscriptions.routes.changes import change_answer, quote_answer
+from app.subscriptions.routes.preconditions import precondition_of
 from app.subscriptions.schemas.changes import ChangedSubscription, QuoteAnswer
 from app.subscriptions.schemas.subscriptions import SubscriptionAnswer, shown
 
@@ -152,7 +153,7 @@ def _cleaned(search: str | None) -> str | None:
 @router.patch(
     "/shared-subscriptions/{subscription_id}/users",
     response_model=SettledOperation,
-    responses={**ACCEPTED, **_write(502, codes=(*_PEOPLE, *_BUYING), refusals=problem_codes.REFUSALS)},
+    responses={**ACCEPTED, **_write(412, 502, codes=(*_PEOPLE, *_BUYING), refusals=problem_codes.REFUSALS)},
 )
 async def update_shared_subscription_users(
     request: Request,
@@ -179,6 +180,7 @@ async def update_shared_subscription_users(
             body.forgo_credit,
             releases=body.release_seats,
         )
+    precondition = await precondition_of(request, context, actor, subscription_id)
     operation_id = await operation_id_of(request, actor.principal)
     if body.release_seats and purchasing is not None:
         untested = await seat_releases.check_credit(
@@ -192,6 +194,7 @@ async def update_shared_subscription_users(
         asked,
         operation_id,
         purchasing,
+        precondition=precondition,
     )
     return await run_and_answer(request, context, actor, admitted)
 
@@ -223,7 +226,7 @@ def _item_id(value: str | None) -> SubscriptionItemId | None:
 @router.put(
     "/shared-subscriptions/{subscription_id}/seats",
     response_model=ChangedSubscription,
-    responses={**ACCEPTED, **_write(402, 502, codes=_BUYING)},
+    responses={**ACCEPTED, **_write(402, 412, 502, codes=_BUYING)},
 )
 async def set_seats(
     request: Request,
@@ -244,10 +247,11 @@ async def set_seats(
         proration_behavior=body.proration_behavior,
         forgo_credit=body.forgo_credit,
     )
+    precondition = await precondition_of(request, context, actor, subscription_id)
     operation_id = await operation_id_of(request, actor.principal)
     async with failures.noted(context, actor) as attempt:
         done = await subscription_changes.update(
-            context, actor, subscription_id, update, operation_id, lambda _: None
+            context, actor, subscription_id, update, operation_id, precondition
         )
         attempt.saw(done.payment)
     return await change_answer(request, context, actor, done)

@@ -16,9 +16,8 @@ from app.customers import failures
 from app.domain.ids import PaymentMethodId, PriceId, SubscriptionItemId
 from app.domain.payments import PaymentStep
 from app.domain.snapshots import JsonObject
-from app.errors import PreconditionFailed
 from app.http import problem_codes, problems
-from app.http.answers import answer, etag_of
+from app.http.answers import answer
 from app.http.dependencies import (
     CallerDep,
     ContextDep,
@@ -30,12 +29,9 @@ from app.http.dependencies import (
 from app.http.idempotency import IdempotentRoute
 from app.http.operation_ids import operation_id_of
 from app.identity.actors import Actor
-from app.mirror import visibility as subscriptions
-from app.mirror.visibility import Seen
 from app.operations import waiting
 from app.operations.answers import ACCEPTED, accepted_answer
-from app.operations.runner import Accepted, is_away
-from app.stripe.breaker import StripeAway
+from app.operations.runner import Accepted
 from app.subscriptions import changes as subscription_changes
 from app.subscriptions import end_changes, ending, previews, purchases
 from app.subscriptions.change_operations import Done
@@ -43,6 +39,7 @@ from app.subscriptions.ends import When
 from app.subscriptions.item_changes import ItemChange
 from app.subscriptions.previews import Quoted
 from app.subscriptions.purchases import Purchase
+from app.subscriptions.routes.preconditions import precondition_of
 from app.subscriptions.schemas.changes import (
     CanceledSubscription,
     CancelRequest,
@@ -52,7 +49,6 @@ from app.subscriptions.schemas.changes import (
     QuoteAnswer,
     SubscriptionUpdateRequest,
 )
-from app.subscriptions.schemas.subscriptions import body as subscription_body
 from app.subscriptions.schemas.subscriptions import shown
 from app.subscriptions.updates import MoneyTerms, SubscriptionUpdate
 
@@ -140,31 +136,7 @@ async def update_subscription(
     With `If-Match` the change is refused if the subscription is not as the caller saw it.
     """
     refuse_admin_fields(actor, body)
-
-    expected = request.headers.get("if-match")
-    payment: PaymentStep | None = None
-    if expected is not None:
-        # What waits for its payment is part of what the caller saw, and is read before any lock is taken.
-        before = await subscriptions.get(context, actor, subscription_id)
-        await waiting.add_payments(context, [before])
-        payment = before.view.waiting_payment
-
-    accepted = [] if expected is None else [tag.strip() for tag in expected.split(",")]
-
-    def precondition(seen: Seen) -> None:
-        if expected is None or expected.strip() == "*":
-            return
-        seen.view.waiting_payment = payment
-        if etag_of(subscription_body(seen, context.rules)) in accepted:
-            # The change may end what waits, and is then judged once more: that end is its own.
-            alone = dataclasses.replace(seen, view=dataclasses.replace(seen.view, waiting=None))
-            accepted.append(etag_of(subscription_body(alone, context.rules)))
-        elif seen.view.waiting is not None and payment is None and is_away(context):
-            # The payment is part of what the caller saw, and cannot be read: nobody knows whether it changed.
-            raise StripeAway()
-        else:
-            raise PreconditionFailed()
-
+    precondition = await precondition_of(request, context, actor, subscription_id)
     operation_id = await operation_id_of(request, actor.principal)
     change = _subscription_update(body)
     async with _attempt(context, actor, body) as attempt, failures.naming_the_code(body.promotion_code):
@@ -206,7 +178,7 @@ async def preview_subscription(
 @router.post(
     "/subscriptions/{subscription_id}/cancel",
     response_model=CanceledSubscription,
-    responses={**ACCEPTED, **_write()},
+    responses={**ACCEPTED, **_write(412)},
 )
 async def cancel_subscription(
     request: Request,
@@ -222,6 +194,7 @@ async def cancel_subscription(
     """
     asked = body or CancelRequest()
     refuse_admin_fields(actor, asked)
+    precondition = await precondition_of(request, context, actor, subscription_id)
     done = await end_changes.cancel(
         context,
         actor,
@@ -230,6 +203,7 @@ async def cancel_subscription(
         reason=asked.reason,
         prorate=asked.prorate,
         operation_id=await operation_id_of(request, actor.principal),
+        precondition=precondition,
     )
     if isinstance(done, Accepted):
         return await accepted_answer(request, context, actor, done)
@@ -249,15 +223,16 @@ async def cancel_subscription(
 @router.post(
     "/subscriptions/{subscription_id}/resume",
     response_model=ChangedSubscription,
-    responses={**ACCEPTED, **_write()},
+    responses={**ACCEPTED, **_write(412)},
 )
 async def resume_subscription(
     request: Request, context: ContextDep, actor: WriterDep, subscription_id: SubscriptionPath
 ) -> Response:
     """Take back whichever end is set, and resume a paused subscription."""
+    precondition = await precondition_of(request, context, actor, subscription_id)
     operation_id = await operation_id_of(request, actor.principal)
     async with failures.noted(context, actor) as attempt:
-        done = await end_changes.resume(context, actor, subscription_id, operation_id)
+        done = await end_changes.resume(context, actor, subscription_id, operation_id, precondition)
         attempt.saw(done.payment)
     return await change_answer(request, context, actor, done)
 

@@ -1,0 +1,85 @@
+"""A write with an `If-Match` that is outdated changes nothing, and a route that cannot judge one refuses it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+
+from testkit.company import Company, Service, new_email
+from testkit.problems import ok, pointers, problem
+from testkit.service import as_service
+from tests.contract.declared import Operation, operations
+
+WRITES = [one for one in operations().values() if one.method != "GET"]
+JUDGED = {
+    "updateSubscription",
+    "cancelSubscription",
+    "resumeSubscription",
+    "setSeats",
+    "updateSharedSubscriptionUsers",
+    "updateCustomer",
+}
+REFUSED = [one for one in WRITES if one.name not in JUDGED]
+
+
+@dataclass(frozen=True)
+class Write:
+    """A write by a company's owner, and the path of the object whose ETag it may name."""
+
+    method: str
+    path: str
+    body: dict[str, Any] | None
+    seen: str
+
+    async def send(self, company: Company, tag: str) -> httpx.Response:
+        who = company.owner.headers
+        return await company.service.send(self.method, self.path, who, self.body, If_Match=tag)
+
+    async def tag(self, company: Company) -> str:
+        answer = await company.service.get(self.seen, company.owner.headers)
+        return answer.headers["etag"]
+
+
+def write_of(name: str, company: Company) -> Write:
+    mine = f"/v1/subscriptions/{company.subscription_id}"
+    return {
+        "updateSubscription": Write("PATCH", mine, {"cancel_at_period_end": True}, mine),
+        "cancelSubscription": Write("POST", f"{mine}/cancel", None, mine),
+        "resumeSubscription": Write("POST", f"{mine}/resume", None, mine),
+        "setSeats": Write("PUT", f"{company.path}/seats", {"total": 8}, company.path),
+        "updateSharedSubscriptionUsers": Write(
+            "PATCH", f"{company.path}/users", {"add": [{"email": new_email()}]}, company.path
+        ),
+        "updateCustomer": Write("PATCH", "/v1/customers/me", {"name": "Olive"}, "/v1/customers/me"),
+    }[name]
+
+
+@pytest.mark.parametrize("name", sorted(JUDGED))
+async def test_write_changes_nothing_when_its_if_match_is_outdated(service: Service, name: str) -> None:
+    """The header was ignored, so two people who saw the same seats both set them."""
+    company = await service.company()
+    if name == "resumeSubscription":
+        end = {"cancel_at_period_end": True}
+        path = f"/v1/subscriptions/{company.subscription_id}"
+        ok(await service.send("PATCH", path, company.owner.headers, end))
+    write = write_of(name, company)
+    tag = await write.tag(company)
+    before = await service.row_counts()
+    problem(await write.send(company, '"as it was"'), 412, "version_conflict")
+    assert await service.row_counts() == before
+    ok(await write.send(company, f'"another", {tag}'))
+    assert await write.tag(company) != tag
+    problem(await write.send(company, tag), 412, "version_conflict")
+    ok(await write.send(company, "*"))
+
+
+def test_document_names_the_writes_that_judge_if_match() -> None:
+    assert {one.name for one in WRITES if "412" in one.responses} == JUDGED
+
+
+@pytest.mark.parametrize("operation", REFUSED, ids=[one.name for one in REFUSED])
+async def test_write_refuses_if_match_when_it_cannot_judge_it(service: Service, operation: Operation) -> None:
+    path = operation.path.replace("{", "").replace("}", "")
+    answer = await service.send(operation.method, path, as_service("admin"), None, If_Match="*")
+    assert pointers(problem(answer, 422, "invalid_request")) == ["header/If-Match"]
