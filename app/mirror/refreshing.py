@@ -230,10 +230,11 @@ async def refresh_if_notified(context: Context, objects: Mapping[str, str | None
             await release(context, lease)
 
 
-async def freshen(context: Context, kind: str, object_id: str) -> None:
+async def freshen(context: Context, kind: str, object_id: str, *, seeks: bool = False) -> None:
     """Refresh an object that was synced more than FRESH_SECONDS ago or has a pending notification.
 
-    All callers share the limit of one read in FRESH_SECONDS. The read goes on even if the caller stops waiting.
+    `seeks`: Stripe is asked also for an object that the copy does not have. All callers share the limit of one read in
+    FRESH_SECONDS. The read goes on even if the caller stops waiting.
 
     Raises:
         ServiceUnavailable: Stripe does not answer in time, or the lease is still held; at once while the breaker is
@@ -242,22 +243,22 @@ async def freshen(context: Context, kind: str, object_id: str) -> None:
         StripeRejected: the object cannot be read.
         StatementRefused: PostgreSQL cannot store the snapshot.
     """
-    if not await _is_stale(context, kind, object_id):
+    if not await _is_stale(context, kind, object_id, seeks=seeks):
         return
     breaker = context.breakers["fresh"]
     breaker.admit()
     with context.stripe_waits.one_more():
-        reading = asyncio.ensure_future(_freshen(context.doing("fresh"), kind, object_id))
+        reading = asyncio.ensure_future(_freshen(context.doing("fresh"), kind, object_id, seeks=seeks))
         try:
             await breaker.patiently(FRESH_PATIENCE_SECONDS, reading)
         except TimeoutError as error:
             raise ServiceUnavailable("Stripe does not answer in time.", retry_after=2) from error
 
 
-async def _freshen(context: Context, kind: str, object_id: str) -> None:
+async def _freshen(context: Context, kind: str, object_id: str, *, seeks: bool) -> None:
     async def attempt() -> Lease | str | None:
         # Many callers may wait for the same lease. The first of them reads the object for all.
-        if not await _is_stale(context, kind, object_id):
+        if not await _is_stale(context, kind, object_id, seeks=seeks):
             return _FRESH
         return await _try_lease(context, kind, object_id)
 
@@ -268,7 +269,7 @@ async def _freshen(context: Context, kind: str, object_id: str) -> None:
         raise _busy()
     if not isinstance(found, Lease):
         return
-    if not await _is_stale(context, kind, object_id):
+    if not await _is_stale(context, kind, object_id, seeks=seeks):
         await release(context, found)
         return
     try:
@@ -280,10 +281,12 @@ async def _freshen(context: Context, kind: str, object_id: str) -> None:
         ) from error
 
 
-async def _is_stale(context: Context, kind: str, object_id: str) -> bool:
+async def _is_stale(context: Context, kind: str, object_id: str, *, seeks: bool) -> bool:
     async with context.database.connection() as connection:
-        old = await mirror.is_older_than(connection, kind, object_id, seconds=FRESH_SECONDS)
-        return old or bool(await refreshes.wanted(connection, [(kind, object_id)]))
+        is_old = await mirror.is_older_than(connection, kind, object_id, seconds=FRESH_SECONDS)
+        if is_old is None and seeks:
+            is_old = not await refreshes.was_read(connection, kind, object_id, seconds=FRESH_SECONDS)
+        return bool(is_old) or bool(await refreshes.wanted(connection, [(kind, object_id)]))
 
 
 async def refresh(context: Context, lease: Lease) -> bool:

@@ -1,6 +1,7 @@
 """Every read by every role: what is shown, and what is as if it were not there."""
 
 import asyncio
+import secrets
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -656,3 +657,54 @@ async def test_fresh_asks_stripe_first_but_not_at_every_request(service: Service
     assert len(await service.stripe.requests()) == asked, (
         "nobody's question costs a call for what he may not see"
     )
+
+
+async def unseen(service: Service, company: Company) -> dict[str, str]:
+    """Paths of objects that Stripe has and the copy does not, by their kind."""
+    customer = await service.stripe.post("/v1/customers", email="unseen@example.com")
+    card = await service.stripe.post(
+        "/v1/payment_methods/pm_card_visa/attach", customer=company.payer.customer_id
+    )
+    subscription = await service.stripe.post(
+        "/v1/subscriptions",
+        customer=company.payer.customer_id,
+        items=[{"price": company.price_id, "quantity": 2}],
+        default_payment_method=card["id"],
+    )
+    return {
+        "customer": f"/v1/customers/{customer['id']}",
+        "subscription": f"/v1/subscriptions/{subscription['id']}",
+        "invoice": f"/v1/invoices/{subscription['latest_invoice']}",
+    }
+
+
+@pytest.mark.parametrize("kind", ["customer", "subscription", "invoice"])
+async def test_fresh_finds_what_the_copy_does_not_have_when_a_service_key_asks(
+    service: Service, kind: str
+) -> None:
+    """A back end that had just created the object was told that there is none, whatever it asked for."""
+    company = await service.company()
+    path, key = (await unseen(service, company))[kind], as_service("read")
+    before = len(await service.stripe.requests(path=path))
+    problem(await service.get(path, key), 404, "not_found")
+    for who in (company.stranger.headers, as_service("read", acting_for=company.stranger.customer_id)):
+        problem(await service.get(path, who, fresh="true"), 404, "not_found")
+    assert len(await service.stripe.requests(path=path)) == before
+    answers = await asyncio.gather(*(service.get(path, key, fresh="true") for _ in range(10)))
+    assert {answer.status_code for answer in answers} == {200}, answers[0].text
+    assert len(await service.stripe.requests(path=path)) == before + 1
+    assert (await service.get(path, key)).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["customers/cus_none", "subscriptions/sub_none", "invoices/in_none"])
+async def test_fresh_asks_once_in_ten_seconds_when_stripe_does_not_have_the_object(
+    service: Service, path: str
+) -> None:
+    key, absent = as_service("read"), f"/v1/{path}{secrets.token_hex(6)}"
+    for _ in range(2):
+        answers = await asyncio.gather(*(service.get(absent, key, fresh="true") for _ in range(5)))
+        assert {answer.status_code for answer in answers} == {404}
+    assert len(await service.stripe.requests(path=absent)) == 1
+    await service.fetch("update refreshes set not_before = not_before - interval '10 seconds' returning id")
+    problem(await service.get(absent, key, fresh="true"), 404, "not_found")
+    assert len(await service.stripe.requests(path=absent)) == 2

@@ -138,7 +138,7 @@ async def get_customer(
     acting = actor.customer(customer_id)
     if fresh:
         await spend(request)
-        await sync.freshen(context, "customer", acting)
+        await sync.freshen(context, "customer", acting, seeks=actor.is_service)
     return answer(request, await _profile(context, acting))
 
 

@@ -32,8 +32,10 @@ async def get_invoice(
     """
     if fresh:
         await spend(request)
-        await invoices.invoice(context, actor, invoice_id)
-        await sync.freshen(context, "invoice", invoice_id)
+        if not actor.is_service:
+            # Nobody's question costs a call for what they may not see.
+            await invoices.invoice(context, actor, invoice_id)
+        await sync.freshen(context, "invoice", invoice_id, seeks=actor.is_service)
     return answer(
         request, InvoiceAnswer.model_validate({"invoice": await invoices.invoice(context, actor, invoice_id)})
     )

@@ -252,6 +252,21 @@ async def wanted(connection: Connection, objects: Iterable[tuple[str, str]]) -> 
     return {by_key[row["id"]] for row in rows}
 
 
+async def was_read(connection: Connection, kind: str, object_id: str, *, seconds: int) -> bool:
+    """Return True if a read of the object ended at most `seconds` ago, and nobody reads it now.
+
+    It tells that Stripe was asked for an object which has no row because Stripe does not have it.
+    """
+    return bool(
+        await connection.fetchval(
+            """select lease_token is null and not_before > clock_timestamp() - $2 * interval '1 second'
+            from refreshes where id = $1""",
+            key_of(kind, object_id),
+            seconds - SPACING_SECONDS,
+        )
+    )
+
+
 async def dead(connection: Connection, *, limit: int) -> list[Dead]:
     """Return up to `limit` dead refreshes, oldest first."""
     rows = await connection.fetch(

@@ -313,9 +313,10 @@ async def _effect(connection: Connection, event: EventRecord, row: Record) -> Ev
     return EventEffect(claimed=True, outcome=outcome)
 
 
-async def is_older_than(connection: Connection, kind: str, object_id: str, *, seconds: int) -> bool:
-    """Return True if the row was synced more than `seconds` ago; False without a row."""
-    return bool(await connection.fetchval(MIRRORS[kind].age, object_id, seconds))
+async def is_older_than(connection: Connection, kind: str, object_id: str, *, seconds: int) -> bool | None:
+    """Return True if the row was synced more than `seconds` ago; None without a row."""
+    found: bool | None = await connection.fetchval(MIRRORS[kind].age, object_id, seconds)
+    return found
 
 
 async def serial_of(connection: Connection, kind: str, object_id: str) -> int:
