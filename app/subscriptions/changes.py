@@ -104,7 +104,7 @@ async def _update(
             outside.apply(seen.view, params)
             check_complete(seen.view)
             if change.quote_id is not None:
-                await use_quote(connection, actor, seen.view, asked)
+                await use_quote(connection, actor, seen.view, asked, rests_on_items=asks_for_seats)
             order = _order_of(change, params, after, outside, seen.view)
             order = replace(order, sets_seats=asks_for_seats)
             operation = await insert_operation(

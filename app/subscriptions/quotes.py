@@ -89,10 +89,12 @@ async def use_quote(
     change: SubscriptionUpdate,
     *,
     is_computed: bool = False,
+    rests_on_items: bool = False,
 ) -> None:
     """Mark the quote as used.
 
     `is_computed`: the change is computed from the members and seats, so a quote of another one is out of date.
+    `rests_on_items`: it is computed from the items alone, so the same holds if they have changed since the quote.
 
     Raises:
         InvalidRequest: the quote is another principal's, or was made for another change.
@@ -101,10 +103,11 @@ async def use_quote(
     quote_id = change.quote_id or ""
     quote = await quotes.find(connection, quote_id, subscription_id=view.id, principal=actor.principal.key)
     is_fitting = quote is not None and quote.promise.change_hash == change_hash(change)
-    if quote is None or not (is_fitting or is_computed):
+    is_outdated = quote is not None and quote.promise.state_hash != state_of_view(view)
+    if quote is None or not (is_fitting or is_computed or (rests_on_items and is_outdated)):
         detail = "quote_id names no quote that was made for this change. Ask for a new quote of it."
         raise InvalidRequest(detail, errors=[FieldError("/quote_id", "invalid", detail)])
-    if not (is_fitting and quote.open) or quote.promise.state_hash != state_of_view(view):
+    if not (is_fitting and quote.open) or is_outdated:
         raise expired()
     await quotes.use(connection, quote_id)
 

@@ -55,6 +55,49 @@ async def test_purchase_is_quote_expired_when_its_total_is_stale(still: Shop) ->
     assert (await team_.quantity(), len(await people(team_))) == (2, 2)
 
 
+async def test_quote_takes_the_body_of_the_call_that_buys_the_seats(still: Shop) -> None:
+    """The body that buys seats was refused by its quote, because of the field that makes it buy them."""
+    team_, _ = await staffed(still, 2, 1)
+    body = {
+        "add": [{"email": f"new{n}.{team_.id}@example.com"} for n in range(2)],
+        "over_capacity": "add_seats",
+    }
+    path = f"/v1/shared-subscriptions/{team_.id}/quote"
+    quoted = await still.service.send("POST", path, team_.owner.headers, body)
+    assert quoted.status_code == 200, quoted.text
+    answer = await change_members(team_, **body, quote_id=quoted.json()["quote_id"])
+    assert answer.status_code == 200, answer.text
+    assert await team_.quantity() == 3
+    for wrong in (
+        {"total": 9, "over_capacity": "add_seats"},
+        {**body, "add": [], "remove": ["cus_1"], "release_seats": True},
+    ):
+        refused = await still.service.send("POST", path, team_.owner.headers, wrong)
+        problem(refused, 422, "invalid_request")
+
+
+async def test_seats_are_quote_expired_when_another_item_has_other_seats_since(still: Shop) -> None:
+    """Two items give seats. The caller named the total, so what the other one has now is no fault of the request."""
+    owner, card = await still.buyer()
+    prices = [await still.price(await still.product(shared=True)) for _ in range(2)]
+    items = [{"price_id": price, "quantity": 3} for price in prices]
+    made = await still.bought(owner.headers, items, payment_method_id=card)
+    first, second = (item["id"] for item in made["items"])
+    path = f"/v1/shared-subscriptions/{made['id']}"
+    body = {"total": 8, "subscription_item_id": first}
+    quote = await still.service.send("POST", f"{path}/quote", owner.headers, body)
+    asked = {**body, "quote_id": quote.json()["quote_id"]}
+    other = await still.service.send("PUT", f"{path}/seats", owner.headers, {**asked, "total": 9})
+    assert pointers(problem(other, 422, "invalid_request")) == ["/quote_id"], (
+        "nothing has changed but the total"
+    )
+    edit = {"items": [{"id": second, "quantity": 4}], "proration_behavior": "none"}
+    await still.stripe.post(f"/v1/subscriptions/{made['id']}", **edit)
+    await still.listen()
+    answer = await still.service.send("PUT", f"{path}/seats", owner.headers, asked)
+    problem(answer, 409, "quote_expired")
+
+
 async def test_quote_is_invalid_when_a_release_names_one_of_another_subscription(still: Shop) -> None:
     """M29: a quote that is not the caller's for this subscription is a wrong request."""
     team_, members = await staffed(still, 3, 3)

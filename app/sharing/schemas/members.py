@@ -82,6 +82,7 @@ class _Changes(Request):
     add: list[Addition] = Field(default_factory=list, max_length=MAXIMUM_CHANGES)
     remove: list[CustomerIdText] = Field(default_factory=list, max_length=MAXIMUM_CHANGES)
     update: list[RoleChange] = Field(default_factory=list, max_length=MAXIMUM_CHANGES)
+    over_capacity: Literal["refuse", "add_seats"] = "refuse"
     subscription_item_id: SubscriptionItemIdText | None = None
     release_seats: Annotated[
         bool, Field(description="Give back the seats of the members that this call removes.")
@@ -95,6 +96,8 @@ class _Changes(Request):
 
 
 def _check_release(changes: _Changes) -> None:
+    if changes.release_seats and changes.over_capacity == "add_seats":
+        raise ValueError("release_seats and over_capacity: add_seats exclude each other: send two calls")
     if changes.release_seats and not changes.remove:
         raise ValueError("release_seats gives back the seats of removed members: name them in remove")
 
@@ -105,7 +108,6 @@ class MemberChangeRequest(_Changes):
     With `over_capacity: add_seats` the seats that are missing are bought first, in one change of the quantity.
     """
 
-    over_capacity: Literal["refuse", "add_seats"] = "refuse"
     quote_id: QuoteId | None = None
 
     @model_validator(mode="after")
@@ -114,8 +116,6 @@ class MemberChangeRequest(_Changes):
             raise ValueError(f"give 1 to {MAXIMUM_CHANGES} changes in all, not {self.number}")
         if self.quote_id is not None and self.over_capacity != "add_seats" and not self.release_seats:
             raise ValueError("quote_id goes with over_capacity: add_seats, or with release_seats: true")
-        if self.release_seats and self.over_capacity == "add_seats":
-            raise ValueError("release_seats and over_capacity: add_seats exclude each other: send two calls")
         _check_release(self)
         return self
 
@@ -134,7 +134,7 @@ class SeatsRequest(Request):
 
 
 class SeatQuoteRequest(_Changes):
-    """Either `total`, or a member change whose missing seats are to be bought."""
+    """Either `total`, or a member change. The quote is of the seats that it lacks, whatever `over_capacity` says."""
 
     total: SeatTotal | None = None
 
@@ -142,6 +142,8 @@ class SeatQuoteRequest(_Changes):
     def _one_of_both(self) -> SeatQuoteRequest:
         if (self.total is None) == (self.number == 0):
             raise ValueError("give either total or a member change")
+        if self.total is not None and self.over_capacity == "add_seats":
+            raise ValueError("over_capacity goes with a member change, not with total")
         if self.number > MAXIMUM_CHANGES:
             raise ValueError(f"give at most {MAXIMUM_CHANGES} changes in all, not {self.number}")
         _check_release(self)
