@@ -83,9 +83,15 @@ async def people(
             own = None
             if actor.customer_id != owner_id:
                 own = await members.one(connection, subscription_id, actor.customer_id)
-            rows = [*owner, *([own] if own is not None and _matches(own, query) else [])]
-            return People(rows, len(rows), None, seats)
+            return _own_rows(owner, [own] if own is not None and _matches(own, query) else [], query, seats)
         return await _all_rows(connection, view, query, owner, seats)
+
+
+def _own_rows(owner: list[MemberRow], own: list[MemberRow], query: PeopleQuery, seats: Seats) -> People:
+    """Return a page as a user sees it. After the owner's row the next page begins with the first member they see."""
+    rows = [*owner, *own] if query.after is None else own
+    more = len(rows) > query.limit
+    return People(rows[: query.limit], len(owner) + len(own), _MEMBERS if more else None, seats)
 
 
 async def _all_rows(

@@ -171,3 +171,23 @@ async def test_case_of_invited_address_is_shown_until_the_person_is_added(servic
     row = await row_of(company, added["results"][0]["customer_id"])
     assert (row["state"], row["email"]) == ("unclaimed", email.upper())
     assert (await company.seats())["reserved"] == 0
+
+
+async def test_users_own_list_is_cut_to_the_limit_when_it_is_longer(service: Service) -> None:
+    """The list of a user had two rows, whatever limit was asked for."""
+    company = await service.company(users=2)
+    path, who = f"{company.path}/users", company.user.headers
+    whole = ok(await service.get(path, who))
+    assert [row["customer_id"] for row in whole["data"]] == [
+        company.owner.customer_id,
+        company.user.customer_id,
+    ]
+    assert (whole["has_more"], whole["next_cursor"]) == (False, None)
+    first = ok(await service.get(path, who, limit=1))
+    assert (first["data"], first["total_count"], first["has_more"]) == (whole["data"][:1], 2, True)
+    second = ok(await service.get(path, who, limit=1, cursor=first["next_cursor"]))
+    assert (second["data"], second["total_count"]) == (whole["data"][1:], 2)
+    assert (second["has_more"], second["next_cursor"]) == (False, None)
+    for query in ({"role": "user"}, {"role": "owner"}, {"search": "owner"}):
+        found = ok(await service.get(path, who, limit=1, **query))
+        assert (len(found["data"]), found["total_count"], found["has_more"]) == (1, 1, False)
