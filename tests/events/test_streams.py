@@ -187,6 +187,31 @@ async def test_owner_is_shown_no_other_subscription_when_it_gives_access_from_no
     assert sequences == list(range(sequences[0], sequences[0] + len(sequences)))
 
 
+async def test_owner_is_shown_no_operation_of_another_subscription_when_it_clears_an_ended_key(
+    service: Service, streams: Streams
+) -> None:
+    """As in the trail: the addition to another customer's team ends the membership of the ended one."""
+    ended, new = await filled_company(service), await service.company()
+    await service.stripe.delete(f"/v1/subscriptions/{ended.subscription_id}")
+    await service.refresh("subscription", ended.subscription_id)
+    await service.announce()
+    begin = await streams.begin(service.context, None)
+    person = ended.user
+    added = await new.change(new.owner.headers, add=[person.email])
+    assert added.status_code == 200, added.text
+    await service.announce()
+    async with (
+        reading(service, streams, new_stream(ended, ended.owner, Role.OWNER, begin)) as owner,
+        reading(service, streams, new_stream(ended, None, None, begin)) as key,
+    ):
+        await owner.until(1)
+        await key.until(1)
+    assert (owner.types, key.types) == (["seat.released"], ["seat.released"])
+    whole, shown = key.events[0]["data"], owner.events[0]["data"]
+    assert whole["operation_id"] == added.json()["operation_id"]
+    assert shown == {**whole, "operation_id": None}
+
+
 def _access_of(found: Reading, person: Person) -> dict[str, Any]:
     [event] = [
         event

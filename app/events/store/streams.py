@@ -57,9 +57,14 @@ async def newest(connection: Connection) -> int:
 async def events_between(
     connection: Connection, after: int, until: int, subscription_ids: Collection[str]
 ) -> list[JsonObject]:
-    """Return the first events of these subscriptions after a position, up to another one and up to PAGE."""
+    """Return the first events of these subscriptions after a position, up to another one and up to PAGE.
+
+    `is_of_another` tells that the operation which caused the event is one on another subscription.
+    """
     rows = await connection.fetch(
-        f"""select {COLUMNS} from events where position > $1 and position <= $2 and subscription_id = any($3)
+        f"""select {COLUMNS}, coalesce((select o.subscription_id not in ('', events.subscription_id)
+            from operations o where o.id = events.data ->> 'operation_id'), false) as is_of_another
+        from events where position > $1 and position <= $2 and subscription_id = any($3)
         order by position limit {PAGE}""",
         after,
         until,
