@@ -114,8 +114,11 @@ class Deliverer:
             return
         async with self.context.database.connection() as connection:
             open_endpoints = await store.open_endpoints(connection)
+            for endpoint_id in open_endpoints:
+                await store.enqueue(connection, endpoint_id)
         for endpoint_id in open_endpoints:
-            await self._begin_for(endpoint_id, stop)
+            if len(self.running) < CONCURRENCY:
+                await self._begin_for(endpoint_id, stop)
 
     async def _warn_of_missing_key(self) -> None:
         """Log every WARN_SECONDS for how many endpoints events wait that this process cannot sign."""
@@ -134,14 +137,12 @@ class Deliverer:
             )
 
     async def _begin_for(self, endpoint_id: str, stop: asyncio.Event) -> None:
-        token, queues, again = uuid4(), list[str](), list[Head]()
+        token = uuid4()
         async with self.context.database.transaction() as connection:
             if not await store.hold(connection, endpoint_id):
                 return
-            await store.enqueue(connection, endpoint_id)
-            if len(self.running) < CONCURRENCY:
-                queues = await store.lease(connection, endpoint_id, token, seconds=self._lease)
-                again = await store.take_again(connection, endpoint_id, seconds=self._lease)
+            queues = await store.lease(connection, endpoint_id, token, seconds=self._lease)
+            again = await store.take_again(connection, endpoint_id, seconds=self._lease)
         for queue in queues:
             self._begin(self._work_off(endpoint_id, queue, token, stop))
         for head in again:

@@ -36,7 +36,8 @@ _HOLD = "select id from webhook_endpoints where id = $1 and status = 'enabled' f
 # delivered counts. `on conflict` has waited for the queue's row and sees it as it is now.
 _ENQUEUE = f"""
     with endpoint as (
-        select id, types, queued_to from webhook_endpoints where id = $1
+        select id, types, queued_to from webhook_endpoints where id = $1 and status = 'enabled'
+        for no key update skip locked
     ), batch as (
         select v.position, coalesce(v.subscription_id, '') as subscription_id, v.type
         from endpoint e cross join lateral (
@@ -207,7 +208,7 @@ async def hold(connection: Connection, endpoint_id: str) -> bool:
 
 
 async def enqueue(connection: Connection, endpoint_id: str) -> int:
-    """Put the next events into the queues of an endpoint that is held; return their number."""
+    """Put the next events into the queues of an endpoint; return their number, 0 if another process does it."""
     return int(await connection.fetchval(_ENQUEUE, endpoint_id) or 0)
 
 
