@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -21,7 +23,8 @@ from app.events.store import feed
 from app.mirror import recent_events
 from app.mirror import reconcile as reconciling
 from app.mirror.store import scans as scan_rows
-from app.postgres import locks, retention
+from app.postgres import installation_counts, locks, retention
+from app.postgres.database import Connection
 from app.sharing import cleanup
 
 log = structlog.get_logger(__name__)
@@ -48,8 +51,8 @@ async def one_round(context: Context) -> None:
         await _done(part(context))
 
 
-async def _done(part: Coroutine[Any, Any, object]) -> bool:
-    """Run one part of the periodic work; log its error and return False if it fails."""
+async def _done(part: Coroutine[Any, Any, object], **named: str) -> bool:
+    """Run one part of the periodic work; log its error, with what it is named by, and return False if it fails."""
     try:
         await part
     except asyncio.CancelledError as error:
@@ -57,31 +60,48 @@ async def _done(part: Coroutine[Any, Any, object]) -> bool:
         if task is None or task.cancelling():
             raise
         # What was awaited was cancelled, and not this task. Without a word the part would never be done again.
-        log.error("upkeep_failed", error=type(error).__name__, exc_info=error)
+        log.error("upkeep_failed", **named, error=type(error).__name__, exc_info=error)
     except BillingError as error:
-        log.warning("upkeep_waits", reason=error.code)
+        log.warning("upkeep_waits", **named, reason=error.code)
     except Exception as error:  # An error of one part must not stop the others, or the next round.
-        log.error("upkeep_failed", error=type(error).__name__, exc_info=error)
+        log.error("upkeep_failed", **named, error=type(error).__name__, exc_info=error)
     else:
         return True
     return False
 
 
 async def purge(context: Context) -> dict[str, int]:
-    """Delete expired rows and return their number by table.
+    """Delete expired rows, merge counts of more than a day ago, and return the number of deleted rows by table.
 
-    Nothing is done while another worker does it.
+    A table that fails is logged, and the others are purged. Nothing is done while another worker does it.
     """
+    rules, deleted = context.rules, Counter[str]()
+
+    async def purge_one(delete: Callable[[Connection], Awaitable[Mapping[str, int]]]) -> None:
+        """Delete batch after batch, each in its own transaction, until one finds nothing."""
+        goes_on = True
+        while goes_on:
+            async with context.database.transaction() as connection:
+                batch = await delete(connection)
+            deleted.update(batch)
+            goes_on = any(batch.values())
+
+    async def delete_events(connection: Connection) -> dict[str, int]:
+        return {"events": await feed.purge(connection, days=rules.event_retention_days)}
+
+    async def fold_counts() -> None:
+        async with context.database.connection() as connection:
+            await installation_counts.fold(connection)
+
     async with locks.exclusive(context.database, "upkeep") as ours:
         if not ours:
             return {}
-        async with context.database.connection() as connection:
-            deleted = await retention.purge(connection, journal_days=context.rules.journal_retention_days)
-            deleted["events"] = 0
-            while number := await feed.purge(connection, days=context.rules.event_retention_days):
-                deleted["events"] += number
+        for table, statement in retention.statements(journal_days=rules.journal_retention_days).items():
+            await _done(purge_one(partial(retention.delete, statement=statement)), table=table)
+        await _done(purge_one(delete_events), table="events")
+        await _done(fold_counts(), table="installation_counts")
     log.info("purged", **deleted)
-    return deleted
+    return dict(deleted)
 
 
 async def reconcile_when_due(context: Context) -> bool:

@@ -5,6 +5,7 @@ any subscription to have them all. What was really read is counted by PostgreSQL
 """
 
 import asyncio
+from collections.abc import Sequence
 
 import asyncpg
 
@@ -15,6 +16,7 @@ from app.events.secrets import EndpointSecrets
 from app.events.sending import WebhookSender
 from app.events.store import feed
 from app.mirror.store.members import SEARCHED_MEMBERS, of_ended_subscription
+from app.operating import upkeep
 from app.sharing.invitation_tokens import InvitationTokens
 from app.sharing.sent_invitations import renderer
 from testkit import growth
@@ -26,6 +28,16 @@ from testkit.simulator import Simulator, new_account_key
 ADMIN = as_service("admin")
 MEMBERS = 20_000
 OF_EVENTS = ("events", "webhook_deliveries", "webhook_queues")
+OF_RETENTION = (
+    "webhook_events",
+    "idempotency_keys",
+    "quotes",
+    "reservations",
+    "refreshes",
+    "audit_events",
+    "operations",
+    "operation_steps",
+)
 LARGE = (
     "customers",
     "memberships",
@@ -40,12 +52,12 @@ _READ = "select sum(idx_tup_read)::bigint from pg_stat_user_indexes where relnam
 _SCANS = "select relname, seq_scan from pg_stat_user_tables where relname = any($1)"
 
 
-async def scans(url: str) -> dict[str, int]:
-    """Sequential scans of the large tables so far, of sessions that have ended."""
+async def scans(url: str, tables: Sequence[str] = LARGE) -> dict[str, int]:
+    """Sequential scans of the tables so far, of sessions that have ended."""
     connection = await asyncpg.connect(url)
     try:
         await connection.execute("select pg_stat_force_next_flush()")
-        return {row["relname"]: row["seq_scan"] for row in await connection.fetch(_SCANS, list(LARGE))}
+        return {row["relname"]: row["seq_scan"] for row in await connection.fetch(_SCANS, list(tables))}
     finally:
         await connection.close()
 
@@ -222,6 +234,53 @@ async def test_event_tables_are_never_read_whole_when_one_endpoint_has_received_
                     (select min(position) from events where id like 'evt_plans%') as first"""
             )
         assert (left["deliveries"], left["queues"], left["first"]) == (0, 0, 1_002_001)
+
+
+async def _kept_and_expired(service: Service) -> None:
+    """20,000 rows in each table that retention shortens, a tenth of them past it, and statistics of that."""
+    aged = "clock_timestamp() - case when n % 10 = 0 then interval '401 days' else interval '1 minute' end"
+    rows = f"(select n, {aged} as at from generate_series(1, {MEMBERS}) n) aged"
+    async with service.context.database.unhurried() as connection:
+        for statement in (
+            f"""insert into webhook_events (id, type, outcome, received_at)
+            select 'evt_aged' || n, 't', 'applied', at from {rows}""",
+            f"""insert into idempotency_keys (principal, route, key, request_hash, created_at)
+            select 'p', 'r', n, '', at from {rows}""",
+            f"""insert into quotes (id, subscription_id, principal, change_hash, state_hash, proration_date, expires_at,
+                quoted_at, currency, amount_due, credit, credit_forgone, tax, crediting)
+            select 'quote_aged' || n, 'sub_aged', 'p', '', '', 0, at, 0, 'usd', 0, 0, 0, 0, false from {rows}""",
+            f"""insert into reservations (operation_id, position, subscription_id, customer_id, released_at)
+            select 'op_aged' || n, 0, 'sub_aged', 'cus_aged', at from {rows}""",
+            f"""insert into refreshes (id, kind, notifications, notified_at, not_before)
+            select 'cus_aged' || n, 'customer', 0, 0, at from {rows}""",
+            f"""insert into audit_events (subscription_id, at, source, action, before, after)
+            select 'sub_aged', at, 'api', 'aged', '{{}}', '{{}}' from {rows} order by at""",
+            f"""insert into operations (id, subscription_id, kind, state, principal, source, request, settled_at)
+            select 'op_aged' || n, 'sub_aged', 'leave', 'settled', 'p', 'api', '{{}}', at from {rows}""",
+            f"""insert into operation_steps (operation_id, position, subscription_id, action, customer_id, state,
+                details, settled_at)
+            select 'op_aged' || n, position, 'sub_aged', 'remove', 'cus_aged', 'applied', '{{}}', at
+            from {rows}, generate_series(0, 1) position""",
+        ):
+            await connection.execute(statement)
+        await connection.execute("analyze")
+
+
+async def test_retention_reads_no_table_whole_when_a_tenth_has_expired(
+    stripe_simulator: str, database_url: str
+) -> None:
+    """Each table was read from end to end every ten minutes, until that took longer than a statement may."""
+    async with Simulator(stripe_simulator, new_account_key()) as stripe:
+        async with running_service(stripe, database_url) as service:
+            await _kept_and_expired(service)
+        before = await scans(database_url, OF_RETENTION)
+        async with running_service(stripe, database_url) as service:
+            deleted = await upkeep.purge(service.context)
+            again = await upkeep.purge(service.context)
+        assert await scans(database_url, OF_RETENTION) == before
+    expected = dict.fromkeys(OF_RETENTION, MEMBERS // 10) | {"operation_steps": MEMBERS // 5}
+    assert {table: deleted[table] for table in OF_RETENTION} == expected
+    assert set(again.values()) == {0}
 
 
 async def _delivered(service: Service) -> None:

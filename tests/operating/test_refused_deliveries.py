@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 from app.errors import InvalidWebhook, PayloadTooLarge, RequestTimeout
 from app.mirror import recent_events
 from app.mirror.refused_deliveries import REMEDIES, RefusedDeliveries
-from app.operating import doctor
-from app.postgres import installation_counts, retention
+from app.operating import doctor, upkeep
+from app.postgres import installation_counts
 from app.postgres.installation_counts import InstallationCounts
 from testkit.company import Service, event_of, running_service, signed
 from testkit.plans import new_customer
@@ -130,8 +130,7 @@ async def test_total_stays_and_the_doctor_is_silent_when_refusals_are_old(servic
     assert before["signature"] == 590
     assert [one for one in await doctor.examine(service.context) if "refused" in one.problem] == []
     for _ in range(2):
-        async with service.context.database.connection() as connection:
-            await retention.purge(connection, journal_days=400)
+        await upkeep.purge(service.context)
         assert await refused(service) == before
     rows = await service.fetch(
         "select since from installation_counts where since < now() - interval '25 hours'"

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 
+import asyncpg
 import pytest
 
 from app import worker
@@ -176,6 +177,38 @@ async def test_upkeep_does_its_other_parts_when_one_part_fails(service: Service)
     await upkeep.one_round(service.context)
     [row] = await service.fetch("select outcome from list_scans where purpose = 'reconcile'")
     assert row["outcome"] == "finished"
+
+
+async def test_retention_shortens_the_other_tables_when_one_fails(service: Service) -> None:
+    """The first table that failed was tried again each minute, and those behind it grew without end."""
+    await service.fetch(
+        """insert into webhook_events (id, type, outcome, received_at)
+        values ('evt_old', 't', 'applied', now() - interval '36 days') returning id"""
+    )
+    await service.fetch(
+        """insert into idempotency_keys (principal, route, key, request_hash, created_at)
+        values ('p', 'r', 'old', '', now() - interval '25 hours') returning key"""
+    )
+    await service.fetch(
+        """insert into installation_counts (name, label, since, number)
+        select 'counted', '', date_bin('5 minutes', now() - make_interval(hours => h), 'epoch'), 1
+        from generate_series(30, 39) h returning name"""
+    )
+    await service.fetch(
+        """insert into events (position, id, type, created, data)
+        values (1, 'evt_1', 'seats.changed', now() - interval '36 days', '{}') returning id"""
+    )
+    holding = await asyncpg.connect(service.database_url)
+    try:
+        async with holding.transaction():
+            await holding.execute("lock table webhook_events in access exclusive mode")
+            deleted = await upkeep.purge(service.context)
+    finally:
+        await holding.close()
+    assert "webhook_events" not in deleted
+    assert (deleted["idempotency_keys"], deleted["events"]) == (1, 1)
+    assert len(await service.fetch("select from installation_counts where name = 'counted'")) == 1
+    assert (await upkeep.purge(service.context))["webhook_events"] == 1
 
 
 async def shown(service: Service) -> dict[str, float]:

@@ -90,6 +90,12 @@ Index(
     operations.c.created_at,
     postgresql_where=text("settled_at is null"),
 )
+# Retention finds the oldest by it.
+Index(
+    "ix_operations_settled",
+    operations.c.settled_at,
+    postgresql_where=text("settled_at is not null"),
+)
 
 operation_steps = Table(
     "operation_steps",
@@ -239,3 +245,8 @@ Index(
     postgresql_where=text("released_at is null and customer_id is null and slot is not null"),
 )
 Index(None, reservations.c.subscription_id, postgresql_where=text("released_at is null"))
+Index(
+    "ix_reservations_released",
+    reservations.c.released_at,
+    postgresql_where=text("released_at is not null"),
+)

@@ -59,6 +59,12 @@ Index(
     refreshes.c.not_before,
     postgresql_where=text("notifications > 0 and dead_at is null"),
 )
+# Without `lease_token`: a lease that is taken or released changes no column of an index.
+Index(
+    "ix_refreshes_applied",
+    refreshes.c.not_before,
+    postgresql_where=text("notifications = 0 and dead_at is null"),
+)
 Index("ix_refreshes_dead", refreshes.c.dead_at, postgresql_where=refreshes.c.dead_at.is_not(None))
 
 unreadable_objects = Table(
