@@ -22,8 +22,10 @@ Address: TypeAlias = tuple[str, int]
 CONNECT_SECONDS = 2.0
 """Seconds that one server has to answer a new connection, so that a lost one does not hide the next one."""
 STATEMENT_SECONDS = 6
-"""Seconds of a statement. A server that vanished is noticed after them, because it answers nothing any more."""
+"""Seconds of a statement, after which PostgreSQL ends it."""
 UNHURRIED_SECONDS = 60
+ANSWER_SECONDS = 1
+"""Seconds that the driver waits for longer. A server that says nothing after them has vanished."""
 IDLE_IN_TRANSACTION_SECONDS = 5
 TRANSACTION_SECONDS = 10
 LOCK_MILLISECONDS = 1800
@@ -196,7 +198,7 @@ class Servers:
     async def _connect(self, address: Address | None, *, unhurried: bool = False) -> Session:
         options: dict[str, Any] = {
             "timeout": CONNECT_SECONDS,
-            "command_timeout": UNHURRIED_SECONDS if unhurried else STATEMENT_SECONDS,
+            "command_timeout": (UNHURRIED_SECONDS if unhurried else STATEMENT_SECONDS) + ANSWER_SECONDS,
             # Otherwise the URL's own word would hide a server that takes reads only.
             "target_session_attrs": "any",
         }

@@ -13,6 +13,7 @@ import pytest
 from app.errors import ServiceUnavailable
 from app.postgres.database import Connection, Database
 from testkit.company import Company, Service, new_email, running_service
+from testkit.database_proxy import proxied
 from testkit.processes import RunningProcess
 from testkit.service import api_process, service_environment, worker_process
 from testkit.simulator import Simulator, new_account_key
@@ -152,6 +153,34 @@ async def test_no_caller_is_refused_when_idle_sessions_have_ended(module_databas
     finally:
         await other.close()
         await database.close()
+
+
+async def test_other_connections_stay_when_a_statement_takes_too_long(module_database_url: str) -> None:
+    """The driver gave up as PostgreSQL did, which it does for a lost server, so all connections were replaced."""
+    async with proxied(module_database_url) as proxy:
+        database = await Database.connect(proxy.url, pool_size=2)
+
+        async def session_of_reads() -> object:
+            async with database.reading() as connection:
+                return await connection.fetchval("select pg_backend_pid()")
+
+        async def answer_comes_late() -> None:
+            """Hold back what PostgreSQL says after 6 s, as a network does."""
+            await asyncio.sleep(5.5)
+            proxy.go_silent()
+            await asyncio.sleep(0.8)
+            proxy.speak_again()
+
+        try:
+            before = await session_of_reads()
+            network = asyncio.create_task(answer_comes_late())
+            with pytest.raises(ServiceUnavailable):
+                async with database.connection() as connection:
+                    await connection.execute("select pg_sleep(20)")
+            await network
+            assert await session_of_reads() == before
+        finally:
+            await database.close()
 
 
 SETTINGS = """select current_setting('idle_in_transaction_session_timeout') as idle,
