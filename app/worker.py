@@ -118,8 +118,8 @@ class _Jobs:
 
     There are up to CONCURRENCY refreshes and as many recoveries, so that a slow job delays no other. At most
     PER_TENANT of each are one tenant's, so that the backlog of one delays nobody else. Nothing is taken while the
-    breaker of its kind of work is open. Two more jobs move seats to logins whose addresses were verified, and erase
-    customers that were deleted.
+    breaker of its kind of work is open. Two more jobs, of which neither waits for the other, move seats to logins whose
+    addresses were verified, and erase customers that were deleted.
     """
 
     def __init__(self, context: Context) -> None:
@@ -128,6 +128,7 @@ class _Jobs:
         self._refreshes: dict[asyncio.Task[Any], str] = {}
         self._recoveries: dict[asyncio.Task[Any], str] = {}
         self._moves: dict[asyncio.Task[Any], str] = {}
+        self._erasures: dict[asyncio.Task[Any], str] = {}
 
     async def begin_what_is_due(self) -> None:
         """Lease due refreshes and orphaned operations, and start a job for each.
@@ -142,7 +143,8 @@ class _Jobs:
                 await self._begin_recoveries(connection)
         if not self._moves:
             self._begin(self._moves, seat_moves.move_due(self._context, limit=CONCURRENCY))
-            self._begin(self._moves, erasure.erase_deleted(self._context))
+        if not self._erasures:
+            self._begin(self._erasures, erasure.erase_deleted(self._context))
 
     async def _begin_refreshes(self, connection: Connection) -> None:
         if free := CONCURRENCY - len(self._refreshes):
@@ -189,7 +191,7 @@ class _Jobs:
 
         Those that still run after `seconds` are cancelled: their leases run out, and another worker goes on with them.
         """
-        if running := {*self._refreshes, *self._recoveries, *self._moves}:
+        if running := {*self._refreshes, *self._recoveries, *self._moves, *self._erasures}:
             _, late = await asyncio.wait(running, timeout=seconds)
             for job in late:
                 job.cancel()

@@ -13,7 +13,7 @@ import asyncpg
 from app.errors import SchemaRefused
 from app.postgres.database import Connection
 
-HEAD = "0025"
+HEAD = "0026"
 """The newest migration, which is the schema that this release needs. A test compares it with the files."""
 
 

@@ -1,12 +1,15 @@
 """P6: the deletion of a customer erases the person's e-mail and name everywhere here."""
 
+import asyncio
 import json
 import secrets
 from urllib.parse import quote
 
+import asyncpg
 import pytest
 
 from app.customers import erasure
+from app.customers.store import erasures
 from testkit.company import Company, Service, new_email
 from testkit.service import as_service, as_user
 
@@ -279,3 +282,82 @@ async def test_customer_is_erased_when_their_id_is_written_with_backslashes(
     await erase(service)
     assert not await service.fetch("select from erasures where customer_id = $1", customer_id)
     assert not await service.fetch(answers, written)
+
+
+async def until(service: Service, statement: str, *values: object) -> None:
+    for _ in range(500):
+        if await service.fetch(statement, *values):
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"nothing within 10 s: {statement}")
+
+
+WAITS_FOR_A_LOCK = (
+    "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+)
+
+
+async def test_new_addition_and_invitation_keep_their_address_when_its_person_is_being_erased(
+    service: Service,
+) -> None:
+    """P6: the address was free to be used again, and the erasure blanked it in what had begun since its first look.
+
+    The seat was shown without an address and never reached its person.
+    """
+    email = new_email("again")
+    customer_id = await with_address_on_the_link(service, email)
+    before, inviting, adding = [await service.company(seats=5) for _ in range(3)]
+    await before.invite(before.owner.headers, email)
+    await delete_at_stripe(service, customer_id)
+
+    async def erase_patiently() -> None:
+        async with service.context.database.unhurried() as connection, connection.transaction():
+            assert await erasures.erase(connection, customer_id)
+
+    await service.stripe.add_fault(method="POST", path="/v1/customers", latency_s=3.0, times=1)
+    holding = await asyncpg.connect(service.database_url)
+    try:
+        async with holding.transaction():
+            await holding.execute("select from invitations where email = $1 for update", email)
+            erasing = asyncio.create_task(erase_patiently())
+            await until(service, WAITS_FOR_A_LOCK)
+            invited = await inviting.invite(inviting.owner.headers, email)
+            addition = asyncio.create_task(adding.change(adding.owner.headers, add=[email]))
+            step = "select email from operation_steps where subscription_id = $1 and settled_at is null"
+            await until(service, step, adding.subscription_id)
+    finally:
+        await holding.close()
+    await erasing
+    assert [row["email"] for row in await service.fetch(step, adding.subscription_id)] == [email]
+    addresses = "select subscription_id, state, email from invitations where subscription_id = any($1)"
+    invitations = await service.fetch(addresses, [before.subscription_id, inviting.subscription_id])
+    assert {tuple(row) for row in invitations} == {
+        (before.subscription_id, "revoked", None),
+        (inviting.subscription_id, "open", email),
+    }
+    assert invited.status_code == 201 and (await addition).json()["results"][0]["outcome"] == "applied"
+    people = await service.get(f"{adding.path}/users", adding.owner.headers, state="unclaimed")
+    assert [person["email"] for person in people.json()["data"]] == [email]
+
+
+async def test_other_customers_are_erased_when_one_cannot_be(service: Service) -> None:
+    """P6: customers were erased by twenties in one transaction, so that one of them held up all the others."""
+    company = await service.company(seats=5)
+    emails = [new_email("erased") for _ in range(2)]
+    seats = [await seated(company, email) for email in emails]
+    for seat in seats:
+        await delete_at_stripe(service, seat)
+    noted = "select customer_id from erasures"
+    holding = await asyncpg.connect(service.database_url)
+    try:
+        async with holding.transaction():
+            await holding.execute("select from seat_customers where customer_id = $1 for update", seats[0])
+            await erase(service)
+    finally:
+        await holding.close()
+    assert [row["customer_id"] for row in await service.fetch(noted)] == seats[:1]
+    assert await places_of(service, emails[1]) == set()
+    await service.fetch("update erasures set noted_at = clock_timestamp()")
+    await erase(service)
+    assert await service.fetch(noted) == []
+    assert await places_of(service, emails[0]) == set()

@@ -295,3 +295,28 @@ async def test_invitation_ends_when_its_inviter_is_removed_while_it_is_made(serv
     await removal
     assert await states(company) == [("revoked", "inviter_removed")]
     assert (await company.seats())["reserved"] == 0
+
+
+async def test_new_invitation_keeps_its_address_when_its_person_is_being_deleted(service: Service) -> None:
+    """The deletion ended the invitations that it saw, and blanked the address of every one: an open one had none."""
+    ours, theirs, person = await service.company(), await service.company(), await service.person("invited")
+    await ours.invite(ours.owner.headers, person.email)
+    holding = await asyncpg.connect(service.database_url)
+    try:
+        async with holding.transaction():
+            held = "select from invitations where subscription_id = $1 for update"
+            await holding.fetch(held, ours.subscription_id)
+            deletion = "update customers set existence = 'deleted' where id = $1"
+            deleting = asyncio.create_task(service.fetch(deletion, person.customer_id))
+            await service.waits_for_a_lock()
+            invited = await theirs.invite(theirs.owner.headers, person.email)
+    finally:
+        await holding.close()
+    await deleting
+    assert invited.status_code == 201, invited.text
+    addresses = "select subscription_id, state, email from invitations where subscription_id = any($1)"
+    found = await service.fetch(addresses, [ours.subscription_id, theirs.subscription_id])
+    assert {tuple(row) for row in found} == {
+        (ours.subscription_id, "revoked", None),
+        (theirs.subscription_id, "open", person.email),
+    }

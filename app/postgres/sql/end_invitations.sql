@@ -56,7 +56,7 @@ create or replace trigger end_invitations_of_demoted after update of role on mem
     execute function end_invitations_of_member();
 
 -- A customer who does not exist invites nobody. At the erasure of a person, open invitations to their address end, and no
--- invitation holds the address any more.
+-- ended one holds the address any more. An invitation that another session has made since then is a new one, and keeps it.
 create or replace function end_invitations_of_customer() returns trigger language plpgsql as $$
 begin
     -- Two people who invited each other may be erased at the same moment, so all seats are locked in one order first.
@@ -72,7 +72,8 @@ begin
                 select id from invitations
                 where lower(email collate "C") = lower(old.email collate "C") and state = 'open'),
             'revoked', 'person_erased', 'dashboard', null, null, null);
-        update invitations set email = null where lower(email collate "C") = lower(old.email collate "C");
+        update invitations set email = null
+        where lower(email collate "C") = lower(old.email collate "C") and state <> 'open';
     end if;
     return null;
 end $$;
