@@ -87,10 +87,10 @@ _RELEASE = """
 _EXPIRE_DUE = """
     select end_invitations(array(
         select i.id from invitations i
-        where i.state = 'open' and i.expires_at <= clock_timestamp()
-          and ($1::text is null or i.subscription_id = $1)
+        where i.state = 'open' and i.expires_at <= statement_timestamp() {of_subscription}
           and not exists (select from operation_steps t where t.invitation_id = i.id and t.settled_at is null)
-        order by i.expires_at limit $2), 'expired', null, 'api', null, $3, null)"""
+        order by i.expires_at limit $1), 'expired', null, 'api', null, $2, null)"""
+_OF_SUBSCRIPTION = "and i.subscription_id = $3"
 
 
 async def create(
@@ -241,7 +241,9 @@ async def expire_due(connection: Connection, *, subscription_id: SubscriptionId 
     One whose seat an operation is filling goes on until that is settled. Without `subscription_id`, those of all
     subscriptions.
     """
-    return int(await connection.fetchval(_EXPIRE_DUE, subscription_id, _BATCH, SYSTEM))
+    condition, arguments = ("", []) if subscription_id is None else (_OF_SUBSCRIPTION, [subscription_id])
+    statement = _EXPIRE_DUE.format(of_subscription=condition)
+    return int(await connection.fetchval(statement, _BATCH, SYSTEM, *arguments))
 
 
 async def begin_acceptance(
@@ -293,7 +295,8 @@ async def blank_old_addresses(connection: Connection) -> int:
     done = await connection.execute(
         """update invitations set email = null where id = any(array(
             select id from invitations
-            where email is not null and ended_at < clock_timestamp() - $1 * interval '1 day' limit $2))""",
+            where email is not null and ended_at < statement_timestamp() - $1 * interval '1 day'
+            order by ended_at limit $2))""",
         _ADDRESS_DAYS,
         _BATCH,
     )

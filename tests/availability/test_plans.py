@@ -62,12 +62,12 @@ async def scans(url: str, tables: Sequence[str] = LARGE) -> dict[str, int]:
         await connection.close()
 
 
-async def rows_read(url: str) -> int:
-    """Entries that were read from the indexes of the large tables so far, by sessions that have ended."""
+async def rows_read(url: str, tables: Sequence[str] = LARGE) -> int:
+    """Entries that were read from the indexes of the tables so far, by sessions that have ended."""
     connection = await asyncpg.connect(url)
     try:
         await connection.execute("select pg_stat_force_next_flush()")
-        return int(await connection.fetchval(_READ, list(LARGE)))
+        return int(await connection.fetchval(_READ, list(tables)))
     finally:
         await connection.close()
 
@@ -281,6 +281,45 @@ async def test_retention_reads_no_table_whole_when_a_tenth_has_expired(
     expected = dict.fromkeys(OF_RETENTION, MEMBERS // 10) | {"operation_steps": MEMBERS // 5}
     assert {table: deleted[table] for table in OF_RETENTION} == expected
     assert set(again.values()) == {0}
+
+
+async def _invited(company: Company) -> None:
+    """20,000 open invitations to a team, as many that ended yesterday, and statistics of that."""
+    async with company.service.context.database.unhurried() as connection:
+        await connection.execute(
+            """insert into invitations (id, subscription_id, email, role, state, reason, expires_at, ended_at)
+            select 'inv_' || state || n, $1, 'invited.' || n || '@example.com', 'user', state,
+                case state when 'revoked' then 'added' end, clock_timestamp() + interval '13 days',
+                case state when 'revoked' then clock_timestamp() - interval '1 day' end
+            from generate_series(1, $2::int) n, unnest(array['open', 'revoked']) state""",
+            company.subscription_id,
+            MEMBERS,
+        )
+        await connection.execute(
+            """insert into reservations (subscription_id, invitation_id)
+            select subscription_id, id from invitations where state = 'open'"""
+        )
+        await connection.execute("analyze")
+
+
+async def test_few_invitations_are_read_when_another_team_has_thousands_open(
+    stripe_simulator: str, database_url: str
+) -> None:
+    """An addition read all open invitations of the installation under the subscription's lock, to find those due."""
+    async with Simulator(stripe_simulator, new_account_key()) as stripe:
+        async with running_service(stripe, database_url) as service:
+            large, small = await service.company(seats=2 * MEMBERS), await service.company(seats=9)
+            await _invited(large)
+        before = await rows_read(database_url, ["invitations"])
+        before_scans = await scans(database_url, ["invitations"])
+        async with running_service(stripe, database_url) as service:
+            small.service = service
+            added = await small.change(small.owner.headers, add=[new_email()])
+            assert added.status_code == 200, added.text
+            assert (await small.invite(small.owner.headers)).status_code == 201
+            assert await service.end_invitations() == 0
+        assert await scans(database_url, ["invitations"]) == before_scans
+        assert await rows_read(database_url, ["invitations"]) - before < 100
 
 
 async def _delivered(service: Service) -> None:

@@ -1,8 +1,8 @@
 """Minutes of waiting in milliseconds: an event loop and a database whose clocks move only when everybody waits.
 
 The loop jumps to its next timer as soon as nothing is ready and no statement is under way, in steps of `TICK`, so
-that what falls within one step really runs at once. `clock_timestamp()` is shadowed in the benchmark's database by
-a function that reads the loop's time: leases and spacing of the service run on it, unchanged.
+that what falls within one step really runs at once. `clock_timestamp()` and `statement_timestamp()` are shadowed in the
+benchmark's database by functions that read the loop's time: leases and spacing of the service run on it, unchanged.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ CLOCK = """
     insert into bench.clock values (0);
     create function bench.clock_timestamp() returns timestamptz stable language sql
         as 'select to_timestamp(at) from bench.clock';
+    create function bench.statement_timestamp() returns timestamptz stable language sql
+        as 'select bench.clock_timestamp()';
     alter table refreshes alter not_before set default bench.clock_timestamp();
     do $$ begin
         execute format('alter database %I set search_path = bench, pg_catalog, public', current_database());

@@ -38,6 +38,8 @@ CLOCK = """
     insert into money.clock values (0);
     create function money.clock_timestamp() returns timestamptz stable language sql
         as 'select to_timestamp(at) from money.clock';
+    create function money.statement_timestamp() returns timestamptz stable language sql
+        as 'select money.clock_timestamp()';
     do $$ declare found record; begin
         for found in select table_name, column_name from information_schema.columns
             where table_schema = 'public' and column_default like '%clock_timestamp()%'
@@ -47,7 +49,7 @@ CLOCK = """
         end loop;
         execute format('alter database %I set search_path = money, pg_catalog, public', current_database());
     end $$"""
-"""`clock_timestamp()` is shadowed, so that the service's leases, quotes and dates follow the stand-in's clock."""
+"""The time is shadowed, so that the service's leases, quotes and dates follow the stand-in's clock."""
 
 HOST, STAYS_SECONDS = "lives.test", 60.0
 

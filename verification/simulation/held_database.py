@@ -36,6 +36,8 @@ SETUP = """
     insert into bench.clock values (0);
     create function bench.clock_timestamp() returns timestamptz stable language sql
         as 'select to_timestamp(at) from bench.clock';
+    create function bench.statement_timestamp() returns timestamptz stable language sql
+        as 'select bench.clock_timestamp()';
     create sequence bench.uuids;
     create function bench.gen_random_uuid() returns uuid volatile language sql
         as $$ select md5(nextval('bench.uuids')::text)::uuid $$;
