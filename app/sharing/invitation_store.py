@@ -73,7 +73,7 @@ _INVITATION = f"""
 
 _PAGE = (
     _INVITATION
-    + f"""i.subscription_id = $1 and ($3::bigint is null or i.number < $3)
+    + f"""i.subscription_id = $1 and i.number < coalesce($3, 9223372036854775807)
       and ($2::text[] = '{{}}' or {_STATE} = any($2))
     order by i.number desc limit $4"""
 )

@@ -10,13 +10,17 @@ from collections.abc import Sequence
 import asyncpg
 
 from app.customers import emptied
+from app.domain.ids import SubscriptionId
 from app.events import endpoints
 from app.events.delivering import Deliverer, Patience
 from app.events.secrets import EndpointSecrets
 from app.events.sending import WebhookSender
-from app.events.store import feed
+from app.events.store import feed, history
+from app.events.store.endpoints import deliveries
+from app.mirror.store import audit
 from app.mirror.store.members import SEARCHED_MEMBERS, of_ended_subscription
 from app.operating import upkeep
+from app.sharing import invitation_store
 from app.sharing.invitation_tokens import InvitationTokens
 from app.sharing.sent_invitations import renderer
 from testkit import growth
@@ -320,6 +324,57 @@ async def test_few_invitations_are_read_when_another_team_has_thousands_open(
             assert await service.end_invitations() == 0
         assert await scans(database_url, ["invitations"]) == before_scans
         assert await rows_read(database_url, ["invitations"]) - before < 100
+
+
+async def _journals(company: Company) -> None:
+    """20,000 entries of a team in each list that is read by pages, as many events, and statistics of that."""
+    rows = f"generate_series(1, {MEMBERS}) n"
+    async with company.service.context.database.unhurried() as connection:
+        for statement in (
+            f"""insert into audit_events (subscription_id, source, action, before, after)
+            select '{company.subscription_id}', 'api', 'aged', '{{}}', '{{}}' from {rows}""",
+            f"""insert into invitations (id, subscription_id, email, role, state, expires_at, ended_at)
+            select 'inv_' || n, '{company.subscription_id}', n || '@example.com', 'user', 'declined',
+                clock_timestamp(), clock_timestamp() from {rows}""",
+            f"""insert into webhook_deliveries (id, endpoint_id, position, event_id, state, attempts)
+            select 'dl_' || n, 'we_pages', n, 'evt_pages' || n, 'delivered', '[]' from {rows}""",
+            f"""insert into events (position, id, type, created, subscription_id, sequence, data)
+            select n, 'evt_pages' || n, 'seats.changed', clock_timestamp(),
+                case when n < 10 then 'sub_rare' else '{company.subscription_id}' end, n, '{{}}' from {rows}""",
+            "analyze",
+        ):
+            await connection.execute(statement)
+
+
+async def test_page_reads_its_own_rows_when_thousands_are_newer(
+    stripe_simulator: str, database_url: str
+) -> None:
+    """Each page of a list read all pages before it, and the events of one subscription were looked for in all."""
+    lists = ("audit_events", "invitations", "webhook_deliveries", "events")
+    async with Simulator(stripe_simulator, new_account_key()) as stripe:
+        async with running_service(stripe, database_url) as service:
+            company = await service.company(seats=9)
+            await _journals(company)
+            [oldest] = await service.fetch("select min(id) as entry from audit_events where action = 'aged'")
+        before = {table: await rows_read(database_url, [table]) for table in lists}
+        before_scans = await scans(database_url, lists)
+        async with (
+            running_service(stripe, database_url) as service,
+            service.context.database.reading() as connection,
+        ):
+            shared = SubscriptionId(company.subscription_id)
+            before_last = oldest["entry"] + 5
+            assert await audit.page(connection, shared, with_members=True, before=before_last, limit=20)
+            assert len(await invitation_store.page(connection, shared, states=[], before=5, limit=20)) == 4
+            assert len(await deliveries(connection, "we_pages", before=5, limit=20)) == 4
+            assert len(await history.newest(connection, types=[], subscription_id="sub_rare", limit=20)) == 9
+            rare = "sub_rare"
+            page = await feed.page(connection, after=0, types=None, subscription_id=rare, limit=20)
+            assert [event["position"] for event in page] == list(range(1, 10))
+            assert await feed.looked_to(connection, after=0, subscription_id=rare) is None
+        read = {table: await rows_read(database_url, [table]) - before[table] for table in lists}
+        assert await scans(database_url, lists) == before_scans
+        assert max(read.values()) < 100, read
 
 
 async def _delivered(service: Service) -> None:

@@ -206,7 +206,7 @@ async def deliveries(
     """Return what was tried, the newest event first."""
     rows = await connection.fetch(
         """select id, position, event_id, state, attempts from webhook_deliveries
-        where endpoint_id = $1 and ($2::bigint is null or position < $2) order by position desc limit $3""",
+        where endpoint_id = $1 and position < coalesce($2, 9223372036854775807) order by position desc limit $3""",
         endpoint_id,
         before,
         limit,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from app.domain.snapshots import JsonObject
 from app.postgres.database import Connection
@@ -18,15 +18,17 @@ COLUMNS: Final = (
 )
 
 _PAGE = f"""
-    with looked_at as (select * from events where position > $1 {{of_subscription}} order by position limit {LOOKED_AT})
+    with looked_at as (select * from events where {{after}} limit {LOOKED_AT})
     select {COLUMNS} from looked_at where $2::text[] is null or type = any($2) order by position limit $3"""
-_OF_SUBSCRIPTION = "and subscription_id = $4"
-
 _LOOKED_TO = f"""
-    select max(position) from (
-        select position from events where position > $1 {{of_subscription}}
-        order by position limit {LOOKED_AT}) looked_at
+    select max(position) from (select position from events where {{after}} limit {LOOKED_AT}) looked_at
     having count(*) = {LOOKED_AT}"""
+
+_AFTER = "position > $1 order by position"
+# Only the index of a subscription's events has this order. In that of positions alone, PostgreSQL would read the events
+# of all others, if its statistics say that the subscription has many.
+_OF_SUBSCRIPTION_AFTER = """(subscription_id, position) > ({id}, $1) and subscription_id <= {id}
+    order by subscription_id, position"""
 
 _STATES = """
     with chosen as (
@@ -97,20 +99,23 @@ async def page(
     limit: int,
 ) -> list[JsonObject]:
     """Return up to `limit` events after a position, of these types and this subscription, among the next LOOKED_AT."""
-    condition = "" if subscription_id is None else _OF_SUBSCRIPTION
     arguments: list[object] = [after, None if types is None else list(types), limit]
-    if subscription_id is not None:
-        arguments.append(subscription_id)
-    rows = await connection.fetch(_PAGE.format(of_subscription=condition), *arguments)
+    rows = await connection.fetch(*_with_place(_PAGE, arguments, subscription_id))
     return [dict(row) for row in rows]
 
 
 async def looked_to(connection: Connection, *, after: int, subscription_id: str | None) -> int | None:
     """Return the last position that `page` has looked at, None if it has looked at all."""
-    condition = "" if subscription_id is None else _OF_SUBSCRIPTION.replace("$4", "$2")
-    arguments: list[object] = [after] if subscription_id is None else [after, subscription_id]
-    found: int | None = await connection.fetchval(_LOOKED_TO.format(of_subscription=condition), *arguments)
+    found: int | None = await connection.fetchval(*_with_place(_LOOKED_TO, [after], subscription_id))
     return found
+
+
+def _with_place(statement: str, arguments: list[object], subscription_id: str | None) -> tuple[Any, ...]:
+    """Return the statement for all events, or for those of a subscription, and its arguments."""
+    if subscription_id is None:
+        return statement.format(after=_AFTER), *arguments
+    after = _OF_SUBSCRIPTION_AFTER.format(id=f"${len(arguments) + 1}::text")
+    return statement.format(after=after), *arguments, subscription_id
 
 
 async def states(connection: Connection, after: StatePlace, limit: int) -> list[State]:

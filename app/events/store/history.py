@@ -8,6 +8,10 @@ from app.domain.snapshots import JsonObject
 from app.events.store.feed import COLUMNS, LOOKED_AT
 from app.postgres.database import Connection
 
+# The events of a subscription are numbered in their order. In that of positions, PostgreSQL might read those of all
+# others.
+_ITS_ORDER = "where subscription_id = $3 order by sequence"
+
 
 async def newest(
     connection: Connection, *, types: Sequence[str], subscription_id: str | None, limit: int
@@ -16,14 +20,15 @@ async def newest(
 
     Without a subscription, only the newest LOOKED_AT events are looked at.
     """
+    in_order, arguments = (
+        ("order by position", []) if subscription_id is None else (_ITS_ORDER, [subscription_id])
+    )
     rows = await connection.fetch(
-        f"""select {COLUMNS} from (
-            select * from events where $1::text is null or subscription_id = $1
-            order by position desc limit {LOOKED_AT}) looked_at
-        where cardinality($2::text[]) = 0 or type = any($2) order by position desc limit $3""",
-        subscription_id,
+        f"""select {COLUMNS} from (select * from events {in_order} desc limit {LOOKED_AT}) looked_at
+        where cardinality($1::text[]) = 0 or type = any($1) order by position desc limit $2""",
         list(types),
         limit,
+        *arguments,
     )
     return [dict(row) for row in rows]
 

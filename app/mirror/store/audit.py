@@ -117,7 +117,7 @@ async def page(
         """select a.id, a.at, a.source, a.operation_id, a.principal, a.actor_id, a.action, a.customer_id, a.before,
             a.after, coalesce(o.subscription_id not in ('', a.subscription_id), false) as is_of_another
         from audit_events a left join operations o on o.id = a.operation_id
-        where a.subscription_id = $1 and ($2::bigint is null or a.id < $2)
+        where a.subscription_id = $1 and a.id < coalesce($2, 9223372036854775807)
           and ($4 or (a.customer_id is null and a.action not like 'invitation%'))
         order by a.id desc limit $3""",
         subscription_id,
