@@ -9,15 +9,16 @@ from collections.abc import Sequence
 
 import asyncpg
 
-from app.customers import emptied
+from app.customers import emptied, seat_moves
 from app.domain.ids import SubscriptionId
 from app.events import endpoints
 from app.events.delivering import Deliverer, Patience
 from app.events.secrets import EndpointSecrets
 from app.events.sending import WebhookSender
 from app.events.store import feed, history
+from app.events.store.deliveries import open_endpoints
 from app.events.store.endpoints import deliveries
-from app.mirror.store import audit
+from app.mirror.store import audit, refreshes
 from app.mirror.store.members import SEARCHED_MEMBERS, of_ended_subscription
 from app.operating import upkeep
 from app.sharing import invitation_store
@@ -324,6 +325,53 @@ async def test_few_invitations_are_read_when_another_team_has_thousands_open(
             assert await service.end_invitations() == 0
         assert await scans(database_url, ["invitations"]) == before_scans
         assert await rows_read(database_url, ["invitations"]) - before < 100
+
+
+async def _waiting(company: Company) -> None:
+    """20,000 rows in each of the worker's queues that are due in an hour, old clean-ups, and statistics of that."""
+    later = "clock_timestamp() + interval '1 hour'"
+    rows = f"generate_series(1, {MEMBERS}) n"
+    async with company.service.context.database.unhurried() as connection:
+        await connection.execute("update event_log set position = 1000")
+        for statement in (
+            f"""insert into refreshes (id, kind, notifications, notified_at, not_before)
+            select 'cus_later' || n, 'customer', 1, 0, {later} from {rows}""",
+            f"""insert into identities (issuer, subject, customer_id, seats_due)
+            select 'https://later.example', n, 'cus_later' || n, {later} from {rows}""",
+            f"""insert into webhook_queues (endpoint_id, subscription_id, delivered_to, next_position, due_at, failures)
+            select 'we_later', 'sub_later' || n, 0, 1, {later}, 1 from {rows}""",
+            """insert into webhook_endpoints (id, url, status, secret, queued_to)
+            values ('we_later', 'https://later.example', 'enabled', '', 1000)""",
+            f"""insert into operations (id, subscription_id, kind, state, principal, source, request, created_at,
+                settled_at)
+            select 'op_later' || n, '{company.subscription_id}', 'cleanup', 'settled', 'p', 'api', '{{}}',
+                clock_timestamp() - interval '10 days', clock_timestamp() - interval '10 days' from {rows}""",
+            f"update subscriptions set status = 'canceled' where id = '{company.subscription_id}'",
+            "analyze",
+        ):
+            await connection.execute(statement)
+
+
+async def test_worker_reads_few_rows_when_thousands_wait_for_later(
+    stripe_simulator: str, database_url: str
+) -> None:
+    """A worker that looks for what is due, five times a second, read everything that waits for a later time."""
+    queues = ("refreshes", "identities", "webhook_queues", "operations")
+    async with Simulator(stripe_simulator, new_account_key()) as stripe:
+        async with running_service(stripe, database_url) as service:
+            await _waiting(await service.company(seats=9))
+        before = {table: await rows_read(database_url, [table]) for table in queues}
+        before_scans = await scans(database_url, queues)
+        async with running_service(stripe, database_url) as service:
+            async with service.context.database.transaction() as connection:
+                assert await refreshes.due(connection, limit=8, lease_seconds=30) == []
+                assert await open_endpoints(connection) == []
+                found = await of_ended_subscription(connection, ended=["canceled"], limit=20, pause=600.0)
+                assert found is not None
+            assert await seat_moves.move_due(service.context, limit=8) == 0
+        read = {table: await rows_read(database_url, [table]) - before[table] for table in queues}
+        assert await scans(database_url, queues) == before_scans
+        assert max(read.values()) < 100, read
 
 
 async def _journals(company: Company) -> None:

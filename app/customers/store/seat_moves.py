@@ -22,7 +22,7 @@ _UNCLAIMED = """
 
 _DUE = """
     update identities i set seats_due = clock_timestamp() + $2 * interval '1 second'
-    from (select issuer, subject from identities where seats_due <= clock_timestamp() and customer_id is not null
+    from (select issuer, subject from identities where seats_due <= statement_timestamp() and customer_id is not null
         order by seats_due limit $1 for update skip locked) due
     where i.issuer = due.issuer and i.subject = due.subject
     returning i.customer_id, i.seats_due as until"""

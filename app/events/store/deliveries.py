@@ -23,7 +23,7 @@ _OPEN = """
     select e.id from webhook_endpoints e, event_log l
     where e.status = 'enabled' and (e.queued_to < l.position
         or exists (select from webhook_queues q where q.endpoint_id = e.id and q.next_position is not null
-            and q.due_at <= clock_timestamp() and (q.lease_until is null or q.lease_until < clock_timestamp()))
+            and q.due_at <= statement_timestamp() and (q.lease_until is null or q.lease_until < clock_timestamp()))
         or exists (select from webhook_deliveries d where d.endpoint_id = e.id and d.again_at is not null
             and d.again_at <= clock_timestamp()))
     order by e.id"""
@@ -78,7 +78,7 @@ _LEASE = f"""
     ), due as (
         select q.endpoint_id, q.subscription_id from webhook_queues q
         where q.endpoint_id = $1 and q.next_position is not null
-          and q.due_at <= clock_timestamp() and (q.lease_until is null or q.lease_until < clock_timestamp())
+          and q.due_at <= statement_timestamp() and (q.lease_until is null or q.lease_until < clock_timestamp())
           and q.subscription_id not in (select subscription_id from again where again_at > clock_timestamp())
         order by q.due_at limit greatest((select number from free), 0) for update skip locked
     )

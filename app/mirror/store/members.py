@@ -320,7 +320,7 @@ _OF_ENDED = f"""
     ), recent as materialized (
         select o.id, c.id as subscription_id, o.created_at, o.settled_at from counted c cross join lateral (
             select id, created_at, settled_at from operations
-            where subscription_id = c.id and created_at > clock_timestamp() - $3 * interval '6 seconds'
+            where subscription_id = c.id and created_at > statement_timestamp() - $3 * interval '6 seconds'
               and kind = 'cleanup' order by created_at desc limit 2000) o
     ), paused as materialized (
         select o.subscription_id, t.customer_id from recent o join operation_steps t on t.operation_id = o.id

@@ -79,7 +79,7 @@ _DUE = """
     from chosen where r.id = chosen.id
     returning r.id, r.kind, r.lease_token as token, r.notifications, r.attempts, chosen.tenant""".replace(
     "{due}",
-    """r.notifications > 0 and r.dead_at is null and r.not_before <= clock_timestamp()
+    """r.notifications > 0 and r.dead_at is null and r.not_before <= statement_timestamp()
         and (r.lease_until is null or r.lease_until < clock_timestamp())""",
 )
 
