@@ -551,7 +551,7 @@ NOTICED_BY = {
     "invitation without a seat": f"20261122{INVITATIONS}0",
     "seat kept after the acceptance": f"20261122{INVITATIONS}2",
     "seat lost with a refused acceptance": f"20261122{INVITATIONS}23",
-    "ended invitation accepted": f"20261122{INVITATIONS}2",
+    "ended invitation accepted": f"20261122{INVITATIONS}0",
     "end not seen at the sending": f"20261122{INVITATIONS}0",
     "old token accepted": f"20261122{INVITATIONS}9",
     "right to invite not needed": f"20261122{INVITATIONS}11",
