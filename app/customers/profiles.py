@@ -32,7 +32,8 @@ async def update_profile(
 ) -> None:
     """Change a customer at Stripe and apply the answer to the cache.
 
-    `changes` are fields of Stripe's customer: name, phone, email. `precondition` judges the profile under the lease.
+    `changes` are fields of Stripe's customer: name, phone, email. `precondition` judges the profile under the lease,
+    unless it shows the changes: a call whose answer was lost is repeated.
 
     Raises:
         BillingError: What `precondition` raises.
@@ -43,7 +44,9 @@ async def update_profile(
     await profile(context, customer_id)
     lease = await sync.take_lease(context, "customer", customer_id)
     try:
-        precondition(await profile(context, customer_id))
+        shown = await profile(context, customer_id)
+        if any(shown[name] != value for name, value in changes.items()):
+            precondition(shown)
     except BaseException:
         await sync.release(context, lease)
         raise

@@ -17,7 +17,7 @@ from app.domain.roles import Permission, Role, require
 from app.domain.seats import capacity, is_shareable
 from app.domain.snapshots import JsonObject
 from app.domain.statuses import entitlements
-from app.errors import Conflict, InvalidRequest
+from app.errors import Conflict, InvalidRequest, PreconditionFailed
 from app.identity.actors import Actor
 from app.mirror.store import subscriptions
 from app.mirror.visibility import Seen, read
@@ -138,6 +138,11 @@ async def _admit_again(
                     precondition=precondition,
                     ends_later=ends_later,
                 )
+        except PreconditionFailed:
+            # The seats of invitations whose term is over were freed in what was rolled back. The next read shows them.
+            async with subscriptions.admitting(context.database, subscription_id) as connection:
+                await invitation_store.expire_due(connection, subscription_id=subscription_id)
+            raise
         except UniqueViolation:
             # Another subscription's operation has promised one of these people a seat since they were read: read again.
             if last_try:

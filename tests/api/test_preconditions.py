@@ -1,6 +1,6 @@
 """A write with an `If-Match` that is outdated changes nothing, and a route that cannot judge one refuses it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
@@ -70,7 +70,9 @@ async def test_write_changes_nothing_when_its_if_match_is_outdated(service: Serv
     assert await service.row_counts() == before
     ok(await write.send(company, f'"another", {tag}'))
     assert await write.tag(company) != tag
-    problem(await write.send(company, tag), 412, "version_conflict")
+    # A profile that has the name already is as if the call were repeated, which is allowed.
+    stale = replace(write, body={"name": "Olga"}) if name == "updateCustomer" else write
+    problem(await stale.send(company, tag), 412, "version_conflict")
     ok(await write.send(company, "*"))
 
 
@@ -83,3 +85,38 @@ async def test_write_refuses_if_match_when_it_cannot_judge_it(service: Service, 
     path = operation.path.replace("{", "").replace("}", "")
     answer = await service.send(operation.method, path, as_service("admin"), None, If_Match="*")
     assert pointers(problem(answer, 422, "invalid_request")) == ["header/If-Match"]
+
+
+async def test_profile_is_changed_when_the_call_is_repeated_after_its_answer_was_lost(
+    service: Service,
+) -> None:
+    """The repeated call saw its own change, and was told that somebody else had changed the profile."""
+    company = await service.company()
+    write = write_of("updateCustomer", company)
+    who = {**company.owner.headers, "If-Match": await write.tag(company), "Idempotency-Key": "lost"}
+    await service.stripe.add_fault(
+        method="POST", path="/v1/customers/{id}", object=company.owner.customer_id, timeout=0.05, times=0
+    )
+    problem(await service.send(write.method, write.path, who, write.body), 503, "stripe_unavailable")
+    await service.stripe.clear_faults()
+    at_stripe = f"/v1/customers/{company.owner.customer_id}"
+    await service.stripe.post(at_stripe, name="Olive")
+    await service.refresh("customer", company.owner.customer_id)
+    ok(await service.send(write.method, write.path, who, write.body))
+
+
+async def test_addition_is_made_when_an_invitation_is_overdue_and_the_caller_reads_again(
+    service: Service,
+) -> None:
+    """Its seat was freed in the transaction that the 412 rolled back, so each read showed what each write refused."""
+    company = await service.company(seats=4)
+    await company.invite(company.owner.headers, new_email())
+    await service.fetch(
+        "update invitations set expires_at = clock_timestamp() where subscription_id = $1",
+        company.subscription_id,
+    )
+    write = write_of("updateSharedSubscriptionUsers", company)
+    answer = await write.send(company, await write.tag(company))
+    if answer.status_code == httpx.codes.PRECONDITION_FAILED:
+        answer = await write.send(company, await write.tag(company))
+    ok(answer)
