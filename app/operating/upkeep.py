@@ -78,13 +78,13 @@ async def purge(context: Context) -> dict[str, int]:
     rules, deleted = context.rules, Counter[str]()
 
     async def purge_one(delete: Callable[[Connection], Awaitable[Mapping[str, int]]]) -> None:
-        """Delete batch after batch, each in its own transaction, until one finds nothing."""
+        """Delete batch after batch, each in its own transaction, until one is not full."""
         goes_on = True
         while goes_on:
             async with context.database.transaction() as connection:
                 batch = await delete(connection)
             deleted.update(batch)
-            goes_on = any(batch.values())
+            goes_on = max(batch.values(), default=0) >= retention.BATCH
 
     async def delete_events(connection: Connection) -> dict[str, int]:
         return {"events": await feed.purge(connection, days=rules.event_retention_days)}
