@@ -37,6 +37,7 @@ const WAIT = "Please try again in a moment.";
 const WAITS = ["operation_in_progress", "stripe_unavailable", "rate_limited"];
 const PAY = "The payment has to be confirmed before seats are added. Close this window and choose Complete payment.";
 const PAYER_PAYS = "The seats are added once the payer has confirmed the payment.";
+const NOT_READ = "The seats are added once their payment is confirmed. Look for Complete payment in a few minutes.";
 const INVITED = "The role of an invited person is changed once the invitation was accepted.";
 const MOST_CHANGES = 100;
 /** A team that cannot be read has no free licence. */
@@ -162,7 +163,7 @@ export async function change(coseat: Client, quotes: Quotes, asked: Change): Pro
       });
       const changed = answer.pending ? await outcome(coseat, answer) : answer;
       errors.push(...texts(changed.results));
-      if (changed.state === "awaiting_payment") errors.push(changed.payment?.hosted_invoice_url ? PAY : PAYER_PAYS);
+      if (changed.state === "awaiting_payment") errors.push(left(changed.payment));
       outcomes.push(...changed.results.filter(({ action }) => action === "remove").map(({ outcome }) => outcome));
     }
     if (release > 0 && shown?.total === seats.total - release) {
@@ -204,6 +205,12 @@ async function released(
   } catch (error) {
     return [`${STAY} ${refusal(error)[0]}`];
   }
+}
+
+/** Returns what the person who bought seats can do about the payment that is left. */
+function left(payment: Schemas["Payment"] | null): string {
+  if (payment === null) return NOT_READ;
+  return payment.hosted_invoice_url ? PAY : PAYER_PAYS;
 }
 
 function texts(results: Schemas["ChangeResult"][]): string[] {
