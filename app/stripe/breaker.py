@@ -235,7 +235,7 @@ class Breakers:
                 for breaker in asked:
                     if answered:
                         breaker.close()
-                    else:
+                    elif breaker.is_open:
                         breaker.show(Health.OPEN)
         finally:
             self._probing = None
