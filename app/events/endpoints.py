@@ -30,7 +30,6 @@ ID_PATTERN: Final = "^we_[0-9a-f]{24}$"
 DELIVERY_PATTERN: Final = "^dl_[0-9a-f]{24}$"
 DELETE_SECONDS: Final = 1.0
 """Seconds for which a request deletes what an endpoint has left."""
-BY_OPERATOR: Final = "Disabled by an operator."
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +127,7 @@ async def change(context: Context, endpoint_id: str, asked: Changes, *, live: bo
         if status == "enabled":
             reason = None
         elif found.status == "enabled":
-            reason = BY_OPERATOR
+            reason = store.BY_OPERATOR
         await store.change(
             connection,
             endpoint_id,

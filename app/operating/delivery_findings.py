@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from app.events.endpoints import BY_OPERATOR
 from app.events.store import deliveries
+from app.events.store.endpoints import BY_OPERATOR
 from app.mirror import recent_events, refused_deliveries
 from app.mirror.store import event_looks
 from app.operating.findings import Finding, Severity

@@ -10,9 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from app.domain.snapshots import JsonObject
 from app.postgres.database import Connection
+
+BY_OPERATOR: Final = "Disabled by an operator."
+"""The reason of an endpoint that was disabled on purpose."""
 
 _COLUMNS = """id, url, description, types, status, disabled_reason, secret, former_secret, former_until, queued_to,
         created_at"""
