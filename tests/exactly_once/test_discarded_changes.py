@@ -48,7 +48,7 @@ async def test_discarded_change_applies_what_it_read_when_its_deadline_passes(
     # Its lease is free, so the next change runs at once.
     assert row["is_free"]
     await service.stripe.clear_faults()
-    done = await hasty.send("PUT", f"{company.path}/seats", company.owner.headers, {"total": 8})
+    done = await service.send("PUT", f"{company.path}/seats", company.owner.headers, {"total": 8})
     assert done.status_code == 200, done.text
     assert (await company.state())["items"]["data"][0]["quantity"] == 8
 
