@@ -26,7 +26,7 @@ async def update_profile(
     context: Context,
     customer_id: CustomerId,
     changes: Mapping[str, str],
-    precondition: Callable[[JsonObject], None],
+    precondition: Callable[[JsonObject], None] | None,
     *,
     operation_id: str,
 ) -> None:
@@ -43,13 +43,14 @@ async def update_profile(
     """
     await profile(context, customer_id)
     lease = await sync.take_lease(context, "customer", customer_id)
-    try:
-        shown = await profile(context, customer_id)
-        if any(shown[name] != value for name, value in changes.items()):
-            precondition(shown)
-    except BaseException:
-        await sync.release(context, lease)
-        raise
+    if precondition is not None:
+        try:
+            shown = await profile(context, customer_id)
+            if any(shown[name] != value for name, value in changes.items()):
+                precondition(shown)
+        except BaseException:
+            await sync.release(context, lease)
+            raise
 
     async def call() -> Fetched:
         return await context.billing.update_customer(

@@ -126,13 +126,11 @@ def roles_of(customer_id: CustomerId, relations: Relations, member_role: str | N
     """
     strongest = role_of(customer_id, relations, member_role)
     found = set() if strongest is None else {strongest}
-    if relations.owner_id is None and customer_id == relations.payer_id:
+    is_named_owner = strongest is Role.OWNER and relations.owner_id is not None
+    if customer_id == relations.payer_id and not is_named_owner:
         found.add(Role.PAYER)
-    if found and Role.OWNER not in found:
-        if customer_id == relations.payer_id:
-            found.add(Role.PAYER)
-        if member_role is not None:
-            found.add(Role.MANAGER if member_role == Role.MANAGER else Role.USER)
+    if member_role is not None and strongest is not Role.OWNER:
+        found.add(Role.MANAGER if member_role == Role.MANAGER else Role.USER)
     return frozenset(found)
 
 

@@ -397,7 +397,7 @@ async def lowest_target(connection: Connection, subscription_id: SubscriptionId)
 
 
 async def lower_target(connection: Connection, operation_id: str, total: int) -> None:
-    """Note that the operation may leave no more seats than `total`. Its seats are locked."""
+    """Note that the operation may leave no more seats than `total`. The caller holds the subscription's lock."""
     await connection.execute(
         "update operations set seat_total = least(seat_total, $2) where id = $1", operation_id, total
     )

@@ -21,7 +21,7 @@ LOCK_TIMEOUT = "set local lock_timeout = '1s'"  # A waiting ALTER TABLE makes ev
 def upgrade() -> None:
     op.execute(LOCK_TIMEOUT)
     for statement in read_statements("end_invitations"):
-        # The triggers call the functions by name. To make them anew would lock tables that are written all the time.
+        # The triggers call the functions by name, so they stay. Replacing one locks a table that is always written.
         if "create or replace trigger" not in statement:
             op.execute(statement)
 

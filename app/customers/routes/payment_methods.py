@@ -75,7 +75,11 @@ async def update_customer(
         check_if_match(request, _profile_answer(profile))
 
     await profiles.update_profile(
-        context, acting, changes, precondition, operation_id=await operation_id_of(request, actor.principal)
+        context,
+        acting,
+        changes,
+        precondition if "if-match" in request.headers else None,
+        operation_id=await operation_id_of(request, actor.principal),
     )
     return answer(request, _profile_answer(await profiles.profile(context, acting)))
 
