@@ -176,11 +176,14 @@ describe("flows", { concurrency: 3 }, () => {
     const team = await newTeam(world, 1);
     await useCard(world, team.ownerId, "pm_card_threeDSecure2Required");
     const { page, dialog, close } = await visit(world, team.owner, seatsOf(team));
+    const more = dialog.getByRole("button", { name: "One seat more" });
     const buyOne = async () => {
       await dialog.getByRole("button", { name: "Change seats" }).click();
-      await dialog.getByRole("button", { name: "One seat more" }).click();
+      await more.click();
       await dialog.getByRole("button", { name: /^Buy 1 seat for/ }).click();
       await dialog.getByText("A purchase waits for its payment").waitFor();
+      // Something else may have shown the purchase before its own request was answered, which closes the form.
+      await more.waitFor({ state: "detached" });
     };
     await buyOne();
     await dialog.getByRole("button", { name: "Abandon" }).click();
@@ -201,6 +204,20 @@ describe("flows", { concurrency: 3 }, () => {
     await payment.getByRole("button", { name: "Pay" }).click();
     await payment.getByRole("button", { name: "Confirm" }).click();
     await hasText(dialog.getByTestId("counts"), /^2 seats/);
+    await close();
+  });
+
+  test("the form of a purchase is closed before what it changed is read again", async () => {
+    const team = await newTeam(world, 1);
+    const { page, dialog, close } = await visit(world, team.owner, seatsOf(team));
+    const more = dialog.getByRole("button", { name: "One seat more" });
+    await dialog.getByRole("button", { name: "Change seats" }).click();
+    await more.click();
+    const buy = dialog.getByRole("button", { name: /^Buy 1 seat for/ });
+    await buy.waitFor();
+    await page.route("**/users?*", () => new Promise(() => {}));
+    await buy.click();
+    await more.waitFor({ state: "detached" });
     await close();
   });
 

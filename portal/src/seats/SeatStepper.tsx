@@ -41,9 +41,10 @@ export function SeatStepper({ subscription, markTyped, onDone }: SeatStepperProp
     run(async () => {
       const change = { total: wanted, ...boundTo(bound) };
       const changed = await applied(api, api.setSeats(subscription.id, change), refresh);
-      await refresh();
       announce(isUnpaid(changed) ? t("payment.needed") : t("told.seats", { count: wanted }));
+      // Before the rest is read again: a form that closes later would do so under a person who opens the next one.
       onDone();
+      await refresh();
     });
 
   return (
