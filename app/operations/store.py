@@ -341,16 +341,6 @@ async def add_details(connection: Connection, operation_id: str, position: int, 
     )
 
 
-async def count_numbers_from(connection: Connection, operation_id: str, quantity: int) -> None:
-    """Let the seats that the operation reserves by number count from this quantity of their item on."""
-    await connection.execute(
-        """update reservations set from_quantity = $2
-        where operation_id = $1 and from_quantity is not null and released_at is null""",
-        operation_id,
-        quantity,
-    )
-
-
 async def retire_old_keys(
     connection: Connection, operation_id: str, *, late_seconds: float, key_seconds: float = KEY_SECONDS
 ) -> None:
@@ -382,25 +372,6 @@ async def last_applied(connection: Connection, subscription_id: SubscriptionId, 
         kind,
     )
     return found
-
-
-async def lowest_target(connection: Connection, subscription_id: SubscriptionId) -> int | None:
-    """Return the lowest number of seats that an unsettled operation may leave.
-
-    No seat above it may be promised. None: there is no such operation.
-    """
-    found: int | None = await connection.fetchval(
-        "select min(seat_total) from operations where subscription_id = $1 and settled_at is null",
-        subscription_id,
-    )
-    return found
-
-
-async def lower_target(connection: Connection, operation_id: str, total: int) -> None:
-    """Note that the operation may leave no more seats than `total`. The caller holds the subscription's lock."""
-    await connection.execute(
-        "update operations set seat_total = least(seat_total, $2) where id = $1", operation_id, total
-    )
 
 
 async def discard(connection: Connection, operation_id: str, token: UUID) -> bool:

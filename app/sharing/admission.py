@@ -21,8 +21,8 @@ from app.errors import Conflict, InvalidRequest, PreconditionFailed
 from app.identity.actors import Actor
 from app.mirror.store import subscriptions
 from app.mirror.visibility import Seen, read
+from app.operations import seat_store, waiting_store
 from app.operations import store as operations
-from app.operations import waiting_store
 from app.postgres.database import Connection, UniqueViolation
 from app.sharing import invitation_store, owners
 from app.sharing.member_changes import (
@@ -245,7 +245,7 @@ async def _judged(
     `ends_later`: a purchase that waits for its payment is ended by the operation.
     """
     seats = seen.view.seats(owner_uses_seat=context.rules.owner_uses_seat)
-    target = await operations.lowest_target(connection, seen.view.id)
+    target = await seat_store.lowest_target(connection, seen.view.id)
     may_be_filled = capacity(seats, target)
     allowed = entitlements(
         seen.view.status, past_due_allows_new_seats=context.rules.past_due_allows_new_seats

@@ -23,8 +23,8 @@ from app.errors import Conflict
 from app.identity.actors import Actor
 from app.mirror.store import members
 from app.mirror.visibility import read
+from app.operations import seat_store, waiting_store
 from app.operations import store as operations
-from app.operations import waiting_store
 from app.operations.step_kinds import StepKind
 from app.postgres.database import Connection
 from app.sharing import store as transfers
@@ -76,7 +76,7 @@ async def seats_lacking(
     A seat that is reserved already counts without `added`.
     """
     seats = view.seats(owner_uses_seat=context.rules.owner_uses_seat)
-    target = await operations.lowest_target(connection, view.id)
+    target = await seat_store.lowest_target(connection, view.id)
     return lacking(seats, capacity(seats, target), freed=freed, added=added)
 
 

@@ -11,6 +11,7 @@ from app.domain.payments import PaymentStep
 from app.domain.seats import total_after_release
 from app.domain.snapshots import JsonObject, Snapshot, Subscription
 from app.domain.statuses import ENDED
+from app.operations import seat_store
 from app.operations import store as operations
 from app.operations.kinds import (
     Answer,
@@ -197,7 +198,7 @@ class BuyingSteps(_SeatSteps):
         step, sent = await super().prepared(context, operation, step, found, params)
         if "ends_waiting" in step.details and not step.was_sent:
             async with context.database.connection() as connection:
-                await operations.count_numbers_from(connection, operation.id, int(step.details["quantity"]))
+                await seat_store.count_numbers_from(connection, operation.id, int(step.details["quantity"]))
         return step, sent
 
     async def facts(
@@ -285,5 +286,5 @@ class ReleasingSteps(_SeatSteps):
             total = 0 if seats is None else min(seats.total, total_after_release(seats, removed))
             decided = {"fewer": 0 if seats is None else seats.total - total, "total": total}
             await operations.add_details(connection, operation.id, step.position, decided)
-            await operations.lower_target(connection, operation.id, total)
+            await seat_store.lower_target(connection, operation.id, total)
         return replace(step, details={**step.details, **decided})

@@ -19,7 +19,7 @@ from app.http.store import idempotency
 from app.mirror import webhooks
 from app.mirror.store import members, subscriptions
 from app.mirror.store.rows import MIRRORS
-from app.operations import kinds, lease_store, people_store, sending, waiting, waiting_store
+from app.operations import kinds, lease_store, people_store, seat_store, sending, waiting, waiting_store
 from app.operations import one_step as steps
 from app.operations import runner as running
 from app.operations import store as operations
@@ -91,7 +91,7 @@ def _no_reservation() -> list[Change]:
 
 
 def _lower_target_not_counted() -> list[Change]:
-    return [(operations, "lowest_target", _answering(None))]
+    return [(seat_store, "lowest_target", _answering(None))]
 
 
 def _floor_not_checked() -> list[Change]:
