@@ -53,6 +53,16 @@ def test_schedules_that_found_a_fault_find_none_any_more(held_database_url: str)
     assert [f"{one.seed} {verdict}" for one in outcomes for verdict in one.verdicts] == []
 
 
+JUDGED_WRONGLY = ["20261128a/164", "20261128a/1550"]
+"""A transfer whose third step is refused, while its answer shows the new owner first; and a `begin` that is cancelled
+on its way, after which asyncpg's pool rolls back."""
+
+
+def test_schedules_that_were_judged_wrongly_break_no_invariant(held_database_url: str) -> None:
+    outcomes = play(held_database_url, JUDGED_WRONGLY)
+    assert [f"{one.seed} {verdict}" for one in outcomes for verdict in one.verdicts] == []
+
+
 @pytest.mark.parametrize("defect", DEFECTS)
 def test_defect_can_be_planted_in_the_code_as_it_is(defect: str) -> None:
     with planted(defect):

@@ -399,9 +399,14 @@ class HeldDatabase(Database):
             await self._slots.acquire()
         return await self.gate.session(self.process)
 
-    def release(self, session: Session) -> None:
-        self._slots.release()
-        self.gate.give_back(session)
+    async def release(self, session: Session) -> None:
+        """Ends a transaction whose `begin` was cancelled on its way, as asyncpg's pool does."""
+        try:
+            if self.process.alive and session.raw.is_in_transaction():
+                await self.gate.end(session, commit=False)
+        finally:
+            self._slots.release()
+            self.gate.give_back(session)
 
 
 class _HeldConnection(PooledConnection):
@@ -428,7 +433,7 @@ class _HeldConnection(PooledConnection):
         lent[self._task] = lent.get(self._task, 1) - 1
         if not lent[self._task]:
             del lent[self._task]
-        self._database.release(self._session)
+        await self._database.release(self._session)
         if isinstance(error, _LOST):
             raise database_unavailable() from error
         if isinstance(error, LOCKED):

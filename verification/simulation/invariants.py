@@ -590,7 +590,8 @@ def _told(judge: Judge, asked: Any) -> Iterator[str]:
     if operation is None or not isinstance(body.get("results"), list):
         return
     steps = [step for _, step in sorted(operation.steps.items()) if step.action in _ON_PEOPLE]
-    for step, result in zip(steps, body["results"], strict=False):
+    results = [result for result in body["results"] if result["action"] in _ON_PEOPLE]
+    for step, result in zip(steps, results, strict=False):
         if result["outcome"] not in ("pending", step.state):
             yield f"{operation.id}/{step.position} was told {result['outcome']} and ended {step.state}"
         if result["outcome"] == "pending" and asked.reply.status == 200:
